@@ -1,0 +1,61 @@
+"""threepipe: a dumb layer-3 pipe for Python.
+
+A program gets a virtual network adapter of the operating system and reads and writes the IP packets
+that go through it, in bundles. This file is the whole public surface of that contract.
+"""
+
+from threepipe.adapter import Adapter, AdapterInfo, AdapterStatistics, adapters
+from threepipe.bundle import Bundle
+from threepipe.errors import (
+    AdapterBusy,
+    AdapterClosed,
+    AdapterError,
+    AdapterGone,
+    AdapterNotFound,
+    AdapterUnavailable,
+    InvalidPacket,
+    InvalidSetting,
+    IPv6Unavailable,
+    LinkDown,
+    NamespaceNotFound,
+    NameTaken,
+    PermissionDenied,
+    RingCorrupt,
+    RingEnded,
+    SessionClosed,
+    SessionExists,
+    ThreepipeError,
+)
+from threepipe.memory import MemoryAdapter
+from threepipe.session import Session, SessionStatistics
+
+__all__ = [
+    "Adapter",
+    "AdapterBusy",
+    "AdapterClosed",
+    "AdapterError",
+    "AdapterGone",
+    "AdapterInfo",
+    "AdapterNotFound",
+    "AdapterStatistics",
+    "AdapterUnavailable",
+    "Bundle",
+    "IPv6Unavailable",
+    "InvalidPacket",
+    "InvalidSetting",
+    "LinkDown",
+    "MemoryAdapter",
+    "NameTaken",
+    "NamespaceNotFound",
+    "PermissionDenied",
+    "RingCorrupt",
+    "RingEnded",
+    "Session",
+    "SessionClosed",
+    "SessionExists",
+    "SessionStatistics",
+    "ThreepipeError",
+    "adapters",
+]
+
+__version__ = "0.1.0"

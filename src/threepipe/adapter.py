@@ -1,0 +1,219 @@
+"""Adapter: a virtual network interface of the operating system, the same on every system.
+
+Owns the object's life (one session, closing, use after close) and nothing of any system: a platform
+gives it a `Device`.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from threepipe.errors import AdapterClosed, SessionExists
+from threepipe.ring import check_capacity
+from threepipe.session import Port, Session
+from threepipe.settings import AdapterSettings, Address, Namespace, Network, check_mtu, check_name
+
+__all__ = ["Adapter", "AdapterInfo", "AdapterStatistics", "Device", "adapters"]
+
+DEFAULT_CAPACITY = 0x400000
+"""4 MiB, what Wintun's own example takes: 2,788 packets of 1500 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStatistics:
+    """What the operating system counted on an adapter, named from the program as sessions do."""
+
+    received_packets: int = 0
+    received_bytes: int = 0
+    received_dropped: int = 0
+    """Packets the system had for the program, and dropped: the ring was full, or no session open."""
+    sent_packets: int = 0
+    sent_bytes: int = 0
+    sent_dropped: int = 0
+    """Packets the program sent that the system then dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """An adapter as the operating system describes it at one moment."""
+
+    name: str
+    index: int
+    mtu: int
+    link_up: bool
+    persistent: bool = False
+    owner: int | None = None
+    group: int | None = None
+    addresses: tuple[Address, ...] = ()
+    statistics: AdapterStatistics = AdapterStatistics()
+
+
+class Device(Protocol):
+    """What a platform gives an adapter. Only `close` may be called more than once."""
+
+    name: str
+    index: int
+
+    def info(self) -> AdapterInfo:
+        """The interface as it is now. Raises `AdapterGone`."""
+
+    def set_mtu(self, mtu: int) -> None: ...
+
+    def start(self, capacity: int) -> Port:
+        """Take the link up, for a session that buffers about `capacity` bytes towards the program."""
+
+    def unpersist(self) -> None:
+        """See that the interface goes when the device is closed."""
+
+    def close(self) -> None: ...
+
+
+class Adapter:
+    """A virtual network interface; `create` or `open` makes it, `close` or `with` ends it.
+
+    Its link is up exactly while a session is open.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._closed = False
+        self.name = device.name
+        self.index = device.index
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        addresses: Iterable[str | Address] = (),
+        routes: Iterable[str | Network] = (),
+        mtu: int | None = None,
+        netns: Namespace | None = None,
+        persistent: bool = False,
+        owner: str | int | None = None,
+        group: str | int | None = None,
+    ) -> "Adapter":
+        """Make a new interface, which lives until it is closed or its process ends.
+
+        `name`: at most 15 bytes; a `%d` in it becomes the first free number. `addresses`: own
+        addresses with prefix length, of both families. `routes`: networks to be reached through it.
+        `mtu`: bytes, 68 to 65535, by default the system's (1500). `netns`: the network namespace to
+        make it in, by name, path or process id. `persistent`: it stays when it is closed; then `owner`
+        and `group` (names or ids) say who but root may open it.
+
+        Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`,
+        `NamespaceNotFound`, `IPv6Unavailable`; then nothing is left of it.
+        """
+        from threepipe import platforms
+
+        settings = AdapterSettings.check(
+            name,
+            addresses=addresses,
+            routes=routes,
+            mtu=mtu,
+            netns=netns,
+            persistent=persistent,
+            owner=owner,
+            group=group,
+        )
+        return Adapter(platforms.create(settings))
+
+    @classmethod
+    def open(cls, name: str, *, netns: Namespace | None = None) -> "Adapter":
+        """Open a persistent interface that exists; it stays when it is closed.
+
+        Raises `AdapterNotFound`, `AdapterBusy`, `PermissionDenied`, `AdapterUnavailable`,
+        `NamespaceNotFound`, `InvalidSetting`.
+        """
+        from threepipe import platforms
+
+        return Adapter(platforms.open_existing(check_name(name), netns))
+
+    @property
+    def info(self) -> AdapterInfo:
+        """All that the system says of it, asked now. Raises `AdapterClosed`, `AdapterGone`."""
+        self._check_open()
+        return self._device.info()
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the longest packet the system sends through it; can be set. Raises as `info`."""
+        return self.info.mtu
+
+    @mtu.setter
+    def mtu(self, mtu: int) -> None:
+        ipv6 = any(address.version == 6 and not address.is_link_local for address in self.info.addresses)
+        self._device.set_mtu(check_mtu(mtu, ipv6=ipv6))
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Its own addresses with prefix length, as the system has them now. Raises as `info`."""
+        return self.info.addresses
+
+    @property
+    def link_up(self) -> bool:
+        """Whether the system sees a link, which is so while a session is open. Raises as `info`."""
+        return self.info.link_up
+
+    @property
+    def statistics(self) -> AdapterStatistics:
+        """The system's own counts. Raises as `info`."""
+        return self.info.statistics
+
+    def start_session(self, capacity: int = DEFAULT_CAPACITY) -> Session:
+        """Take the link up and start traffic.
+
+        `capacity`: bytes of packets that may wait for the program, a power of two from 128 KiB to
+        64 MiB; what the system has beyond that it drops and counts. Raises `SessionExists`,
+        `InvalidSetting`, `AdapterClosed`, `AdapterGone`, `LinkDown`.
+        """
+        check_capacity(capacity)
+        with self._lock:
+            self._check_open()
+            if self._session is not None:
+                if not self._session.closed:
+                    raise SessionExists(f"{self.name} has a session; an adapter has one at a time: close it first")
+                self._session.close()  # Another thread may be closing it just now: wait for that.
+            self._session = Session(self._device.start(capacity))
+            return self._session
+
+    def delete(self) -> None:
+        """Close it and remove the interface, a persistent one too. Raises `AdapterClosed`."""
+        with self._lock:
+            self._check_open()
+            self._device.unpersist()
+        self.close()
+
+    def close(self) -> None:
+        """Close the session and the adapter; removes the interface unless persistent. May be repeated."""
+        with self._lock:
+            self._closed = True
+            if self._session is not None:
+                self._session.close()
+            self._device.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Adapter {self.name}{' closed' if self._closed else ''}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AdapterClosed(f"{self.name} was closed; create or open it again")
+
+
+def adapters(netns: Namespace | None = None) -> list[AdapterInfo]:
+    """The layer-3 virtual interfaces of this system (or of a network namespace), whoever made them."""
+    from threepipe import platforms
+
+    return platforms.adapters(netns)

@@ -1,0 +1,175 @@
+"""Bundle: ordered packets handed over in one call; and Arena, the memory that received ones lie in.
+
+A bundle keeps *records*, the units in which it was handed over, apart from *packets*, what a program
+looks at. Today each record is one packet; only this file (and `offload`) may rely on that, for a
+record is allowed to stand for many packets. Pure data: no I/O and no platform.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, overload
+
+from threepipe.errors import InvalidPacket
+from threepipe.packet import MAX_PACKET, Packet, is_packet
+
+__all__ = ["Arena", "Bundle"]
+
+# The exchange format of Wintun's first driver (March 2019, commit 03479ca): one record is a native
+# u32 size, 12 bytes of padding and the packet, and is padded to a multiple of 16.
+_RECORD = struct.Struct("=I12x")
+_ALIGNMENT = 16
+_MAX_RECORD = 0xF000
+_MAX_PACKED_PACKETS = 256
+_MAX_PACKED_BYTES = _MAX_PACKED_PACKETS * _MAX_RECORD
+_MAX_PACKED_PACKET = _MAX_RECORD - _RECORD.size
+
+
+class Bundle(Sequence[memoryview]):
+    """An immutable sequence of packets, each a `memoryview` of bytes.
+
+    The views of a received bundle are writable: a program may answer in place and send the bundle
+    back. Their memory is never given to later packets while the bundle or a view of it is held.
+    `release()`, or leaving a `with bundle:` block, lets it be used again at once; the views are
+    invalid from then on (using one raises ValueError), slices that were taken of them stay good.
+    """
+
+    __slots__ = ("_records",)
+
+    def __init__(self, packets: Iterable[Packet] = ()) -> None:
+        """Hold `packets`, an iterable of bytes-like objects, without copying or checking them.
+
+        Raises TypeError where `packets` is one packet instead of an iterable of them.
+        """
+        if isinstance(packets, (bytes, bytearray, memoryview)):
+            raise TypeError("a Bundle takes an iterable of packets; wrap a single one in a list")
+        self._records: tuple[memoryview, ...] | None = tuple(
+            [view if (view := memoryview(packet)).format == "B" else view.cast("B") for packet in packets]
+        )
+
+    @property
+    def records(self) -> tuple[memoryview, ...]:
+        """The units as handed over, for passing on whole: not every record need be one packet."""
+        if self._records is None:
+            raise ValueError("this bundle was released")
+        return self._records
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all packets together, headers included."""
+        return sum([len(record) for record in self.records])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return iter(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> memoryview: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Bundle": ...
+    def __getitem__(self, index: int | slice) -> "memoryview | Bundle":
+        """One packet, or for a slice a bundle of those packets (on the same memory)."""
+        chosen = self.records[index]
+        return Bundle(chosen) if isinstance(chosen, tuple) else chosen
+
+    def __repr__(self) -> str:
+        if self._records is None:
+            return "<Bundle released>"
+        return f"<Bundle of {len(self)} packets, {self.nbytes} bytes>"
+
+    def release(self) -> None:
+        """Give the memory back early; harmless when repeated.
+
+        Memory that something else still exports (a slice, a NumPy array) is left alone: it comes
+        free when its last holder lets go.
+        """
+        records, self._records = self._records, None
+        for record in records or ():
+            try:
+                record.release()
+            except BufferError:
+                continue  # A holder exports this very view; the others can still be freed.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def pack(self) -> bytes:
+        """The byte layout of Wintun's first driver, in this machine's byte order.
+
+        At most 256 packets (ValueError; pack slices of the bundle then) of at most 61424 bytes
+        (`InvalidPacket`, as for bytes that are no packet).
+        """
+        if len(self) > _MAX_PACKED_PACKETS:
+            raise ValueError(f"{len(self)} packets; an exchange holds {_MAX_PACKED_PACKETS}: pack slices")
+        parts: list[Packet] = []
+        for index, packet in enumerate(self):
+            size = len(packet)
+            if size > _MAX_PACKED_PACKET or not is_packet(packet):
+                raise InvalidPacket(index, f"is no IP packet of at most {_MAX_PACKED_PACKET} bytes")
+            parts += (_RECORD.pack(size), packet, bytes(-size % _ALIGNMENT))
+        return b"".join(parts)
+
+    @classmethod
+    def unpack(cls, data: Packet) -> "Bundle":
+        """The packets of a packed bundle (see `pack`): `unpack_from` without the count."""
+        return cls.unpack_from(data)[0]
+
+    @classmethod
+    def unpack_from(cls, data: Packet) -> tuple["Bundle", int]:
+        """The packets at the start of `data`, and how many bytes they took, as the driver's write did.
+
+        Stops before a record that is cut short or too long and after 256 records; what is left
+        of a stream is the start of its next exchange. Records that are not IP packets are skipped.
+        Raises ValueError for more than 15,728,640 bytes. The packets lie in `data`, not in a copy.
+        """
+        view = memoryview(data).cast("B")
+        if len(view) > _MAX_PACKED_BYTES:
+            raise ValueError(f"{len(view)} bytes; an exchange holds at most {_MAX_PACKED_BYTES}")
+        packets, offset = [], 0
+        for _ in range(_MAX_PACKED_PACKETS):
+            if offset + _RECORD.size > len(view):
+                break
+            (size,) = _RECORD.unpack_from(view, offset)
+            start, end = offset + _RECORD.size, offset + _RECORD.size + size + -size % _ALIGNMENT
+            if end - offset > _MAX_RECORD or end > len(view):
+                break
+            if is_packet(packet := view[start : start + size]):
+                packets.append(packet)
+            offset = end
+        return cls(packets), offset
+
+
+class Arena:
+    """One buffer that bundles are received into, one behind the other; not thread-safe.
+
+    It starts again at its beginning once nobody holds a view of it, and is replaced by a new one
+    when it is used up before: so memory is never overwritten under its holder.
+    """
+
+    def __init__(self, size: int = 0x80000) -> None:
+        """`size` bytes, by default 512 KiB: 256 packets of 1500 bytes and one of 65535 to spare."""
+        self._buffer = bytearray(size)
+        self._used = 0
+
+    def free(self) -> memoryview:
+        """The unused rest: at least 65535 bytes, all of it when nothing is held."""
+        if self._used:
+            try:
+                # A bytearray refuses to be resized while a view of it exists: that is how we know.
+                self._buffer.append(self._buffer.pop())
+                self._used = 0
+            except BufferError:
+                if len(self._buffer) - self._used < MAX_PACKET:
+                    self._buffer, self._used = bytearray(len(self._buffer)), 0
+        return memoryview(self._buffer)[self._used :]
+
+    def take(self, size: int) -> None:
+        """Mark the first `size` bytes of what `free()` gave as used."""
+        self._used += size

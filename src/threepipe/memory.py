@@ -1,0 +1,162 @@
+"""MemoryAdapter: two adapters in one process, each the other's network, over Wintun's ring.
+
+It keeps the whole contract, needs no privilege and no operating system: for tests, for programs that
+bring their own network stack, and where no TUN can be had.
+
+A session has one ring, for the packets towards its program; the other session writes to it. As on a
+cable, what is sent while the other end has no session is refused.
+"""
+
+import errno
+import itertools
+import threading
+
+from threepipe.adapter import Adapter, AdapterInfo, AdapterStatistics
+from threepipe.bundle import Arena, Bundle
+from threepipe.doorbell import Doorbell
+from threepipe.errors import AdapterGone
+from threepipe.ring import RingReader, RingWriter, ring_size
+from threepipe.settings import check_mtu
+
+__all__ = ["MemoryAdapter"]
+
+_numbers = itertools.count()
+
+
+class MemoryAdapter(Adapter):
+    """One of two adapters that `pair` makes. Not of the operating system: `adapters()` does not list it."""
+
+    @staticmethod
+    def pair(*, mtu: int = 1500) -> tuple["MemoryAdapter", "MemoryAdapter"]:
+        """Two adapters that are each other's network. `mtu` in bytes is told, and not enforced.
+
+        When one is closed, the other's session raises `AdapterGone` once it has received what was sent.
+        """
+        check_mtu(mtu, ipv6=False)
+        left, right = _MemoryDevice(mtu), _MemoryDevice(mtu)
+        left.far, right.far = right, left
+        return MemoryAdapter(left), MemoryAdapter(right)
+
+
+class _MemoryDevice:
+    """One end: its counters, and its port while it has a session."""
+
+    far: "_MemoryDevice"
+
+    def __init__(self, mtu: int) -> None:
+        self.index = next(_numbers)
+        self.name = f"memory{self.index}"
+        self.mtu = mtu
+        self.port: _MemoryPort | None = None
+        self.closed = False
+        self.received = [0, 0]  # Packets, bytes.
+        self.sent = [0, 0]
+
+    def info(self) -> AdapterInfo:
+        received, sent = self.received, self.sent
+        statistics = AdapterStatistics(received[0], received[1], 0, sent[0], sent[1], 0)
+        return AdapterInfo(self.name, self.index, self.mtu, self.port is not None, statistics=statistics)
+
+    def set_mtu(self, mtu: int) -> None:
+        self.mtu = mtu
+
+    def start(self, capacity: int) -> "_MemoryPort":
+        port = _MemoryPort(self, capacity)
+        self.port = port
+        self.far.network_changed()
+        return port
+
+    def unpersist(self) -> None:
+        """Nothing: a memory adapter never outlives its process."""
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.far.network_changed()
+
+    def network_changed(self) -> None:
+        """The far end came, went or made room: whoever waits at this end looks again."""
+        if port := self.port:
+            port.readable.ring()
+            port.writable.ring()
+
+
+class _MemoryPort:
+    """The traffic of one end: reads from a ring of its own, writes to that of the far end's port."""
+
+    def __init__(self, device: _MemoryDevice, capacity: int) -> None:
+        self._device = device
+        self.readable = Doorbell()
+        self.writable = Doorbell()
+        self.writable.ring()
+        buffer = bytearray(ring_size(capacity))
+        self._reader = RingReader(buffer, capacity)
+        self._reader.arm()
+        self._arena = Arena()
+        # The far end's, used under the lock: it may be sending while this end stops.
+        self.inbound = RingWriter(buffer, capacity, self.readable.ring)
+        self.inbound_lock = threading.Lock()
+        self.sender_waits = False
+
+    def receive(self, limit: int) -> Bundle:
+        memory = self._arena.free()
+        if not (sizes := self._reader.read(memory, limit)):
+            self._check_far()
+            self.readable.clear()
+            if self._reader.arm():
+                return Bundle()
+            self.readable.ring()  # Packets came in between, and perhaps no notice of them.
+            sizes = self._reader.read(memory, limit)
+        self._reader.disarm()  # The bell stays rung until a receive finds nothing.
+        if self.sender_waits:
+            self.sender_waits = False
+            self._device.far.network_changed()
+        packets, start = [], 0
+        for size in sizes:
+            packets.append(memory[start : start + size])
+            start += size
+        self._arena.take(start)
+        _count(self._device.received, len(sizes), start)
+        return Bundle(packets)
+
+    def send(self, bundle: Bundle) -> int:
+        if (accepted := self._write(bundle)) < len(bundle):
+            # Announce the wait first and try once more after: room made in between is not missed.
+            self.writable.clear()
+            if far := self._device.far.port:
+                far.sender_waits = True
+            accepted += self._write(bundle[accepted:])
+        return accepted
+
+    def _write(self, bundle: Bundle) -> int:
+        self._check_far()
+        if (far := self._device.far.port) is None:
+            return 0
+        with far.inbound_lock:
+            accepted = far.inbound.write(bundle.records)
+        _count(self._device.sent, accepted, sum(map(len, bundle.records[:accepted])))
+        return accepted
+
+    def _check_far(self) -> None:
+        if self._device.far.closed:
+            raise AdapterGone(
+                errno.ENODEV, f"{self._device.far.name}, the other end of {self._device.name}, was closed"
+            )
+
+    def wake(self) -> None:
+        self.readable.ring()
+        self.writable.ring()
+
+    def stop(self) -> None:
+        self._device.port = None
+        with self.inbound_lock:  # From here on the far end finds no port, or has left this one.
+            self._device.far.network_changed()
+
+    def dispose(self) -> None:
+        self.readable.close()
+        self.writable.close()
+
+
+def _count(counts: list[int], packets: int, size: int) -> None:
+    counts[0] += packets
+    counts[1] += size

@@ -1,0 +1,135 @@
+"""Adapters on Linux: a TUN descriptor, and the interface that lives while it is open.
+
+Brings together the TUN driver, netlink and namespaces; none of them knows another.
+"""
+
+import sys
+
+assert sys.platform == "linux"
+
+import grp
+import io
+import pwd
+import socket
+from collections.abc import Callable
+
+from threepipe.adapter import AdapterInfo
+from threepipe.errors import AdapterGone, InvalidSetting
+from threepipe.platforms.linux import netlink, tun
+from threepipe.platforms.linux.namespace import Namespace
+from threepipe.platforms.linux.port import LinuxPort
+from threepipe.settings import MAX_MTU, AdapterSettings
+from threepipe.settings import Namespace as NamespaceSetting
+
+__all__ = ["LinuxDevice", "adapters", "create", "open_existing"]
+
+
+def create(settings: AdapterSettings) -> "LinuxDevice":
+    """Make the interface and set it up, or leave nothing."""
+    owner = _identity("user", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
+    group = _identity("group", settings.group, lambda name: grp.getgrnam(name).gr_gid)
+
+    def make(file: io.FileIO) -> tuple[str, int]:
+        name = tun.attach(file, settings.name, create=True)
+        index = socket.if_nametoindex(name)
+        netlink.configure(index, settings)
+        if owner is not None:
+            tun.set_owner(file, owner)
+        if group is not None:
+            tun.set_group(file, group)
+        if settings.persistent:  # Last: before it, closing the descriptor undoes everything.
+            tun.set_persistent(file, persistent=True)
+        return name, index
+
+    return _device(settings.netns, make)
+
+
+def open_existing(name: str, netns: NamespaceSetting | None) -> "LinuxDevice":
+    """Attach to a persistent interface."""
+
+    def take(file: io.FileIO) -> tuple[str, int]:
+        index = netlink.find(name)  # First, for the driver would make an interface that is not there.
+        return tun.attach(file, name, create=False), index
+
+    return _device(netns, take)
+
+
+def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
+    namespace = Namespace.find(netns)
+    try:
+        return namespace.run(netlink.describe_all)
+    finally:
+        namespace.close()
+
+
+class LinuxDevice:
+    """One attached interface."""
+
+    def __init__(self, name: str, index: int, file: io.FileIO, namespace: Namespace) -> None:
+        self.name = name
+        self.index = index
+        self._file = file
+        self._namespace = namespace
+
+    def info(self) -> AdapterInfo:
+        return self._namespace.run(lambda: netlink.describe(self.index, self.name))
+
+    def set_mtu(self, mtu: int) -> None:
+        self._namespace.run(lambda: netlink.set_mtu(self.index, self.name, mtu))
+
+    def start(self, capacity: int) -> LinuxPort:
+        while self._file.read(MAX_MTU):
+            pass  # What waited for an earlier session is not for this one.
+
+        def put_carrier() -> None:
+            tun.set_carrier(self._file, up=True)
+
+        # The driver's ring counts packets: as many as the capacity holds of the longest kind.
+        mtu = self.info().mtu
+        queue = max(1, capacity // (4 + mtu + -mtu % 4))
+        self._namespace.run(lambda: netlink.link_up(self.index, self.name, queue, put_carrier))
+        return LinuxPort(self._file, self.name, self._take_link_down)
+
+    def _take_link_down(self) -> None:
+        try:
+            tun.set_carrier(self._file, up=False)
+        except AdapterGone:
+            pass  # Then the link went with it.
+
+    def unpersist(self) -> None:
+        tun.set_persistent(self._file, persistent=False)
+
+    def close(self) -> None:
+        self._file.close()
+        self._namespace.close()
+
+
+def _device(netns: NamespaceSetting | None, attach: Callable[[io.FileIO], tuple[str, int]]) -> LinuxDevice:
+    """Open the driver inside the namespace and `attach` there; on an error nothing stays open."""
+    namespace = Namespace.find(netns)
+    file: io.FileIO | None = None
+
+    def inside() -> tuple[str, int]:
+        nonlocal file
+        file = tun.open_tun()
+        return attach(file)
+
+    try:
+        name, index = namespace.run(inside)
+        assert file is not None
+        return LinuxDevice(name, index, file, namespace)
+    except BaseException:
+        if file is not None:
+            file.close()
+        namespace.close()
+        raise
+
+
+def _identity(kind: str, who: str | int | None, look_up: Callable[[str], int]) -> int | None:
+    """A user's or group's id, from a name or the id itself. Raises `InvalidSetting`."""
+    if who is None or isinstance(who, int):
+        return who
+    try:
+        return int(who) if who.isdecimal() else look_up(who)
+    except KeyError:
+        raise InvalidSetting(f"there is no {kind} {who!r} on this machine; give a name or a numeric id") from None

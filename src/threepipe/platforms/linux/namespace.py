@@ -1,0 +1,124 @@
+"""Network namespaces: finding one, and running control code inside it. Knows nothing of adapters.
+
+A thread is in one network namespace at a time, so code for another one runs in a thread of its own,
+made for that call: the calling thread is never moved. Without a namespace it does so too, as
+pyroute2 cannot run in a thread that runs an asyncio loop.
+"""
+
+import sys
+
+assert sys.platform == "linux"
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from threepipe import settings
+from threepipe.errors import AdapterError, NamespaceNotFound, PermissionDenied
+
+__all__ = ["Namespace", "enter_user_namespace"]
+
+Result = TypeVar("Result")
+
+_RUN = Path("/run/netns")  # Where ip-netns(8) keeps names.
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Namespace:
+    """A network namespace, kept alive while this is open; without a descriptor, the caller's own."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    @classmethod
+    def find(cls, netns: settings.Namespace | None) -> "Namespace":
+        """The namespace of a name below /run/netns, a path (with a slash) or a process id (int or digits).
+
+        None is the caller's own. Raises `NamespaceNotFound`, `PermissionDenied`.
+        """
+        if netns is None:
+            return cls(None)
+        path = _path(netns)
+        try:
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except PermissionError as error:
+            raise PermissionDenied(error.errno, f"this user may not enter the namespace {path}; run as root") from None
+        except OSError as error:
+            raise NamespaceNotFound(
+                error.errno, f"no network namespace {netns}: {path} cannot be opened (ip netns lists names)"
+            ) from None
+
+    @classmethod
+    def fresh(cls) -> "Namespace":
+        """A new one, without a name: it goes when the last that holds it, or is in it, goes."""
+
+        def unshare() -> int:
+            _call("unshare", _CLONE_NEWNET)
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+        return cls(_in_thread(unshare))
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """Call `function` inside, in a thread of its own, and give back what it returns or raises."""
+
+        def inside() -> Result:
+            if self._fd is not None:
+                _call("setns", self._fd, _CLONE_NEWNET)
+            return function()
+
+        return _in_thread(inside)
+
+    @property
+    def path(self) -> str:
+        """A path other processes of this user can find it by, while this is open."""
+        return f"/proc/{os.getpid()}/" + ("ns/net" if self._fd is None else f"fd/{self._fd}")
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def enter_user_namespace() -> None:
+    """Make this process root of a new user namespace, so that it may make network namespaces.
+
+    For a process of one thread. Raises `PermissionDenied` where the system forbids it.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    _call("unshare", _CLONE_NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+
+
+def _path(netns: settings.Namespace) -> Path:
+    if isinstance(netns, int):
+        return Path(f"/proc/{netns}/ns/net")
+    text = os.fspath(netns)
+    if "/" in text or isinstance(netns, os.PathLike):
+        return Path(text)
+    named = _RUN / text
+    return Path(f"/proc/{text}/ns/net") if text.isdecimal() and not named.exists() else named
+
+
+def _in_thread(function: Callable[[], Result]) -> Result:
+    with ThreadPoolExecutor(1, "threepipe-control") as executor:
+        return executor.submit(function).result()
+
+
+def _call(name: str, *arguments: int) -> None:
+    """A function of libc; os has these two from Python 3.12 on."""
+    if getattr(_libc, name)(*arguments):
+        code = ctypes.get_errno()
+        if code == errno.EPERM:
+            raise PermissionDenied(code, f"{name} of a namespace takes CAP_SYS_ADMIN: run as root")
+        if code == errno.EINVAL and name == "setns":
+            raise NamespaceNotFound(code, "that file is no network namespace")
+        raise AdapterError(code, f"{name} of a namespace: {os.strerror(code)}")

@@ -1,0 +1,207 @@
+"""Addresses, routes, MTU and statistics of interfaces, through pyroute2, which only this file knows.
+
+Every function is one exchange with the kernel, in the network namespace of the thread that calls it.
+"""
+
+import sys
+
+assert sys.platform == "linux"
+
+import errno
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from threepipe.adapter import AdapterInfo, AdapterStatistics
+from threepipe.errors import (
+    AdapterError,
+    AdapterGone,
+    AdapterNotFound,
+    IPv6Unavailable,
+    LinkDown,
+    PermissionDenied,
+)
+from threepipe.settings import AdapterSettings, Address, Network
+
+__all__ = ["configure", "describe", "describe_all", "find", "link_up", "set_mtu"]
+
+log = logging.getLogger("threepipe")
+
+# <linux/if.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
+_IFF_UP = 0x1
+_IFF_RUNNING = 0x40
+_IFF_LOWER_UP = 0x10000
+_IFA_F_NODAD = 0x02
+_RT_SCOPE_LINK = 253
+_IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; 2 is a TAP.
+
+_NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
+_SECONDS_FOR_LINK = 2.0
+
+
+def configure(index: int, settings: AdapterSettings) -> None:
+    """Give the interface its MTU, addresses and routes, and set it up (its carrier is another matter)."""
+    with _netlink(settings.name) as ipr:
+        if settings.mtu is not None:
+            ipr.link("set", index=index, mtu=settings.mtu)
+        ipr.link("set", index=index, state="up")
+        _add_all(ipr, index, settings)
+
+
+def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
+    refused: list[str] = []
+    adding: list[tuple[Callable[[Any, int, Any], None], Iterable[Address | Network]]] = [
+        (_add_address, settings.addresses),
+        (_add_route, settings.routes),
+    ]
+    for add, items in adding:
+        for item in dict.fromkeys(items):
+            try:
+                add(ipr, index, item)
+            except Exception as error:
+                code = getattr(error, "code", None)
+                if item.version == 6 and code in _NO_IPV6:
+                    refused.append(str(item))
+                elif code == errno.EEXIST:
+                    raise AdapterError(code, f"{item} for {settings.name}: another interface has it already") from None
+                else:
+                    raise
+    if not refused:
+        return
+    text = (
+        f"IPv6 is disabled here, so {settings.name} goes without {', '.join(refused)};"
+        " to enable it: sysctl net.ipv6.conf.all.disable_ipv6=0"
+    )
+    if len(refused) == len({*settings.addresses, *settings.routes}):
+        raise IPv6Unavailable(errno.EAFNOSUPPORT, text)
+    log.warning(text)
+
+
+def _add_address(ipr: Any, index: int, address: Address) -> None:
+    # Without duplicate address detection: nobody else is on this link, and a tentative address is of no use.
+    flags = {"flags": _IFA_F_NODAD} if address.version == 6 else {}
+    ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
+
+
+def _add_route(ipr: Any, index: int, route: Network) -> None:
+    scope = {"scope": _RT_SCOPE_LINK} if route.version == 4 else {}
+    ipr.route("add", dst=str(route), oif=index, family=2 if route.version == 4 else 10, **scope)
+
+
+def set_mtu(index: int, name: str, mtu: int) -> None:
+    with _netlink(name) as ipr:
+        ipr.link("set", index=index, mtu=mtu)
+
+
+def link_up(index: int, name: str, queue: int, put_carrier: Callable[[], None]) -> None:
+    """Let `queue` packets wait for the program, put the carrier on, and see the link come up.
+
+    Where this user may not change the queue it stays as it is. Raises `LinkDown` where the interface
+    is down and this user may not set it up.
+    """
+    with _netlink(name) as ipr:
+        (link,) = ipr.link("get", index=index)
+        try:
+            if link.get("txqlen") != queue:
+                ipr.link("set", index=index, txqlen=queue)
+            if not link["flags"] & _IFF_UP:
+                ipr.link("set", index=index, state="up")
+        except Exception as error:
+            if getattr(error, "code", None) != errno.EPERM:
+                raise
+            if not link["flags"] & _IFF_UP:
+                raise LinkDown(
+                    errno.ENETDOWN,
+                    f"{name} is set down, and this user may not change that; root: ip link set {name} up",
+                ) from None
+        put_carrier()
+        # The kernel starts its transmit queue a moment after the carrier, and until then it drops.
+        deadline = time.monotonic() + _SECONDS_FOR_LINK
+        while not ipr.link("get", index=index)[0]["flags"] & _IFF_RUNNING and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def find(name: str) -> int:
+    """The index of the interface `name`. Raises `AdapterNotFound`."""
+    with _netlink(name) as ipr:
+        found = ipr.link_lookup(ifname=name)
+    if not found:
+        raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows those there are")
+    return int(found[0])
+
+
+def describe(index: int, name: str) -> AdapterInfo:
+    """The interface as it is now. Raises `AdapterGone`."""
+    with _netlink(name) as ipr:
+        (link,) = ipr.link("get", index=index)
+        return _info(link, _addresses(ipr, index=index).get(index, ()))
+
+
+def describe_all() -> list[AdapterInfo]:
+    """All layer-3 TUN interfaces."""
+    with _netlink("interfaces") as ipr:
+        addresses = _addresses(ipr)
+        links = [link for link in ipr.get_links() if _tun_data(link, "IFLA_TUN_TYPE") == _IFF_TUN_TYPE]
+        return [_info(link, addresses.get(link["index"], ())) for link in links]
+
+
+def _info(link: Any, addresses: tuple[Address, ...]) -> AdapterInfo:
+    counts = link.get("stats64") or {}
+    up = _IFF_UP | _IFF_LOWER_UP
+    return AdapterInfo(
+        name=link.get("ifname"),
+        index=link["index"],
+        mtu=link.get("mtu"),
+        link_up=link["flags"] & up == up,
+        persistent=bool(_tun_data(link, "IFLA_TUN_PERSIST")),
+        owner=_tun_data(link, "IFLA_TUN_OWNER"),
+        group=_tun_data(link, "IFLA_TUN_GROUP"),
+        addresses=addresses,
+        # The kernel transmits what the program receives.
+        statistics=AdapterStatistics(
+            received_packets=counts.get("tx_packets", 0),
+            received_bytes=counts.get("tx_bytes", 0),
+            received_dropped=counts.get("tx_dropped", 0),
+            sent_packets=counts.get("rx_packets", 0),
+            sent_bytes=counts.get("rx_bytes", 0),
+            sent_dropped=counts.get("rx_dropped", 0) + counts.get("rx_errors", 0),
+        ),
+    )
+
+
+def _tun_data(link: Any, attribute: str) -> Any:
+    """An attribute of the TUN driver's own, or None, also for other kinds of interface."""
+    kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA") if kind == "tun" else None
+    return data.get_attr(attribute) if data is not None else None
+
+
+def _addresses(ipr: Any, **only: int) -> dict[int, tuple[Address, ...]]:
+    found: dict[int, tuple[Address, ...]] = {}
+    for message in ipr.get_addr(**only):
+        # IFA_LOCAL is the own one on a link with a peer address; IPv6 has it only there.
+        own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        address = ipaddress.ip_interface((own, message["prefixlen"]))
+        found[message["index"]] = (*found.get(message["index"], ()), address)
+    return found
+
+
+@contextmanager
+def _netlink(name: str) -> Iterator[Any]:
+    """A netlink socket; what the kernel refuses becomes an error of ours about the interface `name`."""
+    from pyroute2 import IPRoute, NetlinkError
+
+    try:
+        with IPRoute() as ipr:
+            yield ipr
+    except NetlinkError as error:
+        code = error.code
+        if code == errno.ENODEV:
+            raise AdapterGone(code, f"{name} was removed by somebody else; make or open it again") from None
+        if code == errno.EPERM:
+            raise PermissionDenied(code, f"setting up {name} takes CAP_NET_ADMIN: run as root") from None
+        raise AdapterError(code, f"{name}: {os.strerror(code)}") from None

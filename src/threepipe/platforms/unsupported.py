@@ -1,0 +1,30 @@
+"""The platform of systems that threepipe makes no adapters on: says so, and what works all the same."""
+
+import errno
+import sys
+from typing import NoReturn
+
+from threepipe.adapter import AdapterInfo
+from threepipe.errors import AdapterUnavailable
+from threepipe.finding import Finding
+from threepipe.settings import AdapterSettings, Namespace
+
+__all__ = ["adapters", "create", "open_existing", "probe"]
+
+_TEXT = f"threepipe makes no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
+
+
+def create(settings: AdapterSettings) -> NoReturn:
+    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def open_existing(name: str, netns: Namespace | None) -> NoReturn:
+    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def adapters(netns: Namespace | None) -> list[AdapterInfo]:
+    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def probe() -> list[Finding]:
+    return [Finding("adapters", False, _TEXT, essential=True)]

@@ -1,0 +1,295 @@
+"""Session: the packet traffic of one adapter, the same on every system.
+
+Owns what the systems have in common: checking, counting, time-outs, threads, closing and asyncio.
+A platform gives it a `Port`, which never blocks. One lock a direction serialises the port's calls;
+whoever waits holds none, and what is waited on is disposed of by the last one to leave.
+"""
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from threepipe.bundle import Bundle
+from threepipe.errors import SessionClosed
+from threepipe.packet import Packet, check_packets
+
+__all__ = ["MAX_BUNDLE", "Port", "Session", "SessionStatistics", "Waitable"]
+
+MAX_BUNDLE = 256
+"""Packets that one `receive` returns at most, as an exchange of Wintun's first driver."""
+
+
+class Waitable(Protocol):
+    """Something to wait for, like a `Doorbell`."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while it is set."""
+
+    def wait(self, timeout: float | None) -> None:
+        """Return when it is set, or after `timeout` seconds (None: never)."""
+
+
+class Port(Protocol):
+    """What a platform gives a session. Calls of one direction never overlap.
+
+    `receive` and `send` do not block. `readable` and `writable` are set while there may be
+    something for them to do, and for ever once `wake` was called.
+    """
+
+    @property
+    def readable(self) -> Waitable: ...
+    @property
+    def writable(self) -> Waitable: ...
+
+    def receive(self, limit: int) -> Bundle:
+        """What is ready, up to `limit` packets, or an empty bundle. Raises `AdapterGone`."""
+
+    def send(self, bundle: Bundle) -> int:
+        """Hand over valid packets, return how many were accepted. Raises `AdapterGone`, `LinkDown`."""
+
+    def wake(self) -> None:
+        """Wake every waiter, now and later; called once, before `stop`."""
+
+    def stop(self) -> None:
+        """Take the link down; called once, when nobody is in `receive` or `send`."""
+
+    def dispose(self) -> None:
+        """Close what is waited on; called once, when nobody waits any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """What went through a session since its start; bytes are those of the packets alone."""
+
+    received_packets: int = 0
+    received_bytes: int = 0
+    received_bundles: int = 0
+    sent_packets: int = 0
+    sent_bytes: int = 0
+    sent_bundles: int = 0
+    sent_dropped: int = 0
+    """Packets that `send` did not accept, for there was no room for them, or no network."""
+
+
+class Session:
+    """Packet traffic on an adapter; `Adapter.start_session` makes it, `close` or `with` ends it.
+
+    Every method may be called from any thread, and from several at once. Iterating gives bundles
+    until the session is closed: `for bundle in session`, `async for bundle in session`.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._receive_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._close_lock = threading.Lock()
+        self._state_lock = threading.Lock()
+        self._closed = False
+        self._present = 1  # Waiters, and the session itself until it is closed.
+        self._received = [0, 0, 0]  # Packets, bytes, bundles.
+        self._sent = [0, 0, 0, 0]  # Packets, bytes, bundles, dropped packets.
+
+    def receive(self, timeout: float | None = None) -> Bundle:
+        """Wait for at least one packet and return all that are ready, in order, 256 at most.
+
+        After `timeout` seconds (None: never; 0: do not wait) the bundle is empty, which is false.
+        Raises `SessionClosed`, also when closed while it waits, and `AdapterGone`.
+        """
+        return self._receive(MAX_BUNDLE, timeout)
+
+    def receive_packet(self, timeout: float | None = None) -> bytes:
+        """Wait for one packet and return a copy; empty when `timeout` seconds are over.
+
+        The easy way to start, at the price of a bundle for every packet. Raises as `receive` does.
+        """
+        with self._receive(1, timeout) as bundle:
+            return bytes(bundle[0]) if bundle else b""
+
+    def send(self, packets: Iterable[Packet], timeout: float | None = 0) -> int:
+        """Send a `Bundle` or any iterable of bytes-like packets; return how many were accepted.
+
+        Where there is no room for all, wait up to `timeout` seconds for it (None: as long as it takes;
+        by default not at all). The last ones are those not accepted, and are counted as dropped.
+        Raises `InvalidPacket` before any is sent, `SessionClosed`, `AdapterGone` and `LinkDown`.
+        """
+        rest = _checked(packets)
+        total = len(rest)
+        deadline = _deadline(timeout)
+        try:
+            while rest := rest[self._try_send(rest) :]:
+                if not self._wait(self._port.writable, deadline):
+                    break
+        finally:
+            self._count_dropped(len(rest))
+        return total - len(rest)
+
+    def send_packet(self, packet: Packet, timeout: float | None = 0) -> bool:
+        """Send one packet; False where there was no room for it. Raises as `send` does."""
+        return self.send([packet], timeout) == 1
+
+    async def receive_async(self) -> Bundle:
+        """`receive` for asyncio: waits without a thread, and can be cancelled without losing packets."""
+        while not (bundle := self._try_receive(MAX_BUNDLE)):
+            await self._wait_async(self._port.readable)
+        return bundle
+
+    async def send_async(self, packets: Iterable[Packet]) -> int:
+        """`send` for asyncio: waits until there was room for all, and returns how many that were.
+
+        When cancelled, the packets accepted so far are sent and the rest counted as dropped.
+        """
+        rest = _checked(packets)
+        total = len(rest)
+        try:
+            while rest := rest[self._try_send(rest) :]:
+                await self._wait_async(self._port.writable)
+        finally:
+            self._count_dropped(len(rest))
+        return total
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `receive` has something to say: packets, or an end.
+
+        For select, poll, epoll and event loops; only to be waited on. Raises `SessionClosed`.
+        """
+        if self._closed:
+            raise SessionClosed("the session is closed")
+        return self._port.readable.fileno()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def statistics(self) -> SessionStatistics:
+        """The counts so far, also after the session was closed."""
+        return SessionStatistics(*self._received, *self._sent)
+
+    def close(self) -> None:
+        """End the traffic and take the link down; every waiter gets `SessionClosed`. May be repeated.
+
+        What was received and not yet asked for is lost, as when a cable is pulled.
+        """
+        with self._close_lock:  # Who closes second returns when the session is closed, not before.
+            if self._closed:
+                return
+            self._closed = True
+            self._port.wake()
+            with self._receive_lock, self._send_lock:
+                self._port.stop()
+            self._leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Bundle]:
+        try:
+            while True:
+                yield self.receive()
+        except SessionClosed:
+            return
+
+    async def __aiter__(self) -> AsyncIterator[Bundle]:
+        try:
+            while True:
+                yield await self.receive_async()
+        except SessionClosed:
+            return
+
+    def _receive(self, limit: int, timeout: float | None) -> Bundle:
+        deadline = _deadline(timeout)
+        while not (bundle := self._try_receive(limit)):
+            if not self._wait(self._port.readable, deadline):
+                break
+        return bundle
+
+    def _try_receive(self, limit: int) -> Bundle:
+        with self._receive_lock:
+            self._check_open()
+            bundle = self._port.receive(limit)
+            if bundle:
+                counts = self._received
+                counts[0] += len(bundle)
+                counts[1] += bundle.nbytes
+                counts[2] += 1
+        return bundle
+
+    def _try_send(self, bundle: Bundle) -> int:
+        with self._send_lock:
+            self._check_open()
+            if accepted := self._port.send(bundle):
+                counts = self._sent
+                counts[0] += accepted
+                counts[1] += (bundle if accepted == len(bundle) else bundle[:accepted]).nbytes
+                counts[2] += 1
+        return accepted
+
+    def _count_dropped(self, packets: int) -> None:
+        with self._send_lock:
+            self._sent[3] += packets
+
+    def _wait(self, waitable: Waitable, deadline: float | None) -> bool:
+        """Wait for a change; False when `deadline` (of the monotonic clock, in seconds) has passed."""
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            return False
+        self._enter()
+        try:
+            waitable.wait(remaining)
+        finally:
+            self._leave()
+        return True
+
+    async def _wait_async(self, waitable: Waitable) -> None:
+        import asyncio  # Here, for a program without asyncio does not pay for its import.
+
+        self._enter()
+        # A descriptor of its own, for a loop knows one reader a descriptor and here several may wait.
+        fd = os.dup(waitable.fileno())
+        try:
+            loop = asyncio.get_running_loop()
+            ready = asyncio.Event()
+            loop.add_reader(fd, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_reader(fd)
+        finally:
+            os.close(fd)
+            self._leave()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed("the session is closed")
+
+    def _enter(self) -> None:
+        with self._state_lock:
+            self._check_open()
+            self._present += 1
+
+    def _leave(self) -> None:
+        with self._state_lock:
+            self._present -= 1
+            last = not self._present
+        if last:
+            self._port.dispose()
+
+
+def _checked(packets: Iterable[Packet]) -> Bundle:
+    bundle = packets if isinstance(packets, Bundle) else Bundle(packets)
+    check_packets(bundle)
+    return bundle
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
