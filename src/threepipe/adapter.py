@@ -194,6 +194,7 @@ class Adapter:
             self._closed = True
             if self._session is not None:
                 self._session.close()
+                self._session = None
             self._device.close()
 
     def __enter__(self) -> Self:

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from threepipe.bundle import Bundle
-from threepipe.errors import SessionClosed
-from threepipe.packet import Packet, check_packets
+from threepipe.errors import InvalidPacket, SessionClosed
+from threepipe.packet import Packet, check_packets, is_packet
 
 __all__ = ["MAX_BUNDLE", "Port", "Session", "SessionStatistics", "Waitable"]
 
@@ -72,7 +72,7 @@ class SessionStatistics:
     sent_bytes: int = 0
     sent_bundles: int = 0
     sent_dropped: int = 0
-    """Packets that `send` did not accept, for there was no room for them, or no network."""
+    """Packets not sent, for there was no room for them, or no network; and what `forward` refused."""
 
 
 class Session:
@@ -89,6 +89,7 @@ class Session:
         self._close_lock = threading.Lock()
         self._state_lock = threading.Lock()
         self._closed = False
+        self._fileno_given = False
         self._present = 1  # Waiters, and the session itself until it is closed.
         self._received = [0, 0, 0]  # Packets, bytes, bundles.
         self._sent = [0, 0, 0, 0]  # Packets, bytes, bundles, dropped packets.
@@ -127,6 +128,19 @@ class Session:
             self._count_dropped(len(rest))
         return total - len(rest)
 
+    def forward(self, bundle: Bundle, timeout: float | None = None) -> int:
+        """`send` for packets of strangers: those that are no IP packets are dropped and counted.
+
+        Waits for room (`timeout` seconds, by default as long as it takes). Raises as `send` does, but
+        never `InvalidPacket`.
+        """
+        try:
+            return self.send(bundle, timeout)
+        except InvalidPacket:
+            valid = [packet for packet in bundle if is_packet(packet)]
+            self._count_dropped(len(bundle) - len(valid))
+            return self.send(valid, timeout)
+
     def send_packet(self, packet: Packet, timeout: float | None = 0) -> bool:
         """Send one packet; False where there was no room for it. Raises as `send` does."""
         return self.send([packet], timeout) == 1
@@ -154,10 +168,13 @@ class Session:
     def fileno(self) -> int:
         """A descriptor that is readable when `receive` has something to say: packets, or an end.
 
-        For select, poll, epoll and event loops; only to be waited on. Raises `SessionClosed`.
+        For select, poll, epoll and event loops, only to be waited on. It stays open, and readable,
+        after the session was closed, until this object goes. Raises `SessionClosed`.
         """
-        if self._closed:
-            raise SessionClosed("the session is closed")
+        if not self._fileno_given:
+            self._enter()  # Somebody may wait from now on, and nobody says when he has left.
+            self._fileno_given = True
+        self._check_open()
         return self._port.readable.fileno()
 
     @property
@@ -183,6 +200,10 @@ class Session:
             with self._receive_lock, self._send_lock:
                 self._port.stop()
             self._leave()
+
+    def __del__(self) -> None:
+        if self._closed and self._fileno_given:
+            self._port.dispose()
 
     def __enter__(self) -> Self:
         return self
