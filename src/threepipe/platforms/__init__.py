@@ -1,4 +1,4 @@
-"""Chooses the operating system, once. Every platform has these four functions and needs no other.
+"""Chooses the operating system, once. Every platform has these five functions and needs no other.
 
 A platform module imports nothing at import time that other systems lack.
 """
@@ -7,8 +7,9 @@ import sys
 
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
+    from threepipe.platforms.linux.namespace import private_networks
     from threepipe.platforms.linux.probe import probe
 else:
-    from threepipe.platforms.unsupported import adapters, create, open_existing, probe
+    from threepipe.platforms.unsupported import adapters, create, open_existing, private_networks, probe
 
-__all__ = ["adapters", "create", "open_existing", "probe"]
+__all__ = ["adapters", "create", "open_existing", "private_networks", "probe"]

@@ -9,7 +9,7 @@ from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
 from threepipe.settings import AdapterSettings, Namespace
 
-__all__ = ["adapters", "create", "open_existing", "probe"]
+__all__ = ["adapters", "create", "open_existing", "private_networks", "probe"]
 
 _TEXT = f"threepipe makes no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
@@ -23,6 +23,10 @@ def open_existing(name: str, netns: Namespace | None) -> NoReturn:
 
 
 def adapters(netns: Namespace | None) -> list[AdapterInfo]:
+    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def private_networks() -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 from threepipe import settings
 from threepipe.errors import AdapterError, NamespaceNotFound, PermissionDenied
 
-__all__ = ["Namespace", "enter_user_namespace"]
+__all__ = ["Namespace", "enter_user_namespace", "private_networks"]
 
 Result = TypeVar("Result")
 
@@ -84,6 +84,24 @@ class Namespace:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def private_networks() -> tuple[str, tuple[Namespace, Namespace]]:
+    """Two fresh namespaces to play in, and what made them possible: "root" or "user namespace".
+
+    An ordinary user's process moves into a user namespace; it must have one thread. Raises
+    `PermissionDenied` where neither is allowed.
+    """
+    privilege = "root"
+    if os.geteuid():
+        enter_user_namespace()
+        privilege = "user namespace"
+    first = Namespace.fresh()
+    try:
+        return privilege, (first, Namespace.fresh())
+    except BaseException:
+        first.close()
+        raise
 
 
 def enter_user_namespace() -> None:

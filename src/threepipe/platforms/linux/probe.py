@@ -1,14 +1,182 @@
-"""What this Linux machine offers, found out by trying. Leaves nothing behind."""
+"""What this Linux machine offers, found out by trying. Leaves nothing behind.
+
+Everything is tried in this user's own right, in a network namespace made for it where that can be.
+What fails so is tried again by a child process in a user namespace, for a process cannot come back
+from one. Decides nothing for anybody: adapters are made the same way whatever is found here.
+"""
 
 import sys
 
 assert sys.platform == "linux"
 
+import errno
+import json
+import os
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
 
+from threepipe.errors import AdapterError, PermissionDenied
 from threepipe.finding import Finding
+from threepipe.platforms.linux import device, tun
+from threepipe.platforms.linux.namespace import Namespace, enter_user_namespace
+from threepipe.settings import AdapterSettings
 
-__all__ = ["probe"]
+__all__ = ["probe", "report_from_user_namespace"]
+
+_CHILD = "from threepipe.platforms.linux.probe import report_from_user_namespace as report; report()"
+_SECONDS_FOR_CHILD = 60
+
+_USER_NAMESPACE_ADVICE = (
+    "run as root, or allow them: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone"
+    " or kernel.apparmor_restrict_unprivileged_userns"
+)
+
+_FEATURES: dict[str, tuple[list[str], str]] = {
+    "carrier": (["TUNSETCARRIER"], "adapters take Linux 5.0 or newer"),
+    "TCP offload": (["TSO4", "TSO6"], "superpackets of TCP take Linux 2.6.27 or newer"),
+    "UDP offload": (["USO4", "USO6"], "superpackets of UDP take Linux 6.2 or newer"),
+    "multi-queue": (["IFF_MULTI_QUEUE"], "several queues take Linux 3.8 or newer"),
+}
+"""For each finding about the driver the abilities of `tun.probe` it stands for, and what they take."""
 
 
 def probe() -> list[Finding]:
-    return []
+    """Findings in the order to show them; adapters can be made where no essential one is not `ok`."""
+    found = _attempts("in this user's own right")
+    if any(not finding.ok for finding in found.values() if finding.name not in _FEATURES):
+        found |= _second_attempts(found)
+    return [Finding("kernel", True, f"Linux {os.uname().release}"), *found.values(), _ipv6()]
+
+
+def report_from_user_namespace() -> None:
+    """Print what the attempts find in a new user namespace as JSON; exits with a text where there is none."""
+    try:
+        enter_user_namespace()
+        namespace = Namespace.fresh()
+        found = namespace.run(lambda: _attempts("in a user namespace"))
+    except OSError as error:
+        sys.exit(error.strerror or str(error))
+    json.dump([asdict(finding) for finding in found.values()], sys.stdout)
+
+
+def _attempts(where: str) -> dict[str, Finding]:
+    """What depends on privilege, tried from the namespaces of this thread; `where` names them."""
+    found = [_tun_device(), _namespaces(where)]
+    if found[0].ok:
+        found += _adapters(where)
+    return {finding.name: finding for finding in found}
+
+
+def _second_attempts(first: dict[str, Finding]) -> dict[str, Finding]:
+    """What a user namespace adds to the `first` attempts, and whether there can be one."""
+    second, refusal = _ask_child()
+    added = {}
+    for name, finding in second.items():
+        if name not in first:
+            added[name] = finding
+        elif finding.ok and not first[name].ok:
+            added[name] = replace(finding, advice=first[name].advice)
+    detail, advice = (f"none was made: {refusal}", _USER_NAMESPACE_ADVICE) if refusal else ("one was made", "")
+    return added | {"user namespaces": Finding("user namespaces", not refusal, detail, advice)}
+
+
+def _ask_child() -> tuple[dict[str, Finding], str]:
+    """The findings of a child in a user namespace, or why there are none."""
+    # The child shall find the same modules as this process, wherever it was told to look for them.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _CHILD],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS_FOR_CHILD,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return {}, f"{sys.executable} cannot be run: {error}"
+    if done.returncode:
+        return {}, (done.stderr.splitlines() or [f"exit status {done.returncode}"])[-1]
+    findings = [Finding(**fields) for fields in json.loads(done.stdout)]
+    return {finding.name: finding for finding in findings}, ""
+
+
+def _tun_device() -> Finding:
+    name = "TUN device"
+    try:
+        with tun.open_tun() as file:
+            if not tun.is_driver(file):
+                raise AdapterError(errno.ENOTTY, f"{tun.TUN_PATH} is something else")
+    except AdapterError as error:
+        found = _refused(name, error)
+        return found if found.advice else replace(found, advice=f"make it anew: mknod {tun.TUN_PATH} c 10 200")
+    return Finding(name, True, f"{tun.TUN_PATH} can be opened", essential=True)
+
+
+def _namespaces(where: str) -> Finding:
+    name = "network namespaces"
+    try:
+        Namespace.fresh().close()
+    except PermissionDenied:
+        return Finding(name, False, "making one takes CAP_SYS_ADMIN, which this user lacks", "run as root")
+    except AdapterError as error:
+        return replace(_refused(name, error), essential=False)
+    return Finding(name, True, f"one was made {where}")
+
+
+def _adapters(where: str) -> list[Finding]:
+    with tun.open_tun() as file:
+        if not tun.may_create(file):
+            detail = "making one takes CAP_NET_ADMIN, which this user lacks"
+            advice = "run as root, or have root make a persistent adapter with this user as its owner"
+            return [Finding("adapters", False, detail, advice, essential=True)]
+    try:
+        namespace = Namespace.fresh()
+    except AdapterError:
+        namespace = Namespace(None)  # The privilege for adapters may be there without that for namespaces.
+    try:
+        return namespace.run(lambda: [_adapter(where), *_features()])
+    finally:
+        namespace.close()
+
+
+def _adapter(where: str) -> Finding:
+    try:
+        device.create(AdapterSettings("tpprobe%d")).close()
+    except AdapterError as error:
+        return _refused("adapters", error)
+    return Finding("adapters", True, f"one was made {where}", essential=True)
+
+
+def _features() -> list[Finding]:
+    with tun.open_tun() as file:
+        try:
+            able = tun.probe(file)
+        except OSError:
+            return []  # Whatever refuses adapters is told of already.
+    found = []
+    for name, (needed, advice) in _FEATURES.items():
+        missing = [ability for ability in needed if ability not in able]
+        if missing:
+            found.append(Finding(name, False, f"missing: {', '.join(missing)}", advice))
+        else:
+            found.append(Finding(name, True, f"works: {', '.join(needed)}"))
+    return found
+
+
+def _ipv6() -> Finding:
+    if not Path("/proc/thread-self/net/if_inet6").exists():
+        advice = "boot without ipv6.disable=1, or load the module (modprobe ipv6)"
+        return Finding("IPv6", False, "the kernel runs without IPv6", advice)
+    disabled = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")  # New interfaces start with this one.
+    if disabled.exists() and disabled.read_text().strip() != "0":
+        advice = "sysctl net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0"
+        return Finding("IPv6", False, "IPv6 is disabled for new adapters", advice)
+    return Finding("IPv6", True, "new adapters have IPv6")
+
+
+def _refused(name: str, error: AdapterError) -> Finding:
+    """An essential finding from what the library says; its texts put what to do behind a semicolon."""
+    detail, _, advice = str(error.strerror).partition("; ")
+    return Finding(name, False, detail, advice, essential=True)

@@ -1,0 +1,148 @@
+"""The stage between two network stacks of the operating system, each in a network of its own.
+
+The left stack pings and sends, the right one answers and receives; only this program joins them.
+The ends of the stream are processes of their own, so that this one does nothing but pump.
+"""
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from threepipe import platforms
+from threepipe.adapter import Adapter
+from threepipe.demo.play import PrivateNetwork, Transfer
+from threepipe.echo import echo_request
+
+__all__ = ["KernelStage", "kernel_stage"]
+
+_ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
+_PREFIX = {4: 24, 6: 64}
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_ICMP = {4: (socket.IPPROTO_ICMP, 0), 6: (socket.IPPROTO_ICMPV6, 129)}  # Protocol, type of a reply.
+_IP_HEADER = {4: 20, 6: 40}
+_PING_SECONDS = 2.0
+
+
+@contextmanager
+def kernel_stage() -> Iterator["KernelStage"]:
+    """Two networks with an adapter and a session each; leaves nothing behind.
+
+    Raises `AdapterUnavailable` or `PermissionDenied` where this machine has none to offer.
+    """
+    privilege: str
+    networks: tuple[PrivateNetwork, ...]
+    privilege, networks = platforms.private_networks()
+    with ExitStack() as stack:
+        for network in networks:
+            stack.callback(network.close)
+        adapters = []
+        for side, network in enumerate(networks):
+            addresses = [f"{_ADDRESSES[version][side]}/{_PREFIX[version]}" for version in (4, 6)]
+            adapter = Adapter.create(f"demo{side}", netns=network.path, addresses=addresses)
+            adapters.append(stack.enter_context(adapter))
+        yield KernelStage(privilege, networks, adapters)
+
+
+class KernelStage:
+    """See the module; `Stage` says what the methods are for."""
+
+    backend = "linux-tun"
+
+    def __init__(self, privilege: str, networks: tuple[PrivateNetwork, ...], adapters: list[Adapter]) -> None:
+        self.privilege = privilege
+        self.namespaces = tuple([os.readlink(network.path) for network in networks])
+        self._networks = networks
+        self._adapters = adapters
+        self.left, self.right = [adapter.start_session() for adapter in adapters]
+
+    def ping(self, version: int, count: int) -> list[float]:
+        source, destination = _ADDRESSES[version]
+        protocol, reply = _ICMP[version]
+        times = []
+        with self._networks[0].run(lambda: socket.socket(_FAMILIES[version], socket.SOCK_RAW, protocol)) as icmp:
+            icmp.settimeout(_PING_SECONDS)
+            identifier = os.getpid() & 0xFFFF
+            for sequence in range(count):
+                request = echo_request(source, destination, identifier, sequence, bytes(56))
+                expected = struct.pack("!HH", identifier, sequence)
+                start = time.perf_counter()
+                icmp.sendto(request[_IP_HEADER[version] :], (destination, 0))
+                try:
+                    while True:
+                        answer = icmp.recv(0xFFFF)
+                        # Raw sockets of IPv4 give the IP header too, those of IPv6 do not.
+                        echo = answer[_IP_HEADER[4] :] if version == 4 else answer
+                        if echo[0] == reply and echo[4:8] == expected:
+                            break
+                except TimeoutError:
+                    continue
+                times.append(time.perf_counter() - start)
+        return times
+
+    def transfer(self, size: int, progress: Callable[[int], None]) -> Transfer:
+        address = _ADDRESSES[4][1]
+        with ExitStack() as stack:
+            listener = self._networks[1].run(lambda: socket.create_server((address, 0)))
+            with listener:
+                sender = stack.enter_context(self._networks[0].run(socket.socket))
+                sender.connect(listener.getsockname())
+                receiver = stack.enter_context(listener.accept()[0])
+            start = time.perf_counter()
+            receiving = stack.enter_context(_End("receive", receiver, size))
+            sending = stack.enter_context(_End("send", sender, size))
+            for line in receiving.lines():
+                progress(int(line))
+            seconds = time.perf_counter() - start
+            sent, received = sending.result(), receiving.result()
+        return Transfer(int(received[0]), seconds, sent == received)
+
+    def dropped(self) -> int:
+        counts = [adapter.statistics for adapter in self._adapters]
+        return sum(count.received_dropped + count.sent_dropped for count in counts)
+
+
+class _End:
+    """A process at one end of the stream: prints the bytes done so far, at last "= BYTES SHA256"."""
+
+    def __init__(self, role: str, end: socket.socket, size: int) -> None:
+        program = f"from threepipe.demo.stream import main; main({role!r}, {end.fileno()}, {size})"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=(end.fileno(),),
+            process_group=0,  # Ctrl-C is for the program that shows the demo; it ends this one.
+        )
+        end.close()  # The process has it now; its end must be seen at the other side.
+        self._result: list[str] = []
+
+    def lines(self) -> Iterator[str]:
+        """The progress, until the process has ended."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("="):
+                self._result = line.split()[1:]
+            else:
+                yield line
+
+    def result(self) -> list[str]:
+        """Bytes and hash, or nothing where the process failed."""
+        for _ in self.lines():
+            pass
+        self._process.wait()
+        return self._result
+
+    def __enter__(self) -> "_End":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
