@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
@@ -99,15 +100,20 @@ class KernelStage:
                 progress(int(line))
             seconds = time.perf_counter() - start
             sent, received = sending.result(), receiving.result()
-        return Transfer(int(received[0]), seconds, sent == received)
+        return Transfer(received.bytes, seconds, sent == received and received.bytes == size)
 
     def dropped(self) -> int:
         counts = [adapter.statistics for adapter in self._adapters]
         return sum(count.received_dropped + count.sent_dropped for count in counts)
 
 
+class _Done(NamedTuple):
+    bytes: int
+    sha256: str
+
+
 class _End:
-    """A process at one end of the stream: prints the bytes done so far, at last "= BYTES SHA256"."""
+    """A process at one end of the stream."""
 
     def __init__(self, role: str, end: socket.socket, size: int) -> None:
         program = f"from threepipe.demo.stream import main; main({role!r}, {end.fileno()}, {size})"
@@ -120,19 +126,20 @@ class _End:
             process_group=0,  # Ctrl-C is for the program that shows the demo; it ends this one.
         )
         end.close()  # The process has it now; its end must be seen at the other side.
-        self._result: list[str] = []
+        self._result = _Done(0, "")
 
     def lines(self) -> Iterator[str]:
         """The progress, until the process has ended."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("="):
-                self._result = line.split()[1:]
+                _, count, digest = line.split()
+                self._result = _Done(int(count), digest)
             else:
                 yield line
 
-    def result(self) -> list[str]:
-        """Bytes and hash, or nothing where the process failed."""
+    def result(self) -> "_Done":
+        """What the process got done in the end, as it says itself."""
         for _ in self.lines():
             pass
         self._process.wait()

@@ -80,7 +80,7 @@ class MemoryStage:
                 received.update(packet[_HEADERS:])
                 done += len(packet) - _HEADERS
             progress(done)
-        return Transfer(done, time.perf_counter() - start, sent.digest() == received.digest())
+        return Transfer(done, time.perf_counter() - start, done == size and sent.digest() == received.digest())
 
     def _collect(self, count: int) -> Iterator[memoryview]:
         bundle: Bundle

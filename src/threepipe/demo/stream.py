@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 __all__ = ["chunks", "main"]
@@ -20,17 +21,21 @@ def chunks(size: int, length: int = _CHUNK) -> Iterator[bytes]:
 def main(role: str, fd: int, size: int) -> None:
     """Be one end: `role` is send or receive, `fd` an inherited, connected stream socket, `size` in bytes.
 
-    Prints the number of bytes done as it goes, and at last "= BYTES SHA256". Fails when nothing moves
-    for a while, as happens when the program between the ends is killed.
+    The receiver prints the number of bytes done as it goes, both at last "= BYTES SHA256", of what they
+    got done. Ends early when nothing moves for a while, as when the program between the ends is killed.
     """
     digest = hashlib.sha256()
+    done = 0
     with socket.socket(fileno=fd) as stream:
         stream.settimeout(_STALLED_SECONDS)
-        done = 0
-        for chunk in _ROLES[role](stream, size):
-            digest.update(chunk)
-            done += len(chunk)
-            print(done, flush=True)  # noqa: T201
+        try:
+            for chunk in _ROLES[role](stream, size):
+                digest.update(chunk)
+                done += len(chunk)
+                if role == "receive":  # Nobody reads what the sender prints until it has ended.
+                    print(done, flush=True)  # noqa: T201
+        except OSError as error:
+            print(f"the demonstration's {role} stopped: {error}", file=sys.stderr)  # noqa: T201
     print("=", done, digest.hexdigest(), flush=True)  # noqa: T201
 
 
