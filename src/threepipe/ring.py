@@ -36,6 +36,7 @@ __all__ = [
     "RingReader",
     "RingWriter",
     "check_capacity",
+    "record_length",
     "ring_size",
 ]
 
@@ -65,7 +66,8 @@ def ring_size(capacity: int) -> int:
     return _DATA + check_capacity(capacity) + _TRAILING
 
 
-def _record_length(size: int) -> int:
+def record_length(size: int) -> int:
+    """Bytes that a packet of `size` bytes takes in a ring."""
     return (_RECORD_HEADER + size + 3) & ~3
 
 
@@ -161,7 +163,7 @@ class RingReader(_Ring):
         if not content:
             return None
         size = self._record_size(offset, content)
-        self._next = (offset + _record_length(size)) & (self.capacity - 1)
+        self._next = (offset + record_length(size)) & (self.capacity - 1)
         self._claims.add(offset)
         return self._packet(offset, size)
 
@@ -193,7 +195,7 @@ class RingReader(_Ring):
             target[used : used + size] = data[start : start + size]
             sizes.append(size)
             used += size
-            length = _record_length(size)
+            length = record_length(size)
             offset = (offset + length) & mask
             content -= length
         self._words[_HEAD] = self._next = offset
@@ -209,7 +211,7 @@ class RingReader(_Ring):
     def _record_size(self, offset: int, content: int) -> int:
         """Bytes of the packet at `offset`, checked against what the ring holds."""
         size: int = self._words[(_DATA + offset) >> 2]
-        if size > MAX_PACKET or _record_length(size) > content:
+        if size > MAX_PACKET or record_length(size) > content:
             raise RingCorrupt(f"a record of {size} bytes where the ring holds {content}")
         return size
 
@@ -243,7 +245,7 @@ class RingWriter(_Ring):
         Raises ValueError for more than 65535 bytes, `RingEnded` when the reader ended, `RingCorrupt`
         when its head cannot be.
         """
-        length = _record_length(_check_size(size))
+        length = record_length(_check_size(size))
         if length > self._space():
             return None
         offset = self._next
@@ -267,7 +269,7 @@ class RingWriter(_Ring):
         space, tail, count = self._space(), self._next, 0
         for packet in packets:
             size = _check_size(len(packet))
-            length = _record_length(size)
+            length = record_length(size)
             if length > space:
                 break
             start = _DATA + tail

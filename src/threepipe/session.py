@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Protocol, Self
 
 from threepipe.bundle import Bundle
@@ -90,6 +90,7 @@ class Session:
         self._state_lock = threading.Lock()
         self._closed = False
         self._fileno_given = False
+        self._waited = True  # Whether the last receive_async had to wait.
         self._present = 1  # Waiters, and the session itself until it is closed.
         self._received = [0, 0, 0]  # Packets, bytes, bundles.
         self._sent = [0, 0, 0, 0]  # Packets, bytes, bundles, dropped packets.
@@ -147,8 +148,12 @@ class Session:
 
     async def receive_async(self) -> Bundle:
         """`receive` for asyncio: waits without a thread, and can be cancelled without losing packets."""
+        if not self._waited:
+            await _asyncio().sleep(0)  # A session that is always ready must not have the loop to itself.
+        self._waited = False
         while not (bundle := self._try_receive(MAX_BUNDLE)):
             await self._wait_async(self._port.readable)
+            self._waited = True
         return bundle
 
     async def send_async(self, packets: Iterable[Packet]) -> int:
@@ -272,8 +277,7 @@ class Session:
         return True
 
     async def _wait_async(self, waitable: Waitable) -> None:
-        import asyncio  # Here, for a program without asyncio does not pay for its import.
-
+        asyncio = _asyncio()
         self._enter()
         # A descriptor of its own, for a loop knows one reader a descriptor and here several may wait.
         fd = os.dup(waitable.fileno())
@@ -310,6 +314,13 @@ def _checked(packets: Iterable[Packet]) -> Bundle:
     bundle = packets if isinstance(packets, Bundle) else Bundle(packets)
     check_packets(bundle)
     return bundle
+
+
+def _asyncio() -> ModuleType:
+    """Loaded when used, for a program without asyncio should not pay for its import."""
+    import asyncio
+
+    return asyncio
 
 
 def _deadline(timeout: float | None) -> float | None:

@@ -27,6 +27,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ICMP = {4: (socket.IPPROTO_ICMP, 0), 6: (socket.IPPROTO_ICMPV6, 129)}  # Protocol, type of a reply.
 _IP_HEADER = {4: 20, 6: 40}
 _PING_SECONDS = 2.0
+_CONNECT_SECONDS = 10.0
 
 
 @contextmanager
@@ -91,6 +92,8 @@ class KernelStage:
             listener = self._networks[1].run(lambda: socket.create_server((address, 0)))
             with listener:
                 sender = stack.enter_context(self._networks[0].run(socket.socket))
+                for end in (listener, sender):
+                    end.settimeout(_CONNECT_SECONDS)
                 sender.connect(listener.getsockname())
                 receiver = stack.enter_context(listener.accept()[0])
             start = time.perf_counter()

@@ -18,7 +18,7 @@ from threepipe.errors import AdapterGone, InvalidSetting
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.port import LinuxPort
-from threepipe.settings import MAX_MTU, AdapterSettings
+from threepipe.settings import AdapterSettings
 from threepipe.settings import Namespace as NamespaceSetting
 
 __all__ = ["LinuxDevice", "adapters", "create", "open_existing"]
@@ -78,16 +78,11 @@ class LinuxDevice:
         self._namespace.run(lambda: netlink.set_mtu(self.index, self.name, mtu))
 
     def start(self, capacity: int) -> LinuxPort:
-        while self._file.read(MAX_MTU):
-            pass  # What waited for an earlier session is not for this one.
-
         def put_carrier() -> None:
+            tun.discard(self._file)  # What waited for an earlier session is not for this one.
             tun.set_carrier(self._file, up=True)
 
-        # The driver's ring counts packets: as many as the capacity holds of the longest kind.
-        mtu = self.info().mtu
-        queue = max(1, capacity // (4 + mtu + -mtu % 4))
-        self._namespace.run(lambda: netlink.link_up(self.index, self.name, queue, put_carrier))
+        self._namespace.run(lambda: netlink.link_up(self.index, self.name, capacity, put_carrier))
         return LinuxPort(self._file, self.name, self._take_link_down)
 
     def _take_link_down(self) -> None:

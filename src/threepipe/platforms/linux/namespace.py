@@ -11,6 +11,7 @@ assert sys.platform == "linux"
 
 import ctypes
 import errno
+import io
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Namespace:
     """A network namespace, kept alive while this is open; without a descriptor, the caller's own."""
 
-    def __init__(self, fd: int | None) -> None:
-        self._fd = fd
+    def __init__(self, file: io.FileIO | None) -> None:
+        self._file = file
 
     @classmethod
     def find(cls, netns: settings.Namespace | None) -> "Namespace":
@@ -47,7 +48,7 @@ class Namespace:
             return cls(None)
         path = _path(netns)
         try:
-            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            return cls(io.FileIO(path))
         except PermissionError as error:
             raise PermissionDenied(error.errno, f"this user may not enter the namespace {path}; run as root") from None
         except OSError as error:
@@ -59,9 +60,9 @@ class Namespace:
     def fresh(cls) -> "Namespace":
         """A new one, without a name: it goes when the last that holds it, or is in it, goes."""
 
-        def unshare() -> int:
+        def unshare() -> io.FileIO:
             _call("unshare", _CLONE_NEWNET)
-            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            return io.FileIO("/proc/thread-self/ns/net")
 
         return cls(_in_thread(unshare))
 
@@ -69,8 +70,8 @@ class Namespace:
         """Call `function` inside, in a thread of its own, and give back what it returns or raises."""
 
         def inside() -> Result:
-            if self._fd is not None:
-                _call("setns", self._fd, _CLONE_NEWNET)
+            if self._file is not None:
+                _call("setns", self._file.fileno(), _CLONE_NEWNET)
             return function()
 
         return _in_thread(inside)
@@ -78,12 +79,11 @@ class Namespace:
     @property
     def path(self) -> str:
         """A path other processes of this user can find it by, while this is open."""
-        return f"/proc/{os.getpid()}/" + ("ns/net" if self._fd is None else f"fd/{self._fd}")
+        return f"/proc/{os.getpid()}/" + ("ns/net" if self._file is None else f"fd/{self._file.fileno()}")
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self._file is not None:
+            self._file.close()
 
 
 def private_networks() -> tuple[str, tuple[Namespace, Namespace]]:

@@ -25,6 +25,7 @@ from threepipe.errors import (
     LinkDown,
     PermissionDenied,
 )
+from threepipe.ring import record_length
 from threepipe.settings import AdapterSettings, Address, Network
 
 __all__ = ["configure", "describe", "describe_all", "find", "link_up", "set_mtu"]
@@ -97,14 +98,16 @@ def set_mtu(index: int, name: str, mtu: int) -> None:
         ipr.link("set", index=index, mtu=mtu)
 
 
-def link_up(index: int, name: str, queue: int, put_carrier: Callable[[], None]) -> None:
-    """Let `queue` packets wait for the program, put the carrier on, and see the link come up.
+def link_up(index: int, name: str, capacity: int, put_carrier: Callable[[], None]) -> None:
+    """Let `capacity` bytes of packets wait for the program, put the carrier on, see the link come up.
 
     Where this user may not change the queue it stays as it is. Raises `LinkDown` where the interface
     is down and this user may not set it up.
     """
     with _netlink(name) as ipr:
         (link,) = ipr.link("get", index=index)
+        # The driver's ring counts packets: as many as the capacity holds of the longest ones.
+        queue = max(1, capacity // record_length(link.get("mtu")))
         try:
             if link.get("txqlen") != queue:
                 ipr.link("set", index=index, txqlen=queue)

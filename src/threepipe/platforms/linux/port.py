@@ -15,9 +15,8 @@ from collections.abc import Callable
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.doorbell import Doorbell
-from threepipe.errors import AdapterError, AdapterGone, LinkDown
 from threepipe.packet import MAX_PACKET
-from threepipe.platforms.linux.tun import GONE
+from threepipe.platforms.linux import tun
 
 __all__ = ["LinuxPort"]
 
@@ -27,18 +26,18 @@ _FULL = frozenset({errno.ENOBUFS, errno.ENOMEM})
 class LinuxPort:
     """A session's traffic on an attached, non-blocking TUN descriptor."""
 
-    def __init__(self, tun: io.FileIO, name: str, take_link_down: Callable[[], None]) -> None:
-        self._tun = tun
+    def __init__(self, file: io.FileIO, name: str, take_link_down: Callable[[], None]) -> None:
+        self._file = file
         self._name = name
         self._take_link_down = take_link_down
         self._arena = Arena()
         self._closing = Doorbell()
-        self.readable = _Poll(tun, select.EPOLLIN, self._closing)
-        self.writable = _Poll(tun, select.EPOLLOUT, self._closing)
+        self.readable = _Poll(file, select.EPOLLIN, self._closing)
+        self.writable = _Poll(file, select.EPOLLOUT, self._closing)
 
     def receive(self, limit: int) -> Bundle:
         memory = self._arena.free()
-        readinto, used = self._tun.readinto, 0
+        readinto, used = self._file.readinto, 0
         packets: list[memoryview] = []
         last = len(memory) - MAX_PACKET
         try:
@@ -50,12 +49,12 @@ class LinuxPort:
                 used += size
         except OSError as error:
             if not packets:
-                raise self._refused(error) from None
+                raise tun.refused(error, self._name) from None
         self._arena.take(used)
         return Bundle(packets)
 
     def send(self, bundle: Bundle) -> int:
-        write, sent = self._tun.write, 0
+        write, sent = self._file.write, 0
         try:
             for record in bundle.records:
                 if write(record) is None:
@@ -63,7 +62,7 @@ class LinuxPort:
                 sent += 1
         except OSError as error:
             if error.errno not in _FULL and not sent:
-                raise self._refused(error) from None
+                raise tun.refused(error, self._name) from None
         return sent
 
     def wake(self) -> None:
@@ -77,20 +76,13 @@ class LinuxPort:
         self.writable.close()
         self._closing.close()
 
-    def _refused(self, error: OSError) -> AdapterError:
-        if error.errno in GONE:
-            return AdapterGone(error.errno, f"{self._name} was removed by somebody else; make or open it again")
-        if error.errno == errno.EIO:
-            return LinkDown(error.errno, f"{self._name} was set down; ip link set {self._name} up")
-        return AdapterError(error.errno, f"{self._name}: {error.strerror}")
-
 
 class _Poll:
     """Readable, and returning from `wait`, when the TUN descriptor has an event or the doorbell rings."""
 
-    def __init__(self, tun: io.FileIO, event: int, closing: Doorbell) -> None:
+    def __init__(self, file: io.FileIO, event: int, closing: Doorbell) -> None:
         self._epoll = select.epoll(2)
-        self._epoll.register(tun, event)
+        self._epoll.register(file, event)
         self._epoll.register(closing, select.EPOLLIN)
 
     def fileno(self) -> int:

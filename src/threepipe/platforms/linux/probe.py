@@ -27,6 +27,8 @@ __all__ = ["probe", "report_from_user_namespace"]
 _CHILD = "from threepipe.platforms.linux.probe import report_from_user_namespace as report; report()"
 _SECONDS_FOR_CHILD = 60
 
+_PRIVILEGED = ("network namespaces", "adapters")
+
 _USER_NAMESPACE_ADVICE = (
     "run as root, or allow them: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone"
     " or kernel.apparmor_restrict_unprivileged_userns"
@@ -44,7 +46,7 @@ _FEATURES: dict[str, tuple[list[str], str]] = {
 def probe() -> list[Finding]:
     """Findings in the order to show them; adapters can be made where no essential one is not `ok`."""
     found = _attempts("in this user's own right")
-    if any(not finding.ok for finding in found.values() if finding.name not in _FEATURES):
+    if any(not found[name].ok for name in found if name in _PRIVILEGED):
         found |= _second_attempts(found)
     return [Finding("kernel", True, f"Linux {os.uname().release}"), *found.values(), _ipv6()]
 
@@ -76,7 +78,9 @@ def _second_attempts(first: dict[str, Finding]) -> dict[str, Finding]:
         if name not in first:
             added[name] = finding
         elif finding.ok and not first[name].ok:
-            added[name] = replace(finding, advice=first[name].advice)
+            added[name] = replace(
+                finding, detail=f"{finding.detail} only", advice=f"outside of it: {first[name].advice}"
+            )
     detail, advice = (f"none was made: {refusal}", _USER_NAMESPACE_ADVICE) if refusal else ("one was made", "")
     return added | {"user namespaces": Finding("user namespaces", not refusal, detail, advice)}
 

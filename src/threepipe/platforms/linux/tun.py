@@ -19,12 +19,13 @@ from threepipe.errors import (
     AdapterGone,
     AdapterNotFound,
     AdapterUnavailable,
+    LinkDown,
     NameTaken,
     PermissionDenied,
 )
+from threepipe.packet import MAX_PACKET
 
 __all__ = [
-    "GONE",
     "attach",
     "is_driver",
     "may_create",
@@ -62,9 +63,6 @@ TUN_F_USO4 = 0x20
 TUN_F_USO6 = 0x40
 
 _IFREQ = struct.Struct("16sH22x")  # struct ifreq: the name, and the flags of its union.
-
-GONE = frozenset({errno.EBADFD, errno.ENODEV, errno.ENXIO})
-"""Error numbers that say the interface was removed under its holder."""
 
 
 def open_tun() -> io.FileIO:
@@ -125,13 +123,35 @@ _OPEN_REFUSALS: dict[int, tuple[type[AdapterError], str]] = {
 
 
 def set_carrier(tun: io.FileIO, *, up: bool) -> None:
-    """Plug the cable in or out. Raises `AdapterGone`."""
+    """Plug the cable in or out; Linux can from 5.0 on. Raises `AdapterGone`."""
     try:
         fcntl.ioctl(tun, TUNSETCARRIER, struct.pack("i", up))
     except OSError as error:
-        if error.errno in GONE:
-            raise AdapterGone(error.errno, "the adapter was removed by somebody else; make or open it again") from None
-        raise AdapterError(error.errno, f"cannot set the carrier (Linux 5.0 or newer can): {error.strerror}") from None
+        raise refused(error, "the adapter") from None
+
+
+def discard(tun: io.FileIO) -> None:
+    """Throw away the packets that wait for the program. Raises `AdapterGone`."""
+    try:
+        while tun.read(MAX_PACKET):
+            pass
+    except OSError as error:
+        raise refused(error, "the adapter") from None
+
+
+def refused(error: OSError, name: str) -> AdapterError:
+    """What an error of the descriptor means for the adapter `name`."""
+    kind, text = _REFUSALS.get(error.errno or 0, (AdapterError, f"{{name}}: {error.strerror}"))
+    return kind(error.errno, text.format(name=name))
+
+
+_GONE = "{name} was removed by somebody else; make or open it again"
+
+_REFUSALS: dict[int, tuple[type[AdapterError], str]] = {
+    errno.EBADFD: (AdapterGone, _GONE),
+    errno.ENODEV: (AdapterGone, _GONE),
+    errno.EIO: (LinkDown, "{name} was set down; root sets it up again: ip link set {name} up"),
+}
 
 
 def set_persistent(tun: io.FileIO, *, persistent: bool) -> None:

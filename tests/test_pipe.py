@@ -1,0 +1,157 @@
+"""The pump: both ways, in order, with back-pressure; how it ends."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+import threepipe
+from threepipe.packet import MAX_PACKET
+from threepipe.pipe import pipe
+from threepipe.ring import MIN_CAPACITY
+
+SECONDS = 10.0
+
+
+def packet(number: int, size: int = 100) -> bytes:
+    return (b"\x45" + bytes(15) + number.to_bytes(4, "big")).ljust(size, b".")
+
+
+class Stage:
+    """Two programs, each behind a pair of memory adapters, and the two sessions between to be piped."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.adapters = [stack.enter_context(adapter) for _ in "ab" for adapter in threepipe.MemoryAdapter.pair()]
+        sessions = [adapter.start_session(MIN_CAPACITY) for adapter in self.adapters]
+        self.program_a, self.a, self.b, self.program_b = sessions
+        self.executor = stack.enter_context(ThreadPoolExecutor(4))
+        # Runs before the executor is waited for: nothing can be left waiting.
+        for session in sessions:
+            stack.callback(session.close)
+
+    def start(self) -> None:
+        self.ended = self.executor.submit(pipe, self.a, self.b)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with ExitStack() as stack:
+        yield Stage(stack)
+
+
+def collect(session: threepipe.Session, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    while len(found) < count and (bundle := session.receive(SECONDS)):
+        found += map(bytes, bundle)
+    return found
+
+
+def test_packets_go_both_ways_in_order(stage: Stage) -> None:
+    stage.start()
+    packets = [packet(number) for number in range(1000)]
+    for source, target in ((stage.program_a, stage.program_b), (stage.program_b, stage.program_a)):
+        sending = stage.executor.submit(source.send, packets, None)
+        assert collect(target, len(packets)) == packets
+        assert sending.result(SECONDS) == len(packets)
+
+
+def test_a_slow_far_end_makes_the_near_end_wait_and_loses_nothing(stage: Stage) -> None:
+    stage.start()
+    packets = [packet(number, 1400) for number in range(1000)]  # Ten times what all the rings hold.
+    sending = stage.executor.submit(stage.program_a.send, packets, None)
+    assert collect(stage.program_b, len(packets)) == packets
+    assert sending.result(SECONDS) == len(packets)
+    assert stage.b.statistics.sent_dropped == 0
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_closing_one_session_ends_it_and_closes_the_other(stage: Stage, which: str) -> None:
+    stage.start()
+    getattr(stage, which).close()
+    assert stage.ended.result(SECONDS) is None
+    assert stage.a.closed
+    assert stage.b.closed
+
+
+def test_closing_while_the_far_end_has_no_room_ends_it(stage: Stage) -> None:
+    stage.start()
+    packets = [packet(number, 1400) for number in range(1000)]
+    sending = stage.executor.submit(stage.program_a.send, packets, None)
+    collect(stage.program_b, 1)
+    stage.b.close()
+    assert stage.ended.result(SECONDS) is None
+    stage.program_a.close()
+    with pytest.raises(threepipe.SessionClosed):
+        sending.result(SECONDS)
+
+
+@pytest.mark.parametrize("which", [0, 3])
+def test_an_adapter_that_goes_is_told(stage: Stage, which: int) -> None:
+    stage.start()
+    stage.adapters[which].close()
+    with pytest.raises(threepipe.AdapterGone):
+        stage.ended.result(SECONDS)
+    assert stage.a.closed
+    assert stage.b.closed
+
+
+class Script:
+    """A port that gives out prepared bundles, then waits; sends fail as `errors` says, one after the other."""
+
+    def __init__(self, bundles: list[list[bytes]], errors: list[Exception]) -> None:
+        self._bundles = bundles
+        self._errors = errors
+        self._awake = threading.Event()
+        self.sent: list[bytes] = []
+        self.done = threading.Event()
+        self.readable = self.writable = self
+
+    def fileno(self) -> int:
+        return -1
+
+    def wait(self, timeout: float | None) -> None:
+        self.done.set()
+        self._awake.wait(timeout)
+
+    def receive(self, limit: int) -> threepipe.Bundle:
+        return threepipe.Bundle(self._bundles.pop(0) if self._bundles else [])
+
+    def send(self, bundle: threepipe.Bundle) -> int:
+        if self._errors:
+            raise self._errors.pop(0)
+        self.sent += map(bytes, bundle)
+        return len(bundle)
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def stop(self) -> None: ...
+    def dispose(self) -> None: ...
+
+
+def test_while_a_link_is_down_its_packets_are_dropped_and_counted() -> None:
+    source = Script([[packet(1), packet(2)], [packet(3)]], [])
+    target = Script([], [threepipe.LinkDown(5, "down")])
+    a, b = threepipe.Session(source), threepipe.Session(target)
+    with ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(pipe, a, b)
+        assert source.done.wait(SECONDS)
+        assert target.sent == [packet(3)]
+        assert b.statistics.sent_dropped == 2
+        a.close()
+        ended.result(SECONDS)
+
+
+def test_what_is_no_packet_is_dropped_and_counted() -> None:
+    hostile = [b"", b"\x45", b"\0" * 60, b"\x45" * (MAX_PACKET + 1), b"\x60" * 39]
+    source, target = Script([[packet(1), *hostile, packet(2)]], []), Script([], [])
+    a, b = threepipe.Session(source), threepipe.Session(target)
+    with ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(pipe, a, b)
+        assert source.done.wait(SECONDS)
+        assert target.sent == [packet(1), packet(2)]
+        assert b.statistics.sent_dropped == len(hostile)
+        b.close()
+        ended.result(SECONDS)
