@@ -101,9 +101,11 @@ class _MemoryPort:
     def receive(self, limit: int) -> Bundle:
         memory = self._arena.free()
         if not (sizes := self._reader.read(memory, limit)):
-            self._check_far()
             self.readable.clear()
+            gone = self._device.far.closed  # Asked before the last look, which so finds all that was sent.
             if self._reader.arm():
+                if gone:
+                    raise self._gone()
                 return Bundle()
             self.readable.ring()  # Packets came in between, and perhaps no notice of them.
             sizes = self._reader.read(memory, limit)
@@ -129,7 +131,8 @@ class _MemoryPort:
         return accepted
 
     def _write(self, bundle: Bundle) -> int:
-        self._check_far()
+        if self._device.far.closed:
+            raise self._gone()
         if (far := self._device.far.port) is None:
             return 0
         with far.inbound_lock:
@@ -137,11 +140,9 @@ class _MemoryPort:
         _count(self._device.sent, accepted, sum(map(len, bundle.records[:accepted])))
         return accepted
 
-    def _check_far(self) -> None:
-        if self._device.far.closed:
-            raise AdapterGone(
-                errno.ENODEV, f"{self._device.far.name}, the other end of {self._device.name}, was closed"
-            )
+    def _gone(self) -> AdapterGone:
+        self.wake()  # For whoever else waits, and may have missed the bell that was cleared just now.
+        return AdapterGone(errno.ENODEV, f"the other end of {self._device.name} was closed")
 
     def wake(self) -> None:
         self.readable.ring()

@@ -27,10 +27,12 @@ from threepipe.packet import MAX_PACKET
 
 __all__ = [
     "attach",
+    "discard",
     "is_driver",
     "may_create",
     "open_tun",
     "probe",
+    "refused",
     "set_carrier",
     "set_group",
     "set_owner",
