@@ -47,6 +47,7 @@ class AdapterInfo:
     owner: int | None = None
     group: int | None = None
     addresses: tuple[Address, ...] = ()
+    routes: tuple[Network, ...] = ()
     statistics: AdapterStatistics = AdapterStatistics()
 
 
@@ -103,7 +104,8 @@ class Adapter:
         addresses with prefix length, of both families. `routes`: networks to be reached through it.
         `mtu`: bytes, 68 to 65535, by default the system's (1500). `netns`: the network namespace to
         make it in, by name, path or process id. `persistent`: it stays when it is closed; then `owner`
-        and `group` (names or ids) say who but root may open it.
+        and `group` (names or ids) say who but root may open it: by default this user, and where both are
+        given, only that user as a member of that group.
 
         Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`,
         `NamespaceNotFound`, `IPv6Unavailable`; then nothing is left of it.
@@ -146,7 +148,8 @@ class Adapter:
 
     @mtu.setter
     def mtu(self, mtu: int) -> None:
-        ipv6 = any(address.version == 6 and not address.is_link_local for address in self.info.addresses)
+        info = self.info
+        ipv6 = any(item.version == 6 and not item.is_link_local for item in info.addresses + info.routes)
         self._device.set_mtu(check_mtu(mtu, ipv6=ipv6))
 
     @property

@@ -47,6 +47,13 @@ class Bundle(Sequence[memoryview]):
             [view if (view := memoryview(packet)).format == "B" else view.cast("B") for packet in packets]
         )
 
+    @classmethod
+    def of_views(cls, views: Iterable[memoryview]) -> "Bundle":
+        """A bundle of `views`, each of single bytes, taken as they are: the short way for platforms."""
+        bundle = cls.__new__(cls)
+        bundle._records = tuple(views)
+        return bundle
+
     @property
     def records(self) -> tuple[memoryview, ...]:
         """The units as handed over, for passing on whole: not every record need be one packet."""
@@ -70,7 +77,7 @@ class Bundle(Sequence[memoryview]):
     @overload
     def __getitem__(self, index: slice) -> "Bundle": ...
     def __getitem__(self, index: int | slice) -> "memoryview | Bundle":
-        """One packet, or for a slice a bundle of those packets (on the same memory)."""
+        """One packet, or for a slice a bundle of those packets: the same memory, to be released apart."""
         chosen = self.records[index]
         return Bundle(chosen) if isinstance(chosen, tuple) else chosen
 
@@ -143,7 +150,7 @@ class Bundle(Sequence[memoryview]):
             if is_packet(packet := view[start : start + size]):
                 packets.append(packet)
             offset = end
-        return cls(packets), offset
+        return cls.of_views(packets), offset
 
 
 class Arena:

@@ -18,17 +18,19 @@ class Doorbell:
         self._reader.setblocking(False)
         self._lock = threading.Lock()
         self._rung = False
+        self._stuck = False
 
-    def ring(self) -> None:
-        """Set it: every waiter wakes, now and later, until somebody clears it."""
+    def ring(self, *, for_ever: bool = False) -> None:
+        """Set it: every waiter wakes, now and later, until somebody clears it; `for_ever`, nobody can."""
         with self._lock:
+            self._stuck = self._stuck or for_ever
             if not self._rung:
                 self._rung = True
                 self._writer.send(b"\0")
 
     def clear(self) -> None:
         with self._lock:
-            if self._rung:
+            if self._rung and not self._stuck:
                 self._rung = False
                 self._reader.recv(1)
 

@@ -46,8 +46,11 @@ class InvalidPacket(ThreepipeError, ValueError):
     """
 
     def __init__(self, index: int, reason: str) -> None:
-        super().__init__(f"packet {index} {reason}")
+        super().__init__(index, reason)
         self.index = index
+
+    def __str__(self) -> str:
+        return f"packet {self.args[0]} {self.args[1]}"
 
 
 class SessionClosed(ThreepipeError):

@@ -119,7 +119,7 @@ class _MemoryPort:
             start += size
         self._arena.take(start)
         _count(self._device.received, len(sizes), start)
-        return Bundle(packets)
+        return Bundle.of_views(packets)
 
     def send(self, bundle: Bundle) -> int:
         if (accepted := self._write(bundle)) < len(bundle):
@@ -145,8 +145,8 @@ class _MemoryPort:
         return AdapterGone(errno.ENODEV, f"the other end of {self._device.name} was closed")
 
     def wake(self) -> None:
-        self.readable.ring()
-        self.writable.ring()
+        self.readable.ring(for_ever=True)
+        self.writable.ring(for_ever=True)
 
     def stop(self) -> None:
         self._device.port = None

@@ -105,8 +105,8 @@ class _Claims:
         """Take `packet` back; the offset of the oldest one still out, or `end` where none is."""
         if packet.offset not in self._open:
             raise ValueError("this packet was given back before, or is not of this ring")
+        packet.data.release()  # First, for it raises BufferError while somebody exports the memory.
         self._open.remove(packet.offset)
-        packet.data.release()
         while self._order and self._order[0] not in self._open:
             self._order.popleft()
         return self._order[0] if self._order else end
@@ -135,6 +135,17 @@ class _Ring:
         start = _DATA + offset + _RECORD_HEADER
         return RingPacket(offset, self._bytes[start : start + size])
 
+    def _start(self, word: int) -> int:
+        """Where an earlier user of this end left off; raises `RingEnded` where he ended."""
+        if (offset := self._offset_word(word)) == _ENDED:
+            raise RingEnded("this end of the ring was ended")
+        return offset
+
+    def _move(self, word: int, offset: int) -> None:
+        """Publish head or tail, unless this end was ended."""
+        if self._words[word] != _ENDED:
+            self._words[word] = offset
+
     def _fence(self) -> None:
         with self._barrier:
             pass
@@ -151,7 +162,7 @@ class RingReader(_Ring):
     def __init__(self, buffer: bytearray | memoryview, capacity: int) -> None:
         """Read from a ring in `buffer` (`ring_size(capacity)` bytes, zero for an empty ring)."""
         super().__init__(buffer, capacity)
-        self._next = self._offset_word(_HEAD)
+        self._next = self._start(_HEAD)
 
     def receive(self) -> RingPacket | None:
         """The next packet, to be released later, or None where there is none now.
@@ -169,7 +180,7 @@ class RingReader(_Ring):
 
     def release(self, packet: RingPacket) -> None:
         """Give a received packet's place back; the writer gets it once all older ones are back too."""
-        self._words[_HEAD] = self._claims.settle(packet, self._next)
+        self._move(_HEAD, self._claims.settle(packet, self._next))
 
     def read(self, target: memoryview, limit: int) -> list[int]:
         """Copy up to `limit` packets end to end into `target`, release them, return their sizes in bytes.
@@ -198,7 +209,8 @@ class RingReader(_Ring):
             length = record_length(size)
             offset = (offset + length) & mask
             content -= length
-        self._words[_HEAD] = self._next = offset
+        self._next = offset
+        self._move(_HEAD, offset)
         return sizes
 
     def _content(self) -> int:
@@ -237,7 +249,7 @@ class RingWriter(_Ring):
         """Write to a ring in `buffer`; `notify()` is called when an armed reader should look."""
         super().__init__(buffer, capacity)
         self._notify = notify
-        self._next = self._offset_word(_TAIL)
+        self._next = self._start(_TAIL)
 
     def allocate(self, size: int) -> RingPacket | None:
         """Room for a packet of `size` bytes, to be filled and then given to `send`; None where full.
@@ -295,7 +307,7 @@ class RingWriter(_Ring):
         return (head - self._next - _RECORD_HEADER) & (self.capacity - 1)
 
     def _publish(self, tail: int) -> None:
-        self._words[_TAIL] = tail
+        self._move(_TAIL, tail)
         self._fence()
         if self._words[_ALERTABLE]:
             self._notify()

@@ -278,19 +278,18 @@ class Session:
 
     async def _wait_async(self, waitable: Waitable) -> None:
         asyncio = _asyncio()
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
         self._enter()
-        # A descriptor of its own, for a loop knows one reader a descriptor and here several may wait.
-        fd = os.dup(waitable.fileno())
         try:
-            loop = asyncio.get_running_loop()
-            ready = asyncio.Event()
-            loop.add_reader(fd, ready.set)
+            # A descriptor of its own, for a loop knows one reader a descriptor and here several may wait.
+            fd = os.dup(waitable.fileno())
             try:
+                loop.add_reader(fd, ready.set)
                 await ready.wait()
             finally:
                 loop.remove_reader(fd)
+                os.close(fd)
         finally:
-            os.close(fd)
             self._leave()
 
     def _check_open(self) -> None:

@@ -22,6 +22,7 @@ Item = TypeVar("Item")
 MIN_MTU, MAX_MTU = 68, 65535  # RFC 791, section 3.2, and the longest packet.
 MIN_IPV6_MTU = 1280  # RFC 8200, section 5.
 MAX_NAME = 15  # IFNAMSIZ of <net/if.h> less the final zero.
+_FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space is the kernel's, which reads bytes as Latin-1.
 
 
 def check_name(name: str, *, template: bool = False) -> str:
@@ -29,10 +30,13 @@ def check_name(name: str, *, template: bool = False) -> str:
 
     At most 15 bytes, no slash, colon or white space, not `.` or `..` (dev_valid_name() of Linux).
     """
-    size = len(os.fsencode(name))
-    if not 1 <= size <= MAX_NAME:
-        raise InvalidSetting(f"adapter name {name!r} has {size} bytes; give 1 to {MAX_NAME}")
-    if name in (".", "..") or any(char in "/:\0" or char.isspace() for char in name):
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InvalidSetting(f"adapter name {name!r} cannot be encoded for this system") from None
+    if not 1 <= len(encoded) <= MAX_NAME:
+        raise InvalidSetting(f"adapter name {name!r} has {len(encoded)} bytes; give 1 to {MAX_NAME}")
+    if name in (".", "..") or _FORBIDDEN.intersection(encoded):
         raise InvalidSetting(f"adapter name {name!r}: slashes, colons, white space, '.' and '..' cannot be used")
     if "%" in (name.replace("%d", "", 1) if template else name):
         allowed = "one %d, for a number that the system chooses" if template else "none here"
@@ -98,13 +102,19 @@ def _address(text: str | Address) -> Address:
         address = ipaddress.ip_interface(text)
     except ValueError as error:
         raise InvalidSetting(f"address {text!r}: {error}; write it like 10.6.7.1/24 or fd00::1/64") from None
-    if address.is_multicast or address.is_unspecified:
+    if address.ip.is_multicast or address.ip.is_unspecified:
         raise InvalidSetting(f"address {text!r} cannot be an interface's own")
-    return address
+    return _without_zone("address", address)
+
+
+def _without_zone(what: str, item: Item) -> Item:
+    if "%" in str(item):
+        raise InvalidSetting(f"{what} {item}: leave out the zone, from the percent sign on; the adapter is the zone")
+    return item
 
 
 def _route(text: str | Network) -> Network:
     try:
-        return ipaddress.ip_network(text)
+        return _without_zone("route", ipaddress.ip_network(text))
     except ValueError as error:
         raise InvalidSetting(f"route {text!r}: {error}; write it like 10.0.0.0/8, 0.0.0.0/0 or fd00::/8") from None

@@ -9,6 +9,7 @@ assert sys.platform == "linux"
 
 import grp
 import io
+import os
 import pwd
 import socket
 from collections.abc import Callable
@@ -23,11 +24,15 @@ from threepipe.settings import Namespace as NamespaceSetting
 
 __all__ = ["LinuxDevice", "adapters", "create", "open_existing"]
 
+_MAX_ID = 0xFFFFFFFE  # 0xFFFFFFFF says "nobody" to the kernel.
+
 
 def create(settings: AdapterSettings) -> "LinuxDevice":
     """Make the interface and set it up, or leave nothing."""
-    owner = _identity("user", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
+    owner = _identity("owner", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
     group = _identity("group", settings.group, lambda name: grp.getgrnam(name).gr_gid)
+    if settings.persistent and owner is None and group is None:
+        owner = os.geteuid()  # The kernel lets everybody open an interface that is nobody's.
 
     def make(file: io.FileIO) -> tuple[str, int]:
         name = tun.attach(file, settings.name, create=True)
@@ -92,7 +97,10 @@ class LinuxDevice:
             pass  # Then the link went with it.
 
     def unpersist(self) -> None:
-        tun.set_persistent(self._file, persistent=False)
+        try:
+            tun.set_persistent(self._file, persistent=False)
+        except AdapterGone:
+            pass  # Then it is as wanted.
 
     def close(self) -> None:
         self._file.close()
@@ -120,11 +128,14 @@ def _device(netns: NamespaceSetting | None, attach: Callable[[io.FileIO], tuple[
         raise
 
 
-def _identity(kind: str, who: str | int | None, look_up: Callable[[str], int]) -> int | None:
+def _identity(what: str, who: str | int | None, look_up: Callable[[str], int]) -> int | None:
     """A user's or group's id, from a name or the id itself. Raises `InvalidSetting`."""
-    if who is None or isinstance(who, int):
-        return who
+    if who is None:
+        return None
     try:
-        return int(who) if who.isdecimal() else look_up(who)
+        number = int(who) if isinstance(who, int) or who.isdecimal() else look_up(who)
     except KeyError:
-        raise InvalidSetting(f"there is no {kind} {who!r} on this machine; give a name or a numeric id") from None
+        raise InvalidSetting(f"{what} {who!r} is not known on this machine; give a name or a numeric id") from None
+    if not 0 <= number <= _MAX_ID:
+        raise InvalidSetting(f"{what} {who!r}: an id is a number from 0 to {_MAX_ID}")
+    return number

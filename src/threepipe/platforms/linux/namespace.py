@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from threepipe import settings
-from threepipe.errors import AdapterError, NamespaceNotFound, PermissionDenied
+from threepipe.errors import AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
 
 __all__ = ["Namespace", "enter_user_namespace", "private_networks"]
 
@@ -71,7 +71,7 @@ class Namespace:
 
         def inside() -> Result:
             if self._file is not None:
-                _call("setns", self._file.fileno(), _CLONE_NEWNET)
+                _call("setns", self._file.fileno(), _CLONE_NEWNET, what=str(self._file.name))
             return function()
 
         return _in_thread(inside)
@@ -120,6 +120,8 @@ def _path(netns: settings.Namespace) -> Path:
     if isinstance(netns, int):
         return Path(f"/proc/{netns}/ns/net")
     text = os.fspath(netns)
+    if text in ("", ".", "..") or "\0" in text:
+        raise InvalidSetting(f"no network namespace has the name {text!r}; ip netns lists those there are")
     if "/" in text or isinstance(netns, os.PathLike):
         return Path(text)
     named = _RUN / text
@@ -131,12 +133,12 @@ def _in_thread(function: Callable[[], Result]) -> Result:
         return executor.submit(function).result()
 
 
-def _call(name: str, *arguments: int) -> None:
+def _call(name: str, *arguments: int, what: str = "") -> None:
     """A function of libc; os has these two from Python 3.12 on."""
     if getattr(_libc, name)(*arguments):
         code = ctypes.get_errno()
         if code == errno.EPERM:
             raise PermissionDenied(code, f"{name} of a namespace takes CAP_SYS_ADMIN: run as root")
         if code == errno.EINVAL and name == "setns":
-            raise NamespaceNotFound(code, "that file is no network namespace")
+            raise NamespaceNotFound(code, f"{what} is no network namespace")
         raise AdapterError(code, f"{name} of a namespace: {os.strerror(code)}")

@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ _IFF_RUNNING = 0x40
 _IFF_LOWER_UP = 0x10000
 _IFA_F_NODAD = 0x02
 _RT_SCOPE_LINK = 253
+_RT_TABLE_MAIN = 254
+_RTPROT_KERNEL = 2
 _IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; 2 is a TAP.
 
 _NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
@@ -55,12 +58,15 @@ def configure(index: int, settings: AdapterSettings) -> None:
 
 def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
     refused: list[str] = []
+    networks = {address.network for address in settings.addresses}
     adding: list[tuple[Callable[[Any, int, Any], None], Iterable[Address | Network]]] = [
         (_add_address, settings.addresses),
         (_add_route, settings.routes),
     ]
     for add, items in adding:
         for item in dict.fromkeys(items):
+            if item in networks:
+                continue  # The kernel made that route with the address.
             try:
                 add(ipr, index, item)
             except Exception as error:
@@ -68,7 +74,7 @@ def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
                 if item.version == 6 and code in _NO_IPV6:
                     refused.append(str(item))
                 elif code == errno.EEXIST:
-                    raise AdapterError(code, f"{item} for {settings.name}: another interface has it already") from None
+                    raise AdapterError(code, f"{item} for {settings.name}: the system has it already") from None
                 else:
                     raise
     if not refused:
@@ -89,8 +95,8 @@ def _add_address(ipr: Any, index: int, address: Address) -> None:
 
 
 def _add_route(ipr: Any, index: int, route: Network) -> None:
-    scope = {"scope": _RT_SCOPE_LINK} if route.version == 4 else {}
-    ipr.route("add", dst=str(route), oif=index, family=2 if route.version == 4 else 10, **scope)
+    family = {"family": socket.AF_INET6} if route.version == 6 else {"scope": _RT_SCOPE_LINK}
+    ipr.route("add", dst=str(route), oif=index, **family)
 
 
 def set_mtu(index: int, name: str, mtu: int) -> None:
@@ -141,18 +147,18 @@ def describe(index: int, name: str) -> AdapterInfo:
     """The interface as it is now. Raises `AdapterGone`."""
     with _netlink(name) as ipr:
         (link,) = ipr.link("get", index=index)
-        return _info(link, _addresses(ipr, index=index).get(index, ()))
+        return _info(link, _addresses(ipr, index=index), _routes(ipr, oif=index))
 
 
 def describe_all() -> list[AdapterInfo]:
     """All layer-3 TUN interfaces."""
     with _netlink("interfaces") as ipr:
-        addresses = _addresses(ipr)
+        addresses, routes = _addresses(ipr), _routes(ipr)
         links = [link for link in ipr.get_links() if _tun_data(link, "IFLA_TUN_TYPE") == _IFF_TUN_TYPE]
-        return [_info(link, addresses.get(link["index"], ())) for link in links]
+        return [_info(link, addresses, routes) for link in links]
 
 
-def _info(link: Any, addresses: tuple[Address, ...]) -> AdapterInfo:
+def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list[Network]]) -> AdapterInfo:
     counts = link.get("stats64") or {}
     up = _IFF_UP | _IFF_LOWER_UP
     return AdapterInfo(
@@ -163,7 +169,8 @@ def _info(link: Any, addresses: tuple[Address, ...]) -> AdapterInfo:
         persistent=bool(_tun_data(link, "IFLA_TUN_PERSIST")),
         owner=_tun_data(link, "IFLA_TUN_OWNER"),
         group=_tun_data(link, "IFLA_TUN_GROUP"),
-        addresses=addresses,
+        addresses=tuple(addresses.get(link["index"], ())),
+        routes=tuple(routes.get(link["index"], ())),
         # The kernel transmits what the program receives.
         statistics=AdapterStatistics(
             received_packets=counts.get("tx_packets", 0),
@@ -183,13 +190,24 @@ def _tun_data(link: Any, attribute: str) -> Any:
     return data.get_attr(attribute) if data is not None else None
 
 
-def _addresses(ipr: Any, **only: int) -> dict[int, tuple[Address, ...]]:
-    found: dict[int, tuple[Address, ...]] = {}
+def _addresses(ipr: Any, **only: int) -> dict[int, list[Address]]:
+    """Index of an interface -> its addresses."""
+    found: dict[int, list[Address]] = {}
     for message in ipr.get_addr(**only):
         # IFA_LOCAL is the own one on a link with a peer address; IPv6 has it only there.
         own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        address = ipaddress.ip_interface((own, message["prefixlen"]))
-        found[message["index"]] = (*found.get(message["index"], ()), address)
+        found.setdefault(message["index"], []).append(ipaddress.ip_interface((own, message["prefixlen"])))
+    return found
+
+
+def _routes(ipr: Any, **only: int) -> dict[int, list[Network]]:
+    """Index of an interface -> its routes, but for those the kernel makes by itself."""
+    found: dict[int, list[Network]] = {}
+    for message in ipr.get_routes(table=_RT_TABLE_MAIN, **only):
+        if message["proto"] != _RTPROT_KERNEL and (index := message.get("oif")):
+            # The default route has no destination.
+            destination = message.get("dst") or ("0.0.0.0" if message["family"] == socket.AF_INET else "::")
+            found.setdefault(index, []).append(ipaddress.ip_network((destination, message["dst_len"])))
     return found
 
 

@@ -51,7 +51,7 @@ class LinuxPort:
             if not packets:
                 raise tun.refused(error, self._name) from None
         self._arena.take(used)
-        return Bundle(packets)
+        return Bundle.of_views(packets)
 
     def send(self, bundle: Bundle) -> int:
         write, sent = self._file.write, 0
@@ -66,7 +66,7 @@ class LinuxPort:
         return sent
 
     def wake(self) -> None:
-        self._closing.ring()
+        self._closing.ring(for_ever=True)
 
     def stop(self) -> None:
         self._take_link_down()

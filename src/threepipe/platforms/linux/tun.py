@@ -106,11 +106,15 @@ def attach(tun: io.FileIO, name: str, *, create: bool) -> str:
     if not create and not _flags(tun) & IFF_PERSIST:
         # It went away after it was looked up, and the kernel made a new one in its place; closing undoes that.
         raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was being opened")
+    _ioctl(tun, TUNSETOFFLOAD, 0)  # It is the interface's and may be left from an earlier program.
     set_carrier(tun, up=False)  # Before Linux 6.2 attaching puts the carrier on regardless of the flag.
     return actual
 
 
 _CREATE_REFUSALS: dict[int, tuple[type[AdapterError], str]] = {
+    errno.EINVAL: (AdapterError, "the kernel does not take {name} as a name; take another name"),
+    errno.EEXIST: (NameTaken, "every number for {name} that fits in 15 bytes is taken; take a shorter template"),
+    errno.ENOTTY: (AdapterUnavailable, f"{TUN_PATH} is not the TUN driver's; load the module (modprobe tun)"),
     errno.EBUSY: (NameTaken, "an interface named {name} exists; take another name, a template like tp%d, or open it"),
     errno.EPERM: (PermissionDenied, "making {name} takes CAP_NET_ADMIN: run as root, or have root make it persistent"
                   " with this user as its owner and open it"),
@@ -118,18 +122,15 @@ _CREATE_REFUSALS: dict[int, tuple[type[AdapterError], str]] = {
 
 _OPEN_REFUSALS: dict[int, tuple[type[AdapterError], str]] = {
     errno.EBUSY: (AdapterBusy, "{name} is held by another program; close it there first"),
-    errno.EPERM: (PermissionDenied, "{name} belongs to another user; its owner, a member of its group or root may"
-                  " open it, and root sets both when creating it"),
+    errno.EPERM: (PermissionDenied, "{name} belongs to another user or group; root may open it, and says who else"
+                  " may when creating it"),
     errno.EINVAL: (AdapterNotFound, "{name} is no layer-3 TUN adapter of one queue, so it cannot be opened"),
 }  # fmt: skip
 
 
 def set_carrier(tun: io.FileIO, *, up: bool) -> None:
     """Plug the cable in or out; Linux can from 5.0 on. Raises `AdapterGone`."""
-    try:
-        fcntl.ioctl(tun, TUNSETCARRIER, struct.pack("i", up))
-    except OSError as error:
-        raise refused(error, "the adapter") from None
+    _ioctl(tun, TUNSETCARRIER, struct.pack("i", up))
 
 
 def discard(tun: io.FileIO) -> None:
@@ -157,15 +158,24 @@ _REFUSALS: dict[int, tuple[type[AdapterError], str]] = {
 
 
 def set_persistent(tun: io.FileIO, *, persistent: bool) -> None:
-    fcntl.ioctl(tun, TUNSETPERSIST, int(persistent))
+    _ioctl(tun, TUNSETPERSIST, int(persistent))
 
 
 def set_owner(tun: io.FileIO, uid: int) -> None:
-    fcntl.ioctl(tun, TUNSETOWNER, uid)
+    _ioctl(tun, TUNSETOWNER, uid)
 
 
 def set_group(tun: io.FileIO, gid: int) -> None:
-    fcntl.ioctl(tun, TUNSETGROUP, gid)
+    _ioctl(tun, TUNSETGROUP, gid)
+
+
+def _ioctl(tun: io.FileIO, request: int, argument: int | bytes) -> None:
+    if isinstance(argument, int) and argument >= 1 << 31:
+        argument -= 1 << 32  # Python takes a signed int only; the kernel sees the same 32 bits.
+    try:
+        fcntl.ioctl(tun, request, argument)
+    except OSError as error:
+        raise refused(error, "the adapter") from None
 
 
 def is_driver(file: io.FileIO) -> bool:

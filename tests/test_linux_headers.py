@@ -1,0 +1,70 @@
+"""The constants and structures of the Linux files are those of this system's own C headers."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip(f"the headers of Linux are not on {sys.platform}", allow_module_level=True)
+
+from threepipe import settings
+from threepipe.platforms.linux import namespace, netlink, tun
+
+HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h", "linux/rtnetlink.h"]
+
+PREFIXES = ("IFF_", "TUN", "IFA_", "RT_", "CLONE_")
+
+OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
+"""Our name -> the kernel's, where they differ."""
+
+NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
+"""Of Linux 6.2: compared where the headers have them."""
+
+
+def constants() -> dict[str, int]:
+    """The numbers our files took from headers, by the headers' names."""
+    found = {}
+    for module in (tun, netlink, namespace):
+        for own, value in vars(module).items():
+            name = OTHER_NAMES.get(own, own.lstrip("_"))
+            if name.startswith(PREFIXES) and isinstance(value, int):
+                found[name] = value
+    return found
+
+
+def assertions() -> list[str]:
+    """What has to hold besides the constants, as C expressions."""
+    size = tun._IFREQ.size
+    return [
+        f"IFNAMSIZ == {settings.MAX_NAME + 1}",
+        # The kernel copies a whole one in and out; smaller ones of 32-bit systems fit in it.
+        f"sizeof(struct ifreq) <= {size}",
+        f"sizeof(long) != 8 || sizeof(struct ifreq) == {size}",
+        "offsetof(struct ifreq, ifr_name) == 0",
+        f"offsetof(struct ifreq, ifr_flags) == {settings.MAX_NAME + 1}",
+        "sizeof(((struct ifreq *)0)->ifr_flags) == 2",
+        "sizeof(int) == 4",
+    ]
+
+
+def test_every_constant_is_found() -> None:
+    names = set(constants())
+    assert {"IFF_TUN", "IFF_UP", "TUNSETIFF", "TUNSETCARRIER", "TUN_F_USO6", "IFA_F_NODAD", "RT_SCOPE_LINK"} <= names
+    assert {"CLONE_NEWNET", "CLONE_NEWUSER"} <= names
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc to compile against the headers with")
+def test_constants_and_structures_are_those_of_the_headers(tmp_path: Path) -> None:
+    lines = ["#define _GNU_SOURCE", *[f"#include <{header}>" for header in HEADERS]]
+    for name, value in constants().items():
+        check = f'_Static_assert((unsigned long){name} == {value:#x}, "our value differs");'
+        lines += [f"#ifdef {name}", check, "#endif"] if name in NEWER else [check]
+    lines += [f'_Static_assert({text}, "our value differs");' for text in assertions()]
+    source = tmp_path / "constants.c"
+    source.write_text("\n".join(lines) + "\n")
+    command = ["gcc", "-std=c11", "-Wall", "-Werror", "-fsyntax-only", str(source)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
