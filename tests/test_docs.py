@@ -22,7 +22,7 @@ def blocks(path: Path) -> list[str]:
 
 def heading(block: str, path: Path) -> str:
     before = path.read_text().split(block)[0]
-    return re.findall(r"^#+ (.*)$", before, re.MULTILINE)[-1]
+    return str(re.findall(r"^#+ (.*)$", before, re.MULTILINE)[-1])
 
 
 BLOCKS = [
@@ -40,13 +40,16 @@ def test_block_of_the_docs_runs(block: str, network: Network) -> None:
 def test_quick_start_answers_ping(network: Network) -> None:
     (block,) = blocks(README)
     assert len(block.splitlines()) <= 15
-    with subprocess.Popen(network.command(sys.executable, "-c", block), stderr=subprocess.PIPE, text=True) as process:
-        # -w gives ping a deadline in place of a count, and -c 1 ends it with the first answer: so it also waits
-        # for the program to have started.
+    monitor = subprocess.Popen(network.command("ip", "-o", "monitor", "link"), stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(network.command(sys.executable, "-c", block), stderr=subprocess.PIPE, text=True)
+    with monitor, program:
+        assert monitor.stdout is not None
+        assert program.stderr is not None
+        assert any("LOWER_UP" in line for line in monitor.stdout if "tp0" in line)
+        monitor.kill()
         answers = [network.run("ping", "-c", "1", "-w", "20", address) for address in ("10.6.7.9", "fd67::9")]
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        assert "KeyboardInterrupt" in process.stderr.read()
+        program.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in program.stderr.read()
     assert all(" 1 received" in answer for answer in answers)
 
 

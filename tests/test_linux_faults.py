@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import os
 import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,6 +221,13 @@ def test_missing_namespace(network: Network, netns: str | int) -> None:
 def test_path_that_is_no_namespace(network: Network, path: str, code: int) -> None:
     for call in everywhere(path):
         with refused(network, threepipe.NamespaceNotFound, code, path, "no network namespace"):
+            call()
+
+
+def test_path_of_a_pipe_is_no_namespace_and_keeps_nobody_waiting(network: Network, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for call in everywhere(str(tmp_path / "fifo")):
+        with refused(network, threepipe.NamespaceNotFound, errno.EINVAL, "fifo", "no network namespace"):
             call()
 
 

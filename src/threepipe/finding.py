@@ -13,6 +13,6 @@ class Finding:
     ok: bool
     detail: str
     advice: str = ""
-    """What to do about a lack."""
+    """What to do about a lack, or to get more than there is."""
     essential: bool = False
     """Whether adapters cannot be made without it."""

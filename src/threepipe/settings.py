@@ -31,9 +31,9 @@ def check_name(name: str, *, template: bool = False) -> str:
     At most 15 bytes, no slash, colon or white space, not `.` or `..` (dev_valid_name() of Linux).
     """
     try:
-        encoded = os.fsencode(name)
+        encoded = name.encode()
     except UnicodeEncodeError:
-        raise InvalidSetting(f"adapter name {name!r} cannot be encoded for this system") from None
+        raise InvalidSetting(f"adapter name {name!r} cannot be encoded as UTF-8") from None
     if not 1 <= len(encoded) <= MAX_NAME:
         raise InvalidSetting(f"adapter name {name!r} has {len(encoded)} bytes; give 1 to {MAX_NAME}")
     if name in (".", "..") or _FORBIDDEN.intersection(encoded):
@@ -102,7 +102,7 @@ def _address(text: str | Address) -> Address:
         address = ipaddress.ip_interface(text)
     except ValueError as error:
         raise InvalidSetting(f"address {text!r}: {error}; write it like 10.6.7.1/24 or fd00::1/64") from None
-    if address.ip.is_multicast or address.ip.is_unspecified:
+    if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
         raise InvalidSetting(f"address {text!r} cannot be an interface's own")
     return _without_zone("address", address)
 

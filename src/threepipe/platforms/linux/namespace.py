@@ -48,7 +48,7 @@ class Namespace:
             return cls(None)
         path = _path(netns)
         try:
-            return cls(io.FileIO(path))
+            return cls(io.FileIO(path, opener=_open_at_once))
         except PermissionError as error:
             raise PermissionDenied(error.errno, f"this user may not enter the namespace {path}; run as root") from None
         except OSError as error:
@@ -111,9 +111,18 @@ def enter_user_namespace() -> None:
     """
     uid, gid = os.geteuid(), os.getegid()
     _call("unshare", _CLONE_NEWUSER)
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    except OSError as error:
+        raise PermissionDenied(
+            error.errno, "this system lets nobody be root of a user namespace: run as root"
+        ) from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would have us wait for a writer.
 
 
 def _path(netns: settings.Namespace) -> Path:

@@ -162,7 +162,7 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
     counts = link.get("stats64") or {}
     up = _IFF_UP | _IFF_LOWER_UP
     return AdapterInfo(
-        name=link.get("ifname"),
+        name=os.fsdecode(link.get("ifname")),  # Bytes, where it is not UTF-8.
         index=link["index"],
         mtu=link.get("mtu"),
         link_up=link["flags"] & up == up,

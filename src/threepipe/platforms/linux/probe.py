@@ -56,7 +56,10 @@ def report_from_user_namespace() -> None:
     try:
         enter_user_namespace()
         namespace = Namespace.fresh()
-        found = namespace.run(lambda: _attempts("in a user namespace"))
+        try:
+            found = namespace.run(lambda: _attempts("in a user namespace"))
+        finally:
+            namespace.close()
     except OSError as error:
         sys.exit(error.strerror or str(error))
     json.dump([asdict(finding) for finding in found.values()], sys.stdout)

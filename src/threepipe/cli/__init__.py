@@ -1,0 +1,67 @@
+"""The command line: a list of commands, and what becomes of errors.
+
+No logic of its own: commands call the library and print. Errors that the library raises on purpose
+become one line on standard error and exit status 1; wrong usage exits 2, as does typer, and Ctrl-C
+130, as do shells.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import threepipe
+from threepipe.cli import adapter
+from threepipe.cli.demo import demo
+from threepipe.cli.doctor import doctor
+from threepipe.cli.output import complain, show_warnings
+
+__all__ = ["app", "main"]
+
+GROUPS = {"adapter": adapter.app}
+COMMANDS = (demo, doctor)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"threepipe {threepipe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A dumb layer-3 pipe: virtual network adapters whose IP packets programs read and write.
+
+    To see what this machine offers, start with:
+      threepipe doctor
+    """
+
+
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
+for command in COMMANDS:
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command that the program's arguments name, and exit with its status."""
+    try:
+        show_warnings()
+        app(prog_name="threepipe")
+    except (threepipe.ThreepipeError, OSError) as error:
+        # An OSError's own text starts with its number, which tells people nothing.
+        complain(error.strerror or str(error) if isinstance(error, OSError) else str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
