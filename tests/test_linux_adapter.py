@@ -401,7 +401,7 @@ def test_an_adapter_used_with_offloads_before_gives_whole_packets(network: Netwo
             flags = tun.IFF_TUN | tun.IFF_NO_PI | tun.IFF_VNET_HDR
             fcntl.ioctl(file, tun.TUNSETIFF, struct.pack("16sH22x", b"tp0", flags))
             fcntl.ioctl(file, tun.TUNSETOFFLOAD, tun.TUN_F_CSUM | tun.TUN_F_TSO4 | tun.TUN_F_TSO6)
-            tun.set_persistent(file, persistent=True)
+            tun.control(file, tun.TUNSETPERSIST, 1)
 
     network.namespace.run(make)
     network.run("ip", "addr", "add", "10.6.7.1/24", "dev", "tp0")

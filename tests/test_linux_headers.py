@@ -37,7 +37,7 @@ def constants() -> dict[str, int]:
 
 def assertions() -> list[str]:
     """What has to hold besides the constants, as C expressions."""
-    size = tun._IFREQ.size
+    size = tun.IFREQ.size
     return [
         f"IFNAMSIZ == {settings.MAX_NAME + 1}",
         # The kernel copies a whole one in and out; smaller ones of 32-bit systems fit in it.

@@ -39,11 +39,11 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
         index = socket.if_nametoindex(name)
         netlink.configure(index, settings)
         if owner is not None:
-            tun.set_owner(file, owner)
+            tun.control(file, tun.TUNSETOWNER, owner)
         if group is not None:
-            tun.set_group(file, group)
+            tun.control(file, tun.TUNSETGROUP, group)
         if settings.persistent:  # Last: before it, closing the descriptor undoes everything.
-            tun.set_persistent(file, persistent=True)
+            tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
 
     return _device(settings.netns, make)
@@ -98,7 +98,7 @@ class LinuxDevice:
 
     def unpersist(self) -> None:
         try:
-            tun.set_persistent(self._file, persistent=False)
+            tun.control(self._file, tun.TUNSETPERSIST, 0)
         except AdapterGone:
             pass  # Then it is as wanted.
 

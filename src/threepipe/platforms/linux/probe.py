@@ -18,7 +18,7 @@ from pathlib import Path
 
 from threepipe.errors import AdapterError, PermissionDenied
 from threepipe.finding import Finding
-from threepipe.platforms.linux import device, tun
+from threepipe.platforms.linux import abilities, device, tun
 from threepipe.platforms.linux.namespace import Namespace, enter_user_namespace
 from threepipe.settings import AdapterSettings
 
@@ -40,7 +40,7 @@ _FEATURES: dict[str, tuple[list[str], str]] = {
     "UDP offload": (["USO4", "USO6"], "superpackets of UDP take Linux 6.2 or newer"),
     "multi-queue": (["IFF_MULTI_QUEUE"], "several queues take Linux 3.8 or newer"),
 }
-"""For each finding about the driver the abilities of `tun.probe` it stands for, and what they take."""
+"""For each finding about the driver the abilities of `abilities` it stands for, and what they take."""
 
 
 def probe() -> list[Finding]:
@@ -113,7 +113,7 @@ def _tun_device() -> Finding:
     name = "TUN device"
     try:
         with tun.open_tun() as file:
-            if not tun.is_driver(file):
+            if not abilities.is_driver(file):
                 raise AdapterError(errno.ENOTTY, f"{tun.TUN_PATH} is something else")
     except AdapterError as error:
         found = _refused(name, error)
@@ -134,7 +134,7 @@ def _namespaces(where: str) -> Finding:
 
 def _adapters(where: str) -> list[Finding]:
     with tun.open_tun() as file:
-        if not tun.may_create(file):
+        if not abilities.may_create(file):
             detail = "making one takes CAP_NET_ADMIN, which this user lacks"
             advice = "run as root, or have root make a persistent adapter with this user as its owner"
             return [Finding("adapters", False, detail, advice, essential=True)]
@@ -159,7 +159,7 @@ def _adapter(where: str) -> Finding:
 def _features() -> list[Finding]:
     with tun.open_tun() as file:
         try:
-            able = tun.probe(file)
+            able = abilities.abilities(file)
         except OSError:
             return []  # Whatever refuses adapters is told of already.
     found = []
