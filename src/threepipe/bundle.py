@@ -39,13 +39,12 @@ class Bundle(Sequence[memoryview]):
     def __init__(self, packets: Iterable[Packet] = ()) -> None:
         """Hold `packets`, an iterable of bytes-like objects, without copying or checking them.
 
-        Raises TypeError where `packets` is one packet instead of an iterable of them.
+        Raises TypeError where `packets` is one packet instead of an iterable of them, or one of them
+        is not bytes-like, or not in one piece.
         """
         if isinstance(packets, (bytes, bytearray, memoryview)):
             raise TypeError("a Bundle takes an iterable of packets; wrap a single one in a list")
-        self._records: tuple[memoryview, ...] | None = tuple(
-            [view if (view := memoryview(packet)).format == "B" else view.cast("B") for packet in packets]
-        )
+        self._records: tuple[memoryview, ...] | None = tuple([_as_bytes(memoryview(packet)) for packet in packets])
 
     @classmethod
     def of_views(cls, views: Iterable[memoryview]) -> "Bundle":
@@ -151,6 +150,11 @@ class Bundle(Sequence[memoryview]):
                 packets.append(packet)
             offset = end
         return cls.of_views(packets), offset
+
+
+def _as_bytes(view: memoryview) -> memoryview:
+    """`view` as single bytes in a row; TypeError where its memory is not in one piece."""
+    return view if view.format == "B" and view.ndim == 1 and view.c_contiguous else view.cast("B")
 
 
 class Arena:

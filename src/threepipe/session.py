@@ -282,13 +282,12 @@ class Session:
         self._enter()
         try:
             # A descriptor of its own, for a loop knows one reader a descriptor and here several may wait.
-            fd = os.dup(waitable.fileno())
-            try:
-                loop.add_reader(fd, ready.set)
-                await ready.wait()
-            finally:
-                loop.remove_reader(fd)
-                os.close(fd)
+            with open(os.dup(waitable.fileno()), "rb", 0) as descriptor:
+                loop.add_reader(descriptor, ready.set)
+                try:
+                    await ready.wait()
+                finally:
+                    loop.remove_reader(descriptor)
         finally:
             self._leave()
 

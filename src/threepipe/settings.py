@@ -91,8 +91,8 @@ class AdapterSettings:
 
 
 def _listed(items: Iterable[Item]) -> Iterable[Item]:
-    """A lone string is an easy mistake, and would be taken letter by letter."""
-    if isinstance(items, str):
+    """A lone one is an easy mistake, and would be taken letter by letter, or host by host."""
+    if isinstance(items, (str, ipaddress.IPv4Network, ipaddress.IPv6Network)):
         raise InvalidSetting(f"{items!r}: give a list, even of one")
     return items
 
@@ -115,6 +115,7 @@ def _without_zone(what: str, item: Item) -> Item:
 
 def _route(text: str | Network) -> Network:
     try:
-        return _without_zone("route", ipaddress.ip_network(text))
+        network = ipaddress.ip_network(text)
     except ValueError as error:
         raise InvalidSetting(f"route {text!r}: {error}; write it like 10.0.0.0/8, 0.0.0.0/0 or fd00::/8") from None
+    return _without_zone("route", network)

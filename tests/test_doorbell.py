@@ -1,0 +1,111 @@
+"""Tests of the doorbell: set until cleared, for threads, selectors and event loops."""
+
+import asyncio
+import select
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from threepipe.doorbell import Doorbell
+
+
+@pytest.fixture
+def bell() -> Iterator[Doorbell]:
+    with closing(Doorbell()) as made:
+        yield made
+
+
+def is_set(bell: Doorbell) -> bool:
+    return bool(select.select([bell], [], [], 0)[0])
+
+
+def test_it_is_set_until_it_is_cleared(bell: Doorbell) -> None:
+    assert not is_set(bell)
+    bell.ring()
+    assert is_set(bell)
+    assert is_set(bell)
+    bell.clear()
+    assert not is_set(bell)
+    bell.ring()
+    assert is_set(bell)
+
+
+def test_ringing_and_clearing_may_be_repeated(bell: Doorbell) -> None:
+    bell.clear()
+    for _ in range(3):
+        bell.ring()
+    bell.clear()
+    assert not is_set(bell)
+    bell.clear()
+    bell.ring()
+    assert is_set(bell)
+
+
+def test_it_never_fills_up(bell: Doorbell) -> None:
+    for _ in range(100_000):
+        bell.ring()
+    bell.clear()
+    assert not is_set(bell)
+
+
+def test_ringing_for_ever_cannot_be_cleared(bell: Doorbell) -> None:
+    bell.ring()
+    bell.ring(for_ever=True)
+    for _ in range(2):
+        bell.clear()
+        assert is_set(bell)
+        bell.ring()
+
+
+def test_waiting_ends_at_once_when_it_is_set(bell: Doorbell) -> None:
+    bell.ring()
+    bell.wait(None)
+    bell.wait(0)
+    assert is_set(bell)
+
+
+def test_waiting_ends_after_the_timeout(bell: Doorbell) -> None:
+    bell.wait(0)
+    start = time.monotonic()
+    bell.wait(0.02)
+    assert time.monotonic() - start >= 0.019
+    assert not is_set(bell)
+
+
+def test_it_wakes_every_thread(bell: Doorbell) -> None:
+    with ThreadPoolExecutor() as pool:
+        waiters = [pool.submit(bell.wait, None) for _ in range(4)]
+        bell.ring()
+        assert [waiter.result(timeout=10) for waiter in waiters] == [None] * 4
+
+
+def test_an_event_loop_can_wait_for_it(bell: Doorbell) -> None:
+    async def wait() -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(bell, ready.set)
+        loop.call_soon(bell.ring)
+        await ready.wait()
+        loop.remove_reader(bell)
+
+    asyncio.run(wait())
+    assert is_set(bell)
+
+
+def test_threads_that_ring_and_clear_leave_it_in_order(bell: Doorbell) -> None:
+    def toggle() -> None:
+        for _ in range(5_000):
+            bell.ring()
+            bell.clear()
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(toggle) for _ in range(4)]:
+            done.result(timeout=30)
+    assert not is_set(bell)
+    bell.ring()
+    assert is_set(bell)
+    bell.clear()
+    assert not is_set(bell)

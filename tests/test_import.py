@@ -1,0 +1,88 @@
+"""Tests of the package as a whole: what importing it loads, and what it offers."""
+
+import errno
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+import threepipe
+from threepipe import errors
+from threepipe.finding import Finding
+from threepipe.platforms import unsupported
+from threepipe.settings import AdapterSettings
+
+HEAVY = {"pyroute2", "rich", "typer", "asyncio", "cryptography", "ctypes", "hypothesis"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that `statement` loads in a fresh interpreter."""
+    program = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, timeout=50)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_is_light() -> None:
+    loaded = loaded_by("import threepipe")
+    assert "threepipe" in loaded
+    assert not loaded & HEAVY
+
+
+def test_a_session_without_asyncio_does_not_load_it() -> None:
+    use = "left, right = threepipe.MemoryAdapter.pair(); left.start_session().close(); left.close(); right.close()"
+    assert not loaded_by(f"import threepipe; {use}") & HEAVY
+
+
+def test_everything_offered_is_there() -> None:
+    assert [name for name in threepipe.__all__ if not hasattr(threepipe, name)] == []
+    assert threepipe.__all__ == sorted(threepipe.__all__)
+
+
+def test_every_error_is_offered_and_explained() -> None:
+    for name in errors.__all__:
+        error = getattr(threepipe, name)
+        assert error is getattr(errors, name)
+        assert issubclass(error, threepipe.ThreepipeError)
+        assert error.__doc__
+
+
+def test_errors_keep_what_they_were_made_of() -> None:
+    for name in {*errors.__all__} - {"InvalidPacket"}:
+        kind = getattr(errors, name)
+        if issubclass(kind, threepipe.AdapterError):
+            error = kind(errno.EPERM, "do this next")
+            assert isinstance(error, OSError)
+            assert (error.errno, error.strerror) == (errno.EPERM, "do this next")
+        else:
+            assert str(kind("do this next")) == "do this next"
+
+
+def test_errors_can_be_caught_as_what_python_calls_them() -> None:
+    assert issubclass(threepipe.InvalidSetting, ValueError)
+    assert issubclass(threepipe.InvalidPacket, ValueError)
+    assert issubclass(threepipe.PermissionDenied, PermissionError)
+    error = threepipe.InvalidPacket(7, "is empty")
+    for found in (error, pickle.loads(pickle.dumps(error))):
+        assert (found.index, str(found)) == (7, "packet 7 is empty")
+
+
+def test_an_unsupported_system_says_so_and_what_works() -> None:
+    settings = AdapterSettings.check("t")
+    uses: list[Callable[[], object]] = [
+        lambda: unsupported.create(settings),
+        lambda: unsupported.open_existing("t", None),
+        lambda: unsupported.adapters(None),
+        unsupported.private_networks,
+    ]
+    for use in uses:
+        with pytest.raises(threepipe.AdapterUnavailable, match="MemoryAdapter works everywhere") as caught:
+            use()
+        assert caught.value.errno == errno.ENOSYS
+
+
+def test_an_unsupported_system_lacks_what_is_essential() -> None:
+    (finding,) = unsupported.probe()
+    assert (finding.ok, finding.essential) == (False, True)
+    assert Finding("driver", True, "it is there") == Finding("driver", True, "it is there", "", False)

@@ -1,0 +1,347 @@
+"""Tests of memory adapters, of what every adapter has in common, and of unlucky moments between two ends."""
+
+import ipaddress
+import select
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import pytest
+
+from threepipe import (
+    Adapter,
+    AdapterClosed,
+    AdapterGone,
+    AdapterInfo,
+    AdapterStatistics,
+    InvalidSetting,
+    LinkDown,
+    MemoryAdapter,
+    Session,
+    SessionClosed,
+    SessionExists,
+    memory,
+)
+from threepipe.doorbell import Doorbell
+from threepipe.ring import RingReader
+from threepipe.session import Port
+from threepipe.settings import Address, Network
+
+CAPACITY = 0x20000
+PACKET = b"\x45" + bytes(99)
+
+Pair = tuple[MemoryAdapter, MemoryAdapter]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    left, right = MemoryAdapter.pair()
+    with left, right:
+        yield left, right
+
+
+def test_a_pair_is_two_adapters(pair: Pair) -> None:
+    left, right = pair
+    other, _ = MemoryAdapter.pair()
+    assert len({left.name, right.name, other.name}) == len({left.index, right.index, other.index}) == 3
+    assert left.info == AdapterInfo(left.name, left.index, 1500, False)
+    assert left.addresses == ()
+    assert repr(left) == f"<Adapter {left.name}>"
+    assert left.start_session().send([PACKET]) == 0
+
+
+def test_the_mtu_is_told_and_not_enforced() -> None:
+    left, right = MemoryAdapter.pair(mtu=68)
+    with left, right:
+        assert (left.mtu, right.mtu) == (68, 68)
+        left.mtu = 9000
+        assert (left.mtu, right.mtu) == (9000, 68)
+        for mtu in (67, 65536):
+            with pytest.raises(InvalidSetting, match=f"MTU {mtu}"):
+                right.mtu = mtu
+        near, far = left.start_session(), right.start_session()
+        assert far.send([PACKET * 600]) == 1
+        assert near.receive()[0] == PACKET * 600
+    with pytest.raises(InvalidSetting, match="MTU 67"):
+        MemoryAdapter.pair(mtu=67)
+
+
+def test_the_link_is_up_while_a_session_is_open(pair: Pair) -> None:
+    left, right = pair
+    for _ in range(2):
+        assert not left.link_up
+        with left.start_session(CAPACITY):
+            assert left.link_up
+            assert not right.link_up
+    assert not left.link_up
+
+
+def test_a_second_session_is_refused(pair: Pair) -> None:
+    left, right = pair
+    session, far = left.start_session(CAPACITY), right.start_session(CAPACITY)
+    with pytest.raises(SessionExists, match=f"{left.name} has a session; an adapter has one at a time"):
+        left.start_session(CAPACITY)
+    assert session.send([PACKET]) == 1
+    assert far.receive()[0] == PACKET
+
+
+def test_one_session_may_follow_another(pair: Pair) -> None:
+    left, right = pair
+    far = right.start_session(CAPACITY)
+    for number in range(3):
+        with left.start_session(CAPACITY) as session:
+            assert far.send([PACKET] * (number + 1)) == number + 1
+            assert len(session.receive()) == number + 1
+        assert far.send([PACKET]) == 0
+    assert far.statistics.sent_dropped == 3
+
+
+def test_what_a_session_did_not_receive_goes_with_it(pair: Pair) -> None:
+    left, right = pair
+    near, far = left.start_session(CAPACITY), right.start_session(CAPACITY)
+    assert near.send([PACKET] * 3) == 3
+    far.close()
+    with right.start_session(CAPACITY) as far:
+        assert not far.receive(timeout=0)
+        assert near.send([PACKET]) == 1
+        assert len(far.receive()) == 1
+
+
+@pytest.mark.parametrize("capacity", [0, CAPACITY - 1, CAPACITY + 4, 3 * CAPACITY, 0x8000000])
+def test_a_capacity_that_is_none_is_refused(pair: Pair, capacity: int) -> None:
+    with pytest.raises(InvalidSetting, match=f"capacity {capacity}: "):
+        pair[0].start_session(capacity)
+    assert not pair[0].link_up
+
+
+@pytest.mark.parametrize("capacity", [0x20000, 0x40000, 0x400000])
+def test_the_capacity_is_that_of_the_ring(pair: Pair, capacity: int) -> None:
+    near, far = pair[0].start_session(capacity), pair[1].start_session(CAPACITY)
+    fitting = (capacity - 4) // 104
+    assert far.send([PACKET] * (fitting + 1)) == fitting
+    assert near.send([PACKET] * 2000) == (CAPACITY - 4) // 104
+
+
+def test_adapters_count_over_all_their_sessions(pair: Pair) -> None:
+    left, right = pair
+    for _ in range(2):
+        with left.start_session(CAPACITY) as near, right.start_session(CAPACITY) as far:
+            assert near.send([PACKET] * 2000) == 1260
+            far.send([PACKET] * 3)
+            near.receive()
+            far.receive()
+    assert left.statistics == AdapterStatistics(6, 600, 0, 2520, 252_000, 0)
+    assert right.statistics == AdapterStatistics(512, 51_200, 0, 6, 600, 0)
+
+
+def test_the_far_end_closing_ends_the_session_after_what_it_sent(pair: Pair) -> None:
+    left, right = pair
+    near, far = left.start_session(CAPACITY), right.start_session(CAPACITY)
+    assert far.send([PACKET] * 300) == 300
+    right.close()
+    assert [len(near.receive()), len(near.receive())] == [256, 44]
+    for use in (near.receive, lambda: near.receive(0), lambda: near.send([PACKET]), lambda: near.send([])):
+        with pytest.raises(AdapterGone, match=f"the other end of {left.name} was closed"):
+            use()
+    assert near.statistics.sent_dropped == 1
+    near.close()
+    with pytest.raises(SessionClosed):
+        near.receive()
+
+
+def test_a_session_with_a_far_end_that_went_before_is_of_no_use(pair: Pair) -> None:
+    pair[1].close()
+    near = pair[0].start_session(CAPACITY)
+    with pytest.raises(AdapterGone):
+        near.receive()
+
+
+def test_a_closed_adapter_is_of_no_use(pair: Pair) -> None:
+    left, _ = pair
+    session = left.start_session(CAPACITY)
+    left.close()
+    left.close()
+    assert session.closed
+    assert repr(left) == f"<Adapter {left.name} closed>"
+    uses: list[Callable[[], object]] = [
+        lambda: left.info,
+        lambda: left.mtu,
+        lambda: left.addresses,
+        lambda: left.link_up,
+        lambda: left.statistics,
+        left.start_session,
+        left.delete,
+        lambda: setattr(left, "mtu", 1400),
+    ]
+    for use in uses:
+        with pytest.raises(AdapterClosed, match=f"{left.name} was closed; create or open it again"):
+            use()
+
+
+def test_deleting_closes(pair: Pair) -> None:
+    left, right = pair
+    session = left.start_session(CAPACITY)
+    left.delete()
+    assert session.closed
+    with pytest.raises(AdapterClosed):
+        left.delete()
+    with pytest.raises(AdapterGone):
+        right.start_session(CAPACITY).receive()
+
+
+class FakeDevice:
+    """A device with addresses, on which links do not come up before the second try."""
+
+    name = "fake0"
+    index = 7
+
+    def __init__(self, addresses: Sequence[str] = (), routes: Sequence[str] = ()) -> None:
+        self.addresses: tuple[Address, ...] = tuple([ipaddress.ip_interface(text) for text in addresses])
+        self.routes: tuple[Network, ...] = tuple([ipaddress.ip_network(text) for text in routes])
+        self.mtu = 1500
+        self.calls: list[str] = []
+        self.other, self.real = MemoryAdapter.pair()
+
+    def info(self) -> AdapterInfo:
+        return AdapterInfo(self.name, self.index, self.mtu, False, addresses=self.addresses, routes=self.routes)
+
+    def set_mtu(self, mtu: int) -> None:
+        self.mtu = mtu
+
+    def start(self, capacity: int) -> Port:
+        self.calls.append("start")
+        if len(self.calls) == 1:
+            raise LinkDown(5, "set down")
+        return self.real._device.start(capacity)
+
+    def unpersist(self) -> None:
+        self.calls.append("unpersist")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "routes", "lowest"),
+    [
+        ([], [], 68),
+        (["10.0.0.1/8"], ["10.0.0.0/8"], 68),
+        (["fe80::1/64"], ["fe80::/64"], 68),
+        (["10.0.0.1/8", "fd00::1/64"], [], 1280),
+        (["10.0.0.1/8"], ["fd00::/64"], 1280),
+    ],
+)
+def test_the_lowest_mtu_is_that_of_addresses_and_routes(addresses: list[str], routes: list[str], lowest: int) -> None:
+    with Adapter(device := FakeDevice(addresses, routes)) as adapter:
+        adapter.mtu = lowest
+        with pytest.raises(InvalidSetting, match=f"MTU {lowest - 1}"):
+            adapter.mtu = lowest - 1
+        assert adapter.mtu == device.mtu == lowest
+        assert adapter.addresses == device.addresses
+
+
+def test_a_session_that_did_not_start_is_not_in_the_way() -> None:
+    with Adapter(device := FakeDevice()) as adapter:
+        with pytest.raises(LinkDown):
+            adapter.start_session(CAPACITY)
+        adapter.start_session(CAPACITY).close()
+        adapter.start_session(CAPACITY)
+    assert device.calls == ["start", "start", "start", "close"]
+
+
+def test_deleting_takes_a_persistent_interface_away() -> None:
+    adapter = Adapter(device := FakeDevice())
+    assert (adapter.name, adapter.index) == ("fake0", 7)
+    adapter.delete()
+    assert device.calls == ["unpersist", "close"]
+
+
+class Moments:
+    """What another thread does at a moment that only chance would choose: once, then no more."""
+
+    def __init__(self) -> None:
+        self.after_reading_nothing: Callable[[], object] | None = None
+        self.before_clearing_a_bell: Callable[[], object] | None = None
+
+
+@pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
+    """Memory adapters made in this test are interrupted at these moments."""
+    chosen = Moments()
+
+    class Reader(RingReader):
+        def read(self, target: memoryview, limit: int) -> list[int]:
+            sizes = super().read(target, limit)
+            action = None if sizes else chosen.after_reading_nothing
+            if action:
+                chosen.after_reading_nothing = None
+                action()
+            return sizes
+
+    class Bell(Doorbell):
+        def clear(self) -> None:
+            if action := chosen.before_clearing_a_bell:
+                chosen.before_clearing_a_bell = None
+                action()
+            super().clear()
+
+    monkeypatch.setattr(memory, "RingReader", Reader)
+    monkeypatch.setattr(memory, "Doorbell", Bell)
+    return chosen
+
+
+def test_a_packet_that_comes_as_receive_gives_up_is_received(moments: Moments, pair: Pair) -> None:
+    near, far = pair[0].start_session(CAPACITY), pair[1].start_session(CAPACITY)
+    for moment in ("after_reading_nothing", "before_clearing_a_bell"):
+        setattr(moments, moment, lambda: far.send([PACKET]))
+        assert len(near.receive(timeout=0)) == 1
+        assert not near.receive(timeout=0)
+
+
+def test_room_that_comes_as_send_gives_up_is_used(moments: Moments, pair: Pair) -> None:
+    near, far = pair[0].start_session(CAPACITY), pair[1].start_session(CAPACITY)
+    assert near.send([PACKET] * 1260) == 1260
+    moments.before_clearing_a_bell = lambda: far.receive(timeout=0)
+    assert near.send([PACKET] * 300) == 256
+
+
+def send_and_go(far: Session, adapter: Adapter) -> None:
+    far.send([PACKET])
+    adapter.close()
+
+
+@pytest.mark.parametrize("moment", ["after_reading_nothing", "before_clearing_a_bell"])
+def test_what_was_sent_right_before_closing_is_received(moments: Moments, pair: Pair, moment: str) -> None:
+    near, far = pair[0].start_session(CAPACITY), pair[1].start_session(CAPACITY)
+    setattr(moments, moment, lambda: send_and_go(far, pair[1]))
+    assert len(near.receive(timeout=0)) == 1
+    with pytest.raises(AdapterGone):
+        near.receive(timeout=0)
+
+
+@pytest.mark.parametrize("moment", ["after_reading_nothing", "before_clearing_a_bell"])
+def test_who_is_about_to_wait_learns_that_the_far_end_goes(moments: Moments, pair: Pair, moment: str) -> None:
+    near = pair[0].start_session(CAPACITY)
+    setattr(moments, moment, pair[1].close)
+    try:
+        assert not near.receive(timeout=0)
+    except AdapterGone:
+        pass  # As good: who does not wait needs no bell.
+    assert select.select([near._port.readable], [], [], 0)[0], (
+        "the end was cleared away, and who waits now waits for ever"
+    )
+
+
+def test_who_is_about_to_wait_for_room_learns_that_the_far_end_goes(moments: Moments, pair: Pair) -> None:
+    near = pair[0].start_session(CAPACITY)
+    moments.before_clearing_a_bell = pair[1].close
+    with pytest.raises(AdapterGone):
+        near.send([PACKET], timeout=1)
+
+
+def test_ports_say_that_the_far_end_went_for_ever(pair: Pair) -> None:
+    with closing(pair[0].start_session(CAPACITY)) as near:
+        pair[1].close()
+        for _ in range(3):
+            with pytest.raises(AdapterGone):
+                near.receive()
+            assert select.select([near._port.readable, near._port.writable], [], [], 0)[0]

@@ -1,0 +1,652 @@
+"""Tests of the ring: its layout, its rules, its corruption, and a million operations against a model."""
+
+import pickle
+import random
+import struct
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from threepipe import InvalidSetting, RingCorrupt, RingEnded
+from threepipe.packet import MAX_PACKET
+from threepipe.ring import (
+    MAX_CAPACITY,
+    MIN_CAPACITY,
+    RingPacket,
+    RingReader,
+    RingWriter,
+    check_capacity,
+    record_length,
+    ring_size,
+)
+
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
+ENDED = 0xFFFFFFFF
+HEADER = struct.Struct("=IIi")
+
+
+class Ring:
+    """Both ends on one buffer, and the words of its header as the layout has them."""
+
+    def __init__(self, capacity: int = MIN_CAPACITY) -> None:
+        self.capacity = capacity
+        self.buffer = bytearray(ring_size(capacity))
+        self.notices = 0
+        self.reader = RingReader(self.buffer, capacity)
+        self.writer = RingWriter(self.buffer, capacity, self._notify)
+
+    def _notify(self) -> None:
+        self.notices += 1
+
+    @property
+    def words(self) -> tuple[int, int, int]:
+        """Head, tail and alertable."""
+        return HEADER.unpack_from(self.buffer)
+
+    def poke(self, offset: int, word: int) -> None:
+        """Write a 32-bit word as a faulty other side would."""
+        struct.pack_into("=I", self.buffer, offset, word)
+
+    def move_to(self, offset: int) -> None:
+        """Let records of 65540 bytes at most through until head and tail are `offset`."""
+        while rest := offset - self.words[1]:
+            assert self.writer.write([bytes(min(rest, 0x10000) - 4)]) == 1
+            self.read_all()
+
+    def read_all(self) -> list[bytes]:
+        packets: list[bytes] = []
+        target = memoryview(bytearray(0x20000))
+        while sizes := self.reader.read(target, 1000):
+            start = 0
+            for size in sizes:
+                packets.append(bytes(target[start : start + size]))
+                start += size
+        return packets
+
+
+@pytest.fixture
+def ring() -> Ring:
+    return Ring()
+
+
+def test_the_layout_is_that_of_the_driver(ring: Ring) -> None:
+    assert len(ring.buffer) == 12 + 0x20000 + 0x10000
+    assert ring.words == (0, 0, 0)
+    assert ring.writer.write([b"abcde", b"", b"fghi"]) == 3
+    order = sys.byteorder
+    expected = [(5).to_bytes(4, order), b"abcde\0\0\0", (0).to_bytes(4, order), (4).to_bytes(4, order), b"fghi"]
+    assert bytes(ring.buffer[12:36]) == b"".join(expected)
+    assert ring.words == (0, 24, 0)
+    assert ring.read_all() == [b"abcde", b"", b"fghi"]
+    assert ring.words == (24, 24, 0)
+
+
+def test_every_power_of_two_between_is_a_capacity() -> None:
+    capacity = MIN_CAPACITY
+    while capacity <= MAX_CAPACITY:
+        assert check_capacity(capacity) == capacity
+        assert ring_size(capacity) == capacity + 0x1000C
+        capacity *= 2
+    assert (MIN_CAPACITY, MAX_CAPACITY) == (128 * 1024, 64 * 1024 * 1024)
+
+
+def test_other_capacities_are_refused() -> None:
+    for capacity in (-0x20000, 0, 1, 0x10000, 0x1FFFF, 0x20001, 0x30000, 0x3FFFFFF, 0x4000001, 1 << 27):
+        for use in (check_capacity, ring_size, lambda size: RingReader(bytearray(0x40000), size)):
+            with pytest.raises(InvalidSetting, match="give a power of two from 131072"):
+                use(capacity)
+
+
+def test_a_buffer_too_small_is_refused() -> None:
+    needed = ring_size(MIN_CAPACITY)
+    for make in (
+        lambda buffer: RingReader(buffer, MIN_CAPACITY),
+        lambda buffer: RingWriter(buffer, MIN_CAPACITY, print),
+    ):
+        with pytest.raises(InvalidSetting, match=f"needs a buffer of {needed} bytes, not {needed - 1}"):
+            make(bytearray(needed - 1))
+        make(bytearray(needed + 1)).close()
+
+
+def test_a_record_is_padded_to_four_bytes() -> None:
+    assert [record_length(size) for size in range(10)] == [4, 8, 8, 8, 8, 12, 12, 12, 12, 16]
+    assert record_length(MAX_PACKET) == 65540
+
+
+@pytest.mark.parametrize("start", [0, 4, 0x1FFFC, 0x10000])
+def test_all_but_four_bytes_can_be_used(start: int) -> None:
+    ring = Ring()
+    ring.move_to(start)
+    assert ring.writer.write([b"\x45" * (MAX_PACKET - 3), b"\x46" * (0x10000 - 8)]) == 2
+    assert ring.words == (start, (start - 4) & 0x1FFFF, 0)
+    assert ring.writer.write([b""]) == 0
+    assert ring.writer.allocate(0) is None
+    assert ring.read_all() == [b"\x45" * (MAX_PACKET - 3), b"\x46" * (0x10000 - 8)]
+    assert ring.writer.write([b""]) == 1
+
+
+def test_one_byte_too_many_does_not_fit(ring: Ring) -> None:
+    ring.writer.write([bytes(0x10000 - 4)])
+    assert ring.writer.allocate(0x10000 - 7) is None
+    assert ring.writer.write([bytes(0x10000 - 7)]) == 0
+    assert ring.writer.allocate(0x10000 - 8) is not None
+
+
+def test_a_full_ring_refuses_the_newest(ring: Ring) -> None:
+    packets = [index.to_bytes(2, "big") + bytes(998) for index in range(200)]
+    fitting = (0x20000 - 4) // 1004
+    assert ring.writer.write(packets) == fitting
+    assert ring.writer.write(packets[fitting:]) == 0
+    assert ring.read_all() == packets[:fitting]
+    assert ring.writer.write(packets[fitting:]) == 200 - fitting
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_record_runs_past_the_end_and_never_wraps(bulk: bool) -> None:
+    ring = Ring()
+    ring.move_to(0x1FFFC)
+    longest = bytes(range(256)) * 256
+    if bulk:
+        assert ring.writer.write([longest[:MAX_PACKET]]) == 1
+    else:
+        allocated = ring.writer.allocate(MAX_PACKET)
+        assert allocated is not None
+        allocated.data[:] = longest[:MAX_PACKET]
+        ring.writer.send(allocated)
+    assert ring.words == (0x1FFFC, 0xFFFF + 1, 0)
+    assert ring.buffer[12 + 0x20000 : -1] == longest[:MAX_PACKET]
+    received = ring.reader.receive()
+    assert received is not None
+    assert received.data == longest[:MAX_PACKET]
+    ring.reader.release(received)
+    assert ring.words == (0x10000, 0x10000, 0)
+
+
+def allocate(ring: Ring, *contents: bytes) -> list[RingPacket]:
+    packets = []
+    for content in contents:
+        packet = ring.writer.allocate(len(content))
+        assert packet is not None
+        packet.data[:] = content
+        packets.append(packet)
+    return packets
+
+
+def receive(ring: Ring, count: int) -> list[RingPacket]:
+    packets = [ring.reader.receive() for _ in range(count)]
+    return [packet for packet in packets if packet is not None]
+
+
+def test_packets_go_out_in_the_order_of_allocation(ring: Ring) -> None:
+    first, second, third = allocate(ring, b"1111", b"2222", b"3333")
+    assert ring.reader.receive() is None
+    ring.writer.send(second)
+    assert ring.words == (0, 0, 0)
+    ring.writer.send(first)
+    assert ring.words == (0, 16, 0)
+    ring.writer.send(third)
+    assert ring.words == (0, 24, 0)
+    assert ring.read_all() == [b"1111", b"2222", b"3333"]
+
+
+def test_memory_comes_free_in_the_order_of_the_ring(ring: Ring) -> None:
+    ring.writer.write([b"1111", b"2222", b"3333"])
+    first, second, third = receive(ring, 4)
+    ring.reader.release(third)
+    assert ring.words == (0, 24, 0)
+    ring.reader.release(first)
+    assert ring.words == (8, 24, 0)
+    assert bytes(second.data) == b"2222"
+    ring.reader.release(second)
+    assert ring.words == (24, 24, 0)
+
+
+def test_a_packet_is_given_back_once(ring: Ring) -> None:
+    (packet,) = allocate(ring, b"abcd")
+    ring.writer.send(packet)
+    with pytest.raises(ValueError, match="given back before"):
+        ring.writer.send(packet)
+    (received,) = receive(ring, 1)
+    ring.reader.release(received)
+    with pytest.raises(ValueError, match="given back before"):
+        ring.reader.release(received)
+
+
+def test_views_are_invalid_when_given_back(ring: Ring) -> None:
+    (packet,) = allocate(ring, b"abcd")
+    ring.writer.send(packet)
+    (received,) = receive(ring, 1)
+    ring.reader.release(received)
+    for view in (packet.data, received.data):
+        with pytest.raises(ValueError, match="released"):
+            bytes(view)
+
+
+@pytest.mark.parametrize("end", ["reader", "writer"])
+def test_a_packet_that_is_exported_can_be_given_back_later(ring: Ring, end: str) -> None:
+    (packet,) = allocate(ring, b"abcd")
+    give_back = ring.writer.send
+    if end == "reader":
+        ring.writer.send(packet)
+        (packet,) = receive(ring, 1)
+        give_back = ring.reader.release
+    holder = pickle.PickleBuffer(packet.data)
+    with pytest.raises(BufferError):
+        give_back(packet)
+    holder.release()
+    give_back(packet)
+    assert ring.words == ((8, 8, 0) if end == "reader" else (0, 8, 0))
+
+
+@pytest.mark.parametrize("size", [-1, 65536, 1 << 32])
+def test_impossible_sizes_are_refused(ring: Ring, size: int) -> None:
+    with pytest.raises(ValueError, match=f"a packet of {size} bytes; a record holds at most 65535"):
+        ring.writer.allocate(size)
+
+
+def test_writing_is_all_or_nothing_when_it_raises(ring: Ring) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"abcd"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ring.writer.write(broken())
+    with pytest.raises(ValueError, match="a packet of 65536 bytes"):
+        ring.writer.write([b"abcd", bytes(65536)])
+    assert ring.words == (0, 0, 0)
+    assert ring.writer.write([b"efgh"]) == 1
+    assert ring.read_all() == [b"efgh"]
+
+
+def test_bulk_and_single_operations_do_not_mix(ring: Ring) -> None:
+    (packet,) = allocate(ring, b"abcd")
+    with pytest.raises(ValueError, match="unsent; send them before"):
+        ring.writer.write([b"efgh"])
+    ring.writer.send(packet)
+    (received,) = receive(ring, 1)
+    with pytest.raises(ValueError, match="held; release them before"):
+        ring.reader.read(memoryview(bytearray(9)), 1)
+    ring.reader.release(received)
+    assert ring.writer.write([b"efgh"]) == 1
+    assert ring.read_all() == [b"efgh"]
+
+
+def test_reading_stops_at_the_limit_and_at_the_end_of_the_target(ring: Ring) -> None:
+    ring.writer.write([b"1111", b"2222", b"33333"])
+    target = memoryview(bytearray(12))
+    assert ring.reader.read(target, 0) == []
+    assert ring.reader.read(target[:3], 9) == []
+    assert ring.reader.read(target, 1) == [4]
+    assert ring.reader.read(target[:8], 9) == [4]
+    assert bytes(target[:8]) == b"2222\0\0\0\0"
+    assert ring.reader.read(target[:5], 9) == [5]
+    assert ring.reader.read(target, 9) == []
+
+
+USES: dict[str, Callable[[Ring], object]] = {
+    "receive": lambda ring: ring.reader.receive(),
+    "read": lambda ring: ring.reader.read(memoryview(bytearray(0x20000)), 9),
+    "allocate": lambda ring: ring.writer.allocate(4),
+    "write": lambda ring: ring.writer.write([b"abcd"]),
+    "attach reader": lambda ring: RingReader(ring.buffer, ring.capacity).receive(),
+    "attach writer": lambda ring: RingWriter(ring.buffer, ring.capacity, print).allocate(4),
+}
+OUTSIDE = [1, 2, 3, 5, 0x20000, 0x20004, 0x1FFFF, 0x80000000, 0xFFFFFFFC, 0xFFFFFFFE]
+
+
+@pytest.mark.parametrize("use", ["receive", "read", "attach writer"])
+def test_a_tail_that_cannot_be_is_corrupt(ring: Ring, use: str) -> None:
+    for tail in OUTSIDE:
+        ring.poke(4, tail)
+        with pytest.raises(RingCorrupt, match=f"offset {tail:#x} lies outside of a ring of 131072 bytes"):
+            USES[use](ring)
+
+
+@pytest.mark.parametrize("use", ["allocate", "write", "attach reader"])
+def test_a_head_that_cannot_be_is_corrupt(ring: Ring, use: str) -> None:
+    for head in OUTSIDE:
+        ring.poke(0, head)
+        with pytest.raises(RingCorrupt, match=f"offset {head:#x} lies outside"):
+            USES[use](ring)
+
+
+@pytest.mark.parametrize("use", ["receive", "read"])
+@pytest.mark.parametrize("start", [0, 0x1FFFC])
+def test_a_record_that_cannot_be_is_corrupt(use: str, start: int) -> None:
+    for content, size in [(4, 1), (8, 5), (8, 0xFFFFFFFF), (0x1FFFC, 65536), (0x1FFFC, 0x80000004), (0x10000, 65533)]:
+        ring = Ring()
+        ring.move_to(start)
+        ring.poke(12 + start, size)
+        ring.poke(4, (start + content) & 0x1FFFF)
+        with pytest.raises(RingCorrupt, match=f"a record of {size} bytes where the ring holds {content}"):
+            USES[use](ring)
+
+
+def test_packets_before_a_corrupt_record_are_delivered(ring: Ring) -> None:
+    ring.writer.write([b"abcd", b"efgh", b"ijkl"])
+    ring.poke(12 + 16, 70000)
+    target = memoryview(bytearray(100))
+    assert ring.reader.read(target, 9) == [4, 4]
+    assert bytes(target[:8]) == b"abcdefgh"
+    for _ in range(2):
+        with pytest.raises(RingCorrupt):
+            ring.reader.read(target, 9)
+
+
+@PROPERTY
+@given(st.lists(st.integers(0, ENDED) | st.integers(0, 15).map(lambda word: 4 * word), max_size=12))
+def test_whatever_the_other_side_writes_is_data_or_a_ring_error(words: list[int]) -> None:
+    ring = Ring()
+    for index, word in enumerate(words):
+        ring.poke(4 * index, word)
+    for use in USES.values():
+        try:
+            use(ring)
+        except (RingCorrupt, RingEnded, ValueError):
+            continue  # A ValueError where a packet of an earlier use is held.
+
+
+@pytest.mark.parametrize("use", ["receive", "read"])
+def test_the_reader_learns_that_the_writer_ended(ring: Ring, use: str) -> None:
+    ring.writer.write([b"what is still in it goes with it"])
+    ring.writer.end()
+    assert ring.words[1] == ENDED
+    for _ in range(2):
+        with pytest.raises(RingEnded, match="the writer has ended"):
+            USES[use](ring)
+
+
+@pytest.mark.parametrize("use", ["allocate", "write"])
+def test_the_writer_learns_that_the_reader_ended(ring: Ring, use: str) -> None:
+    ring.reader.end()
+    assert ring.words[0] == ENDED
+    for _ in range(2):
+        with pytest.raises(RingEnded, match="the reader has ended"):
+            USES[use](ring)
+
+
+def test_giving_a_packet_back_does_not_undo_an_end(ring: Ring) -> None:
+    (sent,) = allocate(ring, b"abcd")
+    ring.writer.send(sent)
+    (unsent,) = allocate(ring, b"efgh")
+    (received,) = receive(ring, 1)
+    ring.reader.end()
+    ring.reader.release(received)
+    ring.writer.end()
+    ring.writer.send(unsent)
+    assert ring.words[:2] == (ENDED, ENDED)
+
+
+def test_an_end_that_has_ended_cannot_be_taken_up_again(ring: Ring) -> None:
+    ring.writer.end()
+    with pytest.raises(RingEnded):
+        USES["attach writer"](ring)
+    ring = Ring()
+    ring.writer.write([b"abcd"])
+    ring.reader.end()
+    with pytest.raises(RingEnded):
+        USES["attach reader"](ring)
+
+
+def test_a_ring_can_be_taken_up_where_it_was_left(ring: Ring) -> None:
+    ring.writer.write([b"abcd", b"efgh"])
+    ring.reader.read(memoryview(bytearray(4)), 1)
+    RingWriter(ring.buffer, ring.capacity, print).write([b"ijkl"])
+    (received,) = receive(ring, 1)
+    assert bytes(received.data) == b"efgh"
+    ring.reader.release(received)
+    ring.reader = RingReader(ring.buffer, ring.capacity)
+    assert ring.read_all() == [b"ijkl"]
+
+
+def test_an_armed_reader_is_notified_of_everything_published(ring: Ring) -> None:
+    assert ring.reader.arm()
+    assert ring.words[2] == 1
+    assert ring.writer.write([b"abcd", b"efgh"]) == 2
+    assert ring.notices == 1
+    (packet,) = allocate(ring, b"ijkl")
+    assert ring.notices == 1
+    ring.writer.send(packet)
+    assert ring.notices == 2
+    ring.writer.end()
+    assert ring.notices == 3
+
+
+def test_nothing_written_is_no_news(ring: Ring) -> None:
+    assert ring.reader.arm()
+    assert ring.writer.write([]) == 0
+    ring.writer.write([bytes(60000), bytes(60000)])
+    assert ring.writer.write([bytes(60000)]) == 0
+    assert ring.notices == 1
+
+
+def test_arming_tells_of_what_came_in_between(ring: Ring) -> None:
+    assert ring.reader.receive() is None
+    ring.writer.write([b"abcd"])
+    assert ring.notices == 0
+    assert not ring.reader.arm()
+    assert ring.read_all() == [b"abcd"]
+    assert ring.reader.arm()
+    ring.writer.end()
+    assert not ring.reader.arm()
+
+
+def test_a_disarmed_reader_is_left_in_peace(ring: Ring) -> None:
+    assert ring.reader.arm()
+    ring.reader.disarm()
+    assert ring.words[2] == 0
+    ring.writer.write([b"abcd"])
+    ring.writer.end()
+    assert ring.notices == 0
+
+
+def test_closing_lets_go_of_the_buffer(ring: Ring) -> None:
+    with pytest.raises(BufferError):
+        ring.buffer.append(0)
+    ring.reader.close()
+    ring.writer.close()
+    ring.buffer.append(0)
+
+
+@PROPERTY
+@given(st.lists(st.lists(st.binary(max_size=40) | st.integers(0, MAX_PACKET).map(bytes), max_size=6), max_size=8))
+def test_what_is_written_is_read(bundles: list[list[bytes]]) -> None:
+    ring = Ring()
+    for packets in bundles:
+        accepted = ring.writer.write(packets)
+        assert ring.read_all() == packets[:accepted]
+        head, tail, _ = ring.words
+        assert head == tail
+
+
+@dataclass(slots=True)
+class Record:
+    """A packet in the model: where it lies in an endless stream of bytes, and how far it got."""
+
+    data: bytes
+    start: int
+    packet: RingPacket | None = None
+    settled: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + 4 + len(self.data) + -len(self.data) % 4
+
+
+@dataclass
+class Model:
+    """The naive ring: queues of packets, and offsets that never wrap."""
+
+    rng: random.Random
+    ring: Ring = field(default_factory=Ring)
+    unsent: deque[Record] = field(default_factory=deque)
+    waiting: deque[Record] = field(default_factory=deque)
+    held: deque[Record] = field(default_factory=deque)
+    head: int = 0
+    tail: int = 0
+    next_start: int = 0
+    armed: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.pool = memoryview(self.rng.randbytes(0x20000))
+        self.target = memoryview(bytearray(0x20000))
+
+    def fresh(self) -> bytes:
+        """Random bytes: mostly few, sometimes as many as can be."""
+        choice = self.rng.random()
+        size = int(self.rng.random() * (80 if choice < 0.8 else 1500 if choice < 0.99 else MAX_PACKET + 1))
+        start = int(self.rng.random() * MAX_PACKET)
+        return bytes(self.pool[start : start + size])
+
+    def place(self, data: bytes) -> Record | None:
+        """The record for `data` behind all others, or None where there is no room by the rule."""
+        record = Record(data, self.next_start)
+        if record.end - self.head > MIN_CAPACITY - 4:
+            self.counts["full"] += 1
+            return None
+        self.counts["past the end"] += record.start % MIN_CAPACITY + len(data) + 4 > MIN_CAPACITY
+        self.next_start = record.end
+        return record
+
+    def allocate(self) -> None:
+        data = self.fresh()
+        record = self.place(data)
+        packet = self.ring.writer.allocate(len(data))
+        if record is None:
+            assert packet is None
+            return
+        assert packet is not None
+        assert (packet.offset, len(packet.data)) == (record.start % MIN_CAPACITY, len(data))
+        packet.data[:] = data
+        record.packet = packet
+        self.unsent.append(record)
+
+    def settle(self, queue: deque[Record]) -> RingPacket | None:
+        """Choose a packet that is out, most often an old one, and mark it as given back."""
+        if not queue:
+            return None
+        record = queue[int(self.rng.random() ** 6 * len(queue))]
+        if record.settled or record.packet is None:
+            return None
+        record.settled = True
+        self.counts["out of order"] += record is not queue[0]
+        return record.packet
+
+    def send(self) -> None:
+        before = self.tail, self.ring.notices
+        if packet := self.settle(self.unsent):
+            self.ring.writer.send(packet)
+        while self.unsent and self.unsent[0].settled:
+            record = self.unsent.popleft()
+            record.settled, record.packet = False, None
+            self.waiting.append(record)
+            self.tail = record.end
+        self.check_notice(*before)
+
+    def write(self) -> None:
+        packets = [self.fresh() for _ in range(int(self.rng.random() * 12))]
+        if self.unsent:
+            with pytest.raises(ValueError, match="unsent"):
+                self.ring.writer.write(packets)
+            return
+        before = self.tail, self.ring.notices
+        accepted = 0
+        for data in packets:
+            if (record := self.place(data)) is None:
+                break
+            self.waiting.append(record)
+            self.tail = record.end
+            accepted += 1
+        assert self.ring.writer.write(packets) == accepted
+        self.counts["written"] += accepted
+        self.check_notice(*before)
+
+    def receive(self) -> None:
+        packet = self.ring.reader.receive()
+        if not self.waiting:
+            assert packet is None
+            self.counts["empty"] += 1
+            return
+        record = self.waiting.popleft()
+        assert packet is not None
+        assert packet.offset == record.start % MIN_CAPACITY
+        assert packet.data == record.data
+        record.packet = packet
+        self.held.append(record)
+
+    def release(self) -> None:
+        if packet := self.settle(self.held):
+            self.ring.reader.release(packet)
+        while self.held and self.held[0].settled:
+            self.head = self.held.popleft().end
+
+    def read(self) -> None:
+        limit = int(self.rng.random() * 80)
+        target = self.target[: int(self.rng.random() * len(self.target))]
+        if self.held:
+            with pytest.raises(ValueError, match="held"):
+                self.ring.reader.read(target, limit)
+            return
+        expected: list[bytes] = []
+        room = len(target)
+        while self.waiting and len(expected) < limit and (room := room - len(self.waiting[0].data)) >= 0:
+            record = self.waiting.popleft()
+            expected.append(record.data)
+            self.head = record.end
+        assert self.ring.reader.read(target, limit) == [len(data) for data in expected]
+        content = b"".join(expected)
+        assert bytes(target[: len(content)]) == content
+        self.counts["read"] += len(expected)
+
+    def arm(self) -> None:
+        assert self.ring.reader.arm() == (not self.waiting)
+        self.armed = True
+
+    def disarm(self) -> None:
+        self.ring.reader.disarm()
+        self.armed = False
+
+    def check_notice(self, tail: int, notices: int) -> None:
+        """An armed reader hears of every move of the tail, another of none."""
+        if not self.armed:
+            assert self.ring.notices == notices
+        elif self.tail != tail:
+            assert self.ring.notices == notices + 1
+            self.counts["notice"] += 1
+
+    def check(self) -> None:
+        assert self.ring.words == (self.head % MIN_CAPACITY, self.tail % MIN_CAPACITY, self.armed)
+
+
+# How often allocate, send, write, receive, release, read, arm and disarm are chosen: a phase that
+# fills the ring, one that empties it, and one for the operations in bulk.
+PHASES = [(30, 30, 4, 15, 15, 3, 1, 1), (15, 20, 2, 30, 40, 4, 1, 1), (1, 8, 16, 1, 8, 24, 1, 1)]
+
+
+def exercise(rng: random.Random, operations: int) -> None:
+    """Do random `operations` (a multiple of 500) on a ring and on the model, and compare them after each."""
+    model = Model(rng)
+    choices = [model.allocate, model.send, model.write, model.receive, model.release, model.read, model.arm]
+    for _ in range(operations // 500):
+        for operation in model.rng.choices([*choices, model.disarm], model.rng.choice(PHASES), k=500):
+            operation()
+            model.check()
+    # None of this would mean much if the ring had not been full, empty and past its end often.
+    assert min([model.counts[key] for key in ("full", "empty", "past the end", "out of order", "notice")]) > 500
+    assert min(model.counts["written"], model.counts["read"]) > 50_000
+    while model.unsent or model.waiting or model.held:
+        model.send()
+        model.release()
+        model.read() if not model.held else None
+    model.check()
+    assert model.head == model.tail == model.next_start
+
+
+def test_a_million_operations_do_what_the_model_does() -> None:
+    exercise(random.Random(51820), 1_000_000)
