@@ -7,10 +7,10 @@ KERNEL_TOOLS := ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-li
 
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
 CONTRACT := $(addprefix src/threepipe/,errors.py packet.py bundle.py ring.py doorbell.py session.py settings.py \
-	adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
+	device.py adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
 # Portable files, which unit tests cover to the last branch.
-PORTABLE := errors,packet,bundle,ring,doorbell,session,settings,memory,echo,pipe,finding
+PORTABLE := errors,packet,bundle,ring,doorbell,session,settings,device,adapter,memory,echo,pipe,finding
 
 .PHONY: demo test soak lint types lines tools clean
 

@@ -69,7 +69,7 @@ def test_errors_can_be_caught_as_what_python_calls_them() -> None:
 
 
 def test_an_unsupported_system_says_so_and_what_works() -> None:
-    settings = AdapterSettings.check("t")
+    settings = AdapterSettings("t")
     uses: list[Callable[[], object]] = [
         lambda: unsupported.create(settings),
         lambda: unsupported.open_existing("t", None),

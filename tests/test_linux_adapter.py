@@ -317,7 +317,7 @@ def test_statistics_of_kernel_and_session_agree(network: Network) -> None:
             3,
             sent,
         )
-        assert kernels == threepipe.adapter.AdapterStatistics(5, received, 0, 3, sent, 0)
+        assert kernels == threepipe.AdapterStatistics(5, received, 0, 3, sent, 0)
 
 
 def test_packets_beyond_the_capacity_are_counted_as_dropped(network: Network) -> None:

@@ -140,7 +140,7 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("host bits", {"routes": ["10.77.0.1/16"]}),
     ("host bits", {"routes": ["fd77::1/16"]}),
     ("write it like 10.0.0.0/8", {"routes": ["garbage"]}),
-    ("write it like 10.0.0.0/8", {"routes": ["fe80::%1/64"]}),
+    ("leave out the zone", {"routes": ["fe80::%1/64"]}),
     ("give a list", {"routes": "10.77.0.0/16"}),
     ("68 to 65535", {"mtu": 67}),
     ("68 to 65535", {"mtu": 65536}),

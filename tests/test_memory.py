@@ -21,9 +21,9 @@ from threepipe import (
     SessionExists,
     memory,
 )
+from threepipe.device import Port
 from threepipe.doorbell import Doorbell
 from threepipe.ring import RingReader
-from threepipe.session import Port
 from threepipe.settings import Address, Network
 
 CAPACITY = 0x20000

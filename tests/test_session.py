@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import pytest
 
 from threepipe import AdapterGone, Bundle, InvalidPacket, LinkDown, MemoryAdapter, Session, SessionClosed
+from threepipe.device import Waitable
 from threepipe.doorbell import Doorbell
 from threepipe.packet import Packet
-from threepipe.session import SessionStatistics, Waitable
+from threepipe.session import SessionStatistics
 
 CAPACITY = 0x20000
 SIZE = 28

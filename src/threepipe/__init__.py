@@ -4,8 +4,9 @@ A program gets a virtual network adapter of the operating system and reads and w
 that go through it, in bundles. This file is the whole public surface of that contract.
 """
 
-from threepipe.adapter import Adapter, AdapterInfo, AdapterStatistics, adapters
+from threepipe.adapter import Adapter, adapters
 from threepipe.bundle import Bundle
+from threepipe.device import AdapterInfo, AdapterStatistics
 from threepipe.errors import (
     AdapterBusy,
     AdapterClosed,

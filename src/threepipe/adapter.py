@@ -6,69 +6,27 @@ gives it a `Device`.
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from threepipe.device import AdapterInfo, AdapterStatistics, Device
 from threepipe.errors import AdapterClosed, SessionExists
 from threepipe.ring import check_capacity
-from threepipe.session import Port, Session
-from threepipe.settings import AdapterSettings, Address, Namespace, Network, check_mtu, check_name
+from threepipe.session import Session
+from threepipe.settings import (
+    AdapterSettings,
+    Address,
+    Namespace,
+    Network,
+    check_mtu,
+    check_name,
+    parse_addresses,
+    parse_routes,
+)
 
-__all__ = ["Adapter", "AdapterInfo", "AdapterStatistics", "Device", "adapters"]
+__all__ = ["Adapter", "adapters"]
 
 DEFAULT_CAPACITY = 0x400000
 """4 MiB, what Wintun's own example takes: 2,788 packets of 1500 bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterStatistics:
-    """What the operating system counted on an adapter, named from the program as sessions do."""
-
-    received_packets: int = 0
-    received_bytes: int = 0
-    received_dropped: int = 0
-    """Packets the system had for the program, and dropped: the ring was full, or no session open."""
-    sent_packets: int = 0
-    sent_bytes: int = 0
-    sent_dropped: int = 0
-    """Packets the program sent that the system then dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterInfo:
-    """An adapter as the operating system describes it at one moment."""
-
-    name: str
-    index: int
-    mtu: int
-    link_up: bool
-    persistent: bool = False
-    owner: int | None = None
-    group: int | None = None
-    addresses: tuple[Address, ...] = ()
-    routes: tuple[Network, ...] = ()
-    statistics: AdapterStatistics = AdapterStatistics()
-
-
-class Device(Protocol):
-    """What a platform gives an adapter. Only `close` may be called more than once."""
-
-    name: str
-    index: int
-
-    def info(self) -> AdapterInfo:
-        """The interface as it is now. Raises `AdapterGone`."""
-
-    def set_mtu(self, mtu: int) -> None: ...
-
-    def start(self, capacity: int) -> Port:
-        """Take the link up, for a session that buffers about `capacity` bytes towards the program."""
-
-    def unpersist(self) -> None:
-        """See that the interface goes when the device is closed."""
-
-    def close(self) -> None: ...
 
 
 class Adapter:
@@ -112,16 +70,8 @@ class Adapter:
         """
         from threepipe import platforms
 
-        settings = AdapterSettings.check(
-            name,
-            addresses=addresses,
-            routes=routes,
-            mtu=mtu,
-            netns=netns,
-            persistent=persistent,
-            owner=owner,
-            group=group,
-        )
+        destinations = parse_routes(routes)
+        settings = AdapterSettings(name, parse_addresses(addresses), destinations, mtu, netns, persistent, owner, group)
         return Adapter(platforms.create(settings))
 
     @classmethod
@@ -203,9 +153,7 @@ class Adapter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

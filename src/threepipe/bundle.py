@@ -7,7 +7,6 @@ record is allowed to stand for many packets. Pure data: no I/O and no platform.
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Self, overload
 
 from threepipe.errors import InvalidPacket
@@ -101,9 +100,7 @@ class Bundle(Sequence[memoryview]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def pack(self) -> bytes:

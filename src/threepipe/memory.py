@@ -11,8 +11,9 @@ import errno
 import itertools
 import threading
 
-from threepipe.adapter import Adapter, AdapterInfo, AdapterStatistics
+from threepipe.adapter import Adapter
 from threepipe.bundle import Arena, Bundle
+from threepipe.device import AdapterInfo, AdapterStatistics
 from threepipe.doorbell import Doorbell
 from threepipe.errors import AdapterGone
 from threepipe.ring import RingReader, RingWriter, ring_size

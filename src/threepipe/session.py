@@ -10,55 +10,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from types import ModuleType, TracebackType
-from typing import Protocol, Self
+from types import ModuleType
+from typing import Self
 
 from threepipe.bundle import Bundle
+from threepipe.device import Port, Waitable
 from threepipe.errors import InvalidPacket, SessionClosed
 from threepipe.packet import Packet, check_packets, is_packet
 
-__all__ = ["MAX_BUNDLE", "Port", "Session", "SessionStatistics", "Waitable"]
+__all__ = ["MAX_BUNDLE", "Session", "SessionStatistics"]
 
 MAX_BUNDLE = 256
 """Packets that one `receive` returns at most, as an exchange of Wintun's first driver."""
-
-
-class Waitable(Protocol):
-    """Something to wait for, like a `Doorbell`."""
-
-    def fileno(self) -> int:
-        """A descriptor that is readable while it is set."""
-
-    def wait(self, timeout: float | None) -> None:
-        """Return when it is set, or after `timeout` seconds (None: never)."""
-
-
-class Port(Protocol):
-    """What a platform gives a session. Calls of one direction never overlap.
-
-    `receive` and `send` do not block. `readable` and `writable` are set while there may be
-    something for them to do, and for ever once `wake` was called.
-    """
-
-    @property
-    def readable(self) -> Waitable: ...
-    @property
-    def writable(self) -> Waitable: ...
-
-    def receive(self, limit: int) -> Bundle:
-        """What is ready, up to `limit` packets, or an empty bundle. Raises `AdapterGone`."""
-
-    def send(self, bundle: Bundle) -> int:
-        """Hand over valid packets, return how many were accepted. Raises `AdapterGone`, `LinkDown`."""
-
-    def wake(self) -> None:
-        """Wake every waiter, now and later; called once, before `stop`."""
-
-    def stop(self) -> None:
-        """Take the link down; called once, when nobody is in `receive` or `send`."""
-
-    def dispose(self) -> None:
-        """Close what is waited on; called once, when nobody waits any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +176,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[Bundle]:

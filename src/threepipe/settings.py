@@ -2,9 +2,9 @@
 
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threepipe.errors import InvalidSetting
 
@@ -55,7 +55,7 @@ def check_mtu(mtu: int, *, ipv6: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
-    """What `Adapter.create` was asked for, in the types that platforms use."""
+    """What `Adapter.create` was asked for; raises `InvalidSetting` where it cannot work."""
 
     name: str
     addresses: tuple[Address, ...] = ()
@@ -66,56 +66,38 @@ class AdapterSettings:
     owner: str | int | None = None
     group: str | int | None = None
 
-    @classmethod
-    def check(
-        cls,
-        name: str,
-        *,
-        addresses: Iterable[str | Address] = (),
-        routes: Iterable[str | Network] = (),
-        mtu: int | None = None,
-        netns: Namespace | None = None,
-        persistent: bool = False,
-        owner: str | int | None = None,
-        group: str | int | None = None,
-    ) -> "AdapterSettings":
-        """Settings from what people write; raises `InvalidSetting` where a value cannot work."""
-        parsed_addresses = tuple([_address(text) for text in _listed(addresses)])
-        parsed_routes = tuple([_route(text) for text in _listed(routes)])
-        if mtu is not None:
-            check_mtu(mtu, ipv6=any(item.version == 6 for item in parsed_addresses + parsed_routes))
-        if not persistent and (owner is not None or group is not None):
+    def __post_init__(self) -> None:
+        check_name(self.name, template=True)
+        if self.mtu is not None:
+            check_mtu(self.mtu, ipv6=any(item.version == 6 for item in self.addresses + self.routes))
+        if not self.persistent and (self.owner is not None or self.group is not None):
             raise InvalidSetting("owner and group are for persistent adapters: others are their maker's alone")
-        check_name(name, template=True)
-        return cls(name, parsed_addresses, parsed_routes, mtu, netns, persistent, owner, group)
 
 
-def _listed(items: Iterable[Item]) -> Iterable[Item]:
-    """A lone one is an easy mistake, and would be taken letter by letter, or host by host."""
+def parse_addresses(addresses: Iterable[str | Address]) -> tuple[Address, ...]:
+    """Addresses from what people write, such as 10.6.7.1/24; a host's own prefix where none is given."""
+    parsed = _parsed("address", addresses, ipaddress.ip_interface, "10.6.7.1/24 or fd00::1/64")
+    for address in parsed:
+        if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
+            raise InvalidSetting(f"address {str(address)!r} cannot be an interface's own")
+    return parsed
+
+
+def parse_routes(routes: Iterable[str | Network]) -> tuple[Network, ...]:
+    """Networks from what people write, such as 10.0.0.0/8."""
+    return _parsed("route", routes, ipaddress.ip_network, "10.0.0.0/8, 0.0.0.0/0 or fd00::/8")
+
+
+def _parsed(what: str, items: Iterable[Any], parse: Callable[[Any], Item], example: str) -> tuple[Item, ...]:
+    # A lone one is an easy mistake, and would be taken letter by letter, or host by host.
     if isinstance(items, (str, ipaddress.IPv4Network, ipaddress.IPv6Network)):
         raise InvalidSetting(f"{items!r}: give a list, even of one")
-    return items
-
-
-def _address(text: str | Address) -> Address:
-    try:
-        address = ipaddress.ip_interface(text)
-    except ValueError as error:
-        raise InvalidSetting(f"address {text!r}: {error}; write it like 10.6.7.1/24 or fd00::1/64") from None
-    if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
-        raise InvalidSetting(f"address {text!r} cannot be an interface's own")
-    return _without_zone("address", address)
-
-
-def _without_zone(what: str, item: Item) -> Item:
-    if "%" in str(item):
-        raise InvalidSetting(f"{what} {item}: leave out the zone, from the percent sign on; the adapter is the zone")
-    return item
-
-
-def _route(text: str | Network) -> Network:
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        raise InvalidSetting(f"route {text!r}: {error}; write it like 10.0.0.0/8, 0.0.0.0/0 or fd00::/8") from None
-    return _without_zone("route", network)
+    parsed = []
+    for item in items:
+        try:
+            parsed.append(parse(item))
+        except ValueError as error:
+            raise InvalidSetting(f"{what} {item!r}: {error}; write it like {example}") from None
+        if "%" in str(item):
+            raise InvalidSetting(f"{what} {item!r}: leave out the zone, from the percent sign on; the adapter is it")
+    return tuple(parsed)

@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from threepipe.adapter import Adapter, AdapterInfo, adapters
+from threepipe.adapter import Adapter, adapters
 from threepipe.cli.output import print_json, print_table
+from threepipe.device import AdapterInfo
 from threepipe.errors import AdapterNotFound
 
 __all__ = ["app"]

@@ -7,7 +7,7 @@ import sys
 
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
-    from threepipe.platforms.linux.namespace import private_networks
+    from threepipe.platforms.linux.private import private_networks
     from threepipe.platforms.linux.probe import probe
 else:
     from threepipe.platforms.unsupported import adapters, create, open_existing, private_networks, probe

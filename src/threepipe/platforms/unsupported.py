@@ -4,7 +4,7 @@ import errno
 import sys
 from typing import NoReturn
 
-from threepipe.adapter import AdapterInfo
+from threepipe.device import AdapterInfo
 from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
 from threepipe.settings import AdapterSettings, Namespace

@@ -14,7 +14,7 @@ import pwd
 import socket
 from collections.abc import Callable
 
-from threepipe.adapter import AdapterInfo
+from threepipe.device import AdapterInfo
 from threepipe.errors import AdapterGone, InvalidSetting
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace

@@ -21,15 +21,17 @@ from typing import TypeVar
 from threepipe import settings
 from threepipe.errors import AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
 
-__all__ = ["Namespace", "enter_user_namespace", "private_networks"]
+__all__ = ["CLONE_NEWUSER", "Namespace", "unshare"]
 
 Result = TypeVar("Result")
 
 _RUN = Path("/run/netns")  # Where ip-netns(8) keeps names.
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# <linux/sched.h>
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)  # Python's os has both calls from 3.12 on.
 
 
 class Namespace:
@@ -60,18 +62,20 @@ class Namespace:
     def fresh(cls) -> "Namespace":
         """A new one, without a name: it goes when the last that holds it, or is in it, goes."""
 
-        def unshare() -> io.FileIO:
-            _call("unshare", _CLONE_NEWNET)
+        def enter_new_one() -> io.FileIO:
+            unshare(CLONE_NEWNET)
             return io.FileIO("/proc/thread-self/ns/net")
 
-        return cls(_in_thread(unshare))
+        return cls(_in_thread(enter_new_one))
 
     def run(self, function: Callable[[], Result]) -> Result:
         """Call `function` inside, in a thread of its own, and give back what it returns or raises."""
 
         def inside() -> Result:
-            if self._file is not None:
-                _call("setns", self._file.fileno(), _CLONE_NEWNET, what=str(self._file.name))
+            if self._file is not None and _libc.setns(self._file.fileno(), CLONE_NEWNET):
+                if ctypes.get_errno() == errno.EINVAL:
+                    raise NamespaceNotFound(errno.EINVAL, f"{self._file.name!r} is no network namespace")
+                raise _refused("setns")
             return function()
 
         return _in_thread(inside)
@@ -84,41 +88,6 @@ class Namespace:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def private_networks() -> tuple[str, tuple[Namespace, Namespace]]:
-    """Two fresh namespaces to play in, and what made them possible: "root" or "user namespace".
-
-    An ordinary user's process moves into a user namespace; it must have one thread. Raises
-    `PermissionDenied` where neither is allowed.
-    """
-    privilege = "root"
-    if os.geteuid():
-        enter_user_namespace()
-        privilege = "user namespace"
-    first = Namespace.fresh()
-    try:
-        return privilege, (first, Namespace.fresh())
-    except BaseException:
-        first.close()
-        raise
-
-
-def enter_user_namespace() -> None:
-    """Make this process root of a new user namespace, so that it may make network namespaces.
-
-    For a process of one thread. Raises `PermissionDenied` where the system forbids it.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    _call("unshare", _CLONE_NEWUSER)
-    try:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-    except OSError as error:
-        raise PermissionDenied(
-            error.errno, "this system lets nobody be root of a user namespace: run as root"
-        ) from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -142,12 +111,14 @@ def _in_thread(function: Callable[[], Result]) -> Result:
         return executor.submit(function).result()
 
 
-def _call(name: str, *arguments: int, what: str = "") -> None:
-    """A function of libc; os has these two from Python 3.12 on."""
-    if getattr(_libc, name)(*arguments):
-        code = ctypes.get_errno()
-        if code == errno.EPERM:
-            raise PermissionDenied(code, f"{name} of a namespace takes CAP_SYS_ADMIN: run as root")
-        if code == errno.EINVAL and name == "setns":
-            raise NamespaceNotFound(code, f"{what} is no network namespace")
-        raise AdapterError(code, f"{name} of a namespace: {os.strerror(code)}")
+def unshare(namespaces: int) -> None:
+    """Put this thread into new ones of the `namespaces` (CLONE_NEW... flags). Raises `PermissionDenied`."""
+    if _libc.unshare(namespaces):
+        raise _refused("unshare")
+
+
+def _refused(call: str) -> AdapterError:
+    code = ctypes.get_errno()
+    if code == errno.EPERM:
+        return PermissionDenied(code, f"{call} of a namespace takes CAP_SYS_ADMIN: run as root")
+    return AdapterError(code, f"{call} of a namespace: {os.strerror(code)}")

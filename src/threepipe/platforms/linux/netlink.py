@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from threepipe.adapter import AdapterInfo, AdapterStatistics
+from threepipe.device import AdapterInfo, AdapterStatistics
 from threepipe.errors import (
     AdapterError,
     AdapterGone,

@@ -19,7 +19,8 @@ from pathlib import Path
 from threepipe.errors import AdapterError, PermissionDenied
 from threepipe.finding import Finding
 from threepipe.platforms.linux import abilities, device, tun
-from threepipe.platforms.linux.namespace import Namespace, enter_user_namespace
+from threepipe.platforms.linux.namespace import Namespace
+from threepipe.platforms.linux.private import enter_user_namespace
 from threepipe.settings import AdapterSettings
 
 __all__ = ["probe", "report_from_user_namespace"]

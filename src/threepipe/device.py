@@ -1,0 +1,101 @@
+"""Device and Port: what a platform gives the contract, and the data they speak in. Pure types.
+
+A platform makes devices (`platforms/__init__.py` names its functions); `Adapter` and `Session` own
+all that systems have in common: checks, locks, waiting, closing, counting.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from threepipe.bundle import Bundle
+from threepipe.settings import Address, Network
+
+__all__ = ["AdapterInfo", "AdapterStatistics", "Device", "Port", "Waitable"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStatistics:
+    """What the operating system counted on an adapter, named from the program as sessions do."""
+
+    received_packets: int = 0
+    received_bytes: int = 0
+    received_dropped: int = 0
+    """Packets the system had for the program, and dropped: the ring was full, or no session open."""
+    sent_packets: int = 0
+    sent_bytes: int = 0
+    sent_dropped: int = 0
+    """Packets the program sent that the system then dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """An adapter as the operating system describes it at one moment."""
+
+    name: str
+    index: int
+    mtu: int
+    link_up: bool
+    persistent: bool = False
+    owner: int | None = None
+    group: int | None = None
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Network, ...] = ()
+    statistics: AdapterStatistics = AdapterStatistics()
+
+
+class Waitable(Protocol):
+    """Something to wait for, like a `Doorbell`."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while it is set."""
+
+    def wait(self, timeout: float | None) -> None:
+        """Return when it is set, or after `timeout` seconds (None: never)."""
+
+
+class Port(Protocol):
+    """What a platform gives a session. Calls of one direction never overlap.
+
+    `receive` and `send` do not block. `readable` and `writable` are set while there may be
+    something for them to do, and for ever once `wake` was called.
+    """
+
+    @property
+    def readable(self) -> Waitable: ...
+    @property
+    def writable(self) -> Waitable: ...
+
+    def receive(self, limit: int) -> Bundle:
+        """What is ready, up to `limit` packets, or an empty bundle. Raises `AdapterGone`."""
+
+    def send(self, bundle: Bundle) -> int:
+        """Hand over valid packets, return how many were accepted. Raises `AdapterGone`, `LinkDown`."""
+
+    def wake(self) -> None:
+        """Wake every waiter, now and later; called once, before `stop`."""
+
+    def stop(self) -> None:
+        """Take the link down; called once, when nobody is in `receive` or `send`."""
+
+    def dispose(self) -> None:
+        """Close what is waited on; called once, when nobody waits any more."""
+
+
+class Device(Protocol):
+    """What a platform gives an adapter. Only `close` may be called more than once."""
+
+    name: str
+    index: int
+
+    def info(self) -> AdapterInfo:
+        """The interface as it is now. Raises `AdapterGone`."""
+
+    def set_mtu(self, mtu: int) -> None: ...
+
+    def start(self, capacity: int) -> Port:
+        """Take the link up, for a session that buffers about `capacity` bytes towards the program."""
+
+    def unpersist(self) -> None:
+        """See that the interface goes when the device is closed."""
+
+    def close(self) -> None: ...
