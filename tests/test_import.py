@@ -86,3 +86,8 @@ def test_an_unsupported_system_lacks_what_is_essential() -> None:
     (finding,) = unsupported.probe()
     assert (finding.ok, finding.essential) == (False, True)
     assert Finding("driver", True, "it is there") == Finding("driver", True, "it is there", "", False)
+
+
+def test_adapters_of_a_namespace_that_is_not_there_are_refused() -> None:
+    with pytest.raises(threepipe.AdapterError):
+        threepipe.adapters("/no/such/namespace")
