@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,13 @@ def network() -> Iterator[Network]:
     fresh = Network()
     yield fresh
     fresh.namespace.close()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder of the test's own. Pytest's goes by the user's name, which in a user namespace is root's."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ assert sys.platform == "linux"
 ETH_P_ALL = 3
 ETH_P_IP = {4: 0x0800, 6: 0x86DD}
 PACKET_HOST = 0
-SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>; Python does not name it.
 
 
 class PacketWire:
@@ -25,7 +24,7 @@ class PacketWire:
         self._name = adapter.name
         self._network = network
         self.socket = network.namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)  # As much as there may be.
         self.socket.bind((adapter.name, ETH_P_ALL))
 
     def send(self, packets: Sequence[bytes]) -> int:

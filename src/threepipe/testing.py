@@ -284,7 +284,7 @@ def check_after_close(adapter: Adapter, wire: Wire) -> None:
 
 def check_threads(adapter: Adapter, wire: Wire) -> None:
     """Both directions are used at once, from several threads, and nothing is lost or mixed up."""
-    count, senders = 300, 3
+    count, senders = 100, 3
     with adapter.start_session() as session:
 
         def send(first: int) -> None:
