@@ -41,10 +41,12 @@ _IFA_F_NODAD = 0x02
 _RT_SCOPE_LINK = 253
 _RT_TABLE_MAIN = 254
 _RTPROT_KERNEL = 2
+_NLM_F_DUMP_INTR = 0x10  # <linux/netlink.h>
 _IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; 2 is a TAP.
 
 _NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 _SECONDS_FOR_LINK = 2.0
+_DUMP_TRIES = 5
 
 
 def configure(index: int, settings: AdapterSettings) -> None:
@@ -154,7 +156,7 @@ def describe_all() -> list[AdapterInfo]:
     """All layer-3 TUN interfaces."""
     with _netlink("interfaces") as ipr:
         addresses, routes = _addresses(ipr), _routes(ipr)
-        links = [link for link in ipr.get_links() if _tun_data(link, "IFLA_TUN_TYPE") == _IFF_TUN_TYPE]
+        links = [link for link in _dump(ipr.get_links) if _tun_data(link, "IFLA_TUN_TYPE") == _IFF_TUN_TYPE]
         return [_info(link, addresses, routes) for link in links]
 
 
@@ -190,10 +192,19 @@ def _tun_data(link: Any, attribute: str) -> Any:
     return data.get_attr(attribute) if data is not None else None
 
 
+def _dump(read: Callable[[], Iterable[Any]]) -> list[Any]:
+    """All messages of a dump, read again where the kernel says that something changed under it."""
+    for _ in range(_DUMP_TRIES):
+        messages = list(read())
+        if not any(message["header"]["flags"] & _NLM_F_DUMP_INTR for message in messages):
+            break
+    return messages
+
+
 def _addresses(ipr: Any, **only: int) -> dict[int, list[Address]]:
     """Index of an interface -> its addresses."""
     found: dict[int, list[Address]] = {}
-    for message in ipr.get_addr(**only):
+    for message in _dump(lambda: ipr.get_addr(**only)):
         # IFA_LOCAL is the own one on a link with a peer address; IPv6 has it only there.
         own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         found.setdefault(message["index"], []).append(ipaddress.ip_interface((own, message["prefixlen"])))
@@ -203,7 +214,7 @@ def _addresses(ipr: Any, **only: int) -> dict[int, list[Address]]:
 def _routes(ipr: Any, **only: int) -> dict[int, list[Network]]:
     """Index of an interface -> its routes, but for those the kernel makes by itself."""
     found: dict[int, list[Network]] = {}
-    for message in ipr.get_routes(table=_RT_TABLE_MAIN, **only):
+    for message in _dump(lambda: ipr.get_routes(table=_RT_TABLE_MAIN, **only)):
         if message["proto"] != _RTPROT_KERNEL and (index := message.get("oif")):
             # The default route has no destination.
             destination = message.get("dst") or ("0.0.0.0" if message["family"] == socket.AF_INET else "::")
