@@ -10,6 +10,7 @@ cable, what is sent while the other end has no session is refused.
 import errno
 import itertools
 import threading
+from itertools import islice
 
 from threepipe.adapter import Adapter
 from threepipe.bundle import Arena, Bundle
@@ -54,8 +55,9 @@ class _MemoryDevice:
         self.sent = [0, 0]
 
     def info(self) -> AdapterInfo:
-        received, sent = self.received, self.sent
-        statistics = AdapterStatistics(received[0], received[1], 0, sent[0], sent[1], 0)
+        packets, size = self.received
+        sent_packets, sent_size = self.sent
+        statistics = AdapterStatistics(packets, size, 0, sent_packets, sent_size, 0)
         return AdapterInfo(self.name, self.index, self.mtu, self.port is not None, statistics=statistics)
 
     def set_mtu(self, mtu: int) -> None:
@@ -137,8 +139,8 @@ class _MemoryPort:
         if (far := self._device.far.port) is None:
             return 0
         with far.inbound_lock:
-            accepted = far.inbound.write(bundle.records)
-        _count(self._device.sent, accepted, sum(map(len, bundle.records[:accepted])))
+            accepted = far.inbound.write(bundle)
+        _count(self._device.sent, accepted, sum(map(len, islice(bundle, accepted))))
         return accepted
 
     def _gone(self) -> AdapterGone:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pyroute2 import IPRoute, NetlinkError
+
 from threepipe.device import AdapterInfo, AdapterStatistics
 from threepipe.errors import (
     AdapterError,
@@ -59,33 +61,29 @@ def configure(index: int, settings: AdapterSettings) -> None:
 
 
 def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
+    networks = {address.network for address in settings.addresses}  # Whose routes the kernel makes with the address.
+    wanted: dict[tuple[Callable[[Any, int, Any], None], Address | Network], None] = dict.fromkeys(
+        [(_add_address, address) for address in settings.addresses]
+        + [(_add_route, route) for route in settings.routes if route not in networks]
+    )
     refused: list[str] = []
-    networks = {address.network for address in settings.addresses}
-    adding: list[tuple[Callable[[Any, int, Any], None], Iterable[Address | Network]]] = [
-        (_add_address, settings.addresses),
-        (_add_route, settings.routes),
-    ]
-    for add, items in adding:
-        for item in dict.fromkeys(items):
-            if item in networks:
-                continue  # The kernel made that route with the address.
-            try:
-                add(ipr, index, item)
-            except Exception as error:
-                code = getattr(error, "code", None)
-                if item.version == 6 and code in _NO_IPV6:
-                    refused.append(str(item))
-                elif code == errno.EEXIST:
-                    raise AdapterError(code, f"{item} for {settings.name}: the system has it already") from None
-                else:
-                    raise
+    for add, item in wanted:
+        try:
+            add(ipr, index, item)
+        except NetlinkError as error:
+            if item.version == 6 and error.code in _NO_IPV6:
+                refused.append(str(item))
+            elif error.code == errno.EEXIST:
+                raise AdapterError(error.code, f"{item} for {settings.name}: the system has it already") from None
+            else:
+                raise
     if not refused:
         return
     text = (
         f"IPv6 is disabled here, so {settings.name} goes without {', '.join(refused)};"
         " to enable it: sysctl net.ipv6.conf.all.disable_ipv6=0"
     )
-    if len(refused) == len({*settings.addresses, *settings.routes}):
+    if len(refused) == len(wanted):
         raise IPv6Unavailable(errno.EAFNOSUPPORT, text)
     log.warning(text)
 
@@ -121,8 +119,8 @@ def link_up(index: int, name: str, capacity: int, put_carrier: Callable[[], None
                 ipr.link("set", index=index, txqlen=queue)
             if not link["flags"] & _IFF_UP:
                 ipr.link("set", index=index, state="up")
-        except Exception as error:
-            if getattr(error, "code", None) != errno.EPERM:
+        except NetlinkError as error:
+            if error.code != errno.EPERM:
                 raise
             if not link["flags"] & _IFF_UP:
                 raise LinkDown(
@@ -225,8 +223,6 @@ def _routes(ipr: Any, **only: int) -> dict[int, list[Network]]:
 @contextmanager
 def _netlink(name: str) -> Iterator[Any]:
     """A netlink socket; what the kernel refuses becomes an error of ours about the interface `name`."""
-    from pyroute2 import IPRoute, NetlinkError
-
     try:
         with IPRoute() as ipr:
             yield ipr

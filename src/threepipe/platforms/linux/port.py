@@ -56,8 +56,8 @@ class LinuxPort:
     def send(self, bundle: Bundle) -> int:
         write, sent = self._file.write, 0
         try:
-            for record in bundle.records:
-                if write(record) is None:
+            for packet in bundle:
+                if write(packet) is None:
                     break
                 sent += 1
         except OSError as error:
