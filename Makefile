@@ -6,7 +6,7 @@ BIN := .venv/bin
 KERNEL_TOOLS := ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux
 
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
-CONTRACT := $(addprefix src/threepipe/,errors.py packet.py bundle.py ring.py doorbell.py session.py settings.py \
+CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py bundle.py ring.py doorbell.py session.py settings.py \
 	device.py adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
 .PHONY: demo test soak lint types lines tools clean

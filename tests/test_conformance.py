@@ -18,12 +18,13 @@ def test_memory_adapter(check: Check) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("offload", [True, False], ids=["offload", "plain"])
 @pytest.mark.parametrize("check", CHECKS)
-def test_created_adapter(check: Check, network: Network) -> None:
+def test_created_adapter(check: Check, offload: bool, network: Network) -> None:
     from wires import wired
 
     def create() -> threepipe.Adapter:
-        return threepipe.Adapter.create("tp0", netns=network.path)
+        return threepipe.Adapter.create("tp0", netns=network.path, offload=offload)
 
     with wired(network, create, persistent=False) as (adapter, wire):
         check(adapter, wire)

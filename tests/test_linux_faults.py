@@ -257,7 +257,7 @@ def test_opening_what_is_removed_after_it_was_looked_up(network: Network) -> Non
 
     def open_too_late() -> None:
         with tun.open_tun() as file:
-            tun.attach(file, "tp0", create=False)
+            tun.attach(file, "tp0", create=False, offload=False)
 
     with refused(network, threepipe.AdapterNotFound, errno.ENODEV, "tp0 was removed while it was being opened"):
         network.namespace.run(open_too_late)

@@ -55,6 +55,7 @@ class Adapter:
         persistent: bool = False,
         owner: str | int | None = None,
         group: str | int | None = None,
+        offload: bool = True,
     ) -> "Adapter":
         """Make a new interface, which lives until it is closed or its process ends.
 
@@ -63,27 +64,28 @@ class Adapter:
         `mtu`: bytes, 68 to 65535, by default the system's (1500). `netns`: the network namespace to
         make it in, by name, path or process id. `persistent`: it stays when it is closed; then `owner`
         and `group` (names or ids) say who but root may open it: by default this user, and where both are
-        given, only that user as a member of that group.
+        given, only that user as a member of that group. `offload`: let the system hand over superpackets,
+        where it can, which bundles keep whole until somebody looks at single packets.
 
         Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`,
         `NamespaceNotFound`, `IPv6Unavailable`; then nothing is left of it.
         """
         from threepipe import platforms
 
-        destinations = parse_routes(routes)
-        settings = AdapterSettings(name, parse_addresses(addresses), destinations, mtu, netns, persistent, owner, group)
+        parsed = parse_addresses(addresses), parse_routes(routes)
+        settings = AdapterSettings(name, *parsed, mtu, netns, persistent, owner, group, offload)
         return Adapter(platforms.create(settings))
 
     @classmethod
-    def open(cls, name: str, *, netns: Namespace | None = None) -> "Adapter":
-        """Open a persistent interface that exists; it stays when it is closed.
+    def open(cls, name: str, *, netns: Namespace | None = None, offload: bool = True) -> "Adapter":
+        """Open a persistent interface that exists; it stays when it is closed. `offload` as in `create`.
 
         Raises `AdapterNotFound`, `AdapterBusy`, `PermissionDenied`, `AdapterUnavailable`,
         `NamespaceNotFound`, `InvalidSetting`.
         """
         from threepipe import platforms
 
-        return Adapter(platforms.open_existing(check_name(name), netns))
+        return Adapter(platforms.open_existing(check_name(name), netns, offload))
 
     @property
     def info(self) -> AdapterInfo:

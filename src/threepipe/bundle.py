@@ -1,8 +1,8 @@
 """Bundle: ordered packets handed over in one call; and Arena, the memory that received ones lie in.
 
 A bundle keeps *records*, the units in which it was handed over, apart from *packets*, what a program
-looks at. Today each record is one packet; only this file (and `offload`) may rely on that, for a
-record is allowed to stand for many packets. Pure data: no I/O and no platform.
+looks at: one record may stand for many packets, which only this file and `offload` know. Pure data:
+no I/O and no platform.
 """
 
 import struct
@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, overload
 
 from threepipe.errors import InvalidPacket
-from threepipe.packet import MAX_PACKET, Packet, is_packet
+from threepipe.offload import HEADER_SIZE, MAX_RECORD, packet_count, packets_size, split
+from threepipe.packet import Packet, check_packets, is_packet
 
 __all__ = ["Arena", "Bundle"]
 
@@ -31,9 +32,12 @@ class Bundle(Sequence[memoryview]):
     back. Their memory is never given to later packets while the bundle or a view of it is held.
     `release()`, or leaving a `with bundle:` block, lets it be used again at once; the views are
     invalid from then on (using one raises ValueError), slices that were taken of them stay good.
+
+    What a kernel hands over as superpackets stays whole until somebody looks at single packets
+    (iterating, indexing, slicing); counting and checking is not looking.
     """
 
-    __slots__ = ("_records",)
+    __slots__ = ("_packets", "_records")
 
     def __init__(self, packets: Iterable[Packet] = ()) -> None:
         """Hold `packets`, an iterable of bytes-like objects, without copying or checking them.
@@ -43,32 +47,51 @@ class Bundle(Sequence[memoryview]):
         """
         if isinstance(packets, (bytes, bytearray, memoryview)):
             raise TypeError("a Bundle takes an iterable of packets; wrap a single one in a list")
-        self._records: tuple[memoryview, ...] | None = tuple([_as_bytes(memoryview(packet)) for packet in packets])
+        self._packets: Sequence[memoryview] | None = [_as_bytes(memoryview(packet)) for packet in packets]
+        self._records: Sequence[memoryview] | None = None
 
     @classmethod
-    def of_views(cls, views: Iterable[memoryview]) -> "Bundle":
-        """A bundle of `views`, each of single bytes, taken as they are: the short way for platforms."""
+    def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
+        """A bundle of packets, views of single bytes, taken as they are: the short way for platforms."""
         bundle = cls.__new__(cls)
-        bundle._records = tuple(views)
+        bundle._packets, bundle._records = views, None
+        return bundle
+
+    @classmethod
+    def of_records(cls, records: Sequence[memoryview]) -> "Bundle":
+        """A bundle of records with a virtio header each, as `threepipe.offload` describes them."""
+        bundle = cls.__new__(cls)
+        bundle._packets, bundle._records = None, records
         return bundle
 
     @property
-    def records(self) -> tuple[memoryview, ...]:
-        """The units as handed over, for passing on whole: not every record need be one packet."""
-        if self._records is None:
-            raise ValueError("this bundle was released")
+    def records(self) -> Sequence[memoryview] | None:
+        """The records it was made of, to be passed on whole; None once somebody looked at packets.
+
+        For a packet that was looked at may have been changed.
+        """
         return self._records
 
     @property
     def nbytes(self) -> int:
         """Bytes of all packets together, headers included."""
-        return sum([len(record) for record in self.records])
+        if self._records is not None:
+            return sum([packets_size(record) for record in self._records])
+        return sum([len(packet) for packet in self._split()])
+
+    def check(self) -> None:
+        """Raise `InvalidPacket` for the first packet that is none; whole records stay whole where all are well."""
+        records = self._records
+        if records is None or not all(packet_count(r) and is_packet(r[HEADER_SIZE:]) for r in records):
+            check_packets(self._split())
 
     def __len__(self) -> int:
-        return len(self.records)
+        if self._records is not None:
+            return sum([packet_count(record) for record in self._records])
+        return len(self._split())
 
     def __iter__(self) -> Iterator[memoryview]:
-        return iter(self.records)
+        return iter(self._split())
 
     @overload
     def __getitem__(self, index: int) -> memoryview: ...
@@ -76,11 +99,20 @@ class Bundle(Sequence[memoryview]):
     def __getitem__(self, index: slice) -> "Bundle": ...
     def __getitem__(self, index: int | slice) -> "memoryview | Bundle":
         """One packet, or for a slice a bundle of those packets: the same memory, to be released apart."""
-        chosen = self.records[index]
-        return Bundle(chosen) if isinstance(chosen, tuple) else chosen
+        packets = self._split()
+        return Bundle(packets[index]) if isinstance(index, slice) else packets[index]
+
+    def _split(self) -> Sequence[memoryview]:
+        """The packets; from here on they are what the bundle is made of."""
+        if self._records is not None:
+            records, self._records = self._records, None
+            self._packets = [packet for record in records for packet in split(record)]
+        if self._packets is None:
+            raise ValueError("this bundle was released")
+        return self._packets
 
     def __repr__(self) -> str:
-        if self._records is None:
+        if self._packets is None and self._records is None:
             return "<Bundle released>"
         return f"<Bundle of {len(self)} packets, {self.nbytes} bytes>"
 
@@ -90,10 +122,11 @@ class Bundle(Sequence[memoryview]):
         Memory that something else still exports (a slice, a NumPy array) is left alone: it comes
         free when its last holder lets go.
         """
-        records, self._records = self._records, None
-        for record in records or ():
+        views = self._packets or self._records or ()
+        self._packets = self._records = None
+        for view in views:
             try:
-                record.release()
+                view.release()
             except BufferError:
                 continue  # A holder exports this very view; the others can still be freed.
 
@@ -161,20 +194,20 @@ class Arena:
     when it is used up before: so memory is never overwritten under its holder.
     """
 
-    def __init__(self, size: int = 0x80000) -> None:
-        """`size` bytes, by default 512 KiB: 256 packets of 1500 bytes and one of 65535 to spare."""
+    def __init__(self, size: int = 0x100000) -> None:
+        """`size` bytes, by default 1 MiB: 15 superpackets, or 256 packets of 1500 bytes, and room to spare."""
         self._buffer = bytearray(size)
         self._used = 0
 
     def free(self) -> memoryview:
-        """The unused rest: at least 65535 bytes, all of it when nothing is held."""
+        """The unused rest: room for the longest record at least, all of it when nothing is held."""
         if self._used:
             try:
                 # A bytearray refuses to be resized while a view of it exists: that is how we know.
                 self._buffer.append(self._buffer.pop())
                 self._used = 0
             except BufferError:
-                if len(self._buffer) - self._used < MAX_PACKET:
+                if len(self._buffer) - self._used < MAX_RECORD:
                     self._buffer, self._used = bytearray(len(self._buffer)), 0
         return memoryview(self._buffer)[self._used :]
 

@@ -66,7 +66,10 @@ class Port(Protocol):
     def writable(self) -> Waitable: ...
 
     def receive(self, limit: int) -> Bundle:
-        """What is ready, up to `limit` packets, or an empty bundle. Raises `AdapterGone`."""
+        """What is ready, up to `limit` records, or an empty bundle; for a limit of 1, one packet of it.
+
+        Raises `AdapterGone`.
+        """
 
     def send(self, bundle: Bundle) -> int:
         """Hand over valid packets, return how many were accepted. Raises `AdapterGone`, `LinkDown`."""

@@ -16,12 +16,12 @@ from typing import Self
 from threepipe.bundle import Bundle
 from threepipe.device import Port, Waitable
 from threepipe.errors import InvalidPacket, SessionClosed
-from threepipe.packet import Packet, check_packets, is_packet
+from threepipe.packet import Packet, is_packet
 
 __all__ = ["MAX_BUNDLE", "Session", "SessionStatistics"]
 
 MAX_BUNDLE = 256
-"""Packets that one `receive` returns at most, as an exchange of Wintun's first driver."""
+"""Packets, whole superpackets among them, that one `receive` returns at most: an exchange of Wintun's first driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Session:
         self._sent = [0, 0, 0, 0]  # Packets, bytes, bundles, dropped packets.
 
     def receive(self, timeout: float | None = None) -> Bundle:
-        """Wait for at least one packet and return all that are ready, in order, 256 at most.
+        """Wait for at least one packet and return all that are ready, in order, 256 records at most.
 
         After `timeout` seconds (None: never; 0: do not wait) the bundle is empty, which is false.
         Raises `SessionClosed`, also when closed while it waits, and `AdapterGone`.
@@ -81,16 +81,17 @@ class Session:
         by default not at all). The last ones are those not accepted, and are counted as dropped.
         Raises `InvalidPacket` before any is sent, `SessionClosed`, `AdapterGone` and `LinkDown`.
         """
-        rest = _checked(packets)
-        total = len(rest)
+        bundle = _checked(packets)
+        total, sent = len(bundle), 0
         deadline = _deadline(timeout)
         try:
-            while rest := rest[self._try_send(rest) :]:
+            while (sent := sent + (accepted := self._try_send(bundle))) < total:
+                bundle = bundle[accepted:] if accepted else bundle  # Whole, where that can be.
                 if not self._wait(self._port.writable, deadline):
                     break
         finally:
-            self._count_dropped(len(rest))
-        return total - len(rest)
+            self._count_dropped(total - sent)
+        return sent
 
     def forward(self, bundle: Bundle, timeout: float | None = None) -> int:
         """`send` for packets of strangers: those that are no IP packets are dropped and counted.
@@ -124,14 +125,15 @@ class Session:
 
         When cancelled, the packets accepted so far are sent and the rest counted as dropped.
         """
-        rest = _checked(packets)
-        total = len(rest)
+        bundle = _checked(packets)
+        total, sent = len(bundle), 0
         try:
-            while rest := rest[self._try_send(rest) :]:
+            while (sent := sent + (accepted := self._try_send(bundle))) < total:
+                bundle = bundle[accepted:] if accepted else bundle
                 await self._wait_async(self._port.writable)
         finally:
-            self._count_dropped(len(rest))
-        return total
+            self._count_dropped(total - sent)
+        return sent
 
     def fileno(self) -> int:
         """A descriptor that is readable when `receive` has something to say: packets, or an end.
@@ -214,16 +216,18 @@ class Session:
     def _try_send(self, bundle: Bundle) -> int:
         with self._send_lock:
             self._check_open()
+            packets, size = len(bundle), bundle.nbytes
             if accepted := self._port.send(bundle):
                 counts = self._sent
                 counts[0] += accepted
-                counts[1] += (bundle if accepted == len(bundle) else bundle[:accepted]).nbytes
+                counts[1] += size if accepted == packets else bundle[:accepted].nbytes
                 counts[2] += 1
         return accepted
 
     def _count_dropped(self, packets: int) -> None:
-        with self._send_lock:
-            self._sent[3] += packets
+        if packets:
+            with self._send_lock:
+                self._sent[3] += packets
 
     def _wait(self, waitable: Waitable, deadline: float | None) -> bool:
         """Wait for a change; False when `deadline` (of the monotonic clock, in seconds) has passed."""
@@ -271,7 +275,7 @@ class Session:
 
 def _checked(packets: Iterable[Packet]) -> Bundle:
     bundle = packets if isinstance(packets, Bundle) else Bundle(packets)
-    check_packets(bundle)
+    bundle.check()
     return bundle
 
 

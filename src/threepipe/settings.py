@@ -65,6 +65,7 @@ class AdapterSettings:
     persistent: bool = False
     owner: str | int | None = None
     group: str | int | None = None
+    offload: bool = True
 
     def __post_init__(self) -> None:
         check_name(self.name, template=True)

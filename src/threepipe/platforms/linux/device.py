@@ -35,7 +35,7 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
         owner = os.geteuid()  # The kernel lets everybody open an interface that is nobody's.
 
     def make(file: io.FileIO) -> tuple[str, int]:
-        name = tun.attach(file, settings.name, create=True)
+        name = tun.attach(file, settings.name, create=True, offload=settings.offload)
         index = socket.if_nametoindex(name)
         netlink.configure(index, settings)
         if owner is not None:
@@ -46,17 +46,17 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
             tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
 
-    return _device(settings.netns, make)
+    return _device(settings.netns, settings.offload, make)
 
 
-def open_existing(name: str, netns: NamespaceSetting | None) -> "LinuxDevice":
+def open_existing(name: str, netns: NamespaceSetting | None, offload: bool) -> "LinuxDevice":
     """Attach to a persistent interface."""
 
     def take(file: io.FileIO) -> tuple[str, int]:
         index = netlink.find(name)  # First, for the driver would make an interface that is not there.
-        return tun.attach(file, name, create=False), index
+        return tun.attach(file, name, create=False, offload=offload), index
 
-    return _device(netns, take)
+    return _device(netns, offload, take)
 
 
 def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
@@ -70,11 +70,12 @@ def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
 class LinuxDevice:
     """One attached interface."""
 
-    def __init__(self, name: str, index: int, file: io.FileIO, namespace: Namespace) -> None:
+    def __init__(self, name: str, index: int, file: io.FileIO, namespace: Namespace, offload: bool) -> None:
         self.name = name
         self.index = index
         self._file = file
         self._namespace = namespace
+        self._offload = offload
 
     def info(self) -> AdapterInfo:
         return self._namespace.run(lambda: netlink.describe(self.index, self.name))
@@ -88,7 +89,7 @@ class LinuxDevice:
             tun.set_carrier(self._file, up=True)
 
         self._namespace.run(lambda: netlink.link_up(self.index, self.name, capacity, put_carrier))
-        return LinuxPort(self._file, self.name, self._take_link_down)
+        return LinuxPort(self._file, self.name, self._offload, self._take_link_down)
 
     def _take_link_down(self) -> None:
         try:
@@ -107,7 +108,9 @@ class LinuxDevice:
         self._namespace.close()
 
 
-def _device(netns: NamespaceSetting | None, attach: Callable[[io.FileIO], tuple[str, int]]) -> LinuxDevice:
+def _device(
+    netns: NamespaceSetting | None, offload: bool, attach: Callable[[io.FileIO], tuple[str, int]]
+) -> LinuxDevice:
     """Open the driver inside the namespace and `attach` there; on an error nothing stays open."""
     namespace = Namespace.find(netns)
     file: io.FileIO | None = None
@@ -120,7 +123,7 @@ def _device(netns: NamespaceSetting | None, attach: Callable[[io.FileIO], tuple[
     try:
         name, index = namespace.run(inside)
         assert file is not None
-        return LinuxDevice(name, index, file, namespace)
+        return LinuxDevice(name, index, file, namespace, offload)
     except BaseException:
         if file is not None:
             file.close()

@@ -23,7 +23,7 @@ from threepipe.errors import (
     NameTaken,
     PermissionDenied,
 )
-from threepipe.packet import MAX_PACKET
+from threepipe.offload import HEADER_SIZE, MAX_RECORD
 
 __all__ = ["attach", "control", "discard", "open_tun", "refused", "set_carrier"]
 
@@ -36,6 +36,7 @@ TUNSETGROUP = 0x400454CE
 TUNSETOFFLOAD = 0x400454D0
 TUNGETFEATURES = 0x800454CF
 TUNGETIFF = 0x800454D2
+TUNSETVNETHDRSZ = 0x400454D8
 TUNSETCARRIER = 0x400454E2
 
 IFF_TUN = 0x0001
@@ -66,12 +67,14 @@ def open_tun() -> io.FileIO:
         raise _explained(error, _NO_DRIVER, TUN_PATH) from None
 
 
-def attach(tun: io.FileIO, name: str, *, create: bool) -> str:
+def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool) -> str:
     """Make (`create`) or attach to the interface `name`, without carrier; return its real name.
+
+    With `offload`, superpackets pass in both directions, and every packet has a virtio header.
 
     Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied`, `AdapterUnavailable`.
     """
-    flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
+    flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0) | (IFF_VNET_HDR if offload else 0)
     try:
         reply = fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), flags))
     except OSError as error:
@@ -79,9 +82,20 @@ def attach(tun: io.FileIO, name: str, *, create: bool) -> str:
     if not create and not IFREQ.unpack(fcntl.ioctl(tun, TUNGETIFF, bytes(IFREQ.size)))[1] & IFF_PERSIST:
         # It went away after it was looked up, and the kernel made a new one in its place; closing undoes that.
         raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was being opened")
-    control(tun, TUNSETOFFLOAD, 0)  # It is the interface's and may be left from an earlier program.
+    _set_offload(tun, offload)
     set_carrier(tun, up=False)  # Before Linux 6.2 attaching puts the carrier on regardless of the flag.
     return os.fsdecode(IFREQ.unpack(reply)[0].rstrip(b"\0"))
+
+
+def _set_offload(tun: io.FileIO, offload: bool) -> None:
+    """What may come as superpackets; it is the interface's, and may be left from an earlier program."""
+    control(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 if offload else 0)
+    if offload:
+        control(tun, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
+        try:
+            control(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6)
+        except AdapterError:
+            pass  # UDP came with Linux 6.2; TCP it is, then.
 
 
 def set_carrier(tun: io.FileIO, *, up: bool) -> None:
@@ -102,7 +116,7 @@ def control(tun: io.FileIO, request: int, argument: int | bytes) -> None:
 def discard(tun: io.FileIO) -> None:
     """Throw away the packets that wait for the program. Raises `AdapterGone`."""
     try:
-        while tun.read(MAX_PACKET):
+        while tun.read(MAX_RECORD):
             pass
     except OSError as error:
         raise refused(error, "the adapter") from None

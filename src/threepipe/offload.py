@@ -1,0 +1,143 @@
+"""Superpackets: one TCP or UDP packet that stands for up to 64 KiB of segments. Pure functions on bytes.
+
+A record is what a TUN device with IFF_VNET_HDR reads and writes: a `struct virtio_net_hdr` of 10 bytes
+in this machine's byte order, and a packet. The header says how the packet is to be segmented, and
+whether its checksum was left to be completed (VIRTIO 1.2, section 5.1.6). Here records become packets:
+complete, of the size the link carries, with right checksums.
+
+The header's `hdr_len` is not looked at, for on a forwarded packet it covers all of the first segment;
+lengths are worked out from `csum_start` and the packet itself, and checked against it. A record that
+contradicts itself has no packets.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from threepipe.packet import MAX_PACKET, internet_checksum
+
+__all__ = ["HEADER_SIZE", "MAX_RECORD", "PLAIN_HEADER", "packet_count", "packets_size", "split"]
+
+HEADER_SIZE = 10
+MAX_RECORD = HEADER_SIZE + MAX_PACKET
+"""Bytes of the longest record."""
+PLAIN_HEADER = bytes(HEADER_SIZE)
+"""The header of a packet that is complete and stands for itself."""
+
+_HEADER = struct.Struct("=BBHHHH")
+
+# <linux/virtio_net.h>
+_NEEDS_CSUM = 1
+_GSO_NONE, _GSO_TCPV4, _GSO_TCPV6, _GSO_UDP_L4 = 0, 1, 4, 5
+
+_TCP, _UDP = 6, 17
+_FIN_PSH = 0x09
+_CWR = 0x80
+_CHECKSUM_OFFSET = {_TCP: 16, _UDP: 6}
+_SHORTEST = {_TCP: 20, _UDP: 8}  # Bytes of a header without options.
+_KINDS = {(_GSO_TCPV4, 4): _TCP, (_GSO_TCPV6, 6): _TCP, (_GSO_UDP_L4, 4): _UDP, (_GSO_UDP_L4, 6): _UDP}
+"""GSO type and IP version -> protocol of the segments."""
+
+
+class _Layout(NamedTuple):
+    """Where a superpacket's parts are: offsets in the packet, and bytes of payload a segment."""
+
+    version: int
+    protocol: int
+    transport: int
+    payload: int
+    segment: int
+
+
+def packet_count(record: memoryview) -> int:
+    """How many packets `split` makes of it, without making them."""
+    if record[1] == _GSO_NONE:
+        return 1
+    layout = _layout(record)
+    return -(-(len(record) - HEADER_SIZE - layout.payload) // layout.segment) if layout else 0
+
+
+def packets_size(record: memoryview) -> int:
+    """Bytes of the packets that `split` makes of it, together."""
+    size = len(record) - HEADER_SIZE
+    if record[1] == _GSO_NONE:
+        return size
+    layout = _layout(record)
+    return size + (packet_count(record) - 1) * layout.payload if layout else 0
+
+
+def split(record: memoryview) -> list[memoryview]:
+    """The packets a record stands for: views of it where it is one packet, else of new memory.
+
+    A checksum that was left open is completed in the record itself, whose header then says so.
+    """
+    flags, gso_type, hdr_len, gso_size, start, offset = _HEADER.unpack_from(record)
+    packet = record[HEADER_SIZE:]
+    if gso_type == _GSO_NONE:
+        if flags & _NEEDS_CSUM:
+            if start + offset + 2 > len(packet):
+                return []
+            # The field holds the sum of the pseudo-header, which so takes part in the sum.
+            _put_checksum(
+                packet, start + offset, internet_checksum(packet[start:]), udp=offset == _CHECKSUM_OFFSET[_UDP]
+            )
+            _HEADER.pack_into(record, 0, flags & ~_NEEDS_CSUM, gso_type, hdr_len, gso_size, start, offset)
+        return [packet]
+    layout = _layout(record)
+    return list(_segments(packet, layout)) if layout else []
+
+
+def _layout(record: memoryview) -> _Layout | None:
+    """The parts of a superpacket, or None where header and packet contradict each other."""
+    flags, gso_type, _, gso_size, start, offset = _HEADER.unpack_from(record)
+    packet = record[HEADER_SIZE:]
+    version = packet[0] >> 4 if packet else 0
+    protocol = _KINDS.get((gso_type, version), 0)
+    if not protocol or not flags & _NEEDS_CSUM or not gso_size or offset != _CHECKSUM_OFFSET[protocol]:
+        return None
+    shortest = _SHORTEST[protocol]
+    if start + shortest > len(packet) or (start != (packet[0] & 0x0F) * 4 if version == 4 else start < 40):
+        return None
+    payload = start + (shortest if protocol == _UDP else (packet[start + 12] >> 4) * 4)
+    if not start + shortest <= payload < len(packet) or start < 20:
+        return None
+    return _Layout(version, protocol, start, payload, gso_size)
+
+
+def _segments(packet: memoryview, layout: _Layout) -> Iterator[memoryview]:
+    version, protocol, transport, payload, segment = layout
+    pseudo_header = packet[12:20] if version == 4 else packet[8:40]
+    # A sum that the rest is added to: addresses and protocol; the length differs from segment to segment.
+    addresses = (0xFFFF - internet_checksum(pseudo_header)) + protocol
+    last = len(packet) - segment
+    for index, start in enumerate(range(payload, len(packet), segment)):
+        data = packet[start : start + segment]
+        part = bytearray(packet[:payload])
+        part += data
+        view = memoryview(part)
+        length = len(part) - transport
+        if version == 4:
+            identification = (int.from_bytes(packet[4:6], "big") + index) & 0xFFFF
+            struct.pack_into("!HH", part, 2, len(part), identification)
+            part[10:12] = b"\0\0"
+            struct.pack_into("!H", part, 10, internet_checksum(view[:transport]))
+        else:
+            struct.pack_into("!H", part, 4, len(part) - 40)
+        if protocol == _TCP:
+            sequence = int.from_bytes(packet[transport + 4 : transport + 8], "big") + start - payload
+            struct.pack_into("!I", part, transport + 4, sequence & 0xFFFFFFFF)
+            if start < last:  # What ends the stream, or hurries it, is for the last segment only.
+                part[transport + 13] &= ~_FIN_PSH & 0xFF
+            if index:
+                part[transport + 13] &= ~_CWR & 0xFF
+        else:
+            struct.pack_into("!H", part, transport + 4, length)
+        field = transport + _CHECKSUM_OFFSET[protocol]
+        part[field : field + 2] = b"\0\0"
+        _put_checksum(view, field, internet_checksum(view[transport:], addresses + length), udp=protocol == _UDP)
+        yield view
+
+
+def _put_checksum(packet: memoryview, offset: int, checksum: int, *, udp: bool) -> None:
+    # In UDP zero says that there is no checksum, so that 0xFFFF stands for it (RFC 768).
+    struct.pack_into("!H", packet, offset, checksum or (0xFFFF if udp else 0))
