@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,11 @@ def call_elsewhere(
     if error is not None:
         raise error
     return result
+
+
+def come_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Whether `condition` is true before long: for what the kernel does in its own time, untold."""
+    deadline = time.monotonic() + seconds
+    while not (true := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return true

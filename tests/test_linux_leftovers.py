@@ -5,24 +5,14 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
 import threepipe
-from conftest import Network, answers, call_elsewhere, links, udp_socket
+from conftest import Network, answers, call_elsewhere, come_true, links, udp_socket
 from threepipe import Adapter, Session
 
 pytestmark = pytest.mark.kernel
-
-
-def come_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    """Whether `condition` is true before long: for what the kernel does in its own time, untold."""
-    deadline = time.monotonic() + seconds
-    while not (true := condition()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return true
 
 
 def tasks() -> int:

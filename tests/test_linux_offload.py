@@ -1,6 +1,8 @@
 """Superpackets with the kernel at both ends, and as the judge of what they become."""
 
+import fcntl
 import hashlib
+import io
 import os
 import re
 import select
@@ -13,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import threepipe
-from conftest import Network
+from conftest import Network, come_true
 from threepipe import Adapter, Bundle, Session
 from threepipe.demo.stream import chunks
 from threepipe.pipe import pipe
@@ -273,3 +275,30 @@ def test_pipe_ends_well_with_superpackets_on_their_way() -> None:
         pair.sessions[0].close()
         thread.join()
         assert pair.sessions[1].closed
+
+
+def test_a_persistent_adapter_is_left_without_offload(network: Network) -> None:
+    """A program that knows nothing of superpackets can open it after us, and get packets of the link's size."""
+    from threepipe.platforms.linux import tun
+
+    Adapter.create("tp0", netns=network.path, persistent=True, addresses=["10.77.0.1/24"]).close()
+
+    def open_plainly() -> io.FileIO:
+        file = tun.open_tun()
+        fcntl.ioctl(file, tun.TUNSETIFF, struct.pack("16sH22x", b"tp0", tun.IFF_TUN | tun.IFF_NO_PI))
+        return file
+
+    with network.namespace.run(open_plainly) as file:
+        assert come_true(lambda: "state UP" in network.run("ip", "link", "show", "tp0"))
+        with network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+            sender.sendmsg(
+                [bytes(10_100)], [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))], 0, ("10.77.0.2", 9)
+            )
+        sizes: list[int] = []
+        while len(sizes) < 11:
+            assert select.select([file], [], [], 10)[0]
+            packet = file.read(70_000)
+            assert packet
+            if packet[0] == 0x45:
+                sizes.append(len(packet))
+    assert sizes == [1028] * 10 + [128]

@@ -104,7 +104,12 @@ class LinuxDevice:
             pass  # Then it is as wanted.
 
     def close(self) -> None:
-        self._file.close()
+        if not self._file.closed:
+            try:
+                tun.set_offload(self._file, offload=False)
+            except AdapterGone:
+                pass  # Then nobody will open it.
+            self._file.close()
         self._namespace.close()
 
 

@@ -25,7 +25,7 @@ from threepipe.errors import (
 )
 from threepipe.offload import HEADER_SIZE, MAX_RECORD
 
-__all__ = ["attach", "control", "discard", "open_tun", "refused", "set_carrier"]
+__all__ = ["attach", "control", "discard", "open_tun", "refused", "set_carrier", "set_offload"]
 
 TUN_PATH = "/dev/net/tun"
 
@@ -82,13 +82,13 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool) -> str:
     if not create and not IFREQ.unpack(fcntl.ioctl(tun, TUNGETIFF, bytes(IFREQ.size)))[1] & IFF_PERSIST:
         # It went away after it was looked up, and the kernel made a new one in its place; closing undoes that.
         raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was being opened")
-    _set_offload(tun, offload)
+    set_offload(tun, offload)
     set_carrier(tun, up=False)  # Before Linux 6.2 attaching puts the carrier on regardless of the flag.
     return os.fsdecode(IFREQ.unpack(reply)[0].rstrip(b"\0"))
 
 
-def _set_offload(tun: io.FileIO, offload: bool) -> None:
-    """What may come as superpackets; it is the interface's, and may be left from an earlier program."""
+def set_offload(tun: io.FileIO, offload: bool) -> None:
+    """Whether superpackets may come. It is the interface's: left on, it would surprise the next program."""
     control(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 if offload else 0)
     if offload:
         control(tun, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
