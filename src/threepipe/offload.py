@@ -7,7 +7,7 @@ complete, of the size the link carries, with right checksums.
 
 The header's `hdr_len` is not looked at, for on a forwarded packet it covers all of the first segment;
 lengths are worked out from `csum_start` and the packet itself, and checked against it. A record that
-contradicts itself has no packets.
+contradicts itself has no packets. All functions take records of at least a header's 10 bytes.
 """
 
 import struct
@@ -52,7 +52,7 @@ class _Layout(NamedTuple):
 def packet_count(record: memoryview) -> int:
     """How many packets `split` makes of it, without making them."""
     if record[1] == _GSO_NONE:
-        return 1
+        return int(_can_be_completed(record))
     layout = _layout(record)
     return -(-(len(record) - HEADER_SIZE - layout.payload) // layout.segment) if layout else 0
 
@@ -61,7 +61,7 @@ def packets_size(record: memoryview) -> int:
     """Bytes of the packets that `split` makes of it, together."""
     size = len(record) - HEADER_SIZE
     if record[1] == _GSO_NONE:
-        return size
+        return size if _can_be_completed(record) else 0
     layout = _layout(record)
     return size + (packet_count(record) - 1) * layout.payload if layout else 0
 
@@ -74,9 +74,9 @@ def split(record: memoryview) -> list[memoryview]:
     flags, gso_type, hdr_len, gso_size, start, offset = _HEADER.unpack_from(record)
     packet = record[HEADER_SIZE:]
     if gso_type == _GSO_NONE:
+        if not _can_be_completed(record):
+            return []
         if flags & _NEEDS_CSUM:
-            if start + offset + 2 > len(packet):
-                return []
             # The field holds the sum of the pseudo-header, which so takes part in the sum.
             _put_checksum(
                 packet, start + offset, internet_checksum(packet[start:]), udp=offset == _CHECKSUM_OFFSET[_UDP]
@@ -85,6 +85,14 @@ def split(record: memoryview) -> list[memoryview]:
         return [packet]
     layout = _layout(record)
     return list(_segments(packet, layout)) if layout else []
+
+
+def _can_be_completed(record: memoryview) -> bool:
+    """Whether the checksum of a packet that stands for itself is there, or has its place in the packet."""
+    if not record[0] & _NEEDS_CSUM:
+        return True
+    _, _, _, _, start, offset = _HEADER.unpack_from(record)
+    return bool(start + offset + 2 <= len(record) - HEADER_SIZE)
 
 
 def _layout(record: memoryview) -> _Layout | None:
@@ -99,7 +107,7 @@ def _layout(record: memoryview) -> _Layout | None:
     if start + shortest > len(packet) or (start != (packet[0] & 0x0F) * 4 if version == 4 else start < 40):
         return None
     payload = start + (shortest if protocol == _UDP else (packet[start + 12] >> 4) * 4)
-    if not start + shortest <= payload < len(packet) or start < 20:
+    if not start + shortest <= payload < len(packet) <= MAX_PACKET or start < 20:
         return None
     return _Layout(version, protocol, start, payload, gso_size)
 
