@@ -6,13 +6,15 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import threepipe
 from threepipe.demo import open_stage, play
-from threepipe.demo.kernel import kernel_stage
+from threepipe.demo.kernel import KernelStage, kernel_stage
 from threepipe.demo.memory import memory_stage
 from threepipe.demo.play import Pump
 from threepipe.demo.stream import chunks
@@ -185,3 +187,20 @@ def test_open_stage_prefers_the_kernel() -> None:
     with open_stage() as (stage, sentence):
         assert stage.backend == "linux-tun"
         assert "adapters" in sentence
+
+
+@pytest.mark.kernel
+def test_where_ipv6_is_disabled_the_rest_is_shown() -> None:
+    from threepipe.platforms import private_networks
+
+    with ExitStack() as stack:
+        privilege, networks = private_networks()
+        adapters = []
+        for side, network in enumerate(networks, 1):
+            stack.callback(network.close)
+            adapter = threepipe.Adapter.create("demo", netns=network.path, addresses=[f"10.77.0.{side}/24"])
+            adapters.append(stack.enter_context(adapter))
+        result = play(KernelStage(privilege, networks, adapters), 100_000, lambda _: None, lambda _: None)
+    assert result.families == (4,)
+    assert result.ping6_ms is None
+    assert result.intact

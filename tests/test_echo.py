@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfc1071 import naive_checksum
 from threepipe.echo import echo_reply, echo_request
 from threepipe.packet import internet_checksum
 
@@ -15,15 +16,6 @@ FAMILIES = [4, 6]
 # Worked out by hand from RFC 791, 792 and 4443: identifier 0x1234, sequence 1, payload "abcd".
 REQUEST_4 = bytes.fromhex("45000020 00000000 4001 66db 0a000001 0a000002 0800 2104 1234 0001 61626364".replace(" ", ""))
 REPLY_4 = bytes.fromhex("45000020 00000000 4001 66db 0a000002 0a000001 0000 2904 1234 0001 61626364".replace(" ", ""))
-
-
-def naive_checksum(data: bytes) -> int:
-    """RFC 1071 in the plainest way: add 16-bit words, end around carry, complement."""
-    total = 0
-    for (word,) in struct.iter_unpack("!H", data + bytes(len(data) % 2)):
-        total += word
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
 
 
 def checked(packet: bytes) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfc1071 import naive_checksum
 from threepipe import Bundle, InvalidPacket
 from threepipe.offload import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER, packet_count, packets_size, split
 from threepipe.packet import MAX_PACKET, check_packets, is_packet
@@ -37,15 +38,6 @@ WORDS = st.integers(0, 0xFFFF)
 
 def property_of(examples: int) -> settings:
     return settings(derandomize=True, deadline=None, max_examples=examples)
-
-
-def naive_checksum(data: bytes) -> int:
-    """RFC 1071 in the plainest way: add 16-bit words, end around carry, complement."""
-    total = 0
-    for (word,) in struct.iter_unpack("!H", data + bytes(len(data) % 2)):
-        total += word
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
 
 
 def pseudo_header(packet: bytes, start: int, protocol: int) -> bytes:

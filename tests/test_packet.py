@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rfc1071 import naive_checksum
 from threepipe import InvalidPacket
 from threepipe.packet import MAX_PACKET, check_packets, internet_checksum, is_packet
 
@@ -21,18 +22,6 @@ def driver_takes(data: bytes) -> bool:
     if digits.startswith("4"):
         return len(digits) in range(40, 131071)
     return digits.startswith("6") and len(digits) in range(80, 131071)
-
-
-def naive_checksum(data: bytes, initial: int = 0) -> int:
-    """RFC 1071, section 4.1: add the words one by one, fold the carries, complement."""
-    total = initial
-    for index in range(0, len(data) - 1, 2):
-        total += data[index] << 8 | data[index + 1]
-    if len(data) % 2:
-        total += data[-1] << 8
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 @PROPERTY

@@ -69,8 +69,8 @@ def _play_visibly(stage: "Stage", size: int) -> "Result":
 
 def _rows(result: "Result") -> list[tuple[str, str]]:
     return [
-        ("ping, IPv4", _milliseconds(result.ping4_ms)),
-        ("ping, IPv6", _milliseconds(result.ping6_ms)),
+        ("ping, IPv4", _round_trip(result, 4, result.ping4_ms)),
+        ("ping, IPv6", _round_trip(result, 6, result.ping6_ms)),
         ("transferred", f"{result.bytes:,} bytes in {result.seconds:.2f} s"),
         ("rate", f"{result.bits_per_second / 1e9:.2f} Gbit/s"),
         ("arrived intact", "yes, by SHA-256" if result.sha256_match else "NO"),
@@ -81,5 +81,7 @@ def _rows(result: "Result") -> list[tuple[str, str]]:
     ]
 
 
-def _milliseconds(median: float | None) -> str:
+def _round_trip(result: "Result", version: int, median: float | None) -> str:
+    if version not in result.families:
+        return "not enabled on this machine"
     return "lost" if median is None else f"{median:.3f} ms, the median round trip"

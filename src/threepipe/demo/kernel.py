@@ -58,6 +58,7 @@ class KernelStage:
     def __init__(self, privilege: str, networks: tuple[PrivateNetwork, ...], adapters: list[Adapter]) -> None:
         self.privilege = privilege
         self.namespaces = tuple([os.readlink(network.path) for network in networks])
+        self.families: tuple[int, ...] = tuple(sorted({address.version for address in adapters[0].addresses}))
         self._networks = networks
         self._adapters = adapters
         self.left, self.right = [adapter.start_session() for adapter in adapters]

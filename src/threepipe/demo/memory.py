@@ -50,6 +50,7 @@ class MemoryStage:
     backend = "memory"
     privilege = "none"
     namespaces: tuple[str, ...] = ()
+    families: tuple[int, ...] = (4, 6)
 
     def __init__(self, program: Session, left: Session, right: Session) -> None:
         self._program = program
