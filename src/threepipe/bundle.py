@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, overload
 
 from threepipe.errors import InvalidPacket
-from threepipe.offload import HEADER_SIZE, MAX_RECORD, packet_count, packets_size, split
+from threepipe.offload import MAX_RECORD, Measure, measure, split
 from threepipe.packet import Packet, check_packets, is_packet
 
 __all__ = ["Arena", "Bundle"]
@@ -37,7 +37,7 @@ class Bundle(Sequence[memoryview]):
     (iterating, indexing, slicing); counting and checking is not looking.
     """
 
-    __slots__ = ("_packets", "_records")
+    __slots__ = ("_measure", "_packets", "_records")
 
     def __init__(self, packets: Iterable[Packet] = ()) -> None:
         """Hold `packets`, an iterable of bytes-like objects, without copying or checking them.
@@ -49,19 +49,20 @@ class Bundle(Sequence[memoryview]):
             raise TypeError("a Bundle takes an iterable of packets; wrap a single one in a list")
         self._packets: Sequence[memoryview] | None = [_as_bytes(memoryview(packet)) for packet in packets]
         self._records: Sequence[memoryview] | None = None
+        self._measure: Measure | None = None  # Of the records, once somebody asked.
 
     @classmethod
     def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
         """A bundle of packets, views of single bytes, taken as they are: the short way for platforms."""
         bundle = cls.__new__(cls)
-        bundle._packets, bundle._records = views, None
+        bundle._packets, bundle._records, bundle._measure = views, None, None
         return bundle
 
     @classmethod
     def of_records(cls, records: Sequence[memoryview]) -> "Bundle":
         """A bundle of records with a virtio header each, as `threepipe.offload` describes them."""
         bundle = cls.__new__(cls)
-        bundle._packets, bundle._records = None, records
+        bundle._packets, bundle._records, bundle._measure = None, records, None
         return bundle
 
     @property
@@ -76,18 +77,17 @@ class Bundle(Sequence[memoryview]):
     def nbytes(self) -> int:
         """Bytes of all packets together, headers included."""
         if self._records is not None:
-            return sum([packets_size(record) for record in self._records])
+            return self._measured().size
         return sum([len(packet) for packet in self._split()])
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is none; whole records stay whole where all are well."""
-        records = self._records
-        if records is None or not all(packet_count(r) and is_packet(r[HEADER_SIZE:]) for r in records):
+        if self._records is None or not self._measured().valid:
             check_packets(self._split())
 
     def __len__(self) -> int:
         if self._records is not None:
-            return sum([packet_count(record) for record in self._records])
+            return self._measured().packets
         return len(self._split())
 
     def __iter__(self) -> Iterator[memoryview]:
@@ -101,6 +101,11 @@ class Bundle(Sequence[memoryview]):
         """One packet, or for a slice a bundle of those packets: the same memory, to be released apart."""
         packets = self._split()
         return Bundle(packets[index]) if isinstance(index, slice) else packets[index]
+
+    def _measured(self) -> Measure:
+        if self._measure is None:
+            self._measure = measure(self._records or ())
+        return self._measure
 
     def _split(self) -> Sequence[memoryview]:
         """The packets; from here on they are what the bundle is made of."""

@@ -13,11 +13,11 @@ import errno
 import io
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.doorbell import Doorbell
-from threepipe.offload import MAX_RECORD, PLAIN_HEADER, packet_count
+from threepipe.offload import MAX_RECORD, PLAIN_HEADER, measure
 from threepipe.platforms.linux import tun
 
 __all__ = ["LinuxPort"]
@@ -32,7 +32,7 @@ class LinuxPort:
         self._file = file
         self._name = name
         self._offload = self._whole = offload
-        self._header = (PLAIN_HEADER,) if offload else ()
+        self._header = PLAIN_HEADER if offload else b""
         self._take_link_down = take_link_down
         self._arena = Arena()
         self._kept = Bundle()  # Packets of a superpacket of which fewer were asked for.
@@ -79,27 +79,33 @@ class LinuxPort:
 
     def send(self, bundle: Bundle) -> int:
         records = bundle.records if self._whole else None
-        sent = 0
-        try:
-            if records is not None:
-                for record in records:
-                    if self._file.write(record) is None:
-                        break
-                    sent += packet_count(record)
-            else:
-                for packet in bundle:
-                    # One system call takes both, and refuses by an exception.
-                    os.writev(self._file.fileno(), (*self._header, packet))
-                    sent += 1
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            if error.errno == errno.EINVAL and records is not None:
+        if records is None:
+            sent, error = self._write(bundle, self._header)
+        else:
+            written, error = self._write(records, b"")
+            sent = len(bundle) if written == len(records) else measure(records[:written]).packets
+            if error is not None and error.errno == errno.EINVAL:
                 self._whole = False  # A kernel that offers superpackets and refuses them: there are such.
                 return sent + self.send(bundle[sent:])
-            if error.errno not in _FULL and not sent:
-                raise tun.refused(error, self._name) from None
+        if error is not None and error.errno not in _FULL and not sent:
+            raise tun.refused(error, self._name) from None
         return sent
+
+    def _write(self, packets: Iterable[memoryview], header: bytes) -> tuple[int, OSError | None]:
+        """Write each with `header` in front until there is no room; how many were, and what else stopped it."""
+        written = 0
+        try:
+            for packet in packets:
+                if header:
+                    os.writev(self._file.fileno(), (header, packet))
+                elif self._file.write(packet) is None:
+                    break
+                written += 1
+        except BlockingIOError:
+            pass  # How writev() says that there is no room.
+        except OSError as error:
+            return written, error
+        return written, None
 
     def wake(self) -> None:
         self._bell.ring(for_ever=True)
