@@ -1,5 +1,6 @@
 """Superpackets with the kernel at both ends, and as the judge of what they become."""
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -291,9 +292,13 @@ def test_a_persistent_adapter_is_left_without_offload(network: Network) -> None:
     with network.namespace.run(open_plainly) as file:
         assert come_true(lambda: "state UP" in network.run("ip", "link", "show", "tp0"))
         with network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
-            sender.sendmsg(
-                [bytes(10_100)], [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))], 0, ("10.77.0.2", 9)
-            )
+            option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))
+            try:
+                sender.sendmsg([bytes(10_100)], [option], 0, ("10.77.0.2", 9))
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                return  # Older kernels segment nothing for a device without checksums: it is one, then.
         sizes: list[int] = []
         while len(sizes) < 11:
             assert select.select([file], [], [], 10)[0]
