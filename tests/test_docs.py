@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Network
+from conftest import Network, come_true
 
 pytestmark = pytest.mark.kernel
 
@@ -40,16 +40,15 @@ def test_block_of_the_docs_runs(block: str, network: Network) -> None:
 def test_quick_start_answers_ping(network: Network) -> None:
     (block,) = blocks(README)
     assert len(block.splitlines()) <= 15
-    monitor = subprocess.Popen(network.command("ip", "-o", "monitor", "link"), stdout=subprocess.PIPE, text=True)
-    program = subprocess.Popen(network.command(sys.executable, "-c", block), stderr=subprocess.PIPE, text=True)
-    with monitor, program:
-        assert monitor.stdout is not None
-        assert program.stderr is not None
-        assert any("LOWER_UP" in line for line in monitor.stdout if "tp0" in line)
-        monitor.kill()
-        answers = [network.run("ping", "-c", "1", "-w", "20", address) for address in ("10.6.7.9", "fd67::9")]
-        program.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in program.stderr.read()
+    with subprocess.Popen(network.command(sys.executable, "-c", block), stderr=subprocess.PIPE, text=True) as program:
+        try:
+            assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "tp0", check=False), 30)
+            answers = [network.run("ping", "-c", "1", "-w", "20", address) for address in ("10.6.7.9", "fd67::9")]
+            program.send_signal(signal.SIGINT)
+            assert program.stderr is not None
+            assert "KeyboardInterrupt" in program.stderr.read()
+        finally:
+            program.kill()
     assert all(" 1 received" in answer for answer in answers)
 
 

@@ -30,7 +30,10 @@ def running(network: Network, example: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0, process.stderr.read()
+            try:
+                assert process.wait(20) == 0, process.stderr.read()
+            finally:
+                process.kill()
             assert process.stderr.read() == ""
 
 
