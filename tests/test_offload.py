@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rfc1071 import naive_checksum
 from threepipe import Bundle, InvalidPacket
-from threepipe.offload import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER, packet_count, packets_size, split
+from threepipe.hot import measure, split
+from threepipe.offload import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
 from threepipe.packet import MAX_PACKET, check_packets, is_packet
 
 
@@ -185,11 +186,11 @@ def naive_split(data: bytes) -> list[bytes]:
 def assert_as_naive(view: memoryview) -> list[memoryview]:
     """The packets, after everything that is told about them was found to agree."""
     expected = naive_split(bytes(view))
-    told = packet_count(view), packets_size(view)
-    packets = split(view)
+    told = measure([view])[:2]
+    packets = split([view])
     assert contents(packets) == expected
     assert told == (len(expected), sum([len(packet) for packet in expected]))
-    assert (packet_count(view), packets_size(view)) == told
+    assert measure([view])[:2] == told
     return packets
 
 
@@ -207,7 +208,7 @@ def test_tcp4_by_hand() -> None:
     ]
     packets = [bytes.fromhex(front + addresses + ports + rest) + payload for front, rest, payload in parts]
     view = record(packets[0], flags=NEEDS_CSUM, gso_type=1, hdr_len=40, size=3, start=20, field=16)
-    assert contents(split(view)) == packets[1:]
+    assert contents(split([view])) == packets[1:]
 
 
 def test_udp6_by_hand() -> None:
@@ -219,7 +220,7 @@ def test_udp6_by_hand() -> None:
     ]
     packets = [bytes.fromhex(front.format(size) + addresses + rest) + payload for size, rest, payload in parts]
     view = record(packets[0], flags=NEEDS_CSUM, gso_type=5, hdr_len=48, size=3, start=40, field=6)
-    assert contents(split(view)) == packets[1:]
+    assert contents(split([view])) == packets[1:]
 
 
 @EACH_KIND
@@ -261,7 +262,7 @@ def test_fin_and_psh_are_on_the_last_segment_and_cwr_on_the_first(kind: Kind, pa
     others = 0xFF ^ FIN ^ PSH ^ CWR
     flags = [packet[network_size(kind) + 13] for packet in assert_as_naive(view)]
     assert flags == [others | CWR, others, others | FIN | PSH]
-    (alone,) = split(superpacket(kind, ip(kind, tcp(payload, flags=ACK | ECE | CWR | FIN)), 6))
+    (alone,) = split([superpacket(kind, ip(kind, tcp(payload, flags=ACK | ECE | CWR | FIN)), 6)])
     assert alone[network_size(kind) + 13] == ACK | ECE | CWR | FIN
 
 
@@ -327,7 +328,7 @@ def test_the_longest_superpacket(kind: Kind, size: int) -> None:
 def test_segments_are_writable_and_apart_from_the_record(kind: Kind) -> None:
     view = superpacket(kind, ip(kind, transport_of(kind, b"abcdef")), 2)
     before = bytes(view)
-    for packet in split(view):
+    for packet in split([view]):
         packet[:] = bytes(len(packet))
     assert bytes(view) == before
 

@@ -118,11 +118,14 @@ class Script:
     def receive(self, limit: int) -> threepipe.Bundle:
         return threepipe.Bundle(self._bundles.pop(0) if self._bundles else [])
 
-    def send(self, bundle: threepipe.Bundle) -> int:
+    def send(self, bundle: threepipe.Bundle) -> threepipe.Bundle:
         if self._errors:
             raise self._errors.pop(0)
         self.sent += map(bytes, bundle)
-        return len(bundle)
+        return threepipe.Bundle()
+
+    def pump(self, *_: object) -> bool:
+        return False
 
     def wake(self) -> None:
         self._awake.set()

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, overload
 
 from threepipe.errors import InvalidPacket
-from threepipe.offload import MAX_RECORD, Measure, measure, split
+from threepipe.hot import measure, split
+from threepipe.offload import MAX_RECORD
 from threepipe.packet import Packet, check_packets, is_packet
 
 __all__ = ["Arena", "Bundle"]
@@ -49,7 +50,7 @@ class Bundle(Sequence[memoryview]):
             raise TypeError("a Bundle takes an iterable of packets; wrap a single one in a list")
         self._packets: Sequence[memoryview] | None = [_as_bytes(memoryview(packet)) for packet in packets]
         self._records: Sequence[memoryview] | None = None
-        self._measure: Measure | None = None  # Of the records, once somebody asked.
+        self._measure: tuple[int, int, bool] | None = None  # Of the records, once somebody asked.
 
     @classmethod
     def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
@@ -77,17 +78,17 @@ class Bundle(Sequence[memoryview]):
     def nbytes(self) -> int:
         """Bytes of all packets together, headers included."""
         if self._records is not None:
-            return self._measured().size
+            return self._measured()[1]
         return sum([len(packet) for packet in self._split()])
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is none; whole records stay whole where all are well."""
-        if self._records is None or not self._measured().valid:
+        if self._records is None or not self._measured()[2]:
             check_packets(self._split())
 
     def __len__(self) -> int:
         if self._records is not None:
-            return self._measured().packets
+            return self._measured()[0]
         return len(self._split())
 
     def __iter__(self) -> Iterator[memoryview]:
@@ -102,7 +103,8 @@ class Bundle(Sequence[memoryview]):
         packets = self._split()
         return Bundle(packets[index]) if isinstance(index, slice) else packets[index]
 
-    def _measured(self) -> Measure:
+    def _measured(self) -> tuple[int, int, bool]:
+        """Packets, their bytes, and whether all are IP packets."""
         if self._measure is None:
             self._measure = measure(self._records or ())
         return self._measure
@@ -111,7 +113,7 @@ class Bundle(Sequence[memoryview]):
         """The packets; from here on they are what the bundle is made of."""
         if self._records is not None:
             records, self._records = self._records, None
-            self._packets = [packet for record in records for packet in split(record)]
+            self._packets = split(records)
         if self._packets is None:
             raise ValueError("this bundle was released")
         return self._packets

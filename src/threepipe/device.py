@@ -4,13 +4,17 @@ A platform makes devices (`platforms/__init__.py` names its functions); `Adapter
 all that systems have in common: checks, locks, waiting, closing, counting.
 """
 
+from array import array
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from threepipe.bundle import Bundle
 from threepipe.settings import Address, Network
 
-__all__ = ["AdapterInfo", "AdapterStatistics", "Device", "Port", "Waitable"]
+__all__ = ["AdapterInfo", "AdapterStatistics", "Counts", "Device", "Port", "Waitable"]
+
+Counts: TypeAlias = "array[int]"
+"""Of a direction: packets, bytes, bundles and, where it sends, dropped packets; of typecode Q."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,18 @@ class Port(Protocol):
         Raises `AdapterGone`.
         """
 
-    def send(self, bundle: Bundle) -> int:
-        """Hand over valid packets, return how many were accepted. Raises `AdapterGone`, `LinkDown`."""
+    def send(self, bundle: Bundle) -> Bundle:
+        """Hand over valid packets, return those there was no room for. Raises `AdapterGone`, `LinkDown`.
+
+        It raises only where none was accepted.
+        """
+
+    def pump(self, target: "Port", received: Counts, sent: Counts) -> bool:
+        """Move all that comes to `target` until one of the two was woken; False where this pair cannot.
+
+        For a platform that can do it without Python. Counts what was received as `Session` does, and what the
+        target sent. Packets on their way when it returns are dropped, and counted. Raises `AdapterGone`.
+        """
 
     def wake(self) -> None:
         """Wake every waiter, now and later; called once, before `stop`."""

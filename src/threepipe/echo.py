@@ -7,7 +7,8 @@ import ipaddress
 import struct
 from typing import NamedTuple
 
-from threepipe.packet import Packet, internet_checksum, is_packet
+from threepipe.hot import internet_checksum
+from threepipe.packet import Packet, is_packet
 
 __all__ = ["echo_reply", "echo_request"]
 

@@ -14,7 +14,7 @@ from itertools import islice
 
 from threepipe.adapter import Adapter
 from threepipe.bundle import Arena, Bundle
-from threepipe.device import AdapterInfo, AdapterStatistics
+from threepipe.device import AdapterInfo, AdapterStatistics, Counts, Port
 from threepipe.doorbell import Doorbell
 from threepipe.errors import AdapterGone
 from threepipe.ring import RingReader, RingWriter, ring_size
@@ -124,24 +124,28 @@ class _MemoryPort:
         _count(self._device.received, len(sizes), start)
         return Bundle.of_views(packets)
 
-    def send(self, bundle: Bundle) -> int:
-        if (accepted := self._write(bundle)) < len(bundle):
+    def send(self, bundle: Bundle) -> Bundle:
+        if rest := self._write(bundle):
             # Announce the wait first and try once more after: room made in between is not missed.
             self.writable.clear()
             if far := self._device.far.port:
                 far.sender_waits = True
-            accepted += self._write(bundle[accepted:])
-        return accepted
+            rest = self._write(rest)
+        return rest
 
-    def _write(self, bundle: Bundle) -> int:
+    def _write(self, bundle: Bundle) -> Bundle:
+        """Write what there is room for and return the rest."""
         if self._device.far.closed:
             raise self._gone()
         if (far := self._device.far.port) is None:
-            return 0
+            return bundle
         with far.inbound_lock:
             accepted = far.inbound.write(bundle)
         _count(self._device.sent, accepted, sum(map(len, islice(bundle, accepted))))
-        return accepted
+        return bundle[accepted:]
+
+    def pump(self, _target: Port, _received: Counts, _sent: Counts) -> bool:
+        return False  # Its ring is Python's.
 
     def _gone(self) -> AdapterGone:
         self.wake()  # For whoever else waits, and may have missed the bell that was cleared just now.

@@ -14,9 +14,24 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from threepipe.packet import MAX_PACKET, internet_checksum, is_packet
+from threepipe.packet import MAX_PACKET, internet_checksum
 
-__all__ = ["HEADER_SIZE", "MAX_RECORD", "PLAIN_HEADER", "Measure", "measure", "packet_count", "packets_size", "split"]
+__all__ = [
+    "CHECKSUM_OFFSET",
+    "GSO_NONE",
+    "GSO_TCPV4",
+    "GSO_TCPV6",
+    "GSO_UDP_L4",
+    "HEADER",
+    "HEADER_SIZE",
+    "MAX_RECORD",
+    "NEEDS_CSUM",
+    "PLAIN_HEADER",
+    "TCP",
+    "UDP",
+    "measure",
+    "split",
+]
 
 HEADER_SIZE = 10
 MAX_RECORD = HEADER_SIZE + MAX_PACKET
@@ -24,27 +39,19 @@ MAX_RECORD = HEADER_SIZE + MAX_PACKET
 PLAIN_HEADER = bytes(HEADER_SIZE)
 """The header of a packet that is complete and stands for itself."""
 
-_HEADER = struct.Struct("=BBHHHH")
+HEADER = struct.Struct("=BBHHHH")
 
 # <linux/virtio_net.h>
-_NEEDS_CSUM = 1
-_GSO_NONE, _GSO_TCPV4, _GSO_TCPV6, _GSO_UDP_L4 = 0, 1, 4, 5
+NEEDS_CSUM = 1
+GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 4, 5
 
-_TCP, _UDP = 6, 17
+TCP, UDP = 6, 17
 _FIN_PSH = 0x09
 _CWR = 0x80
-_CHECKSUM_OFFSET = {_TCP: 16, _UDP: 6}
-_SHORTEST = {_TCP: 20, _UDP: 8}  # Bytes of a header without options.
-_KINDS = {(_GSO_TCPV4, 4): _TCP, (_GSO_TCPV6, 6): _TCP, (_GSO_UDP_L4, 4): _UDP, (_GSO_UDP_L4, 6): _UDP}
+CHECKSUM_OFFSET = {TCP: 16, UDP: 6}
+_SHORTEST = {TCP: 20, UDP: 8}  # Bytes of a header without options.
+_KINDS = {(GSO_TCPV4, 4): TCP, (GSO_TCPV6, 6): TCP, (GSO_UDP_L4, 4): UDP, (GSO_UDP_L4, 6): UDP}
 """GSO type and IP version -> protocol of the segments."""
-
-
-class Measure(NamedTuple):
-    """What records come to: packets, their bytes, and whether all of them are IP packets in order."""
-
-    packets: int
-    size: int
-    valid: bool
 
 
 class _Layout(NamedTuple):
@@ -57,59 +64,45 @@ class _Layout(NamedTuple):
     segment: int
 
 
-def packet_count(record: memoryview) -> int:
-    """How many packets `split` makes of it, without making them."""
-    if record[1] == _GSO_NONE:
-        return int(_can_be_completed(record))
-    layout = _layout(record)
-    return -(-(len(record) - HEADER_SIZE - layout.payload) // layout.segment) if layout else 0
-
-
-def packets_size(record: memoryview) -> int:
-    """Bytes of the packets that `split` makes of it, together."""
-    size = len(record) - HEADER_SIZE
-    if record[1] == _GSO_NONE:
-        return size if _can_be_completed(record) else 0
-    layout = _layout(record)
-    return size + (packet_count(record) - 1) * layout.payload if layout else 0
-
-
-def measure(records: Sequence[memoryview]) -> Measure:
-    """What `records` come to, in one pass: by far most often they are plain packets, and many."""
+def measure(records: Sequence[memoryview]) -> tuple[int, int, bool]:
+    """What `records` come to, without splitting them: packets, their bytes, and whether all are IP packets."""
     packets = size = 0
     valid = True
     for record in records:
-        if record[0] or record[1]:
-            count = packet_count(record)
-            packets += count
-            size += packets_size(record)
-            valid = valid and count > 0 and is_packet(record[HEADER_SIZE:])
-        else:
-            length = len(record) - HEADER_SIZE
-            packets += 1
-            size += length
-            # The rule of is_packet(), without a slice for every packet.
-            version = record[HEADER_SIZE] >> 4 if length >= 20 else 0
-            valid = valid and (version == 4 or (version == 6 and length >= 40)) and length <= MAX_PACKET
-    return Measure(packets, size, valid)
+        length = len(record) - HEADER_SIZE
+        count, added = 1, 0
+        if record[1] != GSO_NONE:
+            layout = _layout(record)
+            count = -(-(length - layout.payload) // layout.segment) if layout else 0
+            added = (count - 1) * layout.payload if layout else 0
+        elif record[0] and not _can_be_completed(record):
+            count = 0
+        packets += count
+        size += length + added if count else 0
+        # The rule of is_packet(), without a slice for every packet.
+        version = record[HEADER_SIZE] >> 4 if length >= 20 and count else 0
+        valid = valid and (version == 4 or (version == 6 and length >= 40)) and length <= MAX_PACKET
+    return packets, size, valid
 
 
-def split(record: memoryview) -> list[memoryview]:
-    """The packets a record stands for: views of it where it is one packet, else of new memory.
+def split(records: Sequence[memoryview]) -> list[memoryview]:
+    """The packets that `records` stand for: views of a record that is one packet, else of new memory.
 
     A checksum that was left open is completed in the record itself, whose header then says so.
     """
-    flags, gso_type, hdr_len, gso_size, start, offset = _HEADER.unpack_from(record)
+    return [packet for record in records for packet in _split(record)]
+
+
+def _split(record: memoryview) -> list[memoryview]:
+    flags, gso_type, hdr_len, gso_size, start, offset = HEADER.unpack_from(record)
     packet = record[HEADER_SIZE:]
-    if gso_type == _GSO_NONE:
+    if gso_type == GSO_NONE:
         if not _can_be_completed(record):
             return []
-        if flags & _NEEDS_CSUM:
+        if flags & NEEDS_CSUM:
             # The field holds the sum of the pseudo-header, which so takes part in the sum.
-            _put_checksum(
-                packet, start + offset, internet_checksum(packet[start:]), udp=offset == _CHECKSUM_OFFSET[_UDP]
-            )
-            _HEADER.pack_into(record, 0, flags & ~_NEEDS_CSUM, gso_type, hdr_len, gso_size, start, offset)
+            _put_checksum(packet, start + offset, internet_checksum(packet[start:]), udp=offset == CHECKSUM_OFFSET[UDP])
+            HEADER.pack_into(record, 0, flags & ~NEEDS_CSUM, gso_type, hdr_len, gso_size, start, offset)
         return [packet]
     layout = _layout(record)
     return list(_segments(packet, layout)) if layout else []
@@ -117,24 +110,24 @@ def split(record: memoryview) -> list[memoryview]:
 
 def _can_be_completed(record: memoryview) -> bool:
     """Whether the checksum of a packet that stands for itself is there, or has its place in the packet."""
-    if not record[0] & _NEEDS_CSUM:
+    if not record[0] & NEEDS_CSUM:
         return True
-    _, _, _, _, start, offset = _HEADER.unpack_from(record)
+    _, _, _, _, start, offset = HEADER.unpack_from(record)
     return bool(start + offset + 2 <= len(record) - HEADER_SIZE)
 
 
 def _layout(record: memoryview) -> _Layout | None:
     """The parts of a superpacket, or None where header and packet contradict each other."""
-    flags, gso_type, _, gso_size, start, offset = _HEADER.unpack_from(record)
+    flags, gso_type, _, gso_size, start, offset = HEADER.unpack_from(record)
     packet = record[HEADER_SIZE:]
     version = packet[0] >> 4 if packet else 0
     protocol = _KINDS.get((gso_type, version), 0)
-    if not protocol or not flags & _NEEDS_CSUM or not gso_size or offset != _CHECKSUM_OFFSET[protocol]:
+    if not protocol or not flags & NEEDS_CSUM or not gso_size or offset != CHECKSUM_OFFSET[protocol]:
         return None
     shortest = _SHORTEST[protocol]
     if start + shortest > len(packet) or (start != (packet[0] & 0x0F) * 4 if version == 4 else start < 40):
         return None
-    payload = start + (shortest if protocol == _UDP else (packet[start + 12] >> 4) * 4)
+    payload = start + (shortest if protocol == UDP else (packet[start + 12] >> 4) * 4)
     if not start + shortest <= payload < len(packet) <= MAX_PACKET or start < 20:
         return None
     return _Layout(version, protocol, start, payload, gso_size)
@@ -159,7 +152,7 @@ def _segments(packet: memoryview, layout: _Layout) -> Iterator[memoryview]:
             struct.pack_into("!H", part, 10, internet_checksum(view[:transport]))
         else:
             struct.pack_into("!H", part, 4, len(part) - 40)
-        if protocol == _TCP:
+        if protocol == TCP:
             sequence = int.from_bytes(packet[transport + 4 : transport + 8], "big") + start - payload
             struct.pack_into("!I", part, transport + 4, sequence & 0xFFFFFFFF)
             if start < last:  # What ends the stream, or hurries it, is for the last segment only.
@@ -168,9 +161,9 @@ def _segments(packet: memoryview, layout: _Layout) -> Iterator[memoryview]:
                 part[transport + 13] &= ~_CWR & 0xFF
         else:
             struct.pack_into("!H", part, transport + 4, length)
-        field = transport + _CHECKSUM_OFFSET[protocol]
+        field = transport + CHECKSUM_OFFSET[protocol]
         part[field : field + 2] = b"\0\0"
-        _put_checksum(view, field, internet_checksum(view[transport:], addresses + length), udp=protocol == _UDP)
+        _put_checksum(view, field, internet_checksum(view[transport:], addresses + length), udp=protocol == UDP)
         yield view
 
 

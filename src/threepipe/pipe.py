@@ -11,32 +11,43 @@ __all__ = ["pipe"]
 def pipe(a: Session, b: Session) -> None:
     """Move bundles both ways until one session ends, then close both and return.
 
-    One direction runs in this thread, the other in one of its own. Where the far end has no room the
-    near end waits for it, and its own ring fills up: loss happens there, and is counted there. While
-    a link is down what is for it is dropped and counted. Raises `AdapterGone` where an adapter was
-    removed; closing a session is the ordinary end.
+    A thread for each direction, and this one waits for their end: closing a session ends it, and so does
+    an exception here, such as KeyboardInterrupt. Where the far end has no room the near end waits for it,
+    and its own ring fills up: loss happens there, and is counted there. While a link is down what is for
+    it is dropped and counted, as are packets that are none. `a.statistics` and `b.statistics` tell all
+    along what went through. Raises `AdapterGone` where an adapter was removed; closing a session is the
+    ordinary end.
     """
     failures: list[ThreepipeError] = []
-    other = threading.Thread(target=_move, args=(b, a, failures), name="threepipe-pipe")
-    other.start()
+    directions = [
+        threading.Thread(target=_move, args=(source, target, failures), name=f"threepipe-pipe-{name}")
+        for name, source, target in (("forth", a, b), ("back", b, a))
+    ]
     try:
-        _move(a, b, failures)
+        for direction in directions:
+            direction.start()
+        for direction in directions:
+            direction.join()
     finally:
         a.close()
         b.close()
-        other.join()
+        for direction in directions:
+            if direction.ident is not None:
+                direction.join()
     if failures:
         raise failures[0]
 
 
 def _move(source: Session, target: Session, failures: list[ThreepipeError]) -> None:
     try:
+        without_python = True
         for bundle in source:
             with bundle:
                 try:
                     target.forward(bundle)
                 except LinkDown:
                     continue  # Counted by the target; it may come up again.
+            without_python = without_python and source.pump(target)
     except SessionClosed:
         pass  # The target's: iterating over the source ends by itself.
     except ThreepipeError as error:

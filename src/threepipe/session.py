@@ -8,13 +8,15 @@ whoever waits holds none, and what is waited on is disposed of by the last one t
 import os
 import threading
 import time
+from array import array
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Self
 
 from threepipe.bundle import Bundle
-from threepipe.device import Port, Waitable
+from threepipe.device import Counts, Port, Waitable
 from threepipe.errors import InvalidPacket, SessionClosed
 from threepipe.packet import Packet, is_packet
 
@@ -51,12 +53,15 @@ class Session:
         self._send_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._state_lock = threading.Lock()
+        self._pumps_left = threading.Condition(self._state_lock)
         self._closed = False
         self._fileno_given = False
         self._waited = True  # Whether the last receive_async had to wait.
         self._present = 1  # Waiters, and the session itself until it is closed.
-        self._received = [0, 0, 0]  # Packets, bytes, bundles.
-        self._sent = [0, 0, 0, 0]  # Packets, bytes, bundles, dropped packets.
+        self._pumps = 0  # How many use the port apart from the locks.
+        self._past_pumps = _new_counts()
+        self._counts = [_new_counts(), self._past_pumps]  # The session's own, and those of its pumps.
+        self._received, self._sent = self._counts[0]
 
     def receive(self, timeout: float | None = None) -> Bundle:
         """Wait for at least one packet and return all that are ready, in order, 256 records at most.
@@ -78,20 +83,20 @@ class Session:
         """Send a `Bundle` or any iterable of bytes-like packets; return how many were accepted.
 
         Where there is no room for all, wait up to `timeout` seconds for it (None: as long as it takes;
-        by default not at all). The last ones are those not accepted, and are counted as dropped.
+        by default not at all). The others are counted as dropped. They are the last ones, but for superpackets
+        made of packets that lie further apart: to have all of them sent, give a timeout.
         Raises `InvalidPacket` before any is sent, `SessionClosed`, `AdapterGone` and `LinkDown`.
         """
-        bundle = _checked(packets)
-        total, sent = len(bundle), 0
+        rest = _checked(packets)
+        total = len(rest)
         deadline = _deadline(timeout)
         try:
-            while (sent := sent + (accepted := self._try_send(bundle))) < total:
-                bundle = bundle[accepted:] if accepted else bundle  # Whole, where that can be.
+            while rest := self._try_send(rest):
                 if not self._wait(self._port.writable, deadline):
                     break
         finally:
-            self._count_dropped(total - sent)
-        return sent
+            self._count_dropped(len(rest))
+        return total - len(rest)
 
     def forward(self, bundle: Bundle, timeout: float | None = None) -> int:
         """`send` for packets of strangers: those that are no IP packets are dropped and counted.
@@ -125,15 +130,14 @@ class Session:
 
         When cancelled, the packets accepted so far are sent and the rest counted as dropped.
         """
-        bundle = _checked(packets)
-        total, sent = len(bundle), 0
+        rest = _checked(packets)
+        total = len(rest)
         try:
-            while (sent := sent + (accepted := self._try_send(bundle))) < total:
-                bundle = bundle[accepted:] if accepted else bundle
+            while rest := self._try_send(rest):
                 await self._wait_async(self._port.writable)
         finally:
-            self._count_dropped(total - sent)
-        return sent
+            self._count_dropped(len(rest))
+        return total - len(rest)
 
     def fileno(self) -> int:
         """A descriptor that is readable when `receive` has something to say: packets, or an end.
@@ -155,7 +159,19 @@ class Session:
     @property
     def statistics(self) -> SessionStatistics:
         """The counts so far, also after the session was closed."""
-        return SessionStatistics(*self._received, *self._sent)
+        with self._state_lock:
+            counts = [[*received, *sent] for received, sent in self._counts]
+        return SessionStatistics(*map(sum, zip(*counts, strict=True)))
+
+    def pump(self, target: "Session") -> bool:
+        """Move all that comes to `target` without Python, until one of the two is closed or has to be asked.
+
+        False where these two cannot, or no longer; for `threepipe.pipe`. Raises as `Port.pump` does.
+        """
+        received, _ = near = _new_counts()
+        _, sent = far = _new_counts()
+        with self._pumping(near), target._pumping(far):
+            return self._port.pump(target._port, received, sent)
 
     def close(self) -> None:
         """End the traffic and take the link down; every waiter gets `SessionClosed`. May be repeated.
@@ -168,6 +184,8 @@ class Session:
             self._closed = True
             self._port.wake()
             with self._receive_lock, self._send_lock:
+                with self._pumps_left:
+                    self._pumps_left.wait_for(lambda: not self._pumps)
                 self._port.stop()
             self._leave()
 
@@ -213,16 +231,18 @@ class Session:
                 counts[2] += 1
         return bundle
 
-    def _try_send(self, bundle: Bundle) -> int:
+    def _try_send(self, bundle: Bundle) -> Bundle:
+        """Send what there is room for and return the rest."""
         with self._send_lock:
             self._check_open()
             packets, size = len(bundle), bundle.nbytes
-            if accepted := self._port.send(bundle):
+            rest = self._port.send(bundle)
+            if accepted := packets - len(rest):
                 counts = self._sent
                 counts[0] += accepted
-                counts[1] += size if accepted == packets else bundle[:accepted].nbytes
+                counts[1] += size - rest.nbytes
                 counts[2] += 1
-        return accepted
+        return rest
 
     def _count_dropped(self, packets: int) -> None:
         if packets:
@@ -256,6 +276,23 @@ class Session:
         finally:
             self._leave()
 
+    @contextmanager
+    def _pumping(self, counts: tuple[Counts, Counts]) -> Iterator[None]:
+        """Keep the port for a loop that works on it by itself: closing wakes the loop and waits for its end."""
+        with self._state_lock:
+            self._check_open()
+            self._pumps += 1
+            self._counts.append(counts)
+        try:
+            yield
+        finally:
+            with self._pumps_left:
+                for total, count in zip(self._past_pumps, counts, strict=True):
+                    total[:] = array("Q", map(sum, zip(total, count, strict=True)))
+                self._counts = [other for other in self._counts if other is not counts]
+                self._pumps -= 1
+                self._pumps_left.notify_all()
+
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed("the session is closed")
@@ -271,6 +308,11 @@ class Session:
             last = not self._present
         if last:
             self._port.dispose()
+
+
+def _new_counts() -> tuple[Counts, Counts]:
+    """Of what was received: packets, bytes, bundles; of what was sent the same, and dropped packets."""
+    return array("Q", bytes(3 * 8)), array("Q", bytes(4 * 8))
 
 
 def _checked(packets: Iterable[Packet]) -> Bundle:

@@ -34,8 +34,8 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
     if settings.persistent and owner is None and group is None:
         owner = os.geteuid()  # The kernel lets everybody open an interface that is nobody's.
 
-    def make(file: io.FileIO) -> tuple[str, int]:
-        name = tun.attach(file, settings.name, create=True, offload=settings.offload)
+    def make(file: io.FileIO) -> tuple[str, int, tun.Offload]:
+        name, offload = tun.attach(file, settings.name, create=True, offload=settings.offload)
         index = socket.if_nametoindex(name)
         netlink.configure(index, settings)
         if owner is not None:
@@ -44,19 +44,20 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
             tun.control(file, tun.TUNSETGROUP, group)
         if settings.persistent:  # Last: before it, closing the descriptor undoes everything.
             tun.control(file, tun.TUNSETPERSIST, 1)
-        return name, index
+        return name, index, offload
 
-    return _device(settings.netns, settings.offload, make)
+    return _device(settings.netns, make)
 
 
 def open_existing(name: str, netns: NamespaceSetting | None, offload: bool) -> "LinuxDevice":
     """Attach to a persistent interface."""
 
-    def take(file: io.FileIO) -> tuple[str, int]:
+    def take(file: io.FileIO) -> tuple[str, int, tun.Offload]:
         index = netlink.find(name)  # First, for the driver would make an interface that is not there.
-        return tun.attach(file, name, create=False, offload=offload), index
+        name_there, superpackets = tun.attach(file, name, create=False, offload=offload)
+        return name_there, index, superpackets
 
-    return _device(netns, offload, take)
+    return _device(netns, take)
 
 
 def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
@@ -70,7 +71,7 @@ def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
 class LinuxDevice:
     """One attached interface."""
 
-    def __init__(self, name: str, index: int, file: io.FileIO, namespace: Namespace, offload: bool) -> None:
+    def __init__(self, name: str, index: int, file: io.FileIO, namespace: Namespace, offload: tun.Offload) -> None:
         self.name = name
         self.index = index
         self._file = file
@@ -89,7 +90,7 @@ class LinuxDevice:
             tun.set_carrier(self._file, up=True)
 
         self._namespace.run(lambda: netlink.link_up(self.index, self.name, capacity, put_carrier))
-        return LinuxPort(self._file, self.name, self._offload, self._take_link_down)
+        return LinuxPort([self._file], self._file, self.name, self._offload, self._take_link_down)
 
     def _take_link_down(self) -> None:
         try:
@@ -113,20 +114,18 @@ class LinuxDevice:
         self._namespace.close()
 
 
-def _device(
-    netns: NamespaceSetting | None, offload: bool, attach: Callable[[io.FileIO], tuple[str, int]]
-) -> LinuxDevice:
+def _device(netns: NamespaceSetting | None, attach: Callable[[io.FileIO], tuple[str, int, tun.Offload]]) -> LinuxDevice:
     """Open the driver inside the namespace and `attach` there; on an error nothing stays open."""
     namespace = Namespace.find(netns)
     file: io.FileIO | None = None
 
-    def inside() -> tuple[str, int]:
+    def inside() -> tuple[str, int, tun.Offload]:
         nonlocal file
         file = tun.open_tun()
         return attach(file)
 
     try:
-        name, index = namespace.run(inside)
+        name, index, offload = namespace.run(inside)
         assert file is not None
         return LinuxDevice(name, index, file, namespace, offload)
     except BaseException:

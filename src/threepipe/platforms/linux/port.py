@@ -1,8 +1,8 @@
-"""The packet path on Linux: bundles read from and written to a TUN descriptor. No control code.
+"""The packet path on Linux: bundles read from and written to TUN descriptors. No control code.
 
 With offload, every packet has a virtio header in front (IFF_VNET_HDR), and superpackets pass whole in
-both directions; without, there are whole packets only. The descriptor belongs to the device; this file
-owns only what is waited on: an epoll of the descriptor and of a doorbell that closing rings.
+both directions; what is sent is coalesced. Without, there are whole packets only. The descriptors belong
+to the device; this file owns only what is waited on: an epoll of them and of a doorbell that closing rings.
 """
 
 import sys
@@ -13,61 +13,73 @@ import errno
 import io
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
+from threepipe import hot
 from threepipe.bundle import Arena, Bundle
+from threepipe.device import Counts, Port
 from threepipe.doorbell import Doorbell
-from threepipe.offload import MAX_RECORD, PLAIN_HEADER, measure
+from threepipe.offload import PLAIN_HEADER
 from threepipe.platforms.linux import tun
 
 __all__ = ["LinuxPort"]
 
-_FULL = frozenset({errno.ENOBUFS, errno.ENOMEM})
+_FULL = frozenset({0, errno.ENOBUFS, errno.ENOMEM})
 
 
 class LinuxPort:
-    """A session's traffic on an attached, non-blocking TUN descriptor."""
+    """A session's traffic on the attached, non-blocking descriptors of an interface.
 
-    def __init__(self, file: io.FileIO, name: str, offload: bool, take_link_down: Callable[[], None]) -> None:
-        self._file = file
+    It receives from all `queues`, a bundle from each in turn, and sends by `sender`. What offload the
+    interface has says `offload`.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[io.FileIO],
+        sender: io.FileIO,
+        name: str,
+        offload: tun.Offload,
+        take_link_down: Callable[[], None],
+    ) -> None:
+        self._queues = list(queues)
+        self._sender = sender
         self._name = name
-        self._offload = self._whole = offload
-        self._header = PLAIN_HEADER if offload else b""
+        self._headed = offload is not tun.Offload.NONE
+        self._coalescing = self._headed
+        self._udp = offload is tun.Offload.TCP_AND_UDP
         self._take_link_down = take_link_down
         self._arena = Arena()
         self._kept = Bundle()  # Packets of a superpacket of which fewer were asked for.
         self._bell = Doorbell()  # Rung while there are such packets, and for ever by closing.
-        self.readable = _Poll(file, select.EPOLLIN, self._bell)
-        self.writable = _Poll(file, select.EPOLLOUT, self._bell)
+        self.readable = _Poll(self._queues, select.EPOLLIN, self._bell)
+        self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
 
     def receive(self, limit: int) -> Bundle:
         if bundle := self._kept:
             self._keep(Bundle())
         else:
             records = self._read(limit)
-            bundle = Bundle.of_records(records) if self._offload else Bundle.of_views(records)
+            bundle = Bundle.of_records(records) if self._headed else Bundle.of_views(records)
         if limit == 1 and len(bundle) > 1:
             self._keep(bundle[1:])
             bundle = bundle[:1]
         return bundle
 
     def _read(self, limit: int) -> list[memoryview]:
-        """Up to `limit` records, end to end in the arena."""
         memory = self._arena.free()
-        readinto, used = self._file.readinto, 0
         records: list[memoryview] = []
-        last = len(memory) - MAX_RECORD
-        try:
-            while used <= last and len(records) < limit:
-                # None where nothing is ready: no exception to pay for at the end of every bundle.
-                if not (size := readinto(memory[used:])):
-                    break
-                records.append(memory[used : used + size])
-                used += size
-        except OSError as error:
-            if not records:
+        for _ in self._queues:
+            queue = self._queues[0]
+            try:
+                records = hot.receive(queue, memory, limit)
+            except OSError as error:
                 raise tun.refused(error, self._name) from None
-        self._arena.take(used)
+            if len(self._queues) > 1:
+                self._queues.append(self._queues.pop(0))  # The next one's turn.
+            if records:
+                break
+        self._arena.take(sum(map(len, records)))
         return records
 
     def _keep(self, bundle: Bundle) -> None:
@@ -77,35 +89,41 @@ class LinuxPort:
         else:
             self._bell.clear()
 
-    def send(self, bundle: Bundle) -> int:
-        records = bundle.records if self._whole else None
-        if records is None:
-            sent, error = self._write(bundle, self._header)
-        else:
-            written, error = self._write(records, b"")
-            sent = len(bundle) if written == len(records) else measure(records[:written]).packets
-            if error is not None and error.errno == errno.EINVAL:
-                self._whole = False  # A kernel that offers superpackets and refuses them: there are such.
-                return sent + self.send(bundle[sent:])
-        if error is not None and error.errno not in _FULL and not sent:
-            raise tun.refused(error, self._name) from None
-        return sent
+    def send(self, bundle: Bundle) -> Bundle:
+        records = self._outgoing(bundle)
+        written, error = hot.send(self._sender, records)
+        if error == errno.EINVAL and self._coalescing:
+            self._coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
+            return self.send(self._rest(records[written:]))
+        if error not in _FULL and not written:
+            raise tun.refused(OSError(error, os.strerror(error)), self._name)
+        return self._rest(records[written:])
 
-    def _write(self, packets: Iterable[memoryview], header: bytes) -> tuple[int, OSError | None]:
-        """Write each with `header` in front until there is no room; how many were, and what else stopped it."""
-        written = 0
-        try:
-            for packet in packets:
-                if header:
-                    os.writev(self._file.fileno(), (header, packet))
-                elif self._file.write(packet) is None:
-                    break
-                written += 1
-        except BlockingIOError:
-            pass  # How writev() says that there is no room.
-        except OSError as error:
-            return written, error
-        return written, None
+    def _outgoing(self, bundle: Bundle) -> Sequence[memoryview]:
+        """The records to be written: with offload, bundles are coalesced, and what is whole stays whole."""
+        if not self._headed:
+            return list(bundle)
+        if not self._coalescing:
+            return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in bundle]
+        if (records := bundle.records) is None:
+            return hot.coalesce(list(bundle), False, self._udp)
+        return hot.coalesce(records, True, self._udp) if len(records) > 1 else records
+
+    def _rest(self, records: Sequence[memoryview]) -> Bundle:
+        """A bundle of records that were not written."""
+        return Bundle.of_records(records) if self._headed else Bundle.of_views(records)
+
+    def pump(self, target: Port, received: Counts, sent: Counts) -> bool:
+        if not hot.NATIVE or not isinstance(target, LinuxPort) or self._headed != target._headed:
+            return False
+        bells = self._bell, target._bell
+        coalescing, udp = target._coalescing, target._udp
+        error, of_target, target._coalescing = hot.pump(
+            self._queues, target._sender, bells, received, sent, self._headed, coalescing, udp
+        )
+        if error:
+            raise tun.refused(OSError(error, os.strerror(error)), (target if of_target else self)._name)
+        return True
 
     def wake(self) -> None:
         self._bell.ring(for_ever=True)
@@ -120,12 +138,13 @@ class LinuxPort:
 
 
 class _Poll:
-    """Readable, and returning from `wait`, when the TUN descriptor has an event or the doorbell rings."""
+    """Readable, and returning from `wait`, when a TUN descriptor has an event or the doorbell rings."""
 
-    def __init__(self, file: io.FileIO, event: int, bell: Doorbell) -> None:
-        self._epoll = select.epoll(2)
-        self._epoll.register(file, event)
+    def __init__(self, files: Sequence[io.FileIO], event: int, bell: Doorbell) -> None:
+        self._epoll = select.epoll(1 + len(files))
         self._epoll.register(bell, select.EPOLLIN)
+        for file in files:
+            self._epoll.register(file, event)
 
     def fileno(self) -> int:
         return self._epoll.fileno()

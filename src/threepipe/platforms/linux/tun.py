@@ -7,6 +7,7 @@ import sys
 
 assert sys.platform == "linux"
 
+import enum
 import errno
 import fcntl
 import io
@@ -25,7 +26,7 @@ from threepipe.errors import (
 )
 from threepipe.offload import HEADER_SIZE, MAX_RECORD
 
-__all__ = ["attach", "control", "discard", "open_tun", "refused", "set_carrier", "set_offload"]
+__all__ = ["Offload", "attach", "control", "discard", "open_tun", "refused", "set_carrier", "set_offload"]
 
 TUN_PATH = "/dev/net/tun"
 
@@ -56,6 +57,14 @@ TUN_F_USO6 = 0x40
 IFREQ = struct.Struct("16sH22x")  # struct ifreq: the name, and the flags of its union.
 
 
+class Offload(enum.Enum):
+    """What superpackets an interface takes; none also means that packets have no virtio header."""
+
+    NONE = 0
+    TCP = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
+    TCP_AND_UDP = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6
+
+
 def open_tun() -> io.FileIO:
     """The TUN driver's file, non-blocking and not inherited, not attached to an interface yet.
 
@@ -67,8 +76,8 @@ def open_tun() -> io.FileIO:
         raise _explained(error, _NO_DRIVER, TUN_PATH) from None
 
 
-def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool) -> str:
-    """Make (`create`) or attach to the interface `name`, without carrier; return its real name.
+def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool) -> tuple[str, Offload]:
+    """Make (`create`) or attach to the interface `name`, without carrier; return its real name, and its offload.
 
     With `offload`, superpackets pass in both directions, and every packet has a virtio header.
 
@@ -82,20 +91,26 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool) -> str:
     if not create and not IFREQ.unpack(fcntl.ioctl(tun, TUNGETIFF, bytes(IFREQ.size)))[1] & IFF_PERSIST:
         # It went away after it was looked up, and the kernel made a new one in its place; closing undoes that.
         raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was being opened")
-    set_offload(tun, offload)
+    superpackets = set_offload(tun, offload)
     set_carrier(tun, up=False)  # Before Linux 6.2 attaching puts the carrier on regardless of the flag.
-    return os.fsdecode(IFREQ.unpack(reply)[0].rstrip(b"\0"))
+    return os.fsdecode(IFREQ.unpack(reply)[0].rstrip(b"\0")), superpackets
 
 
-def set_offload(tun: io.FileIO, offload: bool) -> None:
-    """Whether superpackets may come. It is the interface's: left on, it would surprise the next program."""
-    control(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 if offload else 0)
-    if offload:
-        control(tun, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
-        try:
-            control(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6)
-        except AdapterError:
-            pass  # UDP came with Linux 6.2; TCP it is, then.
+def set_offload(tun: io.FileIO, offload: bool) -> Offload:
+    """Whether superpackets may come, and which; return what there is then.
+
+    It is the interface's and not the descriptor's: left on, it would surprise the next program.
+    """
+    if not offload:
+        control(tun, TUNSETOFFLOAD, Offload.NONE.value)
+        return Offload.NONE
+    control(tun, TUNSETOFFLOAD, Offload.TCP.value)
+    control(tun, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
+    try:
+        control(tun, TUNSETOFFLOAD, Offload.TCP_AND_UDP.value)
+    except AdapterError:
+        return Offload.TCP  # UDP came with Linux 6.2.
+    return Offload.TCP_AND_UDP
 
 
 def set_carrier(tun: io.FileIO, *, up: bool) -> None:

@@ -1,0 +1,239 @@
+"""Coalescing: runs of TCP or UDP packets of one flow become superpackets. Pure functions on bytes.
+
+The other half of `threepipe.offload`, whose records these are. What is merged is what segmenting gives
+back unchanged: splitting a coalesced record makes the same packets again, but for the identification of
+packets that may not be fragmented, which means nothing (RFC 6864, section 4.1). The rules:
+
+- Only the last run of a flow grows, so that the packets of a flow keep their order; those of different
+  flows may pass one another. What else a flow sends ends its run, and a packet whose flow cannot be told
+  (a fragment, one with IP options or extension headers) ends all runs.
+- IP headers agree in all but lengths, identification and checksum; identifications count up, unless the
+  packets may not be fragmented. Length fields are those of the packet.
+- TCP: flags are ACK, or ACK and PSH, which ends the run; acknowledgment, window and options agree, and
+  sequence numbers follow on each other.
+- All segments have the size of the first, but for a shorter last one, and none is empty. No superpacket
+  is longer than 65535 bytes.
+- Checksums are right, that of the IPv4 header and that of TCP or UDP, or what there is of one that was
+  left to be completed: merging would repair a wrong one. UDP without a checksum stays apart.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from threepipe.offload import (
+    CHECKSUM_OFFSET,
+    GSO_NONE,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    HEADER,
+    HEADER_SIZE,
+    NEEDS_CSUM,
+    PLAIN_HEADER,
+    TCP,
+    UDP,
+)
+from threepipe.packet import MAX_PACKET, internet_checksum
+
+__all__ = ["coalesce"]
+
+_ACK, _PSH = 0x10, 0x08
+_DONT_FRAGMENT = 0x40
+_ATOMIC = -1  # In place of an identification that means nothing.
+_LONGEST_HEADERS = 40 + 60  # IPv6, and TCP with all options.
+_IPV4, _IPV6 = 20, 40  # Where the transport header starts, which so tells the version.
+_GSO_TYPES = {(_IPV4, TCP): GSO_TCPV4, (_IPV6, TCP): GSO_TCPV6, (_IPV4, UDP): GSO_UDP_L4, (_IPV6, UDP): GSO_UDP_L4}
+_LEAVES = frozenset({50, 58, 59})
+"""IPv6 next headers behind which there is no TCP or UDP to be seen: ESP, ICMPv6, none."""
+
+
+class _Segment(NamedTuple):
+    """A packet that may be part of a superpacket, taken apart as far as that needs."""
+
+    packet: memoryview
+    head: bytes  # A copy of its headers.
+    protocol: int
+    transport: int  # Where the transport header starts, and the payload.
+    payload: int
+    alike: bytes  # What all headers of a run have in common, beside the flow.
+    identification: int
+    sequence: int
+    partial: bool  # Whether its checksum was left to be completed.
+
+
+def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[memoryview]:
+    """Records that stand for `packets`, as many or fewer; the place of a merged one is its first packet's.
+
+    `packets` are IP packets (views of single bytes) or, where `headed`, records; superpackets among these
+    stay as they are. Without `udp` only TCP is merged: a kernel before Linux 6.2 takes nothing else.
+    """
+    runs: list[_Run] = []
+    growing: dict[bytes, _Run] = {}  # By flow: its last run.
+    for piece in packets:
+        packet = piece[HEADER_SIZE:] if headed else piece
+        head = packet[:_LONGEST_HEADERS].tobytes()
+        transport, flow = _flow(head)
+        run = segment = None
+        if transport:
+            run = growing.pop(flow, None)
+            if udp or flow[0] == TCP:
+                segment = _segment(packet, head, flow[0], transport, piece if headed else None)
+        elif not flow:
+            growing.clear()
+        if run and segment and run.takes(segment):
+            run.add(segment)
+        else:
+            run = _Run(piece, segment)
+            runs.append(run)
+        if segment and not run.ended:
+            growing[flow] = run
+    return [run.record(headed) for run in runs]
+
+
+def _flow(head: bytes) -> tuple[int, bytes]:
+    """Where the transport header starts, and what tells the flow: protocol, addresses and ports.
+
+    Zero for what is certainly not of a flow of TCP or UDP, and no flow for what may be.
+    """
+    size = len(head)
+    if size >= _IPV4 and head[0] == 0x45 and not (head[6] & 0x3F or head[7]):  # Neither options nor a fragment.
+        protocol = head[9]
+        if protocol != TCP and protocol != UDP:
+            return 0, head[9:10]
+        if size >= _IPV4 + 8:
+            return _IPV4, head[9:10] + head[12:24]
+    elif size >= _IPV6 and head[0] >> 4 == 6:
+        protocol = head[6]
+        if protocol in _LEAVES:
+            return 0, head[6:7]
+        if protocol in (TCP, UDP) and size >= _IPV6 + 8:
+            return _IPV6, head[6:7] + head[8:44]
+    return 0, b""
+
+
+def _segment(
+    packet: memoryview, head: bytes, protocol: int, transport: int, record: memoryview | None
+) -> _Segment | None:
+    """The packet taken apart, or None if it must stay as it is whatever comes before or after it."""
+    length = len(packet)
+    partial = False
+    if record is not None and (record[0] or record[1]):
+        flags, gso_type, _, _, start, offset = HEADER.unpack_from(record)
+        partial = bool(flags & NEEDS_CSUM)
+        if gso_type != GSO_NONE or (partial and (start, offset) != (transport, CHECKSUM_OFFSET[protocol])):
+            return None
+    identification = sequence = 0
+    if transport == _IPV4:
+        if head[2] << 8 | head[3] != length:
+            return None
+        alike = head[1:2] + head[6:9]
+        identification = _ATOMIC if head[6] & _DONT_FRAGMENT else head[4] << 8 | head[5]
+    else:
+        if (head[4] << 8 | head[5]) + _IPV6 != length:
+            return None
+        alike = head[:4] + head[7:8]
+    if protocol == UDP:
+        payload = transport + 8
+        if (
+            head[transport + 4] << 8 | head[transport + 5] != length - transport
+            or head[transport + 6 : payload] == b"\0\0"
+        ):
+            return None
+    else:
+        payload = transport + (head[transport + 12] >> 4) * 4 if length >= transport + 20 else 0
+        if payload < transport + 20 or head[transport + 12] & 0x0F or head[transport + 13] & ~_PSH != _ACK:
+            return None
+        alike += (
+            head[transport + 8 : transport + 13]
+            + head[transport + 14 : transport + 16]
+            + head[transport + 18 : payload]
+        )
+        sequence = int.from_bytes(head[transport + 4 : transport + 8], "big")
+    if payload >= length:
+        return None
+    return _Segment(packet, head, protocol, transport, payload, alike, identification, sequence, partial)
+
+
+class _Run:
+    """Packets of one flow that go out as one record: a first one, and those that it took."""
+
+    __slots__ = ("ended", "identification", "length", "piece", "segments", "sequence", "size", "verified")
+
+    def __init__(self, piece: memoryview, segment: _Segment | None) -> None:
+        self.piece = piece
+        self.segments: list[_Segment] = []
+        self.length = len(piece)
+        self.ended = self.verified = False
+        if segment:
+            self.size = len(segment.packet) - segment.payload
+            self.length = segment.payload
+            self.sequence, self.identification = segment.sequence, segment.identification
+            self.add(segment)
+
+    def takes(self, segment: _Segment) -> bool:
+        """Whether `segment`, of the same flow, can be the next of this run."""
+        first = self.segments[0]
+        size = len(segment.packet) - segment.payload
+        if (
+            segment.alike != first.alike
+            or size > self.size
+            or self.length + size > MAX_PACKET
+            or segment.sequence != self.sequence
+            or segment.identification != self.identification
+        ):
+            return False
+        self.verified = self.verified or _is_right(first)
+        return self.verified and _is_right(segment)
+
+    def add(self, segment: _Segment) -> None:
+        size = len(segment.packet) - segment.payload
+        self.segments.append(segment)
+        self.length += size
+        if segment.protocol == TCP:
+            self.sequence = (self.sequence + size) & 0xFFFFFFFF
+            self.ended = bool(segment.head[segment.transport + 13] & _PSH)
+        if self.identification != _ATOMIC:
+            self.identification = (self.identification + 1) & 0xFFFF
+        self.ended = self.ended or size < self.size
+
+    def record(self, headed: bool) -> memoryview:
+        """One record for all of it."""
+        if len(self.segments) < 2:
+            return self.piece if headed else memoryview(bytearray().join((PLAIN_HEADER, self.piece)))
+        first, last = self.segments[0], self.segments[-1]
+        transport, payload, field = first.transport, first.payload, first.transport + CHECKSUM_OFFSET[first.protocol]
+        head = bytearray(first.head[:payload])
+        if transport == _IPV4:
+            struct.pack_into("!H", head, 2, self.length)
+            head[10:12] = b"\0\0"
+            struct.pack_into("!H", head, 10, internet_checksum(head[:transport]))
+        else:
+            struct.pack_into("!H", head, 4, self.length - transport)
+        if first.protocol == TCP:
+            head[transport + 13] = last.head[transport + 13]  # ACK, and PSH if the last one has it.
+        else:
+            struct.pack_into("!H", head, transport + 4, self.length - transport)
+        struct.pack_into("!H", head, field, _pseudo_header_sum(first, self.length - transport))
+        gso_type = _GSO_TYPES[transport, first.protocol]
+        header = HEADER.pack(NEEDS_CSUM, gso_type, payload, self.size, transport, field - transport)
+        data = [segment.packet[segment.payload :] for segment in self.segments]
+        return memoryview(bytearray().join((header, head, *data)))
+
+
+def _is_right(segment: _Segment) -> bool:
+    """Whether a segment's checksums are, so that to compute them anew repairs nothing."""
+    packet, head, transport = segment.packet, segment.head, segment.transport
+    if transport == _IPV4 and internet_checksum(head[:_IPV4]):
+        return False
+    total = _pseudo_header_sum(segment, len(packet) - transport)
+    if segment.partial:
+        field = transport + CHECKSUM_OFFSET[segment.protocol]
+        return head[field] << 8 | head[field + 1] == total
+    return not internet_checksum(packet[transport:], total)
+
+
+def _pseudo_header_sum(segment: _Segment, length: int) -> int:
+    """The folded sum of addresses, protocol and length: what the field of an open checksum holds."""
+    addresses = segment.head[12:20] if segment.transport == _IPV4 else segment.head[8:40]
+    return 0xFFFF - internet_checksum(addresses, segment.protocol + length)

@@ -1,0 +1,46 @@
+"""Bundles of records read from and written to a non-blocking file descriptor, one record a system call.
+
+Knows no platform: what a record is, a packet with or without a header, is the caller's business.
+"""
+
+import io
+from collections.abc import Sequence
+
+from threepipe.offload import MAX_RECORD
+
+__all__ = ["receive", "send"]
+
+
+def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
+    """Up to `limit` records that are ready, end to end in `memory`, which has room for one at least.
+
+    Stops where the rest of `memory` has less than `MAX_RECORD` bytes. Raises `OSError` where reading the
+    first one does.
+    """
+    readinto, used = file.readinto, 0
+    records: list[memoryview] = []
+    last = len(memory) - MAX_RECORD
+    try:
+        while used <= last and len(records) < limit:
+            # None where nothing is ready: no exception to pay for at the end of every bundle.
+            if not (size := readinto(memory[used:])):
+                break
+            records.append(memory[used : used + size])
+            used += size
+    except OSError:
+        if not records:
+            raise
+    return records
+
+
+def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
+    """Write `records` until there is no room: how many were written, and the errno of what stopped it or 0."""
+    write, written = file.write, 0
+    try:
+        for record in records:
+            if write(record) is None:
+                break
+            written += 1
+    except OSError as error:
+        return written, error.errno or 0
+    return written, 0
