@@ -72,7 +72,7 @@ def test_an_unsupported_system_says_so_and_what_works() -> None:
     settings = AdapterSettings("t")
     uses: list[Callable[[], object]] = [
         lambda: unsupported.create(settings),
-        lambda: unsupported.open_existing("t", None, True),
+        lambda: unsupported.open_existing("t", None, True, 1),
         lambda: unsupported.adapters(None),
         unsupported.private_networks,
     ]

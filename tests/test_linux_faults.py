@@ -245,9 +245,8 @@ def test_opening_what_is_not_there(network: Network) -> None:
 
 def test_opening_what_is_no_adapter(network: Network) -> None:
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
-    network.run("ip", "tuntap", "add", "multi0", "mode", "tun", "multi_queue")
     network.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    for name in ("tap0", "multi0", "veth0", "lo"):
+    for name in ("tap0", "veth0", "lo"):
         with refused(network, threepipe.AdapterNotFound, errno.EINVAL, f"{name} is no layer-3 TUN adapter"):
             open_existing(name, netns=network.path)
 
@@ -257,7 +256,7 @@ def test_opening_what_is_removed_after_it_was_looked_up(network: Network) -> Non
 
     def open_too_late() -> None:
         with tun.open_tun() as file:
-            tun.attach(file, "tp0", create=False, offload=False)
+            tun.attach(file, "tp0", create=False, offload=False, several=False)
 
     with refused(network, threepipe.AdapterNotFound, errno.ENODEV, "tp0 was removed while it was being opened"):
         network.namespace.run(open_too_late)

@@ -19,6 +19,7 @@ from threepipe.settings import (
     Network,
     check_mtu,
     check_name,
+    check_queues,
     parse_addresses,
     parse_routes,
 )
@@ -56,6 +57,7 @@ class Adapter:
         owner: str | int | None = None,
         group: str | int | None = None,
         offload: bool = True,
+        queues: int = 1,
     ) -> "Adapter":
         """Make a new interface, which lives until it is closed or its process ends.
 
@@ -65,7 +67,8 @@ class Adapter:
         make it in, by name, path or process id. `persistent`: it stays when it is closed; then `owner`
         and `group` (names or ids) say who but root may open it: by default this user, and where both are
         given, only that user as a member of that group. `offload`: let the system hand over superpackets,
-        where it can, which bundles keep whole until somebody looks at single packets.
+        where it can, which bundles keep whole until somebody looks at single packets. `queues`: how many
+        the system fills side by side, each flow one of them; sessions receive from all (1 to 255).
 
         Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`,
         `NamespaceNotFound`, `IPv6Unavailable`; then nothing is left of it.
@@ -73,19 +76,21 @@ class Adapter:
         from threepipe import platforms
 
         parsed = parse_addresses(addresses), parse_routes(routes)
-        settings = AdapterSettings(name, *parsed, mtu, netns, persistent, owner, group, offload)
+        settings = AdapterSettings(name, *parsed, mtu, netns, persistent, owner, group, offload, queues)
         return Adapter(platforms.create(settings))
 
     @classmethod
-    def open(cls, name: str, *, netns: Namespace | None = None, offload: bool = True) -> "Adapter":
+    def open(cls, name: str, *, netns: Namespace | None = None, offload: bool = True, queues: int = 1) -> "Adapter":
         """Open a persistent interface that exists; it stays when it is closed. `offload` as in `create`.
+
+        `queues` also, but several only where it was created with several.
 
         Raises `AdapterNotFound`, `AdapterBusy`, `PermissionDenied`, `AdapterUnavailable`,
         `NamespaceNotFound`, `InvalidSetting`.
         """
         from threepipe import platforms
 
-        return Adapter(platforms.open_existing(check_name(name), netns, offload))
+        return Adapter(platforms.open_existing(check_name(name), netns, offload, check_queues(queues)))
 
     @property
     def info(self) -> AdapterInfo:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from threepipe.errors import InvalidSetting
 
-__all__ = ["AdapterSettings", "Address", "Namespace", "Network", "check_mtu", "check_name"]
+__all__ = ["AdapterSettings", "Address", "Namespace", "Network", "check_mtu", "check_name", "check_queues"]
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 """An address with its prefix length."""
@@ -21,6 +21,7 @@ Item = TypeVar("Item")
 
 MIN_MTU, MAX_MTU = 68, 65535  # RFC 791, section 3.2, and the longest packet.
 MIN_IPV6_MTU = 1280  # RFC 8200, section 5.
+MAX_QUEUES = 255  # MAX_TAP_QUEUES of Linux, less the one for sending.
 MAX_NAME = 15  # IFNAMSIZ of <net/if.h> less the final zero.
 _FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space is the kernel's, which reads bytes as Latin-1.
 
@@ -53,6 +54,13 @@ def check_mtu(mtu: int, *, ipv6: bool) -> int:
     return mtu
 
 
+def check_queues(queues: int) -> int:
+    """`queues`, or `InvalidSetting`: 1 to 255."""
+    if not 1 <= queues <= MAX_QUEUES:
+        raise InvalidSetting(f"{queues} queues: give 1 to {MAX_QUEUES}")
+    return queues
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
     """What `Adapter.create` was asked for; raises `InvalidSetting` where it cannot work."""
@@ -66,11 +74,13 @@ class AdapterSettings:
     owner: str | int | None = None
     group: str | int | None = None
     offload: bool = True
+    queues: int = 1
 
     def __post_init__(self) -> None:
         check_name(self.name, template=True)
         if self.mtu is not None:
             check_mtu(self.mtu, ipv6=any(item.version == 6 for item in self.addresses + self.routes))
+        check_queues(self.queues)
         if not self.persistent and (self.owner is not None or self.group is not None):
             raise InvalidSetting("owner and group are for persistent adapters: others are their maker's alone")
 

@@ -58,6 +58,7 @@ def create(
     group: Annotated[
         str | None, typer.Option(metavar="GROUP", help="Group, by name or id, whose members may use it.")
     ] = None,
+    queues: Annotated[int, typer.Option(help="Queues that programs may open side by side.")] = 1,
     json: Json = False,
 ) -> None:
     """Make a persistent adapter and print its name.
@@ -80,6 +81,7 @@ def create(
         persistent=True,
         owner=owner,
         group=group,
+        queues=queues,
     ) as adapter:
         if json:
             print_json(adapter.info)

@@ -18,7 +18,7 @@ def create(settings: AdapterSettings) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 
-def open_existing(name: str, netns: Namespace | None, offload: bool) -> NoReturn:
+def open_existing(name: str, netns: Namespace | None, offload: bool, queues: int) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 

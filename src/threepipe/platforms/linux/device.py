@@ -7,6 +7,7 @@ import sys
 
 assert sys.platform == "linux"
 
+import errno
 import grp
 import io
 import os
@@ -15,7 +16,7 @@ import socket
 from collections.abc import Callable
 
 from threepipe.device import AdapterInfo
-from threepipe.errors import AdapterGone, InvalidSetting
+from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.port import LinuxPort
@@ -34,30 +35,36 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
     if settings.persistent and owner is None and group is None:
         owner = os.geteuid()  # The kernel lets everybody open an interface that is nobody's.
 
-    def make(file: io.FileIO) -> tuple[str, int, tun.Offload]:
-        name, offload = tun.attach(file, settings.name, create=True, offload=settings.offload)
+    def make(descriptors: "_Descriptors") -> tuple[str, int]:
+        name = descriptors.attach(settings.name, create=True, several=settings.queues > 1)
         index = socket.if_nametoindex(name)
+        file = descriptors.queues[0]
         netlink.configure(index, settings)
         if owner is not None:
             tun.control(file, tun.TUNSETOWNER, owner)
         if group is not None:
             tun.control(file, tun.TUNSETGROUP, group)
-        if settings.persistent:  # Last: before it, closing the descriptor undoes everything.
+        if settings.persistent:  # Last: before it, closing the descriptors undoes everything.
             tun.control(file, tun.TUNSETPERSIST, 1)
-        return name, index, offload
+        return name, index
 
-    return _device(settings.netns, make)
+    return _device(settings.netns, _Descriptors(settings.offload, settings.queues), make)
 
 
-def open_existing(name: str, netns: NamespaceSetting | None, offload: bool) -> "LinuxDevice":
+def open_existing(name: str, netns: NamespaceSetting | None, offload: bool, queues: int) -> "LinuxDevice":
     """Attach to a persistent interface."""
 
-    def take(file: io.FileIO) -> tuple[str, int, tun.Offload]:
-        index = netlink.find(name)  # First, for the driver would make an interface that is not there.
-        name_there, superpackets = tun.attach(file, name, create=False, offload=offload)
-        return name_there, index, superpackets
+    def take(descriptors: "_Descriptors") -> tuple[str, int]:
+        index, several = netlink.find(name)  # First, for the driver would make an interface that is not there.
+        if queues > 1 and not several:
+            raise InvalidSetting(f"{name} has one queue; one with {queues} has to be created with them")
+        descriptors.attach(name, create=False, several=several)
+        if several and netlink.queues(index, name) > len(descriptors.files):
+            # Of an interface with several queues the kernel gives everybody some.
+            raise AdapterBusy(errno.EBUSY, f"{name} is held by another program; close it there first")
+        return name, index
 
-    return _device(netns, take)
+    return _device(netns, _Descriptors(offload, queues), take)
 
 
 def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
@@ -68,15 +75,49 @@ def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
         namespace.close()
 
 
+class _Descriptors:
+    """The open files of one interface: some to receive by, and one to send by, the same where there is one queue."""
+
+    def __init__(self, offload: bool, queues: int) -> None:
+        self.files: list[io.FileIO] = []
+        self.offload = tun.Offload.NONE
+        self._wanted = offload
+        self._count = queues
+
+    @property
+    def queues(self) -> list[io.FileIO]:
+        return self.files[: self._count]
+
+    @property
+    def sender(self) -> io.FileIO:
+        return self.files[-1]
+
+    def attach(self, name: str, *, create: bool, several: bool) -> str:
+        """Open them all and return the interface's name; on an error some may be open."""
+        name, self.offload = tun.attach(self._open(), name, create=create, offload=self._wanted, several=several)
+        if self._count > 1:
+            for number in range(1, self._count + 1):
+                tun.attach_queue(self._open(), name, self._wanted, receives=number < self._count)
+        return name
+
+    def _open(self) -> io.FileIO:
+        self.files.append(tun.open_tun())
+        return self.files[-1]
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
 class LinuxDevice:
     """One attached interface."""
 
-    def __init__(self, name: str, index: int, file: io.FileIO, namespace: Namespace, offload: tun.Offload) -> None:
+    def __init__(self, name: str, index: int, descriptors: _Descriptors, namespace: Namespace) -> None:
         self.name = name
         self.index = index
-        self._file = file
+        self._descriptors = descriptors
+        self._file = descriptors.queues[0]
         self._namespace = namespace
-        self._offload = offload
 
     def info(self) -> AdapterInfo:
         return self._namespace.run(lambda: netlink.describe(self.index, self.name))
@@ -85,12 +126,16 @@ class LinuxDevice:
         self._namespace.run(lambda: netlink.set_mtu(self.index, self.name, mtu))
 
     def start(self, capacity: int) -> LinuxPort:
+        descriptors = self._descriptors
+
         def put_carrier() -> None:
-            tun.discard(self._file)  # What waited for an earlier session is not for this one.
+            for queue in descriptors.queues:
+                tun.discard(queue)  # What waited for an earlier session is not for this one.
             tun.set_carrier(self._file, up=True)
 
-        self._namespace.run(lambda: netlink.link_up(self.index, self.name, capacity, put_carrier))
-        return LinuxPort([self._file], self._file, self.name, self._offload, self._take_link_down)
+        each = capacity // len(descriptors.queues)
+        self._namespace.run(lambda: netlink.link_up(self.index, self.name, each, put_carrier))
+        return LinuxPort(descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down)
 
     def _take_link_down(self) -> None:
         try:
@@ -110,27 +155,20 @@ class LinuxDevice:
                 tun.set_offload(self._file, offload=False)
             except AdapterGone:
                 pass  # Then nobody will open it.
-            self._file.close()
+        self._descriptors.close()
         self._namespace.close()
 
 
-def _device(netns: NamespaceSetting | None, attach: Callable[[io.FileIO], tuple[str, int, tun.Offload]]) -> LinuxDevice:
+def _device(
+    netns: NamespaceSetting | None, descriptors: _Descriptors, attach: Callable[[_Descriptors], tuple[str, int]]
+) -> LinuxDevice:
     """Open the driver inside the namespace and `attach` there; on an error nothing stays open."""
     namespace = Namespace.find(netns)
-    file: io.FileIO | None = None
-
-    def inside() -> tuple[str, int, tun.Offload]:
-        nonlocal file
-        file = tun.open_tun()
-        return attach(file)
-
     try:
-        name, index, offload = namespace.run(inside)
-        assert file is not None
-        return LinuxDevice(name, index, file, namespace, offload)
+        name, index = namespace.run(lambda: attach(descriptors))
+        return LinuxDevice(name, index, descriptors, namespace)
     except BaseException:
-        if file is not None:
-            file.close()
+        descriptors.close()
         namespace.close()
         raise
 

@@ -31,7 +31,7 @@ from threepipe.errors import (
 from threepipe.ring import record_length
 from threepipe.settings import AdapterSettings, Address, Network
 
-__all__ = ["configure", "describe", "describe_all", "find", "link_up", "set_mtu"]
+__all__ = ["configure", "describe", "describe_all", "find", "link_up", "queues", "set_mtu"]
 
 log = logging.getLogger("threepipe")
 
@@ -134,13 +134,20 @@ def link_up(index: int, name: str, capacity: int, put_carrier: Callable[[], None
             time.sleep(0.001)
 
 
-def find(name: str) -> int:
-    """The index of the interface `name`. Raises `AdapterNotFound`."""
+def find(name: str) -> tuple[int, bool]:
+    """The index of the interface `name`, and whether it can have several queues. Raises `AdapterNotFound`."""
     with _netlink(name) as ipr:
-        found = ipr.link_lookup(ifname=name)
-    if not found:
-        raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows those there are")
-    return int(found[0])
+        if found := ipr.link_lookup(ifname=name):
+            (link,) = ipr.link("get", index=found[0])
+            return int(found[0]), bool(_tun_data(link, "IFLA_TUN_MULTI_QUEUE"))
+    raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows those there are")
+
+
+def queues(index: int, name: str) -> int:
+    """How many queues of the interface programs hold now, where it can have several."""
+    with _netlink(name) as ipr:
+        (link,) = ipr.link("get", index=index)
+        return sum(_tun_data(link, f"IFLA_TUN_NUM_{kind}QUEUES") or 0 for kind in ("", "DISABLED_"))
 
 
 def describe(index: int, name: str) -> AdapterInfo:

@@ -26,7 +26,17 @@ from threepipe.errors import (
 )
 from threepipe.offload import HEADER_SIZE, MAX_RECORD
 
-__all__ = ["Offload", "attach", "control", "discard", "open_tun", "refused", "set_carrier", "set_offload"]
+__all__ = [
+    "Offload",
+    "attach",
+    "attach_queue",
+    "control",
+    "discard",
+    "open_tun",
+    "refused",
+    "set_carrier",
+    "set_offload",
+]
 
 TUN_PATH = "/dev/net/tun"
 
@@ -38,11 +48,13 @@ TUNSETOFFLOAD = 0x400454D0
 TUNGETFEATURES = 0x800454CF
 TUNGETIFF = 0x800454D2
 TUNSETVNETHDRSZ = 0x400454D8
+TUNSETQUEUE = 0x400454D9
 TUNSETCARRIER = 0x400454E2
 
 IFF_TUN = 0x0001
 IFF_NO_CARRIER = 0x0040
 IFF_MULTI_QUEUE = 0x0100
+IFF_DETACH_QUEUE = 0x0400
 IFF_PERSIST = 0x0800
 IFF_NO_PI = 0x1000
 IFF_VNET_HDR = 0x4000
@@ -76,14 +88,15 @@ def open_tun() -> io.FileIO:
         raise _explained(error, _NO_DRIVER, TUN_PATH) from None
 
 
-def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool) -> tuple[str, Offload]:
+def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: bool) -> tuple[str, Offload]:
     """Make (`create`) or attach to the interface `name`, without carrier; return its real name, and its offload.
 
-    With `offload`, superpackets pass in both directions, and every packet has a virtio header.
+    With `offload`, superpackets pass in both directions, and every packet has a virtio header. `several`:
+    it has, or is to have, more than one queue, and this is the first of them.
 
     Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied`, `AdapterUnavailable`.
     """
-    flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0) | (IFF_VNET_HDR if offload else 0)
+    flags = _flags(offload, several) | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
     try:
         reply = fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), flags))
     except OSError as error:
@@ -94,6 +107,25 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool) -> tuple[s
     superpackets = set_offload(tun, offload)
     set_carrier(tun, up=False)  # Before Linux 6.2 attaching puts the carrier on regardless of the flag.
     return os.fsdecode(IFREQ.unpack(reply)[0].rstrip(b"\0")), superpackets
+
+
+def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool) -> None:
+    """Make `tun` one more queue of the interface `name`; one that does not receive is for sending.
+
+    The kernel learns from a queue that receives which flows to hand over by it, those that were sent by
+    it; and a flow that changes its queue may be overtaken by itself. From the other kind it learns nothing,
+    so that a flow's queue stays that of its hash. Raises `AdapterError` and its kinds.
+    """
+    try:
+        fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), _flags(offload, True)))
+        if not receives:
+            fcntl.ioctl(tun, TUNSETQUEUE, IFREQ.pack(os.fsencode(name), IFF_DETACH_QUEUE))
+    except OSError as error:
+        raise _explained(error, _NOT_OPENED, name) from None
+
+
+def _flags(offload: bool, several: bool) -> int:
+    return IFF_TUN | IFF_NO_PI | (IFF_VNET_HDR if offload else 0) | (IFF_MULTI_QUEUE if several else 0)
 
 
 def set_offload(tun: io.FileIO, offload: bool) -> Offload:
@@ -168,7 +200,7 @@ _NOT_OPENED: Explanations = {
     errno.EBUSY: (AdapterBusy, "{name} is held by another program; close it there first"),
     errno.EPERM: (PermissionDenied, "{name} belongs to another user or group; root may open it, and says who else"
                   " may when creating it"),
-    errno.EINVAL: (AdapterNotFound, "{name} is no layer-3 TUN adapter of one queue, so it cannot be opened"),
+    errno.EINVAL: (AdapterNotFound, "{name} is no layer-3 TUN adapter, so it cannot be opened"),
 }  # fmt: skip
 
 _NOT_WORKING: Explanations = {
