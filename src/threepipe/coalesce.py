@@ -30,9 +30,9 @@ from threepipe.offload import (
     HEADER,
     HEADER_SIZE,
     NEEDS_CSUM,
-    PLAIN_HEADER,
     TCP,
     UDP,
+    plain_records,
 )
 from threepipe.packet import MAX_PACKET, internet_checksum
 
@@ -40,9 +40,11 @@ __all__ = ["coalesce"]
 
 _ACK, _PSH = 0x10, 0x08
 _DONT_FRAGMENT = 0x40
-_ATOMIC = -1  # In place of an identification that means nothing.
+_ATOMIC = -1  # In place of an identification that means nothing, or that there is none.
+_NOT_COMPUTED = b"\xff\xff"  # A zero that RFC 1071 never comes to, though it sums up right; UDP means it.
 _LONGEST_HEADERS = 40 + 60  # IPv6, and TCP with all options.
 _IPV4, _IPV6 = 20, 40  # Where the transport header starts, which so tells the version.
+_IDENTIFICATION, _CHECKSUM = 8 * (28 - 6), 8 * (28 - 12)  # Bits behind these fields in the headers of UDP on IPv4.
 _GSO_TYPES = {(_IPV4, TCP): GSO_TCPV4, (_IPV6, TCP): GSO_TCPV6, (_IPV4, UDP): GSO_UDP_L4, (_IPV6, UDP): GSO_UDP_L4}
 _LEAVES = frozenset({50, 58, 59})
 """IPv6 next headers behind which there is no TCP or UDP to be seen: ESP, ICMPv6, none."""
@@ -70,7 +72,10 @@ def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[mem
     """
     runs: list[_Run] = []
     growing: dict[bytes, _Run] = {}  # By flow: its last run.
+    recent: _Run | None = None  # One of them that knows its next packet by sight.
     for piece in packets:
+        if recent and recent.repeats(piece):
+            continue
         packet = piece[HEADER_SIZE:] if headed else piece
         head = packet[:_LONGEST_HEADERS].tobytes()
         transport, flow = _flow(head)
@@ -86,8 +91,10 @@ def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[mem
         else:
             run = _Run(piece, segment)
             runs.append(run)
+        recent = None
         if segment and not run.ended:
             growing[flow] = run
+            recent = run.learn(piece, segment) if headed and len(run.payloads) > 1 else None
     return [run.record(headed) for run in runs]
 
 
@@ -123,12 +130,13 @@ def _segment(
         partial = bool(flags & NEEDS_CSUM)
         if gso_type != GSO_NONE or (partial and (start, offset) != (transport, CHECKSUM_OFFSET[protocol])):
             return None
-    identification = sequence = 0
+    identification, sequence = _ATOMIC, 0
     if transport == _IPV4:
         if head[2] << 8 | head[3] != length:
             return None
         alike = head[1:2] + head[6:9]
-        identification = _ATOMIC if head[6] & _DONT_FRAGMENT else head[4] << 8 | head[5]
+        if not head[6] & _DONT_FRAGMENT:
+            identification = head[4] << 8 | head[5]
     else:
         if (head[4] << 8 | head[5]) + _IPV6 != length:
             return None
@@ -158,14 +166,26 @@ def _segment(
 class _Run:
     """Packets of one flow that go out as one record: a first one, and those that it took."""
 
-    __slots__ = ("ended", "identification", "length", "piece", "segments", "sequence", "size", "verified")
+    __slots__ = (
+        "ended",
+        "first",
+        "identification",
+        "last_flags",
+        "length",
+        "pattern",
+        "payloads",
+        "piece",
+        "sequence",
+        "size",
+        "verified",
+    )
 
     def __init__(self, piece: memoryview, segment: _Segment | None) -> None:
         self.piece = piece
-        self.segments: list[_Segment] = []
-        self.length = len(piece)
+        self.payloads: list[memoryview] = []
         self.ended = self.verified = False
         if segment:
+            self.first = segment
             self.size = len(segment.packet) - segment.payload
             self.length = segment.payload
             self.sequence, self.identification = segment.sequence, segment.identification
@@ -173,7 +193,7 @@ class _Run:
 
     def takes(self, segment: _Segment) -> bool:
         """Whether `segment`, of the same flow, can be the next of this run."""
-        first = self.segments[0]
+        first = self.first
         size = len(segment.packet) - segment.payload
         if (
             segment.alike != first.alike
@@ -188,20 +208,55 @@ class _Run:
 
     def add(self, segment: _Segment) -> None:
         size = len(segment.packet) - segment.payload
-        self.segments.append(segment)
+        self.payloads.append(segment.packet[segment.payload :])
         self.length += size
         if segment.protocol == TCP:
             self.sequence = (self.sequence + size) & 0xFFFFFFFF
-            self.ended = bool(segment.head[segment.transport + 13] & _PSH)
+            self.last_flags = segment.head[segment.transport + 13]
+            self.ended = bool(self.last_flags & _PSH)
         if self.identification != _ATOMIC:
             self.identification = (self.identification + 1) & 0xFFFF
         self.ended = self.ended or size < self.size
 
+    def learn(self, record: memoryview, segment: _Segment) -> "_Run | None":
+        """Itself, if it knows from `record`, its last, what the next one looks like: a shortcut for many small ones.
+
+        That is so for datagrams whose checksum was left open, as a kernel's own are: one of the same size has
+        the same headers up to its data, but for IPv4's identification and checksum.
+        """
+        if segment.protocol != UDP or not segment.partial:
+            return None
+        size = HEADER_SIZE + segment.payload
+        varying = 0
+        if segment.transport == _IPV4:
+            varying = 0xFFFF << _IDENTIFICATION | 0xFFFF << _CHECKSUM
+        self.pattern = len(record), size, int.from_bytes(record[:size], "big"), ~varying
+        return self
+
+    def repeats(self, record: memoryview) -> bool:
+        """Whether `record` looks like the next one; then it was added."""
+        length, size, before, fixed = self.pattern
+        if len(record) != length or self.length + self.size > MAX_PACKET:
+            return False
+        head = int.from_bytes(record[:size], "big")
+        # What varies is two words of one sum (RFC 1071), so that it must be the same modulo 0xFFFF.
+        if (head ^ before) & fixed or (head - before) % 0xFFFF:
+            return False
+        if fixed != -1 and head >> _CHECKSUM & 0xFFFF == 0xFFFF:
+            return False
+        if self.identification != _ATOMIC:
+            if head >> _IDENTIFICATION & 0xFFFF != self.identification:
+                return False
+            self.identification = (self.identification + 1) & 0xFFFF
+        self.payloads.append(record[size:])
+        self.length += self.size
+        return True
+
     def record(self, headed: bool) -> memoryview:
         """One record for all of it."""
-        if len(self.segments) < 2:
-            return self.piece if headed else memoryview(bytearray().join((PLAIN_HEADER, self.piece)))
-        first, last = self.segments[0], self.segments[-1]
+        if len(self.payloads) < 2:
+            return self.piece if headed else plain_records([self.piece])[0]
+        first = self.first
         transport, payload, field = first.transport, first.payload, first.transport + CHECKSUM_OFFSET[first.protocol]
         head = bytearray(first.head[:payload])
         if transport == _IPV4:
@@ -211,25 +266,26 @@ class _Run:
         else:
             struct.pack_into("!H", head, 4, self.length - transport)
         if first.protocol == TCP:
-            head[transport + 13] = last.head[transport + 13]  # ACK, and PSH if the last one has it.
+            head[transport + 13] = self.last_flags  # ACK, and PSH if the last one has it.
         else:
             struct.pack_into("!H", head, transport + 4, self.length - transport)
         struct.pack_into("!H", head, field, _pseudo_header_sum(first, self.length - transport))
         gso_type = _GSO_TYPES[transport, first.protocol]
         header = HEADER.pack(NEEDS_CSUM, gso_type, payload, self.size, transport, field - transport)
-        data = [segment.packet[segment.payload :] for segment in self.segments]
-        return memoryview(bytearray().join((header, head, *data)))
+        return memoryview(bytearray().join((header, head, *self.payloads)))
 
 
 def _is_right(segment: _Segment) -> bool:
     """Whether a segment's checksums are, so that to compute them anew repairs nothing."""
     packet, head, transport = segment.packet, segment.head, segment.transport
-    if transport == _IPV4 and internet_checksum(head[:_IPV4]):
+    if transport == _IPV4 and (internet_checksum(head[:_IPV4]) or head[10:12] == _NOT_COMPUTED):
         return False
     total = _pseudo_header_sum(segment, len(packet) - transport)
+    field = transport + CHECKSUM_OFFSET[segment.protocol]
     if segment.partial:
-        field = transport + CHECKSUM_OFFSET[segment.protocol]
         return head[field] << 8 | head[field + 1] == total
+    if segment.protocol == TCP and head[field : field + 2] == _NOT_COMPUTED:
+        return False
     return not internet_checksum(packet[transport:], total)
 
 

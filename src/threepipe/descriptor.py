@@ -1,14 +1,21 @@
-"""Bundles of records read from and written to a non-blocking file descriptor, one record a system call.
+"""Bundles of records read from and written to non-blocking file descriptors, one record a system call.
 
-Knows no platform: what a record is, a packet with or without a header, is the caller's business.
+Knows no platform, and not what a record is: a packet, or one with a header.
 """
 
+import errno
 import io
 from collections.abc import Sequence
 
 from threepipe.offload import MAX_RECORD
 
-__all__ = ["receive", "send"]
+__all__ = ["FULL", "MAX_BUNDLE", "receive", "send"]
+
+MAX_BUNDLE = 256
+"""Records received at once at most: an exchange of Wintun's first driver."""
+
+FULL = frozenset({0, errno.ENOBUFS, errno.ENOMEM})
+"""What `send` says where there is no room now, and no more is wrong."""
 
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:

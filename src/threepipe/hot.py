@@ -1,8 +1,8 @@
 """The functions that run for every packet: the native core's where it is installed, else their reference.
 
 `threepipe-native` has the same functions by the same names; what they do is written in the modules they
-are otherwise taken from. `pump` has no other: where it is missing, `threepipe.pipe` loops by itself. The
-environment variable THREEPIPE_PURE=1 refuses the native core; `REASON` says why there is none.
+are otherwise taken from. The environment variable THREEPIPE_PURE=1 refuses it; `REASON` says why there
+is none.
 """
 
 import os
@@ -18,6 +18,7 @@ except ImportError as error:
     from threepipe.descriptor import receive, send
     from threepipe.offload import measure, split
     from threepipe.packet import internet_checksum
+    from threepipe.pump import pump
 
     NATIVE, REASON = False, str(error)
 else:

@@ -30,6 +30,7 @@ __all__ = [
     "TCP",
     "UDP",
     "measure",
+    "plain_records",
     "split",
 ]
 
@@ -62,6 +63,11 @@ class _Layout(NamedTuple):
     transport: int
     payload: int
     segment: int
+
+
+def plain_records(packets: Sequence[memoryview]) -> list[memoryview]:
+    """Records of new memory for `packets`, each of which is complete and stands for itself."""
+    return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in packets]
 
 
 def measure(records: Sequence[memoryview]) -> tuple[int, int, bool]:

@@ -16,14 +16,12 @@ from types import ModuleType
 from typing import Self
 
 from threepipe.bundle import Bundle
+from threepipe.descriptor import MAX_BUNDLE
 from threepipe.device import Counts, Port, Waitable
 from threepipe.errors import InvalidPacket, SessionClosed
 from threepipe.packet import Packet, is_packet
 
-__all__ = ["MAX_BUNDLE", "Session", "SessionStatistics"]
-
-MAX_BUNDLE = 256
-"""Packets, whole superpackets among them, that one `receive` returns at most: an exchange of Wintun's first driver."""
+__all__ = ["Session", "SessionStatistics"]
 
 
 @dataclass(frozen=True, slots=True)

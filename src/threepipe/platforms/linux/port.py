@@ -17,14 +17,13 @@ from collections.abc import Callable, Sequence
 
 from threepipe import hot
 from threepipe.bundle import Arena, Bundle
+from threepipe.descriptor import FULL
 from threepipe.device import Counts, Port
 from threepipe.doorbell import Doorbell
-from threepipe.offload import PLAIN_HEADER
+from threepipe.offload import plain_records
 from threepipe.platforms.linux import tun
 
 __all__ = ["LinuxPort"]
-
-_FULL = frozenset({0, errno.ENOBUFS, errno.ENOMEM})
 
 
 class LinuxPort:
@@ -95,7 +94,7 @@ class LinuxPort:
         if error == errno.EINVAL and self._coalescing:
             self._coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
             return self.send(self._rest(records[written:]))
-        if error not in _FULL and not written:
+        if error not in FULL and not written:
             raise tun.refused(OSError(error, os.strerror(error)), self._name)
         return self._rest(records[written:])
 
@@ -104,7 +103,7 @@ class LinuxPort:
         if not self._headed:
             return list(bundle)
         if not self._coalescing:
-            return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in bundle]
+            return plain_records(list(bundle))
         if (records := bundle.records) is None:
             return hot.coalesce(list(bundle), False, self._udp)
         return hot.coalesce(records, True, self._udp) if len(records) > 1 else records
@@ -114,7 +113,7 @@ class LinuxPort:
         return Bundle.of_records(records) if self._headed else Bundle.of_views(records)
 
     def pump(self, target: Port, received: Counts, sent: Counts) -> bool:
-        if not hot.NATIVE or not isinstance(target, LinuxPort) or self._headed != target._headed:
+        if not isinstance(target, LinuxPort) or self._headed != target._headed:
             return False
         bells = self._bell, target._bell
         coalescing, udp = target._coalescing, target._udp
