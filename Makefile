@@ -3,21 +3,33 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
 KERNEL_TOOLS := ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux
 
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
-CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py bundle.py ring.py doorbell.py session.py settings.py \
+CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.py descriptor.py pump.py hot.py bundle.py ring.py doorbell.py session.py settings.py \
 	device.py adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
-.PHONY: demo test soak lint types lines tools clean
+NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
+	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)
 
-demo: .venv/run
+.PHONY: demo test test-pure test-native bench soak lint types rust lines tools clean
+
+demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
 
-test: tools lint types lines
-	@rm -f .coverage
-	@$(BIN)/coverage run -m pytest
+# Every test runs on pure Python and, where there is one, on the native core, side by side.
+test: tools lint types rust lines
+	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-pure test-native
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+test-pure: .venv/test
+	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest
+
+test-native: .venv/test .venv/native
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p -m pytest; else echo "There is no native core here to be tested."; fi
 
 soak: tools
 	@$(BIN)/pytest -m soak --timeout=3600 -v
@@ -29,6 +41,10 @@ lint: .venv/test
 types: .venv/test
 	@$(BIN)/mypy --platform linux
 	@for system in win32 darwin; do $(BIN)/mypy --platform $$system src examples || exit 1; done
+
+rust: .venv/test .venv/native
+	@if $(HAS_NATIVE); then cd native && cargo fmt --all --check && \
+		cargo clippy --quiet --workspace --all-targets --locked -- -D warnings && cargo test --quiet --workspace --locked; fi
 
 lines: .venv/test
 	@$(BIN)/python tools/count_lines.py $(CONTRACT)
@@ -47,9 +63,14 @@ tools: .venv/test
 	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
+# The native core, where there is a Rust for it; without, it says so and all goes on.
+.venv/native: .venv/run $(NATIVE) tools/build_native.py
+	@$(BIN)/python tools/build_native.py
+	@touch $@
+
 .venv/test: .venv/run
 	@$(BIN)/pip install --quiet --group dev
 	@touch $@
 
 clean:
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache native/target

@@ -13,7 +13,7 @@ import pytest
 import threepipe
 from commands import run
 from conftest import Network, links, needs_root
-from threepipe import platforms
+from threepipe import hot, platforms
 from threepipe.finding import Finding
 
 pytestmark = pytest.mark.kernel
@@ -58,7 +58,8 @@ def doctor(*prefix: str, status: int) -> dict[str, dict[str, Any]]:
 
 def test_where_adapters_can_be_made(network: Network) -> None:
     found = doctor(*network.command(), status=0)
-    assert list(found) == NAMES
+    assert list(found) == [*NAMES, "native core"]
+    assert found["native core"]["ok"] == hot.NATIVE
     assert found["kernel"]["detail"] == f"Linux {platform.release()}"
     assert found["adapters"]["detail"] == "one was made in this user's own right"
     assert all(found[name]["ok"] for name in NAMES if name not in ("UDP offload", "IPv6"))
@@ -66,12 +67,18 @@ def test_where_adapters_can_be_made(network: Network) -> None:
     assert found["UDP offload"]["ok"] == (version >= (6, 2))
 
 
+def test_the_native_core_can_be_refused(network: Network) -> None:
+    core = doctor("env", "THREEPIPE_PURE=1", *network.command(), status=0)["native core"]
+    assert not core["ok"]
+    assert core["detail"] == "not in use, Python does it: THREEPIPE_PURE refuses it"
+
+
 def test_for_people(network: Network) -> None:
     done = run("doctor", prefix=tuple(network.command()))
     assert (done.status, done.complaint) == (0, "")
     heading, *rows = done.printed.splitlines()
     assert heading.split("  ")[0] == "what"
-    assert [row[: heading.index("ok")].rstrip() for row in rows] == NAMES
+    assert [row[: heading.index("ok")].rstrip() for row in rows] == [*NAMES, "native core"]
     assert {row[heading.index("ok") :].split()[0] for row in rows} <= {"yes", "no"}
 
 
@@ -92,7 +99,7 @@ def test_without_a_tun_device(mounts: str, seen: str, advice: str) -> None:
     assert not found["TUN device"]["ok"]
     assert seen in found["TUN device"]["detail"]
     assert advice in found["TUN device"]["advice"]
-    assert list(found) == ["kernel", "TUN device", "network namespaces", "IPv6"]
+    assert list(found) == ["kernel", "TUN device", "network namespaces", "IPv6", "native core"]
 
 
 def test_advice_is_shown_to_people() -> None:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from threepipe import hot
 from threepipe.cli.output import print_json, print_table
+from threepipe.finding import Finding
 
 __all__ = ["doctor"]
 
@@ -24,7 +26,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
     """
     from threepipe import platforms
 
-    findings = platforms.probe()
+    findings = [*platforms.probe(), _native_core()]
     possible = all(finding.ok for finding in findings if finding.essential)
     if json:
         print_json({"adapters_possible": possible, "findings": findings})
@@ -33,3 +35,15 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
         print_table(("what", "ok", "what was seen", "what to do"), rows, yes="green", no="red")
     if not possible:
         raise typer.Exit(1)
+
+
+def _native_core() -> Finding:
+    name = "native core"
+    if hot.NATIVE:
+        return Finding(name, True, "in use: threepipe-native does the work of every packet")
+    return Finding(
+        name,
+        False,
+        f"not in use, Python does it: {hot.REASON}",
+        "optional, and faster: pip install ./native in a clone",
+    )
