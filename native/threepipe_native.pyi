@@ -5,12 +5,11 @@ The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `d
 single bytes, and loops over packets and system calls run without the GIL.
 """
 
-import array
 import io
 from collections.abc import Sequence
 
 from threepipe.packet import Packet
-from threepipe.pump import HasFileno
+from threepipe.pump import End, HasFileno
 
 def internet_checksum(data: Packet, initial: int = 0) -> int:
     """`threepipe.packet.internet_checksum`; `initial` has at most 64 bits."""
@@ -30,14 +29,5 @@ def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]
 def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
     """`threepipe.descriptor.send`."""
 
-def pump(
-    sources: Sequence[io.FileIO],
-    target: io.FileIO,
-    bells: Sequence[HasFileno],
-    received: array.array[int],
-    sent: array.array[int],
-    headed: bool,
-    coalescing: bool,
-    udp: bool,
-) -> tuple[int, bool, bool]:
-    """`threepipe.pump.pump`."""
+def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:
+    """`threepipe.pump.pump`: a thread for each direction."""

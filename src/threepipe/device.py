@@ -81,11 +81,11 @@ class Port(Protocol):
         It raises only where none was accepted.
         """
 
-    def pump(self, target: "Port", received: Counts, sent: Counts) -> bool:
-        """Move all that comes to `target` until one of the two was woken; False where this pair cannot.
+    def pump(self, other: "Port", counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
+        """Move all that comes both ways until one of the two was woken; False where this pair cannot.
 
-        For a platform that can do it without Python. Counts what was received as `Session` does, and what the
-        target sent. Packets on their way when it returns are dropped, and counted. Raises `AdapterGone`.
+        For platforms that have a shorter way than bundles. The counts are of what each received and sent, as
+        `Session` counts. Packets on their way when it returns are dropped, and counted. Raises `AdapterGone`.
         """
 
     def wake(self) -> None:

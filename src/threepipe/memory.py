@@ -14,7 +14,7 @@ from itertools import islice
 
 from threepipe.adapter import Adapter
 from threepipe.bundle import Arena, Bundle
-from threepipe.device import AdapterInfo, AdapterStatistics, Counts, Port
+from threepipe.device import AdapterInfo, AdapterStatistics
 from threepipe.doorbell import Doorbell
 from threepipe.errors import AdapterGone
 from threepipe.ring import RingReader, RingWriter, ring_size
@@ -144,7 +144,7 @@ class _MemoryPort:
         _count(self._device.sent, accepted, sum(map(len, islice(bundle, accepted))))
         return bundle[accepted:]
 
-    def pump(self, _target: Port, _received: Counts, _sent: Counts) -> bool:
+    def pump(self, *_: object) -> bool:
         return False  # Its ring is Python's.
 
     def _gone(self) -> AdapterGone:

@@ -11,47 +11,66 @@ __all__ = ["pipe"]
 def pipe(a: Session, b: Session) -> None:
     """Move bundles both ways until one session ends, then close both and return.
 
-    A thread for each direction, and this one waits for their end: closing a session ends it, and so does
-    an exception here, such as KeyboardInterrupt. Where the far end has no room the near end waits for it,
-    and its own ring fills up: loss happens there, and is counted there. While a link is down what is for
-    it is dropped and counted, as are packets that are none. `a.statistics` and `b.statistics` tell all
+    It works in threads of its own, and this one waits for their end: closing a session ends it, and so
+    does an exception here, such as KeyboardInterrupt. Where the far end has no room the near end waits for
+    it, and its own ring fills up: loss happens there, and is counted there. While a link is down what is
+    for it is dropped and counted, as are packets that are none. `a.statistics` and `b.statistics` tell all
     along what went through. Raises `AdapterGone` where an adapter was removed; closing a session is the
     ordinary end.
     """
     failures: list[ThreepipeError] = []
-    directions = [
-        threading.Thread(target=_move, args=(source, target, failures), name=f"threepipe-pipe-{name}")
-        for name, source, target in (("forth", a, b), ("back", b, a))
-    ]
+    thread = threading.Thread(target=_run, args=(a, b, failures), name="threepipe-pipe")
+    thread.start()
     try:
-        for direction in directions:
-            direction.start()
-        for direction in directions:
-            direction.join()
+        thread.join()
     finally:
         a.close()
         b.close()
-        for direction in directions:
-            if direction.ident is not None:
-                direction.join()
+        thread.join()
     if failures:
         raise failures[0]
 
 
+def _run(a: Session, b: Session, failures: list[ThreepipeError]) -> None:
+    """The short way, if these two have one, else by bundles with a thread for each direction."""
+    try:
+        while True:
+            _forward(a, b, 0)  # What one of them kept from before, which is not in its descriptor any more.
+            _forward(b, a, 0)
+            if not a.pump(b):
+                break
+    except SessionClosed:
+        pass
+    except ThreepipeError as error:
+        failures.append(error)
+    else:
+        back = threading.Thread(target=_move, args=(b, a, failures), name="threepipe-pipe-back")
+        back.start()
+        _move(a, b, failures)
+        back.join()
+    finally:
+        a.close()
+        b.close()
+
+
 def _move(source: Session, target: Session, failures: list[ThreepipeError]) -> None:
     try:
-        without_python = True
-        for bundle in source:
-            with bundle:
-                try:
-                    target.forward(bundle)
-                except LinkDown:
-                    continue  # Counted by the target; it may come up again.
-            without_python = without_python and source.pump(target)
+        while True:
+            _forward(source, target, None)
     except SessionClosed:
-        pass  # The target's: iterating over the source ends by itself.
+        pass
     except ThreepipeError as error:
         failures.append(error)
     finally:
         source.close()
         target.close()
+
+
+def _forward(source: Session, target: Session, timeout: float | None) -> None:
+    """One bundle, after waiting for it."""
+    with source.receive(timeout) as bundle:
+        try:
+            if bundle:
+                target.forward(bundle)
+        except LinkDown:
+            pass  # Counted by the target; it may come up again.

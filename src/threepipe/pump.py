@@ -6,9 +6,12 @@ what programs call.
 
 import errno
 import io
+import os
 import selectors
 from array import array
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Protocol
 
 from threepipe.coalesce import coalesce
@@ -16,144 +19,162 @@ from threepipe.descriptor import FULL, MAX_BUNDLE, receive, send
 from threepipe.offload import measure, plain_records, split
 from threepipe.packet import is_packet
 
-__all__ = ["HasFileno", "pump"]
+__all__ = ["End", "HasFileno", "pump"]
 
 _MEMORY = 0x100000  # Bytes a bundle is received into: 15 superpackets, or 256 packets of 1500 bytes and more.
-_GO_ON, _BELL = -1, 0  # In place of an errno.
 
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-def pump(
-    sources: Sequence[io.FileIO],
-    target: io.FileIO,
-    bells: Sequence[HasFileno],
-    received: "array[int]",
-    sent: "array[int]",
-    headed: bool,
-    coalescing: bool,
-    udp: bool,
-) -> tuple[int, bool, bool]:
-    """Move what the non-blocking `sources` have to `target` until one of `bells` is readable; blocks.
+@dataclass(slots=True, eq=False)
+class End:
+    """One of the two ends: its non-blocking descriptors, and what it counts."""
 
-    Every record is a packet or, if `headed`, has a virtio header in front. `received` counts packets, bytes
-    and bundles, `sent` the same and dropped packets: arrays of typecode Q, added to as it happens. What is
-    no IP packet is dropped. While the target has no room the packets wait for it; while its link is down
-    they are dropped. With `coalescing` bundles are coalesced, UDP only if `udp`, until the target refuses a
-    superpacket (EINVAL): from then on it gets packets only.
+    sources: Sequence[io.FileIO]
+    target: io.FileIO
+    received: "array[int]"
+    """Packets, bytes, bundles; of typecode Q, added to as it happens."""
+    sent: "array[int]"
+    """The same, and dropped packets."""
+    coalescing: bool
+    """Whether it takes superpackets; made False when it refuses one (EINVAL)."""
 
-    Returns the errno of what ended it, or 0 for a bell; whether it was the target's; and whether the target
-    still takes superpackets. Packets that were on their way are dropped, and counted.
+
+def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:
+    """Move what each end has to the other until one of `bells` is readable; blocks.
+
+    Every record is a packet or, if `headed`, has a virtio header in front. What is no IP packet is dropped.
+    While an end has no room, the packets wait for it, and the other end with them; while its link is down,
+    they are dropped. An end that is `coalescing` gets superpackets made of bundles, of UDP only if `udp`.
+
+    Returns 0 and None for a bell, or the errno of what ended it and at which end. Packets that are on
+    their way then are dropped, and counted.
     """
-    outlet = _Outlet(target, bells, sent, headed, coalescing, udp)
+    directions = [_Direction(left, right, headed, udp), _Direction(right, left, headed, udp)]
     memory = memoryview(bytearray(_MEMORY))
-    with _waiting(bells, sources, selectors.EVENT_READ) as selector:
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for bell in bells:
+            selector.register(bell, selectors.EVENT_READ)
+        for direction in directions:
+            stack.callback(direction.drop_waiting)
+            for source in direction.near.sources:
+                selector.register(source, selectors.EVENT_READ, direction)
         while True:
-            for source in _ready(selector):
-                if source is None:
-                    return _BELL, False, outlet.coalescing
-                try:
-                    records = receive(source, memory, MAX_BUNDLE)
-                except OSError as error:
-                    return error.errno or errno.EIO, False, outlet.coalescing
-                if not records:
-                    continue
-                packets, size, valid = _measure(records, headed)
-                received[0] += packets
-                received[1] += size
-                received[2] += 1
-                if (end := outlet.forward(records, packets, size, valid)) != _GO_ON:
-                    return end, end != _BELL, outlet.coalescing
+            ready: list[tuple[_Direction | None, io.FileIO]] = [(key.data, key.fileobj) for key, _ in selector.select()]
+            for direction, file in ready:
+                if direction is None:
+                    return 0, None
+                if direction.waiting:
+                    if file is not direction.room:
+                        continue
+                    direction.stop_waiting(selector)
+                    end = direction.write(direction.waiting)
+                else:
+                    end = direction.move(file, memory)
+                if end is not None:
+                    return end
+                if direction.waiting:
+                    direction.start_waiting(selector)
 
 
-class _Outlet:
-    """The target, and what is done with a bundle for it."""
+class _Direction:
+    """From one end to the other, and what waits for room there."""
 
-    def __init__(
-        self,
-        target: io.FileIO,
-        bells: Sequence[HasFileno],
-        counts: "array[int]",
-        headed: bool,
-        coalescing: bool,
-        udp: bool,
-    ) -> None:
-        self.coalescing = coalescing
-        self._target, self._bells, self._counts = target, bells, counts
+    def __init__(self, near: End, far: End, headed: bool, udp: bool) -> None:
+        self.near, self.far = near, far
+        self.waiting: Sequence[memoryview] = ()
+        self.room: io.FileIO | None = None  # The far end's target once more, to be told when it has some.
         self._headed, self._udp = headed, udp
 
-    def forward(self, records: Sequence[memoryview], packets: int, size: int, valid: bool) -> int:
-        """Write them all, if it takes waiting; an errno, or one of the words for there being none."""
+    def move(self, source: io.FileIO, memory: memoryview) -> tuple[int, End] | None:
+        """Receive a bundle and write it; an errno and at which end it was, if that is the end of all."""
+        try:
+            records = receive(source, memory, MAX_BUNDLE)
+        except OSError as error:
+            return error.errno or errno.EIO, self.near
+        if not records:
+            return None
+        packets, size, valid = self._measure(records)
+        counts = self.near.received
+        counts[0] += packets
+        counts[1] += size
+        counts[2] += 1
         if not valid:
             good = [packet for packet in (split(records) if self._headed else records) if is_packet(packet)]
-            self._counts[3] += packets - len(good)
+            self.far.sent[3] += packets - len(good)
             packets, size = len(good), sum(map(len, good))
             records = plain_records(good) if self._headed else good
-        elif self._headed and not self.coalescing:
+        elif self._headed and not self.far.coalescing:
             records = plain_records(split(records))
         elif self._headed and len(records) > 1:
             records = coalesce(records, True, self._udp)
-        written, error = send(self._target, records)
+        written, error_number = send(self.far.target, records)
         if written == len(records):
             self._count(packets, size)
-            return _GO_ON
-        self._count(*_measure(records[:written], self._headed)[:2])
-        return self._overcome(error, records[written:])
+            return None
+        return self._overcome(records, written, error_number)
 
-    def _overcome(self, error: int, records: Sequence[memoryview]) -> int:
-        """Do what can be done about `error` at the first of `records`, and write the rest."""
-        while records:
+    def write(self, records: Sequence[memoryview]) -> tuple[int, End] | None:
+        """Write them, once more; what finds no room is `waiting` then. Returns as `move`."""
+        self.waiting = ()
+        return self._overcome(records, *send(self.far.target, records))
+
+    def _overcome(self, records: Sequence[memoryview], written: int, error: int) -> tuple[int, End] | None:
+        """Count what was written, do what can be done about `error` at the first of the rest, and go on with it."""
+        while True:
+            self._count(*self._measure(records[:written])[:2])
+            if not (records := records[written:]):
+                return None
             if error in FULL:
-                if not self._room():
-                    self._drop(records)
-                    return _BELL
-            elif error == errno.EINVAL and self._headed and records[0][1]:
-                self.coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
+                # In memory of its own, for the next bundle comes where these records are.
+                self.waiting = [memoryview(bytearray(record)) for record in records]
+                return None
+            if error == errno.EINVAL and self._headed and records[0][1]:
+                self.far.coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
                 records = plain_records(split(records))
             elif error == errno.EINVAL:
                 self._drop(records[:1])
                 records = records[1:]
             else:
                 self._drop(records)
-                return _GO_ON if error == errno.EIO else error
-            written, error = send(self._target, records)
-            self._count(*_measure(records[:written], self._headed)[:2])
-            records = records[written:]
-        return _GO_ON
+                return None if error == errno.EIO else (error, self.far)
+            written, error = send(self.far.target, records)
 
-    def _room(self) -> bool:
-        """Wait for it; False where a bell was faster."""
-        with _waiting(self._bells, [self._target], selectors.EVENT_WRITE) as selector:
-            return None not in _ready(selector)
+    def start_waiting(self, selector: selectors.BaseSelector) -> None:
+        if self.room is None:
+            for source in self.near.sources:
+                selector.unregister(source)
+            # A second descriptor, for the first may be waited for as the source of the other direction.
+            self.room = io.FileIO(os.dup(self.far.target.fileno()), "w")
+            selector.register(self.room, selectors.EVENT_WRITE, self)
+
+    def stop_waiting(self, selector: selectors.BaseSelector) -> None:
+        if self.room is not None:
+            selector.unregister(self.room)
+            self.room.close()
+            self.room = None
+            for source in self.near.sources:
+                selector.register(source, selectors.EVENT_READ, self)
+
+    def drop_waiting(self) -> None:
+        self._drop(self.waiting)
+        if self.room is not None:
+            self.room.close()
 
     def _count(self, packets: int, size: int) -> None:
         if packets:
-            self._counts[0] += packets
-            self._counts[1] += size
-            self._counts[2] += 1
+            counts = self.far.sent
+            counts[0] += packets
+            counts[1] += size
+            counts[2] += 1
 
     def _drop(self, records: Sequence[memoryview]) -> None:
-        self._counts[3] += _measure(records, self._headed)[0]
+        self.far.sent[3] += self._measure(records)[0]
 
-
-def _measure(records: Sequence[memoryview], headed: bool) -> tuple[int, int, bool]:
-    if headed:
-        return measure(records)
-    return len(records), sum(map(len, records)), all(map(is_packet, records))
-
-
-def _waiting(bells: Sequence[HasFileno], files: Sequence[io.FileIO], event: int) -> selectors.BaseSelector:
-    selector = selectors.DefaultSelector()
-    for bell in bells:
-        selector.register(bell, selectors.EVENT_READ, None)
-    for file in files:
-        selector.register(file, event, file)
-    return selector
-
-
-def _ready(selector: selectors.BaseSelector) -> list[io.FileIO | None]:
-    """The files that are ready, after waiting for one; None for a bell, which comes first."""
-    ready = [key.data for key, _ in selector.select()]
-    return [None] if None in ready else ready
+    def _measure(self, records: Sequence[memoryview]) -> tuple[int, int, bool]:
+        if self._headed:
+            return measure(records)
+        return len(records), sum(map(len, records)), all(map(is_packet, records))

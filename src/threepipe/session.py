@@ -161,15 +161,14 @@ class Session:
             counts = [[*received, *sent] for received, sent in self._counts]
         return SessionStatistics(*map(sum, zip(*counts, strict=True)))
 
-    def pump(self, target: "Session") -> bool:
-        """Move all that comes to `target` without Python, until one of the two is closed or has to be asked.
+    def pump(self, other: "Session") -> bool:
+        """Move all that comes both ways until one of the two is closed, or has packets kept: `receive` tells.
 
-        False where these two cannot, or no longer; for `threepipe.pipe`. Raises as `Port.pump` does.
+        False where these two cannot; `threepipe.pipe` is for all. Raises `SessionClosed` and `AdapterGone`.
         """
-        received, _ = near = _new_counts()
-        _, sent = far = _new_counts()
-        with self._pumping(near), target._pumping(far):
-            return self._port.pump(target._port, received, sent)
+        counts, other_counts = _new_counts(), _new_counts()
+        with self._pumping(counts), other._pumping(other_counts):
+            return self._port.pump(other._port, counts, other_counts)
 
     def close(self) -> None:
         """End the traffic and take the link down; every waiter gets `SessionClosed`. May be repeated.

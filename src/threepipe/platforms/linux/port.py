@@ -22,6 +22,7 @@ from threepipe.device import Counts, Port
 from threepipe.doorbell import Doorbell
 from threepipe.offload import plain_records
 from threepipe.platforms.linux import tun
+from threepipe.pump import End
 
 __all__ = ["LinuxPort"]
 
@@ -112,17 +113,18 @@ class LinuxPort:
         """A bundle of records that were not written."""
         return Bundle.of_records(records) if self._headed else Bundle.of_views(records)
 
-    def pump(self, target: Port, received: Counts, sent: Counts) -> bool:
-        if not isinstance(target, LinuxPort) or self._headed != target._headed:
+    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
+        if not isinstance(other, LinuxPort) or self._headed != other._headed:
             return False
-        bells = self._bell, target._bell
-        coalescing, udp = target._coalescing, target._udp
-        error, of_target, target._coalescing = hot.pump(
-            self._queues, target._sender, bells, received, sent, self._headed, coalescing, udp
-        )
-        if error:
-            raise tun.refused(OSError(error, os.strerror(error)), (target if of_target else self)._name)
+        ends = self._end(counts), other._end(other_counts)
+        error, failed = hot.pump(*ends, (self._bell, other._bell), self._headed, self._udp)
+        self._coalescing, other._coalescing = (end.coalescing for end in ends)
+        if failed is not None:
+            raise tun.refused(OSError(error, os.strerror(error)), (self if failed is ends[0] else other)._name)
         return True
+
+    def _end(self, counts: tuple[Counts, Counts]) -> End:
+        return End(self._queues, self._sender, *counts, self._coalescing)
 
     def wake(self) -> None:
         self._bell.ring(for_ever=True)

@@ -1,0 +1,64 @@
+"""Makes the contenders ready: compiles what is compiled, into `benchmarks/build/`, and finds what is missing.
+
+Each function says why its contender cannot be had, or nothing.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.network import Failed, output
+
+__all__ = ["LOOP", "TUN_RS", "TUN_RS_LOCK", "c_loop", "native_core", "python_package", "rust_forwarder"]
+
+_HERE = Path(__file__).parent
+_BUILD = _HERE / "build"
+_SOURCE = _HERE / "forwarders" / "loop.c"
+_CARGO = _HERE / "tun_rs" / "Cargo.toml"
+_BUILD_SECONDS = 600.0
+_ASK = """
+try:
+    from threepipe import hot
+except ImportError:
+    print(False)
+else:
+    print(hot.NATIVE)
+"""
+
+LOOP = _BUILD / "loop"
+TUN_RS = _BUILD / "tun_rs" / "release" / "tun_rs_forwarder"
+TUN_RS_LOCK = _CARGO.with_name("Cargo.lock")
+
+
+def c_loop(_: Mapping[str, str]) -> str:
+    return _compiled("gcc", "-O2", "-Wall", "-pthread", "-o", str(LOOP), str(_SOURCE))
+
+
+def rust_forwarder(_: Mapping[str, str]) -> str:
+    target = str(_BUILD / "tun_rs")
+    return _compiled(
+        "cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", str(_CARGO), "--target-dir", target
+    )
+
+
+def python_package(module: str) -> Callable[[Mapping[str, str]], str]:
+    return lambda _: "" if find_spec(module) else "not installed"
+
+
+def native_core(environment: Mapping[str, str]) -> str:
+    """Asked in a process of its own, for the choice is made once, when threepipe is imported."""
+    command = ["env", *(f"{name}={value}" for name, value in environment.items()), sys.executable, "-c", _ASK]
+    return "" if output(command, _BUILD_SECONDS).strip() == "True" else "not installed"
+
+
+def _compiled(tool: str, *arguments: str) -> str:
+    if shutil.which(tool) is None:
+        return f"needs {tool}"
+    _BUILD.mkdir(exist_ok=True)
+    try:
+        output([tool, *arguments], _BUILD_SECONDS)
+    except Failed as error:
+        return f"does not build: {error}"
+    return ""

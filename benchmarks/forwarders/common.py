@@ -1,0 +1,103 @@
+"""What the forwarders in Python share: the conversation with the harness, looking at a packet, the peers' loops."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from threading import Thread
+from typing import Protocol
+
+__all__ = [
+    "LEFT",
+    "RIGHT",
+    "Role",
+    "both_ways",
+    "count_flow",
+    "main",
+    "peer_roles",
+    "time_creation",
+    "wait_until_placed",
+]
+
+LEFT, RIGHT = "left", "right"
+_CREATIONS = 21
+_READ_SIZE = 2048  # More than the MTU of 1500; a larger buffer costs the peers an allocation of its size.
+_PORTS = frozenset({6, 17})  # TCP and UDP, which begin with two ports.
+
+Flows = dict[tuple[int, bytes, bytes], int]
+Role = Callable[[str, str], None]
+
+
+class Device(Protocol):
+    """A TUN interface as the peers have it: one packet a call, and the call blocks."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def write(self, packet: bytes, /) -> object: ...
+
+
+def main(roles: Mapping[str, Role]) -> None:
+    """Play the role that the command line names; the other arguments are the two networks."""
+    role, left, right = sys.argv[1:]
+    roles[role](left, right)
+
+
+def wait_until_placed() -> None:
+    """Tell the harness that the interfaces are made, and return when they are up."""
+    _say("made")
+    sys.stdin.readline()
+
+
+def time_creation(create: Callable[[], None]) -> None:
+    """Say how long `create` took each time, in milliseconds."""
+    times = []
+    for _ in range(_CREATIONS):
+        start = time.perf_counter()
+        create()
+        times.append((time.perf_counter() - start) * 1e3)
+    _say(json.dumps(times))
+
+
+def both_ways(move: Callable[[Device, Device], None], left: Device, right: Device) -> None:
+    """Run `move` in both directions, each in a thread."""
+    wait_until_placed()
+    Thread(target=move, args=(right, left), daemon=True).start()
+    move(left, right)
+
+
+def peer_roles(open_device: Callable[[str], Device], create: Callable[[], None]) -> dict[str, Role]:
+    """The roles of a peer whose devices read and write one packet at a time."""
+    return {
+        "forward": lambda *_: both_ways(_forward, open_device(LEFT), open_device(RIGHT)),
+        "look": lambda *_: both_ways(_look, open_device(LEFT), open_device(RIGHT)),
+        "create": lambda *_: time_creation(create),
+    }
+
+
+def count_flow(packet: bytes | memoryview, flows: Flows) -> None:
+    """Look at a packet (version, protocol, addresses, ports) and count it for its flow."""
+    if packet[0] >> 4 == 4:
+        start, protocol, addresses = (packet[0] & 15) * 4, packet[9], bytes(packet[12:20])
+    else:
+        start, protocol, addresses = 40, packet[6], bytes(packet[8:40])
+    flow = protocol, addresses, bytes(packet[start : start + 4]) if protocol in _PORTS else b""
+    flows[flow] = flows.get(flow, 0) + 1
+
+
+def _forward(source: Device, target: Device) -> None:
+    read, write = source.read, target.write
+    while True:
+        write(read(_READ_SIZE))
+
+
+def _look(source: Device, target: Device) -> None:
+    read, write = source.read, target.write
+    flows: Flows = {}
+    while True:
+        packet = read(_READ_SIZE)
+        count_flow(packet, flows)
+        write(packet)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
