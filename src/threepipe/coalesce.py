@@ -44,7 +44,7 @@ _ATOMIC = -1  # In place of an identification that means nothing, or that there 
 _NOT_COMPUTED = b"\xff\xff"  # A zero that RFC 1071 never comes to, though it sums up right; UDP means it.
 _LONGEST_HEADERS = 40 + 60  # IPv6, and TCP with all options.
 _IPV4, _IPV6 = 20, 40  # Where the transport header starts, which so tells the version.
-_IDENTIFICATION, _CHECKSUM = 8 * (28 - 6), 8 * (28 - 12)  # Bits behind these fields in the headers of UDP on IPv4.
+_SHORTEST_TRAIN = 8  # Packets for which looking at all at once is worth its price.
 _GSO_TYPES = {(_IPV4, TCP): GSO_TCPV4, (_IPV6, TCP): GSO_TCPV6, (_IPV4, UDP): GSO_UDP_L4, (_IPV6, UDP): GSO_UDP_L4}
 _LEAVES = frozenset({50, 58, 59})
 """IPv6 next headers behind which there is no TCP or UDP to be seen: ESP, ICMPv6, none."""
@@ -72,10 +72,10 @@ def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[mem
     """
     runs: list[_Run] = []
     growing: dict[bytes, _Run] = {}  # By flow: its last run.
-    recent: _Run | None = None  # One of them that knows its next packet by sight.
-    for piece in packets:
-        if recent and recent.repeats(piece):
-            continue
+    done = tried = 0  # Packets; and up to where a train was looked for in vain.
+    while done < len(packets):
+        piece = packets[done]
+        done += 1
         packet = piece[HEADER_SIZE:] if headed else piece
         head = packet[:_LONGEST_HEADERS].tobytes()
         transport, flow = _flow(head)
@@ -91,10 +91,13 @@ def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[mem
         else:
             run = _Run(piece, segment)
             runs.append(run)
-        recent = None
         if segment and not run.ended:
             growing[flow] = run
-            recent = run.learn(piece, segment) if headed and len(run.payloads) > 1 else None
+            if segment.partial and segment.protocol == UDP and done >= tried:
+                train = run.like(piece, packets[done : done + (MAX_PACKET - run.length) // run.size])
+                tried = done + len(train)
+                if len(train) >= _SHORTEST_TRAIN and run.take_train(piece, segment, train):
+                    done = tried
     return [run.record(headed) for run in runs]
 
 
@@ -172,7 +175,6 @@ class _Run:
         "identification",
         "last_flags",
         "length",
-        "pattern",
         "payloads",
         "piece",
         "sequence",
@@ -218,38 +220,50 @@ class _Run:
             self.identification = (self.identification + 1) & 0xFFFF
         self.ended = self.ended or size < self.size
 
-    def learn(self, record: memoryview, segment: _Segment) -> "_Run | None":
-        """Itself, if it knows from `record`, its last, what the next one looks like: a shortcut for many small ones.
+    def like(self, piece: memoryview, following: Sequence[memoryview]) -> Sequence[memoryview]:
+        """Those of `following`, from the first on, that are as long as `piece`."""
+        length = len(piece)
+        for count, other in enumerate(following):
+            if len(other) != length:
+                return following[:count]
+        return following
 
-        That is so for datagrams whose checksum was left open, as a kernel's own are: one of the same size has
-        the same headers up to its data, but for IPv4's identification and checksum.
+    def take_train(self, piece: memoryview, last: _Segment, train: Sequence[memoryview]) -> bool:
+        """Add all of `train`, records as long as `piece`, if they follow on it as in a burst of a kernel's own.
+
+        `last` is `piece` taken apart: a datagram whose checksum was left open. This is a shortcut, for what
+        `takes` would find out one by one: all headers are the same, but for IPv4's identification and
+        checksum. So each byte of all of them is compared at once.
         """
-        if segment.protocol != UDP or not segment.partial:
-            return None
-        size = HEADER_SIZE + segment.payload
-        varying = 0
-        if segment.transport == _IPV4:
-            varying = 0xFFFF << _IDENTIFICATION | 0xFFFF << _CHECKSUM
-        self.pattern = len(record), size, int.from_bytes(record[:size], "big"), ~varying
-        return self
-
-    def repeats(self, record: memoryview) -> bool:
-        """Whether `record` looks like the next one; then it was added."""
-        length, size, before, fixed = self.pattern
-        if len(record) != length or self.length + self.size > MAX_PACKET:
+        self.verified = self.verified or _is_right(self.first)
+        if not self.verified:
             return False
-        head = int.from_bytes(record[:size], "big")
-        # What varies is two words of one sum (RFC 1071), so that it must be the same modulo 0xFFFF.
-        if (head ^ before) & fixed or (head - before) % 0xFFFF:
+        count, stride = len(train), len(piece)
+        data = stride - self.size
+        head, joined = piece[:data].tobytes(), b"".join(train)
+        varying = set[int]()
+        if last.transport == _IPV4:
+            place = data - last.payload  # Where the packet starts.
+            identification = slice(place + 4, place + 6)
+            if self.identification != _ATOMIC or train[0][identification] != head[identification]:
+                # One counts up, and so the other down: their sum stays (RFC 1071).
+                first, checksum = struct.unpack_from("!H4xH", head, place + 4)
+                counts = range(1, count + 1)
+                words = {
+                    place + 4: [(first + number) & 0xFFFF for number in counts],
+                    place + 10: [(checksum - number) % 0xFFFF for number in counts],
+                }
+                for at, values in words.items():
+                    high_low = struct.pack(f"!{count}H", *values)
+                    if (joined[at::stride], joined[at + 1 :: stride]) != (high_low[::2], high_low[1::2]):
+                        return False
+                    varying |= {at, at + 1}
+        if any(joined[at::stride] != head[at : at + 1] * count for at in range(data) if at not in varying):
             return False
-        if fixed != -1 and head >> _CHECKSUM & 0xFFFF == 0xFFFF:
-            return False
+        self.payloads += [record[data:] for record in train]
+        self.length += self.size * count
         if self.identification != _ATOMIC:
-            if head >> _IDENTIFICATION & 0xFFFF != self.identification:
-                return False
-            self.identification = (self.identification + 1) & 0xFFFF
-        self.payloads.append(record[size:])
-        self.length += self.size
+            self.identification = (self.identification + count) & 0xFFFF
         return True
 
     def record(self, headed: bool) -> memoryview:

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from threepipe.coalesce import coalesce
 from threepipe.descriptor import FULL, MAX_BUNDLE, receive, send
@@ -52,32 +52,32 @@ def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: b
     Returns 0 and None for a bell, or the errno of what ended it and at which end. Packets that are on
     their way then are dropped, and counted.
     """
-    directions = [_Direction(left, right, headed, udp), _Direction(right, left, headed, udp)]
+    ways = [_Direction(left, right, headed, udp), _Direction(right, left, headed, udp)]
     memory = memoryview(bytearray(_MEMORY))
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for bell in bells:
             selector.register(bell, selectors.EVENT_READ)
-        for direction in directions:
+        for direction in ways:
             stack.callback(direction.drop_waiting)
             for source in direction.near.sources:
                 selector.register(source, selectors.EVENT_READ, direction)
         while True:
-            ready: list[tuple[_Direction | None, io.FileIO]] = [(key.data, key.fileobj) for key, _ in selector.select()]
-            for direction, file in ready:
-                if direction is None:
+            for key, _ in selector.select():
+                way: _Direction | None = key.data
+                if way is None:
                     return 0, None
-                if direction.waiting:
-                    if file is not direction.room:
-                        continue
-                    direction.stop_waiting(selector)
-                    end = direction.write(direction.waiting)
+                if way.waiting:
+                    if key.fileobj is not way.room:
+                        continue  # Its sources were ready too.
+                    way.stop_waiting(selector)
+                    end = way.write(way.waiting)
                 else:
-                    end = direction.move(file, memory)
+                    end = way.move(cast(io.FileIO, key.fileobj), memory)
                 if end is not None:
                     return end
-                if direction.waiting:
-                    direction.start_waiting(selector)
+                if way.waiting:
+                    way.start_waiting(selector)
 
 
 class _Direction:
