@@ -12,7 +12,8 @@ packets that may not be fragmented, which means nothing (RFC 6864, section 4.1).
 - TCP: flags are ACK, or ACK and PSH, which ends the run; acknowledgment, window and options agree, and
   sequence numbers follow on each other.
 - All segments have the size of the first, but for a shorter last one, and none is empty. No superpacket
-  is longer than 65535 bytes.
+  is longer than 65535 bytes, or stands for more than 64 datagrams: kernels since 6.6 refuse more, UDP_MAX_SEGMENTS
+  of <linux/udp.h>, which later became 128.
 - Checksums are right, that of the IPv4 header and that of TCP or UDP, or what there is of one that was
   left to be completed: merging would repair a wrong one. UDP without a checksum stays apart.
 """
@@ -44,6 +45,7 @@ _ATOMIC = -1  # In place of an identification that means nothing, or that there 
 _NOT_COMPUTED = b"\xff\xff"  # A zero that RFC 1071 never comes to, though it sums up right; UDP means it.
 _LONGEST_HEADERS = 40 + 60  # IPv6, and TCP with all options.
 _IPV4, _IPV6 = 20, 40  # Where the transport header starts, which so tells the version.
+_MAX_DATAGRAMS = 64
 _SHORTEST_TRAIN = 8  # Packets for which looking at all at once is worth its price.
 _GSO_TYPES = {(_IPV4, TCP): GSO_TCPV4, (_IPV6, TCP): GSO_TCPV6, (_IPV4, UDP): GSO_UDP_L4, (_IPV6, UDP): GSO_UDP_L4}
 _LEAVES = frozenset({50, 58, 59})
@@ -94,7 +96,8 @@ def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[mem
         if segment and not run.ended:
             growing[flow] = run
             if segment.partial and segment.protocol == UDP and done >= tried:
-                train = run.like(piece, packets[done : done + (MAX_PACKET - run.length) // run.size])
+                room = min((MAX_PACKET - run.length) // run.size, _MAX_DATAGRAMS - len(run.payloads))
+                train = run.like(piece, packets[done : done + room])
                 tried = done + len(train)
                 if len(train) >= _SHORTEST_TRAIN and run.take_train(piece, segment, train):
                     done = tried
@@ -201,6 +204,7 @@ class _Run:
             segment.alike != first.alike
             or size > self.size
             or self.length + size > MAX_PACKET
+            or (segment.protocol == UDP and len(self.payloads) == _MAX_DATAGRAMS)
             or segment.sequence != self.sequence
             or segment.identification != self.identification
         ):
@@ -241,23 +245,20 @@ class _Run:
         count, stride = len(train), len(piece)
         data = stride - self.size
         head, joined = piece[:data].tobytes(), b"".join(train)
-        varying = set[int]()
+        varying: tuple[int, ...] = ()
         if last.transport == _IPV4:
             place = data - last.payload  # Where the packet starts.
-            identification = slice(place + 4, place + 6)
-            if self.identification != _ATOMIC or train[0][identification] != head[identification]:
-                # One counts up, and so the other down: their sum stays (RFC 1071).
-                first, checksum = struct.unpack_from("!H4xH", head, place + 4)
-                counts = range(1, count + 1)
-                words = {
-                    place + 4: [(first + number) & 0xFFFF for number in counts],
-                    place + 10: [(checksum - number) % 0xFFFF for number in counts],
-                }
-                for at, values in words.items():
-                    high_low = struct.pack(f"!{count}H", *values)
-                    if (joined[at::stride], joined[at + 1 :: stride]) != (high_low[::2], high_low[1::2]):
-                        return False
-                    varying |= {at, at + 1}
+            first, checksum = struct.unpack_from("!H4xH", head, place + 4)
+            identifications, checksums = _column(joined, place + 4, stride), _column(joined, place + 10, stride)
+            if self.identification != _ATOMIC and identifications != tuple(
+                [(first + number) & 0xFFFF for number in range(1, count + 1)]
+            ):
+                return False
+            # What the one gains the other loses, for the sum stays (RFC 1071).
+            sums = {(one + other) % 0xFFFF for one, other in zip(identifications, checksums, strict=True)}
+            if sums != {(first + checksum) % 0xFFFF} or 0xFFFF in checksums:
+                return False
+            varying = (place + 4, place + 5, place + 10, place + 11)
         if any(joined[at::stride] != head[at : at + 1] * count for at in range(data) if at not in varying):
             return False
         self.payloads += [record[data:] for record in train]
@@ -287,6 +288,13 @@ class _Run:
         gso_type = _GSO_TYPES[transport, first.protocol]
         header = HEADER.pack(NEEDS_CSUM, gso_type, payload, self.size, transport, field - transport)
         return memoryview(bytearray().join((header, head, *self.payloads)))
+
+
+def _column(joined: bytes, at: int, stride: int) -> tuple[int, ...]:
+    """The 16-bit words that are `at` in each of the records joined."""
+    words = bytearray(len(joined) // stride * 2)
+    words[::2], words[1::2] = joined[at::stride], joined[at + 1 :: stride]
+    return struct.unpack(f"!{len(words) // 2}H", words)
 
 
 def _is_right(segment: _Segment) -> bool:
