@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
-KERNEL_TOOLS := ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux
+BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux
+KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux
 
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
 CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.py descriptor.py pump.py hot.py bundle.py ring.py doorbell.py session.py settings.py \
@@ -31,7 +32,12 @@ test-pure: .venv/test
 test-native: .venv/test .venv/native
 	@if $(HAS_NATIVE); then $(BIN)/coverage run -p -m pytest; else echo "There is no native core here to be tested."; fi
 
-soak: tools
+# Threepipe beside its peers and the limit: ten minutes and more, as root.
+bench: .venv/bench
+	@$(call have,$(BENCH_TOOLS))
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: tools .venv/native
 	@$(BIN)/pytest -m soak --timeout=3600 -v
 
 lint: .venv/test
@@ -51,16 +57,22 @@ lines: .venv/test
 
 # Debian packages that tests of the kernel need; without root they are only named.
 tools: .venv/test
-	@missing=$$(for pair in $(KERNEL_TOOLS); do command -v $${pair%%:*} >/dev/null || echo $${pair#*:}; done | sort -u); \
+	@$(call have,$(KERNEL_TOOLS))
+
+have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || echo $${pair\#*:}; done | sort -u); \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
-	elif [ -n "$$missing" ]; then echo "missing, and tests want it (apt-get install): $$missing"; exit 1; fi
+	elif [ -n "$$missing" ]; then echo "missing, and wanted here (apt-get install): $$missing"; exit 1; fi
 
 .venv/run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "threepipe needs Python 3.11 or newer: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv .venv || { echo "python3 -m venv does not work here (Debian: apt-get install python3-venv)"; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/bench: .venv/native
+	@$(BIN)/pip install --quiet --group bench
 	@touch $@
 
 # The native core, where there is a Rust for it; without, it says so and all goes on.

@@ -15,7 +15,7 @@ PROPERTY = settings(derandomize=True, deadline=None, max_examples=500)
 
 def check(name: str, *, addresses: Any = (), routes: Any = (), **others: Any) -> AdapterSettings:
     """The settings that `Adapter.create` makes of what people write."""
-    return AdapterSettings(name, parse_addresses(addresses), parse_routes(routes), **others)
+    return AdapterSettings(name, parse_addresses(addresses), parse_routes(routes), **others).checked()
 
 
 def kernel_takes(name: bytes) -> bool:

@@ -28,6 +28,7 @@ from threepipe.errors import (
     ThreepipeError,
 )
 from threepipe.memory import MemoryAdapter
+from threepipe.pipe import pipe
 from threepipe.session import Session, SessionStatistics
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "SessionStatistics",
     "ThreepipeError",
     "adapters",
+    "pipe",
 ]
 
 __version__ = "0.1.0"

@@ -77,7 +77,7 @@ class Adapter:
 
         parsed = parse_addresses(addresses), parse_routes(routes)
         settings = AdapterSettings(name, *parsed, mtu, netns, persistent, owner, group, offload, queues)
-        return Adapter(platforms.create(settings))
+        return Adapter(platforms.create(settings.checked()))
 
     @classmethod
     def open(cls, name: str, *, netns: Namespace | None = None, offload: bool = True, queues: int = 1) -> "Adapter":

@@ -5,8 +5,7 @@ all that systems have in common: checks, locks, waiting, closing, counting.
 """
 
 from array import array
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from threepipe.bundle import Bundle
 from threepipe.settings import Address, Network
@@ -17,8 +16,7 @@ Counts: TypeAlias = "array[int]"
 """Of a direction: packets, bytes, bundles and, where it sends, dropped packets; of typecode Q."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterStatistics:
+class AdapterStatistics(NamedTuple):
     """What the operating system counted on an adapter, named from the program as sessions do."""
 
     received_packets: int = 0
@@ -31,12 +29,11 @@ class AdapterStatistics:
     """Packets the program sent that the system then dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterInfo:
+class AdapterInfo(NamedTuple):
     """An adapter as the operating system describes it at one moment."""
 
     name: str
-    index: int
+    index: int  # type: ignore[assignment]  # It hides a method of tuples that nobody misses here.
     mtu: int
     link_up: bool
     persistent: bool = False

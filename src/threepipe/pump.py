@@ -11,7 +11,6 @@ import selectors
 from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 from threepipe.coalesce import coalesce
@@ -28,18 +27,26 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-@dataclass(slots=True, eq=False)
 class End:
     """One of the two ends: its non-blocking descriptors, and what it counts."""
 
-    sources: Sequence[io.FileIO]
-    target: io.FileIO
-    received: "array[int]"
-    """Packets, bytes, bundles; of typecode Q, added to as it happens."""
-    sent: "array[int]"
-    """The same, and dropped packets."""
-    coalescing: bool
-    """Whether it takes superpackets; made False when it refuses one (EINVAL)."""
+    def __init__(
+        self,
+        sources: Sequence[io.FileIO],
+        target: io.FileIO,
+        received: "array[int]",
+        sent: "array[int]",
+        coalescing: bool,
+    ) -> None:
+        """`received` counts packets, bytes and bundles, `sent` the same and dropped packets: of typecode Q.
+
+        `coalescing` says whether it takes superpackets, and becomes False when it refuses one (EINVAL).
+        """
+        self.sources = sources
+        self.target = target
+        self.received = received
+        self.sent = sent
+        self.coalescing = coalescing
 
 
 def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:

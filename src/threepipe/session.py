@@ -11,9 +11,8 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Self
+from typing import NamedTuple, Self
 
 from threepipe.bundle import Bundle
 from threepipe.descriptor import MAX_BUNDLE
@@ -24,8 +23,7 @@ from threepipe.packet import Packet, is_packet
 __all__ = ["Session", "SessionStatistics"]
 
 
-@dataclass(frozen=True, slots=True)
-class SessionStatistics:
+class SessionStatistics(NamedTuple):
     """What went through a session since its start; bytes are those of the packets alone."""
 
     received_packets: int = 0

@@ -3,8 +3,7 @@
 import ipaddress
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from threepipe.errors import InvalidSetting
 
@@ -61,9 +60,8 @@ def check_queues(queues: int) -> int:
     return queues
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterSettings:
-    """What `Adapter.create` was asked for; raises `InvalidSetting` where it cannot work."""
+class AdapterSettings(NamedTuple):
+    """What `Adapter.create` was asked for."""
 
     name: str
     addresses: tuple[Address, ...] = ()
@@ -76,13 +74,15 @@ class AdapterSettings:
     offload: bool = True
     queues: int = 1
 
-    def __post_init__(self) -> None:
+    def checked(self) -> Self:
+        """Itself; raises `InvalidSetting` where it cannot work."""
         check_name(self.name, template=True)
         if self.mtu is not None:
             check_mtu(self.mtu, ipv6=any(item.version == 6 for item in self.addresses + self.routes))
         check_queues(self.queues)
         if not self.persistent and (self.owner is not None or self.group is not None):
             raise InvalidSetting("owner and group are for persistent adapters: others are their maker's alone")
+        return self
 
 
 def parse_addresses(addresses: Iterable[str | Address]) -> tuple[Address, ...]:

@@ -4,7 +4,6 @@ Every command is one call of the library and the printing of what it returns; wh
 refuses passes through to `main`.
 """
 
-import dataclasses
 import errno
 import os
 from collections.abc import Callable
@@ -131,7 +130,7 @@ def show(name: Name, netns: Netns = None, json: Json = False) -> None:
     if json:
         print_json(info)
         return
-    counts = dataclasses.asdict(info.statistics).items()
+    counts = info.statistics._asdict().items()
     described = [(heading, detail(info)) for heading, detail in _DETAILS.items()]
     print_table(None, described + [(count.replace("_", " "), str(value)) for count, value in counts])
 

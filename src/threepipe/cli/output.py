@@ -23,8 +23,8 @@ def complain(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """`value` as JSON on standard output; dataclasses become objects, and addresses strings."""
-    typer.echo(json.dumps(value, indent=2, default=_plain))
+    """`value` as JSON on standard output; what has named fields becomes an object, and addresses strings."""
+    typer.echo(json.dumps(_plain(value), indent=2))
 
 
 def print_table(headings: Sequence[str] | None, rows: Iterable[Sequence[str]], **styles: str) -> None:
@@ -67,5 +67,11 @@ class _Complaints(logging.Handler):
 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return str(value)
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
