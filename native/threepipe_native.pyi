@@ -1,8 +1,10 @@
 """The native core: what runs for every packet, by the names and with the results of its reference.
 
-The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `descriptor`,
-`pump`. Two differences: records and packets may be any C-contiguous buffers of
-single bytes, and loops over packets and system calls run without the GIL.
+The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `descriptor` and `pump`. Two
+differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and loops
+over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
+
+`receive`, `send` and `pump` are there where there are POSIX descriptors.
 """
 
 import io
@@ -30,4 +32,7 @@ def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
     """`threepipe.descriptor.send`."""
 
 def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:
-    """`threepipe.pump.pump`: a thread for each direction."""
+    """`threepipe.pump.pump`, with a thread for each direction, and descriptors of its own while it runs.
+
+    A source that hung up, with nothing left to be read, is an end of it: EPIPE.
+    """

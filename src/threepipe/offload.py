@@ -48,7 +48,7 @@ GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 4, 5
 
 TCP, UDP = 6, 17
 _MANY = 8  # Records for which looking at all at once is worth its price.
-_LONGEST_MIN_HEADER = 40
+_SHORTEST_IP_HEADER, _LONGEST_MIN_HEADER = 20, 40
 _FIN_PSH = 0x09
 _CWR = 0x80
 CHECKSUM_OFFSET = {TCP: 16, UDP: 6}
@@ -112,7 +112,7 @@ def _size_of_like(records: Sequence[memoryview]) -> int:
     ):
         return 0
     _, _, _, _, place, offset = HEADER.unpack_from(start)
-    if start[0] & NEEDS_CSUM and place + offset + 2 > shortest:
+    if start[0] & NEEDS_CSUM and (place < _SHORTEST_IP_HEADER or place + offset + 2 > shortest):
         return 0
     return sum(lengths) - HEADER_SIZE * len(records)
 
@@ -141,11 +141,11 @@ def _split(record: memoryview) -> list[memoryview]:
 
 
 def _can_be_completed(record: memoryview) -> bool:
-    """Whether the checksum of a packet that stands for itself is there, or has its place in the packet."""
+    """Whether the checksum of a packet that stands for itself is there, or has its place behind an IP header."""
     if not record[0] & NEEDS_CSUM:
         return True
     _, _, _, _, start, offset = HEADER.unpack_from(record)
-    return bool(start + offset + 2 <= len(record) - HEADER_SIZE)
+    return bool(_SHORTEST_IP_HEADER <= start and start + offset + 2 <= len(record) - HEADER_SIZE)
 
 
 def _layout(record: memoryview) -> _Layout | None:
@@ -160,7 +160,7 @@ def _layout(record: memoryview) -> _Layout | None:
     if start + shortest > len(packet) or (start != (packet[0] & 0x0F) * 4 if version == 4 else start < 40):
         return None
     payload = start + (shortest if protocol == UDP else (packet[start + 12] >> 4) * 4)
-    if not start + shortest <= payload < len(packet) <= MAX_PACKET or start < 20:
+    if not start + shortest <= payload < len(packet) <= MAX_PACKET or start < _SHORTEST_IP_HEADER:
         return None
     return _Layout(version, protocol, start, payload, gso_size)
 

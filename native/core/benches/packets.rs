@@ -1,0 +1,119 @@
+//! Nanoseconds a packet, of each function that runs for every packet: `cargo bench`.
+
+#![allow(clippy::cast_precision_loss)] // Of numbers that are shown with one decimal.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use threepipe_core::checksum::{copy_and_sum, internet_checksum};
+use threepipe_core::coalesce::Coalescer;
+use threepipe_core::record::{HEADER_SIZE, Record, Shape};
+use threepipe_core::split::Segments;
+
+const PACKETS: usize = 256;
+
+fn main() {
+    for size in [20, 64, 1500, 65535] {
+        let (data, mut place) = (vec![0x5A; size], vec![0; size]);
+        let time = best(|| {
+            black_box(internet_checksum(black_box(&data), 0));
+        });
+        println!("checksum of {size} bytes: {time:.1} ns, {:.1} GB/s", size as f64 / time);
+        let time = best(|| {
+            black_box(copy_and_sum(black_box(&mut place), black_box(&data)));
+        });
+        println!("copy and sum of {size} bytes: {time:.1} ns, {:.1} GB/s", size as f64 / time);
+    }
+    for size in [10, 100, 1448] {
+        let bundle: Vec<Vec<u8>> = (0..PACKETS).map(|index| udp(1000, index, size)).collect();
+        plan(&bundle, &format!("of one flow, {size} bytes each"));
+    }
+    let bundle: Vec<Vec<u8>> = (0..PACKETS).map(|index| udp(index, index, 100)).collect();
+    plan(&bundle, "of as many flows");
+
+    let plain: Vec<u8> = [vec![0; HEADER_SIZE], udp(1, 1, 1448)].concat();
+    let time = best(|| {
+        black_box(Record::parse(black_box(&plain)).map(|record| record.measure()));
+    });
+    println!("measure: {time:.1} ns a record");
+    let bundle: Vec<Vec<u8>> = (0..44).map(|index| udp(1000, index, 1448)).collect();
+    let merged = coalesced(&bundle);
+    let time = best(|| {
+        black_box(Record::parse(black_box(&merged)).map(|record| record.measure()));
+    });
+    println!("measure: {time:.1} ns a superpacket");
+    let mut place = vec![0; 1 << 17];
+    let time = best(|| {
+        let Some(Record { shape: Shape::Super(layout), .. }) = Record::parse(black_box(&merged)) else {
+            unreachable!("it was merged")
+        };
+        let segments = Segments::new(&merged, layout);
+        let mut used = 0;
+        for index in 0..segments.count() {
+            let end = used + segments.size(index);
+            segments.write(index, &mut place[used..end]);
+            used = end;
+        }
+        black_box(&mut place);
+    });
+    println!("split: {:.1} ns a packet of 1476 bytes", time / 44.0);
+}
+
+fn plan(bundle: &[Vec<u8>], what: &str) {
+    let pieces: Vec<&[u8]> = bundle.iter().map(Vec::as_slice).collect();
+    let mut coalescer = Coalescer::default();
+    let records = coalescer.plan(&pieces, false, true).runs().len();
+    let time = best(|| {
+        black_box(coalescer.plan(black_box(&pieces), false, true));
+    });
+    println!("coalesce: {:.1} ns a packet {what}; {records} records", time / bundle.len() as f64);
+}
+
+fn coalesced(bundle: &[Vec<u8>]) -> Vec<u8> {
+    let pieces: Vec<&[u8]> = bundle.iter().map(Vec::as_slice).collect();
+    let mut coalescer = Coalescer::default();
+    let plan = coalescer.plan(&pieces, false, true);
+    let run = &plan.runs()[0];
+    let mut record = vec![0; run.size(&pieces, false)];
+    plan.write(run, &pieces, false, &mut record);
+    record
+}
+
+/// A datagram in IPv4 with right checksums.
+fn udp(port: usize, index: usize, size: usize) -> Vec<u8> {
+    let mut packet = vec![0; 28 + size];
+    packet[0] = 0x45;
+    put(&mut packet, 2, 28 + size);
+    put(&mut packet, 4, index);
+    packet[8..10].copy_from_slice(&[64, 17]);
+    packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+    put(&mut packet, 20, port);
+    put(&mut packet, 22, 80);
+    put(&mut packet, 24, 8 + size);
+    let header = internet_checksum(&packet[..20], 0);
+    put(&mut packet, 10, usize::from(header));
+    let addresses = !internet_checksum(&packet[12..20], 17 + 8 + size as u64);
+    let checksum = internet_checksum(&packet[20..], u64::from(addresses));
+    put(&mut packet, 26, usize::from(checksum));
+    packet
+}
+
+fn put(packet: &mut [u8], offset: usize, value: usize) {
+    packet[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
+}
+
+/// Nanoseconds that `work` takes when nothing disturbs it.
+fn best(mut work: impl FnMut()) -> f64 {
+    let mut best = f64::MAX;
+    for _ in 0..20 {
+        let (start, mut count) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_millis(10) {
+            for _ in 0..64 {
+                work();
+            }
+            count += 64;
+        }
+        best = best.min(start.elapsed().as_nanos() as f64 / f64::from(count));
+    }
+    best
+}

@@ -1,0 +1,17 @@
+//! What threepipe does for every packet, without Python and without unsafe code.
+//!
+//! From the bottom up: [`checksum`]; [`record`], a packet behind a virtio header and what it stands for;
+//! [`split`], a superpacket to packets; [`coalesce`], packets to superpackets; and where there are POSIX
+//! descriptors `descriptor`, records read and written, and `pump`, the loop that moves them.
+//!
+//! The Python modules `threepipe.packet`, `offload`, `coalesce` and `descriptor` are the reference: results
+//! are the same for all input, hostile input among it.
+
+pub mod checksum;
+pub mod coalesce;
+#[cfg(unix)]
+pub mod descriptor;
+#[cfg(unix)]
+pub mod pump;
+pub mod record;
+pub mod split;

@@ -1,0 +1,438 @@
+//! The pump: moves what each of two ends has to the other, until a bell is readable.
+//!
+//! One buffer for each direction is all its memory: what the target has no room for waits there, and what comes
+//! meanwhile waits where it comes from. A wake-up for a single packet costs four system calls: one that waits,
+//! for sources and bells together, one that reads, one that finds nothing more to read, and one that writes.
+
+use std::io::{IoSlice, PipeReader, PipeWriter, Write, pipe};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, write, writev};
+
+use crate::coalesce::{Coalescer, LONGEST_HEAD};
+use crate::descriptor::receive;
+use crate::record::{HEADER_SIZE, MAX_RECORD, Measure, PLAIN_HEADER, Record, Shape};
+use crate::split::{Segments, complete};
+
+/// Bytes of the buffer: 15 superpackets, or 256 packets of 1500 bytes, and room to spare.
+const MEMORY: usize = 1 << 20;
+/// Records read at once.
+const MAX_BUNDLE: usize = 256;
+/// How long to wait where a target without memory says that it is writable.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// One of the two ends: its non-blocking descriptors, and what it counts while others read that.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// Where its records are read.
+    pub sources: &'a [BorrowedFd<'a>],
+    /// Where the other's are written.
+    pub target: BorrowedFd<'a>,
+    /// Packets, bytes and bundles.
+    pub received: &'a [AtomicU64; 3],
+    /// Packets, bytes, bundles and dropped packets.
+    pub sent: &'a [AtomicU64; 4],
+    /// Whether it takes superpackets.
+    pub coalescing: bool,
+}
+
+/// How a pump ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The error of a descriptor, or none where it was a bell.
+    pub error: Option<(Errno, Place)>,
+    /// Whether the left end and the right one still take superpackets, where they were said to.
+    pub coalescing: [bool; 2],
+}
+
+/// One of the two ends, by its place in the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Place {
+    Left,
+    Right,
+}
+
+/// Move what each end has to the other until one of `bells` is readable; with a thread for each direction.
+///
+/// Records are packets or, if `headed`, have a virtio header. An end that is coalescing gets superpackets made
+/// of bundles, of UDP only if `udp`, until it refuses one.
+///
+/// # Errors
+///
+/// Where the system has no thread, or no descriptors for the two to end each other by.
+pub fn pump(
+    left: &End<'_>,
+    right: &End<'_>,
+    bells: &[BorrowedFd<'_>],
+    headed: bool,
+    udp: bool,
+) -> std::io::Result<Ended> {
+    let (forth_heard, back_over) = pipe()?;
+    let (back_heard, forth_over) = pipe()?;
+    let run = |near: &End<'_>, far: &End<'_>, heard: PipeReader, mut over: PipeWriter| {
+        let bells = [bells, &[heard.as_fd()]].concat();
+        let result = move_all(near, far, &bells, Options { headed, coalescing: far.coalescing, udp });
+        // It rings at the other direction, which may be over already. A panic rings too, for it hangs up.
+        let _ = over.write_all(b"!");
+        result
+    };
+    thread::scope(|scope| {
+        let back = thread::Builder::new()
+            .name("threepipe-pump".into())
+            .spawn_scoped(scope, move || run(right, left, back_heard, back_over))?;
+        let (forth, right_coalescing) = run(left, right, forth_heard, forth_over);
+        let (back, left_coalescing) = back.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let error = match (forth, back) {
+            (Stop::Source(error), _) | (_, Stop::Target(error)) => Some((error, Place::Left)),
+            (Stop::Target(error), _) | (_, Stop::Source(error)) => Some((error, Place::Right)),
+            _ => None,
+        };
+        Ok(Ended { error, coalescing: [left_coalescing, right_coalescing] })
+    })
+}
+
+/// How records are moved.
+#[derive(Clone, Copy)]
+struct Options {
+    headed: bool,
+    coalescing: bool,
+    udp: bool,
+}
+
+/// Why not to go on.
+enum Stop {
+    /// A bell.
+    Bell,
+    /// An error of a source.
+    Source(Errno),
+    /// An error of the target.
+    Target(Errno),
+    /// The target's link is down: an end of this bundle only.
+    Down,
+}
+
+/// One direction: returns what ended it, and whether the far end still takes superpackets.
+fn move_all(near: &End<'_>, far: &End<'_>, bells: &[BorrowedFd<'_>], options: Options) -> (Stop, bool) {
+    let mut intake = Intake {
+        headed: options.headed,
+        counters: near.received,
+        memory: vec![0; MEMORY],
+        ends: Vec::with_capacity(MAX_BUNDLE),
+        bundle: Vec::with_capacity(MAX_BUNDLE),
+    };
+    let mut outlet = Outlet {
+        options,
+        sink: Sink::new(far.target, bells, far.sent),
+        coalescer: Coalescer::default(),
+        merged: Vec::new(),
+        segment: vec![0; MAX_RECORD],
+    };
+    let stop = run(near.sources, bells, &mut intake, &mut outlet);
+    (stop, outlet.options.coalescing)
+}
+
+fn run(sources: &[BorrowedFd<'_>], bells: &[BorrowedFd<'_>], intake: &mut Intake<'_>, outlet: &mut Outlet<'_>) -> Stop {
+    let mut polled = watched(bells);
+    polled.extend(sources.iter().map(|source| PollFd::from_borrowed_fd(*source, PollFlags::IN)));
+    let mut turn = 0;
+    loop {
+        match poll(&mut polled, None) {
+            Err(Errno::INTR) => continue,
+            Err(error) => return Stop::Source(error),
+            Ok(_) => {}
+        }
+        let (bells, ready) = polled.split_at(bells.len());
+        if any(bells) {
+            return Stop::Bell;
+        }
+        // One bundle of one source before the bells are asked again; the sources take turns.
+        let mut turns = (turn..ready.len()).chain(0..turn);
+        let Some(index) = turns.find(|index| any(&ready[*index..=*index])) else {
+            continue;
+        };
+        turn = index + 1;
+        match intake.receive(sources[index]) {
+            Err(error) => return Stop::Source(error),
+            Ok(false) if ready[index].revents().contains(PollFlags::HUP) => {
+                // Nobody is left to write there, so that from now on waiting would not wait.
+                return Stop::Source(Errno::PIPE);
+            }
+            Ok(false) => continue,
+            Ok(true) => {}
+        }
+        let all = intake.take_stock();
+        match outlet.send(&intake.memory, &intake.bundle, all) {
+            // The link may come up again.
+            Ok(()) | Err(Stop::Down) => {}
+            Err(stop) => return stop,
+        }
+    }
+}
+
+/// Where records come in.
+struct Intake<'a> {
+    headed: bool,
+    counters: &'a [AtomicU64; 3],
+    memory: Vec<u8>,
+    /// Where in `memory` the records end that were read.
+    ends: Vec<usize>,
+    /// Where they are, and what they come to.
+    bundle: Vec<Piece>,
+}
+
+/// A record in memory.
+struct Piece {
+    place: Range<usize>,
+    measure: Measure,
+}
+
+impl Intake<'_> {
+    /// Read a bundle; false where there was nothing.
+    fn receive(&mut self, source: BorrowedFd<'_>) -> Result<bool, Errno> {
+        self.ends.clear();
+        receive(source, &mut self.memory, MAX_BUNDLE, &mut self.ends)?;
+        Ok(!self.ends.is_empty())
+    }
+
+    /// Measure and count what was read.
+    fn take_stock(&mut self) -> Measure {
+        self.bundle.clear();
+        let mut all = Measure::NOTHING;
+        let mut start = 0;
+        for end in &self.ends {
+            let place = start..*end;
+            start = *end;
+            let record = &self.memory[place.clone()];
+            let measure = if self.headed {
+                Record::parse(record).map_or(Measure::CONTRADICTION, |record| record.measure())
+            } else {
+                Measure::of_packet(record)
+            };
+            all = all.and(measure);
+            self.bundle.push(Piece { place, measure });
+        }
+        count(self.counters, [all.packets, all.size, 1]);
+        all
+    }
+}
+
+/// Where records go out.
+struct Outlet<'a> {
+    /// As given, until the target refuses a superpacket.
+    options: Options,
+    sink: Sink<'a>,
+    coalescer: Coalescer,
+    /// Room for a coalesced record that is to be split again.
+    merged: Vec<u8>,
+    /// Room for one segment and its header.
+    segment: Vec<u8>,
+}
+
+impl Outlet<'_> {
+    /// Write a bundle, which comes to `all`; what of it could not be written is counted as dropped.
+    ///
+    /// Where it is not all IP packets, it goes out as packets, and what is none is dropped.
+    fn send(&mut self, memory: &[u8], bundle: &[Piece], all: Measure) -> Result<(), Stop> {
+        let mut records = bundle.iter().map(|piece| (&memory[piece.place.clone()], piece.measure));
+        let result = if !self.options.headed {
+            let mut packets = records.filter(|(_, measure)| measure.valid);
+            packets.try_for_each(|(packet, measure)| self.sink.put(&[IoSlice::new(packet)], measure).map(drop))
+        } else if !all.valid || !self.options.coalescing {
+            records.try_for_each(|(record, measure)| self.put_packets(record, measure, !all.valid))
+        } else if bundle.len() > 1 {
+            self.send_coalesced(memory, bundle)
+        } else {
+            records.try_for_each(|(record, measure)| self.put_record(record, measure))
+        };
+        let written = self.sink.settle();
+        self.sink.drop_packets(all.packets - written);
+        result
+    }
+
+    fn send_coalesced(&mut self, memory: &[u8], bundle: &[Piece]) -> Result<(), Stop> {
+        let records: Vec<&[u8]> = bundle.iter().map(|piece| &memory[piece.place.clone()]).collect();
+        let mut coalescer = std::mem::take(&mut self.coalescer);
+        let plan = coalescer.plan(&records, true, self.options.udp);
+        let result = plan.runs().iter().try_for_each(|run| {
+            let measure = plan.pieces(run).fold(Measure::NOTHING, |all, index| all.and(bundle[index].measure));
+            if !run.is_merged() {
+                return self.put_record(records[run.first()], measure);
+            }
+            if self.options.coalescing {
+                // Not copied together: the kernel takes the pieces from where they lie.
+                let mut head = [0; LONGEST_HEAD];
+                let size = run.head(&mut head);
+                let mut slices = vec![IoSlice::new(&head[..size])];
+                slices.extend(plan.pieces(run).map(|index| IoSlice::new(run.data(records[index], true))));
+                if self.sink.put(&slices, measure)? == Put::Written {
+                    return Ok(());
+                }
+                self.options.coalescing = false; // A kernel that offers superpackets and refuses them: there are such.
+            }
+            let mut merged = std::mem::take(&mut self.merged);
+            merged.resize(run.size(&records, true), 0);
+            plan.write(run, &records, true, &mut merged);
+            let result = self.put_packets(&merged, measure, false);
+            self.merged = merged;
+            result
+        });
+        self.coalescer = coalescer;
+        result
+    }
+
+    /// Write one record as it came, or what it stands for where the target does not take it.
+    fn put_record(&mut self, record: &[u8], measure: Measure) -> Result<(), Stop> {
+        if self.options.coalescing {
+            let is_super = matches!(Record::parse(record), Some(Record { shape: Shape::Super(_), .. }));
+            if self.sink.put(&[IoSlice::new(record)], measure)? == Put::Written || !is_super {
+                return Ok(()); // A packet that is refused is dropped.
+            }
+            self.options.coalescing = false;
+        }
+        self.put_packets(record, measure, false)
+    }
+
+    /// Write the packets that a record stands for, each with a plain header; one that is refused is dropped.
+    ///
+    /// Where they are to be `checked`, so is what is no IP packet.
+    fn put_packets(&mut self, record: &[u8], measure: Measure, checked: bool) -> Result<(), Stop> {
+        match Record::parse(record).map(|record| record.shape) {
+            None | Some(Shape::Contradiction) => {}
+            Some(Shape::Plain) => {
+                if measure.valid || !checked {
+                    self.sink.put(&[IoSlice::new(&PLAIN_HEADER), IoSlice::new(&record[HEADER_SIZE..])], measure)?;
+                }
+            }
+            Some(Shape::Open(open)) => {
+                let Some(packet) = self.segment.get_mut(..record.len()) else {
+                    return Ok(()); // Longer than packets are.
+                };
+                packet.copy_from_slice(record);
+                complete(packet, &open);
+                packet[..HEADER_SIZE].copy_from_slice(&PLAIN_HEADER);
+                // A checksum may have its place where the version is.
+                if Measure::of_packet(&packet[HEADER_SIZE..]).valid || !checked {
+                    self.sink.put(&[IoSlice::new(packet)], measure)?;
+                }
+            }
+            Some(Shape::Super(layout)) => {
+                let segments = Segments::new(record, layout);
+                for index in 0..segments.count() {
+                    let size = segments.size(index);
+                    let packet = &mut self.segment[..HEADER_SIZE + size];
+                    packet[..HEADER_SIZE].copy_from_slice(&PLAIN_HEADER);
+                    segments.write(index, &mut packet[HEADER_SIZE..]);
+                    let one = Measure { packets: 1, size: size as u64, valid: true };
+                    self.sink.put(&[IoSlice::new(packet)], one)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Put {
+    Written,
+    /// The target does not take such a record.
+    Refused,
+}
+
+/// The target, which is waited for where it has no room.
+struct Sink<'a> {
+    target: BorrowedFd<'a>,
+    /// The bells, and last the target.
+    polled: Vec<PollFd<'a>>,
+    counters: &'a [AtomicU64; 4],
+    /// What was written and is not counted yet.
+    fresh: Measure,
+    /// Packets of this bundle that were written and counted.
+    written: u64,
+}
+
+impl<'a> Sink<'a> {
+    fn new(target: BorrowedFd<'a>, bells: &[BorrowedFd<'a>], counters: &'a [AtomicU64; 4]) -> Self {
+        let mut polled = watched(bells);
+        polled.push(PollFd::from_borrowed_fd(target, PollFlags::OUT));
+        Self { target, polled, counters, fresh: Measure::NOTHING, written: 0 }
+    }
+
+    /// Write one record, which comes to `measure`, and wait where there is no room for it.
+    fn put(&mut self, record: &[IoSlice<'_>], measure: Measure) -> Result<Put, Stop> {
+        loop {
+            let result = match record {
+                [whole] => write(self.target, whole),
+                parts => writev(self.target, parts),
+            };
+            let error = match result {
+                Ok(_) => {
+                    self.fresh = self.fresh.and(measure);
+                    return Ok(Put::Written);
+                }
+                Err(Errno::INTR) => continue,
+                Err(error) => error,
+            };
+            self.count_fresh();
+            match error {
+                Errno::AGAIN => self.wait(self.polled.len(), None)?,
+                // No memory is no room. The target is writable nevertheless, so that waiting for that would not wait.
+                Errno::NOBUFS | Errno::NOMEM => self.wait(self.polled.len() - 1, Some(&PAUSE))?,
+                Errno::INVAL => return Ok(Put::Refused),
+                Errno::IO => return Err(Stop::Down),
+                error => return Err(Stop::Target(error)),
+            }
+        }
+    }
+
+    /// Wait for the first `watched` of what is polled; a bell is an end.
+    fn wait(&mut self, watched: usize, timeout: Option<&Timespec>) -> Result<(), Stop> {
+        match poll(&mut self.polled[..watched], timeout) {
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(Stop::Target(error)),
+            Ok(_) => {}
+        }
+        let (_, bells) = self.polled.split_last().unwrap_or_else(|| unreachable!("the target is among them"));
+        if any(bells) { Err(Stop::Bell) } else { Ok(()) }
+    }
+
+    /// Count what was written of this bundle, and return how many packets that were.
+    fn settle(&mut self) -> u64 {
+        self.count_fresh();
+        std::mem::take(&mut self.written)
+    }
+
+    fn count_fresh(&mut self) {
+        let fresh = std::mem::replace(&mut self.fresh, Measure::NOTHING);
+        if fresh.packets > 0 {
+            count(self.counters, [fresh.packets, fresh.size, 1, 0]);
+            self.written += fresh.packets;
+        }
+    }
+
+    fn drop_packets(&self, packets: u64) {
+        if packets > 0 {
+            self.counters[3].fetch_add(packets, Ordering::Relaxed);
+        }
+    }
+}
+
+fn watched<'a>(bells: &[BorrowedFd<'a>]) -> Vec<PollFd<'a>> {
+    bells.iter().map(|bell| PollFd::from_borrowed_fd(*bell, PollFlags::IN)).collect()
+}
+
+/// Whether something happened to one of `polled`.
+fn any(polled: &[PollFd<'_>]) -> bool {
+    polled.iter().any(|polled| !polled.revents().is_empty())
+}
+
+fn count<const N: usize>(counters: &[AtomicU64; N], added: [u64; N]) {
+    for (counter, added) in counters.iter().zip(added) {
+        counter.fetch_add(added, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,214 @@
+//! Python's memory: buffers borrowed as slices, new bytearrays, and views of them. One of two unsafe modules.
+//!
+//! A buffer is held by the buffer protocol for as long as a slice of it lives, so that its memory stays where
+//! it is and as long as it is, also while other threads run. What is not guaranteed is that its bytes stay the
+//! same: another thread may write to them, as it may under a system call. Nothing may therefore depend on
+//! reading the same value twice; all lengths are those of the buffer protocol, and slices are bounds-checked.
+
+#![allow(unsafe_code)]
+
+#[cfg(unix)]
+use std::ffi::CStr;
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+use std::slice;
+#[cfg(unix)]
+use std::sync::atomic::AtomicU64;
+
+use pyo3::exceptions::PyMemoryError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyMemoryView};
+
+use crate::error::{Error, Result};
+
+/// The buffers of objects that have single bytes in a row; released when this goes.
+pub struct Buffers(Vec<ffi::Py_buffer>);
+
+// SAFETY: a `Py_buffer` is pointers and numbers, tied to no thread; only filling and releasing it take the
+// interpreter, and both are attached to it.
+unsafe impl Send for Buffers {}
+// SAFETY: shared, it is only read.
+unsafe impl Sync for Buffers {}
+
+impl Buffers {
+    /// The buffer of `object` alone.
+    pub fn of(object: &Bound<'_, PyAny>) -> Result<Self> {
+        Self::of_all(slice::from_ref(object))
+    }
+
+    /// The buffers of `objects`, in order.
+    pub fn of_all(objects: &[Bound<'_, PyAny>]) -> Result<Self> {
+        let mut buffers = Self(Vec::with_capacity(objects.len()));
+        for object in objects {
+            if buffers.hold(object, ffi::PyBUF_SIMPLE)?.itemsize != 1 {
+                return Err(Error::NotBytes);
+            }
+        }
+        Ok(buffers)
+    }
+
+    /// Add the buffer of `object`, for which there is capacity.
+    fn hold(&mut self, object: &Bound<'_, PyAny>, flags: c_int) -> Result<&ffi::Py_buffer> {
+        let index = self.0.len();
+        let place: &mut MaybeUninit<ffi::Py_buffer> = &mut self.0.spare_capacity_mut()[0];
+        // SAFETY: `place` is valid for writes, and stays where it is, for the vector never grows beyond its
+        // capacity. `object` is valid, and says that the interpreter is attached.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), place.as_mut_ptr(), flags) } < 0 {
+            return Err(PyErr::fetch(object.py()).into());
+        }
+        // SAFETY: the call succeeded, and so has written the element behind the last one.
+        unsafe { self.0.set_len(index + 1) };
+        Ok(&self.0[index])
+    }
+
+    /// Their bytes.
+    pub fn slices(&self) -> Vec<&[u8]> {
+        self.0.iter().map(bytes).collect()
+    }
+
+    /// The bytes of the one at `index`.
+    pub fn slice(&self, index: usize) -> &[u8] {
+        bytes(&self.0[index])
+    }
+
+    /// The bytes of the one at `index`, to be written to.
+    pub fn slice_mut(&mut self, index: usize) -> Result<&mut [u8]> {
+        let buffer = &self.0[index];
+        if buffer.readonly != 0 {
+            return Err(Error::ReadOnly);
+        }
+        if buffer.buf.is_null() {
+            return Ok(&mut []);
+        }
+        // SAFETY: as in `bytes`, and the exporter says that this memory may be written to. As `self` is borrowed
+        // mutably there is no other slice of these buffers meanwhile, not even where two of them share memory.
+        // Other threads see what they would see of a system call that reads into the buffer.
+        Ok(unsafe { slice::from_raw_parts_mut(buffer.buf.cast(), length(buffer)) })
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        Python::attach(|_| {
+            for buffer in &mut self.0 {
+                // SAFETY: the buffer was filled by `PyObject_GetBuffer`, and is released once, here.
+                unsafe { ffi::PyBuffer_Release(buffer) };
+            }
+        });
+    }
+}
+
+fn length(buffer: &ffi::Py_buffer) -> usize {
+    usize::try_from(buffer.len).unwrap_or(0) // Never negative.
+}
+
+fn bytes(buffer: &ffi::Py_buffer) -> &[u8] {
+    if buffer.buf.is_null() {
+        return &[];
+    }
+    // SAFETY: the exporter gave `len` contiguous bytes (PyBUF_SIMPLE), and keeps them in place until the buffer
+    // is released, which takes it mutably. That their values may change is dealt with as the module says.
+    unsafe { slice::from_raw_parts(buffer.buf.cast(), length(buffer)) }
+}
+
+/// Counters in the memory of an `array("Q")`, which is held as long as this lives.
+#[cfg(unix)]
+pub struct Counters<const N: usize>(Buffers);
+
+#[cfg(unix)]
+impl<const N: usize> Counters<N> {
+    /// Those in `array`, which has `N` of them or more.
+    pub fn of(array: &Bound<'_, PyAny>) -> Result<Self> {
+        let mut buffers = Buffers(Vec::with_capacity(1));
+        let buffer = buffers.hold(array, ffi::PyBUF_FORMAT | ffi::PyBUF_WRITABLE)?;
+        // SAFETY: with PyBUF_FORMAT it is a C string, or null, which then stands for single bytes.
+        let is_u64 = !buffer.format.is_null() && unsafe { CStr::from_ptr(buffer.format) } == c"Q";
+        let aligned = buffer.buf.cast::<AtomicU64>().is_aligned();
+        if is_u64 && aligned && !buffer.buf.is_null() && length(buffer) >= N * size_of::<u64>() {
+            Ok(Self(buffers))
+        } else {
+            Err(Error::NotCounters(N))
+        }
+    }
+
+    pub fn get(&self) -> &[AtomicU64; N] {
+        // SAFETY: there are `N` aligned numbers of 64 bits, writable, that stay in place until the buffer is
+        // released. Python reads them while they are added to: it sees a number from before or after.
+        unsafe { &*self.0.0[0].buf.cast() }
+    }
+}
+
+/// A new bytearray of `size` bytes, all of which `fill` has to write.
+pub fn new_bytearray(
+    py: Python<'_>,
+    size: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<()>,
+) -> Result<Bound<'_, PyAny>> {
+    let length = isize::try_from(size).map_err(|_| PyMemoryError::new_err(()))?;
+    // SAFETY: without a source, the interpreter makes an object with memory of that size, or sets an exception.
+    let array =
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyByteArray_FromStringAndSize(std::ptr::null(), length)) }?;
+    debug_assert!(array.is_instance_of::<PyByteArray>());
+    // SAFETY: the object is a bytearray of `size` bytes that nobody else knows yet. Its memory came from an
+    // allocator behind a foreign function, and is written to before anybody reads it.
+    fill(unsafe { slice::from_raw_parts_mut(ffi::PyByteArray_AsString(array.as_ptr()).cast(), size) })?;
+    Ok(array)
+}
+
+/// `object` itself where it is a memoryview, else one of it.
+pub fn view_of<'py>(object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
+    let is_view = object.is_exact_instance_of::<PyMemoryView>();
+    Ok(if is_view { object.clone() } else { PyMemoryView::from(object)?.into_any() })
+}
+
+/// Cuts a memoryview in slices, one behind the other.
+pub struct Cutter<'py> {
+    view: Bound<'py, PyAny>,
+    position: Bound<'py, PyAny>,
+}
+
+impl<'py> Cutter<'py> {
+    pub fn new(object: &Bound<'py, PyAny>) -> Result<Self> {
+        Ok(Self { view: view_of(object)?, position: number(object.py(), 0) })
+    }
+
+    /// The slice from where the last one ended up to `end`.
+    pub fn cut(&mut self, end: usize) -> Result<Bound<'py, PyAny>> {
+        let end = number(self.view.py(), end);
+        let start = std::mem::replace(&mut self.position, end);
+        item(&self.view, &slice_object(&start, &self.position)?)
+    }
+}
+
+/// Cuts the same number of bytes off the start of memoryviews.
+pub struct Trimmer<'py>(Bound<'py, PyAny>);
+
+impl<'py> Trimmer<'py> {
+    pub fn new(py: Python<'py>, size: usize) -> Result<Self> {
+        Ok(Self(slice_object(&number(py, size), py.None().bind(py))?))
+    }
+
+    pub fn trim(&self, object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
+        item(&view_of(object)?, &self.0)
+    }
+}
+
+fn number(py: Python<'_>, value: usize) -> Bound<'_, PyAny> {
+    value.into_pyobject(py).map_or_else(|never| match never {}, Bound::into_any)
+}
+
+/// A slice object; one that `PyO3` makes keeps its numbers for ever.
+fn slice_object<'py>(start: &Bound<'py, PyAny>, end: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
+    let py = start.py();
+    // SAFETY: both are valid references, and the interpreter is attached. The call gives a new reference, or
+    // null and an exception.
+    Ok(unsafe {
+        Bound::from_owned_ptr_or_err(py, ffi::PySlice_New(start.as_ptr(), end.as_ptr(), std::ptr::null_mut()))
+    }?)
+}
+
+fn item<'py>(view: &Bound<'py, PyAny>, key: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
+    // SAFETY: as above.
+    Ok(unsafe { Bound::from_owned_ptr_or_err(view.py(), ffi::PyObject_GetItem(view.as_ptr(), key.as_ptr())) }?)
+}

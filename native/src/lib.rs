@@ -1,0 +1,22 @@
+//! The native core of threepipe for Python: thin functions over `threepipe_core`.
+//!
+//! What they do is told in `threepipe_native.pyi`, and in full in the Python modules they stand in for. Here
+//! is only what Python needs: its buffers are borrowed, results become views, and errors exceptions.
+
+mod buffer;
+#[cfg(unix)]
+mod descriptor;
+mod error;
+#[cfg(unix)]
+mod file;
+mod offload;
+
+/// Not tied to the GIL: there is no state, and what is borrowed is held by the buffer protocol.
+#[pyo3::pymodule(gil_used = false)]
+mod threepipe_native {
+    #[cfg(unix)]
+    #[pymodule_export]
+    use crate::descriptor::{pump, receive, send};
+    #[pymodule_export]
+    use crate::offload::{coalesce, internet_checksum, measure, split};
+}

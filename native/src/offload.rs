@@ -1,0 +1,153 @@
+//! Checksums and superpackets: the functions that do no I/O.
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use threepipe_core::checksum;
+use threepipe_core::coalesce::{Coalescer, Run};
+use threepipe_core::record::{HEADER_SIZE, Measure, Record, Shape};
+use threepipe_core::split::{Segments, complete};
+
+use crate::buffer::{Buffers, Cutter, Trimmer, new_bytearray, view_of};
+use crate::error::{Error, Result};
+
+/// Bytes to go over from which on the GIL is released: less takes less time than to hand it over.
+const WORTH_DETACHING: usize = 1 << 15;
+
+#[pyfunction]
+#[pyo3(signature = (data, initial = 0))]
+pub fn internet_checksum(py: Python<'_>, data: &Bound<'_, PyAny>, initial: u64) -> Result<u16> {
+    let buffers = Buffers::of(data)?;
+    let data = buffers.slice(0);
+    Ok(detach(py, data.len(), || checksum::internet_checksum(data, initial)))
+}
+
+#[pyfunction]
+pub fn measure(records: &Bound<'_, PyAny>) -> Result<(u64, u64, bool)> {
+    let records = listed(records)?;
+    let buffers = Buffers::of_all(&records)?;
+    let mut all = Measure::NOTHING;
+    for index in 0..records.len() {
+        all = all.and(Record::parse(buffers.slice(index)).ok_or(Error::Short)?.measure());
+    }
+    Ok((all.packets, all.size, all.valid))
+}
+
+#[pyfunction]
+pub fn split<'py>(py: Python<'py>, records: &Bound<'py, PyAny>) -> Result<Vec<Bound<'py, PyAny>>> {
+    let records = listed(records)?;
+    let mut buffers = Buffers::of_all(&records)?;
+    let parsed = (0..records.len())
+        .map(|index| Record::parse(buffers.slice(index)).ok_or(Error::Short))
+        .collect::<Result<Vec<_>>>()?;
+
+    // First all bytes, then all views of them.
+    let (mut size, mut work, mut count) = (0, 0, 0);
+    for record in &parsed {
+        let measure = record.measure();
+        count += measure.packets as usize;
+        match record.shape {
+            Shape::Super(_) => size += measure.size as usize,
+            Shape::Open(_) => work += record.length,
+            Shape::Plain | Shape::Contradiction => {}
+        }
+    }
+    work += size;
+    let memory = new_bytearray(py, size, |memory| detach(py, work, || fill(&mut buffers, &parsed, memory)))?;
+    drop(buffers);
+
+    let mut memory = Cutter::new(&memory)?;
+    let header = Trimmer::new(py, HEADER_SIZE)?;
+    let mut used = 0;
+    let mut packets = Vec::with_capacity(count);
+    for (object, record) in records.iter().zip(&parsed) {
+        match record.shape {
+            Shape::Contradiction => {}
+            Shape::Plain | Shape::Open(_) => packets.push(header.trim(object)?),
+            Shape::Super(layout) => {
+                for index in 0..layout.segments(record.length) {
+                    used += layout.segment_size(record.length, index);
+                    packets.push(memory.cut(used)?);
+                }
+            }
+        }
+    }
+    Ok(packets)
+}
+
+/// Complete checksums in the records themselves, and write the segments of superpackets to `memory`.
+fn fill(buffers: &mut Buffers, parsed: &[Record], mut memory: &mut [u8]) -> Result<()> {
+    for (index, record) in parsed.iter().enumerate() {
+        match record.shape {
+            Shape::Plain | Shape::Contradiction => {}
+            Shape::Open(_) => {
+                let bytes = buffers.slice_mut(index)?;
+                // Once more, for where two records are the same memory it was completed before.
+                if let Some(Record { shape: Shape::Open(open), .. }) = Record::parse(bytes) {
+                    complete(bytes, &open);
+                }
+            }
+            Shape::Super(layout) => {
+                let segments = Segments::new(buffers.slice(index), layout);
+                for index in 0..segments.count() {
+                    let place = memory.split_off_mut(..segments.size(index)).unwrap_or_default();
+                    segments.write(index, place);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[pyfunction]
+pub fn coalesce<'py>(
+    py: Python<'py>,
+    packets: &Bound<'py, PyAny>,
+    headed: bool,
+    udp: bool,
+) -> Result<Vec<Bound<'py, PyAny>>> {
+    let packets = listed(packets)?;
+    let buffers = Buffers::of_all(&packets)?;
+    let pieces = buffers.slices();
+    let work = pieces.iter().map(|piece| piece.len()).sum();
+    let mut coalescer = Coalescer::default();
+    let plan = detach(py, work, || coalescer.plan(&pieces, headed, udp));
+
+    // What nothing was merged into stays the very same object, where it has a header already.
+    let is_new = |run: &&Run| !headed || run.is_merged();
+    let size = plan.runs().iter().filter(is_new).map(|run| run.size(&pieces, headed)).sum();
+    let memory = new_bytearray(py, size, |mut memory| {
+        detach(py, work, || {
+            for run in plan.runs().iter().filter(is_new) {
+                let place = memory.split_off_mut(..run.size(&pieces, headed)).unwrap_or_default();
+                plan.write(run, &pieces, headed, place);
+            }
+        });
+        Ok(())
+    })?;
+
+    let mut memory = Cutter::new(&memory)?;
+    let mut used = 0;
+    plan.runs()
+        .iter()
+        .map(|run| {
+            if is_new(&run) {
+                used += run.size(&pieces, headed);
+                memory.cut(used)
+            } else {
+                view_of(&packets[run.first()])
+            }
+        })
+        .collect()
+}
+
+/// The objects of a sequence, each held.
+pub fn listed<'py>(sequence: &Bound<'py, PyAny>) -> Result<Vec<Bound<'py, PyAny>>> {
+    if let Ok(list) = sequence.cast::<PyList>() {
+        return Ok(list.iter().collect());
+    }
+    Ok(sequence.try_iter()?.collect::<PyResult<_>>()?)
+}
+
+fn detach<T: Send>(py: Python<'_>, bytes: usize, work: impl Send + FnOnce() -> T) -> T {
+    if bytes < WORTH_DETACHING { work() } else { py.detach(work) }
+}
