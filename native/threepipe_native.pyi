@@ -16,7 +16,7 @@ from threepipe.pump import End, HasFileno
 def internet_checksum(data: Packet, initial: int = 0) -> int:
     """`threepipe.packet.internet_checksum`; `initial` has at most 64 bits."""
 
-def measure(records: Sequence[memoryview]) -> tuple[int, int, bool]:
+def measure(records: Sequence[memoryview], headed: bool = True) -> tuple[int, int, bool]:
     """`threepipe.offload.measure`."""
 
 def split(records: Sequence[memoryview]) -> list[memoryview]:

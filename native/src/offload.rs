@@ -22,12 +22,18 @@ pub fn internet_checksum(py: Python<'_>, data: &Bound<'_, PyAny>, initial: u64) 
 }
 
 #[pyfunction]
-pub fn measure(records: &Bound<'_, PyAny>) -> Result<(u64, u64, bool)> {
+#[pyo3(signature = (records, headed=true))]
+pub fn measure(records: &Bound<'_, PyAny>, headed: bool) -> Result<(u64, u64, bool)> {
     let records = listed(records)?;
     let buffers = Buffers::of_all(&records)?;
     let mut all = Measure::NOTHING;
     for index in 0..records.len() {
-        all = all.and(Record::parse(buffers.slice(index)).ok_or(Error::Short)?.measure());
+        let record = buffers.slice(index);
+        all = all.and(if headed {
+            Record::parse(record).ok_or(Error::Short)?.measure()
+        } else {
+            Measure::of_packet(record)
+        });
     }
     Ok((all.packets, all.size, all.valid))
 }

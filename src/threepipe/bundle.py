@@ -83,7 +83,8 @@ class Bundle(Sequence[memoryview]):
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is none; whole records stay whole where all are well."""
-        if self._records is None or not self._measured()[2]:
+        measured = measure(self._split(), headed=False) if self._records is None else self._measured()
+        if not measured[2]:
             check_packets(self._split())
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from threepipe.packet import MAX_PACKET, internet_checksum
+from threepipe.packet import MAX_PACKET, internet_checksum, is_packet
 
 __all__ = [
     "CHECKSUM_OFFSET",
@@ -72,8 +72,13 @@ def plain_records(packets: Sequence[memoryview]) -> list[memoryview]:
     return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in packets]
 
 
-def measure(records: Sequence[memoryview]) -> tuple[int, int, bool]:
-    """What `records` come to, without splitting them: packets, their bytes, and whether all are IP packets."""
+def measure(records: Sequence[memoryview], headed: bool = True) -> tuple[int, int, bool]:
+    """What `records` come to, without splitting them: packets, their bytes, and whether all are IP packets.
+
+    If they are not `headed`, they are packets themselves.
+    """
+    if not headed:
+        return len(records), sum(map(len, records)), all(map(is_packet, records))
     if len(records) >= _MANY and (size := _size_of_like(records)):
         return len(records), size, True
     packets = size = 0
@@ -145,7 +150,7 @@ def _can_be_completed(record: memoryview) -> bool:
     if not record[0] & NEEDS_CSUM:
         return True
     _, _, _, _, start, offset = HEADER.unpack_from(record)
-    return bool(_SHORTEST_IP_HEADER <= start and start + offset + 2 <= len(record) - HEADER_SIZE)
+    return bool(start >= _SHORTEST_IP_HEADER and start + offset + 2 <= len(record) - HEADER_SIZE)
 
 
 def _layout(record: memoryview) -> _Layout | None:

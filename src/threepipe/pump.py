@@ -104,7 +104,7 @@ class _Direction:
             return error.errno or errno.EIO, self.near
         if not records:
             return None
-        packets, size, valid = self._measure(records)
+        packets, size, valid = measure(records, self._headed)
         counts = self.near.received
         counts[0] += packets
         counts[1] += size
@@ -132,7 +132,7 @@ class _Direction:
     def _overcome(self, records: Sequence[memoryview], written: int, error: int) -> tuple[int, End] | None:
         """Count what was written, do what can be done about `error` at the first of the rest, and go on with it."""
         while True:
-            self._count(*self._measure(records[:written])[:2])
+            self._count(*measure(records[:written], self._headed)[:2])
             if not (records := records[written:]):
                 return None
             if error in FULL:
@@ -179,9 +179,4 @@ class _Direction:
             counts[2] += 1
 
     def _drop(self, records: Sequence[memoryview]) -> None:
-        self.far.sent[3] += self._measure(records)[0]
-
-    def _measure(self, records: Sequence[memoryview]) -> tuple[int, int, bool]:
-        if self._headed:
-            return measure(records)
-        return len(records), sum(map(len, records)), all(map(is_packet, records))
+        self.far.sent[3] += measure(records, self._headed)[0]

@@ -155,7 +155,7 @@ fn strangers_are_dropped_and_the_rest_goes_out_as_packets() {
     bench.put(b"short");
     bench.put(&[0; 50]);
     bench.put(&[&[0, 1], &[7; 60][..]].concat());
-    bench.put(&[&[1, 0, 0, 0, 0, 0][..], &20_u16.to_ne_bytes(), &[0; 2 * MAX_RECORD - 6]].concat());
+    bench.put(&[&[1, 0, 0, 0, 0, 0][..], &20_u16.to_ne_bytes(), &vec![0; 2 * MAX_RECORD - 6]].concat());
     bench.put(&train[1].record());
     let end = bench.pumping(|| {
         for packet in complete(&train) {
