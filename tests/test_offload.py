@@ -4,35 +4,43 @@ import pickle
 import random
 import struct
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frames import (
+    ACK,
+    CWR,
+    EACH_KIND,
+    EACH_TCP,
+    ECE,
+    FIN,
+    KINDS,
+    NEEDS_CSUM,
+    PSH,
+    TCP4,
+    TCP6,
+    UDP4,
+    UDP6,
+    Kind,
+    completed,
+    ip,
+    naive_split,
+    network_size,
+    opened,
+    pseudo_header,
+    record,
+    superpacket,
+    tcp,
+    udp,
+    with_field,
+)
 from rfc1071 import naive_checksum
 from threepipe import Bundle, InvalidPacket
 from threepipe.hot import measure, split
 from threepipe.offload import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
 from threepipe.packet import MAX_PACKET, check_packets, is_packet
-
-
-class Kind(NamedTuple):
-    gso_type: int
-    version: int
-    protocol: int
-    field: int
-    """Offset of the checksum in the transport header."""
-
-
-TCP4, TCP6 = Kind(1, 4, 6, 16), Kind(4, 6, 6, 16)
-UDP4, UDP6 = Kind(5, 4, 17, 6), Kind(5, 6, 17, 6)
-KINDS = [TCP4, TCP6, UDP4, UDP6]
-EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=["tcp4", "tcp6", "udp4", "udp6"])
-EACH_TCP = pytest.mark.parametrize("kind", [TCP4, TCP6], ids=["tcp4", "tcp6"])
-
-NEEDS_CSUM = 1
-FIN, PSH, ACK, ECE, CWR = 0x01, 0x08, 0x10, 0x40, 0x80
 
 WORDS = st.integers(0, 0xFFFF)
 
@@ -41,76 +49,8 @@ def property_of(examples: int) -> settings:
     return settings(derandomize=True, deadline=None, max_examples=examples)
 
 
-def pseudo_header(packet: bytes, start: int, protocol: int) -> bytes:
-    if packet[0] >> 4 == 4:
-        return packet[12:20] + struct.pack("!BBH", 0, protocol, len(packet) - start)
-    return packet[8:40] + struct.pack("!IHBB", len(packet) - start, 0, 0, protocol)
-
-
-def with_field(packet: bytes, offset: int, value: int) -> bytes:
-    return packet[:offset] + value.to_bytes(2, "big") + packet[offset + 2 :]
-
-
-def completed(packet: bytes, start: int, kind: Kind) -> bytes:
-    """The packet with the right transport checksum, which for UDP is never 0."""
-    blank = with_field(packet, start + kind.field, 0)
-    checksum = naive_checksum(pseudo_header(blank, start, kind.protocol) + blank[start:])
-    return with_field(blank, start + kind.field, checksum or (0xFFFF if kind.protocol == 17 else 0))
-
-
-def opened(packet: bytes, start: int, kind: Kind) -> bytes:
-    """The packet as a kernel leaves it to be completed: the field holds the sum of the pseudo-header."""
-    return with_field(packet, start + kind.field, naive_checksum(pseudo_header(packet, start, kind.protocol)) ^ 0xFFFF)
-
-
-def ip(kind: Kind, transport: bytes, identification: int = 0x1234, middle: bytes = b"") -> bytes:
-    """An IP packet; `middle` is IPv4 options, or an IPv6 extension header."""
-    if kind.version == 4:
-        size = 20 + len(middle)
-        header = struct.pack(
-            *("!BBHHHBBH", 0x40 + size // 4, 2, size + len(transport), identification, 0x4000, 64, kind.protocol, 0),
-        )
-        header += bytes([10, 0, 0, 1, 10, 0, 0, 2]) + middle
-        return with_field(header, 10, naive_checksum(header)) + transport
-    following = 0 if middle else kind.protocol
-    header = struct.pack("!IHBB", 0x60212345, len(middle) + len(transport), following, 64)
-    return header + b"\xfd" + bytes(14) + b"\1" + b"\xfd" + bytes(14) + b"\2" + middle + transport
-
-
-def tcp(payload: bytes, sequence: int = 1000, flags: int = ACK, options: bytes = b"") -> bytes:
-    size = (20 + len(options)) // 4 << 4
-    return struct.pack("!HHIIBBHHH", 443, 50000, sequence, 77, size, flags, 512, 0, 0) + options + payload
-
-
-def udp(payload: bytes) -> bytes:
-    return struct.pack("!HHHH", 443, 50000, 8 + len(payload), 0) + payload
-
-
 def transport_of(kind: Kind, payload: bytes, sequence: int = 1000) -> bytes:
     return tcp(payload, sequence) if kind.protocol == 6 else udp(payload)
-
-
-def network_size(kind: Kind, middle: bytes = b"") -> int:
-    return (20 if kind.version == 4 else 40) + len(middle)
-
-
-def record(
-    packet: bytes | bytearray,
-    *,
-    flags: int = 0,
-    gso_type: int = 0,
-    hdr_len: int = 0,
-    size: int = 0,
-    start: int = 0,
-    field: int = 0,
-) -> memoryview:
-    return memoryview(bytearray(struct.pack("=BBHHHH", flags, gso_type, hdr_len, size, start, field) + packet))
-
-
-def superpacket(kind: Kind, packet: bytes, size: int, *, start: int = 0, hdr_len: int = 0) -> memoryview:
-    start = start or network_size(kind)
-    fields = {"gso_type": kind.gso_type, "hdr_len": hdr_len, "size": size, "start": start, "field": kind.field}
-    return record(opened(packet, start, kind), flags=NEEDS_CSUM, **fields)
 
 
 def contents(packets: Iterable[memoryview]) -> list[bytes]:
@@ -129,58 +69,6 @@ def assert_right(packet: bytes, start: int, protocol: int) -> None:
         assert int.from_bytes(packet[start + 4 : start + 6], "big") == len(packet) - start
         assert packet[start + 6 : start + 8] != bytes(2)
     assert naive_checksum(pseudo_header(packet, start, protocol) + packet[start:]) == 0
-
-
-def naive_split(data: bytes) -> list[bytes]:
-    """What a record stands for, one plain step after the other, on copies."""
-    flags, gso_type, _, size, start, field = struct.unpack("=BBHHHH", data[:10])
-    packet = data[10:]
-    if gso_type == 0:
-        if not flags & NEEDS_CSUM:
-            return [packet]
-        if start < 20 or start + field + 2 > len(packet):
-            return []
-        checksum = naive_checksum(packet[start:])
-        return [with_field(packet, start + field, 0xFFFF if checksum == 0 and field == 6 else checksum)]
-    found = [kind for kind in KINDS if packet and (kind.gso_type, kind.version) == (gso_type, packet[0] >> 4)]
-    if not found or found[0].field != field or not flags & NEEDS_CSUM or size == 0:
-        return []
-    kind = found[0]
-    if kind.version == 4 and (start < 20 or start != packet[0] % 16 * 4):
-        return []
-    if kind.version == 6 and start < 40:
-        return []
-    rest = packet[start:]
-    if len(rest) < (20 if kind.protocol == 6 else 8):
-        return []
-    length = rest[12] // 16 * 4 if kind.protocol == 6 else 8
-    if kind.protocol == 6 and length < 20:
-        return []
-    header, payload = rest[:length], rest[length:]
-    segments: list[bytes] = []
-    sequence = int.from_bytes(header[4:8], "big")
-    while payload:
-        data, payload = payload[:size], payload[size:]
-        network, front = packet[:start], header
-        if kind.version == 4:
-            network = with_field(network, 2, start + length + len(data))
-            network = with_field(network, 4, (int.from_bytes(packet[4:6], "big") + len(segments)) % 0x10000)
-            network = with_field(network, 10, 0)
-            network = with_field(network, 10, naive_checksum(network))
-        else:
-            network = with_field(network, 4, start + length + len(data) - 40)
-        if kind.protocol == 6:
-            bits = header[13]
-            if payload:
-                bits &= 0b11110110
-            if segments:
-                bits &= 0b01111111
-            front = header[:4] + sequence.to_bytes(4, "big") + header[8:13] + bytes([bits]) + header[14:]
-            sequence = (sequence + len(data)) % 0x1_0000_0000
-        else:
-            front = with_field(header, 4, 8 + len(data))
-        segments.append(completed(network + front + data, start, kind))
-    return segments
 
 
 def assert_as_naive(view: memoryview) -> list[memoryview]:
