@@ -71,19 +71,18 @@ def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: b
                 selector.register(source, selectors.EVENT_READ, direction)
         while True:
             for key, _ in selector.select():
+                end = None
                 way: _Direction | None = key.data
                 if way is None:
                     return 0, None
-                if way.waiting:
-                    if key.fileobj is not way.room:
-                        continue  # Its sources were ready too.
+                if key.fileobj is way.room:
                     way.stop_waiting(selector)
                     end = way.write(way.waiting)
-                else:
+                elif not way.waiting:  # Else it began to wait just now, with another of its sources.
                     end = way.move(cast(io.FileIO, key.fileobj), memory)
                 if end is not None:
                     return end
-                if way.waiting:
+                if way.waiting and way.room is None:
                     way.start_waiting(selector)
 
 
@@ -151,20 +150,19 @@ class _Direction:
             written, error = send(self.far.target, records)
 
     def start_waiting(self, selector: selectors.BaseSelector) -> None:
-        if self.room is None:
-            for source in self.near.sources:
-                selector.unregister(source)
-            # A second descriptor, for the first may be waited for as the source of the other direction.
-            self.room = io.FileIO(os.dup(self.far.target.fileno()), "w")
-            selector.register(self.room, selectors.EVENT_WRITE, self)
+        for source in self.near.sources:
+            selector.unregister(source)
+        # A second descriptor, for the first may be waited for as the source of the other direction.
+        self.room = io.FileIO(os.dup(self.far.target.fileno()), "w")
+        selector.register(self.room, selectors.EVENT_WRITE, self)
 
     def stop_waiting(self, selector: selectors.BaseSelector) -> None:
-        if self.room is not None:
-            selector.unregister(self.room)
-            self.room.close()
-            self.room = None
-            for source in self.near.sources:
-                selector.register(source, selectors.EVENT_READ, self)
+        assert self.room is not None
+        selector.unregister(self.room)
+        self.room.close()
+        self.room = None
+        for source in self.near.sources:
+            selector.register(source, selectors.EVENT_READ, self)
 
     def drop_waiting(self) -> None:
         self._drop(self.waiting)
