@@ -88,9 +88,15 @@ def test_closing_while_the_far_end_has_no_room_ends_it(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 3])
-def test_an_adapter_that_goes_is_told(stage: Stage, which: int) -> None:
-    stage.start()
+@pytest.mark.parametrize("before", [True, False])
+def test_an_adapter_that_goes_is_told(stage: Stage, which: int, before: bool) -> None:
+    if not before:
+        stage.start()
+        assert stage.program_a.send([packet(1)], None) == 1
+        assert collect(stage.program_b, 1) == [packet(1)]
     stage.adapters[which].close()
+    if before:
+        stage.start()
     with pytest.raises(threepipe.AdapterGone):
         stage.ended.result(SECONDS)
     assert stage.a.closed

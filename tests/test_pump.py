@@ -266,3 +266,41 @@ def test_a_contradiction_is_no_packet(stack: ExitStack) -> None:
     assert bench.take() == plain(frame(TCP4))
     bench.stop()
     assert bench.ends[1].sent[0] == 1
+
+
+def test_a_source_that_is_ready_and_has_nothing(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when somebody else was faster. In Python, where that can be staged."""
+    monkeypatch.setattr(hot, "pump", python_pump)
+    bench = Bench(stack)
+
+    class Shy(io.FileIO):
+        asked = 0
+
+        def readinto(self, buffer: object) -> int | None:
+            self.asked += 1
+            return None if self.asked == 1 else super().readinto(buffer)  # type: ignore[arg-type]
+
+    source = stack.enter_context(Shy(os.dup(bench.ends[0].target.fileno()), "r+"))
+    bench.ends[0].sources = [source]
+    bench.put(plain(frame(TCP4)))
+    bench.start()
+    assert bench.take() == plain(frame(TCP4))
+    bench.stop()
+    assert source.asked > 1
+
+
+def test_several_sources_of_one_end(stack: ExitStack) -> None:
+    bench, other = Bench(stack, headed=False), Bench(stack)
+    bench.ends[0].sources = [bench.ends[0].target, other.ends[0].target]
+    packets = [frame(UDP4, bytes([number]) * 1000) for number in range(200)]
+    bench.start()
+    feeding = [threading.Thread(target=one.put, args=packets) for one in (bench, other)]
+    for thread in feeding:
+        thread.start()
+        stack.callback(thread.join, SECONDS)
+    # Both are ready while there is no room, and none is asked before there is.
+    assert come_true(lambda: bench.ends[0].received[0] > bench.ends[1].sent[0] > 0)
+    taken = [bench.take() for _ in range(400)]
+    assert sorted(taken) == sorted(packets * 2)
+    bench.stop()
+    assert bench.ends[1].sent[3] == 0
