@@ -91,3 +91,14 @@ def test_an_unsupported_system_lacks_what_is_essential() -> None:
 def test_adapters_of_a_namespace_that_is_not_there_are_refused() -> None:
     with pytest.raises(threepipe.AdapterError):
         threepipe.adapters("/no/such/namespace")
+
+
+def test_memory_adapters_are_loaded_when_asked_for_and_nothing_else_is_there() -> None:
+    for use, loaded in (("threepipe", "False"), ("threepipe.MemoryAdapter", "True")):
+        program = f"import sys, threepipe; {use}; print('threepipe.memory' in sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, timeout=50
+        )
+        assert done.stdout.strip() == loaded
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = threepipe.nothing

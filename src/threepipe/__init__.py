@@ -4,6 +4,8 @@ A program gets a virtual network adapter of the operating system and reads and w
 that go through it, in bundles. This file is the whole public surface of that contract.
 """
 
+from typing import TYPE_CHECKING
+
 from threepipe.adapter import Adapter, adapters
 from threepipe.bundle import Bundle
 from threepipe.device import AdapterInfo, AdapterStatistics
@@ -27,9 +29,11 @@ from threepipe.errors import (
     SessionExists,
     ThreepipeError,
 )
-from threepipe.memory import MemoryAdapter
 from threepipe.pipe import pipe
 from threepipe.session import Session, SessionStatistics
+
+if TYPE_CHECKING:
+    from threepipe.memory import MemoryAdapter
 
 __all__ = [
     "Adapter",
@@ -60,5 +64,15 @@ __all__ = [
     "adapters",
     "pipe",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`MemoryAdapter`, loaded when it is first asked for: most programs want an adapter of the system."""
+    if name == "MemoryAdapter":
+        from threepipe.memory import MemoryAdapter
+
+        return MemoryAdapter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
