@@ -128,12 +128,13 @@ def test_a_persistent_adapter_can_be_opened_with_any_number(persistent: Network,
 
 @pytest.mark.parametrize("queues", [1, 2])
 def test_it_has_one_program_at_a_time(persistent: Network, queues: int) -> None:
-    with Adapter.open("tp0", netns=persistent.path, queues=queues) as adapter:
-        for other in (1, QUEUES):
+    with Adapter.open("tp0", netns=persistent.path, queues=queues) as adapter, adapter.start_session():
+        for other, offload in ((1, True), (QUEUES, False)):
             with pytest.raises(threepipe.AdapterBusy, match="held by another program") as caught:
-                Adapter.open("tp0", netns=persistent.path, queues=other)
+                Adapter.open("tp0", netns=persistent.path, queues=other, offload=offload)
             assert caught.value.errno == errno.EBUSY
-        adapter.start_session().close()
+            assert adapter.link_up
+            assert f"numqueues {queues} " in persistent.run("ip", "-d", "link", "show", "tp0")
     Adapter.open("tp0", netns=persistent.path, queues=queues).delete()
 
 

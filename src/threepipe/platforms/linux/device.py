@@ -58,10 +58,10 @@ def open_existing(name: str, netns: NamespaceSetting | None, offload: bool, queu
         index, several = netlink.find(name)  # First, for the driver would make an interface that is not there.
         if queues > 1 and not several:
             raise InvalidSetting(f"{name} has one queue; one with {queues} has to be created with them")
-        descriptors.attach(name, create=False, several=several)
-        if several and netlink.queues(index, name) > len(descriptors.files):
-            # Of an interface with several queues the kernel gives everybody some.
+        # Of an interface with several queues the kernel gives everybody some, and attaching takes its link down.
+        if several and netlink.queues(index, name):
             raise AdapterBusy(errno.EBUSY, f"{name} is held by another program; close it there first")
+        descriptors.attach(name, create=False, several=several)
         return name, index
 
     return _device(netns, _Descriptors(offload, queues), take)
