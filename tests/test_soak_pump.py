@@ -1,7 +1,7 @@
 """The pump for minutes on end, while links flap, MTUs change, rings overflow and at last an adapter is removed.
 
-The pump has a process of its own, this file run as a program, whose implementation the environment chooses; from
-that the hosts of both networks are forked. They see by a `Board` what the others do.
+This file, run as a program, is the process with the pump, whose implementation the environment chooses; the hosts
+of both networks are forked from it. All of them see by a `Board` what the others do.
 """
 
 import hashlib
@@ -204,8 +204,7 @@ class Phase:
     def packets(self) -> int:
         """How many were forwarded; tells of it every few seconds."""
         packets = sum(session.statistics.sent_packets for session in self.sessions)
-        if not self.memory and packets >= 1_000_000:
-            self.memory = footprint()[0]
+        self.memory = self.memory or (footprint()[0] if packets >= 1_000_000 else 0)
         if time.monotonic() > self.told + 5:
             self.told = time.monotonic()
             udp = ", ".join(f"{self.total(place):,} {name}" for place, name in enumerate(PLACES))
@@ -275,14 +274,14 @@ class Phase:
             read, written = self.adapters[near].statistics, self.adapters[far].statistics
             source, target = self.sessions[near].statistics, self.sessions[far].statistics
             sent, received, dropped = self.total(SENT, near), self.total(RECEIVED, near), read.received_dropped
-            handed = out["IpOutRequests"] + out["IpFragCreates"] - out["IpFragOKs"]
+            handed = out["IpOutRequests"] - out["IpLooped"] + out["IpFragCreates"] - out["IpFragOKs"]
             # Addresses go with a link that goes down, and what comes in that moment is a stranger's.
             lost = sum(into[f"Ip{name}"] for name in ("InAddrErrors", "InNoRoutes", "InDiscards", "InHdrErrors"))
             pairs: dict[str, tuple[object, ...]] = {
                 # Of what IP sent, no counter has a packet that is queued before the interface when that goes down.
                 "out": (gap := handed - read.received_packets - dropped, min(max(gap, 0), self.flaps)),
                 "pump": (source.received_packets, target.sent_packets + target.sent_dropped + self.stolen[near]),
-                "in": (written.sent_packets, into["IpInReceives"]),
+                "in": (written.sent_packets, into["IpInReceives"] - into["IpLooped"]),
             }
             if self.offload:
                 # Every loss explains as many datagrams as a superpacket has, or the one that a fragment is of.
@@ -305,9 +304,13 @@ class Phase:
 
 
 def counters(network: Network) -> dict[str, int]:
-    """What the kernel counted in `network`, both families together."""
+    """What the kernel counted in `network`, both families together; IpLooped is what it sent to itself.
+
+    That are errors for what was made for an MTU before: IP counts them as sent and received, and lo has them.
+    """
     found: dict[str, int] = {}
-    for kind, name, count in re.findall(r"^(Ip|Udp|Icmp)6?(\w+)\s+(\d+)", network.run("nstat", "-azs"), re.M):
+    text = network.run("sh", "-c", "nstat -azs; sed -En 's/^ *lo: *[0-9]+/IpLooped/p' /proc/net/dev")
+    for kind, name, count in re.findall(r"^(Ip|Udp|Icmp)6?(\w+)\s+(\d+)", text, re.M):
         found[kind + name] = found.get(kind + name, 0) + int(count)
     return found
 
