@@ -30,7 +30,7 @@ test-pure: .venv/test
 	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest
 
 test-native: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p -m pytest; else echo "There is no native core here to be tested."; fi
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.hot -m pytest; else echo "There is no native core here to be tested."; fi
 
 # Threepipe beside its peers and the limit: ten minutes and more, as root.
 bench: .venv/bench

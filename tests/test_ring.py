@@ -648,5 +648,6 @@ def exercise(rng: random.Random, operations: int) -> None:
     assert model.head == model.tail == model.next_start
 
 
+@pytest.mark.timeout(300)  # Six seconds, and many times that on a busy machine while coverage is measured.
 def test_a_million_operations_do_what_the_model_does() -> None:
     exercise(random.Random(51820), 1_000_000)
