@@ -64,7 +64,7 @@ def test_every_flow_stays_in_order_both_ways(stack: ExitStack, offload: bool) ->
         adapter = stack.enter_context(
             Adapter.create("tp0", netns=network.path, addresses=[f"10.77.0.{side}/24"], queues=QUEUES, offload=offload)
         )
-        sessions.append(adapter.start_session(1 << 24))
+        sessions.append(adapter.start_session(1 << 26))
     executor = stack.enter_context(ThreadPoolExecutor(5))
     for session in sessions:
         stack.callback(session.close)

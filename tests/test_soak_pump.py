@@ -327,9 +327,7 @@ def soak(seed: int) -> None:
             phase = Phase(stack, offload, seed)
             phase.run()
             memory = memory if offload else phase.memory
-            assert footprint()[0] < min(phase.memory + GROWTH, memory + 2 * GROWTH), (
-                f"{phase.memory}, {footprint()[0]} KiB"
-            )
+            assert footprint()[0] < min(phase.memory + GROWTH, memory + 2 * GROWTH), f"it grew to {footprint()[0]} KiB"
         # Namespaces too are descriptors.
         assert come_true(lambda: [*footprint()[1:]] == before), f"descriptors, threads: {before}, now {footprint()}"
 
