@@ -304,3 +304,19 @@ def test_several_sources_of_one_end(stack: ExitStack) -> None:
     assert sorted(taken) == sorted(packets * 2)
     bench.stop()
     assert bench.ends[1].sent[3] == 0
+
+
+def test_two_sources_are_ready_and_there_is_no_room(stack: ExitStack) -> None:
+    bench, other = Bench(stack, headed=False), Bench(stack, headed=False)
+    bench.ends[0].sources = [bench.ends[0].target, other.ends[0].target]
+    filler, packet = bytes(1000), frame(UDP4)
+    before = 0
+    while bench.ends[1].target.write(filler) is not None:
+        before += 1
+    bench.put(packet)
+    other.put(packet)
+    bench.start()
+    assert [bench.take() for _ in range(before)] == [filler] * before
+    assert [bench.take(), bench.take()] == [packet, packet]
+    bench.stop()
+    assert list(bench.ends[1].sent)[::3] == [2, 0]
