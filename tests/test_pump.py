@@ -309,7 +309,7 @@ def test_several_sources_of_one_end(stack: ExitStack) -> None:
 def test_two_sources_are_ready_and_there_is_no_room(stack: ExitStack) -> None:
     bench, other = Bench(stack, headed=False), Bench(stack, headed=False)
     bench.ends[0].sources = [bench.ends[0].target, other.ends[0].target]
-    filler, packet = bytes(1000), frame(UDP4)
+    filler, packet = bytes(20), frame(UDP4, bytes(1000))
     before = 0
     while bench.ends[1].target.write(filler) is not None:
         before += 1
