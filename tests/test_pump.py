@@ -316,6 +316,7 @@ def test_two_sources_are_ready_and_there_is_no_room(stack: ExitStack) -> None:
     bench.put(packet)
     other.put(packet)
     bench.start()
+    assert come_true(lambda: bench.ends[0].received[0] == 1)
     assert [bench.take() for _ in range(before)] == [filler] * before
     assert [bench.take(), bench.take()] == [packet, packet]
     bench.stop()
