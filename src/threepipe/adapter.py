@@ -10,13 +10,13 @@ from typing import Self
 
 from threepipe.device import AdapterInfo, AdapterStatistics, Device
 from threepipe.errors import AdapterClosed, SessionExists
-from threepipe.ring import check_capacity
 from threepipe.session import Session
 from threepipe.settings import (
     AdapterSettings,
     Address,
     Namespace,
     Network,
+    check_capacity,
     check_mtu,
     check_name,
     check_queues,

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from threepipe.errors import InvalidSetting, RingCorrupt, RingEnded
 from threepipe.packet import MAX_PACKET, Packet
+from threepipe.settings import MAX_CAPACITY, MIN_CAPACITY, check_capacity
 
 __all__ = [
     "MAX_CAPACITY",
@@ -40,25 +41,11 @@ __all__ = [
     "ring_size",
 ]
 
-MIN_CAPACITY = 0x20000
-"""Bytes of the smallest ring, 128 KiB (WINTUN_MIN_RING_CAPACITY)."""
-MAX_CAPACITY = 0x4000000
-"""Bytes of the largest ring, 64 MiB (WINTUN_MAX_RING_CAPACITY)."""
-
 _HEAD, _TAIL, _ALERTABLE = 0, 1, 2  # As indices of 32-bit words.
 _DATA = 12
 _RECORD_HEADER = 4
 _TRAILING = 0x10000
 _ENDED = 0xFFFFFFFF
-
-
-def check_capacity(capacity: int) -> int:
-    """`capacity` in bytes, or `InvalidSetting` where it is no power of two from 128 KiB to 64 MiB."""
-    if not MIN_CAPACITY <= capacity <= MAX_CAPACITY or capacity & (capacity - 1):
-        raise InvalidSetting(
-            f"capacity {capacity}: give a power of two from {MIN_CAPACITY} (128 KiB) to {MAX_CAPACITY} (64 MiB)"
-        )
-    return capacity
 
 
 def ring_size(capacity: int) -> int:

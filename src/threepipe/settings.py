@@ -7,7 +7,18 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from threepipe.errors import InvalidSetting
 
-__all__ = ["AdapterSettings", "Address", "Namespace", "Network", "check_mtu", "check_name", "check_queues"]
+__all__ = [
+    "MAX_CAPACITY",
+    "MIN_CAPACITY",
+    "AdapterSettings",
+    "Address",
+    "Namespace",
+    "Network",
+    "check_capacity",
+    "check_mtu",
+    "check_name",
+    "check_queues",
+]
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 """An address with its prefix length."""
@@ -21,6 +32,10 @@ Item = TypeVar("Item")
 MIN_MTU, MAX_MTU = 68, 65535  # RFC 791, section 3.2, and the longest packet.
 MIN_IPV6_MTU = 1280  # RFC 8200, section 5.
 MAX_QUEUES = 255  # MAX_TAP_QUEUES of Linux, less the one for sending.
+MIN_CAPACITY = 0x20000
+"""Bytes of the smallest ring, 128 KiB (WINTUN_MIN_RING_CAPACITY)."""
+MAX_CAPACITY = 0x4000000
+"""Bytes of the largest ring, 64 MiB (WINTUN_MAX_RING_CAPACITY)."""
 MAX_NAME = 15  # IFNAMSIZ of <net/if.h> less the final zero.
 _FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space is the kernel's, which reads bytes as Latin-1.
 
@@ -58,6 +73,15 @@ def check_queues(queues: int) -> int:
     if not 1 <= queues <= MAX_QUEUES:
         raise InvalidSetting(f"{queues} queues: give 1 to {MAX_QUEUES}")
     return queues
+
+
+def check_capacity(capacity: int) -> int:
+    """`capacity` in bytes, or `InvalidSetting` where it is no power of two from 128 KiB to 64 MiB."""
+    if not MIN_CAPACITY <= capacity <= MAX_CAPACITY or capacity & (capacity - 1):
+        raise InvalidSetting(
+            f"capacity {capacity}: give a power of two from {MIN_CAPACITY} (128 KiB) to {MAX_CAPACITY} (64 MiB)"
+        )
+    return capacity
 
 
 class AdapterSettings(NamedTuple):
