@@ -133,6 +133,9 @@ class Script:
     def pump(self, *_: object) -> bool:
         return False
 
+    def interrupt(self) -> None:
+        raise NotImplementedError
+
     def wake(self) -> None:
         self._awake.set()
 

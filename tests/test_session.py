@@ -674,6 +674,9 @@ class FakePort:
     def pump(self, *_: object) -> bool:
         return False
 
+    def interrupt(self) -> None:
+        raise NotImplementedError
+
     def wake(self) -> None:
         self.calls.append("wake")
 

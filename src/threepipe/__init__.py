@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from threepipe.adapter import Adapter, adapters
 from threepipe.bundle import Bundle
 from threepipe.device import AdapterInfo, AdapterStatistics
+from threepipe.endpoint import Endpoint
 from threepipe.errors import (
     AdapterBusy,
     AdapterClosed,
@@ -16,6 +17,8 @@ from threepipe.errors import (
     AdapterGone,
     AdapterNotFound,
     AdapterUnavailable,
+    EndpointEnded,
+    EndpointError,
     InvalidPacket,
     InvalidSetting,
     IPv6Unavailable,
@@ -33,6 +36,7 @@ from threepipe.pipe import pipe
 from threepipe.session import Session, SessionStatistics
 
 if TYPE_CHECKING:
+    from threepipe.endpoints import open_endpoint
     from threepipe.memory import MemoryAdapter
 
 __all__ = [
@@ -46,6 +50,9 @@ __all__ = [
     "AdapterStatistics",
     "AdapterUnavailable",
     "Bundle",
+    "Endpoint",
+    "EndpointEnded",
+    "EndpointError",
     "IPv6Unavailable",
     "InvalidPacket",
     "InvalidSetting",
@@ -62,16 +69,21 @@ __all__ = [
     "SessionStatistics",
     "ThreepipeError",
     "adapters",
+    "open_endpoint",
     "pipe",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """`MemoryAdapter`, loaded when it is first asked for: most programs want an adapter of the system."""
+    """What is loaded when it is first asked for, since most programs want an adapter of the system alone."""
     if name == "MemoryAdapter":
         from threepipe.memory import MemoryAdapter
 
         return MemoryAdapter
+    if name == "open_endpoint":
+        from threepipe.endpoints import open_endpoint
+
+        return open_endpoint
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

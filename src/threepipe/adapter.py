@@ -38,7 +38,7 @@ class Adapter:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # A session may close its adapter, which closes its session.
         self._session: Session | None = None
         self._closed = False
         self.name = device.name

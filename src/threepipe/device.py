@@ -79,11 +79,14 @@ class Port(Protocol):
         """
 
     def pump(self, other: "Port", counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
-        """Move all that comes both ways until one of the two was woken; False where this pair cannot.
+        """Move all that comes both ways until one of the two is woken or interrupted; False where this pair cannot.
 
         For platforms that have a shorter way than bundles. The counts are of what each received and sent, as
         `Session` counts. Packets on their way when it returns are dropped, and counted. Raises `AdapterGone`.
         """
+
+    def interrupt(self) -> None:
+        """Have `pump` return, the one that runs now or the next one."""
 
     def wake(self) -> None:
         """Wake every waiter, now and later; called once, before `stop`."""

@@ -13,6 +13,8 @@ __all__ = [
     "AdapterGone",
     "AdapterNotFound",
     "AdapterUnavailable",
+    "EndpointEnded",
+    "EndpointError",
     "IPv6Unavailable",
     "InvalidPacket",
     "InvalidSetting",
@@ -77,6 +79,20 @@ class RingCorrupt(ThreepipeError):
 
 class RingEnded(ThreepipeError):
     """The other side of a ring has ended it, with whatever was still in it. Wintun's ERROR_HANDLE_EOF."""
+
+
+class EndpointEnded(ThreepipeError):
+    """Nothing more will come from an endpoint: its other end closed the connection, or a replay is over.
+
+    The ordinary end. A connection that breaks in the middle of a packet is an `EndpointError`.
+    """
+
+
+class EndpointError(ThreepipeError, OSError):
+    """The operating system, or the other end, refused something about an endpoint that is no adapter.
+
+    A connection, a file, a program; `errno` says how, the text what to do.
+    """
 
 
 class AdapterError(ThreepipeError, OSError):

@@ -147,6 +147,9 @@ class _MemoryPort:
     def pump(self, *_: object) -> bool:
         return False  # Its ring is Python's.
 
+    def interrupt(self) -> None:
+        """Nothing: there is no `pump` to be interrupted."""
+
     def _gone(self) -> AdapterGone:
         self.wake()  # For whoever else waits, and may have missed the bell that was cleared just now.
         return AdapterGone(errno.ENODEV, f"the other end of {self._device.name} was closed")

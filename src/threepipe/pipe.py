@@ -1,22 +1,22 @@
-"""The pump: moves bundles both ways between two sessions. Knows no platform and no addresses."""
+"""The pump: moves bundles both ways between two endpoints. Knows no platform, no kinds and no addresses."""
 
 import threading
 
-from threepipe.errors import LinkDown, SessionClosed, ThreepipeError
-from threepipe.session import Session
+from threepipe.endpoint import Endpoint
+from threepipe.errors import EndpointEnded, LinkDown, SessionClosed, ThreepipeError
 
 __all__ = ["pipe"]
 
 
-def pipe(a: Session, b: Session) -> None:
-    """Move bundles both ways until one session ends, then close both and return.
+def pipe(a: Endpoint, b: Endpoint) -> None:
+    """Move bundles both ways until one endpoint ends, then close both and return.
 
-    It works in threads of its own, and this one waits for their end: closing a session ends it, and so
+    It works in threads of its own, and this one waits for their end: closing an endpoint ends it, and so
     does an exception here, such as KeyboardInterrupt. Where the far end has no room the near end waits for
     it, and its own ring fills up: loss happens there, and is counted there. While a link is down what is
     for it is dropped and counted, as are packets that are none. `a.statistics` and `b.statistics` tell all
-    along what went through. Raises `AdapterGone` where an adapter was removed; closing a session is the
-    ordinary end.
+    along what went through. Raises `AdapterGone` where an adapter was removed, and `EndpointError` where a
+    connection broke; that an endpoint was closed, at either end of it, is the ordinary end.
     """
     failures: list[ThreepipeError] = []
     thread = threading.Thread(target=_run, args=(a, b, failures), name="threepipe-pipe")
@@ -31,15 +31,15 @@ def pipe(a: Session, b: Session) -> None:
         raise failures[0]
 
 
-def _run(a: Session, b: Session, failures: list[ThreepipeError]) -> None:
+def _run(a: Endpoint, b: Endpoint, failures: list[ThreepipeError]) -> None:
     """The short way, if these two have one, else by bundles with a thread for each direction."""
     try:
-        while True:
-            _forward(a, b, 0)  # What one of them kept from before, which is not in its descriptor any more.
-            _forward(b, a, 0)
-            if not a.pump(b):
+        while (left := a.direct) and (right := b.direct):
+            _forward(left, right, 0)  # What one of them kept from before, which is not in its descriptor any more.
+            _forward(right, left, 0)
+            if not left.pump(right):
                 break
-    except SessionClosed:
+    except (SessionClosed, EndpointEnded):
         pass
     except ThreepipeError as error:
         failures.append(error)
@@ -53,11 +53,11 @@ def _run(a: Session, b: Session, failures: list[ThreepipeError]) -> None:
         b.close()
 
 
-def _move(source: Session, target: Session, failures: list[ThreepipeError]) -> None:
+def _move(source: Endpoint, target: Endpoint, failures: list[ThreepipeError]) -> None:
     try:
         while True:
             _forward(source, target, None)
-    except SessionClosed:
+    except (SessionClosed, EndpointEnded):
         pass
     except ThreepipeError as error:
         failures.append(error)
@@ -66,7 +66,7 @@ def _move(source: Session, target: Session, failures: list[ThreepipeError]) -> N
         target.close()
 
 
-def _forward(source: Session, target: Session, timeout: float | None) -> None:
+def _forward(source: Endpoint, target: Endpoint, timeout: float | None) -> None:
     """One bundle, after waiting for it."""
     with source.receive(timeout) as bundle:
         try:

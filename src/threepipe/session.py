@@ -12,7 +12,7 @@ from array import array
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from threepipe.bundle import Bundle
 from threepipe.descriptor import MAX_BUNDLE
@@ -36,6 +36,10 @@ class SessionStatistics(NamedTuple):
     """Packets not sent, for there was no room for them, or no network; and what `forward` refused."""
 
 
+class Closeable(Protocol):
+    def close(self) -> None: ...
+
+
 class Session:
     """Packet traffic on an adapter; `Adapter.start_session` makes it, `close` or `with` ends it.
 
@@ -55,6 +59,7 @@ class Session:
         self._waited = True  # Whether the last receive_async had to wait.
         self._present = 1  # Waiters, and the session itself until it is closed.
         self._pumps = 0  # How many use the port apart from the locks.
+        self._others: list[Closeable] = []  # What is closed with it.
         self._past_pumps = _new_counts()
         self._counts = [_new_counts(), self._past_pumps]  # The session's own, and those of its pumps.
         self._received, self._sent = self._counts[0]
@@ -159,14 +164,29 @@ class Session:
             counts = [[*received, *sent] for received, sent in self._counts]
         return SessionStatistics(*map(sum, zip(*counts, strict=True)))
 
+    @property
+    def direct(self) -> "Session":
+        """Itself, for nothing stands between: see `threepipe.endpoint`."""
+        return self
+
     def pump(self, other: "Session") -> bool:
-        """Move all that comes both ways until one of the two is closed, or has packets kept: `receive` tells.
+        """Move all that comes both ways until one of the two is closed, is interrupted, or has packets kept.
 
         False where these two cannot; `threepipe.pipe` is for all. Raises `SessionClosed` and `AdapterGone`.
         """
         counts, other_counts = _new_counts(), _new_counts()
         with self._pumping(counts), other._pumping(other_counts):
             return self._port.pump(other._port, counts, other_counts)
+
+    def interrupt(self) -> None:
+        """Have `pump` return, the one that runs now or the next one."""
+        with self._state_lock:
+            if not self._closed:
+                self._port.interrupt()
+
+    def also_close(self, other: Closeable) -> None:
+        """Hand `other` over, which is then closed with this: for an adapter that serves one session only."""
+        self._others.append(other)
 
     def close(self) -> None:
         """End the traffic and take the link down; every waiter gets `SessionClosed`. May be repeated.
@@ -183,6 +203,8 @@ class Session:
                     self._pumps_left.wait_for(lambda: not self._pumps)
                 self._port.stop()
             self._leave()
+        while self._others:  # Without the lock, for an adapter closes its session in turn.
+            self._others.pop().close()
 
     def __del__(self) -> None:
         if self._closed and self._fileno_given:

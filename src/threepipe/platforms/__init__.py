@@ -1,4 +1,4 @@
-"""Chooses the operating system, once. Every platform has these five functions and needs no other.
+"""Chooses the operating system, once. Every platform has these functions and needs no other.
 
 A platform module imports nothing at import time that other systems lack.
 """
@@ -6,10 +6,11 @@ A platform module imports nothing at import time that other systems lack.
 import sys
 
 if sys.platform == "linux":
+    from threepipe.platforms.linux.datagrams import open_datagrams
     from threepipe.platforms.linux.device import adapters, create, open_existing
     from threepipe.platforms.linux.private import private_networks
     from threepipe.platforms.linux.probe import probe
 else:
-    from threepipe.platforms.unsupported import adapters, create, open_existing, private_networks, probe
+    from threepipe.platforms.unsupported import adapters, create, open_datagrams, open_existing, private_networks, probe
 
-__all__ = ["adapters", "create", "open_existing", "private_networks", "probe"]
+__all__ = ["adapters", "create", "open_datagrams", "open_existing", "private_networks", "probe"]

@@ -1,15 +1,17 @@
 """The platform of systems that threepipe makes no adapters on: says so, and what works all the same."""
 
 import errno
+import socket
 import sys
 from typing import NoReturn
 
+from threepipe.datagrams import Datagrams
 from threepipe.device import AdapterInfo
 from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
 from threepipe.settings import AdapterSettings, Namespace
 
-__all__ = ["adapters", "create", "open_existing", "private_networks", "probe"]
+__all__ = ["adapters", "create", "open_datagrams", "open_existing", "private_networks", "probe"]
 
 _TEXT = f"threepipe makes no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
@@ -24,6 +26,10 @@ def open_existing(name: str, netns: Namespace | None, offload: bool, queues: int
 
 def adapters(netns: Namespace | None) -> list[AdapterInfo]:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def open_datagrams(bound: socket.socket) -> Datagrams:
+    return Datagrams(bound)
 
 
 def private_networks() -> NoReturn:

@@ -121,7 +121,13 @@ class LinuxPort:
         self._coalescing, other._coalescing = (end.coalescing for end in ends)
         if failed is not None:
             raise tun.refused(OSError(error, os.strerror(error)), (self if failed is ends[0] else other)._name)
+        for port in (self, other):
+            if not port._kept:
+                port._bell.clear()  # It was an interruption; if it was closing, the bell stays as it is.
         return True
+
+    def interrupt(self) -> None:
+        self._bell.ring()
 
     def _end(self, counts: tuple[Counts, Counts]) -> End:
         return End(self._queues, self._sender, *counts, self._coalescing)

@@ -1,0 +1,118 @@
+"""DatagramPort: a session's traffic by datagrams, one packet in each, with one other end.
+
+What Linux calls Foo-over-UDP speaks the same, and a TUN device that socat joins to UDP. Several
+datagrams pass in one system call where the platform can do it. Knows no names.
+"""
+
+import errno
+import selectors
+from collections.abc import Callable, Sequence
+
+from threepipe import hot
+from threepipe.bundle import Arena, Bundle
+from threepipe.datagrams import Datagrams, Source
+from threepipe.descriptor import FULL
+from threepipe.endpoints.complaints import Complaints
+from threepipe.endpoints.port import EndpointPort
+from threepipe.errors import LinkDown
+from threepipe.offload import MAX_RECORD
+
+__all__ = ["DatagramPort"]
+
+_PATIENCE = 3  # Times that a socket may report what became of earlier datagrams before one is sent.
+
+
+class DatagramPort(EndpointPort):
+    """The other end is whom the socket is connected to or, if `listening`, who sent the last IP packet."""
+
+    def __init__(
+        self,
+        datagrams: Datagrams,
+        complaints: Complaints,
+        *,
+        listening: bool,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self._datagrams = datagrams
+        self._complaints = complaints
+        self._listening = listening
+        self._closed = closed
+        self._other: Source = None
+        self._arena = Arena()
+        self._kept: Sequence[memoryview] = ()  # Packets that came with others when fewer were asked for.
+        self.readable.watch(datagrams.socket, selectors.EVENT_READ)
+        self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
+
+    def receive(self, limit: int) -> Bundle:
+        packets = list(self._kept)
+        while len(packets) < limit:
+            memory = self._arena.free()
+            if packets and len(memory) < MAX_RECORD * 2:
+                break  # What is in the arena is not to be left behind for so little.
+            try:
+                received, used, source = self._datagrams.receive(memory, limit)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._unreachable(error.errno or 0)
+                break
+            self._arena.take(used)
+            packets += received
+            if self._listening and source != self._other:
+                self._heard(received, source)
+        self._keep(packets[limit:])
+        return Bundle.of_views(packets[:limit])
+
+    def _keep(self, packets: Sequence[memoryview]) -> None:
+        if packets:
+            self.readable.ring()
+        elif self._kept:
+            self.readable.clear()
+        self._kept = packets
+
+    def _heard(self, packets: Sequence[memoryview], source: Source) -> None:
+        """Somebody new has sent something."""
+        if hot.measure(packets, headed=False)[2]:
+            self._complaints.tell(f"{_name(source)} is there")
+            self._other = source
+        else:
+            self._complaints.warn("no packet", f"{_name(source)} sent a datagram that is no IP packet")
+
+    def send(self, bundle: Bundle) -> Bundle:
+        if self._listening and self._other is None:
+            raise LinkDown(errno.EDESTADDRREQ, "nobody has sent a packet yet")
+        packets, total = list(bundle), len(bundle)
+        for _ in range(_PATIENCE):
+            written, error = self._datagrams.send(packets, self._other)
+            packets = packets[written:]
+            if error in FULL:
+                return Bundle.of_views(packets)
+            if error == errno.EMSGSIZE:
+                self._tell_room(len(packets[0]))
+            else:
+                self._unreachable(error)
+        if len(packets) == total:
+            raise LinkDown(error, "the datagrams cannot be sent")
+        return Bundle.of_views(packets)
+
+    def _tell_room(self, size: int) -> None:
+        room = self._datagrams.room(self._other)
+        self._complaints.warn(
+            "room",
+            f"packets of {size} bytes do not fit in datagrams of {room} bytes, which is what the path takes whole; from"
+            f" now on they go in fragments, which is slow and loses more: set mtu={room} on the adapters of both ends",
+        )
+        self._datagrams.allow_fragments()
+
+    def _unreachable(self, error: int) -> None:
+        said = {errno.ECONNREFUSED: "nobody receives there (yet)"}.get(error, errno.errorcode.get(error, str(error)))
+        self._complaints.warn("unreachable", f"packets cannot be delivered: {said}")
+
+    def stop(self) -> None:
+        self._datagrams.socket.close()
+        self._closed()
+
+
+def _name(source: Source) -> str:
+    return f"{source[0]} port {source[1]}" if isinstance(source, tuple) else "a program"

@@ -1,0 +1,70 @@
+"""Programs at the other end of a stream: one that is started (`exec`), and this one's own standard input and output."""
+
+import errno
+import io
+import os
+import shlex
+import subprocess
+import sys
+
+from threepipe.endpoints.complaints import Complaints
+from threepipe.endpoints.places import explained
+from threepipe.endpoints.stream import FileStream
+from threepipe.errors import InvalidSetting
+
+__all__ = ["standard_stream", "start_program"]
+
+_GRACE = 2.0  # Seconds a program gets to end by itself once its input has ended, and again when asked to.
+_PIPE = 1 << 20  # Bytes; more than the usual 64 KiB saves a change of processes for every superpacket.
+
+
+def start_program(command: str, complaints: Complaints) -> FileStream:
+    """Run `command`, split into words as a shell does, but by none. Closing the stream ends it.
+
+    Raises `InvalidSetting`, `EndpointError`.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InvalidSetting(f"command {command!r}: {error}") from None
+    if not words:
+        raise InvalidSetting("exec needs a command, as in exec:'ssh host threepipe pipe tun:t0 -'")
+    with explained(f"starting {words[0]}", {errno.ENOENT: "is it installed?", errno.EACCES: "may it be run?"}):
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    assert isinstance(process.stdin, io.FileIO)
+    assert isinstance(process.stdout, io.FileIO)
+    _widen(process.stdin, process.stdout)
+    return FileStream(process.stdout, process.stdin, lambda: _end(process, complaints))
+
+
+def _end(process: "subprocess.Popen[bytes]", complaints: Complaints) -> None:
+    for ask in (process.terminate, process.kill):
+        try:
+            process.wait(_GRACE)
+            break
+        except subprocess.TimeoutExpired:
+            ask()
+    status = process.wait()
+    if status > 0:
+        complaints.warn("status", f"the command ended with status {status}")
+
+
+def standard_stream() -> FileStream:
+    """This program's standard input and output; they stay open. Raises `InvalidSetting` for a terminal."""
+    for number, name in ((0, "input"), (1, "output")):
+        if os.isatty(number):
+            raise InvalidSetting(f"standard {name} is a terminal; packets are not for people: give it a file or a pipe")
+    reader, writer = io.FileIO(os.dup(0), "r"), io.FileIO(os.dup(1), "w")
+    _widen(reader, writer)
+    return FileStream(reader, writer)
+
+
+def _widen(*files: io.FileIO) -> None:
+    if sys.platform == "linux":
+        import fcntl
+
+        for file in files:
+            try:
+                fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, _PIPE)
+            except OSError:
+                pass  # No pipe, or more than this user may have: it works all the same.

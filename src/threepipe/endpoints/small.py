@@ -1,0 +1,65 @@
+"""The endpoints that are made of nothing: echo and discard."""
+
+import threading
+from collections import deque
+from itertools import islice
+
+from threepipe.bundle import Bundle
+from threepipe.echo import echo_reply
+from threepipe.endpoints.port import EndpointPort
+
+__all__ = ["DiscardPort", "EchoPort"]
+
+_MOST = 1024  # Replies that wait to be received.
+
+
+class EchoPort(EndpointPort):
+    """Answers ICMP echo requests of both families; all else goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._replies: deque[memoryview] = deque()
+        self._lock = threading.Lock()
+        self.writable.ring()
+
+    def receive(self, limit: int) -> Bundle:
+        with self._lock:
+            replies = list(islice(self._replies, limit))
+            for _ in replies:
+                self._replies.popleft()
+            self._settle()
+        return Bundle.of_views(replies)
+
+    def send(self, bundle: Bundle) -> Bundle:
+        with self._lock:
+            room = _MOST - len(self._replies)
+            for packet in islice(bundle, room):
+                if reply := echo_reply(packet):
+                    self._replies.append(memoryview(bytearray(reply)))
+            self._settle()
+        return bundle[room:]
+
+    def _settle(self) -> None:
+        """Set what is waited for as it is now."""
+        (self.readable.ring if self._replies else self.readable.clear)()
+        (self.writable.ring if len(self._replies) < _MOST else self.writable.clear)()
+
+    def stop(self) -> None:
+        """Nothing is left to be done."""
+
+
+class DiscardPort(EndpointPort):
+    """Takes everything and gives nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writable.ring()
+
+    def receive(self, limit: int) -> Bundle:
+        return Bundle()
+
+    def send(self, bundle: Bundle) -> Bundle:
+        return Bundle()
+
+    def stop(self) -> None:
+        """Nothing is left to be done."""

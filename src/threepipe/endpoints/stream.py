@@ -1,0 +1,163 @@
+"""Streams: connected, non-blocking byte streams of all sorts, in one shape. Knows no records.
+
+Errors of the system pass through; the end of a stream is an empty read.
+"""
+
+import io
+import os
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from threepipe.errors import InvalidSetting
+from threepipe.pump import HasFileno
+
+__all__ = ["FileStream", "SocketStream", "Stream", "TlsStream"]
+
+
+class Stream(Protocol):
+    """One thread may read while another writes; nobody may while it is closed."""
+
+    @property
+    def reader(self) -> HasFileno:
+        """What is readable when `read` may have something."""
+
+    @property
+    def writer(self) -> HasFileno:
+        """What is writable when `write` may have room."""
+
+    def read(self, memory: memoryview) -> int | None:
+        """Bytes put at the start of `memory`; 0 at the end of the stream, None where there are none now."""
+
+    def write(self, data: memoryview) -> int:
+        """How many bytes of `data` were taken; 0 where there is no room now."""
+
+    def flush(self) -> bool:
+        """Whether all that was taken is written."""
+
+    def close(self) -> None: ...
+
+
+class SocketStream:
+    """A connected socket."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        self.reader = self.writer = self._socket = connected
+
+    def read(self, memory: memoryview) -> int | None:
+        try:
+            return self._socket.recv_into(memory)
+        except BlockingIOError:
+            return None
+
+    def write(self, data: memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def flush(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class FileStream:
+    """A descriptor to read from and one to write to, such as pipes to a program.
+
+    Whether they block belongs to what is open, not to the descriptor: others that have it open too
+    get it back as it was.
+    """
+
+    def __init__(self, reader: io.FileIO, writer: io.FileIO, closed: Callable[[], None] = lambda: None) -> None:
+        """Takes both over, and calls `closed` after closing them."""
+        if os.name == "nt":
+            raise InvalidSetting("pipes of programs cannot be waited for on Windows; use tcp on the loopback address")
+        self.reader, self.writer = reader, writer
+        self._closed = closed
+        self._blocking = [(file, _set_blocking(file, False)) for file in (reader, writer)]
+
+    def read(self, memory: memoryview) -> int | None:
+        return self.reader.readinto(memory)
+
+    def write(self, data: memoryview) -> int:
+        return self.writer.write(data) or 0
+
+    def flush(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        for file, blocking in self._blocking:
+            if not file.closed:
+                _set_blocking(file, blocking)
+                file.close()
+        self._closed()
+
+
+def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
+    """Whether it blocked so far."""
+    if sys.platform == "win32":
+        return True
+    before = os.get_blocking(file.fileno())
+    os.set_blocking(file.fileno(), blocking)
+    return before
+
+
+class TlsStream:
+    """A TLS connection; before data can pass, `handshake` has to return True."""
+
+    _PIECE = 1 << 14  # Bytes a TLS record holds (RFC 8446, section 5.1).
+
+    def __init__(self, connected: ssl.SSLSocket) -> None:
+        connected.setblocking(False)
+        self.reader = self.writer = self._socket = connected
+        self._lock = threading.Lock()  # OpenSSL has one state for both directions.
+        self._unwritten = memoryview(b"")  # A piece that was taken, and has to be written as it is.
+
+    def handshake(self) -> bool:
+        """Go on with it; False where the other end has to speak first. Raises `OSError` where it fails."""
+        try:
+            self._socket.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        return True
+
+    def read(self, memory: memoryview) -> int | None:
+        try:
+            with self._lock:
+                return self._socket.recv_into(memory)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except ssl.SSLEOFError:
+            return 0  # Cut off without a farewell; records say themselves whether they are whole.
+
+    def write(self, data: memoryview) -> int:
+        taken = 0
+        while taken < len(data) and self.flush():
+            self._unwritten = memoryview(bytes(data[taken : taken + self._PIECE]))
+            taken += len(self._unwritten)
+        self.flush()
+        return taken
+
+    def flush(self) -> bool:
+        if self._unwritten:
+            try:
+                with self._lock:
+                    written = self._socket.send(self._unwritten)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return False
+            self._unwritten = self._unwritten[written:]
+        return not self._unwritten
+
+    def close(self) -> None:
+        try:
+            self._socket.setblocking(False)
+            self._socket.unwrap()
+        except (OSError, ValueError):
+            pass  # A farewell that the other end does not wait for.
+        self._socket.close()
