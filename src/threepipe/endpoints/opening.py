@@ -27,7 +27,7 @@ from threepipe.endpoints.stream_port import StreamPort
 from threepipe.endpoints.tls import Credentials
 from threepipe.errors import InvalidSetting
 from threepipe.memory import MemoryAdapter
-from threepipe.platforms import open_datagrams
+from threepipe.platforms import enlarge_buffers, open_datagrams
 from threepipe.session import Session
 from threepipe.settings import parse_addresses, parse_routes
 
@@ -162,12 +162,17 @@ def _credentials(cert: str, key: str, ca: str) -> Credentials:
 
 
 def open_unix(asked: Asked) -> Session:
-    return _joined(asked, SocketStream(connect_unix(_path(asked))), asked.place)
+    return _joined(asked, _unix_stream(connect_unix(_path(asked))), asked.place)
 
 
 def open_unix_listen(asked: Asked, *, reuse: bool = True) -> Session:
     listening, remove = listen_unix(_path(asked))
-    return _listening(asked, Listener(listening, SocketStream, asked.complaints, remove), reuse)
+    return _listening(asked, Listener(listening, _unix_stream, asked.complaints, remove), reuse)
+
+
+def _unix_stream(connected: socket.socket) -> SocketStream:
+    enlarge_buffers(connected)  # They do not grow by themselves, as TCP's do.
+    return SocketStream(connected)
 
 
 def _path(asked: Asked) -> str:

@@ -6,11 +6,19 @@ A platform module imports nothing at import time that other systems lack.
 import sys
 
 if sys.platform == "linux":
-    from threepipe.platforms.linux.datagrams import open_datagrams
     from threepipe.platforms.linux.device import adapters, create, open_existing
     from threepipe.platforms.linux.private import private_networks
     from threepipe.platforms.linux.probe import probe
+    from threepipe.platforms.linux.sockets import enlarge_buffers, open_datagrams
 else:
-    from threepipe.platforms.unsupported import adapters, create, open_datagrams, open_existing, private_networks, probe
+    from threepipe.platforms.unsupported import (
+        adapters,
+        create,
+        enlarge_buffers,
+        open_datagrams,
+        open_existing,
+        private_networks,
+        probe,
+    )
 
-__all__ = ["adapters", "create", "open_datagrams", "open_existing", "private_networks", "probe"]
+__all__ = ["adapters", "create", "enlarge_buffers", "open_datagrams", "open_existing", "private_networks", "probe"]

@@ -11,7 +11,7 @@ from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
 from threepipe.settings import AdapterSettings, Namespace
 
-__all__ = ["adapters", "create", "open_datagrams", "open_existing", "private_networks", "probe"]
+__all__ = ["adapters", "create", "enlarge_buffers", "open_datagrams", "open_existing", "private_networks", "probe"]
 
 _TEXT = f"threepipe makes no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
@@ -26,6 +26,10 @@ def open_existing(name: str, netns: Namespace | None, offload: bool, queues: int
 
 def adapters(netns: Namespace | None) -> list[AdapterInfo]:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def enlarge_buffers(opened: socket.socket) -> None:
+    """Leave them as the system made them."""
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:

@@ -1,4 +1,4 @@
-"""Datagrams on Linux: runs of them in one system call (UDP GSO and GRO), and what their path takes.
+"""Sockets on Linux: large buffers, runs of datagrams in one system call (UDP GSO and GRO), and what their path takes.
 
 Constants are those of <linux/udp.h>, <linux/in.h> and <linux/in6.h>, which a test compiles against.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from threepipe.datagrams import Datagrams, Source
 
-__all__ = ["LinuxDatagrams", "open_datagrams"]
+__all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]
 
 UDP_SEGMENT = 103
 UDP_GRO = 104
@@ -28,13 +28,22 @@ PMTUDISC_DO = 2
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 
-_BUFFER = 1 << 22  # Bytes that wait in the kernel for the program: as many as an adapter's session holds.
+_BUFFER = 1 << 22  # Bytes.
 _LONGEST_RUN = 65000  # Bytes, which leaves room for what IP and UDP add.
 _LONGEST = 0xFFFF  # A datagram, or a run of them as GRO hands it over.
 _SIZE = struct.Struct("H")
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("i"))
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 _NO_RUNS_AT_ALL = frozenset({errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+
+
+def enlarge_buffers(opened: socket.socket) -> None:
+    """Let as much wait in the kernel as an adapter's session holds, or what the system allows this user."""
+    for force, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
+        except PermissionError:
+            opened.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
@@ -48,11 +57,7 @@ class LinuxDatagrams(Datagrams):
     def __init__(self, bound: socket.socket) -> None:
         super().__init__(bound)
         self._longest_segment = _LONGEST_RUN  # In runs; datagrams that do not fit in their path go one by one.
-        for force, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-            try:
-                bound.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
-            except PermissionError:
-                bound.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+        enlarge_buffers(bound)
         self._discover(PMTUDISC_DO)
         try:
             bound.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
