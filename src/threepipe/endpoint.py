@@ -37,6 +37,10 @@ class Endpoint(Protocol):
 
     def close(self) -> None: ...
 
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
 
 class Filter:
     """An endpoint around another one, which it takes over; what it does differently, it overrides."""
