@@ -11,7 +11,7 @@ if sys.platform != "linux":
     pytest.skip(f"the headers of Linux are not on {sys.platform}", allow_module_level=True)
 
 from threepipe import settings
-from threepipe.platforms.linux import namespace, netlink, tun
+from threepipe.platforms.linux import inherited, namespace, netlink, tun
 
 HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h", "linux/rtnetlink.h"]
 
@@ -27,7 +27,7 @@ NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
 def constants() -> dict[str, int]:
     """The numbers our files took from headers, by the headers' names."""
     found = {}
-    for module in (tun, netlink, namespace):
+    for module in (tun, inherited, netlink, namespace):
         for own, value in vars(module).items():
             name = OTHER_NAMES.get(own, own.lstrip("_"))
             if name.startswith(PREFIXES) and isinstance(value, int):
@@ -47,6 +47,7 @@ def assertions() -> list[str]:
         f"offsetof(struct ifreq, ifr_flags) == {settings.MAX_NAME + 1}",
         "sizeof(((struct ifreq *)0)->ifr_flags) == 2",
         "sizeof(int) == 4",
+        f"sizeof(struct tun_pi) == {inherited._INFORMATION_SIZE}",
     ]
 
 

@@ -10,6 +10,7 @@ from threepipe.errors import InvalidSetting
 __all__ = ["Address", "parse_address"]
 
 STDIO = "-"
+COMMAND = "exec:"
 
 
 class Address(NamedTuple):
@@ -24,11 +25,13 @@ class Address(NamedTuple):
 def parse_address(text: str) -> Address:
     """Take `text` apart. The first colon ends the kind, commas part the options.
 
-    What is meant literally stands in single or double quotes or behind a backslash, as in a shell:
-    `exec:'ssh host threepipe pipe tun:t0,mtu=1400 -'`. Raises `InvalidSetting`.
+    What is meant literally stands in single or double quotes or behind a backslash, as in a shell. A
+    command is taken as it is, for it has commas and quotes of its own. Raises `InvalidSetting`.
     """
     if text == STDIO:
         return Address("stdio", "", ())
+    if text.startswith(COMMAND):
+        return Address("exec", text.removeprefix(COMMAND), ())
     head, *options = _fields(text)
     kind, _, place = head.partition(":")
     parsed = []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from threepipe import hot
 from threepipe.endpoints.stream import Stream
-from threepipe.packet import is_packet
+from threepipe.packet import Packet, is_packet
 
 __all__ = ["Caller", "CallerLeft"]
 
@@ -19,7 +19,7 @@ _LENGTH = 2  # Bytes before each packet.
 _MAX_RECORD = _LENGTH + 0xFFFF
 _READ = 1 << 18  # Bytes read at once: 170 packets of 1500 bytes.
 _WRITE = 1 << 18
-_SHOWN = 16  # Bytes of what is no packet that a complaint shows.
+_SHOWN = 40  # Bytes of what is no packet that a complaint shows.
 
 
 class CallerLeft(Exception):
@@ -36,7 +36,7 @@ class Caller:
         self.proven = False
         """Whether a whole packet has come from it."""
         self.more = False
-        """Whether `read` would give packets without anything coming in."""
+        """Whether there are whole packets left of what was read."""
         self._rest = b""  # What came after the last whole record.
         self._fault = ""  # Why nothing more can be read, once the packets before it were given out.
         self._unsent = memoryview(b"")  # The rest of a record that was partly written.
@@ -48,17 +48,18 @@ class Caller:
 
         `memory` has room for a record at least. Raises `CallerLeft`.
         """
-        packets, used = list[memoryview](), 0
-        while not packets:
-            rest = self._rest
-            end = min(len(rest), len(memory))
-            memory[:end] = rest[:end]
-            if not self.more:
-                if not (size := self._read(memory[end : end + _READ])):
-                    break
-                end += size
-            packets, used = self._parse(memory[:end], limit)
-            self._rest = bytes(memory[used:end]) + rest[end:]
+        if self._fault:
+            raise CallerLeft(self._fault)
+        rest = self._rest
+        end = min(len(rest), len(memory))
+        memory[:end] = rest[:end]
+        if not self.more:
+            # Once and not until there are packets: who sends empty records all the time is not to have it all.
+            end += self._read(memory[end : end + _READ])
+        packets, used = self._parse(memory[:end], limit)
+        self._rest = bytes(memory[used:end]) + rest[end:]
+        if self._fault and not packets:
+            raise CallerLeft(self._fault)
         return packets, used
 
     def prove(self) -> bool:
@@ -74,15 +75,18 @@ class Caller:
             raise CallerLeft(self._fault)
         return self.proven
 
+    @property
+    def ready(self) -> bool:
+        """Whether `read` has something to say without anything coming in."""
+        return self.more or bool(self._fault) or self.stream.pending()
+
     def _read(self, memory: memoryview) -> int:
-        if self._fault:
-            raise CallerLeft(self._fault)
         try:
             size = self.stream.read(memory)
         except OSError as error:
             raise CallerLeft(f"broke off ({error.strerror or error})") from None
         if size == 0:
-            raise CallerLeft("ended in the middle of a record" if self._rest else "")
+            raise CallerLeft(f"ended in the middle of a record{self._sample(self._rest)}" if self._rest else "")
         return size or 0
 
     def _parse(self, data: memoryview, limit: int) -> tuple[list[memoryview], int]:
@@ -103,15 +107,16 @@ class Caller:
             position = following
         if packets and not hot.measure(packets, headed=False)[2]:
             bad = next(index for index, packet in enumerate(packets) if not is_packet(packet))
-            self._fault = (
-                f"sent a record of {len(packets[bad])} bytes that is no IP packet"
-                f" ({bytes(packets[bad][:_SHOWN])!r}); is there a threepipe at the other end?"
-            )
+            self._fault = f"sent a record of {len(packets[bad])} bytes that is no IP packet{self._sample(packets[bad])}"
             self.more = False
             del packets[bad:]
             position = end
         self.proven = self.proven or bool(packets)
         return packets, position
+
+    def _sample(self, data: Packet) -> str:
+        """The beginning of what it sent, where it may be a message for people."""
+        return "" if self.proven else f" ({bytes(data[:_SHOWN])!r}); is there a threepipe at the other end?"
 
     def write(self, packets: Sequence[memoryview]) -> int:
         """Write records until there is no room, and return how many packets were taken. Raises `CallerLeft`.

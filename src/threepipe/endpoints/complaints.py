@@ -2,33 +2,44 @@
 
 import logging
 import time
+from typing import NamedTuple
 
 __all__ = ["Complaints"]
 
 _log = logging.getLogger("threepipe.endpoints")
 
-_PAUSE = 10.0  # Seconds in which the same complaint is only counted.
+_SPELL = 10.0  # Seconds in which no more than so many lines of a kind are logged, the others counted:
+_MOST_WARNINGS = 1
+_MOST_NEWS = 20
 
 
 class Complaints:
-    """The voice of one endpoint."""
+    """The voice of one endpoint. Not thread-safe to the last count."""
 
     def __init__(self, endpoint: str) -> None:
         """`endpoint`: its address, which every line begins with."""
         self._endpoint = endpoint
-        self._said: dict[str, tuple[float, int]] = {}  # When a kind was said last, and how many were not since.
+        self._spells: dict[str, _Spell] = {}
 
     def warn(self, kind: str, text: str) -> None:
         """Log `text`, unless something of its `kind` was logged some seconds ago."""
-        now = time.monotonic()
-        last, unsaid = self._said.get(kind, (-_PAUSE, 0))
-        if now - last < _PAUSE:
-            self._said[kind] = last, unsaid + 1
-            return
-        more = f" ({unsaid} more like it in between)" if unsaid else ""
-        self._said[kind] = now, 0
-        _log.warning("%s: %s%s", self._endpoint, text, more)
+        self._say(logging.WARNING, kind, text, _MOST_WARNINGS)
 
     def tell(self, text: str) -> None:
         """Log what is in order."""
-        _log.info("%s: %s", self._endpoint, text)
+        self._say(logging.INFO, "", text, _MOST_NEWS)
+
+    def _say(self, level: int, kind: str, text: str, most: int) -> None:
+        now = time.monotonic()
+        spell = self._spells.get(kind, _Spell(now, 0))
+        over = now - spell.begun >= _SPELL
+        unsaid = max(0, spell.lines - most)
+        self._spells[kind] = _Spell(now, 1) if over else spell._replace(lines=spell.lines + 1)
+        if over or spell.lines < most:
+            more = f" ({unsaid} more like it in between)" if over and unsaid else ""
+            _log.log(level, "%s: %s%s", self._endpoint, text, more)
+
+
+class _Spell(NamedTuple):
+    begun: float
+    lines: int

@@ -16,6 +16,7 @@ from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.port import EndpointPort
 from threepipe.errors import LinkDown
 from threepipe.offload import MAX_RECORD
+from threepipe.packet import is_packet
 
 __all__ = ["DatagramPort"]
 
@@ -46,7 +47,9 @@ class DatagramPort(EndpointPort):
 
     def receive(self, limit: int) -> Bundle:
         packets = list(self._kept)
-        while len(packets) < limit:
+        for _ in range(limit):  # And not until there are so many: who sends no packets is not to have it all.
+            if len(packets) >= limit:
+                break
             memory = self._arena.free()
             if packets and len(memory) < MAX_RECORD * 2:
                 break  # What is in the arena is not to be left behind for so little.
@@ -58,9 +61,7 @@ class DatagramPort(EndpointPort):
                 self._unreachable(error.errno or 0)
                 break
             self._arena.take(used)
-            packets += received
-            if self._listening and source != self._other:
-                self._heard(received, source)
+            packets += self._valid(received, source)
         self._keep(packets[limit:])
         return Bundle.of_views(packets[:limit])
 
@@ -71,13 +72,15 @@ class DatagramPort(EndpointPort):
             self.readable.clear()
         self._kept = packets
 
-    def _heard(self, packets: Sequence[memoryview], source: Source) -> None:
-        """Somebody new has sent something."""
-        if hot.measure(packets, headed=False)[2]:
+    def _valid(self, packets: Sequence[memoryview], source: Source) -> Sequence[memoryview]:
+        """Those that are IP packets; who sends one is whom packets go to from now on."""
+        if not hot.measure(packets, headed=False)[2]:
+            self._complaints.warn("no packet", f"{_name(source)} sent a datagram that is no IP packet")
+            packets = [packet for packet in packets if is_packet(packet)]
+        if packets and self._listening and source != self._other:
             self._complaints.tell(f"{_name(source)} is there")
             self._other = source
-        else:
-            self._complaints.warn("no packet", f"{_name(source)} sent a datagram that is no IP packet")
+        return packets
 
     def send(self, bundle: Bundle) -> Bundle:
         if self._listening and self._other is None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from threepipe.adapter import DEFAULT_CAPACITY
 from threepipe.errors import InvalidSetting
 
-__all__ = ["KINDS", "Kind", "Option"]
+__all__ = ["KINDS", "Kind", "Option", "options_of"]
 
 
 class Option(NamedTuple):
@@ -22,6 +22,10 @@ class Option(NamedTuple):
     read: Callable[[str], Any] = str
     repeatable: bool = False
 
+    @property
+    def written(self) -> str:
+        return f"{self.name}={self.value}" if self.value else self.name
+
 
 class Kind(NamedTuple):
     """`place` is how help writes what comes after the colon, in brackets where it may be missing."""
@@ -31,6 +35,10 @@ class Kind(NamedTuple):
     help: str
     opener: str
     options: tuple[Option, ...] = ()
+
+    @property
+    def written(self) -> str:
+        return f"{self.name}:{self.place}" if self.place else self.name
 
 
 def _switch(text: str) -> bool:
@@ -56,7 +64,12 @@ _ADAPTER = (
     Option("group", "GROUP", "whose members may open a persistent one"),
     Option("capacity", "BYTES", f"what may wait for the pipe, a power of two; by default {DEFAULT_CAPACITY}", int),
     Option("queues", "NUMBER", "queues the system fills side by side; by default 1", int),
-    Option("offload", "on|off", "superpackets of up to 64 KiB; by default on", _switch),
+    Option(
+        "offload",
+        "on|off",
+        "superpackets; by default on, without the native core only between two adapters",
+        _switch,
+    ),
 )
 _REUSE = Option("reuse", "on|off", "take the next caller when one has left; by default on", _switch)
 _BIND = Option("bind", "HOST:PORT", "the own address to send from")
@@ -89,8 +102,9 @@ KINDS = {
         Kind("unix-listen", "PATH", "the same, with one caller at a time", f"{_SOCKETS}:open_unix_listen", (_REUSE,)),
         Kind("stdio", "", "records on standard input and output; may be written -", f"{_SOCKETS}:open_stdio"),
         Kind("exec", "COMMAND", "records to and from a program that is started, by no shell", f"{_SOCKETS}:open_exec"),
-        Kind("fd", "NUMBER", "an inherited descriptor: a TUN of any sort, a datagram socket with a packet in each, or a"
-             " stream of records", "threepipe.endpoints.inherited:open_fd"),
+        Kind("fd", "NUMBER[:NUMBER]", "an inherited descriptor: a TUN of any sort, a datagram socket with a packet in"
+             " each, or a stream of records; or two pipes, the one to read from first",
+             "threepipe.endpoints.inherited:open_fd"),
         Kind("pcap", "PATH", "as LEFT, replays a pcap or pcapng file with its timing; as RIGHT, writes one (pcapng)",
              "threepipe.endpoints.recording:open_pcap", (_SPEED, _LOOP)),
         Kind("echo", "", "answers ICMP echo requests of both families", f"{_SOCKETS}:open_echo"),
@@ -111,15 +125,14 @@ def options_of(kind: Kind, given: tuple[tuple[str, str | None], ...]) -> dict[st
         if (option := known.get(name)) is None:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise InvalidSetting(f"{kind.name} has no option {name!r}: {has}")
-        written = f"{name}={option.value}" if option.value else name
         if (text is None) == bool(option.value):
-            raise InvalidSetting(f"option {name} of {kind.name} is written {written}")
+            raise InvalidSetting(f"option {name} of {kind.name} is written {option.written}")
         if name in values and not option.repeatable:
             raise InvalidSetting(f"option {name} of {kind.name} is given twice")
         try:
             value = True if text is None else option.read(text)
         except ValueError as error:
-            raise InvalidSetting(f"{name}={text} of {kind.name}: {error}; write {written}") from None
+            raise InvalidSetting(f"{name}={text} of {kind.name}: {error}; write {option.written}") from None
         if option.repeatable:
             values.setdefault(name, []).append(value)
         else:

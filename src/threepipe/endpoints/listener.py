@@ -42,11 +42,10 @@ class Listener:
         readable.watch(self._listening, selectors.EVENT_READ)
 
     def choose(self, caller: Caller | None, readable: Watch) -> Caller | None:
-        """Take up who connects, and return who is the caller now: `caller`, who is that so far, or another.
+        """Who is the caller now: `caller`, who is that so far, or another of those who wait.
 
-        `readable` wakes for whoever waits.
+        Whoever is it new has to be read before the next is chosen: it may have left already.
         """
-        self._accept(readable)
         for waiting in list(self._waiting):
             if caller is not None and caller.proven:
                 self._dismiss(waiting, readable, "was turned away: there is a caller already")
@@ -55,32 +54,41 @@ class Listener:
                 readable.watch(waiting.caller.stream.reader, 0)
                 if caller is not None:
                     self._complaints.warn("silent", f"{caller.name} said nothing and had to make room for another")
-                caller = waiting.caller
+                return waiting.caller
         return caller
 
-    def _accept(self, readable: Watch) -> None:
+    def accept(self, readable: Watch) -> bool:
+        """Take up who connects, and return whether anybody did. `readable` wakes for whoever waits."""
+        anybody = False
         for _ in range(_MAX_ACCEPTED):
             try:
                 connected, address = self._listening.accept()
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 # One that went away again, or no descriptor left for it.
                 self._complaints.warn("accept", f"a connection could not be accepted ({error.strerror})")
-                return
-            stream = self._wrap(connected)
+                break
+            try:
+                stream = self._wrap(connected)
+            except OSError as error:  # It went away before anybody looked, which TLS does not like.
+                connected.close()
+                self._complaints.warn("accept", f"a connection was gone before it was taken up ({error.strerror})")
+                continue
+            anybody = True
             name = f"{address[0]} port {address[1]}" if address and isinstance(address, tuple) else "a program"
             self._waiting.append(_Waiting(Caller(stream, name), stream))
             readable.watch(stream.reader, selectors.EVENT_READ)
             if len(self._waiting) > _MAX_WAITING:
                 self._dismiss(self._waiting[0], readable, "said nothing and had to make room for others who connected")
+        return anybody
 
     def _takes_over(self, waiting: "_Waiting", caller: Caller | None, readable: Watch) -> bool:
         try:
             if isinstance(waiting.stream, TlsStream):
                 waiting.caller.proven = waiting.stream.handshake()
                 return waiting.caller.proven
-            return caller is None or waiting.caller.prove()
+            return waiting.caller.prove() or caller is None
         except CallerLeft as left:
             self._dismiss(waiting, readable, str(left))
         except OSError as error:

@@ -150,6 +150,7 @@ def open_tls_listen(asked: Asked, *, cert: str = "", key: str = "", ca: str = ""
 
     def wrap(accepted: socket.socket) -> TlsStream:
         keep_alive(accepted)
+        accepted.getpeername()  # Raises where it is gone already, of which wrap_socket would leave an open socket.
         return TlsStream(context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False))
 
     return _listening(asked, Listener(bind(place, socket.SOCK_STREAM), wrap, asked.complaints), reuse)
@@ -186,7 +187,7 @@ def open_stdio(asked: Asked) -> Session:
 
 
 def open_exec(asked: Asked) -> Session:
-    return _joined(asked, start_program(asked.place, asked.complaints), "the command")
+    return _joined(asked, start_program(asked.place), "the command")
 
 
 def open_echo(asked: Asked) -> Session:

@@ -39,7 +39,14 @@ def parse_place(text: str, *, listening: bool) -> Place:
         host = host[1:-1]
     elif ":" in host:
         raise InvalidSetting(f"{text!r}: an IPv6 address stands in brackets, as in [::1]:4242")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF or not (int(port) or listening):
+    if (
+        not host
+        or not port.isascii()
+        or not port.isdigit()
+        or len(port) > 5
+        or int(port) > 0xFFFF
+        or not (int(port) or listening)
+    ):
         example = "4242, 127.0.0.1:4242 or [::]:4242" if listening else "vpn.example.org:4242 or [::1]:4242"
         raise InvalidSetting(f"{text!r} is no place for this kind; write it like {example}")
     return Place(host, int(port))

@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 
-from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.places import explained
 from threepipe.endpoints.stream import FileStream
 from threepipe.errors import InvalidSetting
@@ -18,7 +17,7 @@ _GRACE = 2.0  # Seconds a program gets to end by itself once its input has ended
 _PIPE = 1 << 20  # Bytes; more than the usual 64 KiB saves a change of processes for every superpacket.
 
 
-def start_program(command: str, complaints: Complaints) -> FileStream:
+def start_program(command: str) -> FileStream:
     """Run `command`, split into words as a shell does, but by none. Closing the stream ends it.
 
     Raises `InvalidSetting`, `EndpointError`.
@@ -34,19 +33,26 @@ def start_program(command: str, complaints: Complaints) -> FileStream:
     assert isinstance(process.stdin, io.FileIO)
     assert isinstance(process.stdout, io.FileIO)
     _widen(process.stdin, process.stdout)
-    return FileStream(process.stdout, process.stdin, lambda: _end(process, complaints))
+    return FileStream(process.stdout, process.stdin, lambda: _status(process), lambda: _end(process))
 
 
-def _end(process: "subprocess.Popen[bytes]", complaints: Complaints) -> None:
+def _status(process: "subprocess.Popen[bytes]") -> str:
+    """What to say of how it ended; nothing where it has only closed its output."""
+    try:
+        status = process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        return ""
+    return f"ended with status {status}" if status > 0 else ""
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
     for ask in (process.terminate, process.kill):
         try:
             process.wait(_GRACE)
-            break
+            return
         except subprocess.TimeoutExpired:
             ask()
-    status = process.wait()
-    if status > 0:
-        complaints.warn("status", f"the command ended with status {status}")
+    process.wait()
 
 
 def standard_stream() -> FileStream:

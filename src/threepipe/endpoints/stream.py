@@ -32,11 +32,17 @@ class Stream(Protocol):
     def read(self, memory: memoryview) -> int | None:
         """Bytes put at the start of `memory`; 0 at the end of the stream, None where there are none now."""
 
+    def pending(self) -> bool:
+        """Whether `read` has something that `reader` does not show."""
+
     def write(self, data: memoryview) -> int:
         """How many bytes of `data` were taken; 0 where there is no room now."""
 
     def flush(self) -> bool:
         """Whether all that was taken is written."""
+
+    def last_words(self) -> str:
+        """What is wrong with how the other end went, or nothing; once there is nothing more to be read."""
 
     def close(self) -> None: ...
 
@@ -54,6 +60,9 @@ class SocketStream:
         except BlockingIOError:
             return None
 
+    def pending(self) -> bool:
+        return False
+
     def write(self, data: memoryview) -> int:
         try:
             return self._socket.send(data)
@@ -62,6 +71,9 @@ class SocketStream:
 
     def flush(self) -> bool:
         return True
+
+    def last_words(self) -> str:
+        return ""
 
     def close(self) -> None:
         self._socket.close()
@@ -74,16 +86,25 @@ class FileStream:
     get it back as it was.
     """
 
-    def __init__(self, reader: io.FileIO, writer: io.FileIO, closed: Callable[[], None] = lambda: None) -> None:
-        """Takes both over, and calls `closed` after closing them."""
+    def __init__(
+        self,
+        reader: io.FileIO,
+        writer: io.FileIO,
+        last_words: Callable[[], str] = lambda: "",
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes both files over, and calls `closed` after closing them; `last_words` is as for every stream."""
         if os.name == "nt":
             raise InvalidSetting("pipes of programs cannot be waited for on Windows; use tcp on the loopback address")
         self.reader, self.writer = reader, writer
-        self._closed = closed
+        self.last_words, self._closed = last_words, closed
         self._blocking = [(file, _set_blocking(file, False)) for file in (reader, writer)]
 
     def read(self, memory: memoryview) -> int | None:
         return self.reader.readinto(memory)
+
+    def pending(self) -> bool:
+        return False
 
     def write(self, data: memoryview) -> int:
         return self.writer.write(data) or 0
@@ -92,7 +113,7 @@ class FileStream:
         return True
 
     def close(self) -> None:
-        for file, blocking in self._blocking:
+        for file, blocking in reversed(self._blocking):  # Both may be one file, which the first found as it was.
             if not file.closed:
                 _set_blocking(file, blocking)
                 file.close()
@@ -136,6 +157,9 @@ class TlsStream:
         except ssl.SSLEOFError:
             return 0  # Cut off without a farewell; records say themselves whether they are whole.
 
+    def pending(self) -> bool:
+        return self._socket.pending() > 0
+
     def write(self, data: memoryview) -> int:
         taken = 0
         while taken < len(data) and self.flush():
@@ -153,6 +177,9 @@ class TlsStream:
                 return False
             self._unwritten = self._unwritten[written:]
         return not self._unwritten
+
+    def last_words(self) -> str:
+        return ""
 
     def close(self) -> None:
         try:

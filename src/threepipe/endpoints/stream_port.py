@@ -41,26 +41,34 @@ class StreamPort(EndpointPort):
     def receive(self, limit: int) -> Bundle:
         if self._end is not None:
             raise self._end
-        packets: list[memoryview] = []
-        if (caller := self._caller) is not None:
-            memory = self._arena.free()
-            try:
-                self._settle(caller)
-                packets, used = caller.read(memory, limit)
-            except CallerLeft as left:
-                self._lose(caller, str(left))
-            else:
-                self._arena.take(used)
-                if caller.more:
-                    self.readable.ring()
-                else:
-                    self.readable.clear()
+        packets = self._read(limit)
         if not packets and self._listener is not None:
-            chosen = self._listener.choose(self._caller, self.readable)
-            if chosen is not None and chosen is not self._caller:
-                self._take(chosen)
-                return self.receive(limit)
+            if self._listener.accept(self.readable):
+                packets = self._read(limit)  # A caller who left before they came has to be seen to have left.
+            if not packets:
+                chosen = self._listener.choose(self._caller, self.readable)
+                if chosen is not None and chosen is not self._caller:
+                    self._take(chosen)
+                    packets = self._read(limit)
         return Bundle.of_views(packets)
+
+    def _read(self, limit: int) -> list[memoryview]:
+        """Packets of the caller, if there is one and it has sent some."""
+        if (caller := self._caller) is None:
+            return []
+        memory = self._arena.free()
+        try:
+            self._settle(caller)
+            packets, used = caller.read(memory, limit)
+        except CallerLeft as left:
+            self._lose(caller, str(left))
+            return []
+        self._arena.take(used)
+        if caller.ready:
+            self.readable.ring()
+        else:
+            self.readable.clear()
+        return packets
 
     def send(self, bundle: Bundle) -> Bundle:
         if (caller := self._caller) is None:
@@ -109,14 +117,15 @@ class StreamPort(EndpointPort):
         caller.close()
 
     def _lose(self, caller: Caller, why: str) -> None:
-        """It is gone; raises what ends the session, if there will be no other."""
-        self._forget(caller)
+        """Nothing more will come from it; raises what ends the session, if there will be no other."""
         self._complaints.tell(f"{caller.name} has left")
         # Whoever only knocked does not count as the one caller that was waited for.
         if self._listener is not None and (self._again or not caller.proven):
+            self._forget(caller)
             if why:
                 self._complaints.warn("caller", f"{caller.name} {why}")
             return
+        why = why or caller.stream.last_words()  # It may still want to hear something: that is for the pump to say.
         self._end = EndpointError(errno.EPROTO, f"{caller.name} {why}") if why else EndpointEnded(f"{caller.name} left")
         self.readable.ring(for_ever=True)
         raise self._end
@@ -132,10 +141,12 @@ class StreamPort(EndpointPort):
 def _finish(caller: Caller) -> None:
     """Write a started record to its end, unless the other end does not read."""
     end = time.monotonic() + _FAREWELL
-    with selectors.DefaultSelector() as selector:
-        selector.register(caller.stream.writer, selectors.EVENT_WRITE)
-        try:
+    try:
+        if caller.flush():
+            return  # A plain file, for one, which no selector takes.
+        with selectors.DefaultSelector() as selector:
+            selector.register(caller.stream.writer, selectors.EVENT_WRITE)
             while not caller.flush() and (remaining := end - time.monotonic()) > 0:
                 selector.select(remaining)
-        except CallerLeft:
-            pass  # Then there is nobody to finish it for.
+    except CallerLeft:
+        pass  # Then there is nobody to finish it for.

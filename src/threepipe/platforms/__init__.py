@@ -7,18 +7,32 @@ import sys
 
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
+    from threepipe.platforms.linux.inherited import open_inherited
     from threepipe.platforms.linux.private import private_networks
     from threepipe.platforms.linux.probe import probe
+    from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import enlarge_buffers, open_datagrams
 else:
     from threepipe.platforms.unsupported import (
         adapters,
         create,
         enlarge_buffers,
+        open_capture,
         open_datagrams,
         open_existing,
+        open_inherited,
         private_networks,
         probe,
     )
 
-__all__ = ["adapters", "create", "enlarge_buffers", "open_datagrams", "open_existing", "private_networks", "probe"]
+__all__ = [
+    "adapters",
+    "create",
+    "enlarge_buffers",
+    "open_capture",
+    "open_datagrams",
+    "open_existing",
+    "open_inherited",
+    "private_networks",
+    "probe",
+]

@@ -6,12 +6,22 @@ import sys
 from typing import NoReturn
 
 from threepipe.datagrams import Datagrams
-from threepipe.device import AdapterInfo
+from threepipe.device import AdapterInfo, Port
 from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
 from threepipe.settings import AdapterSettings, Namespace
 
-__all__ = ["adapters", "create", "enlarge_buffers", "open_datagrams", "open_existing", "private_networks", "probe"]
+__all__ = [
+    "adapters",
+    "create",
+    "enlarge_buffers",
+    "open_capture",
+    "open_datagrams",
+    "open_existing",
+    "open_inherited",
+    "private_networks",
+    "probe",
+]
 
 _TEXT = f"threepipe makes no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
@@ -30,6 +40,14 @@ def adapters(netns: Namespace | None) -> list[AdapterInfo]:
 
 def enlarge_buffers(opened: socket.socket) -> None:
     """Leave them as the system made them."""
+
+
+def open_capture(name: str, netns: Namespace | None) -> NoReturn:
+    raise AdapterUnavailable(errno.ENOSYS, f"threepipe captures no adapters on {sys.platform}; pipes have --capture")
+
+
+def open_inherited(number: int) -> Port | None:
+    return None  # No descriptor is a TUN here.
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:

@@ -14,6 +14,7 @@ import io
 import os
 import select
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from threepipe import hot
 from threepipe.bundle import Arena, Bundle
@@ -24,7 +25,15 @@ from threepipe.offload import plain_records
 from threepipe.platforms.linux import tun
 from threepipe.pump import End
 
-__all__ = ["LinuxPort"]
+__all__ = ["LinuxPort", "Records"]
+
+
+class Records(Protocol):
+    """How records are read from and written to a descriptor, as `descriptor` says it."""
+
+    def receive(self, file: io.FileIO, memory: memoryview, limit: int, /) -> list[memoryview]: ...
+
+    def send(self, file: io.FileIO, records: Sequence[memoryview], /) -> tuple[int, int]: ...
 
 
 class LinuxPort:
@@ -41,7 +50,9 @@ class LinuxPort:
         name: str,
         offload: tun.Offload,
         take_link_down: Callable[[], None],
+        records: Records = hot,
     ) -> None:
+        """`records`: for descriptors that have more in front of a packet than `pump` could read and write."""
         self._queues = list(queues)
         self._sender = sender
         self._name = name
@@ -49,6 +60,7 @@ class LinuxPort:
         self._coalescing = self._headed
         self._udp = offload is tun.Offload.TCP_AND_UDP
         self._take_link_down = take_link_down
+        self._records = records
         self._arena = Arena()
         self._kept = Bundle()  # Packets of a superpacket of which fewer were asked for.
         self._bell = Doorbell()  # Rung while there are such packets, and for ever by closing.
@@ -72,7 +84,7 @@ class LinuxPort:
         for _ in self._queues:
             queue = self._queues[0]
             try:
-                records = hot.receive(queue, memory, limit)
+                records = self._records.receive(queue, memory, limit)
             except OSError as error:
                 raise tun.refused(error, self._name) from None
             if len(self._queues) > 1:
@@ -91,7 +103,7 @@ class LinuxPort:
 
     def send(self, bundle: Bundle) -> Bundle:
         records = self._outgoing(bundle)
-        written, error = hot.send(self._sender, records)
+        written, error = self._records.send(self._sender, records)
         if error == errno.EINVAL and self._coalescing:
             self._coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
             return self.send(self._rest(records[written:]))
@@ -115,6 +127,8 @@ class LinuxPort:
 
     def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
         if not isinstance(other, LinuxPort) or self._headed != other._headed:
+            return False
+        if self._records is not hot or other._records is not hot:
             return False
         ends = self._end(counts), other._end(other_counts)
         error, failed = hot.pump(*ends, (self._bell, other._bell), self._headed, self._udp)

@@ -1,0 +1,1 @@
+"""Capture: packets to and from files, and looking at those that go through a pipe or an adapter."""

@@ -1,0 +1,176 @@
+"""Capturing an interface on Linux, by a packet socket (packet(7)). Takes nothing away from anybody.
+
+With PACKET_VNET_HDR every packet has a virtio header in front, as at a TUN descriptor, so that superpackets and
+open checksums become what a link would carry. Constants are those of <linux/if_packet.h>, <linux/if_arp.h>,
+<linux/if_ether.h> and <asm-generic/socket.h>.
+"""
+
+import sys
+
+assert sys.platform == "linux"
+
+import errno
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+from threepipe.bundle import Arena
+from threepipe.capture.seen import INBOUND, OUTBOUND, Seen
+from threepipe.doorbell import Doorbell
+from threepipe.errors import AdapterError, AdapterGone, AdapterNotFound, PermissionDenied
+from threepipe.hot import split
+from threepipe.offload import HEADER_SIZE, MAX_RECORD
+from threepipe.packet import is_packet
+from threepipe.platforms.linux.namespace import Namespace
+from threepipe.settings import Namespace as NamespaceSetting
+
+__all__ = ["LinuxCapture", "open_capture"]
+
+SOL_PACKET = 263
+PACKET_STATISTICS = 6
+PACKET_VNET_HDR = 15
+PACKET_OUTGOING = 4
+ETH_P_ALL = 3
+ARPHRD_NONE = 0xFFFE
+SO_RCVBUFFORCE = 33
+SO_TIMESTAMPNS = 35
+
+_BUFFER = 1 << 25  # Bytes that wait in the kernel: there is no telling a kernel to wait for us.
+_MOST = 64  # Records that are read before they are handed on.
+_STATISTICS = struct.Struct("II")
+_TIME = struct.Struct("ll")
+_ANCILLARY = socket.CMSG_SPACE(_TIME.size)
+_INTERFACE, _KIND, _HARDWARE = 0, 2, 3  # Places in a packet socket's addresses.
+
+
+def open_capture(name: str, netns: NamespaceSetting | None) -> "LinuxCapture":
+    """Capture the layer-3 interface `name`, whoever has it open.
+
+    Raises `AdapterNotFound`, `PermissionDenied`, `NamespaceNotFound`.
+    """
+    namespace = Namespace.find(netns)
+    try:
+        return LinuxCapture(name, namespace.run(lambda: _bound(name)))
+    finally:
+        namespace.close()
+
+
+def _bound(name: str) -> socket.socket:
+    try:
+        # Of no protocol at first, for until it is bound it would get the packets of all interfaces.
+        sniffing = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    except PermissionError as error:
+        raise PermissionDenied(error.errno, f"capturing {name} takes CAP_NET_RAW: run as root") from None
+    try:
+        sniffing.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        sniffing.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        try:
+            sniffing.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:  # In a user namespace.
+            sniffing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        sniffing.bind((name, ETH_P_ALL))
+        if sniffing.getsockname()[_HARDWARE] != ARPHRD_NONE:
+            raise AdapterNotFound(errno.EINVAL, f"{name} is no layer-3 interface; tcpdump captures the others")
+    except AdapterError:
+        sniffing.close()
+        raise
+    except OSError as error:
+        sniffing.close()
+        if error.errno == errno.ENODEV:
+            raise AdapterNotFound(
+                error.errno, f"there is no adapter {name}; threepipe adapter list shows those there are"
+            ) from None
+        raise AdapterError(error.errno, f"capturing {name}: {error.strerror}") from None
+    return sniffing
+
+
+class LinuxCapture:
+    """What goes through an interface from now on; a `threepipe.capture.seen.Source`."""
+
+    def __init__(self, name: str, sniffing: socket.socket) -> None:
+        self.name = name
+        self._socket = sniffing
+        self._arena = Arena()
+        self._bell = Doorbell()
+        self._stopped: int | None = None  # Nanoseconds since 1970.
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """A superpacket counts as one."""
+        self._count_dropped()
+        return self._dropped
+
+    def _count_dropped(self) -> None:
+        if self._socket.fileno() >= 0:
+            data = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
+            self._dropped += _STATISTICS.unpack(data)[1]  # The kernel counts from the last time it was asked.
+
+    def __iter__(self) -> Iterator[list[Seen]]:
+        """What is seen, as it comes, also after the link was down for a while. Raises `AdapterGone`."""
+        with selectors.DefaultSelector() as selector:
+            for file in (self._socket, self._bell):
+                selector.register(file, selectors.EVENT_READ)
+            while self._stopped is None:
+                selector.select()
+                if seen := self._read():
+                    yield seen
+        # What waited in the kernel when it was stopped; on a busy link there is always more.
+        while (seen := self._read()) and seen[0].time_ns < self._stopped:
+            yield seen
+
+    def _read(self) -> list[Seen]:
+        found: list[Seen] = []
+        while len(found) < _MOST:
+            memory = self._arena.free()
+            if found and len(memory) < 2 * MAX_RECORD:
+                break  # What is in the arena is not to be left behind for so little.
+            try:
+                size, ancillary, flags, address = self._socket.recvmsg_into([memory[:MAX_RECORD]], _ANCILLARY)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._check_there(error)
+                continue
+            self._arena.take(size)
+            packets = _packets(memory[:size]) if not flags & socket.MSG_TRUNC else []
+            if not packets:
+                self._dropped += 1
+                continue
+            direction = OUTBOUND if address[_KIND] == PACKET_OUTGOING else INBOUND
+            found.append(Seen(direction, packets, _time(ancillary)))
+        return found
+
+    def _check_there(self, error: OSError) -> None:
+        """The kernel tells once that the interface is down, or that it is no more."""
+        if error.errno != errno.ENETDOWN:
+            raise AdapterError(error.errno, f"capturing {self.name}: {error.strerror}") from None
+        if not self._socket.getsockname()[_INTERFACE]:
+            raise AdapterGone(errno.ENODEV, f"{self.name} was removed by somebody else") from None
+
+    def stop(self) -> None:
+        self._stopped = time.time_ns()
+        self._bell.ring(for_ever=True)
+
+    def close(self) -> None:
+        self._count_dropped()
+        self._socket.close()
+        self._bell.close()
+
+
+def _packets(record: memoryview) -> list[memoryview]:
+    """The packets of a record; of one that contradicts itself, what it has as it is."""
+    if len(record) < HEADER_SIZE:
+        return []
+    return [packet for packet in split([record]) or [record[HEADER_SIZE:]] if is_packet(packet)]
+
+
+def _time(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """When the kernel saw it, in nanoseconds."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIME.size:
+            seconds, nanoseconds = _TIME.unpack(data)
+            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return time.time_ns()

@@ -1,0 +1,110 @@
+"""Addresses of endpoints: what is written is what is read, and what cannot be read says why."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import threepipe
+from threepipe.endpoints.address import Address, parse_address
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+words = st.text(st.characters(codec="utf-8", exclude_characters=":,\\'\""), min_size=1, max_size=10)
+kinds = words.filter(lambda word: word not in ("-", "exec"))
+names = words.filter(lambda word: "=" not in word)
+
+
+def in_single_quotes(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def in_double_quotes(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def behind_backslashes(text: str) -> str:
+    return "".join("\\" + character for character in text)
+
+
+def in_turns(text: str) -> str:
+    """Each character in another way."""
+    ways = (in_single_quotes, in_double_quotes, behind_backslashes)
+    return "".join(ways[index % 3](character) for index, character in enumerate(text))
+
+
+quoting = st.sampled_from([in_single_quotes, in_double_quotes, behind_backslashes, in_turns])
+
+
+@given(kinds, text, st.lists(st.tuples(names, st.none() | text), max_size=4), quoting)
+def test_what_is_quoted_is_read_as_it_was(kind, place, options, quote) -> None:  # type: ignore[no-untyped-def]
+    written = kind + (f":{quote(place)}" if place else "")
+    for name, value in options:
+        written += f",{name}" if value is None else f",{name}={quote(value)}"
+    assert parse_address(written) == Address(kind, place, tuple(options))
+
+
+@given(text)
+@example("'")
+@example('"\\')
+@example("\\")
+@example("a:b,,")
+@example("a,=")
+def test_any_text_is_read_or_refused(written: str) -> None:
+    said = ""
+    try:
+        options = parse_address(written).options
+    except threepipe.InvalidSetting as error:
+        said, options = str(error), ()
+    assert all(name for name, _ in options)
+    assert not said or repr(written) in said
+
+
+@given(text)
+def test_any_place_and_option_is_opened_or_refused_in_words(written: str) -> None:
+    for address in (f"echo:{written}", f"echo,{written}", f"nonsense:{written}", f"fd:x{written}"):
+        said = "opened, without a word"
+        try:
+            threepipe.open_endpoint(address).close()
+        except threepipe.InvalidSetting as error:
+            said = str(error)
+        assert len(said) > 20
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("echo", ("echo", "", ())),
+        ("-", ("stdio", "", ())),
+        ("tun:tp0,address=10.6.7.1/24,address=fd67::1/64,persistent", (
+            "tun", "tp0", (("address", "10.6.7.1/24"), ("address", "fd67::1/64"), ("persistent", None))
+        )),
+        ("tcp:[::1]:4242", ("tcp", "[::1]:4242", ())),
+        ("unix:/run/a\\,b.sock", ("unix", "/run/a,b.sock", ())),
+        ("unix:'/run/a,b.sock',reuse=off", ("unix", "/run/a,b.sock", (("reuse", "off"),))),
+        ("unix:/run/'a, b'\".\"sock", ("unix", "/run/a, b.sock", ())),
+        ("tls:h:1,key='it''s'", ("tls", "h:1", (("key", "its"),))),
+        ("pcap:'C:\\new folder\\x.pcap'", ("pcap", "C:\\new folder\\x.pcap", ())),
+        ("x:a,b=c=d", ("x", "a", (("b", "c=d"),))),
+        ("x:a,b=", ("x", "a", (("b", ""),))),
+        ("x:", ("x", "", ())),
+        ("", ("", "", ())),
+    ],
+)  # fmt: skip
+def test_the_grammar_by_examples(written: str, read: tuple[object, ...]) -> None:
+    assert parse_address(written) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("echo,", "an option without a name"),
+        ("tun:tp0,,mtu=1400", "an option without a name"),
+        ("tun:tp0,=1", "an option without a name"),
+        ("unix:'/run/x", r"a quote \('\) is not closed; a literal one is written \\'"),
+        ('unix:"/run/x', r'a quote \("\) is not closed; a literal one is written \\"'),
+        ("unix:/run/x\\", "ends with a backslash; a literal one is written twice"),
+    ],
+)
+def test_what_cannot_be_read_says_why(written: str, text: str) -> None:
+    with pytest.raises(threepipe.InvalidSetting, match=text) as refused:
+        threepipe.open_endpoint(written)
+    assert repr(written) in str(refused.value)
