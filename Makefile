@@ -4,12 +4,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
-BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux
-KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux
+BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat
+KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
+	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark
 
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
-CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.py descriptor.py pump.py hot.py bundle.py ring.py doorbell.py session.py settings.py \
-	device.py adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
+CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.py descriptor.py pump.py hot.py bundle.py \
+	ring.py doorbell.py session.py settings.py device.py adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)

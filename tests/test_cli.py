@@ -17,7 +17,7 @@ from conftest import Network
 from threepipe import cli
 
 ADAPTER = ["create", "delete", "list", "show"]
-COMMANDS = [[], ["adapter"], ["doctor"], *[["adapter", name] for name in ADAPTER]]
+COMMANDS = [[], ["adapter"], ["capture"], ["doctor"], ["pipe"], *[["adapter", name] for name in ADAPTER]]
 
 
 def run_program(*lines: str) -> Done:

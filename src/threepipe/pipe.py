@@ -7,9 +7,11 @@ from threepipe.errors import EndpointEnded, LinkDown, SessionClosed, ThreepipeEr
 
 __all__ = ["pipe"]
 
+_LINGER = 0.5  # Seconds, as with socat, in which the answers to the last packets of an end that is over may come.
+
 
 def pipe(a: Endpoint, b: Endpoint) -> None:
-    """Move bundles both ways until one endpoint ends, then close both and return.
+    """Move bundles both ways until one endpoint ends, and half a second for answers; then close both and return.
 
     It works in threads of its own, and this one waits for their end: closing an endpoint ends it, and so
     does an exception here, such as KeyboardInterrupt. Where the far end has no room the near end waits for
@@ -34,34 +36,47 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
 def _run(a: Endpoint, b: Endpoint, failures: list[ThreepipeError]) -> None:
     """The short way, if these two have one, else by bundles with a thread for each direction."""
     try:
-        while (left := a.direct) and (right := b.direct):
-            _forward(left, right, 0)  # What one of them kept from before, which is not in its descriptor any more.
-            _forward(right, left, 0)
-            if not left.pump(right):
-                break
-    except (SessionClosed, EndpointEnded):
+        _pump(a, b)
+    except SessionClosed:
         pass
     except ThreepipeError as error:
         failures.append(error)
     else:
-        back = threading.Thread(target=_move, args=(b, a, failures), name="threepipe-pipe-back")
+        over = threading.Event()
+        back = threading.Thread(target=_move, args=(b, a, failures, over), name="threepipe-pipe-back")
         back.start()
-        _move(a, b, failures)
+        _move(a, b, failures, over)
         back.join()
     finally:
         a.close()
         b.close()
 
 
-def _move(source: Endpoint, target: Endpoint, failures: list[ThreepipeError]) -> None:
+def _pump(a: Endpoint, b: Endpoint) -> None:
+    """As long as there is a short way, go it. Raises `SessionClosed` at the end of all."""
+    while (left := a.direct) and (right := b.direct):
+        try:
+            _forward(left, right, 0)  # What one of them kept from before, which is not in its descriptor any more.
+            _forward(right, left, 0)
+        except EndpointEnded:
+            return  # There is no short way to what has an end, and on the other it is heard of again.
+        if not left.pump(right):
+            return
+
+
+def _move(source: Endpoint, target: Endpoint, failures: list[ThreepipeError], over: threading.Event) -> None:
+    """One direction; whichever sets `over` first ends the other as well."""
     try:
         while True:
             _forward(source, target, None)
-    except (SessionClosed, EndpointEnded):
+    except EndpointEnded:
+        over.wait(_LINGER)
+    except SessionClosed:
         pass
     except ThreepipeError as error:
         failures.append(error)
     finally:
+        over.set()
         source.close()
         target.close()
 

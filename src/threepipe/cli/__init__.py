@@ -12,14 +12,16 @@ import typer
 
 import threepipe
 from threepipe.cli import adapter
+from threepipe.cli.capture import capture
 from threepipe.cli.demo import demo
 from threepipe.cli.doctor import doctor
 from threepipe.cli.output import complain, show_warnings
+from threepipe.cli.pipe import pipe
 
 __all__ = ["app", "main"]
 
 GROUPS = {"adapter": adapter.app}
-COMMANDS = (demo, doctor)
+COMMANDS = (capture, demo, doctor, pipe)
 
 app = typer.Typer(
     no_args_is_help=True,

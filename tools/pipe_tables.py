@@ -1,0 +1,41 @@
+"""Writes the tables of docs/pipe.md, from the same ones that the program reads addresses by."""
+
+import sys
+from pathlib import Path
+
+from threepipe.endpoints.kinds import KINDS
+from threepipe.filters.impairment import SETTINGS
+
+__all__ = ["with_tables"]
+
+PAGE = Path(__file__).parent.parent / "docs" / "pipe.md"
+
+
+def with_tables(page: str) -> str:
+    """`page` with each table between its two marks as it ought to be."""
+    for name, table in (("kinds", _kinds()), ("impairments", _impairments())):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+def _kinds() -> str:
+    lines = ["| Address | |", "|---|---|"]
+    for kind in KINDS.values():
+        lines.append(f"| **`{kind.written}`** | {kind.help} |")
+        for option in kind.options:
+            again = "; may be repeated" if option.repeatable else ""
+            lines.append(f"| `,{option.written}` | {option.help}{again} |".replace("on|off", r"on\|off"))
+    return "\n".join(lines) + "\n"
+
+
+def _impairments() -> str:
+    lines = ["| Written like | |", "|---|---|"]
+    lines += [f"| `{item.name}={item.value}` | {item.help} |" for item in SETTINGS.values()]
+    return "\n".join(lines).replace("left|right", r"left\|right") + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text()))
+    print(PAGE, file=sys.stderr)
