@@ -27,6 +27,7 @@ _PACKAGES = {
     "nsenter": "util-linux",
     "ping": "iputils-ping",
     "setpriv": "util-linux",
+    "socat": "socat",
     "unshare": "util-linux",
 }
 _INTERRUPTED = 128 + signal.SIGINT

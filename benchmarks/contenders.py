@@ -30,6 +30,8 @@ class Contender:
 
 _NOT_PYTHON = {"import": "no Python package", "create": "no Python package"}
 _FORWARDS_ONLY = {"look": "only forwards", **_NOT_PYTHON}
+_NO_COMMAND = dict.fromkeys(("pipe-udp", "pipe-unix"), "no such command")
+_ONLY_COMMAND = dict.fromkeys(("tcp4", "tcp6", "udp", "look", "rtt"), "no library") | _NOT_PYTHON
 
 
 def _python(module: str) -> tuple[str, ...]:
@@ -55,14 +57,17 @@ _ROWS = (
         uses_netns=True,
         statement="import threepipe",
     ),
-    Contender("c-offload", "C loop offload", build.c_loop, (str(build.LOOP), "offload"), cannot=_NOT_PYTHON),
-    Contender("c-plain", "C loop plain", build.c_loop, (str(build.LOOP), "plain"), cannot=_FORWARDS_ONLY),
+    Contender(
+        "c-offload", "C loop offload", build.c_loop, (str(build.LOOP), "offload"), cannot=_NOT_PYTHON | _NO_COMMAND
+    ),
+    Contender("c-plain", "C loop plain", build.c_loop, (str(build.LOOP), "plain"), cannot=_FORWARDS_ONLY | _NO_COMMAND),
     Contender(
         "python-pytun",
         "python-pytun",
         build.python_package("pytun"),
         _python("with_pytun"),
         statement="from pytun import TunTapDevice",
+        cannot=_NO_COMMAND,
     ),
     Contender(
         "pytun-pmd3",
@@ -70,6 +75,7 @@ _ROWS = (
         build.python_package("pytun_pmd3"),
         _python("with_pytun_pmd3"),
         statement="from pytun_pmd3 import TunTapDevice",
+        cannot=_NO_COMMAND,
     ),
     Contender(
         "scapy",
@@ -77,9 +83,13 @@ _ROWS = (
         build.python_package("scapy"),
         _python("with_scapy"),
         statement="from scapy.layers.tuntap import TunTapInterface",
+        cannot=_NO_COMMAND,
     ),
-    Contender("tun-rs", "tun-rs, in Rust", build.rust_forwarder, (str(build.TUN_RS),), cannot=_FORWARDS_ONLY),
-    Contender("veth", "veth, no program", lambda _: "", cannot={"look": "no program", **_NOT_PYTHON}),
+    Contender(
+        "tun-rs", "tun-rs, in Rust", build.rust_forwarder, (str(build.TUN_RS),), cannot=_FORWARDS_ONLY | _NO_COMMAND
+    ),
+    Contender("veth", "veth, no program", lambda _: "", cannot={"look": "no program", **_NOT_PYTHON, **_NO_COMMAND}),
+    Contender("socat", "socat", lambda _: "", cannot=_ONLY_COMMAND),
 )
 
 CONTENDERS = {row.key: row for row in _ROWS}

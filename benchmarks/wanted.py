@@ -62,6 +62,7 @@ WANTED = (
     Wanted("look", "gbit", _NATIVE, ("c-offload",), 0.3, base_workload="tcp4"),
     Wanted("look", "gbit", _NATIVE, PYTHON_PEERS, 3.0),
     *(Wanted("rtt", "us", contender, ("c-offload",), 1.1) for contender in _BOTH),
+    *(Wanted(workload, "gbit", _NATIVE, ("socat",), 3.0) for workload in ("pipe-udp", "pipe-unix")),
     *(Wanted("import", "ms", contender, (), 40.0) for contender in _BOTH),
 )
 

@@ -13,6 +13,7 @@ from pathlib import Path as File
 from benchmarks.contenders import Contender
 from benchmarks.network import FRESH, Failed, inside, output, process
 from benchmarks.paths import TARGETS, Path, path
+from benchmarks.pipes import PIPED, piped
 
 __all__ = ["WORKLOADS", "Figures", "Metric", "Workload"]
 
@@ -112,10 +113,25 @@ def _datagrams(pid: int) -> dict[str, int]:
 
 
 def _rtt(contender: Contender, _: int) -> Figures:
-    ping = ["ping", "-n", "-i", "0.001", "-c", str(_PINGS), TARGETS[4]]
     with path(contender, "forward") as over:
-        lines = output(inside(over.left, *ping), _GRACE_SECONDS)
-    return {"us": statistics.median(float(time) * 1e3 for time in re.findall(r"time=([\d.]+) ms", lines))}
+        return {"us": _round_trip(over, TARGETS[4])}
+
+
+def _round_trip(over: Path, target: str) -> float:
+    """Microseconds: the median of pings from left to right."""
+    ping = ["ping", "-n", "-i", "0.001", "-c", str(_PINGS), target]
+    lines = output(inside(over.left, *ping), _GRACE_SECONDS)
+    return statistics.median(float(time) * 1e3 for time in re.findall(r"time=([\d.]+) ms", lines))
+
+
+def _pipe(transport: str) -> Callable[[Contender, int], Figures]:
+    def measure(contender: Contender, seconds: int) -> Figures:
+        with piped(contender, transport) as over:
+            round_trip = _round_trip(over, PIPED)
+            end, _ = _iperf(over, PIPED, seconds)
+        return {"gbit": end["sum_received"]["bits_per_second"] / 1e9, "us": round_trip}
+
+    return measure
 
 
 def _import(contender: Contender, _: int) -> Figures:
@@ -139,6 +155,7 @@ def _create(contender: Contender, _: int) -> Figures:
 
 
 _TCP = (Metric("gbit", "received", "Gbit/s", True, 2), Metric("cores", "forwarder", "cores", False, 2))
+_PIPE = (_TCP[0], Metric("us", "round trip", "µs", False, 0))
 
 _ROWS = (
     Workload("tcp4", "One TCP stream, IPv4", _TCP, _tcp(4, "forward")),
@@ -161,6 +178,8 @@ _ROWS = (
         (Metric("ms", "each", "ms", False, 1), Metric("first", "the first of a process", "ms", False, 1)),
         _create,
     ),
+    Workload("pipe-udp", "The pipe command over UDP, one TCP stream, IPv4", _PIPE, _pipe("udp")),
+    Workload("pipe-unix", "The pipe command over a Unix socket, one TCP stream, IPv4", _PIPE, _pipe("unix")),
 )
 
 WORKLOADS = {row.key: row for row in _ROWS}
