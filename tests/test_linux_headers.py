@@ -11,11 +11,27 @@ if sys.platform != "linux":
     pytest.skip(f"the headers of Linux are not on {sys.platform}", allow_module_level=True)
 
 from threepipe import settings
-from threepipe.platforms.linux import inherited, namespace, netlink, tun
+from threepipe.platforms.linux import inherited, namespace, netlink, sniff, sockets, tun
 
-HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h", "linux/rtnetlink.h"]
+HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "sys/socket.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h"]
+HEADERS += ["linux/rtnetlink.h", "linux/if_packet.h", "linux/if_arp.h", "linux/if_ether.h", "linux/udp.h", "linux/in.h"]
+HEADERS += ["linux/in6.h", "linux/virtio_net.h"]
 
-PREFIXES = ("IFF_", "TUN", "IFA_", "RT_", "CLONE_")
+PREFIXES = (
+    "IFF_",
+    "TUN",
+    "IFA_",
+    "RT_",
+    "CLONE_",
+    "SOL_PACKET",
+    "PACKET_",
+    "ETH_P_",
+    "ARPHRD_",
+    "SO_",
+    "UDP_",
+    "IP_",
+    "IPV6_",
+)
 
 OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
 """Our name -> the kernel's, where they differ."""
@@ -27,7 +43,7 @@ NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
 def constants() -> dict[str, int]:
     """The numbers our files took from headers, by the headers' names."""
     found = {}
-    for module in (tun, inherited, netlink, namespace):
+    for module in (tun, inherited, netlink, namespace, sniff, sockets):
         for own, value in vars(module).items():
             name = OTHER_NAMES.get(own, own.lstrip("_"))
             if name.startswith(PREFIXES) and isinstance(value, int):
@@ -47,6 +63,7 @@ def assertions() -> list[str]:
         f"offsetof(struct ifreq, ifr_flags) == {settings.MAX_NAME + 1}",
         "sizeof(((struct ifreq *)0)->ifr_flags) == 2",
         "sizeof(int) == 4",
+        f"sizeof(struct tpacket_stats) == {sniff._STATISTICS.size}",
         f"sizeof(struct tun_pi) == {inherited._INFORMATION_SIZE}",
     ]
 

@@ -127,6 +127,7 @@ class LinuxPort:
 
     def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
         if not isinstance(other, LinuxPort) or self._headed != other._headed:
+            self._calm()
             return False
         if self._records is not hot or other._records is not hot:
             return False
@@ -136,9 +137,13 @@ class LinuxPort:
         if failed is not None:
             raise tun.refused(OSError(error, os.strerror(error)), (self if failed is ends[0] else other)._name)
         for port in (self, other):
-            if not port._kept:
-                port._bell.clear()  # It was an interruption; if it was closing, the bell stays as it is.
+            port._calm()
         return True
+
+    def _calm(self) -> None:
+        """After an interruption; if it was closing, the bell stays as it is."""
+        if not self._kept:
+            self._bell.clear()
 
     def interrupt(self) -> None:
         self._bell.ring()

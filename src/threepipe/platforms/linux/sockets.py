@@ -18,13 +18,13 @@ __all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]
 
 UDP_SEGMENT = 103
 UDP_GRO = 104
-UDP_MAX_SEGMENTS = 64
+_MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of the kernel's own headers.
 IP_MTU_DISCOVER = 10
 IP_MTU = 14
 IPV6_MTU_DISCOVER = 23
 IPV6_MTU = 24
-PMTUDISC_WANT = 1
-PMTUDISC_DO = 2
+IP_PMTUDISC_WANT = 1
+IP_PMTUDISC_DO = 2
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 
@@ -58,7 +58,7 @@ class LinuxDatagrams(Datagrams):
         super().__init__(bound)
         self._longest_segment = _LONGEST_RUN  # In runs; datagrams that do not fit in their path go one by one.
         enlarge_buffers(bound)
-        self._discover(PMTUDISC_DO)
+        self._discover(IP_PMTUDISC_DO)
         try:
             bound.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         except OSError:
@@ -96,7 +96,7 @@ class LinuxDatagrams(Datagrams):
         segment = len(packets[start])
         if segment > self._longest_segment:
             return start + 1
-        most = min(len(packets), start + min(UDP_MAX_SEGMENTS, _LONGEST_RUN // max(segment, 1)))
+        most = min(len(packets), start + min(_MOST_SEGMENTS, _LONGEST_RUN // max(segment, 1)))
         end = start + 1
         while end < most and (size := len(packets[end])) <= segment:
             end += 1
@@ -131,7 +131,7 @@ class LinuxDatagrams(Datagrams):
                 return 0
 
     def allow_fragments(self) -> None:
-        self._discover(PMTUDISC_WANT)
+        self._discover(IP_PMTUDISC_WANT)
 
     def _discover(self, how: int) -> None:
         self.socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, how)
