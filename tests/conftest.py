@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def _no_kernel() -> str:
         return f"no adapters can be made here: {error}"
     return ""
 
+
+# Shells let programs in the background ignore Ctrl-C, and so would all that we start and want to interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 AS_ROOT = hasattr(os, "geteuid") and not os.geteuid()
 NO_KERNEL = _no_kernel()
