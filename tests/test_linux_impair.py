@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from test_impair import assert_late_by
+from test_impair import SATURATED, Idleness, assert_late_by
 from test_linux_offload import FAMILIES, Pair, transfer
 from threepipe import Bundle
 from threepipe.endpoint import Endpoint, Filter
@@ -118,15 +118,20 @@ def test_a_rate_is_what_udp_gets() -> None:
             thread.start()
             try:
                 receiver.recv(2000)
-                start = time.monotonic()
-                count = 0
-                while (now := time.monotonic()) < start + 1.5:
-                    assert len(receiver.recv(2000)) == size - 28
-                    count += 1
+                idleness = Idleness()
+                for _ in range(4):
+                    start, count = time.monotonic(), 0
+                    while (now := time.monotonic()) < start + 1.5:
+                        assert len(receiver.recv(2000)) == size - 28
+                        count += 1
+                    ratio = count * size * 8 / (now - start) / rate
+                    assert ratio <= 1.03 or idleness.share() <= SATURATED  # What was late may come all at once.
+                    if ratio >= 0.97:
+                        break
+                assert ratio >= 0.97 or idleness.share() <= SATURATED
             finally:
                 ended.set()
                 thread.join()
-        assert count * size * 8 / (now - start) == pytest.approx(rate, rel=0.03)
         assert ends[0].counts.overflowed > count
 
 
