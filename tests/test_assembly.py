@@ -1,0 +1,134 @@
+"""Pipes put together from addresses, in memory: what stands between the ends, and what is told of it."""
+
+import errno
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import threepipe
+from threepipe.assembly import Assembly, Plan, assemble
+from threepipe.capture.reading import CaptureReader
+from threepipe.capture.seen import INBOUND, OUTBOUND
+from threepipe.datagrams import Datagrams
+from threepipe.echo import echo_request
+from threepipe.endpoint import Filter
+from threepipe.filters.impairment import parse_impairment
+
+PING = echo_request("10.6.7.1", "10.6.7.2", 1, 1, b"hello")
+SYN = bytes.fromhex(
+    "45000030000040004006000a0a0607010a060702"  # An IPv4 header of 20 bytes, TCP, 48 in all.
+    "1f401f410000000100000000700216d000000000"  # TCP with 8 bytes of options: SYN,
+    "020405b401010402"  # MSS 1460, SACK permitted.
+)
+SECONDS = 10
+
+
+@contextmanager
+def running(plan: Plan) -> Iterator[Assembly]:
+    with assemble(plan) as assembly:
+        thread = threading.Thread(target=assembly.run)
+        thread.start()
+        try:
+            yield assembly
+        finally:
+            assembly.close()
+            thread.join()
+
+
+@contextmanager
+def programs(*names: str) -> Iterator[list[threepipe.Session]]:
+    """The other ends of memory endpoints, which have to be there before packets are sent to them."""
+    sessions = [threepipe.open_endpoint(f"memory:{name}") for name in names]
+    try:
+        yield sessions
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def test_what_is_captured_is_what_the_left_end_sees(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.pcapng"
+    with programs("left") as (program,), running(Plan("memory:left", "echo", capture=str(path))):
+        assert program.send([PING], SECONDS) == 1
+        with program.receive(SECONDS) as answer:
+            reply = bytes(answer[0])
+    with path.open("rb") as file:
+        seen = [(captured.direction, bytes(captured.packet)) for captured in CaptureReader(file, "pipe.pcapng")]
+    assert seen == [(OUTBOUND, PING), (INBOUND, reply)]
+
+
+def test_clamp_is_for_both_directions() -> None:
+    with programs("one", "two") as ends, running(Plan("memory:one", "memory:two", mtu_clamp=1000)):
+        for near, far in (ends, reversed(ends)):
+            assert near.send([SYN], SECONDS) == 1
+            with far.receive(SECONDS) as bundle:
+                assert int.from_bytes(bundle[0][42:44], "big") == 1000 - 40
+
+
+def test_impairments_add_up_and_choose_apart() -> None:
+    half = parse_impairment("loss=50%,towards=right")
+    with programs("a", "b") as (left, right), running(Plan("memory:a", "memory:b", impairments=[half] * 2)) as assembly:
+        for _ in range(10):
+            assert left.send([PING] * 100, SECONDS) == 100
+        assert right.send([PING] * 100, SECONDS) == 100  # The other way is as it was.
+        total = 0
+        while total < 100:
+            total += len(left.receive(SECONDS))
+        received = 0
+        while bundle := right.receive(0.5):
+            received += len(bundle)
+        counts = [impair.counts.lost for towards, impair in assembly.impairs if towards == "right"]
+        assert received == 1000 - sum(counts)
+    # A quarter is left, where the same choices for both would have left a half.
+    assert 150 < received < 350
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [Plan("-", "stdio"), Plan("echo", "discard", mtu_clamp=5), Plan("echo", "discard", capture="/no/such/folder/x")],
+)
+def test_what_cannot_be_leaves_nothing_open(plan: Plan) -> None:
+    with pytest.raises(threepipe.ThreepipeError), assemble(plan):
+        pass
+
+
+def test_an_end_that_is_over_from_the_beginning_ends_the_pipe() -> None:
+    near, far = socket.socketpair()
+    far.sendall(len(PING).to_bytes(2, "big") + PING)
+    far.shutdown(socket.SHUT_WR)
+    with far, assemble(Plan(f"fd:{near.detach()}", "echo")) as assembly:
+        assembly.left.receive(SECONDS)  # What it had to say was heard by somebody else.
+        assembly.run()
+        assert assembly.left.statistics.received_packets == 1
+
+
+def test_a_filter_passes_on_what_is_sent() -> None:
+    with Filter(threepipe.open_endpoint("echo")) as echo:
+        assert echo.send([PING]) == 1
+        assert len(echo.receive(SECONDS)) == 1
+        assert echo.direct is None
+        echo.interrupt()
+
+
+def test_interrupting_what_is_closed_is_nothing() -> None:
+    session = threepipe.open_endpoint("echo")
+    session.close()
+    session.interrupt()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Python has no Unix sockets here")
+def test_datagrams_one_by_one() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with near, far:
+        datagrams = Datagrams(near)
+        many = [memoryview(PING)] * 10_000
+        sent, error = datagrams.send(many, None)
+        assert (0 < sent < len(many), error) == (True, 0)  # It was full.
+        assert datagrams.room(None) == 0
+        far.close()
+        assert datagrams.send(many[:2], None)[0] == 0
+        assert datagrams.send(many[:2], None)[1] in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
