@@ -8,6 +8,9 @@ BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux so
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark
 
+# To run what other kernels have, under emulation.
+SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool
+
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
 CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.py descriptor.py pump.py hot.py bundle.py \
 	ring.py doorbell.py session.py settings.py device.py adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
@@ -38,7 +41,10 @@ bench: .venv/bench
 	@$(call have,$(BENCH_TOOLS))
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-soak: tools .venv/native
+soak: tools .venv/native .venv/soak
+	@$(call have,$(SOAK_TOOLS))
+	@ls /lib/modules/*/kernel/net/ipv4/fou.ko* >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || \
+		apt-get -qq install -y --no-install-recommends linux-image-amd64 >/dev/null
 	@$(BIN)/pytest -m soak --timeout=3600 -v
 
 lint: .venv/test
@@ -79,6 +85,10 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 # The native core, where there is a Rust for it; without, it says so and all goes on.
 .venv/native: .venv/run $(NATIVE) tools/build_native.py
 	@$(BIN)/python tools/build_native.py
+	@touch $@
+
+.venv/soak: .venv/run
+	@$(BIN)/pip install --quiet --group soak
 	@touch $@
 
 .venv/test: .venv/run

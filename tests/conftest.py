@@ -31,8 +31,10 @@ def _no_kernel() -> str:
         if os.geteuid():
             enter_user_namespace()
         namespace = Namespace.fresh()
-        threepipe.Adapter.create("probe", netns=namespace.path).close()
-        namespace.close()
+        try:
+            threepipe.Adapter.create("probe", netns=namespace.path).close()
+        finally:
+            namespace.close()
     except threepipe.ThreepipeError as error:
         return f"no adapters can be made here: {error}"
     return ""

@@ -1,6 +1,6 @@
 """`udp:` with Linux's own Foo-over-UDP at the other end, in a kernel of Debian's that is emulated for it.
 
-Where this machine's kernel has no such module, and nobody's has to be given one: any installed kernel does.
+The kernel that runs here need not have it, nor be given modules or links: any other in /boot will do.
 """
 
 import json
@@ -18,7 +18,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PROGRAM = REPOSITORY / "tests" / "programs" / "fou.py"
-MODULES = ("fou", "fou6", "ipip", "sit", "ip6_tunnel", "veth", "tun", "9p", "9pnet_virtio", "overlay")
+MODULES = ("tun", "veth", "fou", "fou6", "ipip", "sit", "ip6_tunnel")
+SHARING = ("9p", "9pnet_virtio", "overlay")
+"""Modules by which an emulated kernel gets at the files of this machine; those made for clouds lack them."""
 TOOLS = {
     "vng": "virtme-ng, of PyPI",
     f"qemu-system-{platform.machine()}": "qemu-system-x86",
@@ -26,7 +28,7 @@ TOOLS = {
     "modprobe": "kmod",
     "ethtool": "ethtool",
     "ping": "iputils-ping",
-    "nstat": "iproute2",
+    "ip": "iproute2",
 }
 SECONDS = 1200
 
@@ -40,13 +42,13 @@ def find(tool: str) -> str | None:
 
 
 def kernels() -> list[Path]:
-    """Installed kernels with all it takes, the newest last; those for clouds lack 9p, by which files are shared."""
+    """Installed kernels that have all it takes, the newest last."""
     found = []
     for image in Path("/boot").glob("vmlinuz-*"):
         folder = Path("/lib/modules") / image.name.removeprefix("vmlinuz-")
         listed = [folder / name for name in ("modules.dep", "modules.builtin")]
         text = "\n".join(file.read_text() for file in listed if file.exists())
-        if os.access(image, os.R_OK) and all(f"/{module}.ko" in text for module in MODULES):
+        if os.access(image, os.R_OK) and all(f"/{module}.ko" in text for module in MODULES + SHARING):
             found.append(image)
     return sorted(found, key=lambda image: image.stat().st_mtime)
 
@@ -74,6 +76,7 @@ def emulate(kernel: Path, command: list[str], folder: Path) -> str:
             if machine.poll() is None:
                 os.killpg(machine.pid, signal.SIGKILL)
     assert machine.returncode == 0, printed + complaint
+    assert "Traceback" not in complaint, complaint
     return printed
 
 
@@ -86,7 +89,8 @@ def test_foo_over_udp_at_the_other_end(pure: str, tmp_path: Path) -> None:
     if not (images := kernels()):
         pytest.skip("no kernel in /boot has Foo-over-UDP and 9p; install linux-image-amd64")
 
-    command = ["env", f"THREEPIPE_PURE={pure}", sys.executable, "-W", "error", str(PROGRAM)]
+    program = [f"THREEPIPE_PURE={pure}", sys.executable, "-W", "error", str(PROGRAM)]
+    command = ["sh", "-ec", f"modprobe --all {' '.join(MODULES)}; exec env {shlex.join(program)}"]
     report = json.loads(emulate(images[-1], command, tmp_path).splitlines()[-1])
 
     assert report["native"] is not bool(pure)
@@ -99,11 +103,12 @@ def check(sight: dict[str, Any]) -> None:
     """What was seen of one tunnel."""
     assert sight["pings"] == sight["streams"] == [True, True], sight
     assert sight["faults"] == {}, sight
-    to_kernel, to_pipe = sight["end"]["towards_right"], sight["end"]["towards_left"]
-    # The kernel sent superpackets, and cut them on its way out.
-    assert sight["link"]["sent"] < to_pipe["received_packets"] / 2, sight
+    least = sight["bytes"] // 1472  # Packets that a stream takes, unless some are superpackets.
+    # Those that the kernel's link sent were cut on their way out.
+    assert sight["link"]["sent"] < least, sight
     if sight["kind"] == "udp":
-        # Runs of datagrams were taken apart again, one packet each.
-        assert sight["link"]["received"] == to_kernel["sent_packets"], sight
+        # Runs of datagrams came as the packets that they are.
+        assert sight["link"]["received"] >= least, sight
     else:
-        assert sight["link"]["received"] < to_kernel["sent_packets"] / 2, sight
+        # Datagrams that came one by one were made superpackets.
+        assert sight["link"]["received"] < least, sight
