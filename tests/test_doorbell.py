@@ -82,16 +82,48 @@ def test_it_wakes_every_thread(bell: Doorbell) -> None:
         assert [waiter.result(timeout=10) for waiter in waiters] == [None] * 4
 
 
-def test_an_event_loop_can_wait_for_it(bell: Doorbell) -> None:
+def test_an_event_loop_is_told(bell: Doorbell) -> None:
     async def wait() -> None:
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
-        loop.add_reader(bell, ready.set)
-        loop.call_soon(bell.ring)
+        forget = [bell.notify(loop, ready.set) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not ready.is_set()
+        await asyncio.to_thread(bell.ring)
         await ready.wait()
-        loop.remove_reader(bell)
+        for each in forget:
+            each()
 
     asyncio.run(wait())
+    assert is_set(bell)
+
+
+def test_an_event_loop_is_told_at_once_when_it_is_set(bell: Doorbell) -> None:
+    async def wait() -> None:
+        ready = asyncio.Event()
+        bell.ring()
+        bell.notify(asyncio.get_running_loop(), ready.set)()
+        await ready.wait()
+
+    asyncio.run(wait())
+
+
+def test_who_was_forgotten_is_not_told(bell: Doorbell) -> None:
+    async def wait() -> bool:
+        told = asyncio.Event()
+        bell.notify(asyncio.get_running_loop(), told.set)()
+        bell.ring()
+        await asyncio.sleep(0)
+        return told.is_set()
+
+    assert not asyncio.run(wait())
+
+
+def test_ringing_for_a_loop_that_was_closed_harms_nobody(bell: Doorbell) -> None:
+    loop = asyncio.new_event_loop()
+    bell.notify(loop, lambda: None)
+    loop.close()
+    bell.ring()
     assert is_set(bell)
 
 

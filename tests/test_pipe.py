@@ -1,7 +1,8 @@
 """The pump: both ways, in order, with back-pressure; how it ends."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -116,6 +117,9 @@ class Script:
 
     def fileno(self) -> int:
         return -1
+
+    def notify(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
+        raise NotImplementedError
 
     def wait(self, timeout: float | None) -> None:
         self.done.set()

@@ -697,6 +697,9 @@ class Exhausted:
     def wait(self, timeout: float | None) -> None:
         raise OSError(errno.EMFILE, "too many open files")
 
+    def notify(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
+        raise OSError(errno.EMFILE, "too many open files")
+
 
 def test_a_port_is_woken_stopped_and_disposed_of_once() -> None:
     session = Session(port := FakePort())

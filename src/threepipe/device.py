@@ -5,10 +5,14 @@ all that systems have in common: checks, locks, waiting, closing, counting.
 """
 
 from array import array
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from threepipe.bundle import Bundle
 from threepipe.settings import Address, Network
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["AdapterInfo", "AdapterStatistics", "Counts", "Device", "Port", "Waitable"]
 
@@ -48,10 +52,19 @@ class Waitable(Protocol):
     """Something to wait for, like a `Doorbell`."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while it is set."""
+        """A descriptor that is readable while it is set, on Windows perhaps an event's handle.
+
+        Raises `OSError` where there is none.
+        """
 
     def wait(self, timeout: float | None) -> None:
-        """Return when it is set, or after `timeout` seconds (None: never)."""
+        """Return when it is set, or after `timeout` seconds (None: never); perhaps earlier."""
+
+    def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `loop` call `callback` when it is set, perhaps earlier and more than once.
+
+        To be called in that loop; and so is what it returns, which takes it back.
+        """
 
 
 class Port(Protocol):

@@ -3,6 +3,14 @@
 import selectors
 import socket
 import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from threepipe.notify import call_soon
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["Doorbell"]
 
@@ -19,6 +27,7 @@ class Doorbell:
         self._lock = threading.Lock()
         self._rung = False
         self._stuck = False
+        self._listeners: list[Callable[[], None]] = []
 
     def ring(self, *, for_ever: bool = False) -> None:
         """Set it: every waiter wakes, now and later, until somebody clears it; `for_ever`, nobody can."""
@@ -27,6 +36,9 @@ class Doorbell:
             if not self._rung:
                 self._rung = True
                 self._writer.send(b"\0")
+                for listener in self._listeners:
+                    listener()
+                self._listeners.clear()
 
     def clear(self) -> None:
         with self._lock:
@@ -42,6 +54,24 @@ class Doorbell:
         with selectors.DefaultSelector() as selector:
             selector.register(self._reader, selectors.EVENT_READ)
             selector.select(timeout)
+
+    def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `loop` call `callback` once it is set; what it returns takes that back.
+
+        Needs no descriptor, which Windows' own event loop could not wait for.
+        """
+        listener = partial(call_soon, loop, callback)
+        with self._lock:
+            if self._rung:
+                listener()
+            else:
+                self._listeners.append(listener)
+        return partial(self._forget, listener)
+
+    def _forget(self, listener: Callable[[], None]) -> None:
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
 
     def close(self) -> None:
         self._reader.close()

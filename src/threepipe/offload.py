@@ -10,6 +10,7 @@ lengths are worked out from `csum_start` and the packet itself, and checked agai
 contradicts itself has no packets. All functions take records of at least a header's 10 bytes.
 """
 
+import operator
 import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -53,6 +54,7 @@ _FIN_PSH = 0x09
 _CWR = 0x80
 CHECKSUM_OFFSET = {TCP: 16, UDP: 6}
 _SHORTEST = {TCP: 20, UDP: 8}  # Bytes of a header without options.
+_FIRST_BYTE = operator.itemgetter(0)
 _KINDS = {(GSO_TCPV4, 4): TCP, (GSO_TCPV6, 6): TCP, (GSO_UDP_L4, 4): UDP, (GSO_UDP_L4, 6): UDP}
 """GSO type and IP version -> protocol of the segments."""
 
@@ -78,7 +80,8 @@ def measure(records: Sequence[memoryview], headed: bool = True) -> tuple[int, in
     If they are not `headed`, they are packets themselves.
     """
     if not headed:
-        return len(records), sum(map(len, records)), all(map(is_packet, records))
+        lengths = list(map(len, records))
+        return len(records), sum(lengths), _are_packets(records, lengths)
     if len(records) >= _MANY and (size := _size_of_like(records)):
         return len(records), size, True
     packets = size = 0
@@ -98,6 +101,13 @@ def measure(records: Sequence[memoryview], headed: bool = True) -> tuple[int, in
         version = record[HEADER_SIZE] >> 4 if length >= 20 and count else 0
         valid = valid and (version == 4 or (version == 6 and length >= 40)) and length <= MAX_PACKET
     return packets, size, valid
+
+
+def _are_packets(records: Sequence[memoryview], lengths: Sequence[int]) -> bool:
+    """Whether all `records`, of these `lengths`, are IP packets; where none is short, without a call for each."""
+    if lengths and min(lengths) >= _LONGEST_MIN_HEADER and max(lengths) <= MAX_PACKET:
+        return {first >> 4 for first in set(map(_FIRST_BYTE, records))} <= {4, 6}
+    return all(map(is_packet, records))
 
 
 def _size_of_like(records: Sequence[memoryview]) -> int:

@@ -5,7 +5,6 @@ A platform gives it a `Port`, which never blocks. One lock a direction serialise
 whoever waits holds none, and what is waited on is disposed of by the last one to leave.
 """
 
-import os
 import threading
 import time
 from array import array
@@ -144,7 +143,10 @@ class Session:
         """A descriptor that is readable when `receive` has something to say: packets, or an end.
 
         For select, poll, epoll and event loops, only to be waited on. It stays open, and readable,
-        after the session was closed, until this object goes. Raises `SessionClosed`.
+        after the session was closed, until this object goes. For an adapter on Windows it is the handle of
+        an auto-reset event, for WaitForMultipleObjects and its like: receive until there is nothing before
+        each wait, and wait a second at most, for drivers up to 0.14.1 lose a wake-up now and then.
+        Raises `SessionClosed`.
         """
         if not self._fileno_given:
             self._enter()  # Somebody may wait from now on, and nobody says when he has left.
@@ -280,16 +282,14 @@ class Session:
 
     async def _wait_async(self, waitable: Waitable) -> None:
         asyncio = _asyncio()
-        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        ready = asyncio.Event()
         self._enter()
         try:
-            # A descriptor of its own, for a loop knows one reader a descriptor and here several may wait.
-            with open(os.dup(waitable.fileno()), "rb", 0) as descriptor:
-                loop.add_reader(descriptor, ready.set)
-                try:
-                    await ready.wait()
-                finally:
-                    loop.remove_reader(descriptor)
+            forget = waitable.notify(asyncio.get_running_loop(), ready.set)
+            try:
+                await ready.wait()
+            finally:
+                forget()
         finally:
             self._leave()
 

@@ -1,9 +1,15 @@
 """Watch: something to wait for that is made of other files and a bell. Knows nothing of packets."""
 
 import selectors
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from threepipe.doorbell import Doorbell
+from threepipe.notify import notify_readable
 from threepipe.pump import HasFileno
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["Watch"]
 
@@ -45,6 +51,10 @@ class Watch:
     def wait(self, timeout: float | None) -> None:
         """Until something is ready, or `timeout` seconds (None: for ever) are over."""
         self._selector.select(timeout)
+
+    def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `loop` call `callback` while it is set; what it returns takes that back. Raises as `fileno` does."""
+        return notify_readable(self.fileno(), loop, callback)
 
     def close(self) -> None:
         self._selector.close()

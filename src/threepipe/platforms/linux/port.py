@@ -14,16 +14,20 @@ import io
 import os
 import select
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from threepipe import hot
 from threepipe.bundle import Arena, Bundle
 from threepipe.descriptor import FULL
 from threepipe.device import Counts, Port
 from threepipe.doorbell import Doorbell
+from threepipe.notify import notify_readable
 from threepipe.offload import plain_records
 from threepipe.platforms.linux import tun
 from threepipe.pump import End
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["LinuxPort", "Records"]
 
@@ -177,6 +181,9 @@ class _Poll:
 
     def wait(self, timeout: float | None) -> None:
         self._epoll.poll(timeout, 1)
+
+    def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
+        return notify_readable(self.fileno(), loop, callback)
 
     def close(self) -> None:
         self._epoll.close()
