@@ -8,6 +8,9 @@ BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux so
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark
 
+# To check Windows' structures against its headers.
+HEADER_TOOLS := x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
+
 # To run what other kernels have, under emulation.
 SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool
 
@@ -64,7 +67,7 @@ lines: .venv/test
 
 # Debian packages that tests of the kernel need; without root they are only named.
 tools: .venv/test
-	@$(call have,$(KERNEL_TOOLS))
+	@$(call have,$(KERNEL_TOOLS) $(HEADER_TOOLS))
 
 have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || echo $${pair\#*:}; done | sort -u); \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

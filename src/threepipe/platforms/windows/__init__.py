@@ -1,0 +1,1 @@
+"""Windows: the Wintun driver through its library, and the IP Helper."""

@@ -1,0 +1,197 @@
+"""Adapters on Windows: one of Wintun's driver, and the interface that lives while its handle is open.
+
+Brings together the library, the IP Helper and events; none of them knows another.
+"""
+
+import atexit
+import errno
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+from threepipe.device import AdapterInfo
+from threepipe.errors import AdapterNotFound, AdapterUnavailable, InvalidSetting, NameTaken
+from threepipe.platforms.windows.interface import Interface, describe_all
+from threepipe.platforms.windows.iphelper import IpHelper
+from threepipe.platforms.windows.port import WindowsPort
+from threepipe.platforms.windows.waiting import Events
+from threepipe.platforms.windows.winerror import windows_error
+from threepipe.platforms.windows.wintun import ERROR_ALREADY_EXISTS, Wintun
+from threepipe.settings import AdapterSettings, Namespace
+
+__all__ = ["System", "WindowsDevice", "adapters", "create", "guid_of", "open_existing"]
+
+TUNNEL_TYPE = "threepipe"
+"""What Windows shows as the adapter's description, with the word Tunnel behind it."""
+
+_NAMES = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")  # Drawn once; GUIDs of adapters are made of it.
+_MOST_NUMBERS = 1000  # That a template is tried with.
+
+
+class System(NamedTuple):
+    """What adapters are made of: the DLLs of this Windows, or those of a test."""
+
+    wintun: Wintun
+    ip: IpHelper
+    events: Events
+
+
+def create(settings: AdapterSettings) -> "WindowsDevice":
+    """Make the adapter and set it up, or leave nothing."""
+    return create_on(system, settings)
+
+
+def open_existing(name: str, netns: Namespace | None, offload: bool, queues: int) -> "WindowsDevice":
+    """Another hold on an adapter of Wintun's driver that some program has."""
+    return open_on(system, name, netns, queues)
+
+
+def adapters(netns: Namespace | None) -> list[AdapterInfo]:
+    from threepipe.platforms.windows import iphelper
+
+    _refuse(netns=netns)
+    return describe_all(iphelper.system())
+
+
+@cache
+def system() -> System:
+    """That of this Windows. Raises `AdapterUnavailable` where there is no library."""
+    if sys.platform != "win32":
+        raise AdapterUnavailable(errno.ENOSYS, "Wintun's driver is of Windows")
+    from threepipe.platforms.windows import events, iphelper, library
+
+    wintun = Wintun(library.load_library(library.find_library()))
+    atexit.register(wintun.silence)  # From then on there is no Python to call.
+    return System(wintun, iphelper.system(), events.system())
+
+
+def create_on(find: Callable[[], System], settings: AdapterSettings) -> "WindowsDevice":
+    """`create` on the system that `find` gives, which is asked only when the settings can work."""
+    _refuse(settings.netns, settings.persistent, settings.queues)
+    found = find()
+    if "%d" not in settings.name:
+        return _create(found, settings)
+    for number in range(_MOST_NUMBERS):
+        try:
+            return _create(found, settings._replace(name=settings.name.replace("%d", str(number))))
+        except NameTaken:
+            continue
+    raise _taken(f"{settings.name} with every number")
+
+
+def open_on(find: Callable[[], System], name: str, netns: Namespace | None, queues: int) -> "WindowsDevice":
+    """`open_existing` on the system that `find` gives."""
+    _refuse(netns, queues=queues)
+    found = find()
+    return _device(found, name, found.wintun.open_adapter(name))
+
+
+def guid_of(name: str) -> uuid.UUID:
+    """The GUID of the adapter of that name: always the same, so that Windows knows the network again."""
+    return uuid.uuid5(_NAMES, name.casefold())
+
+
+class WindowsDevice:
+    """One adapter's handle."""
+
+    def __init__(self, system: System, adapter: int, luid: int, name: str) -> None:
+        self._system = system
+        self._adapter = adapter
+        self._interface = Interface(system.ip, luid, name)
+        self._lock = threading.Lock()
+        self.name = name
+        self.index = system.ip.index_of(luid)
+
+    def configure(self, settings: AdapterSettings) -> None:
+        """Give it what was asked for, which goes with it. Raises as `Interface.configure` does."""
+        self._interface.configure(settings)
+
+    def info(self) -> AdapterInfo:
+        return self._interface.describe()
+
+    def set_mtu(self, mtu: int) -> None:
+        self._interface.set_mtu(mtu)
+
+    def start(self, capacity: int) -> WindowsPort:
+        wintun = self._system.wintun
+        session = wintun.start_session(self._adapter, self.name, capacity)
+        try:
+            return WindowsPort(wintun, session, self.name, capacity, self._system.events)
+        except BaseException:
+            wintun.end_session(session)
+            raise
+
+    def unpersist(self) -> None:
+        """Nothing: an adapter of this driver goes with the program that made it."""
+
+    def close(self) -> None:
+        with self._lock:
+            adapter, self._adapter = self._adapter, 0
+        if adapter:
+            try:
+                self._interface.undo()
+            finally:
+                self._system.wintun.close_adapter(adapter)
+
+
+def _create(system: System, settings: AdapterSettings) -> WindowsDevice:
+    name = settings.name
+    _check_free(system, name)
+    device = _device(system, name, system.wintun.create_adapter(name, TUNNEL_TYPE, guid_of(name)))
+    with _closed_on_error(device.close):
+        device.configure(settings)
+    return device
+
+
+def _device(system: System, name: str, adapter: int) -> WindowsDevice:
+    """The device of a handle that was just got; on an error that is closed."""
+    with _closed_on_error(lambda: system.wintun.close_adapter(adapter)):
+        luid = system.wintun.adapter_luid(adapter)
+        found = system.ip.alias_of(luid)
+        if found.casefold() != name.casefold():
+            raise _taken(name)  # Somebody took it meanwhile, and the library gave the adapter another one.
+        return WindowsDevice(system, adapter, luid, found)
+
+
+def _check_free(system: System, name: str) -> None:
+    """Raise `NameTaken` where an interface has that name: the library would rename it, and tell nobody."""
+    if system.ip.luid_of(name) is not None:
+        _remove_leftovers(system, name)
+        if system.ip.luid_of(name) is not None:
+            raise _taken(name)
+
+
+def _remove_leftovers(system: System, name: str) -> None:
+    """Have the library remove what is left of programs that crashed, which it does before it opens anything."""
+    try:
+        system.wintun.close_adapter(system.wintun.open_adapter(name))
+    except AdapterNotFound:
+        pass  # It is somebody else's kind of interface, or is gone now.
+
+
+def _taken(name: str) -> NameTaken:
+    text = f"an interface named {name} exists; take another name, a template like tp%d, or open it"
+    return windows_error(NameTaken, ERROR_ALREADY_EXISTS, text)
+
+
+def _refuse(netns: Namespace | None = None, persistent: bool = False, queues: int = 1) -> None:
+    """Raise `InvalidSetting` for what no Windows has."""
+    if netns is not None:
+        raise InvalidSetting("Windows has no network namespaces; leave out netns")
+    if persistent:
+        raise InvalidSetting("on Windows an adapter goes with its program, so none can be persistent")
+    if queues != 1:
+        raise InvalidSetting(f"{queues} queues: adapters on Windows have one")
+
+
+@contextmanager
+def _closed_on_error(close: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        close()
+        raise

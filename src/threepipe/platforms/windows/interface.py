@@ -1,0 +1,216 @@
+"""What an adapter is given on Windows (MTU, addresses, routes, DNS), looking at it, and undoing it all.
+
+Owns the record of what was changed. Knows nothing of drivers and sessions: an interface is a LUID.
+"""
+
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from threepipe.device import AdapterInfo, AdapterStatistics
+from threepipe.errors import AdapterError, IPv6Unavailable
+from threepipe.platforms.windows import structures as win
+from threepipe.platforms.windows.iphelper import IpHelper
+from threepipe.platforms.windows.values import IpAddress, ip_of, text_of
+from threepipe.platforms.windows.winerror import (
+    ERROR_FILE_NOT_FOUND,
+    ERROR_NOT_FOUND,
+    ERROR_NOT_SUPPORTED,
+    error_code,
+    windows_error,
+)
+from threepipe.settings import MIN_IPV6_MTU, AdapterSettings, Address, Network
+
+__all__ = ["DEFAULT_MTU", "Interface", "describe_all"]
+
+log = logging.getLogger("threepipe")
+
+DEFAULT_MTU = 1500
+"""Bytes, where none are asked for. Windows would take the driver's 65535, which no network behind it carries."""
+
+_SECONDS_FOR_FAMILY = 5.0
+_GONE = frozenset({ERROR_FILE_NOT_FOUND, ERROR_NOT_FOUND})
+_NO_IPV6 = frozenset({ERROR_NOT_FOUND, ERROR_NOT_SUPPORTED})
+_ENABLE_IPV6 = (
+    r"to enable it, take DisabledComponents out of HKLM\SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters"
+    " and restart Windows"
+)
+_FAMILIES = {4: win.AF_INET, 6: win.AF_INET6}
+
+
+class Interface:
+    """One interface, and the record of what was changed on it. For one thread at a time."""
+
+    def __init__(self, ip: IpHelper, luid: int, name: str, seconds_for_family: float = _SECONDS_FOR_FAMILY) -> None:
+        """`seconds_for_family`: how long Windows may take to put IPv4 or IPv6 on an interface that is new."""
+        self._ip = ip
+        self._luid = luid
+        self._name = name
+        self._seconds_for_family = seconds_for_family
+        self._before: dict[int, dict[str, int]] = {}  # Family -> fields and what they were.
+        self._undo: list[tuple[str, Callable[[], None]]] = []
+
+    def configure(self, settings: AdapterSettings) -> None:
+        """Give it its MTU, addresses and routes; where one is refused, all of them are undone.
+
+        Raises `IPv6Unavailable` where all that was asked for is IPv6, which is off here (else it warns),
+        `PermissionDenied`, `AdapterGone`, and `AdapterError` for what Windows refuses.
+        """
+        wanted: Sequence[Address | Network] = settings.addresses + settings.routes
+        try:
+            self._await_family(4)
+            ipv6 = [item for item in wanted if item.version == 6]
+            there = [4, 6] if ipv6 and self._await_family(6) else [4]
+            if ipv6 and 6 not in there:
+                self._go_without(ipv6, len(ipv6) == len(wanted))
+            self.set_mtu(settings.mtu or DEFAULT_MTU)
+            for version in there:
+                # At once, and by nobody else's word: the link has no neighbours and no routers.
+                self._change(version, DadTransmits=0, RouterDiscoveryBehavior=win.RouterDiscoveryDisabled)
+            self._add(settings, there)
+        except BaseException:
+            self.undo()
+            raise
+
+    def set_mtu(self, mtu: int) -> None:
+        """Bytes of the longest packet, for both families; IPv6 keeps what it has where `mtu` is too small for it."""
+        for version in 4, 6:
+            if (version == 4 or mtu >= MIN_IPV6_MTU) and self._has(version):
+                self._change(version, NlMtu=mtu)
+
+    def set_metric(self, version: int, metric: int | None) -> None:
+        """The preference of IPv4's or IPv6's routes here, the smallest first; None leaves it to Windows."""
+        self._change(version, UseAutomaticMetric=metric is None, Metric=metric or 0)
+
+    def set_dns(self, servers: Iterable[IpAddress], domains: Iterable[str]) -> None:
+        """The servers to ask for names while it is up, and the domains to look for short names in.
+
+        Raises `AdapterError` before Windows 10, build 19041.
+        """
+        servers, search = list(servers), ",".join(domains)
+        for version, family in _FAMILIES.items():
+            own = ",".join([str(server) for server in servers if server.version == version])
+            if own or (search and self._has(version)):
+                self._ip.set_dns(self._luid, family, own, search)
+                # They stay in the registry, under the GUID, and the next adapter of that name would find them.
+                self._undo.append(("DNS", partial(self._ip.set_dns, self._luid, family, "", "")))
+
+    def describe(self) -> AdapterInfo:
+        """The interface as it is now. Raises `AdapterGone`."""
+        return _info(self._ip, self._ip.link(self._luid), self._name, self._ip.addresses(), self._ip.routes())
+
+    def undo(self) -> None:
+        """Take back all that was changed, the last first; what is gone is as wanted. May be repeated."""
+        while self._undo:
+            what, take_back = self._undo.pop()
+            try:
+                take_back()
+            except AdapterError as error:
+                if error_code(error) not in _GONE:
+                    log.warning("%s: %s was not taken back: %s", self._name, what, error.strerror)
+
+    def _add(self, settings: AdapterSettings, there: Sequence[int]) -> None:
+        ip, luid = self._ip, self._luid
+        for address in dict.fromkeys(settings.addresses):
+            if address.version in there:
+                ip.add_address(luid, address.ip, address.network.prefixlen)
+                self._undo.append((str(address), partial(ip.delete_address, luid, address.ip)))
+        networks = {address.network for address in settings.addresses}  # Whose routes come with the address.
+        for route in dict.fromkeys(settings.routes):
+            if route.version in there and route not in networks:
+                if not route.prefixlen:
+                    self.set_metric(route.version, 0)  # A default route is asked for to be taken.
+                start, length = route.network_address, route.prefixlen
+                ip.add_route(luid, start, length)
+                self._undo.append((str(route), partial(ip.delete_route, luid, start, length)))
+
+    def _go_without(self, ipv6: Sequence[Address | Network], alone: bool) -> None:
+        items = ", ".join([str(item) for item in ipv6])
+        text = f"IPv6 is disabled here, so {self._name} goes without {items}; {_ENABLE_IPV6}"
+        if alone:
+            raise windows_error(IPv6Unavailable, ERROR_NOT_SUPPORTED, text)
+        log.warning(text)
+
+    def _await_family(self, version: int) -> bool:
+        """Whether that family comes to the interface, which Windows does a moment after it was made."""
+        deadline = time.monotonic() + self._seconds_for_family
+        while not (there := self._has(version)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return there
+
+    def _has(self, version: int) -> bool:
+        return _family(self._ip, self._luid, version) is not None
+
+    def _change(self, version: int, **fields: int) -> None:
+        """Set fields of a family's row, and keep what they were before the first change."""
+        family = _FAMILIES[version]
+        row = self._ip.interface(self._luid, family)
+        before = {field: getattr(row, field) for field in fields}
+        self._write(row, fields)
+        if family not in self._before:
+            self._before[family] = {}
+            self._undo.append((f"the set-up of IPv{version}", partial(self._restore, family)))
+        self._before[family] = before | self._before[family]
+
+    def _restore(self, family: int) -> None:
+        self._write(self._ip.interface(self._luid, family), self._before.pop(family))
+
+    def _write(self, row: win.MIB_IPINTERFACE_ROW, fields: dict[str, int]) -> None:
+        for field, value in fields.items():
+            setattr(row, field, value)
+        self._ip.set_interface(row)
+
+
+def describe_all(ip: IpHelper) -> list[AdapterInfo]:
+    """All layer-3 virtual interfaces, by whatever program: those that carry bare IP packets and are no hardware."""
+    addresses, routes = ip.addresses(), ip.routes()
+    links = [link for link in ip.links() if (link.Type, link.MediaType) == (win.IF_TYPE_PROP_VIRTUAL, win.NdisMediumIP)]
+    return [_info(ip, link, text_of(link.Alias), addresses, routes) for link in links]
+
+
+def _info(
+    ip: IpHelper,
+    link: win.MIB_IF_ROW2,
+    name: str,
+    addresses: Iterable[win.MIB_UNICASTIPADDRESS_ROW],
+    routes: Iterable[win.MIB_IPFORWARD_ROW2],
+) -> AdapterInfo:
+    luid = link.InterfaceLuid.Value
+    families = [row for version in (4, 6) if (row := _family(ip, luid, version))]
+    return AdapterInfo(
+        name=name,
+        index=link.InterfaceIndex,
+        mtu=families[0].NlMtu if families else link.Mtu,
+        link_up=link.OperStatus == win.IfOperStatusUp,
+        addresses=tuple(
+            ipaddress.ip_interface((ip_of(row.Address).packed, row.OnLinkPrefixLength))
+            for row in addresses
+            if row.InterfaceLuid.Value == luid
+        ),
+        routes=tuple(
+            ipaddress.ip_network((ip_of(row.DestinationPrefix.Prefix).packed, row.DestinationPrefix.PrefixLength))
+            for row in routes
+            if row.InterfaceLuid.Value == luid and row.Protocol != win.RouteProtocolLocal  # Those Windows makes.
+        ),
+        # Windows sends out what the program receives.
+        statistics=AdapterStatistics(
+            received_packets=link.OutUcastPkts + link.OutNUcastPkts,
+            received_bytes=link.OutOctets,
+            received_dropped=link.OutDiscards + link.OutErrors,
+            sent_packets=link.InUcastPkts + link.InNUcastPkts,
+            sent_bytes=link.InOctets,
+            sent_dropped=link.InDiscards + link.InErrors + link.InUnknownProtos,
+        ),
+    )
+
+
+def _family(ip: IpHelper, luid: int, version: int) -> win.MIB_IPINTERFACE_ROW | None:
+    """What that family does on the interface, or None where it is not there."""
+    try:
+        return ip.interface(luid, _FAMILIES[version])
+    except AdapterError as error:
+        if error_code(error) not in _NO_IPV6:
+            raise
+        return None

@@ -1,0 +1,85 @@
+"""The release of Wintun that threepipe drives: where it is had, its hashes, and whose processor a DLL is for.
+
+Data, and reading it off bytes; opens and loads nothing.
+"""
+
+import errno
+import hashlib
+import struct
+from typing import NamedTuple
+
+from threepipe.errors import AdapterUnavailable
+from threepipe.platforms.windows.winerror import ERROR_BAD_EXE_FORMAT, ERROR_INVALID_IMAGE_HASH, windows_error
+
+__all__ = ["DLL_NAME", "MACHINES", "RELEASE", "Release", "architecture_of", "process_architecture"]
+
+DLL_NAME = "wintun.dll"
+
+MACHINES = {0x8664: "amd64", 0xAA64: "arm64", 0x014C: "x86", 0x01C4: "arm"}
+"""IMAGE_FILE_MACHINE_AMD64, _ARM64, _I386 and _ARMNT of <winnt.h> -> the release's name of the architecture."""
+
+_PLATFORMS = {"win-amd64": "amd64", "win-arm64": "arm64", "win32": "x86", "win-arm32": "arm"}
+"""What `sysconfig` calls a Python -> the same."""
+
+_NEW_HEADER = 0x3C  # Where the DOS header says at which byte the other one starts (e_lfanew).
+
+
+class Release(NamedTuple):
+    """A version, and the hashes (SHA-256, in hexadecimal) of its zip and of the DLL for each architecture."""
+
+    version: str
+    url: str
+    zip_hash: str
+    dll_hashes: dict[str, str]
+
+    def check(self, content: bytes, architecture: str, name: str) -> None:
+        """Raise `AdapterUnavailable` unless `content`, called `name`, is this release's DLL for `architecture`."""
+        if hashlib.sha256(content).hexdigest() == self.dll_hashes[architecture]:
+            return
+        found = architecture_of(content)
+        if found and found != architecture:
+            text = f"{name} is for {found}, and wanted is the one for {architecture}"
+            code = ERROR_BAD_EXE_FORMAT
+        else:
+            text = f"{name} is not the {DLL_NAME} of Wintun {self.version}: its SHA-256 is another, so it is not used"
+            code = ERROR_INVALID_IMAGE_HASH
+        raise windows_error(AdapterUnavailable, code, f"{text}; threepipe driver install fetches the right one")
+
+
+RELEASE = Release(
+    version="0.14.1",
+    url="https://www.wintun.net/builds/wintun-0.14.1.zip",
+    zip_hash="07c256185d6ee3652e09fa55c0b673e2624b565e02c4b9091c79ca7d2f24ef51",
+    dll_hashes={
+        "amd64": "e5da8447dc2c320edc0fc52fa01885c103de8c118481f683643cacc3220dafce",
+        "arm64": "f7ba89005544be9d85231a9e0d5f23b2d15b3311667e2dad0debd344918a3f80",
+        "x86": "d694fa46ab4cfebcb2632d094c7aa97278eef2f8052438621766d863ae98a931",
+        "arm": "daad267411ecdc70a0535e274d2c3e9da3d0084bdac7662cb8424dd4a031b4d9",
+    },
+)
+"""The newest, of 2021. The zip's hash is the one on its home page."""
+
+
+def architecture_of(content: bytes) -> str | None:
+    """Whose processor a DLL is for, by the machine field of its header; None for what is no DLL of these."""
+    try:
+        (start,) = struct.unpack_from("<I", content, _NEW_HEADER)
+        signature, machine = struct.unpack_from("<4sH", content, start)
+    except struct.error:
+        return None
+    return MACHINES.get(machine) if content[:2] == b"MZ" and signature == b"PE\0\0" else None
+
+
+def process_architecture() -> str:
+    """The architecture of this Python, which its DLLs must have, whatever the system's is.
+
+    Raises `AdapterUnavailable` where Wintun is not built for it.
+    """
+    import sysconfig
+
+    platform = sysconfig.get_platform()
+    if architecture := _PLATFORMS.get(platform):
+        return architecture
+    text = f"there is no {DLL_NAME} for this Python, of {platform}, but for Windows on {', '.join(MACHINES.values())}"
+    advice = "to get it for such a machine: threepipe driver install --architecture NAME --to FOLDER"
+    raise AdapterUnavailable(errno.ENOSYS, f"{text}; {advice}")
