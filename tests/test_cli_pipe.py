@@ -146,10 +146,19 @@ def test_what_an_impairment_drops_is_in_the_statistics(here: Callable[..., Done]
     assert (way["sent_packets"], way["dropped"]) == (0, 5)
 
 
+def assert_served(path: Path) -> None:
+    """By the echo behind a listener."""
+    with open_endpoint(f"unix:{path}") as caller:
+        caller.send([PING])
+        with caller.receive(20) as answer:
+            assert len(answer) == 1
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_cleanly(tmp_path: Path, number: int, status: int) -> None:
     with started(f"unix-listen:{tmp_path}/pipe", "echo") as program:
         assert come_true((tmp_path / "pipe").exists)
+        assert_served(tmp_path / "pipe")  # Then it is all there, and not about to be opened.
         done = ended(program, number)
     assert done.status == status
     assert "Traceback" not in done.complaint
@@ -162,10 +171,7 @@ def test_listener_takes_the_next_caller_and_once_does_not(tmp_path: Path) -> Non
         with started(f"unix-listen:{path}", "echo", *options) as program:
             assert come_true(path.exists)
             for _ in range(calls):
-                with open_endpoint(f"unix:{path}") as caller:
-                    caller.send([PING])
-                    with caller.receive(20) as answer:
-                        assert len(answer) == 1
+                assert_served(path)
             done = ended(program, signal.SIGINT) if not options else Done(program.wait(20), "", "")
         assert done.status == (0 if options else 130)
 
