@@ -21,7 +21,7 @@ CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.p
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)
 
-.PHONY: demo test test-pure test-native bench soak lint types rust lines tools clean
+.PHONY: demo test test-pure test-native test-windows bench soak lint types rust lines tools clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -38,6 +38,10 @@ test-pure: .venv/test
 
 test-native: .venv/test .venv/native
 	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.hot -m pytest; else echo "There is no native core here to be tested."; fi
+
+# The portable tests, and those of Windows, on Windows' Python under Wine: set up at first, in two minutes.
+test-windows: .venv/test
+	@$(BIN)/python tools/windows $(ARGS)
 
 # Threepipe beside its peers and the limit: ten minutes and more, as root.
 bench: .venv/bench

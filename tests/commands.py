@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,16 @@ import pytest
 
 from threepipe import cli
 
-__all__ = ["Done", "run", "run_here"]
+__all__ = ["CAT", "Done", "python", "run", "run_here"]
+
+
+def python(code: str) -> str:
+    """A program in Python as `exec` and `--run` take it, which is there on every system."""
+    return shlex.join([sys.executable, "-c", code])
+
+
+CAT = python("import os\nwhile data := os.read(0, 1 << 16): os.write(1, data)")
+"""Gives what it gets, at once."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import threepipe
 from threepipe.packet import Packet
+
+if sys.platform == "win32":
+    # What is found by chance is found where tests run fast: under Wine, too slow would be the word for most of them.
+    hypothesis.settings.register_profile("windows", deadline=None, max_examples=20)
+    hypothesis.settings.load_profile("windows")
 
 
 def _no_kernel() -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ def test_what_cannot_be_leaves_nothing_open(plan: Plan) -> None:
         pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="programs do not inherit descriptors there")
 def test_an_end_that_is_over_from_the_beginning_ends_the_pipe() -> None:
     near, far = socket.socketpair()
     far.sendall(len(PING).to_bytes(2, "big") + PING)

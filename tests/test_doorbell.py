@@ -1,6 +1,7 @@
 """Tests of the doorbell: set until cleared, for threads, selectors and event loops."""
 
 import asyncio
+import os
 import select
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from threepipe.doorbell import Doorbell
+from threepipe.doorbell import Doorbell, patience
 
 
 @pytest.fixture
@@ -141,3 +142,11 @@ def test_threads_that_ring_and_clear_leave_it_in_order(bell: Doorbell) -> None:
     assert is_set(bell)
     bell.clear()
     assert not is_set(bell)
+
+
+def test_ctrl_c_is_looked_at_soon_where_waits_are_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [patience(timeout) for timeout in (None, 50.0)] == ([None, 50.0] if os.name == "posix" else [0.2, 0.2])
+    with ThreadPoolExecutor(1) as other, monkeypatch.context() as elsewhere:
+        elsewhere.setattr(os, "name", "nt")
+        assert [patience(timeout) for timeout in (None, 50.0, 0.1, 0.0)] == [0.2, 0.2, 0.1, 0.0]
+        assert other.submit(patience, None).result() is None  # It is the main thread's business.

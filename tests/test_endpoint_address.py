@@ -22,7 +22,7 @@ def in_double_quotes(text: str) -> str:
 
 
 def behind_backslashes(text: str) -> str:
-    return "".join("\\" + character for character in text)
+    return "".join(f"\\{character}" if character in ",'\"\\" else character for character in text)
 
 
 def in_turns(text: str) -> str:
@@ -82,6 +82,7 @@ def test_any_place_and_option_is_opened_or_refused_in_words(written: str) -> Non
         ("unix:'/run/a,b.sock',reuse=off", ("unix", "/run/a,b.sock", (("reuse", "off"),))),
         ("unix:/run/'a, b'\".\"sock", ("unix", "/run/a, b.sock", ())),
         ("tls:h:1,key='it''s'", ("tls", "h:1", (("key", "its"),))),
+        ("pcap:C:\\new\\x.pcap,loop", ("pcap", "C:\\new\\x.pcap", (("loop", None),))),
         ("pcap:'C:\\new folder\\x.pcap'", ("pcap", "C:\\new folder\\x.pcap", ())),
         ("x:a,b=c=d", ("x", "a", (("b", "c=d"),))),
         ("x:a,b=", ("x", "a", (("b", ""),))),

@@ -3,6 +3,7 @@
 import asyncio
 import select
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ import threepipe
 from conftest import Network
 from test_endpoint_stream import SECONDS, at_work, here, opened, packet, received
 from threepipe.echo import echo_reply, echo_request
+
+descriptors = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no descriptor for a set of others")
 
 LONGEST = 65507  # Bytes of payload of a UDP datagram over IPv4.
 
@@ -56,8 +59,9 @@ def test_packets_of_all_sizes_go_both_ways_in_order(stack: ExitStack) -> None:
 def test_runs_of_one_size_arrive_as_single_packets(stack: ExitStack) -> None:
     listener, caller = pair(stack)
     packets = [packet(number, 1400) for number in range(300)]
-    assert caller.send(packets, SECONDS) == 300
-    assert received(listener, 300) == packets
+    for start in range(0, 300, 60):  # As many as every system keeps for a socket that is not read.
+        assert caller.send(packets[start : start + 60], SECONDS) == 60
+        assert received(listener, 60) == packets[start : start + 60]
     assert listener.statistics[:2] == (301, 300 * 1400 + 100)
 
 
@@ -127,6 +131,7 @@ def test_ipv6_and_ipv4_reach_a_listener_on_all_addresses(stack: ExitStack) -> No
         assert received(caller, 20) == packets
 
 
+@descriptors
 def test_one_packet_may_be_asked_for_while_more_are_there(stack: ExitStack) -> None:
     listener, caller = pair(stack)
     packets = [packet(number, 500) for number in range(20)]
@@ -142,6 +147,8 @@ def test_nobody_there_is_told_and_waited_for(stack: ExitStack, caplog: pytest.Lo
     caller = opened(stack, f"udp:{place}")
     assert caller.send([packet(1)]) == 1
     assert not caller.receive(0.2)
+    for _ in range(2):  # Some systems say at the next sending what became of the one before.
+        assert caller.send([packet(1)]) == 1
     assert "packets cannot be delivered: nobody receives there (yet)" in caplog.text
     listener = opened(stack, f"udp-listen:{place}")
     assert caller.send([packet(2)], SECONDS) == 1

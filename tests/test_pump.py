@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import sys
 import threading
 from array import array
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from threepipe.doorbell import Doorbell
 from threepipe.offload import split
 from threepipe.pump import End
 from threepipe.pump import pump as python_pump
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no descriptors that this loop could wait for", allow_module_level=True)
 
 SECONDS = 10.0
 EINVAL, EIO, EPIPE = 22, 5, 32

@@ -1,11 +1,11 @@
 """Tests of rings between two threads, and between two processes over shared memory."""
 
 import multiprocessing
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from typing import Protocol
 
@@ -116,7 +116,10 @@ def share(memory: SharedMemory, bells: list[Bell]) -> Channel:
 @pytest.fixture(scope="module", autouse=True)
 def tracker() -> None:
     """Start what multiprocessing starts once a process, and keeps, before descriptors are counted."""
-    resource_tracker.ensure_running()
+    if sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import random
 import select
 import selectors
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -459,8 +460,9 @@ def test_a_selector_tells_of_closing(adapters: Pair, end: Callable[[object], Non
         adapters[0].close()
         del session
         gc.collect()
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(fd)
+        if sys.platform != "win32":  # Where it is the number of a socket, which could be another's by now.
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
 
 
 def test_a_selector_tells_of_the_far_adapter_going(adapters: Pair) -> None:

@@ -1,5 +1,6 @@
 """Doorbell: a flag that threads, selectors and event loops can wait for. Knows nothing of packets."""
 
+import os
 import selectors
 import socket
 import threading
@@ -12,7 +13,19 @@ from threepipe.notify import call_soon
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["Doorbell"]
+__all__ = ["Doorbell", "patience"]
+
+_LOOK = 0.2  # Seconds.
+
+
+def patience(timeout: float | None) -> float | None:
+    """Seconds to wait at once, if it is `timeout` in all (None: for ever).
+
+    No more than a fifth of one in the main thread on Windows, where Ctrl-C is only looked at between waits.
+    """
+    if os.name == "nt" and threading.current_thread() is threading.main_thread():
+        return _LOOK if timeout is None else min(timeout, _LOOK)
+    return timeout
 
 
 class Doorbell:
@@ -50,10 +63,10 @@ class Doorbell:
         return self._reader.fileno()
 
     def wait(self, timeout: float | None) -> None:
-        """Until it is set, or `timeout` seconds (None: for ever) are over."""
+        """Until it is set, or `timeout` seconds (None: for ever) are over; it may be less."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._reader, selectors.EVENT_READ)
-            selector.select(timeout)
+            selector.select(patience(timeout))
 
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
         """Have `loop` call `callback` once it is set; what it returns takes that back.

@@ -7,6 +7,7 @@ from threepipe.errors import EndpointEnded, LinkDown, SessionClosed, ThreepipeEr
 
 __all__ = ["pipe"]
 
+_LOOK = 0.2  # Seconds; a signal that comes as a wait begins, or on Windows at all, is only looked at after it.
 _LINGER = 0.5  # Seconds, as with socat, in which the answers to the last packets of an end that is over may come.
 
 
@@ -24,7 +25,8 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
     thread = threading.Thread(target=_run, args=(a, b, failures), name="threepipe-pipe")
     thread.start()
     try:
-        thread.join()
+        while thread.is_alive():
+            thread.join(_LOOK)
     finally:
         a.close()
         b.close()

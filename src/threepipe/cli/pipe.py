@@ -1,7 +1,6 @@
 """`threepipe pipe`: options into a plan, and the life of the command around a running pipe."""
 
 import logging
-import shlex
 import signal
 import subprocess
 import sys
@@ -57,7 +56,7 @@ def pipe(
     report: Report
     events = sys.stderr if stdio else sys.stdout
     report = JsonReport(events) if json else PeopleReport(left, right, statistics=stats)
-    with _ended_by_sigterm(), _notes_to(report), assemble(plan) as assembly:
+    with _ended_by_signals(), _notes_to(report), assemble(plan) as assembly:
         begun = time.monotonic()
         status = 0
         try:
@@ -70,13 +69,11 @@ def pipe(
 
 def _words(command: str | None) -> list[str] | None:
     """The words of --run; no shell splits them."""
+    from threepipe.endpoints.process import split_command
+
     if command is None:
         return None
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise InvalidSetting(f"--run {command!r}: {error}") from None
-    if not words:
+    if not (words := split_command(command)):
         raise InvalidSetting("--run needs a command")
     return words
 
@@ -157,17 +154,19 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """While the block runs, SIGTERM ends it as Ctrl-C does, with all that is to be undone."""
+def _ended_by_signals() -> Iterator[None]:
+    """While the block runs, SIGTERM, and Ctrl-Break on Windows, end it as Ctrl-C does, undoing all."""
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    before = [(number, signal.signal(number, end)) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 pipe.__doc__ = pipe_help()

@@ -11,6 +11,7 @@ __all__ = ["Address", "parse_address"]
 
 STDIO = "-"
 COMMAND = "exec:"
+_QUOTABLE = frozenset(",'\"\\")  # What a backslash takes the meaning of.
 
 
 class Address(NamedTuple):
@@ -25,8 +26,9 @@ class Address(NamedTuple):
 def parse_address(text: str) -> Address:
     """Take `text` apart. The first colon ends the kind, commas part the options.
 
-    What is meant literally stands in single or double quotes or behind a backslash, as in a shell. A
-    command is taken as it is, for it has commas and quotes of its own. Raises `InvalidSetting`.
+    What is meant literally stands in single or double quotes or behind a backslash, as in a shell; but before
+    what has no meaning of its own a backslash is just that, for Windows' paths have them. A command is taken as
+    it is, for it has commas and quotes of its own. Raises `InvalidSetting`.
     """
     if text == STDIO:
         return Address("stdio", "", ())
@@ -51,7 +53,7 @@ def _fields(text: str) -> list[str]:
         if character == "\\" and quote != "'":
             if (character := next(characters, "")) == "":
                 raise InvalidSetting(f"address {text!r} ends with a backslash; a literal one is written twice")
-            fields[-1] += character
+            fields[-1] += character if character in _QUOTABLE else f"\\{character}"
         elif quote:
             if character == quote:
                 quote = ""

@@ -20,6 +20,8 @@ from threepipe.packet import is_packet
 
 __all__ = ["DatagramPort"]
 
+_NOBODY = "nobody receives there (yet)"
+_UNREACHABLE = {errno.ECONNREFUSED: _NOBODY, errno.ECONNRESET: _NOBODY}  # The second is what Windows says.
 _PATIENCE = 3  # Times that a socket may report what became of earlier datagrams before one is sent.
 
 
@@ -109,7 +111,7 @@ class DatagramPort(EndpointPort):
         self._datagrams.allow_fragments()
 
     def _unreachable(self, error: int) -> None:
-        said = {errno.ECONNREFUSED: "nobody receives there (yet)"}.get(error, errno.errorcode.get(error, str(error)))
+        said = _UNREACHABLE.get(error, errno.errorcode.get(error, str(error)))
         self._complaints.warn("unreachable", f"packets cannot be delivered: {said}")
 
     def stop(self) -> None:

@@ -103,7 +103,12 @@ def keep_alive(connected: socket.socket) -> None:
     # Seconds until the first probe, between probes, and how many; milliseconds that data may stay unanswered.
     for option, value in (("KEEPIDLE", 10), ("KEEPINTVL", 5), ("KEEPCNT", 3), ("USER_TIMEOUT", 25_000)):
         if (number := getattr(socket, f"TCP_{option}", None)) is not None:
-            connected.setsockopt(socket.IPPROTO_TCP, number, value)
+            try:
+                connected.setsockopt(socket.IPPROTO_TCP, number, value)
+            except OSError as error:
+                if error.errno != errno.ENOPROTOOPT:
+                    raise
+                # Python knows the option and this system does not: then it takes the system's own time.
 
 
 def connect_unix(path: str) -> socket.socket:

@@ -8,32 +8,44 @@ import subprocess
 import sys
 
 from threepipe.endpoints.places import explained
-from threepipe.endpoints.stream import FileStream
+from threepipe.endpoints.relay import stream_of_files
+from threepipe.endpoints.stream import Stream
 from threepipe.errors import InvalidSetting
 
-__all__ = ["standard_stream", "start_program"]
+__all__ = ["split_command", "standard_stream", "start_program"]
 
 _GRACE = 2.0  # Seconds a program gets to end by itself once its input has ended, and again when asked to.
 _PIPE = 1 << 20  # Bytes; more than the usual 64 KiB saves a change of processes for every superpacket.
 
 
-def start_program(command: str) -> FileStream:
+def split_command(command: str) -> list[str]:
+    """The words of `command`, with quotes as a shell has them; on Windows a backslash is just that, for paths.
+
+    Raises `InvalidSetting` where a quote is not closed.
+    """
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    if os.name == "nt":
+        lexer.escape = ""
+    try:
+        return list(lexer)
+    except ValueError as error:
+        raise InvalidSetting(f"command {command!r}: {error}") from None
+
+
+def start_program(command: str) -> Stream:
     """Run `command`, split into words as a shell does, but by none. Closing the stream ends it.
 
     Raises `InvalidSetting`, `EndpointError`.
     """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise InvalidSetting(f"command {command!r}: {error}") from None
-    if not words:
+    if not (words := split_command(command)):
         raise InvalidSetting("exec needs a command, as in exec:'ssh host threepipe pipe tun:t0 -'")
     with explained(f"starting {words[0]}", {errno.ENOENT: "is it installed?", errno.EACCES: "may it be run?"}):
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert isinstance(process.stdin, io.FileIO)
     assert isinstance(process.stdout, io.FileIO)
     _widen(process.stdin, process.stdout)
-    return FileStream(process.stdout, process.stdin, lambda: _status(process), lambda: _end(process))
+    return stream_of_files(process.stdout, process.stdin, lambda: _status(process), lambda: _end(process))
 
 
 def _status(process: "subprocess.Popen[bytes]") -> str:
@@ -55,14 +67,14 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def standard_stream() -> FileStream:
+def standard_stream() -> Stream:
     """This program's standard input and output; they stay open. Raises `InvalidSetting` for a terminal."""
     for number, name in ((0, "input"), (1, "output")):
         if os.isatty(number):
             raise InvalidSetting(f"standard {name} is a terminal; packets are not for people: give it a file or a pipe")
     reader, writer = io.FileIO(os.dup(0), "r"), io.FileIO(os.dup(1), "w")
     _widen(reader, writer)
-    return FileStream(reader, writer)
+    return stream_of_files(reader, writer)
 
 
 def _widen(*files: io.FileIO) -> None:

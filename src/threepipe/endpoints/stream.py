@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from threepipe.errors import InvalidSetting
 from threepipe.pump import HasFileno
 
 __all__ = ["FileStream", "SocketStream", "Stream", "TlsStream"]
@@ -80,7 +79,7 @@ class SocketStream:
 
 
 class FileStream:
-    """A descriptor to read from and one to write to, such as pipes to a program.
+    """A descriptor to read from and one to write to, such as pipes to a program; not on Windows.
 
     Whether they block belongs to what is open, not to the descriptor: others that have it open too
     get it back as it was.
@@ -94,8 +93,6 @@ class FileStream:
         closed: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes both files over, and calls `closed` after closing them; `last_words` is as for every stream."""
-        if os.name == "nt":
-            raise InvalidSetting("pipes of programs cannot be waited for on Windows; use tcp on the loopback address")
         self.reader, self.writer = reader, writer
         self.last_words, self._closed = last_words, closed
         self._blocking = [(file, _set_blocking(file, False)) for file in (reader, writer)]

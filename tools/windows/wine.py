@@ -1,0 +1,70 @@
+"""Starts Windows' Python under Wine: its environment, its paths, and standard streams that it can use."""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from installation import PREFIX_SETTINGS, WINE, Windows
+
+__all__ = ["environment", "python_command", "run_python", "windows_path"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def windows_path(path: Path) -> str:
+    r"""`path` as Windows programs name it: Wine has the whole file system as drive Z."""
+    return "Z:" + str(path.absolute()).replace("/", "\\")
+
+
+def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What the environment has to be: this one's, Wine's, Python's, and `more`."""
+    paths = [ROOT / "src", ROOT / "tests", windows.packages]
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
+        **PREFIX_SETTINGS,
+        "WINEPREFIX": str(windows.prefix),
+        "PYTHONHOME": windows_path(windows.python),
+        "PYTHONPATH": ";".join(map(windows_path, paths)),
+        "PYTHONPYCACHEPREFIX": windows_path(windows.packages.with_suffix(".bytecode")),
+        "PYTHONUTF8": "1",
+        **(more or {}),
+    }
+
+
+def python_command(windows: Windows, arguments: Sequence[str]) -> list[str]:
+    """`python arguments`, to be started with `environment` and with standard streams that are pipes or files."""
+    return [str(WINE), str(windows.python / "python.exe"), *arguments]
+
+
+def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:
+    """Run it to its end, its output going to this one's, and return its exit status."""
+    # A pipe each way: Wine knows no /dev/null as a standard stream.
+    with subprocess.Popen(
+        python_command(windows, arguments),
+        cwd=ROOT,
+        env=environment(windows, more),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        _copy_until_ended(process.pid, process.stdout.fileno())
+        return process.wait()
+
+
+def _copy_until_ended(pid: int, output: int) -> None:
+    """Print what comes until the process has ended: Wine's services have the pipe open longer than that."""
+    ended = os.pidfd_open(pid)
+    try:
+        while output in (ready := select.select([output, ended], [], [])[0]) or ended not in ready:
+            if not (data := os.read(output, 1 << 16)):
+                return
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+    finally:
+        os.close(ended)
