@@ -6,7 +6,7 @@ datagrams pass in one system call where the platform can do it. Knows no names.
 
 import errno
 import selectors
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from threepipe import hot
 from threepipe.bundle import Arena, Bundle
@@ -34,13 +34,11 @@ class DatagramPort(EndpointPort):
         complaints: Complaints,
         *,
         listening: bool,
-        closed: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         self._datagrams = datagrams
         self._complaints = complaints
         self._listening = listening
-        self._closed = closed
         self._other: Source = None
         self._arena = Arena()
         self._kept: Sequence[memoryview] = ()  # Packets that came with others when fewer were asked for.
@@ -116,7 +114,6 @@ class DatagramPort(EndpointPort):
 
     def stop(self) -> None:
         self._datagrams.socket.close()
-        self._closed()
 
 
 def _name(source: Source) -> str:
