@@ -1,0 +1,111 @@
+"""What a device and its peers are set to, what is to be changed of that, and how they are. Pure data.
+
+The names are those of wg(8) and of its configuration protocol. Knows neither files nor sockets.
+"""
+
+import binascii
+import ipaddress
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from threepipe.errors import InvalidSetting
+from threepipe.settings import Network
+
+__all__ = ["Change", "Endpoint", "PeerChange", "PeerStatus", "Status", "key_from_text", "key_to_text", "parse_networks"]
+
+KEY_SIZE = 32
+Endpoint = tuple[str, int]
+"""Where a peer is reached: an IP address, in IPv6 with its zone if it has one, and a UDP port."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """What is to become of one peer. What is None stays as it is."""
+
+    public_key: bytes
+    remove: bool = False
+    update_only: bool = False
+    """Change it if it is there, and do not add it."""
+    preshared_key: bytes | None = field(default=None, repr=False)
+    """32 bytes; all of them zero for none."""
+    endpoint: Endpoint | None = None
+    persistent_keepalive: int | None = None
+    """Seconds, 0 for off, 65535 at most."""
+    replace_allowed_ips: bool = False
+    allowed_ips: tuple[Network, ...] = ()
+    """What is added, taken from the peer that had it before."""
+    removed_ips: tuple[Network, ...] = ()
+    """What is taken away, if it is this peer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to become of a device. What is None stays as it is."""
+
+    private_key: bytes | None = field(default=None, repr=False)
+    """32 bytes; all of them zero for none."""
+    listen_port: int | None = None
+    """UDP; 0 for one that the system chooses."""
+    fwmark: int | None = None
+    """The mark of what it sends, for policy routing; 0 for none."""
+    replace_peers: bool = False
+    """Remove the peers that are not among `peers`."""
+    peers: tuple[PeerChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """A peer at one moment."""
+
+    public_key: bytes
+    preshared_key: bytes = field(default=bytes(KEY_SIZE), repr=False)
+    endpoint: Endpoint | None = None
+    allowed_ips: tuple[Network, ...] = ()
+    persistent_keepalive: int = 0
+    last_handshake: float = 0.0
+    """Seconds since 1970, 0 where there was none."""
+    rx_bytes: int = 0
+    """Bytes of UDP payload received and found authentic."""
+    tx_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A device at one moment."""
+
+    private_key: bytes = field(default=bytes(KEY_SIZE), repr=False)
+    public_key: bytes = bytes(KEY_SIZE)
+    listen_port: int = 0
+    fwmark: int = 0
+    peers: tuple[PeerStatus, ...] = ()
+
+
+def key_from_text(text: str) -> bytes:
+    """The 32 bytes of a key as people write it, in base64 (wg(8)). Raises `InvalidSetting`, which does not show it."""
+    try:
+        key = b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise InvalidSetting("a key is 44 characters of base64, which threepipe wg genkey makes; this is none")
+    return key
+
+
+def key_to_text(key: bytes) -> str:
+    """`key` as people write it."""
+    return b64encode(key).decode()
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Allowed IPs from what people write, such as 10.0.0.0/8 or fd00::1; host bits are cut off, as wg(8) does.
+
+    Raises `InvalidSetting`.
+    """
+    networks: list[Network] = []
+    for text in texts:
+        try:
+            networks.append(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError as error:
+            raise InvalidSetting(f"allowed IP {text!r}: {error}; write it like 10.0.0.0/8 or fd00::1/128") from None
+    return tuple(networks)
