@@ -7,7 +7,19 @@ is none.
 
 import os
 
-__all__ = ["NATIVE", "REASON", "coalesce", "internet_checksum", "measure", "pump", "receive", "send", "split"]
+__all__ = [
+    "NATIVE",
+    "REASON",
+    "coalesce",
+    "internet_checksum",
+    "measure",
+    "pump",
+    "receive",
+    "seal",
+    "send",
+    "split",
+    "unseal",
+]
 
 try:
     if os.environ.get("THREEPIPE_PURE", "0") not in ("", "0"):
@@ -19,7 +31,10 @@ except ImportError as error:
     from threepipe.offload import measure, split
     from threepipe.packet import internet_checksum
     from threepipe.pump import pump
+    from threepipe.sealing import seal, unseal
 
     NATIVE, REASON = False, str(error)
 else:
+    from threepipe.sealing import seal, unseal
+
     NATIVE, REASON = True, ""
