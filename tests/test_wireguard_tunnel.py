@@ -174,8 +174,7 @@ def test_nothing_is_sent_or_taken_by_a_keypair_of_180_seconds() -> None:
     left.send(THERE)
     network.settle()
     network.advance(100)
-    held: list[bytes] = []
-    network.filter = lambda datagram: bool(held.append(datagram))
+    held = network.hold()
     left.send(THERE)
     network.settle()
     network.now += 80
@@ -274,8 +273,7 @@ def test_messages_replayed_or_out_of_order_are_taken_once() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
-    held: list[bytes] = []
-    network.filter = lambda datagram: bool(held.append(datagram))
+    held = network.hold()
     for number in range(10):
         left.send(packet("10.0.0.1", "10.0.0.2", bytes([number])))
     network.settle()

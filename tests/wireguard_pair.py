@@ -65,7 +65,7 @@ class End:
 
     def take(self, datagram: bytes, source: Endpoint) -> None:
         memory, now = memoryview(bytearray(datagram)), self.network.now
-        if len(memory) < 32 or memory[:4] != b"\4\0\0\0":
+        if len(memory) < 32 or bytes(memory[:4]) != b"\4\0\0\0":
             self.tunnel.take_handshake(memory, source, now)
             return
         index = int.from_bytes(memory[4:8], "little")
@@ -91,6 +91,17 @@ class Network:
     def carry(self, sender: End, target: Endpoint, memory: memoryview, size: int) -> None:
         for start in range(0, len(memory), size):
             self._queue.append((sender, target, bytes(memory[start : start + size])))
+
+    def hold(self) -> list[bytes]:
+        """From now on nothing arrives: it is put in the list that is returned."""
+        held: list[bytes] = []
+
+        def keep(datagram: bytes) -> bool:
+            held.append(datagram)
+            return False
+
+        self.filter = keep
+        return held
 
     def settle(self) -> None:
         """Carry all there is, and what comes of it."""

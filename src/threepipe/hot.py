@@ -24,7 +24,7 @@ __all__ = [
 try:
     if os.environ.get("THREEPIPE_PURE", "0") not in ("", "0"):
         raise ImportError("THREEPIPE_PURE refuses it")
-    from threepipe_native import coalesce, internet_checksum, measure, pump, receive, send, split
+    from threepipe_native import coalesce, internet_checksum, measure, pump, receive, seal, send, split, unseal
 except ImportError as error:
     from threepipe.coalesce import coalesce
     from threepipe.descriptor import receive, send
@@ -35,6 +35,4 @@ except ImportError as error:
 
     NATIVE, REASON = False, str(error)
 else:
-    from threepipe.sealing import seal, unseal
-
     NATIVE, REASON = True, ""
