@@ -58,8 +58,9 @@ def _up(path: Path, ready: Callable[[], None]) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGHUP, end)
+    # A shell lets programs in the background ignore the first of them.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, end)
     try:
         run(read_config(path), ready, path)
     except KeyboardInterrupt:
@@ -108,13 +109,10 @@ def show(
     for each, status in statuses.items():
         told = _told(status)
         peers = told.pop("peers")
-        print_table(
-            None, [("interface", each), *((key.replace("_", " "), _shown(value)) for key, value in told.items())]
-        )
         assert isinstance(peers, list)
-        for peer in peers:
+        for told_of in ({"interface": each, **told}, *peers):
+            print_table(None, [(key.replace("_", " "), _shown(value)) for key, value in told_of.items()])
             typer.echo()
-            print_table(None, [(key.replace("_", " "), _shown(value)) for key, value in peer.items()])
 
 
 def _told(status: "Status") -> dict[str, object]:
