@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
-BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat
+BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
+	wg:wireguard-tools wireguard-go:wireguard-go
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark
 
