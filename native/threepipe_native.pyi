@@ -1,6 +1,6 @@
 """The native core: what runs for every packet, by the names and with the results of its reference.
 
-The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `descriptor` and `pump`. Two
+The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `sealing`, `descriptor` and `pump`. Two
 differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and loops
 over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
 
@@ -24,6 +24,16 @@ def split(records: Sequence[memoryview]) -> list[memoryview]:
 
 def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[memoryview]:
     """`threepipe.coalesce.coalesce`: all new records of a call share one new buffer."""
+
+def seal(
+    key: bytes | bytearray, index: int, counter: int, records: Sequence[memoryview], headed: bool, mtu: int
+) -> list[tuple[memoryview, int]]:
+    """`threepipe.sealing.seal`: all runs of a call share one new buffer."""
+
+def unseal(
+    key: bytes | bytearray, index: int, window: bytearray, memory: memoryview, size: int
+) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
+    """`threepipe.sealing.unseal`."""
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
     """`threepipe.descriptor.receive`."""

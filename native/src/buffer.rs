@@ -181,6 +181,11 @@ impl<'py> Cutter<'py> {
     }
 }
 
+/// The slice of `view` from `start` to `end`.
+pub fn piece<'py>(view: &Bound<'py, PyAny>, start: usize, end: usize) -> Result<Bound<'py, PyAny>> {
+    item(view, &slice_object(&number(view.py(), start), &number(view.py(), end))?)
+}
+
 /// Cuts the same number of bytes off the start of memoryviews.
 pub struct Trimmer<'py>(Bound<'py, PyAny>);
 

@@ -19,6 +19,8 @@ pub enum Error {
     Short,
     /// Memory that was to be changed and may not be.
     ReadOnly,
+    /// A key or a window of another size than it has to have.
+    Size(&'static str, usize),
     /// A buffer of something else than single bytes.
     NotBytes,
     /// Counters that are no `array("Q")` of their length.
@@ -62,6 +64,7 @@ impl From<Error> for PyErr {
             Error::System(errno) => os_error(errno.raw_os_error()),
             Error::Short => PyValueError::new_err("a record has a virtio header of 10 bytes at least"),
             Error::ReadOnly => PyTypeError::new_err("cannot modify read-only memory"),
+            Error::Size(what, size) => PyValueError::new_err(format!("a {what} has {size} bytes")),
             Error::NotBytes => PyTypeError::new_err("a buffer of single bytes is required"),
             #[cfg(unix)]
             Error::NotCounters(length) => {

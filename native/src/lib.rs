@@ -10,6 +10,7 @@ mod error;
 #[cfg(unix)]
 mod file;
 mod offload;
+mod sealing;
 
 /// Not tied to the GIL: there is no state, and what is borrowed is held by the buffer protocol.
 #[pyo3::pymodule(gil_used = false)]
@@ -19,4 +20,6 @@ mod threepipe_native {
     use crate::descriptor::{pump, receive, send};
     #[pymodule_export]
     use crate::offload::{coalesce, internet_checksum, measure, split};
+    #[pymodule_export]
+    use crate::sealing::{seal, unseal};
 }

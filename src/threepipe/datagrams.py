@@ -3,10 +3,12 @@
 Platforms that can do more have a `Datagrams` of their own. Knows no sessions.
 """
 
+import errno
 import socket
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from threepipe.errors import EndpointError
 from threepipe.offload import MAX_RECORD
 
 __all__ = ["Datagrams", "Source"]
@@ -28,8 +30,14 @@ class Datagrams:
         `memory` has room for one at least. There may be more than `limit` of them. Raises `OSError`,
         `BlockingIOError` where nothing is ready.
         """
+        used, size, source = self.receive_run(memory)
+        starts = range(0, used, size) if size else (0,)
+        return [memory[start : min(start + size, used)] for start in starts], used, source
+
+    def receive_run(self, memory: memoryview) -> tuple[int, int, Source]:
+        """As `receive`, but not taken apart: how many bytes came, and of how many each datagram is but the last."""
         size, source = self.socket.recvfrom_into(memory, MAX_RECORD)
-        return [memory[:size]], size, source
+        return size, size, source
 
     def send(self, packets: Sequence[memoryview], target: Source) -> tuple[int, int]:
         """Send to `target` (None: whom the socket is connected to) until there is no room.
@@ -47,6 +55,19 @@ class Datagrams:
             return sent, error.errno or 0
         return sent, 0
 
+    def send_run(self, memory: memoryview, size: int, target: Source) -> int:
+        """Send datagrams that lie one behind the other, each of `size` bytes but the last, until there is no room.
+
+        Returns how many bytes were sent. A run is of at most 64 datagrams and 65000 bytes. Raises `OSError` where one
+        cannot be sent to `target`.
+        """
+        for start in range(0, len(memory), size):
+            try:
+                self.send_one(memory[start : start + size], target)
+            except BlockingIOError:
+                return start
+        return len(memory)
+
     def send_one(self, packet: memoryview, target: Source) -> None:
         if target is None:
             self.socket.send(packet)
@@ -56,6 +77,11 @@ class Datagrams:
     def room(self, target: Source) -> int:
         """Bytes a datagram to `target` may have to pass whole, 0 where the system does not say."""
         return 0
+
+    def mark(self, fwmark: int) -> None:
+        """Mark what is sent, for policy routing; 0 for no mark. Raises `EndpointError` where the system has none."""
+        if fwmark:
+            raise EndpointError(errno.ENOTSUP, "this system marks no packets; leave out the fwmark")
 
     def allow_fragments(self) -> None:
         """From now on datagrams that are too long for their path go in fragments."""

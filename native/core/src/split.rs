@@ -40,10 +40,19 @@ mod udp {
 /// Where `open` is not of this record.
 pub fn complete(record: &mut [u8], open: &Open) {
     let (header, packet) = record.split_at_mut(HEADER_SIZE);
+    complete_packet(packet, open);
+    header[0] &= !NEEDS_CSUM;
+}
+
+/// Complete the checksum of the `packet` of such a record.
+///
+/// # Panics
+///
+/// Where `open` is not of its record.
+pub fn complete_packet(packet: &mut [u8], open: &Open) {
     // The field holds the sum of the pseudo-header, which so takes part in the sum.
     let checksum = internet_checksum(&packet[open.start..], 0);
     put(packet, open.field, shown(checksum, open.udp));
-    header[0] &= !NEEDS_CSUM;
 }
 
 /// The segments of one superpacket.

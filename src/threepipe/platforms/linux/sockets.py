@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 
 from threepipe.datagrams import Datagrams, Source
+from threepipe.errors import EndpointError
 
 __all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]
 
@@ -25,6 +26,7 @@ IPV6_MTU_DISCOVER = 23
 IPV6_MTU = 24
 IP_PMTUDISC_WANT = 1
 IP_PMTUDISC_DO = 2
+SO_MARK = 36
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 
@@ -64,14 +66,12 @@ class LinuxDatagrams(Datagrams):
         except OSError:
             pass  # It came with Linux 5.0, and is no more than a quicker way.
 
-    def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
-        size, ancillary, _, source = self.socket.recvmsg_into([memory[:_LONGEST]], _ANCILLARY)
+    def receive_run(self, memory: memoryview) -> tuple[int, int, Source]:
+        used, ancillary, _, source = self.socket.recvmsg_into([memory[:_LONGEST]], _ANCILLARY)
         for level, kind, data in ancillary:
             if level == socket.IPPROTO_UDP and kind == UDP_GRO:
-                (segment,) = _SIZE.unpack_from(data)
-                starts = range(0, size, segment)
-                return [memory[start : min(start + segment, size)] for start in starts], size, source
-        return [memory[:size]], size, source
+                return used, _SIZE.unpack_from(data)[0], source
+        return used, used, source
 
     def send(self, packets: Sequence[memoryview], target: Source) -> tuple[int, int]:
         sent = 0
@@ -81,7 +81,7 @@ class LinuxDatagrams(Datagrams):
                 if end == sent + 1:
                     self.send_one(packets[sent], target)
                 else:
-                    self._send_run(packets[sent:end], target)
+                    self._send_together(packets[sent:end], len(packets[sent]), target)
             except BlockingIOError:
                 return sent, 0
             except OSError as error:
@@ -104,10 +104,24 @@ class LinuxDatagrams(Datagrams):
                 break
         return end
 
-    def _send_run(self, packets: Sequence[memoryview], target: Source) -> None:
-        ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(len(packets[0])))]
+    def send_run(self, memory: memoryview, size: int, target: Source) -> int:
+        if size < len(memory) and size <= self._longest_segment:
+            try:
+                self._send_together([memory], size, target)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                if not self._refuses_runs(error.errno, size):
+                    raise
+            else:
+                return len(memory)
+        return super().send_run(memory, size, target)
+
+    def _send_together(self, parts: Sequence[memoryview], size: int, target: Source) -> None:
+        """Datagrams of `size` bytes, of which the last may be shorter, in one system call."""
+        ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))]
         # Without a target the argument has to be missing, which is how the module says it.
-        self.socket.sendmsg(packets, ancillary, 0, *([] if target is None else [target]))
+        self.socket.sendmsg(parts, ancillary, 0, *([] if target is None else [target]))
 
     def _refuses_runs(self, error: int | None, segment: int) -> bool:
         """Whether `error` is about the run, and not its datagrams; then there will be no such runs any more."""
@@ -129,6 +143,13 @@ class LinuxDatagrams(Datagrams):
                 return probe.getsockopt(socket.IPPROTO_IP, IP_MTU) - _HEADERS[family]
             except OSError:
                 return 0
+
+    def mark(self, fwmark: int) -> None:
+        if fwmark or self.socket.getsockopt(socket.SOL_SOCKET, SO_MARK):
+            try:
+                self.socket.setsockopt(socket.SOL_SOCKET, SO_MARK, fwmark)
+            except OSError as error:
+                raise EndpointError(error.errno, "a fwmark takes CAP_NET_ADMIN; run as root, or leave it out") from None
 
     def allow_fragments(self) -> None:
         self._discover(IP_PMTUDISC_WANT)

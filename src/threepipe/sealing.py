@@ -1,0 +1,171 @@
+"""Sealing: bundles become transport messages of WireGuard, and back. Pure functions on bytes, the work of every packet.
+
+A message is 16 bytes of header (type 4, the receiver's index, a counter; little-endian), and the packet sealed by
+ChaCha20-Poly1305, whose nonce is the counter (WireGuard's paper, section 5.4.6). Knows neither peers nor handshakes:
+keys, indices and counters are the caller's business.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+
+from threepipe.offload import split
+
+__all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "WINDOW_SIZE", "seal", "unseal"]
+
+MAX_SEGMENTS, MAX_RUN = 64, 65000
+"""Datagrams and bytes of a run at most: what kernels take at once (UDP_SEGMENT), with room for IP and UDP."""
+REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
+WINDOW = 8192
+"""Counters before the highest one that may still come, once each."""
+WINDOW_SIZE = 8 + WINDOW // 8
+"""Bytes of a window: one more than the highest counter (64 bits, little-endian), and a bit for each counter."""
+
+_HEADER = struct.Struct("<IIQ")
+_COUNTER = struct.Struct("<Q")
+_NONCE = struct.Struct("<4xQ")
+_LENGTH = struct.Struct("!H")
+_TYPE = 4
+_TAG = 16
+_OVERHEAD = _HEADER.size + _TAG
+_UNIT = 16  # Packets are padded to a multiple of so many bytes.
+_ZEROS = bytes(_UNIT)
+
+
+def seal(
+    key: bytes | bytearray, index: int, counter: int, records: Sequence[memoryview], headed: bool, mtu: int
+) -> list[tuple[memoryview, int]]:
+    """Messages for the packets that `records` stand for, with counters from `counter` on.
+
+    Records have a virtio header if they are `headed` (see `threepipe.offload`), else they are packets. A packet is
+    padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most 64
+    messages and 65000 bytes: memory in which all messages have the size that is returned with it, but for the last
+    one, which may be shorter.
+    """
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305  # Only who seals should pay for it.
+
+    encrypt = ChaCha20Poly1305(key).encrypt_into
+    header, nonce = _HEADER.pack_into, _NONCE.pack
+    runs = []
+    for group in _runs(split(records) if headed else records, mtu):
+        size = len(group[0][0]) + group[0][1] + _OVERHEAD
+        memory = memoryview(bytearray(size * (len(group) - 1) + len(group[-1][0]) + group[-1][1] + _OVERHEAD))
+        start = 0
+        for packet, padding in group:
+            header(memory, start, _TYPE, index, counter)
+            place = memory[start + 16 : start + size]
+            encrypt(nonce(counter), b"".join((packet, _ZEROS[:padding])) if padding else packet, None, place)
+            start += size
+            counter += 1
+        runs.append((memory, size))
+    return runs
+
+
+def _runs(packets: Sequence[memoryview], mtu: int) -> Iterator[list[tuple[memoryview, int]]]:
+    """Packets and their padding, in groups that make a run."""
+    group: list[tuple[memoryview, int]] = []
+    size = most = 0
+    for packet in packets:
+        length = len(packet)
+        last = length % mtu if mtu and length > mtu else length
+        padding = -last % _UNIT
+        if mtu and last + padding > mtu:
+            padding = mtu - last
+        length += padding
+        if group and (len(group) == most or length > size):
+            yield group
+            group = []
+        if not group:
+            size, most = length, max(1, min(MAX_SEGMENTS, MAX_RUN // (length + _OVERHEAD)))
+        group.append((packet, padding))
+        if length < size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def unseal(
+    key: bytes | bytearray, index: int, window: bytearray, memory: memoryview, size: int
+) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
+    """Open messages in place, one behind the other in `memory`, each of `size` bytes but for a shorter last one.
+
+    It stops before the first that is no transport message for `index`. `window` (see `WINDOW_SIZE`; zeros at first) is
+    what was taken before, and takes what is new. Returns
+
+    - the IP packets, as views of `memory`, without padding; what is no IP packet, or shorter than it says, is left out;
+    - where they are from: source addresses of 4 or 16 bytes, and how many packets in a row have each;
+    - how many bytes of `memory` were looked at;
+    - how many messages were authentic and new, those without a packet (keepalives) included, and their bytes.
+    """
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+    decrypt = ChaCha20Poly1305(key).decrypt_into
+    nonce, read = _NONCE.pack, _HEADER.unpack_from
+    packets: list[memoryview] = []
+    sources: list[tuple[bytes, int]] = []
+    source, count = b"", 0
+    start = authentic = total = 0
+    end = len(memory)
+    while start + _OVERHEAD <= end:
+        kind, receiver, counter = read(memory, start)
+        if kind != _TYPE or receiver != index:
+            break
+        stop = min(start + size, end)
+        place = memory[start + 16 : stop]
+        start = stop
+        if len(place) < _TAG or not _is_new(window, counter):
+            continue
+        plain = place[:-_TAG]
+        try:
+            decrypt(nonce(counter), place, None, plain)
+        except InvalidTag:
+            continue
+        _take(window, counter)
+        authentic += 1
+        total += len(place) + 16
+        if not (packet := _packet(plain)):
+            continue
+        address = (packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]).tobytes()
+        if address != source:
+            if count:
+                sources.append((source, count))
+            source, count = address, 0
+        count += 1
+        packets.append(packet)
+    if count:
+        sources.append((source, count))
+    return packets, sources, start, authentic, total
+
+
+def _packet(plain: memoryview) -> memoryview:
+    """The IP packet at the start of `plain`; nothing where there is none, or not all of it."""
+    length = 0
+    if len(plain) >= 20:
+        version = plain[0] >> 4
+        if version == 4:
+            (length,) = _LENGTH.unpack_from(plain, 2)
+            length = length if length >= 20 else 0
+        elif version == 6 and len(plain) >= 40:
+            length = _LENGTH.unpack_from(plain, 4)[0] + 40
+    return plain[:length] if length <= len(plain) else plain[:0]
+
+
+def _is_new(window: bytearray, counter: int) -> bool:
+    (upcoming,) = _COUNTER.unpack_from(window)
+    if counter >= upcoming:
+        return counter < REJECT_AFTER_MESSAGES
+    return counter + WINDOW >= upcoming and not window[8 + (counter >> 3) % (WINDOW // 8)] >> (counter & 7) & 1
+
+
+def _take(window: bytearray, counter: int) -> None:
+    """Note an authentic counter; what lies between it and the highest one before has not come yet."""
+    (upcoming,) = _COUNTER.unpack_from(window)
+    if counter >= upcoming:
+        if counter - upcoming >= WINDOW:
+            window[8:] = bytes(WINDOW // 8)
+        else:
+            for passed in range(upcoming, counter):
+                window[8 + (passed >> 3) % (WINDOW // 8)] &= ~(1 << (passed & 7))
+        _COUNTER.pack_into(window, 0, counter + 1)
+    window[8 + (counter >> 3) % (WINDOW // 8)] |= 1 << (counter & 7)

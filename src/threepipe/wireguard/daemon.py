@@ -1,0 +1,112 @@
+"""threepipe-wg NAME: a device of its own process, as wireguard-go is started, for wg-quick and other tools.
+
+It makes the adapter and the socket by which wg(8) manages it, and returns when both are there, while the device goes
+on in the background; in the foreground with -f or WG_PROCESS_FOREGROUND=1. It ends on SIGTERM and SIGINT, and when
+the adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL are as in wireguard-go.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import FrameType
+
+from threepipe.errors import SessionClosed, ThreepipeError
+
+__all__ = ["main", "serve"]
+
+_USAGE = "usage: threepipe-wg [-f|--foreground] NAME"
+_LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
+_MTU = 1420  # As WireGuard's devices have it where nobody says: 1500 less 80 for IPv6, UDP and the message.
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    foreground = os.environ.get("WG_PROCESS_FOREGROUND") == "1"
+    while given and given[0] in ("-f", "--foreground"):
+        foreground = True
+        del given[0]
+    if len(given) != 1 or given[0].startswith("-"):
+        print(_USAGE, file=sys.stderr)  # noqa: T201
+        return 1
+    logging.basicConfig(
+        level=_LEVELS.get(os.environ.get("LOG_LEVEL", "error"), logging.ERROR),
+        format=f"%(levelname)s: ({given[0]}) %(asctime)s %(message)s",
+    )
+    if foreground:
+        return _run(given[0], lambda: None)
+    return _in_background(given[0])
+
+
+def _in_background(name: str) -> int:
+    """Start it in a process of its own, and return when it is ready, or with what it says is wrong."""
+    heard, told = os.pipe()
+    if child := os.fork():
+        os.close(told)
+        with os.fdopen(heard, "rb") as pipe:
+            if pipe.read():
+                return 0
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status) or 1
+    os.close(heard)
+    os.setsid()
+
+    def ready() -> None:
+        os.write(told, b"ready")
+        os.close(told)
+        with open(os.devnull, "r+b") as null:
+            for descriptor in range(2 if os.environ.get("LOG_LEVEL") else 3):
+                os.dup2(null.fileno(), descriptor)
+
+    status = _run(name, ready)
+    logging.shutdown()
+    os._exit(status)
+
+
+def _run(name: str, ready: Callable[[], None]) -> int:
+    try:
+        serve(name, ready)
+    except ThreepipeError as error:
+        print(f"threepipe-wg: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def serve(name: str, ready: Callable[[], None]) -> None:
+    """Be the device `name` until it is to end; `ready` is called when it can be managed. Raises what opening raises."""
+    from threepipe.adapter import Adapter
+    from threepipe.endpoints import open_endpoint
+    from threepipe.pipe import pipe
+    from threepipe.wireguard.device import Device
+    from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+    with ExitStack() as stack:
+        if number := os.environ.get("WG_TUN_FD"):
+            inside = stack.enter_context(open_endpoint(f"fd:{number}"))
+        else:
+            adapter = stack.enter_context(Adapter.create(name, mtu=_MTU))
+            inside = stack.enter_context(adapter.start_session())
+        device = stack.enter_context(Device(mtu=_MTU, on_event=lambda event: _log.debug("%s", event)))
+        inherited = os.environ.get("WG_UAPI_FD")
+        listening = socket.socket(fileno=int(inherited)) if inherited else listen(name)
+        stack.enter_context(UapiServer(listening, device, device.close))
+
+        def end(number: int, frame: FrameType | None) -> None:
+            raise SystemExit(0)
+
+        for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(ending, end)
+        ready()
+        _log.debug("device %s is ready", name)
+        try:
+            pipe(inside, device.session)
+        except (SystemExit, SessionClosed):
+            pass
+        except ThreepipeError as error:
+            _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.

@@ -1,0 +1,211 @@
+"""The configuration protocol of WireGuard's userspace devices (wireguard.com/xplatform), as text. No sockets.
+
+Lines of `key=value`, ended by an empty one; keys of peers are in lower-case hex. An operation that fails has a number
+of errno, which are those of wireguard-go.
+"""
+
+import errno
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from threepipe.wireguard.settings import KEY_SIZE, Change, Endpoint, PeerChange, PeerStatus, Status
+
+__all__ = ["UapiError", "emit_change", "emit_status", "parse_change", "parse_status"]
+
+PROTOCOL_VERSION = 1
+_MOST_KEEPALIVE, _MOST_MARK = 0xFFFF, 0xFFFFFFFF
+
+
+class UapiError(Exception):
+    """A request that cannot be: `errno` is what the other end is told."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.errno = number
+
+
+def parse_change(lines: Iterable[str]) -> Change:
+    """The change that the lines after `set=1` ask for. Raises `UapiError`."""
+    change: dict[str, Any] = {}
+    peers: list[dict[str, Any]] = []
+    for line in lines:
+        name, equals, text = line.partition("=")
+        if not equals:
+            raise UapiError(errno.EPROTO, f"{line!r} is not of the form key=value")
+        target = peers[-1] if peers else change
+        if name == "public_key":
+            peers.append({"public_key": _key(text)})
+        elif not peers and name in _OF_DEVICE:
+            _set(change, name, text, *_OF_DEVICE[name])
+        elif peers and name in _OF_PEER:
+            _set(target, name, text, *_OF_PEER[name])
+        else:
+            raise UapiError(errno.EINVAL, f"{name!r} is not a key {'of a peer' if peers else 'of a device'}")
+    return Change(**change, peers=tuple(PeerChange(**peer) for peer in peers))
+
+
+def _set(target: dict[str, Any], name: str, text: str, field: str, read: Callable[[str], Any]) -> None:
+    try:
+        value = read(text)
+    except ValueError as error:
+        raise UapiError(errno.EINVAL, f"{name}: {error}") from None
+    if field == "allowed_ips":
+        field = "removed_ips" if text.startswith("-") else field
+        value = (*target.get(field, ()), value)
+    if field:
+        target[field] = value
+
+
+def _key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE or len(text) != 2 * KEY_SIZE:
+        raise UapiError(errno.EINVAL, "a key is 64 digits in hex")
+    return key
+
+
+def _true(text: str) -> bool:
+    if text != "true":
+        raise ValueError("it is true, or left out")
+    return True
+
+
+def _number(most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) > most:
+            raise ValueError(f"{text!r} is no number of 0 to {most}")
+        return int(text)
+
+    return read
+
+
+def _endpoint(text: str) -> Endpoint:
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    address = ipaddress.ip_address(host)
+    if not colon or (address.version == 6) != text.startswith("["):
+        raise ValueError(f"{text!r} is not of the form ADDRESS:PORT or [ADDRESS]:PORT")
+    return str(address), _number(0xFFFF)(port)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    if "/" not in text:
+        raise ValueError(f"{text!r} has no prefix length")
+    return ipaddress.ip_network(text.removeprefix("-"), strict=False)
+
+
+def _version(text: str) -> None:
+    if text != str(PROTOCOL_VERSION):
+        raise ValueError(f"there is version {PROTOCOL_VERSION} only")
+
+
+_OF_DEVICE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "private_key": ("private_key", _key),
+    "listen_port": ("listen_port", _number(0xFFFF)),
+    "fwmark": ("fwmark", _number(_MOST_MARK)),
+    "replace_peers": ("replace_peers", _true),
+}
+"""Key -> field of `Change`, and how it is read."""
+_OF_PEER: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "remove": ("remove", _true),
+    "update_only": ("update_only", _true),
+    "preshared_key": ("preshared_key", _key),
+    "endpoint": ("endpoint", _endpoint),
+    "persistent_keepalive_interval": ("persistent_keepalive", _number(_MOST_KEEPALIVE)),
+    "replace_allowed_ips": ("replace_allowed_ips", _true),
+    "allowed_ip": ("allowed_ips", _network),
+    "protocol_version": ("", _version),
+}
+"""Key -> field of `PeerChange`, nothing where it says nothing, and how it is read."""
+
+
+def emit_change(change: Change) -> str:
+    """The request for `change`."""
+    lines = ["set=1"]
+    if change.private_key is not None:
+        lines.append(f"private_key={change.private_key.hex()}")
+    if change.listen_port is not None:
+        lines.append(f"listen_port={change.listen_port}")
+    if change.fwmark is not None:
+        lines.append(f"fwmark={change.fwmark}")
+    if change.replace_peers:
+        lines.append("replace_peers=true")
+    for peer in change.peers:
+        lines.append(f"public_key={peer.public_key.hex()}")
+        lines += [f"{name}=true" for name in ("remove", "update_only") if getattr(peer, name)]
+        if peer.preshared_key is not None:
+            lines.append(f"preshared_key={peer.preshared_key.hex()}")
+        if peer.endpoint is not None:
+            lines.append(f"endpoint={_written(peer.endpoint)}")
+        if peer.persistent_keepalive is not None:
+            lines.append(f"persistent_keepalive_interval={peer.persistent_keepalive}")
+        if peer.replace_allowed_ips:
+            lines.append("replace_allowed_ips=true")
+        lines += [f"allowed_ip=-{network}" for network in peer.removed_ips]
+        lines += [f"allowed_ip={network}" for network in peer.allowed_ips]
+    return "\n".join(lines) + "\n\n"
+
+
+def emit_status(status: Status) -> str:
+    """The answer to `get=1`, without its end."""
+    lines = []
+    if any(status.private_key):
+        lines.append(f"private_key={status.private_key.hex()}")
+    lines.append(f"listen_port={status.listen_port}")
+    if status.fwmark:
+        lines.append(f"fwmark={status.fwmark}")
+    for peer in status.peers:
+        seconds = int(peer.last_handshake)
+        lines += [
+            f"public_key={peer.public_key.hex()}",
+            f"preshared_key={peer.preshared_key.hex()}",
+            f"protocol_version={PROTOCOL_VERSION}",
+        ]
+        if peer.endpoint is not None:
+            lines.append(f"endpoint={_written(peer.endpoint)}")
+        lines += [
+            f"last_handshake_time_sec={seconds}",
+            f"last_handshake_time_nsec={int((peer.last_handshake - seconds) * 1e9)}",
+            f"tx_bytes={peer.tx_bytes}",
+            f"rx_bytes={peer.rx_bytes}",
+            f"persistent_keepalive_interval={peer.persistent_keepalive}",
+        ]
+        lines += [f"allowed_ip={network}" for network in peer.allowed_ips]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _written(endpoint: Endpoint) -> str:
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_status(text: str) -> Status:
+    """What a device answered to `get=1`: of any implementation. Raises `UapiError`, with the errno it told."""
+    device: dict[str, Any] = {}
+    peers: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        if name == "errno" and value != "0":
+            raise UapiError(int(value) if value.isdigit() else errno.EPROTO, f"the device answered errno {value}")
+        if name == "public_key":
+            peers.append({"public_key": _key(value), "allowed_ips": ()})
+        elif name == "last_handshake_time_nsec" and peers:
+            peers[-1]["last_handshake"] += int(value) / 1e9
+        elif name in _TOLD:
+            field, read = _TOLD[name]
+            target = peers[-1] if peers else device
+            target[field] = (*target["allowed_ips"], read(value)) if field == "allowed_ips" else read(value)
+    return Status(**device, peers=tuple(PeerStatus(**peer) for peer in peers))
+
+
+_TOLD: dict[str, tuple[str, Callable[[str], Any]]] = {
+    **{name: _OF_DEVICE[name] for name in ("private_key", "listen_port", "fwmark")},
+    **{name: _OF_PEER[name] for name in ("preshared_key", "endpoint", "persistent_keepalive_interval", "allowed_ip")},
+    "last_handshake_time_sec": ("last_handshake", int),
+    "rx_bytes": ("rx_bytes", int),
+    "tx_bytes": ("tx_bytes", int),
+}

@@ -1,0 +1,153 @@
+"""Two tunnels and a network between them that is a list, with a clock of its own."""
+
+import ipaddress
+import itertools
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from threepipe import hot
+from threepipe.wireguard.constants import Timing
+from threepipe.wireguard.noise import Identity
+from threepipe.wireguard.peer import NEVER
+from threepipe.wireguard.settings import Change, Endpoint, PeerChange, PeerStatus
+from threepipe.wireguard.tunnel import Tunnel
+
+_ports = itertools.count(1000)
+
+
+def new_key() -> bytes:
+    return X25519PrivateKey.generate().private_bytes_raw()
+
+
+def packet(source: str, destination: str, data: bytes = b"") -> bytes:
+    """An IP packet of either family; its checksum is nobody's business here."""
+    left, right = ipaddress.ip_address(source), ipaddress.ip_address(destination)
+    if left.version == 4:
+        return (
+            bytes([0x45, 0])
+            + (20 + len(data)).to_bytes(2, "big")
+            + bytes([0, 0, 0, 0, 64, 253, 0, 0])
+            + left.packed
+            + right.packed
+            + data
+        )
+    return bytes([0x60, 0, 0, 0]) + len(data).to_bytes(2, "big") + bytes([253, 64]) + left.packed + right.packed + data
+
+
+class End:
+    """A tunnel, and what it has received."""
+
+    def __init__(self, network: "Network", timing: Timing | None = None) -> None:
+        self.network = network
+        self.key = new_key()
+        self.public = Identity(self.key).public
+        self.endpoint: Endpoint = ("192.0.2.1", next(_ports))
+        self.tunnel = Tunnel(timing=timing, unix_offset=1.7e9)
+        self.tunnel.configure(Change(self.key), network.now)
+        self.packets: list[bytes] = []
+        network.ends.append(self)
+
+    def add(self, other: "End", *allowed: str, endpoint: bool = True, **more: object) -> None:
+        networks = tuple(ipaddress.ip_network(text) for text in allowed)
+        where = other.endpoint if endpoint else None
+        change = PeerChange(other.public, endpoint=where, allowed_ips=networks, **more)  # type: ignore[arg-type]
+        self.tunnel.configure(Change(peers=(change,)), self.network.now)
+
+    def send(self, *packets: bytes) -> None:
+        records = [memoryview(packet) for packet in packets]
+        for sealing in self.tunnel.prepare(records, False, self.network.now):
+            runs = sealing.seal(self.tunnel.mtu)
+            sealing.peer.tx_bytes += sum(len(memory) for memory, _ in runs)
+            assert sealing.peer.endpoint is not None
+            for memory, size in runs:
+                self.network.carry(self, sealing.peer.endpoint, memory, size)
+
+    def take(self, datagram: bytes, source: Endpoint) -> None:
+        memory, now = memoryview(bytearray(datagram)), self.network.now
+        if len(memory) < 32 or bytes(memory[:4]) != b"\4\0\0\0":
+            self.tunnel.take_handshake(memory, source, now)
+            return
+        index = int.from_bytes(memory[4:8], "little")
+        if found := self.tunnel.keypair(index, now):
+            opened = hot.unseal(found[1].receive_key, index, found[1].window, memory, len(memory))
+            self.packets += [bytes(packet) for packet in self.tunnel.accept(*found, opened, source, now)]
+
+    def peer(self, other: "End") -> PeerStatus:
+        (status,) = (peer for peer in self.tunnel.status().peers if peer.public_key == other.public)
+        return status
+
+
+class Network:
+    """Carries every datagram at once, unless `filter` says otherwise; `log` has all of them."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.ends: list[End] = []
+        self.log: list[tuple[float, End, bytes]] = []
+        self.filter: Callable[[bytes], bool] = lambda datagram: True
+        self._queue: list[tuple[End, Endpoint, bytes]] = []
+
+    def carry(self, sender: End, target: Endpoint, memory: memoryview, size: int) -> None:
+        for start in range(0, len(memory), size):
+            self._queue.append((sender, target, bytes(memory[start : start + size])))
+
+    def hold(self) -> list[bytes]:
+        """From now on nothing arrives: it is put in the list that is returned."""
+        held: list[bytes] = []
+
+        def keep(datagram: bytes) -> bool:
+            held.append(datagram)
+            return False
+
+        self.filter = keep
+        return held
+
+    def settle(self) -> None:
+        """Carry all there is, and what comes of it."""
+        while True:
+            for end in self.ends:
+                for target, runs in end.tunnel.outgoing():
+                    for memory, size in runs:
+                        self.carry(end, target, memory, size)
+            if not self._queue:
+                return
+            sender, target, datagram = self._queue.pop(0)
+            self.log.append((self.now, sender, datagram))
+            if self.filter(datagram):
+                for end in self.ends:
+                    if end.endpoint == target:
+                        end.take(datagram, sender.endpoint)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, with all that is due in it."""
+        until = self.now + seconds
+        self.settle()
+        while (due := min(end.tunnel.timer for end in self.ends)) <= until:
+            assert due != NEVER
+            self.now = max(self.now, due)
+            for end in self.ends:
+                end.tunnel.handle_timers(self.now)
+            self.settle()
+        self.now = until
+
+    def kinds(self, sender: End | None = None, since: float = 0) -> list[int]:
+        """The types of messages that were sent."""
+        return [datagram[0] for at, end, datagram in self.log if at >= since and sender in (None, end)]
+
+
+def joined(
+    timing: Timing | None = None, *, preshared_key: bytes | None = None, persistent_keepalive: int | None = None
+) -> tuple[Network, End, End]:
+    """Two ends, of which only the first knows where the other is."""
+    network = Network()
+    left, right = End(network, timing), End(network, timing)
+    keepalive = persistent_keepalive
+    left.add(right, "10.0.0.2/32", "fd00::2/128", preshared_key=preshared_key, persistent_keepalive=keepalive)
+    right.add(left, "10.0.0.1/32", "fd00::1/128", endpoint=False, preshared_key=preshared_key)
+    return network, left, right
+
+
+THERE = packet("10.0.0.1", "10.0.0.2", b"there")
+BACK = packet("10.0.0.2", "10.0.0.1", b"back")
+THERE6 = packet("fd00::1", "fd00::2", b"there")
