@@ -1,6 +1,7 @@
 """Makes the contenders ready: compiles what is compiled, into `benchmarks/build/`, and finds what is missing.
 
-Each function says why its contender cannot be had, or nothing.
+Each function says why its contender cannot be had, or nothing. Run by itself, it builds others' WireGuard devices,
+which tests are made with too.
 """
 
 import shutil
@@ -101,3 +102,9 @@ def _compiled(tool: str, *arguments: str, needs: str = "", seconds: float = _BUI
     except Failed as error:
         return f"does not build: {error}"
     return ""
+
+
+if __name__ == "__main__":
+    wireguard = (newest_wireguard_go, crate("boringtun-cli", BORINGTUN), crate("gotatun-cli", GOTATUN))
+    for reason in filter(None, (prepare({}) for prepare in wireguard)):
+        print(reason, file=sys.stderr)  # noqa: T201
