@@ -4,9 +4,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
-BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat
+BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
+	wg:wireguard-tools wireguard-go:wireguard-go
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
-	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark
+	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go
 
 # To check Windows' structures against its headers.
 HEADER_TOOLS := x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
@@ -52,6 +53,7 @@ soak: tools .venv/native .venv/soak
 	@$(call have,$(SOAK_TOOLS))
 	@ls /lib/modules/*/kernel/net/ipv4/fou.ko* >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || \
 		apt-get -qq install -y --no-install-recommends linux-image-amd64 >/dev/null
+	@$(BIN)/python -m benchmarks.build
 	@$(BIN)/pytest -m soak --timeout=3600 -v
 
 lint: .venv/test

@@ -29,6 +29,7 @@ _PACKAGES = {
     "setpriv": "util-linux",
     "socat": "socat",
     "unshare": "util-linux",
+    "wg": "wireguard-tools",
 }
 _INTERRUPTED = 128 + signal.SIGINT
 _COLUMNS = (
@@ -73,7 +74,10 @@ def main(
     console = Console(stderr=to_stdout)
     _check_machine(console)
     workloads = [row for key, row in WORKLOADS.items() if not only or key in only]
-    contenders = [row for key, row in CONTENDERS.items() if not contender or key in contender]
+    kinds = {row.kind for row in workloads}
+    contenders = [
+        row for key, row in CONTENDERS.items() if (not contender or key in contender) and kinds.intersection(row.kinds)
+    ]
     results = Results()
     complete = _run(results, rounds, seconds, workloads, contenders)
     print_report(console, results, workloads, contenders)

@@ -55,6 +55,9 @@ class Process:
         self._child.stdin.write(line + "\n")
         self._child.stdin.flush()
 
+    def ended(self) -> bool:
+        return self._child.poll() is not None
+
     def last_words(self) -> str:
         """The last line of what it wrote as errors."""
         lines = os.pread(self._errors, _ERRORS_SIZE, 0).decode(errors="replace").strip().splitlines()

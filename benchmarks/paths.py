@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmarks.contenders import Contender
 from benchmarks.network import FRESH, Failed, Process, inside, namespace, output, process
 
-__all__ = ["TARGETS", "Path", "path"]
+__all__ = ["TARGETS", "Path", "blaming", "path"]
 
 TARGETS = {4: "10.97.0.2", 6: "fd97::2"}
 """The right side's addresses."""
@@ -23,14 +23,14 @@ _FIRST_ANSWER_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Two networks by the ids of processes in them, and the forwarder between them, where there is one."""
+    """Two networks by the ids of processes in them, and the programs between them, where there are some."""
 
     left: int
     right: int
-    forwarder: Process | None
+    programs: tuple[Process, ...] = ()
 
     def cpu_seconds(self) -> float:
-        return self.forwarder.cpu_seconds() if self.forwarder else 0.0
+        return sum(program.cpu_seconds() for program in self.programs)
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def path(contender: Contender, role: str) -> Iterator[Path]:
         if contender.command:
             command = [*FRESH, *contender.command, role, str(left), str(right)]
             forwarder = stack.enter_context(process(command, contender.environment))
-            stack.enter_context(_blaming(forwarder))
+            stack.enter_context(blaming(forwarder))
             forwarder.wait_for("made")
         sides = {"left": left, "right": right}
         if forwarder is None:
@@ -60,15 +60,15 @@ def path(contender: Contender, role: str) -> Iterator[Path]:
             # With a deadline, ping asks again until there is an answer.
             ping = f"ping -q -n -c 1 -i 0.05 -w {_FIRST_ANSWER_SECONDS} {target}"
             output(inside(left, *ping.split()), _FIRST_ANSWER_SECONDS + _COMMAND_SECONDS)
-        yield Path(left, right, forwarder)
+        yield Path(left, right, (forwarder,) if forwarder else ())
 
 
 @contextmanager
-def _blaming(forwarder: Process) -> Iterator[None]:
-    """Whatever fails over a path, the reason is the forwarder's where that has ended."""
+def blaming(program: Process) -> Iterator[None]:
+    """Whatever fails over a path, the reason is the program's where that has ended."""
     try:
         yield
     except Failed as failure:
-        if words := forwarder.last_words():
+        if program.ended() and (words := program.last_words()):
             raise Failed(words) from failure
         raise

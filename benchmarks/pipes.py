@@ -40,9 +40,10 @@ def piped(contender: Contender, transport: str) -> Iterator[Path]:
         over = stack.enter_context(path(CONTENDERS["veth"], "forward"))
         folder = stack.enter_context(TemporaryDirectory())
         # Who listens has to be there first.
+        programs = []
         for host, pid, end in ((2, over.right, right_end), (1, over.left, left_end)):
             command = [word.format(host=host, folder=folder) for word in (*begin, end)]
-            program = stack.enter_context(process(inside(pid, *command), contender.environment))
+            programs.append(stack.enter_context(process(inside(pid, *command), contender.environment)))
             output(inside(pid, "sh", "-c", _UP), _SECONDS)
         output(inside(over.left, *f"ping -q -n -c 1 -w 10 {PIPED}".split()), 2 * _SECONDS)
-        yield Path(over.left, over.right, program)
+        yield Path(over.left, over.right, tuple(programs))

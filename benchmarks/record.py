@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.build import TUN_RS_LOCK
+from benchmarks.build import BORINGTUN, GOTATUN, TUN_RS_LOCK, WIREGUARD_GO
 from benchmarks.contenders import Contender
 from benchmarks.network import Failed, output
 from benchmarks.results import Results
@@ -20,6 +20,13 @@ __all__ = ["record"]
 
 _PACKAGES = ("threepipe", "threepipe-native", "pyroute2", "python-pytun", "pytun-pmd3", "scapy")
 _TOOLS = {"iperf3": "iperf3 --version", "ping": "ping -V", "ip": "ip -V", "gcc": "gcc --version", "rustc": "rustc -V"}
+_PEERS = {
+    "wireguard-go": f"go version -m {WIREGUARD_GO}",
+    "wireguard-go-debian": "dpkg-query --show wireguard-go",
+    "boringtun": f"{BORINGTUN} --version",
+    "gotatun": f"{GOTATUN} --version",
+    "wg": "wg --version",
+}
 _TOOL_SECONDS = 10.0
 
 
@@ -40,6 +47,7 @@ def record(
                         for metric in workload.metrics
                     }
                     for contender in contenders
+                    if workload.kind in contender.kinds
                 },
             }
             for workload in workloads
@@ -63,6 +71,7 @@ def _machine() -> dict[str, Any]:
         "packages": {name: _package(name) for name in _PACKAGES},
         "crates": {"tun-rs": _crate("tun-rs")},
         "tools": {name: _tool(command) for name, command in _TOOLS.items()},
+        "wireguard": {name: _tool(command) for name, command in _PEERS.items()},
     }
 
 
@@ -87,7 +96,10 @@ def _crate(name: str) -> str | None:
 
 
 def _tool(command: str) -> str | None:
+    """The line that says its version: the first, or that of the module where Go lists what a program is made of."""
     try:
-        return output(command.split(), _TOOL_SECONDS).splitlines()[0]
+        lines = output(command.split(), _TOOL_SECONDS).splitlines()
     except Failed:
         return None
+    modules = [" ".join(line.split()[1:3]) for line in lines if line.startswith("\tmod\t")]
+    return next(iter(modules or lines), None)

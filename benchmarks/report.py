@@ -34,7 +34,7 @@ def _medians(results: Results, workload: Workload, contenders: Sequence[Contende
     for metric in workload.metrics:
         heading = f"{metric.title}\n{metric.unit}\n{_DIRECTION[metric.more_is_better]}"
         table.add_column(heading, justify="right")
-    for contender in contenders:
+    for contender in (row for row in contenders if workload.kind in row.kinds):
         reason = _reason(results, workload, contender)
         cells = (
             [Text(reason, "dim")] if reason else [_figure(results, workload, contender, m) for m in workload.metrics]

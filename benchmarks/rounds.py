@@ -21,7 +21,7 @@ def turns(rounds: int, workloads: Sequence[Workload], contenders: Sequence[Conte
         first = number % max(len(contenders), 1)
         for workload in workloads:
             for contender in (*contenders[first:], *contenders[:first]):
-                if workload.key not in contender.cannot:
+                if workload.kind in contender.kinds and workload.key not in contender.cannot:
                     yield number + 1, workload, contender
 
 

@@ -6,7 +6,7 @@ A bound that is missed is shown and nothing more: on a noisy machine it is for a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.contenders import PYTHON_PEERS
+from benchmarks.contenders import PYTHON_PEERS, WIREGUARD_PEERS
 from benchmarks.results import Results
 from benchmarks.workloads import WORKLOADS
 
@@ -50,6 +50,8 @@ class Reached:
 
 _TCP_BASES = (("c-offload", 0.95), ("python-pytun", 5.0), ("pytun-pmd3", 5.0), ("tun-rs", 1.6))
 
+_STREAMS = ("wg-tcp", "wg-reverse", "wg-both")
+
 WANTED = (
     *(
         Wanted(workload, "gbit", contender, (base,), bound)
@@ -63,6 +65,11 @@ WANTED = (
     Wanted("look", "gbit", _NATIVE, PYTHON_PEERS, 3.0),
     *(Wanted("rtt", "us", contender, ("c-offload",), 1.1) for contender in _BOTH),
     *(Wanted(workload, "gbit", _NATIVE, ("socat",), 3.0) for workload in ("pipe-udp", "pipe-unix")),
+    *(Wanted(workload, "gbit", _NATIVE, WIREGUARD_PEERS, 1.4) for workload in _STREAMS),
+    *(Wanted(workload, "cpu", _NATIVE, WIREGUARD_PEERS, 0.7) for workload in _STREAMS),
+    Wanted("wg-udp", "kpps", _NATIVE, WIREGUARD_PEERS, 1.25),
+    Wanted("wg-rtt", "us", _NATIVE, WIREGUARD_PEERS, 1.0),
+    *(Wanted("wg-tcp", "gbit", _PURE, (base,), 1.5) for base in ("boringtun", "wireguard-go-debian")),
     *(Wanted("import", "ms", contender, (), 40.0) for contender in _BOTH),
 )
 

@@ -1,14 +1,10 @@
 """`threepipe pipe` between two networks, over every transport, and with ends that others wrote."""
 
-import hashlib
 import os
-import random
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +14,7 @@ import pytest
 import trustme
 
 from conftest import Network, come_true, links, needs_root
+from transfers import MIB, transfer
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -25,7 +22,6 @@ OUTSIDE = ("192.0.2.1", "192.0.2.2")
 INSIDE = ("10.9.0.1", "10.9.0.2")
 INSIDE_6 = ("fd99::1", "fd99::2")
 THREEPIPE = [sys.executable, "-m", "threepipe"]
-MIB = 1 << 20
 
 
 class Site(NamedTuple):
@@ -64,35 +60,7 @@ class Site(NamedTuple):
 
     def transfer(self, size: int) -> None:
         """Send so many bytes by TCP from one network to the other, and compare hashes."""
-        listener, sender = (network.namespace.run(socket.socket) for network in reversed(self.networks))
-        with listener, sender:
-            listener.settimeout(60)
-            listener.bind((INSIDE[1], 0))
-            listener.listen()
-            sender.settimeout(60)
-            sender.connect(listener.getsockname())
-            receiver, _ = listener.accept()
-            sent = hashlib.sha256()
-
-            def send() -> None:
-                block = random.Random(size).randbytes(MIB)
-                for number in range(size // MIB):
-                    data = number.to_bytes(8, "big") + block[8:]
-                    sent.update(data)
-                    sender.sendall(data)
-                sender.shutdown(socket.SHUT_WR)
-
-            thread = threading.Thread(target=send)
-            thread.start()
-            with receiver:
-                received, total = hashlib.sha256(), 0
-                receiver.settimeout(60)
-                while data := receiver.recv(MIB):
-                    received.update(data)
-                    total += len(data)
-            thread.join()
-        assert total == size
-        assert received.digest() == sent.digest()
+        transfer(*self.networks, INSIDE[1], size)
 
 
 @pytest.fixture

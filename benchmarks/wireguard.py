@@ -1,0 +1,66 @@
+"""The measurements of WireGuard devices, as workloads.py wants them. Knows no program by name."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path as File
+
+from benchmarks.contenders import Contender
+from benchmarks.network import Failed, Process, namespace
+from benchmarks.traffic import DATAGRAM, DATAGRAMS, iperf, round_trip
+from benchmarks.tunnels import TUNNELLED, come_up, configure, crowd, device, interface, random_key, tunnel
+
+__all__ = ["peers", "pings", "small_datagrams", "stream"]
+
+_RECEIVED = ("sum_received", "sum_received_bidir_reverse")
+"""Where iperf3 says what came through; the second is there if both ends sent."""
+
+
+def stream(*options: str) -> Callable[[Contender, int], dict[str, float]]:
+    def measure(contender: Contender, seconds: int) -> dict[str, float]:
+        with tunnel(contender) as over:
+            end, usage = iperf(over, TUNNELLED, seconds, *options)
+        received = [end[key] for key in _RECEIVED if key in end]
+        size = sum(each["bytes"] for each in received)
+        if not size:
+            raise Failed("nothing was received")
+        rate = sum(each["bits_per_second"] for each in received)
+        return {"gbit": rate / 1e9, "cpu": usage.cpu_seconds / size * 1e9}
+
+    return measure
+
+
+def small_datagrams(contender: Contender, seconds: int) -> dict[str, float]:
+    """As the receiving iperf3 counts them, for its network also counts those that the tunnel is made of."""
+    with tunnel(contender) as over:
+        end, usage = iperf(over, TUNNELLED, seconds, *DATAGRAMS)
+    received = end["sum_received"]["bytes"] / DATAGRAM
+    if not received:
+        raise Failed("nothing was received")
+    return {"kpps": received / end["sum_received"]["seconds"] / 1e3, "cpu": usage.cpu_seconds / received * 1e6}
+
+
+def pings(contender: Contender, _: int) -> dict[str, float]:
+    with tunnel(contender) as over:
+        return {"us": round_trip(over, TUNNELLED)}
+
+
+def peers(count: int) -> Callable[[Contender, int], dict[str, float]]:
+    """What a device takes for so many peers more than none."""
+
+    def measure(contender: Contender, _: int) -> dict[str, float]:
+        with namespace() as network, device(contender, network) as program:
+            configure(program, interface(random_key()))
+            come_up(program, 1)
+            before, text = _resident(program), crowd(count)
+            start = time.perf_counter()
+            configure(program, text)
+            seconds = time.perf_counter() - start
+            return {"kib": (_resident(program) - before) / count, "ms": seconds * 1e3}
+
+    return measure
+
+
+def _resident(program: Process) -> int:
+    """KiB of memory that the program has."""
+    lines = File(f"/proc/{program.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))

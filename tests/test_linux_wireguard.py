@@ -1,0 +1,120 @@
+"""threepipe-wg and the devices of others, as each other's peers: what goes through, and what is lived through."""
+
+import base64
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from conftest import come_true
+from transfers import MIB, transfer
+from wireguard_peers import INSIDE, OUTSIDE, PROGRAMS, End, Site, sites
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+OURS = 0
+THEIRS = 1
+OTHERS = [
+    "wireguard-go",
+    *(pytest.param(name, marks=pytest.mark.soak) for name in ("wireguard-go-newest", "boringtun", "gotatun")),
+]
+ENDS = pytest.mark.parametrize("number", [OURS, THEIRS], ids=["ours", "theirs"])
+KEY, ANOTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+INITIATION = 148
+"""Bytes of the first message of a handshake."""
+
+
+@pytest.fixture(params=OTHERS)
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Threepipe at one end, and another program at the other; started, and without peers."""
+    names = ("threepipe", request.param)
+    for name in names:
+        if reason := PROGRAMS[name].missing():
+            pytest.skip(reason)
+    with sites(*names) as made:
+        for end in made.ends:
+            end.start()
+        yield made
+
+
+def join(site: Site, knowing: int, version: int = 4, secrets: tuple[str, str] = ("", "")) -> tuple[End, End]:
+    """Make the ends each other's peers; only one knows where the other is. That one comes first."""
+    for end in site.ends:
+        other = site.ends[1 - end.number]
+        place = ["endpoint", OUTSIDE[version].endpoint(other.number + 1)] if end.number == knowing else []
+        end.set_peer(other, *place, preshared_key=secrets[end.number])
+    return site.ends[knowing], site.ends[1 - knowing]
+
+
+@ENDS
+@pytest.mark.parametrize("secret", ["", KEY], ids=["", "preshared"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_initiates_reaches_what_responds_and_is_reached(
+    site: Site, number: int, version: int, secret: str
+) -> None:
+    started = int(time.time())
+    initiator, responder = join(site, number, version, (secret, secret))
+    for end, other in ((initiator, responder), (responder, initiator)):
+        for inside in INSIDE:
+            end.ping(inside, other)
+        assert end.shown("endpoints") == [OUTSIDE[version].endpoint(other.number + 1)]
+        assert int(end.shown("latest-handshakes")[0]) >= started
+        assert all(int(count) > INITIATION for count in end.shown("transfer"))
+
+
+def test_streams_come_through_unchanged(site: Site) -> None:
+    first, second = join(site, OURS)
+    for sender, receiver, inside in ((first, second, 4), (second, first, 6)):
+        transfer(sender.network, receiver.network, INSIDE[inside][receiver.number], 64 * MIB)
+
+
+@ENDS
+def test_another_preshared_key_is_no_peer(site: Site, number: int) -> None:
+    initiator, responder = join(site, number, secrets=(KEY, ANOTHER_KEY))
+    initiator.wg("set", "tunnelled", "peer", responder.public_key, "persistent-keepalive", "1")
+    # What makes it ask a second time is that there was no answer to be content with.
+    assert come_true(lambda: int(initiator.shown("transfer")[1]) >= 2 * INITIATION, 30)
+    assert initiator.shown("latest-handshakes") == ["0"]
+
+
+@ENDS
+def test_restarted_end_that_knows_the_other_is_back_at_once(site: Site, number: int) -> None:
+    initiator, responder = join(site, number)
+    initiator.ping(4, responder)
+    initiator.stop()
+    initiator.start()
+    join(site, number)
+    initiator.ping(4, responder)
+    responder.ping(6, initiator)
+
+
+@ENDS
+def test_restarted_end_that_knows_nothing_is_found_again(site: Site, number: int) -> None:
+    """The other notices that nothing comes back, and asks for new keys."""
+    initiator, responder = join(site, 1 - number)
+    initiator.ping(4, responder)
+    responder.stop()
+    responder.start()
+    responder.set_peer(initiator)
+    initiator.ping(6, responder)
+    responder.ping(4, initiator)
+
+
+@ENDS
+@pytest.mark.parametrize("version", [4, 6])
+def test_end_that_moves_is_followed(site: Site, number: int, version: int) -> None:
+    mover, follower = join(site, number, version)
+    mover.ping(4, follower)
+    site.move(number, 77, version)
+    mover.ping(6, follower)
+    assert follower.shown("endpoints") == [OUTSIDE[version].endpoint(77)]
+    follower.ping(4, mover)
+
+
+@ENDS
+def test_keepalives_go_without_anything_to_say(site: Site, number: int) -> None:
+    keeper, other = join(site, number)
+    keeper.wg("set", "tunnelled", "peer", other.public_key, "persistent-keepalive", "1")
+    assert come_true(lambda: other.shown("latest-handshakes") not in ([], ["0"]), 30)
+    after_handshake = int(other.shown("transfer")[0])
+    assert come_true(lambda: int(other.shown("transfer")[0]) >= after_handshake + 2 * 32, 30)
