@@ -34,6 +34,8 @@ from threepipe.platforms.windows.device import adapters, guid_of
 from threepipe.settings import MIN_CAPACITY
 from threepipe.testing import CHECKS, Wire
 
+pytestmark = pytest.mark.windows
+
 Check = Callable[[threepipe.Adapter, Wire], None]
 Made = tuple[threepipe.Adapter, ContractWire]
 
