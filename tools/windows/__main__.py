@@ -29,9 +29,9 @@ PORTABLE = [
     "-p",
     "no:cacheprovider",
     "-n",
-    "2",
+    str(max(2, os.cpu_count() or 1)),
 ]
-"""Every test that needs no Linux, in two processes; a test that kills its own takes no others along.
+"""Every test that needs no Linux, in two processes at least; a test that kills its own takes no others along.
 
 The cache of pytest belongs to the other Python.
 """
