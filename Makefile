@@ -1,4 +1,4 @@
-# make demo: see packets go through a Python program.    make test: everything CI checks.
+# make demo: see packets go through a Python program.    make test, make test-windows: everything CI checks.
 # Each sets itself up: a virtual environment in .venv and, for tests as root, Debian packages.
 
 PYTHON ?= python3
@@ -40,7 +40,8 @@ test-pure: .venv/test
 test-native: .venv/test .venv/native
 	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.hot -m pytest; else echo "There is no native core here to be tested."; fi
 
-# The portable tests, and those of Windows, on Windows' Python under Wine: set up at first, in two minutes.
+# The portable tests, and those of Windows, on Windows' Python under Wine, and packets from here through programs there:
+# set up at first, in a minute or two.
 test-windows: .venv/test
 	@$(BIN)/python tools/windows $(ARGS)
 

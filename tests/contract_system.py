@@ -55,6 +55,10 @@ class Bench:
         self.events = _events()
         self.system = System(self.wintun, ContractIpHelper(self.contract), self.events)
 
+    def close(self) -> None:
+        """Have the library forget our logger. It stays loaded, and would call a function that is no more."""
+        self.wintun.silence()
+
     def create(self, name: str, **settings: Any) -> threepipe.Adapter:
         """`Adapter.create` on this library."""
         return threepipe.Adapter(create_on(lambda: self.system, AdapterSettings(name, **settings).checked()))

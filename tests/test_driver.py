@@ -31,6 +31,8 @@ from threepipe.platforms.windows.winerror import (
     error_code,
 )
 
+pytestmark = pytest.mark.windows
+
 OWN = "amd64"
 """The architecture that this Python is said to have."""
 

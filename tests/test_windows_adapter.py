@@ -34,6 +34,8 @@ from threepipe.platforms.windows.device import adapters, guid_of
 from threepipe.settings import MIN_CAPACITY
 from threepipe.testing import CHECKS, Wire
 
+pytestmark = pytest.mark.windows
+
 Check = Callable[[threepipe.Adapter, Wire], None]
 Made = tuple[threepipe.Adapter, ContractWire]
 
@@ -44,8 +46,10 @@ SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
-def loaded(request: pytest.FixtureRequest) -> Bench:
-    return Bench(find_contract(request.config))
+def loaded(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(find_contract(request.config))
+    yield bench
+    bench.close()
 
 
 @pytest.fixture
@@ -595,7 +599,22 @@ def test_a_loop_that_was_closed_is_not_told(made: Made, bench: Bench) -> None:
         forget()
 
 
-# The end of the interpreter.
+# Ends.
+
+FORGOTTEN = """
+import gc
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from contract_dll.library import Contract
+from contract_system import Bench
+bench = Bench(Path(sys.argv[1]))
+bench.close()
+del bench
+gc.collect()
+if Contract(Path(sys.argv[1])).WintunOpenAdapter("nowhere"):
+    print("found")
+"""
 
 OUTLIVED = """
 import sys
@@ -610,7 +629,14 @@ session.send([bytes([0x45]).ljust(100)])
 """
 
 
-def test_a_program_may_end_without_closing_anything(request: pytest.FixtureRequest) -> None:
-    command = [sys.executable, "-c", OUTLIVED, str(find_contract(request.config)), str(Path(__file__).parent)]
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(FORGOTTEN, id="a library that logs when who listened is gone"),
+        pytest.param(OUTLIVED, id="an interpreter that ends while all is open"),
+    ],
+)
+def test_nothing_is_called_that_is_no_more(request: pytest.FixtureRequest, program: str) -> None:
+    command = [sys.executable, "-c", program, str(find_contract(request.config)), str(Path(__file__).parent)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (0, "")

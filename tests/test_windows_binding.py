@@ -28,6 +28,8 @@ from threepipe.platforms.windows.log import Log
 from threepipe.platforms.windows.winerror import error_code
 from threepipe.platforms.windows.wintun import FUNCTIONS, Wintun
 
+pytestmark = pytest.mark.windows
+
 HEADER = Path(__file__).parent / "contract_dll" / "contract.h"
 GUID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
 CAPACITY = 0x20000

@@ -32,6 +32,8 @@ from contract_dll.library import (
     Statistics,
 )
 
+pytestmark = pytest.mark.windows
+
 GIVEN = os.environ.get("THREEPIPE_CONTRACT", "")
 
 CAPACITY = 0x20000

@@ -19,6 +19,8 @@ from threepipe.platforms.windows import library, release, structures, winerror, 
 if sys.platform == "win32":
     pytest.skip("they are compared where the compiler is", allow_module_level=True)
 
+pytestmark = pytest.mark.windows
+
 HEADERS = ["stddef.h", "winsock2.h", "ws2ipdef.h", "windows.h", "iphlpapi.h", "netioapi.h", "ntddndis.h"]
 HEADERS += ["winerror.h", "shlobj.h", "setupapi.h"]
 

@@ -33,6 +33,8 @@ from threepipe.platforms.windows.winerror import (
 )
 from threepipe.settings import AdapterSettings, parse_addresses, parse_routes
 
+pytestmark = pytest.mark.windows
+
 GIVEN = os.environ.get("THREEPIPE_FAKE_IPHELPER", "")
 
 LUID = 53 << 48 | 7 << 24

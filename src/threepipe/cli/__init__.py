@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import threepipe
-from threepipe.cli import adapter, driver
+from threepipe.cli import adapter, driver, wg
 from threepipe.cli.capture import capture
 from threepipe.cli.demo import demo
 from threepipe.cli.doctor import doctor
@@ -20,7 +20,7 @@ from threepipe.cli.pipe import pipe
 
 __all__ = ["app", "main"]
 
-GROUPS = {"adapter": adapter.app, "driver": driver.app}
+GROUPS = {"adapter": adapter.app, "driver": driver.app, "wg": wg.app}
 COMMANDS = (capture, demo, doctor, pipe)
 
 app = typer.Typer(

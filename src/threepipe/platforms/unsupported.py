@@ -3,24 +3,28 @@
 import errno
 import socket
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from threepipe.datagrams import Datagrams
 from threepipe.device import AdapterInfo, Port
 from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
-from threepipe.settings import AdapterSettings, Namespace
+from threepipe.settings import AdapterSettings, Namespace, Network
 
 __all__ = [
     "adapters",
     "create",
     "enlarge_buffers",
+    "free_table",
     "open_capture",
     "open_datagrams",
     "open_existing",
     "open_inherited",
+    "path_mtu",
     "private_networks",
     "probe",
+    "routed",
 ]
 
 _TEXT = f"threepipe makes no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
@@ -60,3 +64,15 @@ def private_networks() -> NoReturn:
 
 def probe() -> list[Finding]:
     return [Finding("adapters", False, _TEXT, essential=True)]
+
+
+def free_table() -> NoReturn:
+    raise AdapterUnavailable(errno.ENOSYS, f"threepipe makes no routes of wg-quick's on {sys.platform}; Table = off")
+
+
+def path_mtu(address: str) -> int:
+    return 1500
+
+
+def routed(index: int, networks: Sequence[Network], table: int, mark: int | None) -> NoReturn:
+    free_table()

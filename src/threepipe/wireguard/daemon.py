@@ -16,7 +16,7 @@ from types import FrameType
 
 from threepipe.errors import SessionClosed, ThreepipeError
 
-__all__ = ["main", "serve"]
+__all__ = ["in_background", "main", "serve"]
 
 _USAGE = "usage: threepipe-wg [-f|--foreground] NAME"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
@@ -39,13 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=_LEVELS.get(os.environ.get("LOG_LEVEL", "error"), logging.ERROR),
         format=f"%(levelname)s: ({given[0]}) %(asctime)s %(message)s",
     )
+    name = given[0]
     if foreground:
-        return _run(given[0], lambda: None)
-    return _in_background(given[0])
+        return _told(serve, name, lambda: None)
+    return in_background(lambda ready: serve(name, ready))
 
 
-def _in_background(name: str) -> int:
-    """Start it in a process of its own, and return when it is ready, or with what it says is wrong."""
+def in_background(work: Callable[[Callable[[], None]], None]) -> int:
+    """Do `work` in a process of its own, and return when it says that it is ready, or its exit status before.
+
+    Called before there are any threads. What `work` raises on purpose is told on standard error.
+    """
     heard, told = os.pipe()
     if child := os.fork():
         os.close(told)
@@ -64,16 +68,21 @@ def _in_background(name: str) -> int:
             for descriptor in range(2 if os.environ.get("LOG_LEVEL") else 3):
                 os.dup2(null.fileno(), descriptor)
 
-    status = _run(name, ready)
-    logging.shutdown()
-    os._exit(status)
-
-
-def _run(name: str, ready: Callable[[], None]) -> int:
+    status = 1
     try:
-        serve(name, ready)
-    except ThreepipeError as error:
-        print(f"threepipe-wg: {error}", file=sys.stderr)  # noqa: T201
+        status = _told(work, ready)
+    finally:
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _told(work: Callable[..., None], *arguments: object) -> int:
+    """Do `work`, and tell what it raises on purpose: the exit status."""
+    try:
+        work(*arguments)
+    except (ThreepipeError, OSError) as error:
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -1,0 +1,178 @@
+"""`threepipe wg`: WireGuard devices from configuration files, looking at them, and keys.
+
+Every command is a few calls of `threepipe.wireguard` and the printing of what they return.
+"""
+
+import os
+import signal
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from threepipe.cli.output import print_json, print_table
+from threepipe.errors import EndpointError, InvalidSetting
+
+if TYPE_CHECKING:
+    from threepipe.wireguard.settings import Status
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="WireGuard devices: bring them up and down, look at them, make keys.")
+
+_FOLDER = Path("/etc/wireguard")
+_PATIENCE = 10.0  # Seconds that a device may take to end.
+
+Which = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or a NAME with a file in /etc/wireguard.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command()
+def up(
+    config: Which,
+    daemon: Annotated[bool, typer.Option("--daemon", help="Go on in the background once all is there.")] = False,
+) -> None:
+    """Be the device that a file of wg-quick(8) describes, until Ctrl-C, `threepipe wg down`, or its adapter goes.
+
+    Addresses, routes, DNS and all else are undone at the end.
+    """
+    path = _path(config)
+    if daemon:
+        from threepipe.wireguard.daemon import in_background
+
+        raise typer.Exit(in_background(lambda ready: _up(path, ready)))
+    _up(path, lambda: typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True))
+
+
+def _up(path: Path, ready: Callable[[], None]) -> None:
+    from threepipe.wireguard.config import read_config
+    from threepipe.wireguard.quick import run
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # A shell lets programs in the background ignore the first of them.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, end)
+    try:
+        run(read_config(path), ready, path)
+    except KeyboardInterrupt:
+        pass  # Which is how it is ended.
+
+
+def _path(config: str) -> Path:
+    return Path(config) if config.endswith(".conf") or "/" in config else _FOLDER / f"{config}.conf"
+
+
+@app.command()
+def down(config: Which) -> None:
+    """Take a device down, and wait until it has undone all it did."""
+    from threepipe.wireguard.uapi_socket import FOLDER, names
+
+    name = _path(config).stem
+    if name not in names():
+        raise EndpointError(None, f"there is no device {name}; threepipe wg show has those that are there")
+    (FOLDER / f"{name}.sock").unlink(missing_ok=True)
+    deadline = time.monotonic() + _PATIENCE
+    while _exists(name):
+        if time.monotonic() > deadline:
+            raise EndpointError(None, f"{name} is still there after {_PATIENCE:.0f} seconds; it was told to end")
+        time.sleep(0.02)
+
+
+def _exists(name: str) -> bool:
+    from threepipe.adapter import adapters
+
+    return any(info.name == name for info in adapters())
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The device; by default all of them.")] = "all",
+    json: Json = False,
+) -> None:
+    """Show devices and their peers, of any implementation that wg(8) can manage by a socket. Secrets stay hidden."""
+    from threepipe.wireguard.uapi import parse_status
+    from threepipe.wireguard.uapi_socket import ask, names
+
+    statuses = {each: parse_status(ask(each, "get=1\n\n")) for each in (names() if name == "all" else [name])}
+    if json:
+        print_json({each: _told(status) for each, status in statuses.items()})
+        return
+    for each, status in statuses.items():
+        told = _told(status)
+        peers = told.pop("peers")
+        assert isinstance(peers, list)
+        for told_of in ({"interface": each, **told}, *peers):
+            print_table(None, [(key.replace("_", " "), _shown(value)) for key, value in told_of.items()])
+            typer.echo()
+
+
+def _told(status: "Status") -> dict[str, object]:
+    """What may be shown."""
+    from threepipe.wireguard.noise import Identity
+    from threepipe.wireguard.settings import key_to_text
+
+    return {
+        "public_key": key_to_text(Identity(status.private_key).public) if any(status.private_key) else None,
+        "listen_port": status.listen_port,
+        "fwmark": status.fwmark,
+        "peers": [
+            {
+                "peer": key_to_text(peer.public_key),
+                "preshared_key": any(peer.preshared_key),
+                "endpoint": list(peer.endpoint) if peer.endpoint else None,
+                "allowed_ips": [str(network) for network in peer.allowed_ips],
+                "latest_handshake": peer.last_handshake or None,
+                "received_bytes": peer.rx_bytes,
+                "sent_bytes": peer.tx_bytes,
+                "persistent_keepalive": peer.persistent_keepalive,
+            }
+            for peer in status.peers
+        ],
+    }
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "(hidden)" if value else "none"
+    if isinstance(value, float):
+        return f"{max(0, time.time() - value):.0f} seconds ago"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+@app.command()
+def genkey() -> None:
+    """Print a new private key."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    key = bytearray(X25519PrivateKey.generate().private_bytes_raw())
+    key[0] &= 248  # As wg(8) writes it: with the bits set that X25519 sets (RFC 7748, section 5).
+    key[31] = key[31] & 127 | 64
+    typer.echo(b64encode(key).decode())
+
+
+@app.command()
+def genpsk() -> None:
+    """Print a new preshared key."""
+    typer.echo(b64encode(os.urandom(32)).decode())
+
+
+@app.command()
+def pubkey() -> None:
+    """Read a private key from standard input, and print its public key."""
+    from threepipe.wireguard.noise import Identity
+    from threepipe.wireguard.settings import key_from_text, key_to_text
+
+    if sys.stdin.isatty():
+        raise InvalidSetting("a private key is read from standard input: threepipe wg pubkey < FILE")
+    typer.echo(key_to_text(Identity(key_from_text(sys.stdin.read())).public))

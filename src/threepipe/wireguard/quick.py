@@ -1,0 +1,181 @@
+"""What a configuration file asks for, from its adapter to its routes, for as long as it lasts: wg-quick in one process.
+
+Knows the order of things, and leaves doing them to those who know how.
+"""
+
+import ipaddress
+import logging
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from threepipe import platforms
+from threepipe.adapter import Adapter
+from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.pipe import pipe
+from threepipe.settings import Network
+from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status, write_config
+from threepipe.wireguard.device import Device
+from threepipe.wireguard.settings import Change, PeerChange
+from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+__all__ = ["run"]
+
+_OVERHEAD = 80  # Bytes: IPv6, UDP, and a message beside its packet.
+_MIN_MTU = 1280
+_TROUBLE = 135.0  # Seconds after the last handshake from which on something is wrong, and its name is looked up again.
+_LOOK = 15.0
+_MAIN_TABLE = 254  # <linux/rtnetlink.h>
+
+log = logging.getLogger("threepipe")
+
+
+def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) -> None:
+    """Be the device that `config` describes until its adapter or the file of its socket is removed, or an exception.
+
+    `ready` is called when all is there. Everything is undone at the end; commands of PostDown come last. What the
+    device has become is written to `save_to`, if the file says so. Raises what making an adapter and opening sockets
+    raises, and `InvalidSetting` where a command of the file fails.
+    """
+    with ExitStack() as stack:
+        listening = listen(config.name)
+        stack.callback(listening.close)
+        _call(config.pre_up, config.name)
+        stack.callback(_call_all, config.post_down, config.name)
+        change = config.change()
+        mtu = config.mtu or _mtu_for(change)
+        adapter = stack.enter_context(Adapter.create(config.name, addresses=config.addresses, mtu=mtu))
+        inside = stack.enter_context(adapter.start_session())
+        device = stack.enter_context(Device(mtu=mtu))
+        stack.enter_context(_routes(config, adapter, device, change))
+        if save_to is not None and config.save:
+            stack.callback(lambda: save_to.write_text(write_config(with_status(config, device.status()))))
+        stack.enter_context(_dns(config))
+        stack.enter_context(UapiServer(listening, device, device.close))
+        stack.enter_context(_watched_names(config.peers, device))
+        _call(config.post_up, config.name)
+        stack.callback(_call_all, config.pre_down, config.name)
+        ready()
+        pipe(inside, device.session)
+
+
+def _mtu_for(change: Change) -> int:
+    """What fits in the datagrams on their way to the endpoints, as wg-quick reckons."""
+    paths = [platforms.path_mtu(peer.endpoint[0]) for peer in change.peers if peer.endpoint]
+    return max(min(paths, default=1500) - _OVERHEAD, _MIN_MTU)
+
+
+@contextmanager
+def _routes(config: Config, adapter: Adapter, device: Device, change: Change) -> Iterator[None]:
+    """Configure the device, and have packets for allowed IPs go to it."""
+    with ExitStack() as stack:
+        own = {address.network for address in config.addresses}
+        networks: dict[Network, None] = dict.fromkeys(
+            network for peer in config.peers for network in peer.allowed_ips if network not in own
+        )
+        default = [network for network in networks if not network.prefixlen]
+        if config.table == "auto" and default:
+            table = config.fwmark or platforms.free_table()
+            device.configure(replace(change, fwmark=table))
+            others = [network for network in networks if network.prefixlen]
+            stack.enter_context(platforms.routed(adapter.index, others, _MAIN_TABLE, None))
+            stack.enter_context(platforms.routed(adapter.index, default, table, table))
+        else:
+            device.configure(change)
+            if config.table != "off":
+                table = _MAIN_TABLE if config.table == "auto" else int(config.table)
+                stack.enter_context(platforms.routed(adapter.index, list(networks), table, None))
+        yield
+
+
+@contextmanager
+def _dns(config: Config) -> Iterator[None]:
+    """Have names be looked up by the servers that the file names, by resolvconf or systemd's resolvectl."""
+    if not config.dns:
+        yield
+        return
+    servers = [name for name in config.dns if _is_address(name)]
+    domains = [name for name in config.dns if not _is_address(name)]
+    if shutil.which("resolvconf"):
+        lines = [f"nameserver {server}" for server in servers] + ([f"search {' '.join(domains)}"] if domains else [])
+        _execute(["resolvconf", "-a", f"tun.{config.name}", "-m", "0", "-x"], "\n".join(lines) + "\n")
+        undo = ["resolvconf", "-d", f"tun.{config.name}", "-f"]
+    elif shutil.which("resolvectl"):
+        _execute(["resolvectl", "dns", config.name, *servers])
+        _execute(["resolvectl", "domain", config.name, *domains, "~."])
+        undo = ["resolvectl", "revert", config.name]
+    else:
+        raise InvalidSetting("DNS takes resolvconf or resolvectl, and there is neither; install one, or leave DNS out")
+    try:
+        yield
+    finally:
+        try:
+            _execute(undo)
+        except InvalidSetting as error:
+            log.warning(str(error))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _call(commands: Iterable[str], name: str) -> None:
+    """Run commands of the file, by a shell, as wg-quick does: %i is the interface."""
+    for command in commands:
+        _execute(["/bin/sh", "-c", command.replace("%i", name)])
+
+
+def _call_all(commands: Iterable[str], name: str) -> None:
+    """The same at the end, where one that fails does not keep the others from being run."""
+    for command in commands:
+        try:
+            _call([command], name)
+        except InvalidSetting as error:
+            log.warning(str(error))
+
+
+def _execute(command: list[str], text: str = "") -> None:
+    done = subprocess.run(command, input=text, text=True)
+    if done.returncode:
+        raise InvalidSetting(f"{' '.join(command)}: ended with status {done.returncode}")
+
+
+@contextmanager
+def _watched_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[None]:
+    """Look the names of endpoints up again where handshakes fail: their addresses may have changed."""
+    named = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint and not _is_address(peer.endpoint[0])}
+    if not named:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK):
+            for peer in device.status().peers:
+                endpoint = named.get(peer.public_key)
+                if endpoint is not None and peer.tx_bytes and time.time() - peer.last_handshake > _TROUBLE:
+                    try:
+                        found = resolve(endpoint)
+                    except EndpointError as error:
+                        log.warning(str(error))
+                        continue
+                    if found != peer.endpoint:
+                        change = PeerChange(peer.public_key, update_only=True, endpoint=found)
+                        device.configure(Change(peers=(change,)))
+
+    thread = threading.Thread(target=watch, name="threepipe-names", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
