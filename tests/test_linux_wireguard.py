@@ -21,7 +21,8 @@ OTHERS = [
 ENDS = pytest.mark.parametrize("number", [OURS, THEIRS], ids=["ours", "theirs"])
 KEY, ANOTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 INITIATION = 148
-"""Bytes of the first message of a handshake."""
+KEEPALIVE = 32
+"""Bytes of the first message of a handshake, and of a message with nothing in it."""
 
 
 @pytest.fixture(params=OTHERS)
@@ -37,13 +38,25 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield made
 
 
-def join(site: Site, knowing: int, version: int = 4, secrets: tuple[str, str] = ("", "")) -> tuple[End, End]:
-    """Make the ends each other's peers; only one knows where the other is. That one comes first."""
-    for end in site.ends:
-        other = site.ends[1 - end.number]
-        place = ["endpoint", OUTSIDE[version].endpoint(other.number + 1)] if end.number == knowing else []
-        end.set_peer(other, *place, preshared_key=secrets[end.number])
-    return site.ends[knowing], site.ends[1 - knowing]
+def join(
+    site: Site, knowing: int, version: int = 4, secrets: tuple[str, str] = ("", ""), keepalive: int = 0
+) -> tuple[End, End]:
+    """Make the ends each other's peers; only one knows where the other is, and keeps alive. That one comes first."""
+    first, second = site.ends[knowing], site.ends[1 - knowing]
+    second.set_peer(first, preshared_key=secrets[second.number])
+    settings = [*place(second, version), "persistent-keepalive", str(keepalive)]
+    first.set_peer(second, *settings, preshared_key=secrets[first.number])
+    return first, second
+
+
+def place(end: End, version: int = 4) -> list[str]:
+    return ["endpoint", OUTSIDE[version].endpoint(end.number + 1)]
+
+
+def passed(site: Site, number: int) -> int:
+    """Bytes that end has sent the other, as ours says: not all count handshakes, nor bear to be asked so often."""
+    received, sent = site.ends[OURS].shown("transfer")
+    return int(sent if number == OURS else received)
 
 
 @ENDS
@@ -58,7 +71,7 @@ def test_what_initiates_reaches_what_responds_and_is_reached(
         for inside in INSIDE:
             end.ping(inside, other)
         assert end.shown("endpoints") == [OUTSIDE[version].endpoint(other.number + 1)]
-        assert int(end.shown("latest-handshakes")[0]) >= started
+        assert int(end.shown("latest-handshakes")[0]) >= started or not end.program.tells_time
         assert all(int(count) > INITIATION for count in end.shown("transfer"))
 
 
@@ -70,11 +83,10 @@ def test_streams_come_through_unchanged(site: Site) -> None:
 
 @ENDS
 def test_another_preshared_key_is_no_peer(site: Site, number: int) -> None:
-    initiator, responder = join(site, number, secrets=(KEY, ANOTHER_KEY))
-    initiator.wg("set", "tunnelled", "peer", responder.public_key, "persistent-keepalive", "1")
+    join(site, number, secrets=(KEY, ANOTHER_KEY), keepalive=1)
     # What makes it ask a second time is that there was no answer to be content with.
-    assert come_true(lambda: int(initiator.shown("transfer")[1]) >= 2 * INITIATION, 30)
-    assert initiator.shown("latest-handshakes") == ["0"]
+    assert come_true(lambda: passed(site, number) >= 2 * INITIATION, 30)
+    assert site.ends[OURS].shown("latest-handshakes") == ["0"]
 
 
 @ENDS
@@ -83,7 +95,7 @@ def test_restarted_end_that_knows_the_other_is_back_at_once(site: Site, number: 
     initiator.ping(4, responder)
     initiator.stop()
     initiator.start()
-    join(site, number)
+    initiator.set_peer(responder, *place(responder))
     initiator.ping(4, responder)
     responder.ping(6, initiator)
 
@@ -113,8 +125,7 @@ def test_end_that_moves_is_followed(site: Site, number: int, version: int) -> No
 
 @ENDS
 def test_keepalives_go_without_anything_to_say(site: Site, number: int) -> None:
-    keeper, other = join(site, number)
-    keeper.wg("set", "tunnelled", "peer", other.public_key, "persistent-keepalive", "1")
-    assert come_true(lambda: other.shown("latest-handshakes") not in ([], ["0"]), 30)
-    after_handshake = int(other.shown("transfer")[0])
-    assert come_true(lambda: int(other.shown("transfer")[0]) >= after_handshake + 2 * 32, 30)
+    join(site, number, keepalive=1)
+    # A handshake, what confirms it, and two more.
+    assert come_true(lambda: passed(site, number) >= INITIATION + 3 * KEEPALIVE, 30)
+    assert site.ends[OURS].shown("latest-handshakes") != ["0"]

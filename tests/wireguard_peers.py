@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,10 @@ class Program:
     command: tuple[str, ...]
     package: str
     """What has to be installed for it."""
+    ends: bool = True
+    """Whether it can be trusted to end when it is told to."""
+    tells_time: bool = True
+    """Whether it gives the time of a handshake to `wg`, which boringtun gives the age of."""
 
     def missing(self) -> str:
         """Why it cannot be started, or nothing."""
@@ -38,11 +42,15 @@ class Program:
 
 # These two want to become the user who logged in, and end where nobody has, unless they are told otherwise.
 _STAY_ROOT = ("-f", "--disable-drop-privileges")
+# Else it answers where it first was told to, whatever the other's address has become.
+_FOLLOW = ("--disable-connected-udp",)
 PROGRAMS = {
     "threepipe": Program((str(Path(sys.executable).with_name("threepipe-wg")), "-f"), "threepipe"),
     "wireguard-go": Program(("wireguard-go", "-f"), "wireguard-go"),
     "wireguard-go-newest": Program((str(_BUILT / "wireguard"), "-f"), "it by make soak"),
-    "boringtun": Program((str(_BUILT / "boringtun-cli"), *_STAY_ROOT), "it by make soak"),
+    "boringtun": Program(
+        (str(_BUILT / "boringtun-cli"), *_STAY_ROOT, *_FOLLOW), "it by make soak", ends=False, tells_time=False
+    ),
     "gotatun": Program((str(_BUILT / "gotatun"), *_STAY_ROOT), "it by make soak"),
 }
 
@@ -85,8 +93,6 @@ class End:
     program: Program
     network: Network = field(default_factory=Network)
     private_key: str = field(default_factory=_key, repr=False)
-    said: str = ""
-    """What the program said as errors, once it has ended."""
     _process: "subprocess.Popen[str] | None" = None
 
     @property
@@ -109,14 +115,25 @@ class End:
     def stop(self) -> str:
         """End the program as systems do, and return what it said."""
         assert self._process
-        self._process.send_signal(signal.SIGTERM)
-        with self._process:
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGTERM)
+        with process:
             try:
-                printed, self.said = self._process.communicate(timeout=20)
-            finally:
-                self._process.kill()
-        self._process = None
-        return printed + self.said
+                printed, complaint = process.communicate(timeout=20 if self.program.ends else 1)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                printed, complaint = process.communicate()
+        assert not self.program.ends or process.returncode in (0, -signal.SIGTERM), complaint
+        assert "Traceback" not in complaint, complaint
+        return printed + complaint
+
+    def close(self) -> None:
+        """End the program if it is there, and give the network back."""
+        try:
+            if self._process:
+                self.stop()
+        finally:
+            self.network.namespace.close()
 
     def wg(self, *arguments: str, words: str = "", check: bool = True) -> str:
         """wg(8), where the control socket of this device is."""
@@ -125,7 +142,7 @@ class End:
         return self._run(*self.network.command("nsenter", place, "wg", *arguments), words=words, check=check)
 
     def set_peer(self, other: "End", *settings: str, preshared_key: str = "") -> None:
-        """Have the other as the only peer, with what else `wg set` takes."""
+        """Have the other as the only peer, with what else `wg set` takes. Once only, for boringtun changes no peer."""
         inside = f"{INSIDE[4][other.number]}/32,{INSIDE[6][other.number]}/128"
         secret = ["preshared-key", "/dev/stdin"] if preshared_key else []
         peer = ["peer", other.public_key, *secret, "allowed-ips", inside, *settings]
@@ -168,17 +185,16 @@ def _add_address(network: Network, number: int, outside: Outside, host: int) -> 
 @contextmanager
 def sites(*names: str) -> Iterator[Site]:
     """A site of two programs by their names in `PROGRAMS`, not yet started."""
-    ends = End(0, PROGRAMS[names[0]]), End(1, PROGRAMS[names[1]])
-    first, second = (end.network for end in ends)
-    first.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", second.path)
-    for number, end in enumerate(ends):
-        for outside in OUTSIDE.values():
-            _add_address(end.network, number, outside, number + 1)
-        end.network.run("ip", "link", "set", f"v{number}", "up")
-    try:
-        yield Site(ends)
-    finally:
-        for end in ends:
-            if end._process:
-                end.stop()
-            end.network.namespace.close()
+    with ExitStack() as stack:
+        ends = []
+        for number, name in enumerate(names):
+            ends.append(End(number, PROGRAMS[name]))
+            stack.callback(ends[-1].close)
+        first, second = ends
+        far = ["peer", "name", "v1", "netns", second.network.path]
+        first.network.run("ip", "link", "add", "v0", "type", "veth", *far)
+        for number, end in enumerate(ends):
+            for outside in OUTSIDE.values():
+                _add_address(end.network, number, outside, number + 1)
+            end.network.run("ip", "link", "set", f"v{number}", "up")
+        yield Site((first, second))
