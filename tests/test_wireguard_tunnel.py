@@ -435,3 +435,14 @@ def test_whatever_comes_nothing_is_raised_and_nothing_wrong_accepted(data: st.Da
         network.settle()
     assert (left.packets, right.packets) == ([BACK], [THERE])
     assert left.peer(right).endpoint == right.endpoint
+
+
+def test_a_keypair_that_is_wiped_meanwhile_seals_nothing_with_zeros() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    (sealing,) = left.tunnel.prepare([memoryview(THERE)], False, network.now)
+    left.tunnel.configure(Change(replace_peers=True), network.now)
+    ((memory, size),) = sealing.seal(0)
+    right.take(bytes(memory[:size]), left.endpoint)
+    assert right.packets == [THERE, THERE]

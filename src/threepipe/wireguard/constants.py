@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from threepipe.sealing import REJECT_AFTER_MESSAGES
+
 __all__ = [
     "CONSTRUCTION",
     "COOKIE_LIFETIME",
@@ -22,7 +24,6 @@ IDENTIFIER = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
 LABEL_MAC1 = b"mac1----"
 LABEL_COOKIE = b"cookie--"
 REKEY_AFTER_MESSAGES = 2**60
-REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 COOKIE_LIFETIME = 120.0
 """Seconds that a cookie is good for, and its secret is kept."""
 

@@ -26,7 +26,7 @@ from threepipe.offload import MAX_RECORD
 from threepipe.platforms import open_datagrams
 from threepipe.session import Session
 from threepipe.wireguard.constants import Timing
-from threepipe.wireguard.message import TYPE_TRANSPORT
+from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.settings import Change, Endpoint, PeerChange, Status
 from threepipe.wireguard.tunnel import Event, Outgoing, Tunnel
@@ -164,6 +164,8 @@ class Device:
             if self._on_event is not None:
                 for event in events:
                     self._on_event(event)
+            if self._closed:
+                return  # By who was told of an event, for one.
             timeout = self._asleep_until - time.monotonic()
             self._bell.wait(None if timeout == NEVER else max(timeout, 0))
             self._bell.clear()
@@ -210,10 +212,8 @@ class _Port(EndpointPort):
                     break  # What is in the arena is not to be left behind for so little.
                 try:
                     used, size, source = datagrams.receive_run(memory)
-                except BlockingIOError:
-                    break
                 except OSError:
-                    continue  # What became of a datagram that was sent.
+                    break  # Nothing more; or what became of a datagram that was sent, after which there may be more.
                 if size:
                     packets += self._open(memory[:used], size, _endpoint(source), now)
                     self._arena.take(used)
@@ -236,7 +236,7 @@ class _Port(EndpointPort):
         packets: list[memoryview] = []
         tunnel = self._tunnel
         while memory:
-            if memory[:4] != _TYPE or min(size, len(memory)) < 32:
+            if memory[:4] != _TYPE or min(size, len(memory)) < SHORTEST_TRANSPORT:
                 with self._lock:
                     tunnel.take_handshake(memory[:size], endpoint, now)
                 memory = memory[size:]
@@ -264,7 +264,8 @@ class _Port(EndpointPort):
             sealings = self._tunnel.prepare(records if records is not None else list(bundle), headed, time.monotonic())
         for sealing in sealings:
             runs = sealing.seal(self._tunnel.mtu)
-            sealing.peer.tx_bytes += sum([len(memory) for memory, _ in runs])
+            with self._lock:
+                sealing.peer.tx_bytes += sum([len(memory) for memory, _ in runs])
             if (endpoint := sealing.peer.endpoint) is not None:
                 self._send(Outgoing(endpoint, runs))
         self.flush()

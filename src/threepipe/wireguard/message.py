@@ -10,7 +10,7 @@ __all__ = [
     "MACS_SIZE",
     "RESPONSE",
     "RESPONSE_SIZE",
-    "TRANSPORT",
+    "SHORTEST_TRANSPORT",
     "TYPE_COOKIE_REPLY",
     "TYPE_INITIATION",
     "TYPE_RESPONSE",
@@ -26,14 +26,12 @@ RESPONSE = struct.Struct("<III32s16s")
 """Type, sender's index, receiver's index, ephemeral public key, sealed nothing; then the two MACs."""
 COOKIE_REPLY = struct.Struct("<II24s32s")
 """Type, receiver's index, nonce, sealed cookie."""
-TRANSPORT = struct.Struct("<IIQ")
-"""Type, receiver's index, counter; then the sealed packet."""
-
 MACS_SIZE = 32
 INITIATION_SIZE = INITIATION.size + MACS_SIZE
 RESPONSE_SIZE = RESPONSE.size + MACS_SIZE
 COOKIE_REPLY_SIZE = COOKIE_REPLY.size
-SHORTEST_TRANSPORT = TRANSPORT.size + 16
+SHORTEST_TRANSPORT = 32
+"""Bytes of a message without a packet; `threepipe.sealing` makes and opens them."""
 
 _SIZES = {TYPE_INITIATION: INITIATION_SIZE, TYPE_RESPONSE: RESPONSE_SIZE, TYPE_COOKIE_REPLY: COOKIE_REPLY_SIZE}
 

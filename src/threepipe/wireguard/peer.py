@@ -7,6 +7,7 @@ what is to be done by when. Knows no messages, and of cryptography only its resu
 from collections import deque
 from collections.abc import Sequence
 
+from threepipe.sealing import WINDOW_SIZE
 from threepipe.wireguard.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, Timing
 from threepipe.wireguard.cookie import Maker
 from threepipe.wireguard.noise import Handshake, Keys
@@ -15,7 +16,6 @@ from threepipe.wireguard.settings import KEY_SIZE, Endpoint
 __all__ = ["NEVER", "Keypair", "Peer"]
 
 NEVER = float("inf")
-WINDOW_SIZE = 8 + 1024  # Bytes, as `sealing.unseal` lays it out.
 
 
 class Keypair:

@@ -22,7 +22,7 @@ from threepipe.settings import Network
 from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status, write_config
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.settings import Change, PeerChange
-from threepipe.wireguard.uapi_socket import UapiServer, listen
+from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
 
 __all__ = ["run"]
 
@@ -44,7 +44,7 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
     """
     with ExitStack() as stack:
         listening = listen(config.name)
-        stack.callback(listening.close)
+        stack.callback(stop_listening, listening)
         _call(config.pre_up, config.name)
         stack.callback(_call_all, config.post_down, config.name)
         change = config.change()

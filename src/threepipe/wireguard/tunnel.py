@@ -55,14 +55,15 @@ class Sealing(NamedTuple):
     """Records of one peer, whose messages have the counters from `counter` on."""
 
     peer: Peer
-    keypair: Keypair
+    key: bytes
+    """A copy, for the keypair may be wiped before the records are sealed, and is all zeros then."""
+    remote_index: int
     counter: int
     records: Sequence[memoryview]
     headed: bool
 
     def seal(self, mtu: int) -> Runs:
-        keypair = self.keypair
-        return hot.seal(keypair.send_key, keypair.remote_index, self.counter, self.records, self.headed, mtu)
+        return hot.seal(self.key, self.remote_index, self.counter, self.records, self.headed, mtu)
 
 
 class Tunnel:
@@ -205,7 +206,7 @@ class Tunnel:
             self._look_again(peer, now + self.timing.keepalive)
         if keypair.is_stale(now, self.timing):
             self._initiate(peer, now)
-        return Sealing(peer, keypair, counter, records, headed)
+        return Sealing(peer, bytes(keypair.send_key), keypair.remote_index, counter, records, headed)
 
     def _stage(self, peer: Peer, records: Sequence[memoryview], headed: bool) -> None:
         for record in records:
@@ -259,7 +260,7 @@ class Tunnel:
         """The packets of what was opened by `keypair` that are from where `peer` may send from."""
         packets, sources, _, authentic, size = opened
         if not authentic or self._indices.get(keypair.local_index, (None, None))[1] is not keypair:
-            return []  # Nothing; or it was removed meanwhile.
+            return []  # Nothing; or the keypair was wiped meanwhile, and anybody knows a key of zeros.
         self._reached(peer, endpoint)
         peer.rx_bytes += size
         peer.received(now, data=bool(packets))

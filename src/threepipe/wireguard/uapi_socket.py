@@ -19,7 +19,7 @@ from threepipe.errors import EndpointError, ThreepipeError
 from threepipe.wireguard.settings import Change, Status
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change
 
-__all__ = ["FOLDER", "UapiServer", "ask", "listen"]
+__all__ = ["FOLDER", "UapiServer", "ask", "listen", "names", "stop_listening"]
 
 FOLDER = Path("/var/run/wireguard")
 _LONGEST = 1 << 24  # Bytes of a request: some 100,000 peers.
@@ -60,6 +60,13 @@ def listen(name: str, folder: Path = FOLDER) -> socket.socket:
     finally:
         os.umask(before)
     return listening
+
+
+def stop_listening(listening: socket.socket) -> None:
+    """Undo `listen`, where nobody is to be served after all; harmless after a server did."""
+    if listening.fileno() >= 0:
+        Path(listening.getsockname()).unlink(missing_ok=True)
+        listening.close()
 
 
 def _unix_socket() -> socket.socket:

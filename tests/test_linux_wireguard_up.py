@@ -1,0 +1,144 @@
+"""threepipe wg and wg-quick in the kernel: what a file asks for is there while it lasts, and not after."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from conftest import Network, come_true, links
+from threepipe.wireguard import key_to_text
+from threepipe.wireguard.noise import Identity
+from wireguard_pair import new_key
+
+pytestmark = pytest.mark.kernel
+
+BIN = Path(sys.executable).parent
+SET_APART = 'mount -t tmpfs none /run && exec "$@"'
+"""Shell for a folder of its own for control sockets."""
+
+
+class Host:
+    """A network, its key, and its file."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        self.network = Network()
+        self.number = number
+        self.key = new_key()
+        self.public = key_to_text(Identity(self.key).public)
+        self.path = folder / f"up{number}.conf"
+
+    def write(self, other: "Host", interface: str = "", peer: str = "", allowed: str = "") -> None:
+        self.path.write_text(
+            f"[Interface]\nPrivateKey = {key_to_text(self.key)}\nListenPort = 5{self.number}000\n"
+            f"Address = 10.5.0.{self.number}/24, fd05::{self.number}/64\n{interface}\n"
+            f"[Peer]\nPublicKey = {other.public}\n"
+            f"AllowedIPs = {allowed or f'10.5.0.{other.number}/32, fd05::{other.number}/128'}\n"
+            f"Endpoint = 192.0.2.{other.number}:5{other.number}000\n{peer}"
+        )
+
+    @contextmanager
+    def up(self) -> Iterator["subprocess.Popen[str]"]:
+        command = self.network.command("unshare", "--mount", "sh", "-c", SET_APART, "sh")
+        program = [*command, sys.executable, "-W", "error", "-m", "threepipe", "wg", "up", str(self.path)]
+        with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+            try:
+                assert process.stderr is not None
+                said = process.stderr.readline()
+                assert said == f"up{self.number} is up; Ctrl-C takes it down\n", said + process.stderr.read()
+                yield process
+            finally:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) in (0, -signal.SIGKILL)
+
+    def rules(self) -> str:
+        return "".join(self.network.run("ip", f"-{version}", "rule") for version in (4, 6))
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
+    one, two = Host(1, tmp_path), Host(2, tmp_path)
+    one.network.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(two.network.path))
+    for host in (one, two):
+        host.network.run("ip", "address", "add", f"192.0.2.{host.number}/24", "dev", f"v{host.number}")
+        host.network.run("ip", "link", "set", f"v{host.number}", "up")
+    yield one, two
+    for host in (one, two):
+        host.network.namespace.close()
+
+
+def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    told = tmp_path / "told"
+    hooks = "\n".join(f"{key} = echo {key} %i >> {told}" for key in ("PreUp", "PostUp", "PreDown", "PostDown"))
+    one.write(two, hooks, allowed="0.0.0.0/0, ::/0")
+    two.write(one)
+    two.network.run("ip", "address", "add", "10.77.0.1/32", "dev", "lo")
+    before = one.rules()
+    with two.up(), one.up():
+        for address in ("10.5.0.2", "fd05::2", "10.77.0.1"):
+            assert " 0% packet loss" in one.network.run("ping", "-c", "2", "-i", "0.2", "-W", "20", address)
+        assert "lookup main suppress_prefixlength 0" in one.rules()
+        assert "not from all fwmark 0xca6c lookup 51820" in one.rules()
+        assert "dev up1" in one.network.run("ip", "route", "get", "198.51.100.1")
+        # What has the mark goes where it went before: nowhere, in this network.
+        assert one.network.run("ip", "route", "get", "198.51.100.1", "mark", "51820", check=False) == ""
+        assert "dev v1" in one.network.run("ip", "route", "get", "192.0.2.2")
+        assert "mtu 1420" in one.network.run("ip", "link", "show", "up1")
+        assert told.read_text() == "PreUp up1\nPostUp up1\n"
+    assert told.read_text() == "PreUp up1\nPostUp up1\nPreDown up1\nPostDown up1\n"
+    assert one.rules() == before
+    assert links(one.network) == {"v1"}
+    assert one.network.run("ip", "route", "show", "table", "all", "dev", "v1").count("up1") == 0
+
+
+def test_a_device_that_was_killed_comes_up_again(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two)
+    two.write(one)
+    with two.up():
+        with one.up() as process:
+            process.kill()
+            process.wait(20)
+        assert come_true(lambda: links(one.network) == {"v1"})
+        with one.up():
+            assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+
+
+def test_what_a_file_has_wrong_is_told_and_nothing_is_left(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    for interface, said in (
+        ("MTU = many", f"{one.path}, line 5: MTU = many"),
+        ("PostUp = exit 3", "/bin/sh -c exit 3: ended with status 3"),
+    ):
+        one.write(two, interface)
+        program = one.network.command(
+            "unshare", "--mount", "sh", "-c", SET_APART, "sh", sys.executable, "-m", "threepipe"
+        )
+        done = subprocess.run([*program, "wg", "up", str(one.path)], capture_output=True, text=True, timeout=50)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"threepipe: {said}"), done.stderr
+        assert links(one.network) == {"v1"}
+
+
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
+def test_wg_quick_has_its_device_from_threepipe_wg(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two)
+    two.write(one)
+    script = (
+        f"{SET_APART.partition(' && ')[0]} && export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg"
+        f" && wg-quick up {one.path} && wg show up1 latest-handshakes && ping -c 2 -i 0.2 -W 20 10.5.0.2"
+        f" && wg syncconf up1 /dev/null && wg show up1 peers && wg-quick down {one.path}"
+    )
+    with two.up():
+        done = subprocess.run(
+            one.network.command("unshare", "--mount", "sh", "-ec", script), capture_output=True, text=True, timeout=50
+        )
+        assert done.returncode == 0, done.stderr
+        assert " 0% packet loss" in done.stdout
+        assert come_true(lambda: links(one.network) == {"v1"})
