@@ -101,8 +101,10 @@ def in_threads(*functions: Callable[[], None]) -> Iterator[None]:
 # The contract.
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("check", CHECKS)
-def test_it_keeps_the_whole_contract(check: Check, made: Made) -> None:
+def test_it_keeps_the_whole_contract(check: Check, loop: str, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio.events, "new_event_loop", getattr(asyncio, loop))  # What asyncio.run takes.
     check(*made)
 
 

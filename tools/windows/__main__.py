@@ -25,7 +25,6 @@ NOT_TO_BE_HAD = 77  # As other tools say it who have not run a test.
 PORTABLE = [
     "-m",
     "not soak and not kernel and not wine",
-    "--ignore-glob=*test_linux_*",
     "-p",
     "no:cacheprovider",
     "-n",

@@ -4,13 +4,11 @@ Every command is a few calls of `threepipe.wireguard` and the printing of what t
 """
 
 import os
-import signal
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,14 +51,10 @@ def up(
 
 def _up(path: Path, ready: Callable[[], None]) -> None:
     from threepipe.wireguard.config import read_config
+    from threepipe.wireguard.daemon import end_on_signals
     from threepipe.wireguard.quick import run
 
-    def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # A shell lets programs in the background ignore the first of them.
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, end)
+    end_on_signals()
     try:
         run(read_config(path), ready, path)
     except KeyboardInterrupt:

@@ -1,1 +1,34 @@
-"""WireGuard: the protocol without I/O, and a device that joins it to an adapter and to UDP sockets."""
+"""WireGuard: the protocol without I/O, and a device that joins it to an adapter and to UDP sockets.
+
+This file is the public surface. `Tunnel` is the protocol alone, for programs that bring their own sockets and clock.
+"""
+
+from threepipe.wireguard.config import Config, read_config
+from threepipe.wireguard.constants import Timing
+from threepipe.wireguard.device import Device
+from threepipe.wireguard.settings import (
+    Change,
+    PeerChange,
+    PeerStatus,
+    Status,
+    key_from_text,
+    key_to_text,
+    parse_networks,
+)
+from threepipe.wireguard.tunnel import Event, Tunnel
+
+__all__ = [
+    "Change",
+    "Config",
+    "Device",
+    "Event",
+    "PeerChange",
+    "PeerStatus",
+    "Status",
+    "Timing",
+    "Tunnel",
+    "key_from_text",
+    "key_to_text",
+    "parse_networks",
+    "read_config",
+]

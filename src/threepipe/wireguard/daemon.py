@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import FrameType
 
-from threepipe.errors import SessionClosed, ThreepipeError
+from threepipe.errors import InvalidSetting, ThreepipeError
 
-__all__ = ["in_background", "main", "serve"]
+__all__ = ["end_on_signals", "in_background", "main", "serve"]
 
 _USAGE = "usage: threepipe-wg [-f|--foreground] NAME"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
@@ -50,6 +50,8 @@ def in_background(work: Callable[[Callable[[], None]], None]) -> int:
 
     Called before there are any threads. What `work` raises on purpose is told on standard error.
     """
+    if sys.platform == "win32":
+        raise InvalidSetting("there is no background on this system; leave the command running, or make it a service")
     heard, told = os.pipe()
     if child := os.fork():
         os.close(told)
@@ -87,6 +89,17 @@ def _told(work: Callable[..., None], *arguments: object) -> int:
     return 0
 
 
+def end_on_signals() -> None:
+    """Have whatever asks a program to end raise KeyboardInterrupt, also where a shell lets it ignore that."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None:  # The last one is not everywhere.
+            signal.signal(number, end)
+
+
 def serve(name: str, ready: Callable[[], None]) -> None:
     """Be the device `name` until it is to end; `ready` is called when it can be managed. Raises what opening raises."""
     from threepipe.adapter import Adapter
@@ -106,16 +119,12 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         listening = socket.socket(fileno=int(inherited)) if inherited else listen(name)
         stack.enter_context(UapiServer(listening, device, device.close))
 
-        def end(number: int, frame: FrameType | None) -> None:
-            raise SystemExit(0)
-
-        for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(ending, end)
+        end_on_signals()
         ready()
         _log.debug("device %s is ready", name)
         try:
             pipe(inside, device.session)
-        except (SystemExit, SessionClosed):
+        except KeyboardInterrupt:
             pass
         except ThreepipeError as error:
             _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.

@@ -42,7 +42,7 @@ def listen(name: str, folder: Path = FOLDER) -> socket.socket:
     """
     path = folder / f"{name}.sock"
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening = _unix_socket()
     before = os.umask(0o077)
     try:
         try:
@@ -62,8 +62,14 @@ def listen(name: str, folder: Path = FOLDER) -> socket.socket:
     return listening
 
 
+def _unix_socket() -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise EndpointError(errno.ENOTSUP, "devices are managed by Unix sockets, and this system's Python has none")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
 def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with _unix_socket() as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
@@ -76,7 +82,7 @@ def _is_served(path: Path) -> bool:
 def ask(name: str, request: str, folder: Path = FOLDER) -> str:
     """The answer of the device `name` to `request`. Raises `EndpointError` where there is none of that name."""
     path = folder / f"{name}.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+    with _unix_socket() as client:
         try:
             client.settimeout(_PATIENCE)
             client.connect(str(path))
@@ -118,6 +124,7 @@ class UapiServer:
         self._bell.ring(for_ever=True)
         if self._thread is not threading.current_thread():
             self._thread.join()
+        self._bell.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +163,6 @@ class UapiServer:
             self._path.unlink(missing_ok=True)
         self._listening.close()
         self._selector.close()
-        self._bell.close()
 
     def _take_client(self) -> None:
         try:

@@ -1,0 +1,138 @@
+"""The loops that are measured: each contender's own, over the rings of one adapter of the contract library.
+
+Run on Windows. A contender has the library as a file of its own, under the name that it wants.
+"""
+
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from contract_dll.library import Contract
+from contract_system import Bench
+
+__all__ = ["LOOPS", "Loops"]
+
+NAME = "tp0"
+BUNDLE = 256
+
+
+class Loops(Protocol):
+    """One contender, with an open session; every loop does so many packets and returns."""
+
+    contract: Contract
+
+    def receive(self, packets: int) -> None: ...
+    def send(self, packets: Sequence[bytes]) -> None: ...
+    def echo(self, packets: int) -> None: ...
+
+    def close(self) -> None:
+        """End the session, whoever waits."""
+
+
+class Bundles:
+    """threepipe, as it is meant to be used."""
+
+    def __init__(self) -> None:
+        bench = Bench(Path(os.environ["THREEPIPE_CONTRACT"]))
+        self.contract = bench.contract
+        self._bench = bench  # The library calls its logger.
+        self._adapter = bench.create(NAME)
+        self.session = self._adapter.start_session()
+
+    def receive(self, packets: int) -> None:
+        while packets:
+            with self.session.receive() as bundle:
+                for _ in bundle:
+                    packets -= 1
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        for start in range(0, len(packets), BUNDLE):
+            self.session.send(packets[start : start + BUNDLE], timeout=0)
+
+    def echo(self, packets: int) -> None:
+        while packets:
+            with self.session.receive() as bundle:
+                packets -= self.session.send(bundle, timeout=None)
+
+    def close(self) -> None:
+        self._adapter.close()
+
+
+class Singles(Bundles):
+    """threepipe, one packet a call, as the peers have it."""
+
+    def receive(self, packets: int) -> None:
+        receive = self.session.receive_packet
+        for _ in range(packets):
+            receive()
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        send = self.session.send_packet
+        for packet in packets:
+            send(packet)
+
+    def echo(self, packets: int) -> None:
+        receive, send = self.session.receive_packet, self.session.send_packet
+        for _ in range(packets):
+            send(receive())
+
+
+class Pmd3:
+    """pytun-pmd3's own code for Windows, unchanged, by its public interface."""
+
+    def __init__(self) -> None:
+        library = _place_peer(Path(os.environ["THREEPIPE_PEER"]), Path(os.environ["THREEPIPE_CONTRACT"]))
+        from pytun_pmd3 import TunTapDevice
+
+        self.contract = Contract(library)
+        self._device = TunTapDevice(NAME)
+        self._device.up()
+
+    def receive(self, packets: int) -> None:
+        read = self._device.read
+        for _ in range(packets):
+            read()
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        write = self._device.write
+        for packet in packets:
+            write(packet)
+
+    def echo(self, packets: int) -> None:
+        read, write = self._device.read, self._device.write
+        for _ in range(packets):
+            write(read())
+
+    def close(self) -> None:
+        self._device.close()
+
+
+def _place_peer(peer: Path, contract: Path) -> Path:
+    """Have `pytun_pmd3` be importable, with the contract library where it looks for its DLL; return that file.
+
+    For this run only, in a folder that the harness throws away. At its import it asks for functions of the IP Helper
+    that Wine lacks and nobody uses here: the tests' fake has them.
+    """
+    folder = Path(os.environ["THREEPIPE_PLACE"])
+    ours = folder / "pytun_pmd3"
+    # Not by copy2, for which Python calls what Wine lacks.
+    shutil.copytree(peer / "pytun_pmd3", ours, ignore=shutil.ignore_patterns("bin"), copy_function=shutil.copyfile)
+    library = ours / "wintun" / "bin" / "amd64" / "wintun.dll"
+    library.parent.mkdir(parents=True)
+    shutil.copyfile(contract, library)
+    sys.path.insert(0, str(folder))
+    load: Any = ctypes.WinDLL  # type: ignore[attr-defined, unused-ignore]
+
+    def load_or_fake(name: str, *arguments: Any, **options: Any) -> Any:
+        fake = os.environ["THREEPIPE_FAKE_IPHELPER"] if name.lower() == "iphlpapi.dll" else name
+        return load(fake, *arguments, **options)
+
+    ctypes.WinDLL = load_or_fake  # type: ignore[attr-defined, unused-ignore]
+    return library
+
+
+LOOPS: dict[str, type[Loops]] = {"bundles": Bundles, "singles": Singles, "pytun-pmd3": Pmd3}

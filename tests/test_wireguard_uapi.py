@@ -1,0 +1,186 @@
+"""The configuration protocol as text, and its socket; threepipe wg show beside them."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from threepipe.errors import EndpointError
+from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, parse_networks
+from threepipe.wireguard.uapi import UapiError, emit_change, emit_status, parse_change, parse_status
+
+KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
+PEER = f"public_key={OTHER.hex()}"
+
+unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+
+
+def test_a_change_is_read_as_it_was_written() -> None:
+    peers = (
+        PeerChange(
+            KEY,
+            preshared_key=OTHER,
+            endpoint=("fe80::1%2", 51820),
+            persistent_keepalive=25,
+            replace_allowed_ips=True,
+            allowed_ips=parse_networks(["10.0.0.0/8", "fd00::/8"]),
+            removed_ips=parse_networks(["10.1.0.0/16"]),
+        ),
+        PeerChange(OTHER, remove=True),
+        PeerChange(OTHER, update_only=True, endpoint=("192.0.2.1", 1)),
+    )
+    change = Change(KEY, 51820, 0xCA6C, replace_peers=True, peers=peers)
+    first, *lines = emit_change(change).splitlines()
+    assert first == "set=1"
+    assert parse_change(lines[:-1]) == change
+    assert parse_change(emit_change(Change()).splitlines()[1:-1]) == Change()
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    status = Status(
+        KEY,
+        bytes(32),
+        51820,
+        7,
+        (
+            PeerStatus(OTHER, KEY, ("::1", 9), parse_networks(["10.0.0.0/8"]), 25, 1_700_000_000.5, 10, 20),
+            PeerStatus(KEY),
+        ),
+    )
+    assert parse_status(emit_status(status) + "errno=0\n\n") == status
+    assert parse_status("listen_port=0\nnew_key=1\nerrno=0\n\n") == Status()
+    with pytest.raises(UapiError, match="errno 19"):
+        parse_status("errno=19\n\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "number"),
+    [
+        (["private_key"], errno.EPROTO),
+        (["private_key=00"], errno.EINVAL),
+        ([f"private_key={'0' * 63}g"], errno.EINVAL),
+        (["listen_port=65536"], errno.EINVAL),
+        (["listen_port=-1"], errno.EINVAL),
+        (["fwmark=4294967296"], errno.EINVAL),
+        (["replace_peers=false"], errno.EINVAL),
+        (["endpoint=1.2.3.4:5"], errno.EINVAL),
+        ([PEER, "listen_port=5"], errno.EINVAL),
+        ([PEER, "endpoint=1.2.3.4"], errno.EINVAL),
+        ([PEER, "endpoint=::1:5"], errno.EINVAL),
+        ([PEER, "endpoint=[1.2.3.4]:5"], errno.EINVAL),
+        ([PEER, "endpoint=name:5"], errno.EINVAL),
+        ([PEER, "allowed_ip=10.0.0.0"], errno.EINVAL),
+        ([PEER, "allowed_ip=10.0.0.0/33"], errno.EINVAL),
+        ([PEER, "persistent_keepalive_interval=65536"], errno.EINVAL),
+        ([PEER, "protocol_version=2"], errno.EINVAL),
+        ([PEER, "remove=yes"], errno.EINVAL),
+    ],
+)
+def test_what_cannot_be_has_a_number(lines: list[str], number: int) -> None:
+    with pytest.raises(UapiError) as caught:
+        parse_change(lines)
+    assert caught.value.errno == number
+
+
+KEYS = ["private_key", "listen_port", "public_key", "endpoint", "allowed_ip", "remove", "protocol_version", "x", ""]
+
+
+@given(
+    st.lists(st.one_of(st.text(max_size=40), st.builds("{}={}".format, st.sampled_from(KEYS), st.text(max_size=70))))
+)
+def test_whatever_is_asked_nothing_else_is_raised(lines: list[str]) -> None:
+    try:
+        parse_change(lines)
+    except UapiError as error:
+        assert error.errno in (errno.EINVAL, errno.EPROTO)  # noqa: PT017 -- no error is as good.
+
+
+class Fake:
+    """A device that remembers."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+
+    def configure(self, change: Change) -> None:
+        if change.listen_port == 1:
+            raise EndpointError(errno.EADDRINUSE, "taken")
+        self.changes.append(change)
+
+    def status(self) -> Status:
+        return Status(KEY, listen_port=7)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Fake]:
+    from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+    device = Fake()
+    with UapiServer(listen("fake", tmp_path), device, lambda: None):
+        yield device
+
+
+@unix
+def test_requests_are_answered(device: Fake, tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import ask, names
+
+    assert names(tmp_path) == ["fake"]
+    assert ask("fake", "get=1\n\n", tmp_path) == f"private_key={KEY.hex()}\nlisten_port=7\nerrno=0\n\n"
+    assert ask("fake", "set=1\nlisten_port=5\n\n", tmp_path) == "errno=0\n\n"
+    assert device.changes == [Change(listen_port=5)]
+    assert ask("fake", "set=1\nlisten_port=1\n\n", tmp_path) == f"errno={errno.EADDRINUSE}\n\n"
+    assert ask("fake", "set=1\nlisten_port\n\n", tmp_path) == f"errno={errno.EPROTO}\n\n"
+    assert ask("fake", "please\n\n", tmp_path) == f"errno={errno.EINVAL}\n\n"
+
+
+@unix
+@pytest.mark.usefixtures("device")
+def test_who_is_silent_keeps_nobody_out(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import ask
+
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(100)]
+    try:
+        for client in silent:
+            client.connect(str(tmp_path / "fake.sock"))
+        silent[-1].send(b"get=")
+        assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
+        silent[-1].settimeout(10)
+        silent[-1].send(b"1\n\nget=1\n\n")
+        answer = b""
+        while answer.count(b"errno=0\n\n") < 2:
+            answer += silent[-1].recv(1000)
+    finally:
+        for client in silent:
+            client.close()
+
+
+@unix
+def test_a_name_is_taken_while_its_device_lives_and_not_after(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, ask, listen
+
+    with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
+        assert os.stat(tmp_path / "fake.sock").st_mode & 0o777 == 0o700
+        with pytest.raises(EndpointError, match="a device of that name is running"):
+            listen("fake", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    listen("fake", tmp_path).close()  # As a process that was killed leaves it.
+    with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
+        assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
+    with pytest.raises(EndpointError, match="is there such a device"):
+        ask("fake", "get=1\n\n", tmp_path)
+
+
+@unix
+def test_removing_the_file_ends_the_device(tmp_path: Path) -> None:
+    import threading
+
+    from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+    gone = threading.Event()
+    with UapiServer(listen("fake", tmp_path), Fake(), gone.set):
+        (tmp_path / "fake.sock").unlink()
+        assert gone.wait(10)
