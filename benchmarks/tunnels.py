@@ -2,14 +2,25 @@
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.network import Process, inside, output, process
 from benchmarks.paths import TARGETS, Path, blaming, path
 
-__all__ = ["TUNNELLED", "come_up", "configure", "crowd", "device", "interface", "random_key", "tunnel"]
+__all__ = [
+    "PORT",
+    "TUNNELLED",
+    "come_up",
+    "configure",
+    "crowd",
+    "device",
+    "interface",
+    "public_key",
+    "random_key",
+    "tunnel",
+]
 
 TUNNELLED = "10.98.0.2"
 """The right side's address behind the tunnel."""
@@ -17,7 +28,7 @@ TUNNELLED = "10.98.0.2"
 _INNER = "10.98.0.{host}"
 _OUTER = TARGETS[4].removesuffix("2") + "{host}"
 _NAME = "tunnelled"
-_PORT = 51820
+PORT = 51820
 _MTU = 1420  # As all programs set it by themselves: what IPv6 over a link of 1500 holds.
 
 # A folder of its own for the control socket, which goes with the program. What it says on its way is not read.
@@ -51,12 +62,12 @@ def come_up(program: Process, host: int) -> None:
     output(inside(program.pid, "ip", "-batch", "-"), _SECONDS, _UP.format(host=host))
 
 
-def crowd(count: int) -> str:
-    """So many peers as a file of wg(8) has them, each with an address of either version."""
+def crowd(public_keys: Sequence[str]) -> str:
+    """Peers as a file of wg(8) has them, each with an address of either version."""
     return "".join(
-        f"[Peer]\nPublicKey = {random_key()}\n"
+        f"[Peer]\nPublicKey = {key}\n"
         f"AllowedIPs = 10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32, fd98::{number:x}/128\n"
-        for number in range(1, count + 1)
+        for number, key in enumerate(public_keys, 1)
     )
 
 
@@ -64,7 +75,7 @@ def crowd(count: int) -> str:
 def tunnel(contender: Contender) -> Iterator[Path]:
     """Two networks, joined by a veth link and by the tunnel that goes over it, after a ping. Raises `Failed`."""
     private = [random_key() for _ in range(2)]
-    public = [output(["wg", "pubkey"], _SECONDS, key).strip() for key in private]
+    public = [public_key(key) for key in private]
     with ExitStack() as stack:
         over = stack.enter_context(path(CONTENDERS["veth"], "forward"))
         programs = []
@@ -73,7 +84,7 @@ def tunnel(contender: Contender) -> Iterator[Path]:
             other = 2 - end
             peer = (
                 f"[Peer]\nPublicKey = {public[1 - end]}\nAllowedIPs = {_INNER.format(host=other)}/32\n"
-                f"Endpoint = {_OUTER.format(host=other)}:{_PORT}\n"
+                f"Endpoint = {_OUTER.format(host=other)}:{PORT}\n"
             )
             configure(program, interface(private[end]) + peer)
             come_up(program, end + 1)
@@ -84,7 +95,7 @@ def tunnel(contender: Contender) -> Iterator[Path]:
 
 def interface(private_key: str) -> str:
     """A device as a file of wg(8) has it."""
-    return f"[Interface]\nPrivateKey = {private_key}\nListenPort = {_PORT}\n"
+    return f"[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n"
 
 
 def _wg(program: Process, *command: str) -> list[str]:
@@ -95,3 +106,7 @@ def _wg(program: Process, *command: str) -> list[str]:
 def random_key() -> str:
     """Of either kind, for every 32 bytes are a private key and stand for a public one."""
     return base64.b64encode(os.urandom(32)).decode()
+
+
+def public_key(private_key: str) -> str:
+    return output(["wg", "pubkey"], _SECONDS, private_key).strip()

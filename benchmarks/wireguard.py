@@ -1,16 +1,30 @@
 """The measurements of WireGuard devices, as workloads.py wants them. Knows no program by name."""
 
+import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path as File
 
 from benchmarks.contenders import Contender
-from benchmarks.network import Failed, Process, namespace
+from benchmarks.network import Failed, Process, inside, namespace, process
 from benchmarks.traffic import DATAGRAM, DATAGRAMS, iperf, round_trip
-from benchmarks.tunnels import TUNNELLED, come_up, configure, crowd, device, interface, random_key, tunnel
+from benchmarks.tunnels import (
+    PORT,
+    TUNNELLED,
+    come_up,
+    configure,
+    crowd,
+    device,
+    interface,
+    public_key,
+    random_key,
+    tunnel,
+)
 
-__all__ = ["peers", "pings", "small_datagrams", "stream"]
+__all__ = ["handshakes", "peers", "pings", "small_datagrams", "stream"]
 
+_HANDSHAKES = 500
 _RECEIVED = ("sum_received", "sum_received_bidir_reverse")
 """Where iperf3 says what came through; the second is there if both ends sent."""
 
@@ -51,13 +65,30 @@ def peers(count: int) -> Callable[[Contender, int], dict[str, float]]:
         with namespace() as network, device(contender, network) as program:
             configure(program, interface(random_key()))
             come_up(program, 1)
-            before, text = _resident(program), crowd(count)
+            before, text = _resident(program), crowd([random_key() for _ in range(count)])
             start = time.perf_counter()
             configure(program, text)
             seconds = time.perf_counter() - start
             return {"kib": (_resident(program) - before) / count, "ms": seconds * 1e3}
 
     return measure
+
+
+def handshakes(contender: Contender, _: int) -> dict[str, float]:
+    """As the device answers them, one after another, each of another peer at another address."""
+    own, others = random_key(), [random_key() for _ in range(_HANDSHAKES)]
+    given = {"device": public_key(own), "port": PORT, "peers": others}
+    with namespace() as network, device(contender, network) as program:
+        configure(program, interface(own) + crowd([public_key(key) for key in others]))
+        come_up(program, 1)
+        with process(inside(network, sys.executable, "-m", "benchmarks.initiators")) as initiators:
+            initiators.tell(json.dumps(given))
+            initiators.wait_for("made")
+            before = program.cpu_seconds()
+            initiators.tell("go")
+            (seconds,) = json.loads(initiators.wait_for("["))
+            used = program.cpu_seconds() - before
+    return {"rate": _HANDSHAKES / seconds, "cpu": used / _HANDSHAKES * 1e6}
 
 
 def _resident(program: Process) -> int:

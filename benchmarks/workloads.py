@@ -121,6 +121,11 @@ _PEERS = (
     Metric("ms", "to be configured", "ms", False, 0),
 )
 
+_HANDSHAKES = (
+    Metric("rate", "answered", "handshakes/s", True, 0),
+    Metric("cpu", "the device", "µs of CPU each", False, 0),
+)
+
 _WIREGUARD = (
     Workload("wg-tcp", "WireGuard, one TCP stream, IPv4", _TUNNEL, wireguard.stream(), "wireguard"),
     Workload("wg-reverse", "The same the other way", _TUNNEL, wireguard.stream("--reverse"), "wireguard"),
@@ -133,6 +138,7 @@ _WIREGUARD = (
         "wireguard",
     ),
     Workload("wg-rtt", "WireGuard, ping every millisecond", _RTT, wireguard.pings, "wireguard"),
+    Workload("wg-hands", "Handshakes, one after another", _HANDSHAKES, wireguard.handshakes, "wireguard"),
     *(
         Workload(f"wg-{count}", f"A device of {count} peers", _PEERS, wireguard.peers(count), "wireguard")
         for count in (1000, 10000)

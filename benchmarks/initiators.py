@@ -1,0 +1,72 @@
+"""Many peers of one WireGuard device, each at an address of its own, which begin a handshake one after another.
+
+A program: reads a line with the device's public key, its port and the peers' private keys, prints `made` when the
+first messages are made, waits for a line, and prints the seconds it took until the last was answered.
+"""
+
+import json
+import socket
+import sys
+import time
+from base64 import b64decode
+from contextlib import ExitStack
+
+from threepipe.wireguard.cookie import Maker
+from threepipe.wireguard.message import TYPE_COOKIE_REPLY, TYPE_RESPONSE, kind_of
+from threepipe.wireguard.noise import Identity, initiate
+from threepipe.wireguard.tai64n import timestamp
+
+_ANSWER_SECONDS = 5.0
+_TRIES = 3
+"""Who is asked for a cookie tries again with it."""
+
+
+class _Peer:
+    """One of them. Source addresses differ, for a device lets only so many handshakes a second come from one."""
+
+    def __init__(self, number: int, private_key: bytes, device: bytes, port: int) -> None:
+        identity = Identity(private_key)
+        shared = identity.shared(device)
+        begun = initiate(identity, device, shared, number, timestamp(time.time())) if shared else None
+        assert begun is not None
+        self._message = begun[1]
+        self._maker = Maker(device)
+        self._device = ("127.0.0.1", port)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.settimeout(_ANSWER_SECONDS)
+        self.socket.bind((f"127.1.{number >> 8}.{number & 255}", 0))
+
+    def shake_hands(self) -> bool:
+        for _ in range(_TRIES):
+            self.socket.sendto(self._maker.add_macs(self._message, time.monotonic()), self._device)
+            answer = memoryview(self.socket.recv(2048))
+            if kind_of(answer) == TYPE_RESPONSE:
+                return True
+            if kind_of(answer) == TYPE_COOKIE_REPLY:
+                self._maker.take(answer, time.monotonic())
+        return False
+
+
+def main() -> None:
+    given = json.loads(sys.stdin.readline())
+    device = b64decode(given["device"])
+    with ExitStack() as stack:
+        peers = []
+        for number, key in enumerate(given["peers"], 1):
+            peers.append(_Peer(number, b64decode(key), device, given["port"]))
+            stack.enter_context(peers[-1].socket)
+        _say("made")
+        sys.stdin.readline()
+        start = time.perf_counter()
+        for peer in peers:
+            if not peer.shake_hands():
+                raise SystemExit("a handshake was not answered")
+        _say(f"[{time.perf_counter() - start}]")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
