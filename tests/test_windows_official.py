@@ -106,3 +106,10 @@ def test_the_doctor_knows_it_and_asks_it_for_the_driver(data: Path) -> None:
     assert (done.status, found["wintun.dll"]["ok"]) == (0, True)
     assert f"Wintun {RELEASE.version} (SHA-256 {RELEASE.dll_hashes['amd64']})" in found["wintun.dll"]["detail"]
     assert found["driver"]["detail"].startswith("none runs")
+
+
+def test_the_command_shows_its_version_and_that_no_driver_runs(data: Path) -> None:
+    done = run("driver", "version", "--json", LOCALAPPDATA=str(data))
+    found = json.loads(done.printed)
+    assert found.pop("path").endswith(DLL_NAME)
+    assert found == {"sha256": RELEASE.dll_hashes["amd64"], "version": RELEASE.version, "running": None}
