@@ -27,7 +27,7 @@ from threepipe.platforms.windows.winerror import ERROR_FILE_NOT_FOUND, windows_e
 from threepipe.platforms.windows.wintun import Wintun
 from threepipe.settings import AdapterSettings
 
-__all__ = ["Bench", "ContractWire", "find_contract"]
+__all__ = ["Bench", "ContractIpHelper", "ContractWire", "find_contract"]
 
 WRONG = ("use_after_end", "end_inside_call", "use_after_close", "wrong_release", "wrong_send", "oversized_packet")
 LEFT = ("unreleased_at_end", "unsent_at_end")
@@ -134,6 +134,8 @@ class ContractIpHelper(IpHelper):
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
         self._families: dict[tuple[int, int], bytes] = {}
+        self.dns: dict[int, tuple[str, str]] = {}
+        """Family -> servers and search domains, as they were set last."""
         self._addresses: dict[tuple[int, IpAddress], win.MIB_UNICASTIPADDRESS_ROW] = {}
 
     def index_of(self, luid: int) -> int:
@@ -174,6 +176,13 @@ class ContractIpHelper(IpHelper):
 
     def addresses(self) -> list[win.MIB_UNICASTIPADDRESS_ROW]:
         return list(self._addresses.values())
+
+    def check_dns(self) -> None:
+        """It can."""
+
+    def set_dns(self, luid: int, family: int, servers: str, domains: str) -> None:
+        self._find(luid)
+        self.dns[family] = servers, domains
 
     def routes(self) -> list[win.MIB_IPFORWARD_ROW2]:
         return []

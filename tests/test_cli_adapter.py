@@ -66,7 +66,9 @@ def test_create_with_every_option(network: Network, adapter: Command) -> None:
     # In a user namespace there is no user but one.
     owner, group = (4321, 8765) if AS_ROOT else (0, 0)
     made = json.loads(
-        adapter("create", "tp0", *options, "--mtu=1420", f"--owner={owner}", f"--group={group}", "--json")
+        adapter(
+            "create", "tp0", *options, "--mtu=1420", "--metric=77", f"--owner={owner}", f"--group={group}", "--json"
+        )
     )
     assert made == adapter.shown("tp0")
     index = json.loads(network.run("ip", "-j", "link", "show", "tp0"))[0]["ifindex"]
@@ -76,6 +78,7 @@ def test_create_with_every_option(network: Network, adapter: Command) -> None:
     assert set(made["routes"]) == set(routes)
     has = network.run("ip", "route") + network.run("ip", "-6", "route")
     assert all(f"{route} dev tp0" in has for route in routes)
+    assert has.count("metric 77") == len(addresses) - 1 + len(routes)  # A host alone has no route.
     rows = adapter("show", "tp0").splitlines()
     assert [row.split()[1:] for row in rows if row.startswith("routes")] == [["10.77.0.0/16,", "fd77::/16"]]
 
@@ -209,6 +212,7 @@ OPTIONS = [
     ("--route", "", "does not appear to be an IPv4 or IPv6"),
     ("--route", "10.6.7.1/24", "has host bits set"),
     ("--route", "everything", "write it like 10.0.0.0/8"),
+    ("--metric", "0", "give 1 to 4294967295"),
     ("--mtu", "67", "give 68 to 65535"),
     ("--mtu", "65536", "give 68 to 65535"),
     ("--mtu", "-1", "give 68 to 65535"),

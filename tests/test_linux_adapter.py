@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import grp
+import ipaddress
 import json
 import logging
 import os
@@ -108,6 +109,15 @@ def test_addresses_and_routes_outlive_sessions(network: Network) -> None:
                 assert wanted <= routes(network, "tp0")
             assert wanted <= routes(network, "tp0")
             assert {str(address) for address in adapter.addresses} >= set(ADDRESSES)
+
+
+def test_the_metric_is_that_of_all_its_routes(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path, addresses=ADDRESSES, routes=ROUTES, metric=7) as adapter:
+        wanted = {route.removesuffix("/32").removesuffix("/128") for route in ROUTES}
+        wanted |= {str(ipaddress.ip_interface(address).network) for address in ADDRESSES if "/32" not in address}
+        found = [each for family in "46" for each in json.loads(network.run("ip", "-j", f"-{family}", "route"))]
+        metrics = {each["dst"]: each.get("metric") for each in found if each["dev"] == adapter.name}
+        assert {metrics[each.removesuffix("/128")] for each in wanted} == {7}
 
 
 def test_routes_of_ipv4_reach_hosts_on_the_link(network: Network) -> None:

@@ -1,6 +1,8 @@
 """Tests of what is checked before an adapter is made: names, MTU, addresses, routes, owners."""
 
 import ipaddress
+import sys
+import uuid
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepipe import Adapter, InvalidSetting
-from threepipe.settings import AdapterSettings, check_mtu, check_name, parse_addresses, parse_routes
+from threepipe.settings import AdapterSettings, check_mtu, check_name, parse_addresses, parse_domains, parse_routes
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=500)
 
@@ -178,3 +180,61 @@ def test_only_persistent_adapters_have_owners(wanted: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match="owner and group are for persistent adapters"):
         check("t", **wanted)
     assert check("t", persistent=True, **wanted).persistent
+
+
+@pytest.mark.parametrize("metric", [-1, 0, 1 << 32])
+def test_impossible_metrics_are_refused(metric: int) -> None:
+    assert check("t", metric=1).metric == 1
+    assert check("t", metric=(1 << 32) - 1).metric == (1 << 32) - 1
+    with pytest.raises(InvalidSetting, match=f"metric {metric}: give 1 to 4294967295; the smallest is preferred"):
+        Adapter.create("t", metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ({"dns": ["10.6.7.53/24"]}, r"DNS server '10\.6\.7\.53/24': .*; write it like 10\.6\.7\.53 or fd00::53"),
+        ({"dns": ["dns.example.org"]}, "DNS server 'dns.example.org': "),
+        ({"dns": "10.6.7.53"}, r"'10\.6\.7\.53': give a list, even of one"),
+        ({"dns": ["fe80::1%eth0"]}, "DNS server 'fe80::1%eth0': leave out the zone"),
+        ({"dns": ["224.0.0.251"]}, "DNS server '224.0.0.251' cannot be asked"),
+        ({"dns": ["::"]}, "DNS server '::' cannot be asked"),
+        ({"search": "example.org"}, "'example.org': give a list, even of one"),
+        ({"search": ["a", ""]}, "search domain '': it is no name of a domain; write it like example.org"),
+        ({"search": ["a,b"]}, "search domain 'a,b'"),
+        ({"search": ["a..b"]}, "search domain 'a..b'"),
+        ({"search": ["example.org\n"]}, "search domain "),
+        ({"search": ["köln.example"]}, "search domain 'köln.example'.*other letters as xn-- has them"),
+        ({"search": ["a" * 64]}, "search domain 'a"),
+        ({"search": [".".join(["a" * 63] * 4)]}, "search domain 'a"),
+        ({"guid": "tp0"}, "GUID 'tp0': it has 32 hexadecimal digits; write it like 8f1b2a64-"),
+        ({"name": "t%d", "guid": uuid.UUID(int=1)}, "a GUID is one adapter's alone: give a name without %d"),
+        ({"tunnel_type": ""}, "tunnel type '': give 1 to 127 characters that can be printed"),
+        ({"tunnel_type": "\U0001f40d" * 64}, "tunnel type '\U0001f40d"),
+        ({"tunnel_type": "a\0b"}, "tunnel type "),
+    ],
+)
+def test_what_windows_could_not_be_given_is_refused_everywhere(wanted: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidSetting, match=text):
+        Adapter.create(**{"name": "t", **wanted})
+
+
+def test_the_longest_that_windows_takes() -> None:
+    longest = ".".join(["a" * 63] * 3 + ["a" * 61])
+    assert parse_domains([longest, "A-1._x"]) == (longest, "A-1._x")
+    assert check("t", tunnel_type="\U0001f40d" * 63 + "a", guid=uuid.UUID(int=1)).guid == uuid.UUID(int=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that has none of these")
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ({"dns": ["10.6.7.53"]}, "leave out dns and search, .*resolvectl dns NAME SERVER .*resolvconf"),
+        ({"search": ["example.org"]}, "resolvectl domain NAME DOMAIN"),
+        ({"guid": "{8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93}"}, "on Windows alone"),
+        ({"tunnel_type": "Example"}, "on Windows alone"),
+    ],
+)
+def test_what_linux_does_not_have_is_refused(wanted: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidSetting, match=text):
+        Adapter.create("t", **wanted)

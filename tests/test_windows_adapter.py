@@ -1,11 +1,13 @@
 """Adapters and sessions of the Windows platform, on the contract library: faults, threads, event loops."""
 
 import asyncio
+import ctypes
 import itertools
 import os
 import subprocess
 import sys
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ import pytest
 import threepipe
 from contract_dll.build import build, sanitizer
 from contract_dll.library import Fault, Function, Kind
-from contract_system import Bench, ContractWire, find_contract
+from contract_system import Bench, ContractIpHelper, ContractWire, find_contract
 from threepipe.errors import (
     AdapterBusy,
     AdapterError,
@@ -30,8 +32,10 @@ from threepipe.errors import (
     RingCorrupt,
     SessionClosed,
 )
+from threepipe.platforms.windows import structures as win
 from threepipe.platforms.windows.device import adapters, guid_of
-from threepipe.settings import MIN_CAPACITY
+from threepipe.platforms.windows.iphelper import IpHelper
+from threepipe.settings import MIN_CAPACITY, parse_domains, parse_servers
 from threepipe.testing import CHECKS, Wire
 
 pytestmark = pytest.mark.windows
@@ -135,6 +139,32 @@ def test_an_adapter_has_what_was_asked_for(bench: Bench) -> None:
     assert bench.names() == []
 
 
+def test_dns_and_a_metric_are_given_and_dns_is_taken_back(bench: Bench) -> None:
+    ip = bench.system.ip
+    assert isinstance(ip, ContractIpHelper)
+    dns, search = parse_servers(["10.6.7.53"]), parse_domains(["example.org"])
+    with bench.create("tp0", dns=dns, search=search, metric=7) as adapter:
+        assert ip.dns == {win.AF_INET: ("10.6.7.53", "example.org"), win.AF_INET6: ("", "example.org")}
+        luid = bench.contract.interfaces()[0].luid
+        assert adapter.info.luid == luid
+        assert [ip.interface(luid, family).Metric for family in (win.AF_INET, win.AF_INET6)] == [7, 7]
+    assert ip.dns == {win.AF_INET: ("", ""), win.AF_INET6: ("", "")}
+
+
+def test_where_windows_cannot_be_told_dns_nothing_is_made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.system.ip, "check_dns", IpHelper(ctypes.CDLL(None)).check_dns)
+    with pytest.raises(AdapterError, match="build 19041"):
+        bench.create("tp0", dns=parse_servers(["10.6.7.53"]))
+    assert bench.names() == []
+
+
+def test_an_adapter_can_have_a_guid_and_a_type_of_its_own(bench: Bench) -> None:
+    guid = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")
+    with bench.create("tp0", guid=guid, tunnel_type="Example"):
+        (found,) = bench.contract.interfaces()
+        assert (uuid.UUID(bytes_le=bytes(found.guid)), found.description) == (guid, "Example Tunnel")
+
+
 def test_the_guid_is_the_names_own() -> None:
     """It was drawn once and must stay, for Windows knows networks by it."""
     assert str(guid_of("tp0")) == "9c9e33a7-c936-5686-b2e1-d4bd093b4f06"
@@ -192,6 +222,7 @@ def test_a_template_becomes_the_first_free_number(bench: Bench) -> None:
         ({"netns": "red"}, "no network namespaces"),
         ({"persistent": True}, "goes with its program"),
         ({"queues": 2}, "2 queues"),
+        ({"metric": 10_000}, "Windows takes 1 to 9999"),
     ],
 )
 def test_what_windows_does_not_have_is_refused(bench: Bench, settings: dict[str, object], text: str) -> None:

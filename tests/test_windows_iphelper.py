@@ -31,7 +31,7 @@ from threepipe.platforms.windows.winerror import (
     ERROR_PROC_NOT_FOUND,
     error_code,
 )
-from threepipe.settings import AdapterSettings, parse_addresses, parse_routes
+from threepipe.settings import AdapterSettings, parse_addresses, parse_domains, parse_routes, parse_servers
 
 pytestmark = pytest.mark.windows
 
@@ -211,6 +211,43 @@ def test_routes_of_windows_own_are_not_told(fake: Fake, interface: Interface) ->
     assert interface.describe().routes == ()
 
 
+def test_a_metric_that_is_asked_for_is_of_both_families(fake: Fake, interface: Interface) -> None:
+    before = {version: bytes(fake.family(version)) for version in (4, 6)}
+    interface.configure(BOTH._replace(routes=parse_routes(["0.0.0.0/0"]), metric=7))
+    assert [(fake.family(version).Metric, fake.family(version).UseAutomaticMetric) for version in (4, 6)] == [
+        (7, 0)
+    ] * 2
+    interface.undo()
+    assert {version: bytes(fake.family(version)) for version in (4, 6)} == before
+
+
+def test_the_metric_of_an_interface_without_ipv6(fake: Fake, interface: Interface) -> None:
+    fake.library.FakeHideFamily(LUID, win.AF_INET6, -1)
+    interface.configure(settings(["10.6.7.1/24"])._replace(metric=7))
+    assert (fake.family(4).Metric, fake.family(6).UseAutomaticMetric) == (7, 1)
+
+
+WITH_DNS = BOTH._replace(
+    dns=parse_servers(["10.6.7.53", "fd67::53"]), search=parse_domains(["example.org", "example.net"])
+)
+
+
+def test_dns_that_is_asked_for_is_set_and_undone(fake: Fake, interface: Interface) -> None:
+    interface.configure(WITH_DNS)
+    assert fake.dns(4) == ("10.6.7.53", "example.org,example.net")
+    assert fake.dns(6) == ("fd67::53", "example.org,example.net")
+    interface.undo()
+    assert fake.dns(4) == fake.dns(6) == ("", "")
+
+
+def test_dns_that_is_refused_leaves_nothing(fake: Fake, interface: Interface) -> None:
+    fake.fail("SetInterfaceDnsSettings", ERROR_ACCESS_DENIED)
+    with pytest.raises(PermissionDenied, match="setting DNS: it takes an administrator"):
+        interface.configure(WITH_DNS)
+    assert fake.dns(4) == fake.dns(6) == ("", "")
+    assert fake.library.FakeLeft() == 0
+
+
 def test_dns(fake: Fake, interface: Interface) -> None:
     servers = [ipaddress.ip_address(text) for text in ("10.6.7.53", "fd67::53", "10.6.7.54")]
     interface.set_dns(servers, ["example.org", "example.net"])
@@ -249,6 +286,8 @@ def test_what_a_system_lacks_is_missed_when_it_is_wanted(fake: Fake) -> None:
 
 def test_dns_on_an_older_windows(fake: Fake) -> None:
     older: Any = Older(fake.library, win.NEWER_FUNCTIONS)
+    with pytest.raises(AdapterError, match="came with Windows 10, build 19041"):
+        IpHelper(older).check_dns()
     with pytest.raises(AdapterError, match=r"build 19041\); set NameServer and SearchList in the registry") as raised:
         Interface(IpHelper(older), LUID, "tp0").set_dns([], ["example.org"])
     assert error_code(raised.value) == ERROR_PROC_NOT_FOUND

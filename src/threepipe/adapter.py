@@ -5,6 +5,7 @@ gives it a `Device`.
 """
 
 import threading
+import uuid
 from collections.abc import Iterable
 from typing import Self
 
@@ -16,12 +17,16 @@ from threepipe.settings import (
     Address,
     Namespace,
     Network,
+    Server,
     check_capacity,
     check_mtu,
     check_name,
     check_queues,
     parse_addresses,
+    parse_domains,
+    parse_guid,
     parse_routes,
+    parse_servers,
 )
 
 __all__ = ["Adapter", "adapters"]
@@ -58,6 +63,11 @@ class Adapter:
         group: str | int | None = None,
         offload: bool = True,
         queues: int = 1,
+        dns: Iterable[str | Server] = (),
+        search: Iterable[str] = (),
+        metric: int | None = None,
+        guid: str | uuid.UUID | None = None,
+        tunnel_type: str | None = None,
     ) -> "Adapter":
         """Make a new interface, which lives until it is closed or its process ends.
 
@@ -69,6 +79,11 @@ class Adapter:
         given, only that user as a member of that group. `offload`: let the system hand over superpackets,
         where it can, which bundles keep whole until somebody looks at single packets. `queues`: how many
         the system fills side by side, each flow one of them; sessions receive from all (1 to 255).
+        `metric`: how its routes stand beside others, the smallest first; by default the system's choice.
+
+        On Windows alone: `dns` and `search`, the servers to ask for names while it is there, and the
+        domains of short names; `guid`, by which Windows knows it again, by default one made of the
+        name; `tunnel_type`, what it is described as, by default threepipe.
 
         Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`,
         `NamespaceNotFound`, `IPv6Unavailable`; then nothing is left of it.
@@ -77,6 +92,8 @@ class Adapter:
 
         parsed = parse_addresses(addresses), parse_routes(routes)
         settings = AdapterSettings(name, *parsed, mtu, netns, persistent, owner, group, offload, queues)
+        settings = settings._replace(dns=parse_servers(dns), search=parse_domains(search), metric=metric)
+        settings = settings._replace(guid=parse_guid(guid), tunnel_type=tunnel_type)
         return Adapter(platforms.create(settings.checked()))
 
     @classmethod

@@ -46,6 +46,8 @@ class AdapterInfo(NamedTuple):
     addresses: tuple[Address, ...] = ()
     routes: tuple[Network, ...] = ()
     statistics: AdapterStatistics = AdapterStatistics()
+    luid: int | None = None
+    """The NET_LUID that Windows knows it by, as a number."""
 
 
 class Waitable(Protocol):

@@ -2,6 +2,8 @@
 
 import ipaddress
 import os
+import re
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -14,6 +16,7 @@ __all__ = [
     "Address",
     "Namespace",
     "Network",
+    "Server",
     "check_capacity",
     "check_mtu",
     "check_name",
@@ -24,6 +27,8 @@ Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 """An address with its prefix length."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 """The destination of a route."""
+Server = ipaddress.IPv4Address | ipaddress.IPv6Address
+"""Who is asked for names."""
 Namespace = str | int | os.PathLike[str]
 """A network namespace: a name, a path (with a slash), or the id of a process in it."""
 
@@ -31,12 +36,17 @@ Item = TypeVar("Item")
 
 MIN_MTU, MAX_MTU = 68, 65535  # RFC 791, section 3.2, and the longest packet.
 MIN_IPV6_MTU = 1280  # RFC 8200, section 5.
+MAX_METRIC = 0xFFFFFFFF  # Of 32 bits on every system; 0 says to IPv6 of Linux what 1024 does.
 MAX_QUEUES = 255  # MAX_TAP_QUEUES of Linux, less the one for sending.
 MIN_CAPACITY = 0x20000
 """Bytes of the smallest ring, 128 KiB (WINTUN_MIN_RING_CAPACITY)."""
 MAX_CAPACITY = 0x4000000
 """Bytes of the largest ring, 64 MiB (WINTUN_MAX_RING_CAPACITY)."""
 MAX_NAME = 15  # IFNAMSIZ of <net/if.h> less the final zero.
+MAX_TUNNEL_TYPE = 127  # Characters of 16 bits: MAX_ADAPTER_NAME of <wintun.h> less the final zero.
+_DOMAIN = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE
+)  # RFC 1035, 2.3.4.
 _FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space is the kernel's, which reads bytes as Latin-1.
 
 
@@ -97,6 +107,11 @@ class AdapterSettings(NamedTuple):
     group: str | int | None = None
     offload: bool = True
     queues: int = 1
+    dns: tuple[Server, ...] = ()
+    search: tuple[str, ...] = ()
+    metric: int | None = None
+    guid: uuid.UUID | None = None
+    tunnel_type: str | None = None
 
     def checked(self) -> Self:
         """Itself; raises `InvalidSetting` where it cannot work."""
@@ -104,6 +119,12 @@ class AdapterSettings(NamedTuple):
         if self.mtu is not None:
             check_mtu(self.mtu, ipv6=any(item.version == 6 for item in self.addresses + self.routes))
         check_queues(self.queues)
+        if self.metric is not None and not 1 <= self.metric <= MAX_METRIC:
+            raise InvalidSetting(f"metric {self.metric}: give 1 to {MAX_METRIC}; the smallest is preferred")
+        if self.guid is not None and "%d" in self.name:
+            raise InvalidSetting(f"a GUID is one adapter's alone: give a name without %d, or leave out {self.guid}")
+        if self.tunnel_type is not None:
+            _check_tunnel_type(self.tunnel_type)
         if not self.persistent and (self.owner is not None or self.group is not None):
             raise InvalidSetting("owner and group are for persistent adapters: others are their maker's alone")
         return self
@@ -121,6 +142,41 @@ def parse_addresses(addresses: Iterable[str | Address]) -> tuple[Address, ...]:
 def parse_routes(routes: Iterable[str | Network]) -> tuple[Network, ...]:
     """Networks from what people write, such as 10.0.0.0/8."""
     return _parsed("route", routes, ipaddress.ip_network, "10.0.0.0/8, 0.0.0.0/0 or fd00::/8")
+
+
+def parse_servers(servers: Iterable[str | Server]) -> tuple[Server, ...]:
+    """DNS servers from what people write, such as 10.6.7.53."""
+    parsed = _parsed("DNS server", servers, ipaddress.ip_address, "10.6.7.53 or fd00::53")
+    for server in parsed:
+        if server.is_multicast or server.is_unspecified:
+            raise InvalidSetting(f"DNS server {str(server)!r} cannot be asked")
+    return parsed
+
+
+def parse_domains(domains: Iterable[str]) -> tuple[str, ...]:
+    """The domains to look for short names in, such as example.org."""
+    return _parsed("search domain", domains, _domain, "example.org, other letters as xn-- has them")
+
+
+def parse_guid(guid: str | uuid.UUID | None) -> uuid.UUID | None:
+    """A GUID from what people write, with braces or without."""
+    try:
+        return uuid.UUID(guid) if isinstance(guid, str) else guid
+    except ValueError:
+        example = "8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93"
+        raise InvalidSetting(f"GUID {guid!r}: it has 32 hexadecimal digits; write it like {example}") from None
+
+
+def _domain(text: str) -> str:
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError("it is no name of a domain")
+    return text
+
+
+def _check_tunnel_type(text: str) -> None:
+    length = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    if not 1 <= length <= MAX_TUNNEL_TYPE or not text.isprintable():
+        raise InvalidSetting(f"tunnel type {text!r}: give 1 to {MAX_TUNNEL_TYPE} characters that can be printed")
 
 
 def _parsed(what: str, items: Iterable[Any], parse: Callable[[Any], Item], example: str) -> tuple[Item, ...]:

@@ -50,6 +50,10 @@ def create(
         int | None,
         typer.Option(metavar="BYTES", help="Longest packet; by default the system's choice, 1500.", show_default=False),
     ] = None,
+    metric: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", help="How its routes stand beside others, the smallest first."),
+    ] = None,
     netns: Netns = None,
     owner: Annotated[
         str | None, typer.Option(metavar="USER", help="User, by name or id, who may use it without being root.")
@@ -76,6 +80,7 @@ def create(
         addresses=address or (),
         routes=route or (),
         mtu=mtu,
+        metric=metric,
         netns=netns,
         persistent=True,
         owner=owner,

@@ -30,6 +30,7 @@ _MAX_ID = 0xFFFFFFFE  # 0xFFFFFFFF says "nobody" to the kernel.
 
 def create(settings: AdapterSettings) -> "LinuxDevice":
     """Make the interface and set it up, or leave nothing."""
+    _refuse(settings)
     owner = _identity("owner", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
     group = _identity("group", settings.group, lambda name: grp.getgrnam(name).gr_gid)
     if settings.persistent and owner is None and group is None:
@@ -171,6 +172,17 @@ def _device(
         descriptors.close()
         namespace.close()
         raise
+
+
+def _refuse(settings: AdapterSettings) -> None:
+    """Raise `InvalidSetting` for what only Windows' adapters have."""
+    if settings.dns or settings.search:
+        raise InvalidSetting(
+            "on Linux DNS is not the adapter's but the resolver's; leave out dns and search, and when it is there:"
+            " resolvectl dns NAME SERVER and resolvectl domain NAME DOMAIN, or resolvconf -a NAME"
+        )
+    if settings.guid is not None or settings.tunnel_type is not None:
+        raise InvalidSetting("adapters have a GUID and a tunnel type on Windows alone; leave them out")
 
 
 def _identity(what: str, who: str | int | None, look_up: Callable[[str], int]) -> int | None:

@@ -62,14 +62,14 @@ def configure(index: int, settings: AdapterSettings) -> None:
 
 def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
     networks = {address.network for address in settings.addresses}  # Whose routes the kernel makes with the address.
-    wanted: dict[tuple[Callable[[Any, int, Any], None], Address | Network], None] = dict.fromkeys(
+    wanted: dict[tuple[Callable[[Any, int, Any, int | None], None], Address | Network], None] = dict.fromkeys(
         [(_add_address, address) for address in settings.addresses]
         + [(_add_route, route) for route in settings.routes if route not in networks]
     )
     refused: list[str] = []
     for add, item in wanted:
         try:
-            add(ipr, index, item)
+            add(ipr, index, item, settings.metric)
         except NetlinkError as error:
             if item.version == 6 and error.code in _NO_IPV6:
                 refused.append(str(item))
@@ -88,15 +88,18 @@ def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
     log.warning(text)
 
 
-def _add_address(ipr: Any, index: int, address: Address) -> None:
+def _add_address(ipr: Any, index: int, address: Address, metric: int | None) -> None:
     # Without duplicate address detection: nobody else is on this link, and a tentative address is of no use.
     flags = {"flags": _IFA_F_NODAD} if address.version == 6 else {}
-    ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
+    # The kernel makes the route to the address's network, and gives it the same priority.
+    priority = {} if metric is None else {"rt_priority": metric}
+    ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags, **priority)
 
 
-def _add_route(ipr: Any, index: int, route: Network) -> None:
+def _add_route(ipr: Any, index: int, route: Network, metric: int | None) -> None:
     family = {"family": socket.AF_INET6} if route.version == 6 else {"scope": _RT_SCOPE_LINK}
-    ipr.route("add", dst=str(route), oif=index, **family)
+    priority = {} if metric is None else {"priority": metric}
+    ipr.route("add", dst=str(route), oif=index, **family, **priority)
 
 
 def set_mtu(index: int, name: str, mtu: int) -> None:

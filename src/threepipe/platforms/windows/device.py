@@ -26,9 +26,10 @@ from threepipe.settings import AdapterSettings, Namespace
 __all__ = ["System", "WindowsDevice", "adapters", "create", "guid_of", "open_existing"]
 
 TUNNEL_TYPE = "threepipe"
-"""What Windows shows as the adapter's description, with the word Tunnel behind it."""
+"""What Windows shows as the adapter's description by default, with the word Tunnel behind it."""
 
 _NAMES = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")  # Drawn once; GUIDs of adapters are made of it.
+_MAX_METRIC = 9999  # Of an interface, as netsh says: interface ipv4 set interface.
 _MOST_NUMBERS = 1000  # That a template is tried with.
 
 
@@ -72,7 +73,11 @@ def system() -> System:
 def create_on(find: Callable[[], System], settings: AdapterSettings) -> "WindowsDevice":
     """`create` on the system that `find` gives, which is asked only when the settings can work."""
     _refuse(settings.netns, settings.persistent, settings.queues)
+    if settings.metric is not None and settings.metric > _MAX_METRIC:
+        raise InvalidSetting(f"metric {settings.metric}: Windows takes 1 to {_MAX_METRIC}")
     found = find()
+    if settings.dns or settings.search:
+        found.ip.check_dns()
     if "%d" not in settings.name:
         return _create(found, settings)
     for number in range(_MOST_NUMBERS):
@@ -141,7 +146,8 @@ class WindowsDevice:
 def _create(system: System, settings: AdapterSettings) -> WindowsDevice:
     name = settings.name
     _check_free(system, name)
-    device = _device(system, name, system.wintun.create_adapter(name, TUNNEL_TYPE, guid_of(name)))
+    adapter = system.wintun.create_adapter(name, settings.tunnel_type or TUNNEL_TYPE, settings.guid or guid_of(name))
+    device = _device(system, name, adapter)
     with _closed_on_error(device.close):
         device.configure(settings)
     return device

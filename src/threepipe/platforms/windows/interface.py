@@ -53,7 +53,7 @@ class Interface:
         self._undo: list[tuple[str, Callable[[], None]]] = []
 
     def configure(self, settings: AdapterSettings) -> None:
-        """Give it its MTU, addresses and routes; where one is refused, all of them are undone.
+        """Give it its MTU, metric, addresses, routes and DNS; where one is refused, all of them are undone.
 
         Raises `IPv6Unavailable` where all that was asked for is IPv6, which is off here (else it warns),
         `PermissionDenied`, `AdapterGone`, and `AdapterError` for what Windows refuses.
@@ -69,7 +69,12 @@ class Interface:
             for version in there:
                 # At once, and by nobody else's word: the link has no neighbours and no routers.
                 self._change(version, DadTransmits=0, RouterDiscoveryBehavior=win.RouterDiscoveryDisabled)
+            if settings.metric is not None:
+                for version in 4, 6:
+                    if self._has(version):
+                        self.set_metric(version, settings.metric)
             self._add(settings, there)
+            self.set_dns(settings.dns, settings.search)
         except BaseException:
             self.undo()
             raise
@@ -120,7 +125,7 @@ class Interface:
         networks = {address.network for address in settings.addresses}  # Whose routes come with the address.
         for route in dict.fromkeys(settings.routes):
             if route.version in there and route not in networks:
-                if not route.prefixlen:
+                if not route.prefixlen and settings.metric is None:
                     self.set_metric(route.version, 0)  # A default route is asked for to be taken.
                 start, length = route.network_address, route.prefixlen
                 ip.add_route(luid, start, length)
@@ -203,6 +208,7 @@ def _info(
             sent_bytes=link.InOctets,
             sent_dropped=link.InDiscards + link.InErrors + link.InUnknownProtos,
         ),
+        luid=luid,
     )
 
 

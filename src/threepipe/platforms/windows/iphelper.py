@@ -148,13 +148,17 @@ class IpHelper:
         row = self._route_row(luid, network, prefix_length)
         self._call(f"removing the route {network}/{prefix_length}", "DeleteIpForwardEntry2", byref(row))
 
+    def check_dns(self) -> None:
+        """Raise `AdapterError` where `set_dns` cannot work."""
+        if "SetInterfaceDnsSettings" not in self._functions:
+            raise windows_error(AdapterError, ERROR_PROC_NOT_FOUND, _NO_DNS_SETTINGS)
+
     def set_dns(self, luid: int, family: int, servers: str, domains: str) -> None:
         """The interface's DNS servers of a family and its search domains, separated by commas.
 
         Empty ones take them away (SetInterfaceDnsSettings, of Windows 10, build 19041, and newer).
         """
-        if "SetInterfaceDnsSettings" not in self._functions:
-            raise windows_error(AdapterError, ERROR_PROC_NOT_FOUND, _NO_DNS_SETTINGS)
+        self.check_dns()
         guid = win.GUID()
         self._call("looking up the adapter's GUID", "ConvertInterfaceLuidToGuid", _luid(luid), byref(guid))
         strings = wide(servers), wide(domains)  # Kept until the call is over.
