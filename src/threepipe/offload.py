@@ -42,6 +42,7 @@ PLAIN_HEADER = bytes(HEADER_SIZE)
 """The header of a packet that is complete and stands for itself."""
 
 HEADER = struct.Struct("=BBHHHH")
+_WORD, _TWO_WORDS, _LONG = struct.Struct("!H"), struct.Struct("!HH"), struct.Struct("!I")
 
 # <linux/virtio_net.h>
 NEEDS_CSUM = 1
@@ -152,7 +153,7 @@ def _split(record: memoryview) -> list[memoryview]:
             HEADER.pack_into(record, 0, flags & ~NEEDS_CSUM, gso_type, hdr_len, gso_size, start, offset)
         return [packet]
     layout = _layout(record)
-    return list(_segments(packet, layout)) if layout else []
+    return [memoryview(segment) for segment in _segments(packet, layout)] if layout else []
 
 
 def _can_be_completed(record: memoryview) -> bool:
@@ -180,38 +181,65 @@ def _layout(record: memoryview) -> _Layout | None:
     return _Layout(version, protocol, start, payload, gso_size)
 
 
-def _segments(packet: memoryview, layout: _Layout) -> Iterator[memoryview]:
+def _segments(packet: memoryview, layout: _Layout) -> Iterator[bytearray]:
+    """The packets of a superpacket. What they have in common is summed once; what differs is added for each.
+
+    Sums are numbers of which only the rest modulo 0xFFFF counts, as in `internet_checksum`; none is zero, for
+    each has a version or a protocol in it, and so a checksum is the rest of its negative.
+    """
     version, protocol, transport, payload, segment = layout
-    pseudo_header = packet[12:20] if version == 4 else packet[8:40]
-    # A sum that the rest is added to: addresses and protocol; the length differs from segment to segment.
-    addresses = (0xFFFF - internet_checksum(pseudo_header)) + protocol
+    header = bytearray(packet[:payload])
+    field = transport + CHECKSUM_OFFSET[protocol]
+    identification, sequence, flags = _take_what_differs(header, layout)
+    network_sum = int.from_bytes(header[:transport], "big") % 0xFFFF
+    pseudo_header = header[12:20] if version == 4 else header[8:40]
+    transport_sum = (int.from_bytes(pseudo_header + header[transport:], "big") + protocol - transport) % 0xFFFF
     last = len(packet) - segment
     for index, start in enumerate(range(payload, len(packet), segment)):
         data = packet[start : start + segment]
-        part = bytearray(packet[:payload])
-        part += data
-        view = memoryview(part)
-        length = len(part) - transport
+        size = payload + len(data)
+        # The bytes of words swapped, a sum is swapped too; so an odd end needs no padding (RFC 1071, section 2).
+        total = transport_sum + size + (int.from_bytes(data, "little") % 0xFFFF << 8)
         if version == 4:
-            identification = (int.from_bytes(packet[4:6], "big") + index) & 0xFFFF
-            struct.pack_into("!HH", part, 2, len(part), identification)
-            part[10:12] = b"\0\0"
-            struct.pack_into("!H", part, 10, internet_checksum(view[:transport]))
+            number = (identification + index) & 0xFFFF
+            _TWO_WORDS.pack_into(header, 2, size, number)
+            _WORD.pack_into(header, 10, -(network_sum + size + number) % 0xFFFF)
         else:
-            struct.pack_into("!H", part, 4, len(part) - 40)
+            _WORD.pack_into(header, 4, size - 40)
         if protocol == TCP:
-            sequence = int.from_bytes(packet[transport + 4 : transport + 8], "big") + start - payload
-            struct.pack_into("!I", part, transport + 4, sequence & 0xFFFFFFFF)
+            number = (sequence + start - payload) & 0xFFFFFFFF
+            kept = flags
             if start < last:  # What ends the stream, or hurries it, is for the last segment only.
-                part[transport + 13] &= ~_FIN_PSH & 0xFF
+                kept &= ~_FIN_PSH
             if index:
-                part[transport + 13] &= ~_CWR & 0xFF
+                kept &= ~_CWR
+            _LONG.pack_into(header, transport + 4, number)
+            header[transport + 13] = kept
+            _WORD.pack_into(header, field, -(total + number + kept) % 0xFFFF)
         else:
-            struct.pack_into("!H", part, transport + 4, length)
-        field = transport + CHECKSUM_OFFSET[protocol]
-        part[field : field + 2] = b"\0\0"
-        _put_checksum(view, field, internet_checksum(view[transport:], addresses + length), udp=protocol == UDP)
-        yield view
+            length = size - transport
+            _WORD.pack_into(header, transport + 4, length)
+            _WORD.pack_into(header, field, -(total + length) % 0xFFFF or 0xFFFF)
+        yield header + data
+
+
+def _take_what_differs(header: bytearray, layout: _Layout) -> tuple[int, int, int]:
+    """Identification, sequence number and TCP flags, where there are such; all that differs is zero afterwards."""
+    version, protocol, transport, _, _ = layout
+    identification = sequence = flags = 0
+    if version == 4:
+        _, identification = _TWO_WORDS.unpack_from(header, 2)
+        _TWO_WORDS.pack_into(header, 2, 0, 0)
+        _WORD.pack_into(header, 10, 0)
+    if protocol == TCP:
+        (sequence,) = _LONG.unpack_from(header, transport + 4)
+        flags = header[transport + 13]
+        _LONG.pack_into(header, transport + 4, 0)
+        header[transport + 13] = 0
+    else:
+        _WORD.pack_into(header, transport + 4, 0)
+    _WORD.pack_into(header, transport + CHECKSUM_OFFSET[protocol], 0)
+    return identification, sequence, flags
 
 
 def _put_checksum(packet: memoryview, offset: int, checksum: int, *, udp: bool) -> None:
