@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from threepipe.platforms import windows
-from threepipe.platforms.windows import library, release, structures, winerror, wintun
+from threepipe.platforms.windows import library, release, sockets, structures, winerror, wintun
 
 if sys.platform == "win32":
     pytest.skip("they are compared where the compiler is", allow_module_level=True)
@@ -36,6 +36,7 @@ CONSTANTS: dict[ModuleType, tuple[str, ...]] = {
     winerror: ("ERROR_", "NO_ERROR"),
     wintun: ("ERROR_",),
     library: ("GENERIC_", "FILE_", "OPEN_", "LOAD_"),
+    sockets: ("UDP_",),
 }
 """Module -> how the names of its constants begin."""
 
@@ -47,6 +48,7 @@ UNCHECKED = {
     "DNS_SETTING_SEARCHLIST",
     "ERROR_INVALID_IMAGE_HASH",
     "SetInterfaceDnsSettings",
+    "UDP_SEND_MSG_SIZE",
 }
 """What mingw-w64's headers lack: docs/windows.md names them too."""
 

@@ -1,6 +1,7 @@
 """Datagrams: a packet in each, sent and received one a system call; what every system can.
 
-Platforms that can do more have a `Datagrams` of their own. Knows no sessions.
+Platforms that can do more have a `Datagrams` of their own: mostly a `RunDatagrams`, of systems that send runs of
+datagrams at once. Knows no sessions.
 """
 
 import errno
@@ -11,10 +12,14 @@ from typing import Any, TypeAlias
 from threepipe.errors import EndpointError
 from threepipe.offload import MAX_RECORD
 
-__all__ = ["Datagrams", "Source"]
+__all__ = ["Datagrams", "RunDatagrams", "Source"]
 
 Source: TypeAlias = Any
 """Where a datagram came from, as the socket module has it; None where it does not say."""
+
+_MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of Linux's own headers, before 6.9; others say no number.
+_LONGEST_RUN = 65000  # Bytes, which leaves room for what IP and UDP add.
+_NO_RUNS_AT_ALL = frozenset({errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 
 class Datagrams:
@@ -85,3 +90,73 @@ class Datagrams:
 
     def allow_fragments(self) -> None:
         """From now on datagrams that are too long for their path go in fragments."""
+
+
+class RunDatagrams(Datagrams):
+    """Runs of datagrams of one size, the last of which may be shorter, go in one system call."""
+
+    def __init__(self, bound: socket.socket, longest_segment: int = _LONGEST_RUN) -> None:
+        """`longest_segment`: bytes of a datagram in a run; longer ones go one by one. 0: all do."""
+        super().__init__(bound)
+        self.longest_segment = longest_segment
+
+    def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
+        """Send what are datagrams of `size` bytes one behind the other: all or, where this raises, none.
+
+        Two at least; memory of one piece or several. Each platform has its own.
+        """
+        ...
+
+    def send_run(self, memory: memoryview, size: int, target: Source) -> int:
+        if size < len(memory) and size <= self.longest_segment:
+            try:
+                self.send_together([memory], size, target)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                if not self._refuses_runs(error.errno, size):
+                    raise
+            else:
+                return len(memory)
+        return super().send_run(memory, size, target)
+
+    def send(self, packets: Sequence[memoryview], target: Source) -> tuple[int, int]:
+        sent = 0
+        while sent < len(packets):
+            end = self._run(packets, sent)
+            try:
+                if end == sent + 1:
+                    self.send_one(packets[sent], target)
+                else:
+                    self.send_together(packets[sent:end], len(packets[sent]), target)
+            except BlockingIOError:
+                return sent, 0
+            except OSError as error:
+                if end == sent + 1 or not self._refuses_runs(error.errno, len(packets[sent])):
+                    return sent, error.errno or 0
+            else:
+                sent = end
+        return sent, 0
+
+    def _run(self, packets: Sequence[memoryview], start: int) -> int:
+        """The end of the run of datagrams of one size, the last of which may be shorter."""
+        segment = len(packets[start])
+        if segment > self.longest_segment:
+            return start + 1
+        most = min(len(packets), start + min(_MOST_SEGMENTS, _LONGEST_RUN // max(segment, 1)))
+        end = start + 1
+        while end < most and (size := len(packets[end])) <= segment:
+            end += 1
+            if size < segment:
+                break
+        return end
+
+    def _refuses_runs(self, error: int | None, segment: int) -> bool:
+        """Whether `error` is about the run, and not its datagrams; then there will be no such runs any more."""
+        if error in _NO_RUNS_AT_ALL:
+            self.longest_segment = 0  # A system that is too old, or a device that computes no checksums.
+        elif error in (errno.EMSGSIZE, errno.EINVAL):
+            self.longest_segment = segment - 1  # Longer than its path takes; fragments go one by one.
+        else:
+            return False
+        return True

@@ -14,10 +14,11 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import enlarge_buffers, open_datagrams
 elif sys.platform == "win32":
-    from threepipe.platforms.unsupported import enlarge_buffers, free_table, open_datagrams, path_mtu, routed
+    from threepipe.platforms.unsupported import free_table, path_mtu, routed
     from threepipe.platforms.windows.absent import open_capture, open_inherited, private_networks
     from threepipe.platforms.windows.device import adapters, create, open_existing
     from threepipe.platforms.windows.probe import probe
+    from threepipe.platforms.windows.sockets import enlarge_buffers, open_datagrams
 else:
     from threepipe.platforms.unsupported import (
         adapters,

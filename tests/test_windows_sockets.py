@@ -1,0 +1,179 @@
+"""Windows' UDP sockets: runs of datagrams in one call, over a socket that cuts what it sends as Windows does."""
+
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from threepipe.datagrams import Datagrams
+from threepipe.errors import EndpointError
+from threepipe.platforms.windows.sockets import UDP_SEND_MSG_SIZE, WindowsDatagrams, enlarge_buffers, open_datagrams
+
+TARGET = ("192.0.2.1", 4242)
+ROOM = 1472  # Bytes of payload in 1500 over IPv4.
+
+
+class CuttingSocket:
+    """What Windows does with what is sent: it is cut at UDP_SEND_MSG_SIZE, where that is not 0.
+
+    `known`: whether the system has that option. `refusing`: the error of a run with segments longer than `takes`.
+    `room`: how many calls find room.
+    """
+
+    family = socket.AF_INET
+
+    def __init__(self, known: bool = True, refusing: int = 0, takes: int = 0, room: int = 1000) -> None:
+        self.datagrams: list[tuple[bytes, Any]] = []
+        self.calls = 0
+        self.options: dict[tuple[int, int], int] = {}
+        self.changes: list[int] = []
+        self._known, self._refusing, self._takes, self._room = known, refusing, takes, room
+
+    def setblocking(self, flag: bool) -> None:
+        assert not flag
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        if (level, option) == (socket.IPPROTO_UDP, UDP_SEND_MSG_SIZE):
+            if not self._known:
+                raise OSError(errno.ENOPROTOOPT, "unknown option")
+            self.changes.append(value)
+        self.options[level, option] = value
+
+    def send(self, data: memoryview) -> None:
+        self.sendto(data, None)
+
+    def sendto(self, data: memoryview, target: Any) -> None:
+        if self.calls == self._room:
+            raise BlockingIOError(errno.EWOULDBLOCK, "no room")
+        segment = self.options.get((socket.IPPROTO_UDP, UDP_SEND_MSG_SIZE), 0) or len(data)
+        if segment < len(data) and self._refusing and segment > self._takes:
+            raise OSError(self._refusing, "no such runs")
+        self.calls += 1
+        for start in range(0, len(data), segment):
+            self.datagrams.append((bytes(data[start : start + segment]), target))
+
+
+def packets(*sizes: int) -> list[memoryview]:
+    return [memoryview(bytes([number % 251]) * size) for number, size in enumerate(sizes)]
+
+
+def sent(opened: CuttingSocket, given: Sequence[memoryview], target: Any = TARGET) -> list[bytes]:
+    """What goes out of a new `WindowsDatagrams` on it, which says that all did."""
+    bound: Any = opened
+    assert WindowsDatagrams(bound).send(given, target) == (len(given), 0)
+    assert {to for _, to in opened.datagrams} <= {target}
+    return [data for data, _ in opened.datagrams]
+
+
+@pytest.mark.parametrize("target", [TARGET, None])
+def test_a_run_is_one_call(target: Any) -> None:
+    opened, given = CuttingSocket(), packets(*[1400] * 44, 300)
+    assert sent(opened, given, target) == given
+    assert (opened.calls, opened.changes) == (1, [0, 1400])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "calls", "changes"),
+    [
+        ([1400] * 100, 3, [0, 1400]),  # Of 46, which is what 65000 bytes hold.
+        ([40] * 130, 3, [0, 40]),  # Of 64.
+        ([100, 200], 2, [0]),
+        ([200, 200, 100, 100], 2, [0, 200]),
+        ([200, 200, 150, 201], 2, [0, 200, 0]),  # The last one alone would be cut.
+        ([200, 200, 1400, 1400], 2, [0, 200, 1400]),
+        ([ROOM, ROOM], 1, [0, ROOM]),
+        ([ROOM + 1, ROOM + 1], 2, [0]),  # They may take fragments.
+        ([9000, 60, 60, 9000], 3, [0, 60, 0]),
+    ],
+)
+def test_every_datagram_arrives_as_it_was(sizes: list[int], calls: int, changes: list[int]) -> None:
+    opened, given = CuttingSocket(), packets(*sizes)
+    assert sent(opened, given) == given
+    assert (opened.calls, opened.changes) == (calls, changes)
+
+
+def test_a_system_without_it_gets_one_by_one() -> None:
+    opened, given = CuttingSocket(known=False), packets(*[1400] * 10)
+    assert sent(opened, given) == given
+    assert opened.calls == 10
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP])
+def test_a_path_that_refuses_runs_gets_one_by_one(code: int) -> None:
+    opened, given = CuttingSocket(refusing=code), packets(*[1400] * 10, 1472, 1472)
+    assert sent(opened, given) == given
+    assert opened.calls == 12
+
+
+def test_runs_that_its_path_takes_go_on() -> None:
+    opened, given = CuttingSocket(refusing=errno.EMSGSIZE, takes=1000), packets(*[1400] * 10, *[1000] * 10)
+    assert sent(opened, given) == given
+    assert opened.calls == 11
+
+
+def test_what_has_no_room_is_not_sent() -> None:
+    bound: Any = CuttingSocket(room=1)
+    given = packets(*[1400] * 46, *[1400] * 46)
+    assert WindowsDatagrams(bound).send(given, TARGET) == (46, 0)
+    assert [data for data, _ in bound.datagrams] == given[:46]
+
+
+def test_an_error_of_the_datagrams_themselves_is_told() -> None:
+    bound: Any = CuttingSocket(refusing=errno.ECONNRESET)
+    assert WindowsDatagrams(bound).send(packets(1400, 1400), TARGET) == (0, errno.ECONNRESET)
+
+
+def test_buffers_are_enlarged() -> None:
+    bound: Any = CuttingSocket()
+    enlarge_buffers(bound)
+    assert bound.options == {(socket.SOL_SOCKET, option): 1 << 22 for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)}
+
+
+def test_what_is_no_udp_socket_is_left_as_it_is() -> None:
+    bound: Any = CuttingSocket()
+    bound.family = 1  # AF_UNIX
+    assert type(open_datagrams(bound)) is Datagrams
+    assert bound.options == {}
+
+
+RUN = memoryview(bytes(range(100)) * 3)[:250]
+
+
+def datagrams(opened: CuttingSocket) -> WindowsDatagrams:
+    bound: Any = opened
+    return WindowsDatagrams(bound)
+
+
+def test_a_run_in_one_piece_is_one_call_as_well() -> None:
+    opened = CuttingSocket()
+    assert datagrams(opened).send_run(RUN, 100, TARGET) == 250
+    assert opened.calls == 1
+    assert [len(data) for data, _ in opened.datagrams] == [100, 100, 50]
+    assert datagrams(opened).send_run(RUN, 250, None) == 250
+    assert opened.datagrams[-1] == (bytes(RUN), None)
+
+
+def test_a_run_in_one_piece_waits_whole_where_there_is_no_room() -> None:
+    assert datagrams(CuttingSocket(room=0)).send_run(RUN, 100, TARGET) == 0
+
+
+def test_a_run_in_one_piece_that_is_refused_goes_one_by_one() -> None:
+    opened = CuttingSocket(refusing=errno.EINVAL, room=2)
+    refused = datagrams(opened)
+    assert refused.send_run(RUN, 100, TARGET) == 200
+    assert refused.longest_segment == 99
+    assert [len(data) for data, _ in opened.datagrams] == [100, 100]
+
+
+def test_what_is_wrong_with_the_target_is_raised() -> None:
+    with pytest.raises(OSError, match="no such runs") as caught:
+        datagrams(CuttingSocket(refusing=errno.ENETUNREACH)).send_run(RUN, 100, TARGET)
+    assert caught.value.errno == errno.ENETUNREACH
+
+
+def test_this_system_marks_no_packets() -> None:
+    datagrams(CuttingSocket()).mark(0)
+    with pytest.raises(EndpointError, match="leave out the fwmark"):
+        datagrams(CuttingSocket()).mark(7)
