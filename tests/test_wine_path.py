@@ -32,7 +32,7 @@ def cable(network: Network, address: str, own: int, other: int) -> Iterator[None
     adapter = f"tun:tp0,netns={network.path},mtu={MTU},{address}"
     far_end = f"udp:127.0.0.1:{other},bind=127.0.0.1:{own}"
     command = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", adapter, far_end]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as pipe:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as pipe:
         try:
             assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "tp0", check=False), SECONDS)
             yield
