@@ -35,6 +35,7 @@ from threepipe.errors import (
 from threepipe.platforms.windows import structures as win
 from threepipe.platforms.windows.device import adapters, guid_of
 from threepipe.platforms.windows.iphelper import IpHelper
+from threepipe.platforms.windows.waiting import Arrival
 from threepipe.settings import MIN_CAPACITY, parse_domains, parse_servers
 from threepipe.testing import CHECKS, Wire
 
@@ -123,6 +124,22 @@ def test_all_of_this_under_address_sanitizer(request: pytest.FixtureRequest) -> 
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not sanitizer", __file__]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_who_waits_by_the_handle_is_told_of_the_end_whoever_clears(bench: Bench) -> None:
+    """A receiver that finds nothing clears it, and the end may have come between its two looks."""
+    event = bench.events.create()
+    arrival = Arrival(bench.events, event)
+    arrival.end()
+    arrival.clear()
+    told = threading.Event()
+    cancel = bench.events.watch(arrival.fileno(), 2 * SECONDS, told.set)
+    try:
+        assert told.wait(SECONDS)
+    finally:
+        cancel()
+        arrival.close()
+        bench.events.close(event)
 
 
 # Making and opening adapters.

@@ -257,9 +257,29 @@ def test_dns(fake: Fake, interface: Interface) -> None:
     assert fake.dns(4) == fake.dns(6) == ("", "")
 
 
-def test_dns_of_one_family(fake: Fake, interface: Interface) -> None:
-    interface.set_dns([ipaddress.ip_address("10.6.7.53")], [])
-    assert fake.calls() == ["SetInterfaceDnsSettings"]
+def test_dns_of_one_family_takes_the_others_away(fake: Fake, interface: Interface) -> None:
+    Interface(fake.ip, LUID, "tp0").set_dns(WITH_DNS.dns, WITH_DNS.search)
+    interface.set_dns([ipaddress.ip_address("10.6.7.54")], [])
+    assert (fake.dns(4), fake.dns(6)) == (("10.6.7.54", ""), ("", ""))
+
+
+def test_dns_that_a_crash_left_is_not_used_again(fake: Fake, interface: Interface) -> None:
+    """It outlives the adapter in the registry, and the next one of that name has the same GUID."""
+    Interface(fake.ip, LUID, "tp0").set_dns(WITH_DNS.dns, WITH_DNS.search)
+    interface.configure(settings(["10.6.7.1/24"]))
+    assert fake.dns(4) == fake.dns(6) == ("", "")
+
+
+@pytest.mark.parametrize(("code", "told"), [(ERROR_FILE_NOT_FOUND, False), (ERROR_ACCESS_DENIED, True)])
+def test_an_adapter_is_made_where_old_dns_cannot_be_forgotten(
+    fake: Fake, interface: Interface, caplog: pytest.LogCaptureFixture, code: int, told: bool
+) -> None:
+    fake.fail("SetInterfaceDnsSettings", code)
+    interface.configure(BOTH)
+    assert interface.describe().addresses == BOTH.addresses
+    assert [text.startswith("tp0: DNS of an earlier one was not taken back: ") for text in caplog.messages] == [
+        True
+    ] * told
 
 
 class Older:

@@ -18,6 +18,7 @@ from threepipe.platforms.windows.winerror import (
     ERROR_FILE_NOT_FOUND,
     ERROR_NOT_FOUND,
     ERROR_NOT_SUPPORTED,
+    ERROR_PROC_NOT_FOUND,
     error_code,
     windows_error,
 )
@@ -32,6 +33,7 @@ DEFAULT_MTU = 1500
 
 _SECONDS_FOR_FAMILY = 5.0
 _GONE = frozenset({ERROR_FILE_NOT_FOUND, ERROR_NOT_FOUND})
+_NO_DNS = _GONE | {ERROR_PROC_NOT_FOUND}
 _NO_IPV6 = frozenset({ERROR_NOT_FOUND, ERROR_NOT_SUPPORTED})
 _ENABLE_IPV6 = (
     r"to enable it, take DisabledComponents out of HKLM\SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters"
@@ -74,7 +76,10 @@ class Interface:
                     if self._has(version):
                         self.set_metric(version, settings.metric)
             self._add(settings, there)
-            self.set_dns(settings.dns, settings.search)
+            if settings.dns or settings.search:
+                self.set_dns(settings.dns, settings.search)
+            else:
+                self._forget_dns()
         except BaseException:
             self.undo()
             raise
@@ -97,9 +102,8 @@ class Interface:
         servers, search = list(servers), ",".join(domains)
         for version, family in _FAMILIES.items():
             own = ",".join([str(server) for server in servers if server.version == version])
-            if own or (search and self._has(version)):
+            if own or self._has(version):
                 self._ip.set_dns(self._luid, family, own, search)
-                # They stay in the registry, under the GUID, and the next adapter of that name would find them.
                 self._undo.append(("DNS", partial(self._ip.set_dns, self._luid, family, "", "")))
 
     def describe(self) -> AdapterInfo:
@@ -130,6 +134,16 @@ class Interface:
                 start, length = route.network_address, route.prefixlen
                 ip.add_route(luid, start, length)
                 self._undo.append((str(route), partial(ip.delete_route, luid, start, length)))
+
+    def _forget_dns(self) -> None:
+        """Take away what a program that crashed has left: it stays in the registry, under the GUID."""
+        for version, family in _FAMILIES.items():
+            try:
+                if self._has(version):
+                    self._ip.set_dns(self._luid, family, "", "")
+            except AdapterError as error:
+                if error_code(error) not in _NO_DNS:
+                    log.warning("%s: DNS of an earlier one was not taken back: %s", self._name, error.strerror)
 
     def _go_without(self, ipv6: Sequence[Address | Network], alone: bool) -> None:
         items = ", ".join([str(item) for item in ipv6])

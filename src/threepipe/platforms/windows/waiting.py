@@ -96,8 +96,10 @@ class Arrival:
         return partial(self._forget, listener)
 
     def clear(self) -> None:
-        """Be not set, after nothing was found."""
+        """Be not set, after nothing was found; at the end it stays set."""
         self._events.reset(self._read)
+        if self._ended:  # After that, for the end may have come in between.
+            self._events.set(self._read)
 
     def again(self) -> None:
         """Be set, for packets were left."""
