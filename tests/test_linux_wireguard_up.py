@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Network, come_true, links
-from threepipe.wireguard import key_to_text
+from threepipe.wireguard import key_to_text, read_config
 from threepipe.wireguard.noise import Identity
 from wireguard_pair import new_key
 
@@ -123,6 +123,43 @@ def test_what_a_file_has_wrong_is_told_and_nothing_is_left(hosts: tuple[Host, Ho
         assert done.returncode == 1
         assert done.stderr.startswith(f"threepipe: {said}"), done.stderr
         assert links(one.network) == {"v1"}
+
+
+@pytest.mark.parametrize("how", ["signal", "socket"])
+def test_what_the_device_has_become_is_saved_after_pre_down(hosts: tuple[Host, Host], tmp_path: Path, how: str) -> None:
+    one, two = hosts
+    told = tmp_path / "told"
+    one.write(two, f"SaveConfig = true\nPreDown = ping -c 1 -W 20 10.5.0.2 > {told}", "PersistentKeepalive = 25\n")
+    two.write(one)
+    with two.up(), one.up() as process:
+        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+        if how == "socket":
+            enter = ["nsenter", f"--target={process.pid}", "--mount"]
+            subprocess.run([*enter, "rm", "/run/wireguard/up1.sock"], check=True, timeout=50)
+            assert process.wait(20) == 0
+        else:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+    assert " 0% packet loss" in told.read_text()
+    saved = read_config(one.path)
+    assert (saved.private_key, saved.listen_port, saved.save) == (one.key, 51000, True)
+    (peer,) = saved.peers
+    assert (key_to_text(peer.public_key), peer.endpoint) == (two.public, ("192.0.2.2", 52000))
+    assert (len(peer.allowed_ips), peer.persistent_keepalive) == (2, 25)
+    assert one.path.stat().st_mode & 0o777 == 0o600
+    assert set(one.path.parent.iterdir()) == {one.path, two.path, told}
+
+
+def test_a_file_stays_as_it_was_where_the_adapter_is_removed_first(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two, "SaveConfig = true")
+    before = one.path.read_text()
+    with one.up() as process:
+        one.network.run("ip", "link", "delete", "up1")
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert "stays as it was" in process.stderr.read()
+    assert one.path.read_text() == before
 
 
 @pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")

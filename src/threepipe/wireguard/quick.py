@@ -5,6 +5,7 @@ Knows the order of things, and leaves doing them to those who know how.
 
 import ipaddress
 import logging
+import os
 import shutil
 import subprocess
 import threading
@@ -13,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
-from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, ThreepipeError
 from threepipe.pipe import pipe
+from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status, write_config
 from threepipe.wireguard.device import Device
@@ -38,9 +41,10 @@ log = logging.getLogger("threepipe")
 def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) -> None:
     """Be the device that `config` describes until its adapter or the file of its socket is removed, or an exception.
 
-    `ready` is called when all is there. Everything is undone at the end; commands of PostDown come last. What the
-    device has become is written to `save_to`, if the file says so. Raises what making an adapter and opening sockets
-    raises, and `InvalidSetting` where a command of the file fails.
+    `ready` is called when all is there. Everything is undone at the end, first of all by the commands of PreDown, while
+    packets still pass; those of PostDown come last. What the device has become is written to `save_to`, if the file
+    says so. Raises what making an adapter and opening sockets raises, and `InvalidSetting` where a command of the
+    file fails.
     """
     with ExitStack() as stack:
         listening = listen(config.name)
@@ -53,15 +57,61 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
         inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=mtu))
         stack.enter_context(_routes(config, adapter, device, change))
-        if save_to is not None and config.save:
-            stack.callback(lambda: save_to.write_text(write_config(with_status(config, device.status()))))
         stack.enter_context(_dns(config))
-        stack.enter_context(UapiServer(listening, device, device.close))
+        over = threading.Event()
+        failures = stack.enter_context(_traffic(inside, device.session, over))
+        stack.enter_context(UapiServer(listening, device, over.set))
         stack.enter_context(_watched_names(config.peers, device))
         _call(config.post_up, config.name)
+        if save_to is not None and config.save:
+            stack.callback(_save, config, device, save_to.resolve())
         stack.callback(_call_all, config.pre_down, config.name)
         ready()
-        pipe(inside, device.session)
+        over.wait()
+        if failures:
+            raise failures[0]
+
+
+@contextmanager
+def _traffic(inside: Session, outside: Session, over: threading.Event) -> Iterator[list[ThreepipeError]]:
+    """Have packets pass while it lasts; where that ends by itself, `over` is set, and what was wrong is in the list."""
+    failures: list[ThreepipeError] = []
+
+    def move() -> None:
+        try:
+            pipe(inside, outside)
+        except AdapterGone as error:
+            log.info(str(error))  # An ordinary end.
+        except ThreepipeError as error:
+            failures.append(error)
+        finally:
+            over.set()
+
+    thread = threading.Thread(target=move, name="threepipe-traffic")
+    thread.start()
+    try:
+        yield failures
+    finally:
+        inside.close()
+        thread.join()
+
+
+def _save(config: Config, device: Device, path: Path) -> None:
+    """Write what the device has become to `path`, as a whole or not at all."""
+    status = device.status()
+    if not any(status.private_key):
+        log.warning(f"{path} stays as it was: the device has no key any more, as when its adapter was removed")
+        return
+    # For root alone, however the file was before: there is a key in it.
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(write_config(with_status(config, status)))
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
 
 
 def _mtu_for(change: Change) -> int:
