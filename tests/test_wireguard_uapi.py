@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,14 +106,17 @@ class Fake:
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
+        self.peers: tuple[PeerStatus, ...] = ()
 
     def configure(self, change: Change) -> None:
         if change.listen_port == 1:
             raise EndpointError(errno.EADDRINUSE, "taken")
+        if change.listen_port == 2:
+            raise OSError(errno.EBADF, "closed")
         self.changes.append(change)
 
     def status(self) -> Status:
-        return Status(KEY, listen_port=7)
+        return Status(KEY, listen_port=7, peers=self.peers)
 
 
 @pytest.fixture
@@ -133,6 +137,7 @@ def test_requests_are_answered(device: Fake, tmp_path: Path) -> None:
     assert ask("fake", "set=1\nlisten_port=5\n\n", tmp_path) == "errno=0\n\n"
     assert device.changes == [Change(listen_port=5)]
     assert ask("fake", "set=1\nlisten_port=1\n\n", tmp_path) == f"errno={errno.EADDRINUSE}\n\n"
+    assert ask("fake", "set=1\nlisten_port=2\n\n", tmp_path) == f"errno={errno.EBADF}\n\n"
     assert ask("fake", "set=1\nlisten_port\n\n", tmp_path) == f"errno={errno.EPROTO}\n\n"
     assert ask("fake", "please\n\n", tmp_path) == f"errno={errno.EINVAL}\n\n"
 
@@ -156,6 +161,38 @@ def test_who_is_silent_keeps_nobody_out(tmp_path: Path) -> None:
     finally:
         for client in silent:
             client.close()
+
+
+@unix
+def test_who_does_not_take_his_answer_keeps_nobody_out_and_has_all_of_it_later(device: Fake, tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import ask
+
+    device.peers = tuple(PeerStatus(number.to_bytes(32)) for number in range(5000))
+    whole = emit_status(device.status()) + "errno=0\n\n"
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.settimeout(10)
+        slow.connect(str(tmp_path / "fake.sock"))
+        slow.sendall(b"get=1\n\n" * 3)
+        answer = slow.recv(1000)  # So he is being answered.
+        started = time.monotonic()
+        assert ask("fake", "set=1\nlisten_port=9\n\n", tmp_path) == "errno=0\n\n"
+        assert time.monotonic() - started < 5
+        while len(answer) < 3 * len(whole):
+            answer += slow.recv(1 << 16)
+    assert answer.decode() == 3 * whole
+
+
+@unix
+@pytest.mark.usefixtures("device")
+def test_a_request_may_come_in_any_pieces_and_not_without_end(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(tmp_path / "fake.sock"))
+        for byte in b"set=1\nlisten_port=9\n\n":
+            client.sendall(bytes([byte]))
+        assert client.recv(1000) == b"errno=0\n\n"
+        with pytest.raises(ConnectionError):
+            client.sendall(bytes(32 << 20))
 
 
 @unix

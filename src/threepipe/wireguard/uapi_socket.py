@@ -9,6 +9,7 @@ import errno
 import os
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ _LONGEST = 1 << 24  # Bytes of a request: some 100,000 peers.
 _MOST_CLIENTS = 64
 _LOOK = 1.0  # Seconds after which it is known that the socket's file is gone.
 _PIECE = 1 << 16
-_PATIENCE = 10.0  # Seconds that a client may take to take his answer.
+_PATIENCE = 10.0  # Seconds that a device may take to answer.
 
 
 class Manageable(Protocol):
@@ -78,7 +79,7 @@ def _unix_socket() -> socket.socket:
 def _is_served(path: Path) -> bool:
     with _unix_socket() as probe:
         try:
-            probe.connect(str(path))
+            _connect(probe, path)
         except ConnectionRefusedError:
             return False
         except OSError:
@@ -86,13 +87,20 @@ def _is_served(path: Path) -> bool:
         return True
 
 
+def _connect(client: socket.socket, path: Path) -> None:
+    """Connect, and wait no longer than for an answer where many others do. Raises `OSError`."""
+    # Not by settimeout, with which a queue that is full for a moment is an error (unix(7)).
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(_PATIENCE), 0))
+    client.connect(str(path))
+
+
 def ask(name: str, request: str, folder: Path = FOLDER) -> str:
     """The answer of the device `name` to `request`. Raises `EndpointError` where there is none of that name."""
     path = folder / f"{name}.sock"
     with _unix_socket() as client:
         try:
+            _connect(client, path)
             client.settimeout(_PATIENCE)
-            client.connect(str(path))
             client.sendall(request.encode())
             answer = bytearray()
             while not answer.endswith(b"\n\n"):
@@ -115,7 +123,7 @@ class UapiServer:
         self._path = Path(listening.getsockname())
         self._mine = self._identity()
         self._bell = Doorbell()
-        self._clients: dict[socket.socket, bytearray] = {}
+        self._clients: list[_Client] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(listening, selectors.EVENT_READ)
         self._selector.register(self._bell, selectors.EVENT_READ)
@@ -158,8 +166,8 @@ class UapiServer:
                 for key, _ in ready:
                     if key.fileobj is self._listening:
                         self._take_client()
-                    elif isinstance(key.fileobj, socket.socket):
-                        self._serve(key.fileobj)
+                    elif isinstance(key.data, _Client):
+                        self._serve(key.data)
         finally:
             self._end()
 
@@ -173,49 +181,34 @@ class UapiServer:
 
     def _take_client(self) -> None:
         try:
-            client, _ = self._listening.accept()
+            connected, _ = self._listening.accept()
         except OSError:
             return  # He left before.
         if len(self._clients) >= _MOST_CLIENTS:
-            self._drop(next(iter(self._clients)))  # Who has been here the longest.
-        client.setblocking(False)
-        self._clients[client] = bytearray()
-        self._selector.register(client, selectors.EVENT_READ)
+            self._drop(self._clients[0])  # Who has been here the longest.
+        client = _Client(connected)
+        self._clients.append(client)
+        self._selector.register(connected, selectors.EVENT_READ, client)
 
-    def _drop(self, client: socket.socket) -> None:
-        del self._clients[client]
-        self._selector.unregister(client)
-        client.close()
+    def _drop(self, client: "_Client") -> None:
+        self._clients.remove(client)
+        self._selector.unregister(client.socket)
+        client.socket.close()
 
-    def _serve(self, client: socket.socket) -> None:
-        request = self._clients.get(client)
-        if request is None:
+    def _serve(self, client: "_Client") -> None:
+        """Take what he says, or have him take what he is told; while he does not take that, he is not listened to."""
+        if client not in self._clients:
             return  # Dropped while it was ready.
         try:
-            piece = client.recv(_PIECE)
-        except BlockingIOError:
-            return
-        except OSError:
-            piece = b""
-        request += piece
-        while (end := request.find(b"\n\n")) >= 0:
-            lines = request[:end].decode(errors="replace").split("\n")
-            del request[: end + 2]
-            if not self._answer(client, self._do(lines)):
+            if not client.answer and not client.read():
+                self._drop(client)
                 return
-        if not piece or len(request) > _LONGEST:
-            self._drop(client)
-
-    def _answer(self, client: socket.socket, answer: str) -> bool:
-        """Whether he took it."""
-        try:
-            client.settimeout(_PATIENCE)
-            client.sendall(answer.encode())
-            client.setblocking(False)
+            while client.write() and (lines := client.next_request()) is not None:
+                client.answer += self._do(lines).encode()
         except OSError:
             self._drop(client)
-            return False
-        return True
+            return
+        self._selector.modify(client.socket, selectors.EVENT_WRITE if client.answer else selectors.EVENT_READ, client)
 
     def _do(self, lines: list[str]) -> str:
         """Carry out one request: its answer."""
@@ -229,9 +222,49 @@ class UapiServer:
                 number = errno.EINVAL
         except UapiError as error:
             number = error.errno
-        except ThreepipeError as error:
+        except (ThreepipeError, OSError) as error:
             number = getattr(error, "errno", None) or errno.EINVAL
         return f"{answer}errno={number}\n\n"
+
+
+class _Client:
+    """A connection: what he asked for so far, and what he has not taken yet of the answers."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        self.socket = connected
+        self.answer = bytearray()
+        self._request = bytearray()
+        self._looked_at = 0  # Bytes of it in which no end was found.
+
+    def read(self) -> bool:
+        """Take what came; False where he is done, or asks for too much. Raises `OSError` where he is gone."""
+        try:
+            piece = self.socket.recv(_PIECE)
+        except BlockingIOError:
+            return True
+        self._request += piece
+        return bool(piece) and len(self._request) <= _LONGEST
+
+    def next_request(self) -> list[str] | None:
+        """The lines of a request that came as a whole, or None."""
+        end = self._request.find(b"\n\n", max(self._looked_at - 1, 0))
+        if end < 0:
+            self._looked_at = len(self._request)
+            return None
+        lines = self._request[:end].decode(errors="replace").split("\n")
+        del self._request[: end + 2]
+        self._looked_at = 0
+        return lines
+
+    def write(self) -> bool:
+        """Whether he has taken all answers by now. Raises `OSError` where he is gone."""
+        try:
+            while self.answer:
+                del self.answer[: self.socket.send(self.answer)]
+        except BlockingIOError:
+            pass
+        return not self.answer
 
 
 def names(folder: Path = FOLDER) -> list[str]:
