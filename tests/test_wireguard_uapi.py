@@ -1,8 +1,10 @@
 """The configuration protocol as text, and its socket; threepipe wg show beside them."""
 
 import errno
+import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commands import run
 from threepipe.errors import EndpointError
-from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, parse_networks
+from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
 from threepipe.wireguard.uapi import UapiError, emit_change, emit_status, parse_change, parse_status
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
@@ -57,6 +60,42 @@ def test_a_status_is_read_as_it_was_written() -> None:
     assert parse_status("listen_port=0\nnew_key=1\nerrno=0\n\n") == Status()
     with pytest.raises(UapiError, match="errno 19"):
         parse_status("errno=19\n\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rx_bytes=abc",
+        f"{PEER}\nrx_bytes=-1",
+        f"{PEER}\nlisten_port=5",
+        f"{PEER}\npersistent_keepalive_interval=off",
+        "allowed_ip=10.0.0.0/8",
+        "last_handshake_time_nsec=1",
+        "listen_port=65536",
+        "public_key=00",
+        "",
+        "listen_port=5",
+        "errno=0\nlisten_port=5",
+        "errno=",
+        "errno=\N{SUPERSCRIPT TWO}",
+    ],
+)
+def test_an_answer_that_is_no_status_is_refused(text: str) -> None:
+    with pytest.raises(UapiError) as caught:
+        parse_status(f"{text}\n")
+    assert caught.value.errno in (errno.EPROTO, errno.EINVAL)
+
+
+ANSWERED = ["last_handshake_time_sec", "last_handshake_time_nsec", "rx_bytes", "listen_port", "errno"]
+
+
+@given(st.lists(st.builds("{}={}".format, st.sampled_from(ANSWERED), st.text(max_size=9) | st.integers())))
+def test_whatever_is_answered_nothing_else_is_raised(lines: list[str]) -> None:
+    for text in ("\n".join(lines), "\n".join([PEER, *lines])):
+        try:
+            parse_status(text)
+        except UapiError as error:
+            assert error.errno >= 0  # noqa: PT017 -- no error is as good.
 
 
 @pytest.mark.parametrize(
@@ -163,6 +202,53 @@ def test_who_is_silent_keeps_nobody_out(tmp_path: Path) -> None:
             client.close()
 
 
+MANAGED_HERE = 'mount -t tmpfs none /run; mkdir /run/wireguard; mount --bind "$0" /run/wireguard; exec "$@"'
+
+
+@unix
+@pytest.mark.kernel
+def test_show_tells_what_there_is_and_no_secret(device: Fake, tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import listen
+
+    secret, public = bytes(range(2, 34)), bytes(range(3, 35))
+    device.peers = (
+        PeerStatus(OTHER, secret, ("fe80::1%2", 9), parse_networks(["10.0.0.0/8", "fd00::/8"]), 25, 1.5, 10, 20),
+        PeerStatus(public),
+    )
+    listen("left", tmp_path).close()  # As a process that was killed leaves it.
+    inside = ("unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path))
+    shown = run("wg", "show", "fake", prefix=inside)
+    assert shown.status == 0, shown.complaint
+    lines = [line.split() for line in shown.printed.splitlines()]
+    for line in (["interface", "fake"], ["endpoint", "[fe80::1%2]:9"], ["preshared", "key", "(hidden)"]):
+        assert lines.count(line) == 1
+    with socket.socket(socket.AF_UNIX) as rude:
+        rude.bind(str(tmp_path / "rude.sock"))
+        rude.listen()
+        answering = threading.Thread(target=_answer_once, args=(rude, b"listen_port=5\n"))
+        answering.start()
+        told = run("wg", "show", "--json", prefix=inside)
+        answering.join()
+    assert told.complaint == "threepipe: rude: the device stopped in the middle of its answer\n"
+    (status,) = json.loads(told.printed).values()
+    assert [peer["peer"] for peer in status["peers"]] == [key_to_text(OTHER), key_to_text(public)]
+    first, second = (
+        [peer[key] for key in ("endpoint", "preshared_key", "latest_handshake")] for peer in status["peers"]
+    )
+    assert first == ["[fe80::1%2]:9", True, 1.5]
+    assert second == [None, False, None]
+    for key in (KEY, secret):
+        assert key.hex() not in shown.printed + told.printed
+        assert key_to_text(key) not in shown.printed + told.printed
+
+
+def _answer_once(listening: socket.socket, answer: bytes) -> None:
+    client, _ = listening.accept()
+    with client:
+        client.recv(100)
+        client.sendall(answer)
+
+
 @unix
 def test_who_does_not_take_his_answer_keeps_nobody_out_and_has_all_of_it_later(device: Fake, tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import ask
@@ -213,8 +299,6 @@ def test_a_name_is_taken_while_its_device_lives_and_not_after(tmp_path: Path) ->
 
 @unix
 def test_removing_the_file_ends_the_device(tmp_path: Path) -> None:
-    import threading
-
     from threepipe.wireguard.uapi_socket import UapiServer, listen
 
     gone = threading.Event()

@@ -3,6 +3,7 @@
 Every command is a few calls of `threepipe.wireguard` and the printing of what they return.
 """
 
+import errno
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threepipe.cli.output import print_json, print_table
+from threepipe.cli.output import complain, print_json, print_table
 from threepipe.errors import EndpointError, InvalidSetting
 
 if TYPE_CHECKING:
@@ -93,10 +94,9 @@ def show(
     json: Json = False,
 ) -> None:
     """Show devices and their peers, of any implementation that wg(8) can manage by a socket. Secrets stay hidden."""
-    from threepipe.wireguard.uapi import parse_status
-    from threepipe.wireguard.uapi_socket import ask, names
+    from threepipe.wireguard.uapi_socket import status_of
 
-    statuses = {each: parse_status(ask(each, "get=1\n\n")) for each in (names() if name == "all" else [name])}
+    statuses = _all() if name == "all" else {name: status_of(name)}
     if json:
         print_json({each: _told(status) for each, status in statuses.items()})
         return
@@ -109,10 +109,25 @@ def show(
             typer.echo()
 
 
+def _all() -> "dict[str, Status]":
+    """The devices there are, without those that left only a file, and with a word for those that answer nonsense."""
+    from threepipe.wireguard.uapi_socket import names, status_of
+
+    found = {}
+    for name in names():
+        try:
+            found[name] = status_of(name)
+        except EndpointError as error:
+            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
+                complain(str(error.strerror))
+    return found
+
+
 def _told(status: "Status") -> dict[str, object]:
     """What may be shown."""
     from threepipe.wireguard.noise import Identity
     from threepipe.wireguard.settings import key_to_text
+    from threepipe.wireguard.uapi import written
 
     return {
         "public_key": key_to_text(Identity(status.private_key).public) if any(status.private_key) else None,
@@ -122,7 +137,7 @@ def _told(status: "Status") -> dict[str, object]:
             {
                 "peer": key_to_text(peer.public_key),
                 "preshared_key": any(peer.preshared_key),
-                "endpoint": list(peer.endpoint) if peer.endpoint else None,
+                "endpoint": written(peer.endpoint) if peer.endpoint else None,
                 "allowed_ips": [str(network) for network in peer.allowed_ips],
                 "latest_handshake": peer.last_handshake or None,
                 "received_bytes": peer.rx_bytes,

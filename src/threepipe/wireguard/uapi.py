@@ -11,10 +11,12 @@ from typing import Any
 
 from threepipe.wireguard.settings import KEY_SIZE, Change, Endpoint, PeerChange, PeerStatus, Status
 
-__all__ = ["UapiError", "emit_change", "emit_status", "parse_change", "parse_status"]
+__all__ = ["UapiError", "emit_change", "emit_status", "parse_change", "parse_status", "written"]
 
 PROTOCOL_VERSION = 1
 _MOST_KEEPALIVE, _MOST_MARK = 0xFFFF, 0xFFFFFFFF
+_MOST_COUNT = (1 << 64) - 1
+_MOST_ERRNO = 4095  # MAX_ERRNO of Linux.
 
 
 class UapiError(Exception):
@@ -140,7 +142,7 @@ def emit_change(change: Change) -> str:
         if peer.preshared_key is not None:
             lines.append(f"preshared_key={peer.preshared_key.hex()}")
         if peer.endpoint is not None:
-            lines.append(f"endpoint={_written(peer.endpoint)}")
+            lines.append(f"endpoint={written(peer.endpoint)}")
         if peer.persistent_keepalive is not None:
             lines.append(f"persistent_keepalive_interval={peer.persistent_keepalive}")
         if peer.replace_allowed_ips:
@@ -166,7 +168,7 @@ def emit_status(status: Status) -> str:
             f"protocol_version={PROTOCOL_VERSION}",
         ]
         if peer.endpoint is not None:
-            lines.append(f"endpoint={_written(peer.endpoint)}")
+            lines.append(f"endpoint={written(peer.endpoint)}")
         lines += [
             f"last_handshake_time_sec={seconds}",
             f"last_handshake_time_nsec={int((peer.last_handshake - seconds) * 1e9)}",
@@ -178,7 +180,8 @@ def emit_status(status: Status) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _written(endpoint: Endpoint) -> str:
+def written(endpoint: Endpoint) -> str:
+    """An endpoint as wg(8) writes it."""
     host, port = endpoint
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -187,25 +190,37 @@ def parse_status(text: str) -> Status:
     """What a device answered to `get=1`: of any implementation. Raises `UapiError`, with the errno it told."""
     device: dict[str, Any] = {}
     peers: list[dict[str, Any]] = []
-    for line in text.splitlines():
-        name, _, value = line.partition("=")
-        if name == "errno" and value != "0":
-            raise UapiError(int(value) if value.isdigit() else errno.EPROTO, f"the device answered errno {value}")
-        if name == "public_key":
-            peers.append({"public_key": _key(value), "allowed_ips": ()})
-        elif name == "last_handshake_time_nsec" and peers:
-            peers[-1]["last_handshake"] += int(value) / 1e9
-        elif name in _TOLD:
-            field, read = _TOLD[name]
-            target = peers[-1] if peers else device
-            target[field] = (*target["allowed_ips"], read(value)) if field == "allowed_ips" else read(value)
-    return Status(**device, peers=tuple(PeerStatus(**peer) for peer in peers))
+    ended = False
+    try:
+        for line in text.splitlines():
+            name, _, value = line.partition("=")
+            ended = name == "errno" or (ended and not name)
+            if name == "errno" and value != "0":
+                raise UapiError(_number(_MOST_ERRNO)(value), f"the device answered errno {value}")
+            if name == "public_key":
+                peers.append({"public_key": _key(value), "allowed_ips": (), "last_handshake": 0})
+            elif name == "last_handshake_time_nsec":
+                peers[-1]["last_handshake"] += _number(10**9)(value) / 1e9
+            elif name in _TOLD:
+                field, read = _TOLD[name]
+                target = peers[-1] if peers else device
+                target[field] = (*target["allowed_ips"], read(value)) if field == "allowed_ips" else read(value)
+        if not ended:
+            raise UapiError(errno.EPROTO, "the device stopped in the middle of its answer")
+        return Status(**device, peers=tuple(PeerStatus(**peer) for peer in peers))
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+    ):  # A number that is none, or a key of peers' before any, or the reverse.
+        raise UapiError(errno.EPROTO, "what the device answered is no status") from None
 
 
 _TOLD: dict[str, tuple[str, Callable[[str], Any]]] = {
     **{name: _OF_DEVICE[name] for name in ("private_key", "listen_port", "fwmark")},
     **{name: _OF_PEER[name] for name in ("preshared_key", "endpoint", "persistent_keepalive_interval", "allowed_ip")},
-    "last_handshake_time_sec": ("last_handshake", int),
-    "rx_bytes": ("rx_bytes", int),
-    "tx_bytes": ("tx_bytes", int),
+    "last_handshake_time_sec": ("last_handshake", _number(_MOST_COUNT)),
+    "rx_bytes": ("rx_bytes", _number(_MOST_COUNT)),
+    "tx_bytes": ("tx_bytes", _number(_MOST_COUNT)),
 }
+"""Key -> field of `Status` or `PeerStatus`, and how it is read."""

@@ -18,9 +18,9 @@ from typing import Protocol, Self
 from threepipe.doorbell import Doorbell
 from threepipe.errors import EndpointError, ThreepipeError
 from threepipe.wireguard.settings import Change, Status
-from threepipe.wireguard.uapi import UapiError, emit_status, parse_change
+from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
-__all__ = ["FOLDER", "UapiServer", "ask", "listen", "names", "stop_listening"]
+__all__ = ["FOLDER", "UapiServer", "ask", "listen", "names", "status_of", "stop_listening"]
 
 FOLDER = Path("/var/run/wireguard")
 _LONGEST = 1 << 24  # Bytes of a request: some 100,000 peers.
@@ -110,6 +110,14 @@ def ask(name: str, request: str, folder: Path = FOLDER) -> str:
         except OSError as error:
             raise EndpointError(error.errno, f"{path}: {error.strerror or error}; is there such a device?") from None
     return answer.decode(errors="replace")
+
+
+def status_of(name: str, folder: Path = FOLDER) -> Status:
+    """How the device `name` is, of any implementation. Raises `EndpointError`."""
+    try:
+        return parse_status(ask(name, "get=1\n\n", folder))
+    except UapiError as error:
+        raise EndpointError(error.errno, f"{name}: {error}") from None
 
 
 class UapiServer:
