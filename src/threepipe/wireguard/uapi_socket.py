@@ -91,8 +91,8 @@ def ask(name: str, request: str, folder: Path = FOLDER) -> str:
     path = folder / f"{name}.sock"
     with _unix_socket() as client:
         try:
+            client.connect(str(path))  # Waits where many connect at once; with a time-out it would fail there.
             client.settimeout(_PATIENCE)
-            client.connect(str(path))
             client.sendall(request.encode())
             answer = bytearray()
             while not answer.endswith(b"\n\n"):
