@@ -162,6 +162,25 @@ def test_a_file_stays_as_it_was_where_the_adapter_is_removed_first(hosts: tuple[
     assert one.path.read_text() == before
 
 
+def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    begun, asked = tmp_path / "begun", tmp_path / "asked"
+    wait = f"touch {begun}; while ! [ -e {asked} ]; do sleep 0.05; done; touch {tmp_path}/done"
+    one.write(two, f"PreDown = {wait}", allowed="0.0.0.0/0, ::/0")
+    before = one.rules()
+    with one.up() as process:
+        process.send_signal(signal.SIGTERM)
+        assert come_true(begun.exists)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            process.send_signal(number)
+        asked.touch()
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert (tmp_path / "done").exists()
+    assert one.rules() == before
+
+
 @pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
 def test_wg_quick_has_its_device_from_threepipe_wg(hosts: tuple[Host, Host]) -> None:
     one, two = hosts

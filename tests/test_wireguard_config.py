@@ -4,6 +4,7 @@ import ipaddress
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,24 @@ def test_a_file_is_what_makes_a_device_and_what_one_becomes(tmp_path: Path) -> N
     assert (saved.private_key, saved.listen_port, saved.fwmark) == (bytes(range(2, 34)), 9, None)
     assert saved.peers == (PeerConfig(peer.public_key, None, peer.allowed_ips, ("192.0.2.1", 5)),)
     assert parse_config(write_config(saved), "wg7", "again") == saved
+
+
+def test_a_file_is_text_in_utf_8_with_a_mark_or_without(tmp_path: Path) -> None:
+    path = tmp_path / "wg7.conf"
+    path.write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
+    assert read_config(path) == parse_config(WHOLE, "wg7", "")
+    path.write_bytes(b"[Interface]\n# caf\xe9\n")
+    with pytest.raises(InvalidSetting, match=r"wg7\.conf, line 2: it is no text in UTF-8"):
+        read_config(path)
+
+
+@given(st.binary())
+def test_whatever_bytes_a_file_has_nothing_else_is_raised(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "wg7.conf")
+        path.write_bytes(data)
+        with pytest.raises(InvalidSetting):  # By chance there is no private key.
+            read_config(path)
 
 
 def test_a_name_that_is_not_known_is_an_error() -> None:

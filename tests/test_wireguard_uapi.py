@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import run
-from threepipe.errors import EndpointError
+from conftest import Network, links
+from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
 from threepipe.wireguard.uapi import UapiError, emit_change, emit_status, parse_change, parse_status
 
@@ -305,3 +308,37 @@ def test_removing_the_file_ends_the_device(tmp_path: Path) -> None:
     with UapiServer(listen("fake", tmp_path), Fake(), gone.set):
         (tmp_path / "fake.sock").unlink()
         assert gone.wait(10)
+
+
+@unix
+def test_an_inherited_socket_is_one_that_can_be_found(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, ask, inherit, listen
+
+    with socket.socket(socket.AF_UNIX) as nameless, socket.socket(socket.AF_INET) as internet, open(os.devnull) as null:
+        for number in ("x", "-1", "99999", nameless.fileno(), internet.fileno(), null.fileno()):
+            with pytest.raises(InvalidSetting, match="descriptor"):
+                inherit(str(number))
+        os.fstat(nameless.fileno())  # What is refused stays open.
+    with UapiServer(inherit(str(listen("fake", tmp_path).detach())), Fake(), lambda: None):
+        assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("variable", "said"), [("WG_UAPI_FD", "is no descriptor of a socket"), ("WG_TUN_FD", "is no descriptor")]
+)
+def test_a_daemon_says_why_it_is_none(network: Network, tmp_path: Path, variable: str, said: str) -> None:
+    inside = ["unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path)]
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; from threepipe.wireguard.daemon import main; sys.exit(main())",
+        "wg-said",
+    ]
+    done = subprocess.run(
+        network.command(*inside, *program), env=os.environ | {variable: "x"}, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 1, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert links(network) == set()

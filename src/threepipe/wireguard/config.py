@@ -89,7 +89,12 @@ def resolve(endpoint: tuple[str, int]) -> Endpoint:
 
 def read_config(path: Path) -> Config:
     """The file at `path`. Raises `InvalidSetting`, which names the line, and `OSError`."""
-    return parse_config(path.read_text(), path.stem, str(path))
+    try:
+        text = path.read_text("utf-8-sig")  # Windows' editors put a mark in front.
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InvalidSetting(f"{path}, line {line}: it is no text in UTF-8; save it as such") from None
+    return parse_config(text, path.stem, str(path))
 
 
 def parse_config(text: str, name: str, source: str) -> Config:

@@ -8,8 +8,8 @@ the adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL
 import logging
 import os
 import signal
-import socket
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import FrameType
@@ -73,6 +73,10 @@ def in_background(work: Callable[[Callable[[], None]], None]) -> int:
     status = 1
     try:
         status = _told(work, ready)
+    except KeyboardInterrupt:
+        pass  # It was ended before it was ready.
+    except Exception:
+        traceback.print_exc()  # Ours to mend, and not to be lost with the process.
     finally:
         logging.shutdown()
         sys.stderr.flush()
@@ -90,10 +94,17 @@ def _told(work: Callable[..., None], *arguments: object) -> int:
 
 
 def end_on_signals() -> None:
-    """Have whatever asks a program to end raise KeyboardInterrupt, also where a shell lets it ignore that."""
+    """Have whatever asks a program to end raise KeyboardInterrupt, also where a shell lets it ignore that.
+
+    Once: what is being undone then is not to be broken off by a second one. Programs that it runs meanwhile do end.
+    """
+    asked = False
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if (number := getattr(signal, name, None)) is not None:  # The last one is not everywhere.
@@ -106,7 +117,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     from threepipe.endpoints import open_endpoint
     from threepipe.pipe import pipe
     from threepipe.wireguard.device import Device
-    from threepipe.wireguard.uapi_socket import UapiServer, listen
+    from threepipe.wireguard.uapi_socket import UapiServer, inherit, listen
 
     with ExitStack() as stack:
         if number := os.environ.get("WG_TUN_FD"):
@@ -116,7 +127,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
             inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=_MTU, on_event=lambda event: _log.debug("%s", event)))
         inherited = os.environ.get("WG_UAPI_FD")
-        listening = socket.socket(fileno=int(inherited)) if inherited else listen(name)
+        listening = inherit(inherited) if inherited else listen(name)
         stack.enter_context(UapiServer(listening, device, device.close))
 
         end_on_signals()

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from threepipe.doorbell import Doorbell
-from threepipe.errors import EndpointError, ThreepipeError
+from threepipe.errors import EndpointError, InvalidSetting, ThreepipeError
 from threepipe.wireguard.settings import Change, Status
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
-__all__ = ["FOLDER", "UapiServer", "ask", "listen", "names", "status_of", "stop_listening"]
+__all__ = ["FOLDER", "UapiServer", "ask", "inherit", "listen", "names", "status_of", "stop_listening"]
 
 FOLDER = Path("/var/run/wireguard")
 _LONGEST = 1 << 24  # Bytes of a request: some 100,000 peers.
@@ -61,6 +61,22 @@ def listen(name: str, folder: Path = FOLDER) -> socket.socket:
     finally:
         os.umask(before)
     return listening
+
+
+def inherit(number: str) -> socket.socket:
+    """The listening Unix socket that whoever started this process left open as the descriptor `number`.
+
+    Raises `InvalidSetting` where it is no such thing.
+    """
+    try:
+        inherited = socket.socket(fileno=int(number))
+    except (ValueError, OSError):
+        raise InvalidSetting(f"{number!r} is no descriptor of a socket that was left open") from None
+    # A family that Python does not know is a number here.
+    if getattr(inherited.family, "name", "") != "AF_UNIX" or not inherited.getsockname():
+        inherited.detach()  # It is not ours to close.
+        raise InvalidSetting(f"descriptor {number} is no Unix socket with a file; wg(8) could not find it")
+    return inherited
 
 
 def stop_listening(listening: socket.socket) -> None:
