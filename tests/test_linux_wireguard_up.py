@@ -113,7 +113,7 @@ def test_what_a_file_has_wrong_is_told_and_nothing_is_left(hosts: tuple[Host, Ho
     one, two = hosts
     for interface, said in (
         ("MTU = many", f"{one.path}, line 5: MTU = many"),
-        ("PostUp = exit 3", "/bin/sh -c exit 3: ended with status 3"),
+        ("PostUp = exit 3", f"{shutil.which('bash')} -c exit 3: ended with status 3"),
     ):
         one.write(two, interface)
         program = one.network.command(

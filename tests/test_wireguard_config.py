@@ -154,6 +154,9 @@ def test_whatever_bytes_a_file_has_nothing_else_is_raised(data: bytes) -> None:
 def test_a_name_that_is_not_known_is_an_error() -> None:
     with pytest.raises(EndpointError, match=r"endpoint nowhere\.invalid"):
         resolve(("nowhere.invalid", 5))
+    for name in ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 80, "a\0b", f"{'a' * 70}.example"):
+        with pytest.raises(EndpointError, match="endpoint"):
+            resolve((name, 5))
 
 
 def test_keys_are_made_and_read() -> None:

@@ -4,6 +4,7 @@ A file has a section [Interface] and one [Peer] for each peer. Names of sections
 parted by commas, keys of lists may be repeated, and from `#` on a line is a comment.
 """
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
@@ -84,6 +85,8 @@ def resolve(endpoint: tuple[str, int]) -> Endpoint:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
     except OSError as error:
         raise EndpointError(error.errno, f"endpoint {host}: {error.strerror}") from None
+    except ValueError:  # Also of the codec for names beyond ASCII.
+        raise EndpointError(errno.EINVAL, f"endpoint {host!r} is no name that can be looked up") from None
     return found[0][4][0], port  # type: ignore[return-value]
 
 

@@ -3,11 +3,8 @@
 Knows the order of things, and leaves doing them to those who know how.
 """
 
-import ipaddress
 import logging
 import os
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,12 +15,14 @@ from tempfile import NamedTemporaryFile
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
-from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, ThreepipeError
+from threepipe.errors import AdapterGone, EndpointError, ThreepipeError
 from threepipe.pipe import pipe
 from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status, write_config
 from threepipe.wireguard.device import Device
+from threepipe.wireguard.dns import dns, is_address
+from threepipe.wireguard.hooks import call, call_all
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
 
@@ -49,23 +48,23 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
     with ExitStack() as stack:
         listening = listen(config.name)
         stack.callback(stop_listening, listening)
-        _call(config.pre_up, config.name)
-        stack.callback(_call_all, config.post_down, config.name)
+        call(config.pre_up, config.name)
+        stack.callback(call_all, config.post_down, config.name)
         change = config.change()
         mtu = config.mtu or _mtu_for(change)
         adapter = stack.enter_context(Adapter.create(config.name, addresses=config.addresses, mtu=mtu))
         inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=mtu))
         stack.enter_context(_routes(config, adapter, device, change))
-        stack.enter_context(_dns(config))
+        stack.enter_context(dns(config.name, config.dns))
         over = threading.Event()
         failures = stack.enter_context(_traffic(inside, device.session, over))
         stack.enter_context(UapiServer(listening, device, over.set))
         stack.enter_context(_watched_names(config.peers, device))
-        _call(config.post_up, config.name)
+        call(config.post_up, config.name)
         if save_to is not None and config.save:
             stack.callback(_save, config, device, save_to.resolve())
-        stack.callback(_call_all, config.pre_down, config.name)
+        stack.callback(call_all, config.pre_down, config.name)
         ready()
         over.wait()
         if failures:
@@ -144,65 +143,9 @@ def _routes(config: Config, adapter: Adapter, device: Device, change: Change) ->
 
 
 @contextmanager
-def _dns(config: Config) -> Iterator[None]:
-    """Have names be looked up by the servers that the file names, by resolvconf or systemd's resolvectl."""
-    if not config.dns:
-        yield
-        return
-    servers = [name for name in config.dns if _is_address(name)]
-    domains = [name for name in config.dns if not _is_address(name)]
-    if shutil.which("resolvconf"):
-        lines = [f"nameserver {server}" for server in servers] + ([f"search {' '.join(domains)}"] if domains else [])
-        _execute(["resolvconf", "-a", f"tun.{config.name}", "-m", "0", "-x"], "\n".join(lines) + "\n")
-        undo = ["resolvconf", "-d", f"tun.{config.name}", "-f"]
-    elif shutil.which("resolvectl"):
-        _execute(["resolvectl", "dns", config.name, *servers])
-        _execute(["resolvectl", "domain", config.name, *domains, "~."])
-        undo = ["resolvectl", "revert", config.name]
-    else:
-        raise InvalidSetting("DNS takes resolvconf or resolvectl, and there is neither; install one, or leave DNS out")
-    try:
-        yield
-    finally:
-        try:
-            _execute(undo)
-        except InvalidSetting as error:
-            log.warning(str(error))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _call(commands: Iterable[str], name: str) -> None:
-    """Run commands of the file, by a shell, as wg-quick does: %i is the interface."""
-    for command in commands:
-        _execute(["/bin/sh", "-c", command.replace("%i", name)])
-
-
-def _call_all(commands: Iterable[str], name: str) -> None:
-    """The same at the end, where one that fails does not keep the others from being run."""
-    for command in commands:
-        try:
-            _call([command], name)
-        except InvalidSetting as error:
-            log.warning(str(error))
-
-
-def _execute(command: list[str], text: str = "") -> None:
-    done = subprocess.run(command, input=text, text=True)
-    if done.returncode:
-        raise InvalidSetting(f"{' '.join(command)}: ended with status {done.returncode}")
-
-
-@contextmanager
 def _watched_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[None]:
     """Look the names of endpoints up again where handshakes fail: their addresses may have changed."""
-    named = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint and not _is_address(peer.endpoint[0])}
+    named = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint and not is_address(peer.endpoint[0])}
     if not named:
         yield
         return

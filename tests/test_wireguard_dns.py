@@ -1,0 +1,102 @@
+"""What resolvconf and resolvectl are told: by programs of their names that write it down."""
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from threepipe.errors import InvalidSetting
+from threepipe.wireguard.dns import dns, resolvconf_record
+from threepipe.wireguard.hooks import call, call_all
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="such programs are Unix's")
+
+ENTRIES = ("10.0.0.53", "fd00::53", "example.org", "lab")
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the programs that a test adds write down how they were called, and there are no others."""
+    for tool in ("sh", "cat"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / tool).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path / "told"
+
+
+def add_program(told: Path, name: str, status: int = 0) -> None:
+    program = told.with_name(name)
+    program.write_text(f'#!/bin/sh\necho {name} "$@" >> {told}\ncat >> {told}\nexit {status}\n')
+    program.chmod(0o755)
+
+
+def test_resolvconf_is_told_of_the_interface_and_told_off(told: Path) -> None:
+    add_program(told, "resolvconf")
+    add_program(told, "resolvectl")  # Not asked, where there are both.
+    with dns("wg0", ENTRIES):
+        assert told.read_text() == (
+            "resolvconf -a wg0 -m 0 -x\nnameserver 10.0.0.53\nnameserver fd00::53\nsearch example.org lab\n"
+        )
+        told.unlink()
+    assert told.read_text() == "resolvconf -d wg0 -f\n"
+
+
+def test_resolvectl_is_told_where_there_is_no_resolvconf(told: Path) -> None:
+    add_program(told, "resolvectl")
+    with dns("wg0", ENTRIES):
+        assert told.read_text() == "resolvectl dns wg0 10.0.0.53 fd00::53\nresolvectl domain wg0 example.org lab ~.\n"
+        told.unlink()
+    assert told.read_text() == "resolvectl revert wg0\n"
+
+
+def test_without_either_it_is_refused_unless_nothing_is_asked(told: Path) -> None:
+    with dns("wg0", ()):
+        pass
+    with pytest.raises(InvalidSetting, match="DNS takes resolvconf or resolvectl"), dns("wg0", ENTRIES):
+        pass
+    assert not told.exists()
+
+
+def test_a_resolvconf_that_fails_is_said(told: Path) -> None:
+    add_program(told, "resolvconf", 3)
+    with pytest.raises(InvalidSetting, match="resolvconf -a wg0 -m 0 -x: ended with status 3"), dns("wg0", ENTRIES):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("order", "record"),
+    [
+        ("# The order.\nlo.inet6\nlo.@(dhclient)\nlo\ntun*\n@(tun|tap)*\nhso*\n", "tun.wg0"),
+        ("lo\nlo.*\n@(tun)*\n", "wg0"),
+        ("", "wg0"),
+        (None, "wg0"),
+    ],
+)
+def test_only_debians_resolvconf_is_given_a_beginning_it_knows(tmp_path: Path, order: str | None, record: str) -> None:
+    path = tmp_path / "interface-order"
+    if order is not None:
+        path.write_text(order)
+    assert resolvconf_record("wg0", path) == record
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not there")
+def test_commands_are_bashs_and_know_the_interface(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    call([f'[[ "%i" == wg* ]] && echo %i %i > {told}'], "wg0")
+    assert told.read_text() == "wg0 wg0\n"
+
+
+def test_commands_are_run_without_bash_too_and_at_the_end_all_of_them(
+    told: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    commands = [f"echo 1 >> {told}", "exit 3", f"echo 2 >> {told}"]
+    with pytest.raises(InvalidSetting, match="exit 3: ended with status 3"):
+        call(commands, "wg0")
+    assert told.read_text() == "1\n"
+    with caplog.at_level(logging.WARNING, "threepipe"):
+        call_all(commands, "wg0")
+    assert told.read_text() == "1\n1\n2\n"
+    assert "exit 3: ended with status 3" in caplog.text
