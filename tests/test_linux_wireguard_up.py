@@ -1,5 +1,7 @@
 """threepipe wg and wg-quick in the kernel: what a file asks for is there while it lasts, and not after."""
 
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -179,6 +181,66 @@ def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: 
         assert process.stderr.read() == ""
     assert (tmp_path / "done").exists()
     assert one.rules() == before
+
+
+def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    one.write(two, f"PreDown = echo %i >> {tmp_path}/told")
+    two.write(one)
+    script = (
+        f"{SET_APART.partition(' && ')[0]}; threepipe wg up {one.path} --daemon; threepipe wg show up1 --json;"
+        f" ! threepipe wg up {one.path} --daemon; ping -c 1 -W 20 10.5.0.2 >&2; threepipe wg down {one.path};"
+        f" ls /run/wireguard; ! threepipe wg down up1"
+    )
+    with two.up():
+        done = subprocess.run(
+            one.network.command("unshare", "--mount", "sh", "-ec", script),
+            env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["up1"]["public_key"] == one.public  # And the folder is empty.
+    assert "a device of that name is running" in done.stderr
+    assert " 0% packet loss" in done.stderr
+    assert "there is no device up1" in done.stderr
+    assert "up1 is up; Ctrl-C" not in done.stderr
+    assert (tmp_path / "told").read_text() == "up1\n"
+    assert links(one.network) == {"v1"}
+
+
+@pytest.mark.parametrize("how", ["signal", "socket", "link"])
+def test_threepipe_wg_is_managed_by_wg_and_leaves_nothing(network: Network, how: str) -> None:
+    ends = {
+        "signal": "kill $!",
+        "socket": "rm /run/wireguard/wgd.sock",
+        "link": "ip link delete wgd",
+    }
+    key, peer = (key_to_text(new_key()) for _ in range(2))
+    settings = f"[Interface]\nPrivateKey = {key}\nListenPort = 5\nFwMark = 0x10\n[Peer]\nPublicKey = {peer}\n"
+    script = (
+        f"{SET_APART.partition(' && ')[0]}; threepipe-wg -f wgd & n=0;"
+        " until wg show wgd 2>/dev/null; do sleep 0.1; n=$((n+1)); [ $n -lt 200 ]; done;"
+        f" printf '{settings}AllowedIPs = 10.0.0.0/8\n' | wg setconf wgd /dev/stdin;"
+        f" wg set wgd peer {peer} preshared-key /etc/hostname 2>/dev/null && exit 9;"
+        f" wg set wgd peer {peer} persistent-keepalive 7 allowed-ips fd00::/8 endpoint [fe80::1%lo]:9 >&2;"
+        f" wg showconf wgd; printf '{settings}' | wg syncconf wgd /dev/stdin; wg show wgd allowed-ips;"
+        f" {ends[how]}; wait $!; ls /run/wireguard"
+    )
+    done = subprocess.run(
+        network.command("unshare", "--mount", "sh", "-ec", script),
+        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in ("ListenPort = 5", "FwMark = 0x10", f"PrivateKey = {key}", "PersistentKeepalive = 7"):
+        assert line in done.stdout
+    assert "AllowedIPs = fd00::/8\nEndpoint = [fe80::1%lo]:9\n" in done.stdout
+    assert done.stdout.endswith(f"{peer}\t(none)\n")
+    assert links(network) == set()
 
 
 @pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")

@@ -68,7 +68,7 @@ def _path(config: str) -> Path:
 
 @app.command()
 def down(config: Which) -> None:
-    """Take a device down, and wait until it has undone all it did."""
+    """Take a device down, and wait until its adapter is gone; commands of PostDown may still be running then."""
     from threepipe.wireguard.uapi_socket import FOLDER, names
 
     name = _path(config).stem
