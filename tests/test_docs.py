@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ pytestmark = pytest.mark.kernel
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+
+PROGRAMS = {"coverage", "mypy", "pygount", "ruff"}
+"""What developers install and no test imports."""
 
 
 def blocks(path: Path) -> list[str]:
@@ -60,3 +64,10 @@ def test_commands_that_readme_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:^    |`)make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_check_on_windows_installs_all_that_tests_import() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = re.findall(r"^[\w-]+", "\n".join(project["dependency-groups"]["dev"]), re.MULTILINE)
+    (named,) = re.findall(r"`pip install \. (.+)`", (ROOT / "docs" / "windows.md").read_text())
+    assert set(named.split()) == set(wanted) - PROGRAMS
