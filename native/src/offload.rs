@@ -18,7 +18,7 @@ const WORTH_DETACHING: usize = 1 << 15;
 pub fn internet_checksum(py: Python<'_>, data: &Bound<'_, PyAny>, initial: u64) -> Result<u16> {
     let buffers = Buffers::of(data)?;
     let data = buffers.slice(0);
-    Ok(detach(py, data.len(), || checksum::internet_checksum(data, initial)))
+    Ok(detach(py, data.len(), WORTH_DETACHING, || checksum::internet_checksum(data, initial)))
 }
 
 #[pyfunction]
@@ -58,7 +58,7 @@ pub fn split<'py>(py: Python<'py>, records: &Bound<'py, PyAny>) -> Result<Vec<Bo
         }
     }
     work += size;
-    let memory = new_bytearray(py, size, |memory| detach(py, work, || fill(&mut buffers, &parsed, memory)))?;
+    let memory = new_bytearray(py, size, |memory| detach(py, work, WORTH_DETACHING, || fill(&mut buffers, &parsed, memory)))?;
     drop(buffers);
 
     let mut memory = Cutter::new(&memory)?;
@@ -116,13 +116,13 @@ pub fn coalesce<'py>(
     let pieces = buffers.slices();
     let work = pieces.iter().map(|piece| piece.len()).sum();
     let mut coalescer = Coalescer::default();
-    let plan = detach(py, work, || coalescer.plan(&pieces, headed, udp));
+    let plan = detach(py, work, WORTH_DETACHING, || coalescer.plan(&pieces, headed, udp));
 
     // What nothing was merged into stays the very same object, where it has a header already.
     let is_new = |run: &&Run| !headed || run.is_merged();
     let size = plan.runs().iter().filter(is_new).map(|run| run.size(&pieces, headed)).sum();
     let memory = new_bytearray(py, size, |mut memory| {
-        detach(py, work, || {
+        detach(py, work, WORTH_DETACHING, || {
             for run in plan.runs().iter().filter(is_new) {
                 let place = memory.split_off_mut(..run.size(&pieces, headed)).unwrap_or_default();
                 plan.write(run, &pieces, headed, place);
@@ -154,6 +154,7 @@ pub fn listed<'py>(sequence: &Bound<'py, PyAny>) -> Result<Vec<Bound<'py, PyAny>
     Ok(sequence.try_iter()?.collect::<PyResult<_>>()?)
 }
 
-fn detach<T: Send>(py: Python<'_>, bytes: usize, work: impl Send + FnOnce() -> T) -> T {
-    if bytes < WORTH_DETACHING { work() } else { py.detach(work) }
+/// Do `work`, without the GIL where there are so many bytes to go over that it is worth it.
+pub fn detach<T: Send>(py: Python<'_>, bytes: usize, worth: usize, work: impl Send + FnOnce() -> T) -> T {
+    if bytes < worth { work() } else { py.detach(work) }
 }

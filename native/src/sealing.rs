@@ -6,7 +6,7 @@ use threepipe_core::sealing::{self, KEY_SIZE, Key, Plan, WINDOW_SIZE};
 
 use crate::buffer::{Buffers, Cutter, new_bytearray, piece, view_of};
 use crate::error::{Error, Result};
-use crate::offload::listed;
+use crate::offload::{detach, listed};
 
 /// Bytes to seal or to open from which on the GIL is released: some microseconds of work.
 const WORTH_DETACHING: usize = 1 << 12;
@@ -30,7 +30,7 @@ pub fn seal<'py>(
     let plan = Plan::new(buffers.slices(), headed, mtu).ok_or(Error::Short)?;
     let size = plan.size();
     let memory = new_bytearray(py, size, |memory| {
-        detach(py, size, || plan.seal(&key, index, counter, memory));
+        detach(py, size, WORTH_DETACHING, || plan.seal(&key, index, counter, memory));
         Ok(())
     })?;
     let mut memory = Cutter::new(&memory)?;
@@ -62,7 +62,7 @@ pub fn unseal<'py>(
     let opened = {
         let mut buffers = Buffers::of(memory)?;
         let bytes = buffers.slice_mut(0)?;
-        detach(py, bytes.len(), || sealing::unseal(&key, index, window, bytes, size))
+        detach(py, bytes.len(), WORTH_DETACHING, || sealing::unseal(&key, index, window, bytes, size))
     };
     let view = view_of(memory)?;
     let packets = opened.packets.iter().map(|(start, end)| piece(&view, *start, *end)).collect::<Result<Vec<_>>>()?;
@@ -72,8 +72,4 @@ pub fn unseal<'py>(
 
 fn key_of(key: &Bound<'_, PyAny>) -> Result<Key> {
     Key::new(Buffers::of(key)?.slice(0)).ok_or(Error::Size("key", KEY_SIZE))
-}
-
-fn detach<T: Send>(py: Python<'_>, bytes: usize, work: impl Send + FnOnce() -> T) -> T {
-    if bytes < WORTH_DETACHING { work() } else { py.detach(work) }
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from threepipe.wireguard.settings import KEY_SIZE, Change, Endpoint, PeerChange, PeerStatus, Status
 
-__all__ = ["UapiError", "emit_change", "emit_status", "parse_change", "parse_status", "written"]
+__all__ = ["UapiError", "emit_status", "parse_change", "parse_status", "written"]
 
 PROTOCOL_VERSION = 1
 _MOST_KEEPALIVE, _MOST_MARK = 0xFFFF, 0xFFFFFFFF
@@ -123,33 +123,6 @@ _OF_PEER: dict[str, tuple[str, Callable[[str], Any]]] = {
     "protocol_version": ("", _version),
 }
 """Key -> field of `PeerChange`, nothing where it says nothing, and how it is read."""
-
-
-def emit_change(change: Change) -> str:
-    """The request for `change`."""
-    lines = ["set=1"]
-    if change.private_key is not None:
-        lines.append(f"private_key={change.private_key.hex()}")
-    if change.listen_port is not None:
-        lines.append(f"listen_port={change.listen_port}")
-    if change.fwmark is not None:
-        lines.append(f"fwmark={change.fwmark}")
-    if change.replace_peers:
-        lines.append("replace_peers=true")
-    for peer in change.peers:
-        lines.append(f"public_key={peer.public_key.hex()}")
-        lines += [f"{name}=true" for name in ("remove", "update_only") if getattr(peer, name)]
-        if peer.preshared_key is not None:
-            lines.append(f"preshared_key={peer.preshared_key.hex()}")
-        if peer.endpoint is not None:
-            lines.append(f"endpoint={written(peer.endpoint)}")
-        if peer.persistent_keepalive is not None:
-            lines.append(f"persistent_keepalive_interval={peer.persistent_keepalive}")
-        if peer.replace_allowed_ips:
-            lines.append("replace_allowed_ips=true")
-        lines += [f"allowed_ip=-{network}" for network in peer.removed_ips]
-        lines += [f"allowed_ip={network}" for network in peer.allowed_ips]
-    return "\n".join(lines) + "\n\n"
 
 
 def emit_status(status: Status) -> str:
