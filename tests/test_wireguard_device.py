@@ -171,3 +171,126 @@ def test_a_file_makes_an_endpoint(pair: Pair, tmp_path: Path) -> None:
     file.write_text("[Interface]\nPrivateKey = x\n")
     with pytest.raises(InvalidSetting, match=r"inside.conf, line 2: a key is 44 characters"):
         threepipe.open_endpoint(f"wg:{file}")
+
+
+def stranger_sends(device: Device, *datagrams: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for data in datagrams:
+            stranger.sendto(data, ("127.0.0.1", device.status().listen_port))
+
+
+def test_who_sends_no_packets_does_not_have_it_all(pair: Pair) -> None:
+    stranger_sends(pair.right, *[b"\1" * 148] * 5)
+    assert pair.right.session.receive_packet(0) == b""
+    assert sum(pair.right.rejected.values()) == 1  # Closing, for one, has its turn before the next.
+
+
+def test_what_is_forged_is_counted(pair: Pair) -> None:
+    pair.left.session.send([THERE])
+    opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+    opener.start()
+    received(pair.right, 1)
+    opener.join()
+    (index,) = pair.right._tunnel._indices
+    stranger_sends(pair.right, b"\4\0\0\0" + index.to_bytes(4, "little") + bytes(56))
+    assert not pair.right.session.receive(0.2)
+    assert pair.right.rejected == {"not authentic, or not new": 1}
+
+
+def test_a_change_that_is_refused_is_not_half_done(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, port = pair.right.status(), _free_port()
+
+    def refuse(self: object, fwmark: int) -> None:
+        raise EndpointError(errno.EPERM, "no")
+
+    monkeypatch.setattr(type(pair.right._port.datagrams[0]), "mark", refuse)
+    with pytest.raises(EndpointError, match="no"):
+        pair.right.configure(Change(listen_port=port, fwmark=7, replace_peers=True))
+    assert pair.right.status() == before
+
+
+class Full:
+    """A socket without room, until it has some."""
+
+    def __init__(self, datagrams: object) -> None:
+        self._datagrams = datagrams
+        self.full = True
+        self.sent: list[bytes] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._datagrams, name)
+
+    def send_run(self, memory: memoryview, size: int, target: object) -> int:
+        if self.full:
+            return 0
+        self.sent.append(bytes(memory))
+        return len(memory)
+
+
+def test_what_has_no_room_is_sent_later_in_order(pair: Pair) -> None:
+    port = pair.left._port
+    full = Full(port.datagrams[0])
+    port.datagrams[0] = full  # type: ignore[call-overload]
+    pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=("127.0.0.1", 9)),)))
+    pair.left.session.send([THERE])  # An initiation, which finds no room.
+    assert pair.left.session.send([THERE], timeout=0) == 0  # What waits is sent first.
+    full.full = False
+    assert pair.left.session.send([THERE]) == 1
+    assert [data[0] for data in full.sent] == [1]
+
+
+def test_who_waits_for_room_is_woken_where_the_sockets_change(pair: Pair) -> None:
+    port = pair.left._port
+    port.datagrams[0] = Full(port.datagrams[0])  # type: ignore[call-overload]
+    pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=("127.0.0.1", 9)),)))
+    pair.left.session.send([THERE])
+    port.writable.watch(port.datagrams[0].socket, 0)  # It stays without room, whatever the system says.
+    accepted: list[int] = []
+    waiting = threading.Thread(target=lambda: accepted.append(pair.left.session.send([THERE], timeout=SECONDS)))
+    waiting.start()
+    pair.left.configure(Change(listen_port=_free_port()))
+    waiting.join(SECONDS / 2)
+    assert accepted == [1]
+
+
+def _free_port() -> int:
+    with Device() as device:
+        return device.status().listen_port
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Change(private_key=b"short"), "a private key has 32 bytes"),
+        (Change(fwmark=1 << 32), "fwmark 4294967296: give 0 to 4294967295"),
+        (Change(peers=(PeerChange(b"short"),)), "a public key has 32 bytes"),
+        (Change(peers=(PeerChange(bytes(32), preshared_key=b""),)), "a preshared key has 32 bytes"),
+        (Change(peers=(PeerChange(bytes(32), persistent_keepalive=65536),)), "persistent keepalive 65536: give 0 to"),
+        (Change(peers=(PeerChange(bytes(32), endpoint=("name", 5)),)), "endpoint name: give an IP address"),
+        (Change(peers=(PeerChange(bytes(32), endpoint=("::1", 65536)),)), "port 65536: give 0 to 65535"),
+    ],
+)
+def test_changes_that_cannot_be_are_refused(change: Change, said: str) -> None:
+    with Device() as device:
+        before = device.status()
+        with pytest.raises(InvalidSetting, match=said):
+            device.configure(change)
+        assert device.status() == before
+
+
+def test_a_listener_that_fails_does_not_take_the_timers_along(caplog: pytest.LogCaptureFixture) -> None:
+    told = threading.Event()
+
+    def fail(event: wireguard.Event) -> None:
+        told.set()
+        raise RuntimeError("what a program got wrong")
+
+    with Device(on_event=fail) as device:
+        device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
+        device._look_at_timer()
+        assert told.wait(SECONDS)
+        told.clear()
+        device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
+        device._look_at_timer()
+        assert told.wait(SECONDS)
+    assert "what a program got wrong" in caplog.text

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from threepipe.wireguard.constants import MAX_STAGED, REKEY_AFTER_MESSAGES, UNDER_LOAD, Timing
+from threepipe.wireguard.constants import (
+    MAX_STAGED,
+    REJECT_AFTER_MESSAGES,
+    REKEY_AFTER_MESSAGES,
+    UNDER_LOAD,
+    Timing,
+)
+from threepipe.wireguard.noise import Identity
+from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.settings import Change, PeerChange
 from wireguard_pair import BACK, THERE, THERE6, End, Network, joined, new_key, packet
 
@@ -446,3 +454,37 @@ def test_a_keypair_that_is_wiped_meanwhile_seals_nothing_with_zeros() -> None:
     ((memory, size),) = sealing.seal(0)
     right.take(bytes(memory[:size]), left.endpoint)
     assert right.packets == [THERE, THERE]
+
+
+def test_who_was_removed_is_not_looked_at_any_more() -> None:
+    network = Network()
+    end = End(network)
+    everybody = PeerChange(Identity(new_key()).public, persistent_keepalive=5)
+    end.tunnel.configure(Change(peers=(everybody,)), network.now)
+    end.tunnel.configure(Change(replace_peers=True), network.now)
+    end.tunnel.handle_timers(network.now)
+    assert end.tunnel.timer == NEVER
+
+
+def test_no_bundle_goes_beyond_the_last_counter() -> None:
+    network, left, _right = joined()
+    left.send(THERE)
+    network.settle()
+    (peer,) = left.tunnel._peers.values()
+    assert peer.current is not None
+    peer.current.counter = REJECT_AFTER_MESSAGES - 1
+    assert left.tunnel.prepare([memoryview(THERE)] * 2, False, network.now) == []
+    assert len(left.tunnel.prepare([memoryview(THERE)], False, network.now)) == 1
+
+
+def test_a_new_private_key_begins_anew_with_its_attempts() -> None:
+    network, left, _right = joined()
+    network.filter = lambda datagram: False
+    left.send(THERE)
+    network.advance(80)
+    left.tunnel.configure(Change(bytes(32)), network.now)
+    network.advance(20)
+    left.tunnel.configure(Change(left.key), network.now)
+    left.send(THERE)
+    network.advance(6)
+    assert len([at for at, _, datagram in network.log if at >= 1100]) == 2

@@ -71,7 +71,7 @@ class End:
         index = int.from_bytes(memory[4:8], "little")
         if found := self.tunnel.keypair(index, now):
             opened = hot.unseal(found[1].receive_key, index, found[1].window, memory, len(memory))
-            self.packets += [bytes(packet) for packet in self.tunnel.accept(*found, opened, source, now)]
+            self.packets += [bytes(packet) for packet in self.tunnel.accept(*found, opened, len(memory), source, now)]
 
     def peer(self, other: "End") -> PeerStatus:
         (status,) = (peer for peer in self.tunnel.status().peers if peer.public_key == other.public)

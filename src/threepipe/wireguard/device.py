@@ -1,4 +1,4 @@
-"""Device: the one file of WireGuard that does I/O. It joins a `Tunnel` to UDP sockets, and makes a session of it.
+"""Device: where WireGuard does its I/O. It joins a `Tunnel` to UDP sockets, and makes a session of it.
 
 What peers send is received from `session`, and what is sent there goes to them: with an adapter it is
 `threepipe.pipe(adapter_session, device.session)`. Packets pass in the threads of whoever uses the session; one thread
@@ -6,12 +6,14 @@ of the device's own does what is due by time. Knows no adapter, no files and no 
 """
 
 import errno
+import logging
 import selectors
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -21,21 +23,20 @@ from threepipe.datagrams import Datagrams
 from threepipe.descriptor import FULL
 from threepipe.doorbell import Doorbell
 from threepipe.endpoints.port import EndpointPort
-from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.offload import MAX_RECORD
-from threepipe.platforms import open_datagrams
 from threepipe.session import Session
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.settings import Change, Endpoint, PeerChange, Status
+from threepipe.wireguard.sockets import endpoint_of, mark, open_sockets
 from threepipe.wireguard.tunnel import Event, Outgoing, Tunnel
 
 __all__ = ["Device"]
 
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+log = logging.getLogger("threepipe")
+
 _ARENA = 1 << 22  # Bytes: some 60 runs of datagrams.
-_TRIES = 16
 _MOST_UNSENT = 4096  # Runs; a bundle is some hundreds at most.
 _TYPE = TYPE_TRANSPORT.to_bytes(4, "little")
 
@@ -63,8 +64,10 @@ class Device:
         """`listen_port` 0 is one that the system chooses. `mtu`, in bytes, is beyond what packets are not padded.
 
         `on_event` is called, in a thread of the device's, with what happens to peers; it has to be quick. Raises
-        `EndpointError` where a port cannot be had, and `InvalidSetting`.
+        `EndpointError` where a port or a mark cannot be had, and `InvalidSetting`.
         """
+        asked = Change(private_key, listen_port, fwmark, peers=tuple(peers))
+        asked.check()
         self._tunnel = Tunnel(timing=timing, unix_offset=time.time() - time.monotonic())
         self._tunnel.mtu = mtu
         self._on_event = on_event
@@ -79,8 +82,9 @@ class Device:
         self.session.also_close(self)
         self._thread = threading.Thread(target=self._run, name="threepipe-wireguard", daemon=True)
         try:
-            self._bind(listen_port)
-            self.configure(Change(private_key, fwmark=fwmark, peers=tuple(peers)))
+            self._port.use(open_sockets(listen_port, fwmark))
+            self._fwmark = fwmark
+            self.configure(replace(asked, listen_port=None))
         except BaseException:
             self._port.wake()
             self._port.stop()
@@ -90,11 +94,17 @@ class Device:
         self._thread.start()
 
     def configure(self, change: Change) -> None:
-        """Carry out `change`, while packets go on passing. Raises as the constructor, and nothing is done then."""
+        """Carry out `change`, while packets go on passing. Raises as the constructor, and nothing is done then.
+
+        A listen port of 0 is another one that the system chooses, as with wg(8).
+        """
+        change.check()
+        fwmark = self._fwmark if change.fwmark is None else change.fwmark
         if change.listen_port is not None and change.listen_port != self._port.listen_port:
-            self._bind(change.listen_port)
-        if change.fwmark is not None and change.fwmark != self._fwmark:
-            self._mark(change.fwmark)
+            self._port.use(open_sockets(change.listen_port, fwmark))
+        elif fwmark != self._fwmark:
+            mark(self._port.datagrams, fwmark)
+        self._fwmark = fwmark
         with self._lock:
             self._tunnel.configure(change, time.monotonic())
         self._port.flush()
@@ -134,23 +144,11 @@ class Device:
     ) -> None:
         self.close()
 
-    def _bind(self, port: int) -> None:
-        if not 0 <= port <= 0xFFFF:
-            raise InvalidSetting(f"listen port {port}: give 0 to 65535")
-        opened = [open_datagrams(bound) for bound in _bound(port)]
-        for datagrams in opened:
-            datagrams.allow_fragments()
-            datagrams.mark(self._fwmark)
-        self._port.use(opened)
-
-    def _mark(self, fwmark: int) -> None:
-        for datagrams in self._port.datagrams:
-            datagrams.mark(fwmark)
-        self._fwmark = fwmark
-
     def _look_at_timer(self) -> None:
         """Have the thread look when it is to do something, where that is earlier than it thinks; and tell events."""
-        if self._tunnel.timer < self._asleep_until or (self._tunnel.events and self._on_event):
+        with self._lock:
+            wanted = self._tunnel.timer < self._asleep_until or (self._tunnel.events and self._on_event)
+        if wanted:
             self._bell.ring()
 
     def _run(self) -> None:
@@ -163,12 +161,19 @@ class Device:
             self._port.flush()
             if self._on_event is not None:
                 for event in events:
-                    self._on_event(event)
+                    self._tell(self._on_event, event)
             if self._closed:
                 return  # By who was told of an event, for one.
             timeout = self._asleep_until - time.monotonic()
             self._bell.wait(None if timeout == NEVER else max(timeout, 0))
             self._bell.clear()
+
+    @staticmethod
+    def _tell(listener: Callable[[Event], None], event: Event) -> None:
+        try:
+            listener(event)
+        except Exception:
+            log.exception("on_event raised, for %s", event.name)  # What is due by time goes on.
 
 
 class _Port(EndpointPort):
@@ -195,6 +200,7 @@ class _Port(EndpointPort):
             olds, self.datagrams = self.datagrams, datagrams
             self._targets = {}
             self._unsent.clear()
+            self._wait_no_more()
         for new in datagrams:
             self.readable.watch(new.socket, selectors.EVENT_READ)
         self.listen_port = datagrams[0].socket.getsockname()[1]
@@ -206,7 +212,9 @@ class _Port(EndpointPort):
         self._keep([])
         now = time.monotonic()
         for datagrams in self.datagrams:
-            while len(packets) < limit:
+            for _ in range(limit):  # And not until there are so many: who sends no packets is not to have it all.
+                if len(packets) >= limit:
+                    break
                 memory = self._arena.free()
                 if packets and len(memory) < 2 * MAX_RECORD:
                     break  # What is in the arena is not to be left behind for so little.
@@ -215,7 +223,7 @@ class _Port(EndpointPort):
                 except OSError:
                     break  # Nothing more; or what became of a datagram that was sent, after which there may be more.
                 if size:
-                    packets += self._open(memory[:used], size, _endpoint(source), now)
+                    packets += self._open(memory[:used], size, endpoint_of(source), now)
                     self._arena.take(used)
         self.flush()
         self._told()
@@ -250,7 +258,7 @@ class _Port(EndpointPort):
             peer, keypair = found
             opened = hot.unseal(keypair.receive_key, index, keypair.window, memory, size)
             with self._lock:
-                packets += tunnel.accept(peer, keypair, opened, endpoint, now)
+                packets += tunnel.accept(peer, keypair, opened, size, endpoint, now)
             memory = memory[opened[2] :]
         return packets
 
@@ -285,13 +293,13 @@ class _Port(EndpointPort):
         datagrams, address = target
         with self._sending:
             for memory, size in outgoing.runs:
-                if self._unsent:  # Behind what waits, for messages are to keep their order.
+                if len(self._unsent) >= _MOST_UNSENT:
+                    self._reject("no room to send", -(-len(memory) // size))
+                elif self._unsent:  # Behind what waits, for messages are to keep their order.
                     self._unsent.append((datagrams, memory, size, address))
                 elif rest := self._try(datagrams, memory, size, address):
                     self._unsent.append((datagrams, rest, size, address))
                     self._wait_for_room(datagrams)
-            if len(self._unsent) > _MOST_UNSENT:
-                self._unsent.pop()
 
     def _try(self, datagrams: Datagrams, memory: memoryview, size: int, address: object) -> memoryview:
         """Send a run; what of it there was no room for."""
@@ -300,8 +308,12 @@ class _Port(EndpointPort):
         except OSError as error:
             if error.errno in FULL:
                 return memory
-            self._tunnel.rejected[f"not sent: {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
+            self._reject(f"not sent: {errno.errorcode.get(error.errno or 0, error.errno)}", -(-len(memory) // size))
             return memory[:0]
+
+    def _reject(self, reason: str, datagrams: int) -> None:
+        with self._lock:
+            self._tunnel.rejected[reason] += datagrams
 
     def _send_unsent(self) -> bool:
         """Send what there was no room for; whether there is none of that any more."""
@@ -312,11 +324,14 @@ class _Port(EndpointPort):
                 self._wait_for_room(datagrams)
                 return False
             self._unsent.popleft()
+        self._wait_no_more()
+        return True
+
+    def _wait_no_more(self) -> None:
         if self._full is not None:
             self.writable.watch(self._full.socket, 0)
             self._full = None
             self.writable.ring()
-        return True
 
     def _wait_for_room(self, datagrams: Datagrams) -> None:
         if self._full is not datagrams:
@@ -346,38 +361,3 @@ class _Port(EndpointPort):
     def stop(self) -> None:
         for datagrams in self.datagrams:
             datagrams.socket.close()
-
-
-def _endpoint(source: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
-    """Who sent a datagram, as endpoints are written."""
-    if len(source) == 4 and source[3]:
-        return f"{source[0].partition('%')[0]}%{source[3]}", source[1]
-    return source[0], source[1]
-
-
-def _bound(port: int) -> list[socket.socket]:
-    """A socket of each family that the system has, bound to the same port."""
-    for attempt in range(_TRIES):
-        opened: list[socket.socket] = []
-        chosen = port
-        try:
-            for family in _FAMILIES:
-                try:
-                    bound = socket.socket(family, socket.SOCK_DGRAM)
-                except OSError:
-                    continue  # A system without this family.
-                opened.append(bound)
-                if family == socket.AF_INET6:
-                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                bound.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", chosen))
-                chosen = bound.getsockname()[1]
-            return opened
-        except OSError as error:
-            for bound in opened:
-                bound.close()
-            if port or error.errno != errno.EADDRINUSE or attempt == _TRIES - 1:
-                raise EndpointError(
-                    error.errno,
-                    f"UDP port {chosen} cannot be listened on ({error.strerror}); choose another listen port",
-                ) from None
-    raise AssertionError("the last attempt raises")

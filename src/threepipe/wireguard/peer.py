@@ -33,9 +33,9 @@ class Keypair:
         """Of the next message."""
         self.window = bytearray(WINDOW_SIZE)
 
-    def is_good(self, now: float, timing: Timing) -> bool:
-        """Whether messages may still be sent by it."""
-        return self.counter < REJECT_AFTER_MESSAGES and now - self.created < timing.reject_after
+    def is_good(self, packets: int, now: float, timing: Timing) -> bool:
+        """Whether so many messages more may still be sent by it."""
+        return self.counter + packets <= REJECT_AFTER_MESSAGES and now - self.created < timing.reject_after
 
     def is_stale(self, now: float, timing: Timing) -> bool:
         """Whether it is time for a new one, to whoever sends."""

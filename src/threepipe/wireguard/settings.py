@@ -53,6 +53,36 @@ class Change:
     """Remove the peers that are not among `peers`."""
     peers: tuple[PeerChange, ...] = ()
 
+    def check(self) -> None:
+        """Raise `InvalidSetting` where it cannot be."""
+        _check_key("private", self.private_key)
+        _check_number("listen port", self.listen_port, 0xFFFF)
+        _check_number("fwmark", self.fwmark, 0xFFFFFFFF)
+        for peer in self.peers:
+            _check_key("public", peer.public_key)
+            _check_key("preshared", peer.preshared_key)
+            _check_number("persistent keepalive", peer.persistent_keepalive, 0xFFFF)
+            if peer.endpoint is not None:
+                _check_endpoint(*peer.endpoint)
+
+
+def _check_key(what: str, key: bytes | None) -> None:
+    if key is not None and len(key) != KEY_SIZE:
+        raise InvalidSetting(f"a {what} key has {KEY_SIZE} bytes, and this one {len(key)}")
+
+
+def _check_number(what: str, number: int | None, most: int) -> None:
+    if number is not None and not 0 <= number <= most:
+        raise InvalidSetting(f"{what} {number}: give 0 to {most}")
+
+
+def _check_endpoint(host: str, port: int) -> None:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise InvalidSetting(f"endpoint {host}: give an IP address; names are looked up before") from None
+    _check_number(f"endpoint {host}: port", port, 0xFFFF)
+
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:

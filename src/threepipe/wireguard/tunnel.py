@@ -106,6 +106,7 @@ class Tunnel:
         self._handshakes = Handshakes(identity) if identity else None
         for peer in list(self._peers.values()):
             self._forget_keys(peer)
+            peer.attempts_since, peer.try_again, peer.sent_initiation = None, NEVER, -NEVER
             peer.static_static = identity.shared(peer.public_key) if identity else None
         if identity and (own := self._peers.get(identity.public)):
             self._remove(own)
@@ -145,7 +146,7 @@ class Tunnel:
         del self._peers[peer.public_key]
         self._allowed.remove_all(peer)
         self._forget_keys(peer)
-        peer.check_at = -NEVER  # No look that is still in the queue is meant.
+        peer.check_at = NEVER  # No look that is still in the queue is meant.
 
     def status(self) -> Status:
         """All but the port and the mark."""
@@ -197,7 +198,7 @@ class Tunnel:
     ) -> Sealing | None:
         """Take counters for `packets`; None where there is no keypair for them."""
         keypair = peer.current
-        if keypair is None or not keypair.is_good(now, self.timing):
+        if keypair is None or not keypair.is_good(packets, now, self.timing):
             return None
         counter = keypair.counter
         keypair.counter += packets
@@ -256,13 +257,20 @@ class Tunnel:
             return None
         return peer, keypair
 
-    def accept(self, peer: Peer, keypair: Keypair, opened: Opened, endpoint: Endpoint, now: float) -> list[memoryview]:
-        """The packets of what was opened by `keypair` that are from where `peer` may send from."""
-        packets, sources, _, authentic, size = opened
+    def accept(
+        self, peer: Peer, keypair: Keypair, opened: Opened, size: int, endpoint: Endpoint, now: float
+    ) -> list[memoryview]:
+        """The packets of what was opened by `keypair` that are from where `peer` may send from.
+
+        `size`: bytes of each datagram but the last, as `hot.unseal` was told.
+        """
+        packets, sources, used, authentic, authentic_size = opened
+        if forged := -(-used // size) - authentic:
+            self.rejected["not authentic, or not new"] += forged
         if not authentic or self._indices.get(keypair.local_index, (None, None))[1] is not keypair:
             return []  # Nothing; or the keypair was wiped meanwhile, and anybody knows a key of zeros.
         self._reached(peer, endpoint)
-        peer.rx_bytes += size
+        peer.rx_bytes += authentic_size
         peer.received(now, data=bool(packets))
         if peer.check_at > now + self.timing.keepalive:
             self._look_again(peer, now + self.timing.keepalive)
