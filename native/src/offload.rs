@@ -58,7 +58,8 @@ pub fn split<'py>(py: Python<'py>, records: &Bound<'py, PyAny>) -> Result<Vec<Bo
         }
     }
     work += size;
-    let memory = new_bytearray(py, size, |memory| detach(py, work, WORTH_DETACHING, || fill(&mut buffers, &parsed, memory)))?;
+    let memory =
+        new_bytearray(py, size, |memory| detach(py, work, WORTH_DETACHING, || fill(&mut buffers, &parsed, memory)))?;
     drop(buffers);
 
     let mut memory = Cutter::new(&memory)?;
