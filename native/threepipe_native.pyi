@@ -4,14 +4,19 @@ The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `s
 differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and loops
 over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
 
-`receive`, `send` and `pump` are there where there are POSIX descriptors.
+`receive`, `send` and `pump` are there where there are POSIX descriptors. `Transport` and `Traffic` are classes of the
+core's own, with the methods and attributes of their reference, and may be used by several threads at once.
 """
 
 import io
+from array import array
 from collections.abc import Sequence
 
 from threepipe.packet import Packet
 from threepipe.pump import End, HasFileno
+from threepipe.sealing import Transport as Transport
+from threepipe.traffic import Traffic as Traffic
+from threepipe.wireguard.routing import Handed
 
 def internet_checksum(data: Packet, initial: int = 0) -> int:
     """`threepipe.packet.internet_checksum`; `initial` has at most 64 bits."""
@@ -25,15 +30,45 @@ def split(records: Sequence[memoryview]) -> list[memoryview]:
 def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[memoryview]:
     """`threepipe.coalesce.coalesce`: all new records of a call share one new buffer."""
 
-def seal(
-    key: bytes | bytearray, index: int, counter: int, records: Sequence[memoryview], headed: bool, mtu: int
-) -> list[tuple[memoryview, int]]:
-    """`threepipe.sealing.seal`: all runs of a call share one new buffer."""
+class Router:
+    """A WireGuard device's peers, by number, as far as passing packets and messages needs them. Linux only.
 
-def unseal(
-    key: bytes | bytearray, index: int, window: bytearray, memory: memoryview, size: int
-) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
-    """`threepipe.sealing.unseal`."""
+    `threepipe.wireguard.tunnel` is what it does the quick part of; `threepipe.wireguard.routing` keeps it up to date.
+    Thread-safe, also while `run` runs.
+    """
+
+    def __init__(self) -> None: ...
+    def set_mtu(self, mtu: int) -> None: ...
+    def set_peer(
+        self,
+        number: int,
+        traffic: Traffic,
+        endpoint: tuple[bytes, int, int] | None,
+        sending: tuple[Transport, float, float] | None,
+        receiving: Sequence[tuple[Transport, float, float]],
+    ) -> None:
+        """Have a peer be as said. `endpoint`: address, port, scope. A keypair: its transport, when it is over, and when
+        to be told of its use (seconds of `time.monotonic`)."""
+
+    def set_allowed(self, number: int, networks: Sequence[tuple[bytes, int]]) -> None:
+        """Give networks, by address and prefix length, and nothing else, to a peer, whoever had them."""
+
+    def remove_peer(self, number: int) -> None: ...
+    def rejected(self) -> list[tuple[str, int, int]]:
+        """What was dropped so far: reason, errno or 0, how many."""
+
+    def run(
+        self,
+        adapter: End,
+        sockets: Sequence[HasFileno],
+        counts: tuple[array[int], array[int]],
+        bells: Sequence[HasFileno],
+        headed: bool,
+        udp: bool,
+        above: Handed,
+    ) -> int:
+        """Pass packets and messages until a bell is readable; an errno of the adapter, or 0. With a thread for each
+        direction, and descriptors of its own. Raises what `above` raises."""
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
     """`threepipe.descriptor.receive`."""

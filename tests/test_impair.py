@@ -625,6 +625,9 @@ class Replay:
     def pump(self, *_: object) -> bool:
         raise NotImplementedError
 
+    def join(self, *_: object) -> bool:
+        raise NotImplementedError
+
     def interrupt(self) -> None:
         raise NotImplementedError
 

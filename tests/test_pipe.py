@@ -137,6 +137,9 @@ class Script:
     def pump(self, *_: object) -> bool:
         return False
 
+    def join(self, *_: object) -> bool:
+        return False
+
     def interrupt(self) -> None:
         raise NotImplementedError
 

@@ -24,8 +24,13 @@ def views(packets: list[bytes]) -> list[memoryview]:
     return [memoryview(data) for data in packets]
 
 
+def transport(module: ModuleType) -> sealing.Transport:
+    made: sealing.Transport = module.Transport(KEY, KEY, INDEX, INDEX)
+    return made
+
+
 def sealed(module: ModuleType, packets: list[bytes], counter: int = 0, mtu: int = 0) -> list[tuple[memoryview, int]]:
-    runs: list[tuple[memoryview, int]] = module.seal(KEY, INDEX, counter, views(packets), False, mtu)
+    runs: list[tuple[memoryview, int]] = transport(module).seal(counter, views(packets), False, mtu)
     return runs
 
 
@@ -35,12 +40,12 @@ def messages(runs: list[tuple[memoryview, int]]) -> list[bytes]:
 
 class Receiver:
     def __init__(self, module: ModuleType) -> None:
-        self.module, self.window = module, bytearray(sealing.WINDOW_SIZE)
+        self.module, self.transport = module, transport(module)
 
     def take(self, data: bytes, size: int = 0) -> tuple[list[bytes], list[tuple[bytes, int]], int, int, int]:
         memory = memoryview(bytearray(data))
-        packets, *rest = self.module.unseal(KEY, INDEX, self.window, memory, size or len(data))
-        return [bytes(data) for data in packets], *rest
+        packets, sources, used, authentic, total = self.transport.unseal(memory, size or len(data))
+        return [bytes(data) for data in packets], sources, used, authentic, total
 
     def takes(self, counter: int) -> bool:
         """Whether a message with that counter is taken."""
@@ -117,7 +122,7 @@ def test_runs_are_what_a_kernel_takes_at_once(module: ModuleType) -> None:
 def test_superpackets_are_split_and_each_segment_is_a_message(module: ModuleType, kind: object) -> None:
     record = superpacket(kind, frame(kind, bytes(range(250)) * 20), 1000)  # type: ignore[arg-type]
     segments = [bytes(segment) for segment in split([memoryview(bytearray(record))])]
-    ((memory, size),) = module.seal(KEY, INDEX, 3, [record], True, 1420)
+    ((memory, size),) = transport(module).seal(3, [record], True, 1420)
     opened = Receiver(module).take(memory.tobytes(), size)
     assert len(segments) == 5
     assert opened[0] == segments
@@ -154,7 +159,6 @@ def test_what_is_not_authentic_changes_nothing(module: ModuleType) -> None:
         changed = bytearray(message)
         changed[place] ^= 1
         assert receiver.take(bytes(changed))[3:] == (0, 0)
-    assert receiver.window == bytearray(sealing.WINDOW_SIZE)
     assert receiver.take(message)[0] == [FOUR]
     with pytest.raises(InvalidTag):
         ChaCha20Poly1305(KEY).decrypt(bytes(12), message[16:], None)
@@ -200,7 +204,7 @@ def test_both_implementations_do_the_same() -> None:
         records = records_of(choose, packets) if headed else packets
         counter, mtu = choose.choice([0, 1, 2**40]), choose.choice([0, 576, 1420])
         runs = [
-            module.seal(KEY, INDEX, counter, [memoryview(bytearray(record)) for record in records], headed, mtu)
+            transport(module).seal(counter, [memoryview(bytearray(record)) for record in records], headed, mtu)
             for module in BOTH
         ]
         assert [(bytes(memory), size) for memory, size in runs[0]] == [
@@ -214,12 +218,26 @@ def test_both_implementations_do_the_same() -> None:
             del data[choose.choice([len(data), choose.randrange(len(data))]) :]
             outcomes = [receiver.take(bytes(data), choose.choice([size]) if data else 1) for receiver in receivers]
             assert outcomes[0] == outcomes[1]
-            assert receivers[0].window == receivers[1].window
+
+
+@EACH
+def test_counters_are_given_out_once_and_not_the_last_ones(module: ModuleType) -> None:
+    keys = transport(module)
+    assert [keys.take(3), keys.take(1), keys.counter] == [0, 3, 4]
+    keys.counter = REJECT - 2
+    assert [keys.take(3), keys.take(2), keys.take(1)] == [None, REJECT - 2, None]
+
+
+@EACH
+def test_what_was_wiped_neither_seals_nor_opens(module: ModuleType) -> None:
+    (message,) = messages(sealed(module, [FOUR]))
+    keys = transport(module)
+    keys.wipe()
+    assert keys.seal(0, views([FOUR]), False, 0) == []
+    assert keys.unseal(memoryview(bytearray(message)), len(message)) == ([], [], len(message), 0, 0)
 
 
 @pytest.mark.skipif(not hot.NATIVE, reason="there is no native core")
-def test_the_native_one_refuses_what_has_another_size() -> None:
+def test_the_native_one_refuses_keys_of_another_size() -> None:
     with pytest.raises(ValueError, match="a key has 32 bytes"):
-        hot.seal(KEY[:31], 0, 0, [], False, 0)
-    with pytest.raises(ValueError, match="a window has 1032 bytes"):
-        hot.unseal(KEY, 0, bytearray(1031), memoryview(bytearray(64)), 64)
+        hot.Transport(KEY[:31], KEY, 0, 0)

@@ -676,6 +676,9 @@ class FakePort:
     def pump(self, *_: object) -> bool:
         return False
 
+    def join(self, *_: object) -> bool:
+        return False
+
     def interrupt(self) -> None:
         raise NotImplementedError
 

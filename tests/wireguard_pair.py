@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from threepipe import hot
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer import NEVER
@@ -58,7 +57,6 @@ class End:
         records = [memoryview(packet) for packet in packets]
         for sealing in self.tunnel.prepare(records, False, self.network.now):
             runs = sealing.seal(self.tunnel.mtu)
-            sealing.peer.tx_bytes += sum(len(memory) for memory, _ in runs)
             assert sealing.peer.endpoint is not None
             for memory, size in runs:
                 self.network.carry(self, sealing.peer.endpoint, memory, size)
@@ -70,7 +68,7 @@ class End:
             return
         index = int.from_bytes(memory[4:8], "little")
         if found := self.tunnel.keypair(index, now):
-            opened = hot.unseal(found[1].receive_key, index, found[1].window, memory, len(memory))
+            opened = found[1].transport.unseal(memory, len(memory))
             self.packets += [bytes(packet) for packet in self.tunnel.accept(*found, opened, len(memory), source, now)]
 
     def peer(self, other: "End") -> PeerStatus:

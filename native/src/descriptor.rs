@@ -68,8 +68,8 @@ pub fn pump<'py>(
 }
 
 /// An end of a pump, by the attributes of `threepipe.pump.End`.
-struct End {
-    sources: Vec<OwnedFd>,
+pub struct End {
+    pub sources: Vec<OwnedFd>,
     target: OwnedFd,
     received: Counters<3>,
     sent: Counters<4>,
@@ -79,7 +79,7 @@ struct End {
 impl End {
     /// With descriptors of its own: it may take days, and nobody is to close these meanwhile and have others
     /// opened by the same numbers.
-    fn of(end: &Bound<'_, PyAny>) -> Result<Self> {
+    pub fn of(end: &Bound<'_, PyAny>) -> Result<Self> {
         let py = end.py();
         Ok(Self {
             sources: duplicates(&end.getattr(intern!(py, "sources"))?)?,
@@ -90,7 +90,7 @@ impl End {
         })
     }
 
-    fn lend<'a>(&'a self, sources: &'a [BorrowedFd<'a>]) -> core::End<'a> {
+    pub fn lend<'a>(&'a self, sources: &'a [BorrowedFd<'a>]) -> core::End<'a> {
         core::End {
             sources,
             target: self.target.as_fd(),
@@ -101,10 +101,10 @@ impl End {
     }
 }
 
-fn duplicates(files: &Bound<'_, PyAny>) -> Result<Vec<OwnedFd>> {
+pub fn duplicates(files: &Bound<'_, PyAny>) -> Result<Vec<OwnedFd>> {
     listed(files)?.iter().map(|file| File::of(file)?.duplicate()).collect()
 }
 
-fn borrowed(descriptors: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+pub fn borrowed(descriptors: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     descriptors.iter().map(AsFd::as_fd).collect()
 }

@@ -10,9 +10,11 @@ mod error;
 #[cfg(unix)]
 mod file;
 mod offload;
+#[cfg(target_os = "linux")]
+mod router;
 mod sealing;
 
-/// Not tied to the GIL: there is no state, and what is borrowed is held by the buffer protocol.
+/// Not tied to the GIL: what state there is has locks of its own, and what is borrowed is held by the buffer protocol.
 #[pyo3::pymodule(gil_used = false)]
 mod threepipe_native {
     #[cfg(unix)]
@@ -20,6 +22,9 @@ mod threepipe_native {
     use crate::descriptor::{pump, receive, send};
     #[pymodule_export]
     use crate::offload::{coalesce, internet_checksum, measure, split};
+    #[cfg(target_os = "linux")]
     #[pymodule_export]
-    use crate::sealing::{seal, unseal};
+    use crate::router::Router;
+    #[pymodule_export]
+    use crate::sealing::{Traffic, Transport};
 }

@@ -14,6 +14,8 @@ from threepipe.settings import Address, Network
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from threepipe.pump import Loan
+
 __all__ = ["AdapterInfo", "AdapterStatistics", "Counts", "Device", "Port", "Waitable"]
 
 Counts: TypeAlias = "array[int]"
@@ -99,6 +101,9 @@ class Port(Protocol):
         For platforms that have a shorter way than bundles. The counts are of what each received and sent, as
         `Session` counts. Packets on their way when it returns are dropped, and counted. Raises `AdapterGone`.
         """
+
+    def join(self, loan: "Loan", counts: tuple[Counts, Counts]) -> bool:
+        """What `pump` of another port asks, which lends its descriptors: to do it, or False."""
 
     def interrupt(self) -> None:
         """Have `pump` return, the one that runs now or the next one."""

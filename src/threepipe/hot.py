@@ -10,28 +10,39 @@ import os
 __all__ = [
     "NATIVE",
     "REASON",
+    "Traffic",
+    "Transport",
     "coalesce",
     "internet_checksum",
     "measure",
     "pump",
     "receive",
-    "seal",
     "send",
     "split",
-    "unseal",
 ]
 
 try:
     if os.environ.get("THREEPIPE_PURE", "0") not in ("", "0"):
         raise ImportError("THREEPIPE_PURE refuses it")
-    from threepipe_native import coalesce, internet_checksum, measure, pump, receive, seal, send, split, unseal
+    from threepipe_native import (
+        Traffic,
+        Transport,
+        coalesce,
+        internet_checksum,
+        measure,
+        pump,
+        receive,
+        send,
+        split,
+    )
 except ImportError as error:
     from threepipe.coalesce import coalesce
     from threepipe.descriptor import receive, send
     from threepipe.offload import measure, split
     from threepipe.packet import internet_checksum
     from threepipe.pump import pump
-    from threepipe.sealing import seal, unseal
+    from threepipe.sealing import Transport
+    from threepipe.traffic import Traffic
 
     NATIVE, REASON = False, str(error)
 else:

@@ -147,6 +147,9 @@ class _MemoryPort:
     def pump(self, *_: object) -> bool:
         return False  # Its ring is Python's.
 
+    def join(self, *_: object) -> bool:
+        return False
+
     def interrupt(self) -> None:
         """Nothing: there is no `pump` to be interrupted."""
 

@@ -9,16 +9,19 @@ import io
 import os
 import selectors
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from threepipe.coalesce import coalesce
 from threepipe.descriptor import FULL, MAX_BUNDLE, receive, send
 from threepipe.offload import measure, plain_records, split
 from threepipe.packet import is_packet
 
-__all__ = ["End", "HasFileno", "pump"]
+if TYPE_CHECKING:
+    from threepipe.device import Port
+
+__all__ = ["End", "HasFileno", "Loan", "pump"]
 
 _MEMORY = 0x100000  # Bytes a bundle is received into: 15 superpackets, or 256 packets of 1500 bytes and more.
 
@@ -47,6 +50,22 @@ class End:
         self.received = received
         self.sent = sent
         self.coalescing = coalescing
+
+
+class Loan(NamedTuple):
+    """What a port lends to another one that pumps for both."""
+
+    end: End
+    port: "Port"
+    """Itself, for who pumps in bundles."""
+    bell: HasFileno
+    """Readable when the pump is to return."""
+    headed: bool
+    """Whether records have a virtio header."""
+    udp: bool
+    """Whether it takes superpackets of UDP."""
+    failed: Callable[[int], Exception]
+    """The error to be raised for an errno of its descriptors."""
 
 
 def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:

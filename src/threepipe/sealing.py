@@ -1,8 +1,8 @@
-"""Sealing: bundles become transport messages of WireGuard, and back. Pure functions on bytes, the work of every packet.
+"""Sealing: bundles become transport messages of WireGuard, and back; the work of every packet.
 
 A message is 16 bytes of header (type 4, the receiver's index, a counter; little-endian), and the packet sealed by
 ChaCha20-Poly1305, whose nonce is the counter (WireGuard's paper, section 5.4.6). Knows neither peers nor handshakes:
-keys, indices and counters are the caller's business.
+whose keys they are, and for how long, is the caller's business.
 """
 
 import struct
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from threepipe.offload import split
 
-__all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "WINDOW_SIZE", "seal", "unseal"]
+__all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "Transport"]
 
 MAX_SEGMENTS, MAX_RUN = 64, 65000
 """Datagrams and bytes of a run at most: what kernels take at once (UDP_SEGMENT), with room for IP and UDP."""
@@ -31,16 +31,68 @@ _UNIT = 16  # Packets are padded to a multiple of so many bytes.
 _ZEROS = bytes(_UNIT)
 
 
-def seal(
-    key: bytes | bytearray, index: int, counter: int, records: Sequence[memoryview], headed: bool, mtu: int
-) -> list[tuple[memoryview, int]]:
-    """Messages for the packets that `records` stand for, with counters from `counter` on.
+class Transport:
+    """The keys of one keypair at work, with the counter of what is sent and the window of what came."""
 
-    Records have a virtio header if they are `headed` (see `threepipe.offload`), else they are packets. A packet is
-    padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most 64
-    messages and 65000 bytes: memory in which all messages have the size that is returned with it, but for the last
-    one, which may be shorter.
-    """
+    __slots__ = ("_receive_key", "_send_key", "_window", "_wiped", "counter", "local_index", "remote_index")
+
+    def __init__(
+        self, send_key: bytes | bytearray, receive_key: bytes | bytearray, local_index: int, remote_index: int
+    ) -> None:
+        """Keys of 32 bytes, and the indices (32 bits) of what is received and sent."""
+        self._send_key, self._receive_key = bytearray(send_key), bytearray(receive_key)
+        self.local_index, self.remote_index = local_index, remote_index
+        self.counter = 0
+        """Of the next message."""
+        self._window = bytearray(WINDOW_SIZE)
+        self._wiped = False
+
+    def take(self, messages: int) -> int | None:
+        """The first of so many counters, which are nobody else's now; None where there are no more so many."""
+        counter = self.counter
+        if counter + messages > REJECT_AFTER_MESSAGES:
+            return None
+        self.counter += messages
+        return counter
+
+    def seal(self, counter: int, records: Sequence[memoryview], headed: bool, mtu: int) -> list[tuple[memoryview, int]]:
+        """Messages for the packets that `records` stand for, with counters from `counter` on.
+
+        Records have a virtio header if they are `headed` (see `threepipe.offload`), else they are packets. A packet is
+        padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most
+        64 messages and 65000 bytes: memory in which all messages have the size that is returned with it, but for the
+        last one, which may be shorter. Nothing once the keys were wiped.
+        """
+        key = bytes(self._send_key)  # A copy, which nobody wipes meanwhile.
+        return [] if self._wiped else _seal(key, self.remote_index, counter, records, headed, mtu)
+
+    def unseal(self, memory: memoryview, size: int) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
+        """Open messages in place, one behind the other in `memory`, each of `size` bytes but for a shorter last one.
+
+        It stops before the first that is no transport message for `local_index`. Each is taken once; of old ones,
+        those that are among the last 8192. Returns
+
+        - the IP packets, as views of `memory`, without padding; without what is no packet, or shorter than it says;
+        - where they are from: source addresses of 4 or 16 bytes, and how many packets in a row have each;
+        - how many bytes of `memory` were looked at;
+        - how many messages were authentic and new, those without a packet (keepalives) included, and their bytes:
+          none once the keys were wiped.
+        """
+        key = bytes(self._receive_key)
+        if self._wiped:
+            return [], [], len(memory), 0, 0
+        return _unseal(key, self.local_index, self._window, memory, size)
+
+    def wipe(self) -> None:
+        """Write zeros over both keys: nothing is sealed and opened from now on."""
+        self._wiped = True
+        for key in (self._send_key, self._receive_key):
+            key[:] = bytes(len(key))
+
+
+def _seal(
+    key: bytes, index: int, counter: int, records: Sequence[memoryview], headed: bool, mtu: int
+) -> list[tuple[memoryview, int]]:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305  # Only who seals should pay for it.
 
     encrypt = ChaCha20Poly1305(key).encrypt_into
@@ -84,19 +136,9 @@ def _runs(packets: Sequence[memoryview], mtu: int) -> Iterator[list[tuple[memory
         yield group
 
 
-def unseal(
-    key: bytes | bytearray, index: int, window: bytearray, memory: memoryview, size: int
+def _unseal(
+    key: bytes, index: int, window: bytearray, memory: memoryview, size: int
 ) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
-    """Open messages in place, one behind the other in `memory`, each of `size` bytes but for a shorter last one.
-
-    It stops before the first that is no transport message for `index`. `window` (see `WINDOW_SIZE`; zeros at first) is
-    what was taken before, and takes what is new. Returns
-
-    - the IP packets, as views of `memory`, without padding; what is no IP packet, or shorter than it says, is left out;
-    - where they are from: source addresses of 4 or 16 bytes, and how many packets in a row have each;
-    - how many bytes of `memory` were looked at;
-    - how many messages were authentic and new, those without a packet (keepalives) included, and their bytes.
-    """
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 

@@ -8,12 +8,20 @@
 //! The Python modules `threepipe.packet`, `offload`, `coalesce`, `sealing` and `descriptor` are the reference: results
 //! are the same for all input, hostile input among it.
 
+pub mod allowed_ips;
 pub mod checksum;
 pub mod coalesce;
+#[cfg(target_os = "linux")]
+pub mod datagrams;
 #[cfg(unix)]
 pub mod descriptor;
 #[cfg(unix)]
 pub mod pump;
 pub mod record;
+pub mod router;
 pub mod sealing;
 pub mod split;
+pub mod traffic;
+pub mod transport;
+#[cfg(target_os = "linux")]
+pub mod tunnel;

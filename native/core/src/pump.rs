@@ -22,7 +22,7 @@ use crate::split::{Segments, complete};
 /// Bytes of the buffer: 15 superpackets, or 256 packets of 1500 bytes, and room to spare.
 const MEMORY: usize = 1 << 20;
 /// Records read at once.
-const MAX_BUNDLE: usize = 256;
+pub(crate) const MAX_BUNDLE: usize = 256;
 /// How long to wait where a target without memory says that it is writable.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
@@ -99,14 +99,14 @@ pub fn pump(
 
 /// How records are moved.
 #[derive(Clone, Copy)]
-struct Options {
-    headed: bool,
-    coalescing: bool,
-    udp: bool,
+pub(crate) struct Options {
+    pub(crate) headed: bool,
+    pub(crate) coalescing: bool,
+    pub(crate) udp: bool,
 }
 
 /// Why not to go on.
-enum Stop {
+pub(crate) enum Stop {
     /// A bell.
     Bell,
     /// An error of a source.
@@ -119,54 +119,20 @@ enum Stop {
 
 /// One direction: returns what ended it, and whether the far end still takes superpackets.
 fn move_all(near: &End<'_>, far: &End<'_>, bells: &[BorrowedFd<'_>], options: Options) -> (Stop, bool) {
-    let mut intake = Intake {
-        headed: options.headed,
-        counters: near.received,
-        memory: vec![0; MEMORY],
-        ends: Vec::with_capacity(MAX_BUNDLE),
-        bundle: Vec::with_capacity(MAX_BUNDLE),
-    };
-    let mut outlet = Outlet {
-        options,
-        sink: Sink::new(far.target, bells, far.sent),
-        coalescer: Coalescer::default(),
-        merged: Vec::new(),
-        segment: vec![0; MAX_RECORD],
-    };
-    let stop = run(near.sources, bells, &mut intake, &mut outlet);
+    let mut sources = Sources::new(near.sources, bells);
+    let mut intake = Intake::new(options.headed, near.received, MEMORY);
+    let mut outlet = Outlet::new(far, bells, options);
+    let stop = run(&mut sources, &mut intake, &mut outlet);
     (stop, outlet.options.coalescing)
 }
 
-fn run(sources: &[BorrowedFd<'_>], bells: &[BorrowedFd<'_>], intake: &mut Intake<'_>, outlet: &mut Outlet<'_>) -> Stop {
-    let mut polled = watched(bells);
-    polled.extend(sources.iter().map(|source| PollFd::from_borrowed_fd(*source, PollFlags::IN)));
-    let mut turn = 0;
+fn run(sources: &mut Sources<'_>, intake: &mut Intake<'_>, outlet: &mut Outlet<'_>) -> Stop {
     loop {
-        match poll(&mut polled, None) {
-            Err(Errno::INTR) => continue,
-            Err(error) => return Stop::Source(error),
-            Ok(_) => {}
-        }
-        let (bells, ready) = polled.split_at(bells.len());
-        if any(bells) {
-            return Stop::Bell;
-        }
-        // One bundle of one source before the bells are asked again; the sources take turns.
-        let mut turns = (turn..ready.len()).chain(0..turn);
-        let Some(index) = turns.find(|index| any(&ready[*index..=*index])) else {
-            continue;
+        let all = match sources.wait().and_then(|source| intake.receive(source)) {
+            Err(stop) => return stop,
+            Ok(None) => continue,
+            Ok(Some(all)) => all,
         };
-        turn = index + 1;
-        match intake.receive(sources[index]) {
-            Err(error) => return Stop::Source(error),
-            Ok(false) if ready[index].revents().contains(PollFlags::HUP) => {
-                // Nobody is left to write there, so that from now on waiting would not wait.
-                return Stop::Source(Errno::PIPE);
-            }
-            Ok(false) => continue,
-            Ok(true) => {}
-        }
-        let all = intake.take_stock();
         match outlet.send(&intake.memory, &intake.bundle, all) {
             // The link may come up again.
             Ok(()) | Err(Stop::Down) => {}
@@ -175,8 +141,52 @@ fn run(sources: &[BorrowedFd<'_>], bells: &[BorrowedFd<'_>], intake: &mut Intake
     }
 }
 
+/// Descriptors to read from, in turns, and the bells that end it.
+pub(crate) struct Sources<'a> {
+    files: Vec<BorrowedFd<'a>>,
+    /// The bells, and then the files.
+    polled: Vec<PollFd<'a>>,
+    turn: usize,
+}
+
+/// A source that is ready, and whether nobody is left to write there.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready<'a> {
+    pub(crate) source: BorrowedFd<'a>,
+    hung_up: bool,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(sources: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Self {
+        let mut polled = watched(bells);
+        polled.extend(watched(sources));
+        Self { files: sources.to_vec(), polled, turn: 0 }
+    }
+
+    /// Wait for one of them; the bells are looked at each time.
+    pub(crate) fn wait(&mut self) -> Result<Ready<'a>, Stop> {
+        loop {
+            match poll(&mut self.polled, None) {
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(Stop::Source(error)),
+                Ok(_) => {}
+            }
+            let (bells, ready) = self.polled.split_at(self.polled.len() - self.files.len());
+            if any(bells) {
+                return Err(Stop::Bell);
+            }
+            let mut turns = (self.turn..ready.len()).chain(0..self.turn);
+            if let Some(index) = turns.find(|index| any(&ready[*index..=*index])) {
+                self.turn = index + 1;
+                let hung_up = ready[index].revents().contains(PollFlags::HUP);
+                return Ok(Ready { source: self.files[index], hung_up });
+            }
+        }
+    }
+}
+
 /// Where records come in.
-struct Intake<'a> {
+pub(crate) struct Intake<'a> {
     headed: bool,
     counters: &'a [AtomicU64; 3],
     memory: Vec<u8>,
@@ -187,17 +197,32 @@ struct Intake<'a> {
 }
 
 /// A record in memory.
-struct Piece {
+pub(crate) struct Piece {
     place: Range<usize>,
     measure: Measure,
 }
 
-impl Intake<'_> {
-    /// Read a bundle; false where there was nothing.
-    fn receive(&mut self, source: BorrowedFd<'_>) -> Result<bool, Errno> {
+impl<'a> Intake<'a> {
+    /// Bundles come to `size` bytes at most.
+    pub(crate) fn new(headed: bool, counters: &'a [AtomicU64; 3], size: usize) -> Self {
+        let (ends, bundle) = (Vec::with_capacity(MAX_BUNDLE), Vec::with_capacity(MAX_BUNDLE));
+        Self { headed, counters, memory: vec![0; size], ends, bundle }
+    }
+
+    /// Read a bundle, and return what it comes to; None where there was nothing.
+    pub(crate) fn receive(&mut self, ready: Ready<'_>) -> Result<Option<Measure>, Stop> {
         self.ends.clear();
-        receive(source, &mut self.memory, MAX_BUNDLE, &mut self.ends)?;
-        Ok(!self.ends.is_empty())
+        receive(ready.source, &mut self.memory, MAX_BUNDLE, &mut self.ends).map_err(Stop::Source)?;
+        if self.ends.is_empty() {
+            // Of what hung up nothing more will come, so that from now on waiting would not wait.
+            return if ready.hung_up { Err(Stop::Source(Errno::PIPE)) } else { Ok(None) };
+        }
+        Ok(Some(self.take_stock()))
+    }
+
+    /// The records that were read, and what each comes to.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&[u8], Measure)> {
+        self.bundle.iter().map(|piece| (&self.memory[piece.place.clone()], piece.measure))
     }
 
     /// Measure and count what was read.
@@ -223,7 +248,7 @@ impl Intake<'_> {
 }
 
 /// Where records go out.
-struct Outlet<'a> {
+pub(crate) struct Outlet<'a> {
     /// As given, until the target refuses a superpacket.
     options: Options,
     sink: Sink<'a>,
@@ -234,7 +259,63 @@ struct Outlet<'a> {
     segment: Vec<u8>,
 }
 
-impl Outlet<'_> {
+impl<'a> Outlet<'a> {
+    pub(crate) fn new(far: &End<'a>, bells: &[BorrowedFd<'a>], options: Options) -> Self {
+        Self {
+            options,
+            sink: Sink::new(far.target, bells, far.sent),
+            coalescer: Coalescer::default(),
+            merged: Vec::new(),
+            segment: vec![0; MAX_RECORD],
+        }
+    }
+
+    /// Whether superpackets are still made.
+    pub(crate) fn is_coalescing(&self) -> bool {
+        self.options.coalescing
+    }
+
+    /// Write packets without headers, valid ones; those that could not be written are counted as dropped.
+    pub(crate) fn send_packets(&mut self, packets: &[&[u8]]) -> Result<(), Stop> {
+        let result = if self.options.coalescing && packets.len() > 1 {
+            self.send_merged(packets)
+        } else {
+            packets.iter().try_for_each(|packet| self.put_packet(packet))
+        };
+        let written = self.sink.settle();
+        self.sink.drop_packets(packets.len() as u64 - written);
+        result
+    }
+
+    fn send_merged(&mut self, packets: &[&[u8]]) -> Result<(), Stop> {
+        let mut coalescer = std::mem::take(&mut self.coalescer);
+        let plan = coalescer.plan(packets, false, self.options.udp);
+        let result = plan.runs().iter().try_for_each(|run| {
+            if self.options.coalescing && run.is_merged() {
+                let bytes = plan.pieces(run).map(|index| packets[index].len() as u64).sum();
+                let measure = Measure { packets: plan.pieces(run).count() as u64, size: bytes, valid: true };
+                let mut head = [0; LONGEST_HEAD];
+                let size = run.head(&mut head);
+                let mut slices = vec![IoSlice::new(&head[..size])];
+                slices.extend(plan.pieces(run).map(|index| IoSlice::new(run.data(packets[index], false))));
+                if self.sink.put(&slices, measure)? == Put::Written {
+                    return Ok(());
+                }
+                self.options.coalescing = false;
+            }
+            plan.pieces(run).try_for_each(|index| self.put_packet(packets[index]))
+        });
+        self.coalescer = coalescer;
+        result
+    }
+
+    /// Write one packet; where it is refused it is dropped.
+    fn put_packet(&mut self, packet: &[u8]) -> Result<(), Stop> {
+        let measure = Measure { packets: 1, size: packet.len() as u64, valid: true };
+        let slices = [IoSlice::new(&PLAIN_HEADER), IoSlice::new(packet)];
+        self.sink.put(if self.options.headed { &slices } else { &slices[1..] }, measure).map(drop)
+    }
+
     /// Write a bundle, which comes to `all`; what of it could not be written is counted as dropped.
     ///
     /// Where it is not all IP packets, it goes out as packets, and what is none is dropped.
@@ -422,16 +503,16 @@ impl<'a> Sink<'a> {
     }
 }
 
-fn watched<'a>(bells: &[BorrowedFd<'a>]) -> Vec<PollFd<'a>> {
+pub(crate) fn watched<'a>(bells: &[BorrowedFd<'a>]) -> Vec<PollFd<'a>> {
     bells.iter().map(|bell| PollFd::from_borrowed_fd(*bell, PollFlags::IN)).collect()
 }
 
 /// Whether something happened to one of `polled`.
-fn any(polled: &[PollFd<'_>]) -> bool {
+pub(crate) fn any(polled: &[PollFd<'_>]) -> bool {
     polled.iter().any(|polled| !polled.revents().is_empty())
 }
 
-fn count<const N: usize>(counters: &[AtomicU64; N], added: [u64; N]) {
+pub(crate) fn count<const N: usize>(counters: &[AtomicU64; N], added: [u64; N]) {
     for (counter, added) in counters.iter().zip(added) {
         counter.fetch_add(added, Ordering::Relaxed);
     }

@@ -4,6 +4,8 @@
 //! ChaCha20-Poly1305, whose nonce is the counter (`WireGuard`'s paper, section 5.4.6). Segments of superpackets are
 //! written where they are sealed, so that each byte is copied once.
 
+use std::net::IpAddr;
+
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use crate::record::{HEADER_SIZE, Record, Shape};
@@ -19,12 +21,13 @@ pub const WINDOW_SIZE: usize = 8 + BITMAP;
 /// Datagrams and bytes of a run at most: what kernels take at once (`UDP_SEGMENT`), with room for IP and UDP.
 const MAX_SEGMENTS: usize = 64;
 const MAX_RUN: usize = 65_000;
-const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// No message has this counter.
+pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 const WINDOW: u64 = 8192;
 const BITMAP: usize = 1024;
 const PREFIX: usize = 16;
 const TAG: usize = 16;
-const TYPE: [u8; 4] = [4, 0, 0, 0];
+pub(crate) const TYPE: [u8; 4] = [4, 0, 0, 0];
 /// Packets are padded to a multiple of so many bytes.
 const UNIT: usize = 16;
 
@@ -91,6 +94,12 @@ impl<'a> Plan<'a> {
     #[must_use]
     pub fn size(&self) -> usize {
         self.runs.iter().map(|run| run.bytes).sum()
+    }
+
+    /// How many messages they are.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.runs.iter().map(|run| run.count as u64).sum()
     }
 
     fn skipped(&self) -> usize {
@@ -173,32 +182,13 @@ pub struct Opened {
     /// Where in the memory the packets are: start and end.
     pub packets: Vec<(usize, usize)>,
     /// Source addresses, of 4 or 16 bytes, and how many packets in a row have each.
-    pub sources: Vec<(Address, usize)>,
+    pub sources: Vec<(IpAddr, usize)>,
     /// Bytes of the memory that were looked at.
     pub used: usize,
     /// Messages that were authentic and new.
     pub authentic: usize,
     /// Their bytes.
     pub bytes: usize,
-}
-
-/// An IP address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Address {
-    V4([u8; 4]),
-    V6([u8; 16]),
-}
-
-impl Address {
-    /// Its bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::V4(bytes) => bytes,
-            Self::V6(bytes) => bytes,
-        }
-    }
 }
 
 /// Open the messages in `memory` in place, each of `size` bytes but the last, up to the first that is not for `index`.
@@ -242,13 +232,13 @@ pub fn unseal(key: &Key, index: u32, window: &mut [u8], memory: &mut [u8], size:
 }
 
 /// Bytes of the IP packet that `plain` starts with, and its source.
-fn packet(plain: &[u8]) -> Option<(usize, Address)> {
+fn packet(plain: &[u8]) -> Option<(usize, IpAddr)> {
     let take = |offset: usize| usize::from(u16::from_be_bytes([plain[offset], plain[offset + 1]]));
     let (length, source) = match plain.first()? >> 4 {
         4 if plain.len() >= 20 => {
-            (Some(take(2)).filter(|length| *length >= 20)?, Address::V4(*plain[12..].first_chunk()?))
+            (Some(take(2)).filter(|length| *length >= 20)?, IpAddr::from(*plain[12..].first_chunk::<4>()?))
         }
-        6 if plain.len() >= 40 => (take(4) + 40, Address::V6(*plain[8..].first_chunk()?)),
+        6 if plain.len() >= 40 => (take(4) + 40, IpAddr::from(*plain[8..].first_chunk::<16>()?)),
         _ => return None,
     };
     (length <= plain.len()).then_some((length, source))

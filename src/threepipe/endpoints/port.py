@@ -1,6 +1,8 @@
 """EndpointPort: what the ports of all endpoints but adapters have in common. Knows no kind."""
 
+from threepipe.device import Counts, Port
 from threepipe.endpoints.watch import Watch
+from threepipe.pump import Loan
 
 __all__ = ["EndpointPort"]
 
@@ -12,7 +14,10 @@ class EndpointPort:
         self.readable = Watch()
         self.writable = Watch()
 
-    def pump(self, *_: object) -> bool:
+    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
+        return False
+
+    def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
         return False
 
     def interrupt(self) -> None:

@@ -7,8 +7,8 @@ what is to be done by when. Knows no messages, and of cryptography only its resu
 from collections import deque
 from collections.abc import Sequence
 
-from threepipe.sealing import WINDOW_SIZE
-from threepipe.wireguard.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, Timing
+from threepipe import hot
+from threepipe.wireguard.constants import REKEY_AFTER_MESSAGES, Timing
 from threepipe.wireguard.cookie import Maker
 from threepipe.wireguard.noise import Handshake, Keys
 from threepipe.wireguard.settings import KEY_SIZE, Endpoint
@@ -19,31 +19,33 @@ NEVER = float("inf")
 
 
 class Keypair:
-    """Keys for both directions, agreed on in one handshake."""
+    """Keys for both directions, agreed on in one handshake, and how long they are good."""
 
-    __slots__ = ("counter", "created", "initiator", "local_index", "receive_key", "remote_index", "send_key", "window")
+    __slots__ = ("created", "initiator", "transport")
 
     def __init__(self, keys: Keys, local_index: int, remote_index: int, now: float, *, initiator: bool) -> None:
-        self.send_key, self.receive_key = bytearray(keys.send), bytearray(keys.receive)
-        self.local_index, self.remote_index = local_index, remote_index
+        self.transport = hot.Transport(keys.send, keys.receive, local_index, remote_index)
         self.created = now
         self.initiator = initiator
         """Whether the handshake was begun here: who began the last one begins the next."""
-        self.counter = 0
-        """Of the next message."""
-        self.window = bytearray(WINDOW_SIZE)
 
-    def is_good(self, packets: int, now: float, timing: Timing) -> bool:
-        """Whether so many messages more may still be sent by it."""
-        return self.counter + packets <= REJECT_AFTER_MESSAGES and now - self.created < timing.reject_after
+    def is_good(self, now: float, timing: Timing) -> bool:
+        """Whether messages may still be sent by it, as long as there are counters."""
+        return now - self.created < timing.reject_after
 
     def is_stale(self, now: float, timing: Timing) -> bool:
         """Whether it is time for a new one, to whoever sends."""
-        return self.counter > REKEY_AFTER_MESSAGES or (self.initiator and now - self.created >= timing.rekey_after)
+        return self.transport.counter > REKEY_AFTER_MESSAGES or now >= self.renew_at(timing)
 
-    def wipe(self) -> None:
-        for key in (self.send_key, self.receive_key):
-            key[:] = bytes(len(key))
+    def renew_at(self, timing: Timing) -> float:
+        """When it is time for a new one, whatever the number of messages."""
+        return self.created + timing.rekey_after if self.initiator else NEVER
+
+    def near_end(self, timing: Timing) -> float:
+        """When it is time for a new one even to who only receives (section 6.2)."""
+        if not self.initiator:
+            return NEVER
+        return self.created + timing.reject_after - timing.keepalive - timing.rekey_timeout
 
 
 class Peer:
@@ -51,14 +53,16 @@ class Peer:
 
     __slots__ = (
         "attempts_since", "check_at", "current", "endpoint", "greatest_timestamp", "handshake",
-        "handshake_index", "keys_since", "last_handshake", "last_minute", "maker", "next",
-        "owed_more", "owed_since", "persistent_keepalive", "preshared_key", "previous",
-        "public_key", "rx_bytes", "sent_initiation", "staged", "static_static", "taken_initiation",
-        "traversed", "try_again", "tx_bytes", "unanswered_since",
+        "handshake_index", "keys_since", "last_handshake", "last_minute", "maker", "next", "number",
+        "persistent_keepalive", "preshared_key", "previous", "public_key", "sent_initiation", "staged",
+        "static_static", "taken_initiation", "traffic", "try_again",
     )  # fmt: skip
 
-    def __init__(self, public_key: bytes) -> None:
+    def __init__(self, public_key: bytes, number: int) -> None:
         self.public_key = public_key
+        self.number = number
+        """By which a router knows it."""
+        self.traffic = hot.Traffic()
         self.preshared_key = bytes(KEY_SIZE)
         self.static_static: bytes | None = None
         """The Diffie-Hellman of both static keys; None where the peer's is none, or the device has none."""
@@ -76,19 +80,11 @@ class Peer:
         """One that was responded to: it becomes the current one when the initiator shows that it has it too."""
         self.staged: deque[tuple[memoryview, bool]] = deque()
         """Records that wait for a keypair, and whether they have a header."""
-        self.rx_bytes = self.tx_bytes = 0
         self.last_handshake = 0.0
         """In seconds since 1970."""
         self.attempts_since: float | None = None
         self.try_again = NEVER
         self.sent_initiation = self.taken_initiation = -NEVER
-        self.unanswered_since: float | None = None
-        """When the first data was sent that nothing came after."""
-        self.owed_since: float | None = None
-        """When the first data came that nothing was sent after; `owed_more`, whether it was not the last."""
-        self.owed_more = False
-        self.traversed = -NEVER
-        """When the last authentic message passed in any direction."""
         self.keys_since: float | None = None
         self.last_minute = False
         """Whether a handshake was begun because what is received is by a keypair near its end."""
@@ -98,23 +94,6 @@ class Peer:
     @property
     def keypairs(self) -> Sequence[Keypair]:
         return [keypair for keypair in (self.current, self.previous, self.next) if keypair is not None]
-
-    def sent(self, now: float, *, data: bool) -> None:
-        """Note that an authentic message was sent."""
-        self.owed_since = None
-        self.traversed = now
-        if data and self.unanswered_since is None:
-            self.unanswered_since = now
-
-    def received(self, now: float, *, data: bool) -> None:
-        """Note that an authentic message came."""
-        self.unanswered_since = None
-        self.traversed = now
-        if data:
-            if self.owed_since is None:
-                self.owed_since = now
-            else:
-                self.owed_more = True
 
     def derived(self, now: float) -> None:
         """Note that there is a new keypair."""
@@ -127,16 +106,16 @@ class Peer:
         self.last_handshake = unix
 
     def keepalive_due(self, timing: Timing) -> float:
-        return NEVER if self.owed_since is None else self.owed_since + timing.keepalive
+        owed_since = self.traffic.owed_since
+        return NEVER if owed_since is None else owed_since + timing.keepalive
 
     def handshake_due(self, timing: Timing) -> float:
         """When silence is too long, that the peer is there has to be found out anew."""
-        if self.unanswered_since is None:
-            return NEVER
-        return self.unanswered_since + timing.keepalive + timing.rekey_timeout
+        unanswered_since = self.traffic.unanswered_since
+        return NEVER if unanswered_since is None else unanswered_since + timing.keepalive + timing.rekey_timeout
 
     def persistent_due(self) -> float:
-        return self.traversed + self.persistent_keepalive if self.persistent_keepalive else NEVER
+        return self.traffic.traversed + self.persistent_keepalive if self.persistent_keepalive else NEVER
 
     def wipe_due(self, timing: Timing) -> float:
         return NEVER if self.keys_since is None else self.keys_since + 3 * timing.reject_after

@@ -4,9 +4,10 @@ It reads no clock (`now` is in seconds, of a clock that does not jump) and has n
 from several threads holds a lock while it calls, but not while he seals and opens what it prepared:
 
 - `prepare` takes packets, and gives what is to be sealed by whom; `Sealing.seal` does that.
-- `keypair` says by what a datagram is opened; `Keypair` and `sealing.unseal` do that; `accept` takes the outcome.
+- `keypair` says by what a datagram is opened; its transport does that; `accept` takes the outcome.
 - `take_handshake` is for all other datagrams; `outgoing` gives what is to be sent besides.
 - `handle_timers` is to be called at `timer`, which changes with every call.
+- Where messages of a peer pass elsewhere, `attend` is to be told, and `changed` says whose ways are others now.
 
 Sections are those of the paper, wireguard.com/papers/wireguard.pdf.
 """
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 from threepipe import hot
 from threepipe.offload import HEADER_SIZE
+from threepipe.settings import Network
 from threepipe.wireguard.allowed_ips import AllowedIPs
 from threepipe.wireguard.constants import JITTER, MAX_STAGED, Timing
 from threepipe.wireguard.handshakes import Handshakes
@@ -32,7 +34,7 @@ __all__ = ["Event", "Opened", "Outgoing", "Runs", "Sealing", "Tunnel"]
 Runs = list[tuple[memoryview, int]]
 """Datagrams one behind the other, and how long each but the last of them is."""
 Opened = tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]
-"""What `hot.unseal` returns."""
+"""What `Transport.unseal` returns."""
 
 _EMPTY = [memoryview(b"")]
 
@@ -55,15 +57,16 @@ class Sealing(NamedTuple):
     """Records of one peer, whose messages have the counters from `counter` on."""
 
     peer: Peer
-    key: bytes
-    """A copy, for the keypair may be wiped before the records are sealed, and is all zeros then."""
-    remote_index: int
+    keypair: Keypair
     counter: int
     records: Sequence[memoryview]
     headed: bool
 
     def seal(self, mtu: int) -> Runs:
-        return hot.seal(self.key, self.remote_index, self.counter, self.records, self.headed, mtu)
+        """Nothing where the keypair was wiped meanwhile."""
+        runs = self.keypair.transport.seal(self.counter, self.records, self.headed, mtu)
+        self.peer.traffic.count_sent(sum([len(memory) for memory, _ in runs]))
+        return runs
 
 
 class Tunnel:
@@ -77,9 +80,12 @@ class Tunnel:
         self.rejected: Counter[str] = Counter()
         """Datagrams and packets that were dropped, by reason."""
         self.events: deque[Event] = deque(maxlen=1024)
+        self.changed: set[Peer] = set()
+        """Whose endpoint, keypairs or allowed IPs are others since whoever wants to know cleared this."""
         self._unix_offset = unix_offset
         self._private_key = bytes(KEY_SIZE)
         self._peers: dict[bytes, Peer] = {}
+        self._numbers: dict[int, Peer] = {}
         self._allowed: AllowedIPs[Peer] = AllowedIPs()
         self._indices: dict[int, tuple[Peer, Keypair | None]] = {}
         self._handshakes: Handshakes | None = None
@@ -121,8 +127,10 @@ class Tunnel:
         if peer is None:
             if change.update_only or (identity and identity.public == change.public_key):
                 return  # One that is not to be made; or the device itself, which wg(8) ignores as well.
-            peer = self._peers[change.public_key] = Peer(change.public_key)
+            peer = self._peers[change.public_key] = Peer(change.public_key, next(self._order))
+            self._numbers[peer.number] = peer
             peer.static_static = identity.shared(change.public_key) if identity else None
+        self.changed.add(peer)
         if change.preshared_key is not None:
             peer.preshared_key = change.preshared_key
         if change.endpoint is not None:
@@ -143,9 +151,10 @@ class Tunnel:
             self._send_staged(peer, now)
 
     def _remove(self, peer: Peer) -> None:
-        del self._peers[peer.public_key]
+        del self._peers[peer.public_key], self._numbers[peer.number]
         self._allowed.remove_all(peer)
         self._forget_keys(peer)
+        self.changed.add(peer)
         peer.check_at = NEVER  # No look that is still in the queue is meant.
 
     def status(self) -> Status:
@@ -156,11 +165,35 @@ class Tunnel:
             peers=tuple(
                 PeerStatus(
                     peer.public_key, peer.preshared_key, peer.endpoint, self._allowed.of(peer),
-                    peer.persistent_keepalive, peer.last_handshake, peer.rx_bytes, peer.tx_bytes,
+                    peer.persistent_keepalive, peer.last_handshake, peer.traffic.rx_bytes, peer.traffic.tx_bytes,
                 )
                 for peer in self._peers.values()
             ),
         )  # fmt: skip
+
+    # Where messages pass elsewhere.
+
+    def networks(self, peer: Peer) -> tuple[Network, ...] | None:
+        """The allowed IPs of a peer; None where it was removed."""
+        return self._allowed.of(peer) if peer.number in self._numbers else None
+
+    def attend(self, number: int, now: float, *, sending: bool) -> float:
+        """Do what is due for the peer of that number as messages are sent to it, or come.
+
+        Returns when to tell again, if it is not before that nobody is watching its traffic.
+        """
+        peer = self._numbers.get(number)
+        if peer is None or (keypair := peer.current) is None:
+            return NEVER
+        self._watch(peer, now, True)
+        if not sending:
+            self._renew_near_end(peer, keypair, now)
+            near_end = keypair.near_end(self.timing)
+            return near_end if now < near_end else NEVER
+        if keypair.is_stale(now, self.timing):
+            self._initiate(peer, now)
+            return now + self.timing.rekey_timeout
+        return keypair.renew_at(self.timing)
 
     # From the adapter to the network.
 
@@ -198,16 +231,14 @@ class Tunnel:
     ) -> Sealing | None:
         """Take counters for `packets`; None where there is no keypair for them."""
         keypair = peer.current
-        if keypair is None or not keypair.is_good(packets, now, self.timing):
+        if keypair is None or not keypair.is_good(now, self.timing):
             return None
-        counter = keypair.counter
-        keypair.counter += packets
-        peer.sent(now, data=data)
-        if peer.check_at > now + self.timing.keepalive:
-            self._look_again(peer, now + self.timing.keepalive)
+        if (counter := keypair.transport.take(packets)) is None:
+            return None
+        self._watch(peer, now, peer.traffic.sent(now, data, 0))
         if keypair.is_stale(now, self.timing):
             self._initiate(peer, now)
-        return Sealing(peer, bytes(keypair.send_key), keypair.remote_index, counter, records, headed)
+        return Sealing(peer, keypair, counter, records, headed)
 
     def _stage(self, peer: Peer, records: Sequence[memoryview], headed: bool) -> None:
         for record in records:
@@ -238,7 +269,6 @@ class Tunnel:
 
     def _send(self, sealing: Sealing) -> None:
         runs = sealing.seal(self.mtu)
-        sealing.peer.tx_bytes += sum(len(memory) for memory, _ in runs)
         if sealing.peer.endpoint is not None:
             self._outgoing.append(Outgoing(sealing.peer.endpoint, runs))
 
@@ -262,18 +292,15 @@ class Tunnel:
     ) -> list[memoryview]:
         """The packets of what was opened by `keypair` that are from where `peer` may send from.
 
-        `size`: bytes of each datagram but the last, as `hot.unseal` was told.
+        `size`: bytes of each datagram but the last, as `Transport.unseal` was told.
         """
         packets, sources, used, authentic, authentic_size = opened
         if forged := -(-used // size) - authentic:
             self.rejected["not authentic, or not new"] += forged
-        if not authentic or self._indices.get(keypair.local_index, (None, None))[1] is not keypair:
-            return []  # Nothing; or the keypair was wiped meanwhile, and anybody knows a key of zeros.
+        if not authentic or self._indices.get(keypair.transport.local_index, (None, None))[1] is not keypair:
+            return []  # Nothing; or the keypair was wiped meanwhile.
         self._reached(peer, endpoint)
-        peer.rx_bytes += authentic_size
-        peer.received(now, data=bool(packets))
-        if peer.check_at > now + self.timing.keepalive:
-            self._look_again(peer, now + self.timing.keepalive)
+        self._watch(peer, now, peer.traffic.received(now, bool(packets), authentic_size))
         if keypair is peer.next:
             self._confirm(peer, now)
         self._renew_near_end(peer, keypair, now)
@@ -294,14 +321,13 @@ class Tunnel:
         if peer.previous is not None:
             self._drop(peer.previous)
         peer.previous, peer.current, peer.next = peer.current, peer.next, None
+        self.changed.add(peer)
         self._complete(peer, now)
         self._send_staged(peer, now)
 
     def _renew_near_end(self, peer: Peer, keypair: Keypair, now: float) -> None:
         """For one that only receives a keypair would end; its initiator begins a new handshake before (section 6.2)."""
-        timing = self.timing
-        near_end = keypair.created + timing.reject_after - timing.keepalive - timing.rekey_timeout
-        if keypair is peer.current and keypair.initiator and now >= near_end and not peer.last_minute:
+        if keypair is peer.current and now >= keypair.near_end(self.timing) and not peer.last_minute:
             peer.last_minute = True
             self._initiate(peer, now)
 
@@ -311,6 +337,7 @@ class Tunnel:
             if peer.endpoint is not None:
                 self.events.append(Event("roamed", peer.public_key, endpoint))
             peer.endpoint = endpoint
+            self.changed.add(peer)
 
     # Handshakes.
 
@@ -329,10 +356,10 @@ class Tunnel:
             return
         peer, keypair, response = answer
         self._reached(peer, endpoint)
-        peer.rx_bytes += len(message)
-        peer.received(now, data=False)
+        self._watch(peer, now, peer.traffic.received(now, False, len(message)))
         peer.derived(now)
-        self._indices[keypair.local_index] = (peer, keypair)
+        self.changed.add(peer)
+        self._indices[keypair.transport.local_index] = (peer, keypair)
         if response:
             self._take_over(peer, keypair)
             self._send_handshake(peer, response, now)
@@ -387,8 +414,7 @@ class Tunnel:
 
     def _send_handshake(self, peer: Peer, message: bytes, now: float) -> None:
         message = peer.maker.add_macs(message, now)
-        peer.tx_bytes += len(message)
-        peer.sent(now, data=False)
+        self._watch(peer, now, peer.traffic.sent(now, False, len(message)))
         assert peer.endpoint is not None
         self._send_message(peer.endpoint, message)
 
@@ -409,6 +435,7 @@ class Tunnel:
             if at != peer.check_at:
                 continue  # There was an earlier look, or the peer is gone.
             peer.check_at = NEVER
+            peer.traffic.watched = False  # From now on, for what is noted after this is not looked at here.
             self._check(peer, now)
             self._look_again(peer, peer.due(self.timing))
 
@@ -418,20 +445,26 @@ class Tunnel:
             peer.check_at = at
             heapq.heappush(self._checks, (at, next(self._order), peer))
 
+    def _watch(self, peer: Peer, now: float, nobody_does: bool) -> None:
+        """See that the peer is looked at in time for whatever may come to be due by what was noted of its traffic."""
+        if nobody_does:
+            self._look_again(peer, now + self.timing.keepalive)
+
     def _check(self, peer: Peer, now: float) -> None:
         timing = self.timing
         if now >= peer.try_again:
             self._retry(peer, now)
         if now >= peer.handshake_due(timing):
-            peer.unanswered_since = None
+            peer.traffic.unanswered_since = None
             self._initiate(peer, now)
         if now >= peer.keepalive_due(timing):
-            more, peer.owed_more, peer.owed_since = peer.owed_more, False, None
+            traffic = peer.traffic
+            more, traffic.owed_more, traffic.owed_since = traffic.owed_more, False, None
             self._send_keepalive(peer, now)
             if more:
-                peer.owed_since = now  # What came since the first is answered later once more, as Linux does.
+                traffic.owed_since = now  # What came since the first is answered later once more, as Linux does.
         if now >= peer.persistent_due():
-            peer.traversed = now  # Also where nothing can be sent.
+            peer.traffic.traversed = now  # Also where nothing can be sent.
             self._send_keepalive(peer, now)
         if now >= peer.wipe_due(timing):
             self._forget_keys(peer)
@@ -456,11 +489,12 @@ class Tunnel:
         for keypair in peer.keypairs:
             self._drop(keypair)
         peer.current = peer.previous = peer.next = None
+        self.changed.add(peer)
         if peer.handshake is not None:
             self._indices.pop(peer.handshake_index, None)
             peer.handshake = None
         peer.keys_since = None
 
     def _drop(self, keypair: Keypair) -> None:
-        self._indices.pop(keypair.local_index, None)
-        keypair.wipe()
+        self._indices.pop(keypair.transport.local_index, None)
+        keypair.transport.wipe()

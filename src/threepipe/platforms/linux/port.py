@@ -24,7 +24,7 @@ from threepipe.doorbell import Doorbell
 from threepipe.notify import notify_readable
 from threepipe.offload import plain_records
 from threepipe.platforms.linux import tun
-from threepipe.pump import End
+from threepipe.pump import End, Loan
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -112,7 +112,7 @@ class LinuxPort:
             self._coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
             return self.send(self._rest(records[written:]))
         if error not in FULL and not written:
-            raise tun.refused(OSError(error, os.strerror(error)), self._name)
+            raise self._failed(error)
         return self._rest(records[written:])
 
     def _outgoing(self, bundle: Bundle) -> Sequence[memoryview]:
@@ -130,19 +130,29 @@ class LinuxPort:
         return Bundle.of_records(records) if self._headed else Bundle.of_views(records)
 
     def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
-        if not isinstance(other, LinuxPort) or self._headed != other._headed:
+        pumped = False
+        if self._records is hot:
+            end = End(self._queues, self._sender, *counts, self._coalescing)
+            loan = Loan(end, self, self._bell, self._headed, self._udp, self._failed)
+            pumped = other.join(loan, other_counts)
+            self._coalescing = end.coalescing
+        self._calm()
+        return pumped
+
+    def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
+        if self._records is not hot or loan.headed != self._headed:
             self._calm()
             return False
-        if self._records is not hot or other._records is not hot:
-            return False
-        ends = self._end(counts), other._end(other_counts)
-        error, failed = hot.pump(*ends, (self._bell, other._bell), self._headed, self._udp)
-        self._coalescing, other._coalescing = (end.coalescing for end in ends)
+        end = End(self._queues, self._sender, *counts, self._coalescing)
+        error, failed = hot.pump(loan.end, end, (loan.bell, self._bell), self._headed, self._udp)
+        self._coalescing = end.coalescing
         if failed is not None:
-            raise tun.refused(OSError(error, os.strerror(error)), (self if failed is ends[0] else other)._name)
-        for port in (self, other):
-            port._calm()
+            raise (self._failed if failed is end else loan.failed)(error)
+        self._calm()
         return True
+
+    def _failed(self, error: int) -> Exception:
+        return tun.refused(OSError(error, os.strerror(error)), self._name)
 
     def _calm(self) -> None:
         """After an interruption; if it was closing, the bell stays as it is."""
@@ -151,9 +161,6 @@ class LinuxPort:
 
     def interrupt(self) -> None:
         self._bell.ring()
-
-    def _end(self, counts: tuple[Counts, Counts]) -> End:
-        return End(self._queues, self._sender, *counts, self._coalescing)
 
     def wake(self) -> None:
         self._bell.ring(for_ever=True)

@@ -125,6 +125,9 @@ class WindowsPort:
     def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
         return False  # There are no descriptors to be spared a bundle.
 
+    def join(self, *_: object) -> bool:
+        return False
+
     def interrupt(self) -> None:
         """Nothing: there is no `pump` to be interrupted."""
 

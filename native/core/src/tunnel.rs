@@ -1,0 +1,515 @@
+//! The tunnel's loop: packets of an adapter become messages to peers, and back, until a bell is readable.
+//!
+//! With a thread for each direction. What is not a matter of looking things up, handshakes and all that leads to them,
+//! is handed up, and so is what has no peer.
+
+use std::io::{Write, pipe};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::datagrams::{self, Ancillary, Arrival, LONGEST_RUN};
+use crate::pump::{End, Intake, MAX_BUNDLE, Options, Outlet, Sources, Stop, any, count, watched};
+use crate::record::{HEADER_SIZE, Measure};
+use crate::router::{Keypair, Peer, Rejected, Router};
+use crate::sealing::{OVERHEAD, Opened, Plan, TYPE};
+
+/// Bytes of a bundle at most, in both directions.
+const BUNDLE: usize = 1 << 20;
+/// Counters from which on a keypair is to be renewed (REKEY-AFTER-MESSAGES, section 6.1 of the paper).
+const RENEW_AFTER: u64 = 1 << 60;
+
+/// Who does what is not done here.
+pub trait Above: Sync {
+    /// Why it could not.
+    type Error: Send;
+
+    /// Take records that cannot be sealed yet, or have no peer.
+    ///
+    /// # Errors
+    ///
+    /// Its own, which end everything.
+    fn send(&self, records: &[&[u8]]) -> Result<(), Self::Error>;
+
+    /// Take datagrams of one source, of `size` bytes each but the last; returns the packets in them.
+    ///
+    /// # Errors
+    ///
+    /// Its own, which end everything.
+    fn receive(&self, datagrams: &[u8], size: usize, source: SocketAddr) -> Result<Vec<Vec<u8>>, Self::Error>;
+
+    /// Look what is due for a peer that messages are sent to, or come from; returns when to be told again.
+    ///
+    /// # Errors
+    ///
+    /// Its own, which end everything.
+    fn attend(&self, peer: u32, sending: bool) -> Result<f64, Self::Error>;
+}
+
+/// The sockets, and what is counted.
+#[derive(Clone, Copy)]
+pub struct Outside<'a> {
+    /// One of each family at most.
+    pub sockets: &'a [BorrowedFd<'a>],
+    /// Packets, bytes and bundles that came from peers.
+    pub received: &'a [AtomicU64; 3],
+    /// Packets, bytes, bundles and dropped packets that went to them.
+    pub sent: &'a [AtomicU64; 4],
+}
+
+/// How it ended.
+pub struct Ended<E> {
+    /// The adapter's error, or none where it was a bell.
+    pub error: Option<Errno>,
+    /// What was raised above.
+    pub raised: Option<E>,
+    /// Whether the adapter still takes superpackets, where it was said to.
+    pub coalescing: bool,
+}
+
+/// Pass packets and messages until one of `bells` is readable.
+///
+/// The adapter's records have a virtio header if they are `headed`; superpackets of UDP are made only if `udp`.
+///
+/// # Errors
+///
+/// Where the system has no thread, or no descriptors for the two directions to end each other by.
+pub fn run<A: Above>(
+    adapter: &End<'_>,
+    outside: &Outside<'_>,
+    router: &Router,
+    above: &A,
+    bells: &[BorrowedFd<'_>],
+    headed: bool,
+    udp: bool,
+) -> std::io::Result<Ended<A::Error>> {
+    let (out_heard, mut in_over) = pipe()?;
+    let (in_heard, mut out_over) = pipe()?;
+    thread::scope(|scope| {
+        let inwards = thread::Builder::new().name("threepipe-wg".into()).spawn_scoped(scope, move || {
+            let bells = [bells, &[in_heard.as_fd()]].concat();
+            let options = Options { headed, coalescing: adapter.coalescing, udp };
+            let mut inbound = Inbound::new(adapter, outside, router, above, &bells, options);
+            let over = inbound.run(&bells);
+            // It rings at the other direction, which may be over already. A panic rings too, for it hangs up.
+            let _ = in_over.write_all(b"!");
+            (over, inbound.outlet.is_coalescing())
+        })?;
+        let bells = [bells, &[out_heard.as_fd()]].concat();
+        let mut outbound = Outbound::new(outside, router, above, &bells, headed);
+        let outwards = outbound.run(adapter, &bells);
+        let _ = out_over.write_all(b"!");
+        let (inwards, coalescing) = inwards.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let mut ended = Ended { error: None, raised: None, coalescing };
+        for over in [outwards, inwards] {
+            match over {
+                Over::Bell => {}
+                Over::Error(error) => ended.error = Some(error),
+                Over::Raised(raised) => ended.raised = Some(raised),
+            }
+        }
+        Ok(ended)
+    })
+}
+
+/// Why not to go on.
+enum Over<E> {
+    Bell,
+    /// Of the adapter.
+    Error(Errno),
+    /// Above.
+    Raised(E),
+}
+
+impl<E> From<Stop> for Over<E> {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Bell => Self::Bell,
+            Stop::Source(error) | Stop::Target(error) => Self::Error(error),
+            Stop::Down => Self::Error(Errno::IO),
+        }
+    }
+}
+
+/// From the adapter to the peers.
+struct Outbound<'a, A> {
+    router: &'a Router,
+    above: &'a A,
+    headed: bool,
+    sent: &'a [AtomicU64; 4],
+    sockets: Sockets<'a>,
+    /// Room for messages.
+    sealed: Vec<u8>,
+}
+
+impl<'a, A: Above> Outbound<'a, A> {
+    fn new(outside: &Outside<'a>, router: &'a Router, above: &'a A, bells: &[BorrowedFd<'a>], headed: bool) -> Self {
+        let sockets = Sockets::new(outside.sockets, bells);
+        Self { router, above, headed, sent: outside.sent, sockets, sealed: Vec::new() }
+    }
+
+    fn run(&mut self, adapter: &End<'a>, bells: &[BorrowedFd<'a>]) -> Over<A::Error> {
+        let mut sources = Sources::new(adapter.sources, bells);
+        let mut intake = Intake::new(self.headed, adapter.received, BUNDLE);
+        loop {
+            let received = sources.wait().and_then(|source| intake.receive(source));
+            let over = match received {
+                Err(stop) => Err(stop.into()),
+                Ok(None) => Ok(()),
+                Ok(Some(all)) => self.send(&intake, all),
+            };
+            if let Err(over) = over {
+                return over;
+            }
+        }
+    }
+
+    /// Send a bundle, which comes to `all`; what of it is no IP packet is dropped.
+    fn send(&mut self, intake: &Intake<'_>, all: Measure) -> Result<(), Over<A::Error>> {
+        let mut good = Measure::NOTHING;
+        let mut records = Vec::with_capacity(MAX_BUNDLE);
+        for (record, measure) in intake.records() {
+            if measure.valid {
+                good = good.and(measure);
+                records.push(record);
+            }
+        }
+        count(self.sent, [good.packets, good.size, 1, all.packets - good.packets]);
+        let now = now();
+        let mut rest = &records[..];
+        for (peer, length) in self.by_peer(&records) {
+            let (group, others) = rest.split_at(length);
+            rest = others;
+            let passed = match peer {
+                Some(peer) => self.pass(&peer, group, now)?,
+                None => false,
+            };
+            if !passed {
+                self.above.send(group).map_err(Over::Raised)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For whom the records are, and how many in a row.
+    fn by_peer(&self, records: &[&[u8]]) -> Vec<(Option<Arc<Peer>>, usize)> {
+        let offset = if self.headed { HEADER_SIZE } else { 0 };
+        let tables = self.router.tables();
+        let mut groups: Vec<(Option<Arc<Peer>>, usize)> = Vec::new();
+        for record in records {
+            let peer = tables.destination(&record[offset..]);
+            match groups.last_mut() {
+                Some((last, length)) if last.as_ref().map(Arc::as_ptr) == peer.map(Arc::as_ptr) => *length += 1,
+                _ => groups.push((peer.cloned(), 1)),
+            }
+        }
+        groups
+    }
+
+    /// Seal records and send them; false where there is nothing to do it by.
+    fn pass(&mut self, peer: &Peer, records: &[&[u8]], now: f64) -> Result<bool, Over<A::Error>> {
+        let (Some(sending), Some(endpoint)) = (&peer.sending, peer.endpoint) else {
+            return Ok(false);
+        };
+        let Some(plan) = Plan::new(records.to_vec(), self.headed, self.router.mtu.load(Ordering::Relaxed)) else {
+            return Ok(true); // Each has a header, as each was measured.
+        };
+        if now >= sending.until {
+            return Ok(false);
+        }
+        let Some(counter) = sending.transport.take(plan.messages()) else {
+            return Ok(false);
+        };
+        let size = plan.size();
+        if self.sealed.len() < size {
+            self.sealed.resize(size, 0);
+        }
+        let mut memory = &mut self.sealed[..size];
+        if !sending.transport.seal(&plan, counter, memory) {
+            return Ok(true); // Wiped just now: the peer is gone, or this device is.
+        }
+        let nobody_looks = peer.traffic.sent(now, true, size as u64);
+        for run in plan.runs() {
+            let (messages, rest) = memory.split_at_mut(run.bytes);
+            memory = rest;
+            self.sockets.send(messages, run.size, endpoint, peer, self.router)?;
+        }
+        if nobody_looks || now >= sending.attend_at.get() || counter > RENEW_AFTER {
+            sending.attend_at.set(self.above.attend(peer.number, true).map_err(Over::Raised)?);
+        }
+        Ok(true)
+    }
+}
+
+/// The sockets, by family, to send by; where there is no room it is waited for.
+struct Sockets<'a> {
+    sockets: [Option<Socket<'a>>; 2],
+    /// The bells, and room for a socket.
+    polled: Vec<PollFd<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct Socket<'a> {
+    socket: BorrowedFd<'a>,
+    /// Bytes of a datagram in a run at most; longer ones go one by one.
+    longest: usize,
+}
+
+impl<'a> Sockets<'a> {
+    fn new(sockets: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Self {
+        let mut by_family = [None; 2];
+        for socket in sockets {
+            by_family[usize::from(datagrams::is_ipv6(*socket))] = Some(Socket { socket: *socket, longest: usize::MAX });
+        }
+        Self { sockets: by_family, polled: watched(bells) }
+    }
+
+    /// Send a run of messages of `size` bytes each but the last; what cannot be sent is counted.
+    fn send(
+        &mut self,
+        run: &[u8],
+        size: usize,
+        endpoint: SocketAddr,
+        peer: &Peer,
+        router: &Router,
+    ) -> Result<(), Stop> {
+        let family = usize::from(endpoint.is_ipv6());
+        let Some(Socket { socket, longest }) = self.sockets[family] else {
+            return Ok(()); // As the system has none of this family, nothing came from there.
+        };
+        if size < run.len() && size <= longest {
+            match self.send_one(socket, run, size, endpoint, peer)? {
+                Ok(()) => return Ok(()),
+                // Longer than its path takes; fragments go one by one.
+                Err(Errno::MSGSIZE | Errno::INVAL) => self.refused(family, size - 1),
+                // A device that computes no checksums, or a system that is too old.
+                Err(Errno::IO | Errno::OPNOTSUPP | Errno::NOPROTOOPT) => self.refused(family, 0),
+                Err(error) => {
+                    router.reject(Rejected::NotSent(error.raw_os_error()), run.len().div_ceil(size) as u64);
+                    return Ok(());
+                }
+            }
+        }
+        for message in run.chunks(size) {
+            if let Err(error) = self.send_one(socket, message, size, endpoint, peer)? {
+                router.reject(Rejected::NotSent(error.raw_os_error()), 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, family: usize, longest: usize) {
+        if let Some(socket) = &mut self.sockets[family] {
+            socket.longest = longest;
+        }
+    }
+
+    /// One system call, again where there is room at last.
+    fn send_one(
+        &mut self,
+        socket: BorrowedFd<'a>,
+        run: &[u8],
+        size: usize,
+        endpoint: SocketAddr,
+        peer: &Peer,
+    ) -> Result<Result<(), Errno>, Stop> {
+        loop {
+            let local = peer.local();
+            match datagrams::send(socket, run, size, endpoint, local) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait_for_room(socket)?,
+                // An address that this machine has no more, for one.
+                Err(_) if local.is_some() => peer.set_local(None),
+                result => return Ok(result),
+            }
+        }
+    }
+
+    fn wait_for_room(&mut self, socket: BorrowedFd<'a>) -> Result<(), Stop> {
+        self.polled.push(PollFd::from_borrowed_fd(socket, PollFlags::OUT));
+        let polled = poll(&mut self.polled, None);
+        self.polled.pop();
+        match polled {
+            Ok(_) if any(&self.polled) => Err(Stop::Bell),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(Stop::Source(error)),
+        }
+    }
+}
+
+/// From the peers to the adapter.
+struct Inbound<'a, A> {
+    router: &'a Router,
+    above: &'a A,
+    sockets: &'a [BorrowedFd<'a>],
+    received: &'a [AtomicU64; 3],
+    memory: Vec<u8>,
+    arrivals: Vec<(usize, Arrival)>,
+    ancillary: Ancillary,
+    /// Where in memory the packets are.
+    packets: Vec<Range<usize>>,
+    /// Packets that came from above, and where among the others they belong.
+    opened_above: Vec<(usize, Vec<u8>)>,
+    outlet: Outlet<'a>,
+}
+
+impl<'a, A: Above> Inbound<'a, A> {
+    fn new(
+        adapter: &End<'a>,
+        outside: &Outside<'a>,
+        router: &'a Router,
+        above: &'a A,
+        bells: &[BorrowedFd<'a>],
+        options: Options,
+    ) -> Self {
+        Self {
+            router,
+            above,
+            sockets: outside.sockets,
+            received: outside.received,
+            memory: vec![0; BUNDLE],
+            arrivals: Vec::new(),
+            ancillary: Ancillary::default(),
+            packets: Vec::new(),
+            opened_above: Vec::new(),
+            outlet: Outlet::new(adapter, bells, options),
+        }
+    }
+
+    fn run(&mut self, bells: &[BorrowedFd<'a>]) -> Over<A::Error> {
+        let mut sources = Sources::new(self.sockets, bells);
+        loop {
+            let over = match sources.wait() {
+                Ok(ready) => self.receive(ready.source),
+                Err(stop) => Err(stop.into()),
+            };
+            if let Err(over) = over {
+                return over;
+            }
+        }
+    }
+
+    /// Pass what a socket has, or a good part of it.
+    fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<(), Over<A::Error>> {
+        let mut used = 0;
+        while self.memory.len() - used >= LONGEST_RUN && self.arrivals.len() < MAX_BUNDLE {
+            let Some(arrival) = datagrams::receive(socket, &mut self.memory[used..], &mut self.ancillary) else {
+                break;
+            };
+            self.arrivals.push((used, arrival));
+            used += arrival.bytes;
+        }
+        let now = now();
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let opened = arrivals.iter().try_for_each(|(start, arrival)| self.open(*start, arrival, now));
+        arrivals.clear();
+        self.arrivals = arrivals;
+        opened?;
+        self.write()
+    }
+
+    /// Open a run of datagrams; what is not opened by a keypair that is known goes up, and so does what comes from
+    /// where its peer was not before.
+    fn open(&mut self, start: usize, arrival: &Arrival, now: f64) -> Result<(), Over<A::Error>> {
+        let (mut start, end) = (start, start + arrival.bytes);
+        while start < end {
+            let Some(keypair) = self.keypair(&self.memory[start..end], arrival, now) else {
+                let datagrams = &self.memory[start..end];
+                let packets = self.above.receive(datagrams, arrival.size, arrival.source).map_err(Over::Raised)?;
+                self.opened_above.extend(packets.into_iter().map(|packet| (self.packets.len(), packet)));
+                return Ok(());
+            };
+            let opened = keypair.transport.unseal(&mut self.memory[start..end], arrival.size);
+            let forged = opened.used.div_ceil(arrival.size) - opened.authentic;
+            self.router.reject(Rejected::Forged, forged as u64);
+            if opened.authentic > 0 {
+                self.take(&keypair, &opened, start, arrival, now)?;
+            }
+            start += opened.used;
+        }
+        Ok(())
+    }
+
+    /// By what the first of some datagrams is opened here.
+    fn keypair(&self, datagrams: &[u8], arrival: &Arrival, now: f64) -> Option<Arc<Keypair>> {
+        if datagrams.len().min(arrival.size) < OVERHEAD {
+            return None;
+        }
+        let (kind, rest) = datagrams.split_first_chunk::<4>()?;
+        let index = u32::from_le_bytes(*rest.first_chunk()?);
+        let tables = self.router.tables();
+        let keypair = tables
+            .keypair(index)
+            .filter(|keypair| *kind == TYPE && now < keypair.until && keypair.peer.endpoint == Some(arrival.source));
+        keypair.cloned()
+    }
+
+    /// Keep the packets that are from where their peer may send from.
+    fn take(
+        &mut self,
+        keypair: &Keypair,
+        opened: &Opened,
+        start: usize,
+        arrival: &Arrival,
+        now: f64,
+    ) -> Result<(), Over<A::Error>> {
+        let peer = &keypair.peer;
+        if arrival.local.is_some() && arrival.local != peer.local() {
+            peer.set_local(arrival.local);
+        }
+        let tables = self.router.tables();
+        let mut packets = opened.packets.iter().map(|(from, to)| start + from..start + to);
+        for (source, count) in &opened.sources {
+            let group = packets.by_ref().take(*count);
+            if tables.allows(*source, peer.number) {
+                self.packets.extend(group);
+            } else {
+                self.router.reject(Rejected::Source, group.count() as u64);
+            }
+        }
+        drop(tables);
+        let nobody_looks = peer.traffic.received(now, !opened.packets.is_empty(), opened.bytes as u64);
+        if nobody_looks || now >= keypair.attend_at.get() {
+            keypair.attend_at.set(self.above.attend(peer.number, false).map_err(Over::Raised)?);
+        }
+        Ok(())
+    }
+
+    /// Write what was opened to the adapter.
+    fn write(&mut self) -> Result<(), Over<A::Error>> {
+        let mut packets: Vec<&[u8]> = Vec::with_capacity(self.packets.len() + self.opened_above.len());
+        let mut above = self.opened_above.iter().peekable();
+        for (index, place) in self.packets.iter().enumerate() {
+            while let Some((_, packet)) = above.next_if(|(before, _)| *before <= index) {
+                packets.push(packet);
+            }
+            packets.push(&self.memory[place.clone()]);
+        }
+        packets.extend(above.map(|(_, packet)| packet.as_slice()));
+        if !packets.is_empty() {
+            count(self.received, [packets.len() as u64, packets.iter().map(|packet| packet.len() as u64).sum(), 1]);
+        }
+        let result = self.outlet.send_packets(&packets);
+        self.packets.clear();
+        self.opened_above.clear();
+        match result {
+            Ok(()) | Err(Stop::Down) => Ok(()), // The link may come up again.
+            Err(stop) => Err(stop.into()),
+        }
+    }
+}
+
+/// Seconds of the monotonic clock, as Python's `time.monotonic` has them.
+#[allow(clippy::cast_precision_loss)] // Some nanoseconds, after years.
+fn now() -> f64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}

@@ -1,0 +1,285 @@
+"""The port of a WireGuard device: the I/O of its tunnel, by UDP sockets. Knows no adapter.
+
+What is sent is sealed, and what comes is opened, in the threads of whoever uses the session; with an adapter that
+lends its descriptors, in the native core's, or in one, which is quicker than two that want the GIL.
+"""
+
+import errno
+import selectors
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from threepipe.bundle import Arena, Bundle
+from threepipe.datagrams import Datagrams
+from threepipe.descriptor import FULL
+from threepipe.device import Counts, Port
+from threepipe.doorbell import Doorbell
+from threepipe.endpoints.port import EndpointPort
+from threepipe.offload import MAX_RECORD
+from threepipe.pump import Loan
+from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT
+from threepipe.wireguard.routing import Handed, Routing
+from threepipe.wireguard.settings import Endpoint
+from threepipe.wireguard.shuttle import Shuttle
+from threepipe.wireguard.sockets import endpoint_of
+from threepipe.wireguard.tunnel import Outgoing, Tunnel
+
+__all__ = ["DevicePort"]
+
+_ARENA = 1 << 22  # Bytes: some 60 runs of datagrams.
+_MOST_UNSENT = 4096  # Runs; a bundle is some hundreds at most.
+_TYPE = TYPE_TRANSPORT.to_bytes(4, "little")
+
+
+class DevicePort(EndpointPort):
+    """The session's traffic: seals what is sent, and opens what comes."""
+
+    def __init__(self, tunnel: Tunnel, lock: threading.Lock, told: Callable[[], None]) -> None:
+        super().__init__()
+        self.datagrams: list[Datagrams] = []
+        self.listen_port = 0
+        self._tunnel, self._lock, self._told = tunnel, lock, told
+        self._arena = Arena(_ARENA)
+        self._kept: list[memoryview] = []  # Packets that came with others when fewer were asked for.
+        self._unsent: deque[tuple[Datagrams, memoryview, int, object]] = deque()  # Sealed, and there was no room.
+        self._targets: dict[Endpoint, tuple[Datagrams, object]] = {}
+        self._full: Datagrams | None = None  # The socket that is waited for.
+        self._sending = threading.Lock()  # Who holds it may take the other one, and not the other way round.
+        self._routing = Routing.of(tunnel)
+        self._return = Doorbell()  # Has `join` return.
+        self.writable.ring()
+
+    def use(self, datagrams: list[Datagrams]) -> None:
+        """Send and receive by these sockets from now on."""
+        for old in self.datagrams:
+            self.readable.watch(old.socket, 0)
+        with self._sending:
+            olds, self.datagrams = self.datagrams, datagrams
+            self._targets = {}
+            self._unsent.clear()
+            self._wait_no_more()
+        for new in datagrams:
+            self.readable.watch(new.socket, selectors.EVENT_READ)
+        self.listen_port = datagrams[0].socket.getsockname()[1]
+        self._return.ring()
+        for old in olds:
+            old.socket.close()
+
+    def set_mtu(self, mtu: int) -> None:
+        """Bytes beyond which packets are not padded; 0 for no limit."""
+        self._tunnel.mtu = mtu
+        if self._routing is not None:
+            self._routing.router.set_mtu(mtu)
+
+    def rejected(self) -> Counter[str]:
+        """What was dropped beside what the tunnel dropped."""
+        return Counter() if self._routing is None else self._routing.rejected()
+
+    def receive(self, limit: int) -> Bundle:
+        packets = self._kept
+        self._keep([])
+        now = time.monotonic()
+        for datagrams in self.datagrams:
+            for _ in range(limit):  # And not until there are so many: who sends no packets is not to have it all.
+                if len(packets) >= limit:
+                    break
+                memory = self._arena.free()
+                if packets and len(memory) < 2 * MAX_RECORD:
+                    break  # What is in the arena is not to be left behind for so little.
+                try:
+                    used, size, source = datagrams.receive_run(memory)
+                except OSError:
+                    break  # Nothing more; or what became of a datagram that was sent, after which there may be more.
+                if size:
+                    packets += self._open(memory[:used], size, endpoint_of(source), now)
+                    self._arena.take(used)
+        self.flush()
+        self._told()
+        if len(packets) > limit:
+            self._keep(packets[limit:])
+            del packets[limit:]
+        return Bundle.of_views(packets)
+
+    def _keep(self, packets: list[memoryview]) -> None:
+        if packets:
+            self.readable.ring()
+        elif self._kept:
+            self.readable.clear()
+        self._kept = packets
+
+    def _open(self, memory: memoryview, size: int, endpoint: Endpoint, now: float) -> list[memoryview]:
+        """The packets of datagrams that came from `endpoint` in one run."""
+        packets: list[memoryview] = []
+        tunnel = self._tunnel
+        while memory:
+            if memory[:4] != _TYPE or min(size, len(memory)) < SHORTEST_TRANSPORT:
+                with self._lock:
+                    tunnel.take_handshake(memory[:size], endpoint, now)
+                memory = memory[size:]
+                continue
+            index = int.from_bytes(memory[4:8], "little")
+            with self._lock:
+                found = tunnel.keypair(index, now)
+            if found is None:
+                memory = memory[size:]
+                continue
+            peer, keypair = found
+            opened = keypair.transport.unseal(memory, size)
+            with self._lock:
+                packets += tunnel.accept(peer, keypair, opened, size, endpoint, now)
+            memory = memory[opened[2] :]
+        return packets
+
+    def send(self, bundle: Bundle) -> Bundle:
+        with self._sending:
+            if not self._send_unsent():
+                return bundle
+        records = bundle.records
+        if records is not None:
+            self._seal(records, True)
+        else:
+            self._seal(list(bundle), False)
+        return Bundle()
+
+    def _seal(self, records: Sequence[memoryview], headed: bool) -> None:
+        """Seal records and send them."""
+        with self._lock:
+            sealings = self._tunnel.prepare(records, headed, time.monotonic())
+        for sealing in sealings:
+            runs = sealing.seal(self._tunnel.mtu)
+            if (endpoint := sealing.peer.endpoint) is not None:
+                self._send(Outgoing(endpoint, runs))
+        self.flush()
+        self._told()
+
+    def flush(self) -> None:
+        """Send what the tunnel has to be sent besides."""
+        with self._lock:
+            outgoing = self._tunnel.outgoing()
+            if self._routing is not None:
+                self._routing.update()
+            else:
+                self._tunnel.changed.clear()
+        for item in outgoing:
+            self._send(item)
+
+    def _send(self, outgoing: Outgoing) -> None:
+        if (target := self._target(outgoing.endpoint)) is None:
+            return
+        datagrams, address = target
+        with self._sending:
+            for memory, size in outgoing.runs:
+                if len(self._unsent) >= _MOST_UNSENT:
+                    self._reject("no room to send", -(-len(memory) // size))
+                elif self._unsent:  # Behind what waits, for messages are to keep their order.
+                    self._unsent.append((datagrams, memory, size, address))
+                elif rest := self._try(datagrams, memory, size, address):
+                    self._unsent.append((datagrams, rest, size, address))
+                    self._wait_for_room(datagrams)
+
+    def _try(self, datagrams: Datagrams, memory: memoryview, size: int, address: object) -> memoryview:
+        """Send a run; what of it there was no room for."""
+        try:
+            return memory[datagrams.send_run(memory, size, address) :]
+        except OSError as error:
+            if error.errno in FULL:
+                return memory
+            self._reject(f"not sent: {errno.errorcode.get(error.errno or 0, error.errno)}", -(-len(memory) // size))
+            return memory[:0]
+
+    def _reject(self, reason: str, datagrams: int) -> None:
+        with self._lock:
+            self._tunnel.rejected[reason] += datagrams
+
+    def _send_unsent(self) -> bool:
+        """Send what there was no room for; whether there is none of that any more."""
+        while self._unsent:
+            datagrams, memory, size, address = self._unsent[0]
+            if rest := self._try(datagrams, memory, size, address):
+                self._unsent[0] = (datagrams, rest, size, address)
+                self._wait_for_room(datagrams)
+                return False
+            self._unsent.popleft()
+        self._wait_no_more()
+        return True
+
+    def _wait_no_more(self) -> None:
+        if self._full is not None:
+            self.writable.watch(self._full.socket, 0)
+            self._full = None
+            self.writable.ring()
+
+    def _wait_for_room(self, datagrams: Datagrams) -> None:
+        if self._full is not datagrams:
+            if self._full is not None:
+                self.writable.watch(self._full.socket, 0)
+            self._full = datagrams
+            self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
+            self.writable.clear()
+
+    def _target(self, endpoint: Endpoint) -> tuple[Datagrams, object] | None:
+        """By which socket `endpoint` is reached, and its address there."""
+        if (known := self._targets.get(endpoint)) is None:
+            try:
+                family, _, _, _, address = socket.getaddrinfo(
+                    *endpoint, 0, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST
+                )[0]
+            except OSError:
+                return None
+            for datagrams in self.datagrams:
+                if datagrams.socket.family == family:
+                    if len(self._targets) >= 1 << 16:
+                        self._targets.clear()
+                    self._targets[endpoint] = known = (datagrams, address)
+                    break
+        return known
+
+    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
+        return not isinstance(other, DevicePort) and other.pump(self, other_counts, counts)
+
+    def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
+        if self._kept:
+            return True  # First they have to go.
+        if self._routing is None:
+            Shuttle(loan, self, self._return, counts).run()
+        else:
+            handed = Handed(partial(self._seal, headed=loan.headed), self._take, self._attend)
+            sockets = [datagrams.socket for datagrams in self.datagrams]
+            bells = (loan.bell, self._return)
+            error = self._routing.router.run(loan.end, sockets, counts, bells, loan.headed, loan.udp, handed)
+            if error:
+                raise loan.failed(error)
+        self._return.clear()
+        return True
+
+    def _take(self, memory: memoryview, size: int, endpoint: Endpoint) -> list[memoryview]:
+        packets = self._open(memory, size, endpoint, time.monotonic())
+        self.flush()
+        self._told()
+        return packets
+
+    def _attend(self, number: int, sending: bool) -> float:
+        with self._lock:
+            again_at = self._tunnel.attend(number, time.monotonic(), sending=sending)
+        self.flush()
+        self._told()
+        return again_at
+
+    def interrupt(self) -> None:
+        self._return.ring()
+
+    def wake(self) -> None:
+        super().wake()
+        self._return.ring(for_ever=True)
+
+    def dispose(self) -> None:
+        super().dispose()
+        self._return.close()
+
+    def stop(self) -> None:
+        for datagrams in self.datagrams:
+            datagrams.socket.close()

@@ -1,0 +1,121 @@
+"""Routing: has the native core's router know what a tunnel knows, and takes what the router's loop hands up.
+
+Between `tunnel`, which decides, and `port`, which does the I/O of what is decided. Where there is no native router,
+nobody needs this.
+"""
+
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from errno import errorcode
+from typing import TYPE_CHECKING, Self
+
+from threepipe import hot
+from threepipe.sealing import Transport
+from threepipe.wireguard.peer import NEVER, Keypair, Peer
+from threepipe.wireguard.settings import Endpoint
+from threepipe.wireguard.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from threepipe_native import Router
+
+__all__ = ["Handed", "Routing", "endpoint_at", "place_of"]
+
+Place = tuple[bytes, int, int]
+"""An address of 4 or 16 bytes, a port, and the scope of a link-local address."""
+
+_REASONS = {"forged": "not authentic, or not new", "source": "source is not among the peer's allowed IPs"}
+
+
+def place_of(endpoint: Endpoint | None) -> Place | None:
+    """Where `endpoint` is; None where it is nowhere."""
+    if endpoint is None:
+        return None
+    try:
+        family, _, _, _, address = socket.getaddrinfo(*endpoint, 0, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0]
+    except OSError:
+        return None
+    host, scope = str(address[0]).partition("%")[0], address[3] if len(address) == 4 else 0
+    return socket.inet_pton(family, host), int(address[1]), int(scope)
+
+
+def endpoint_at(place: Place) -> Endpoint:
+    """The same as endpoints are written."""
+    address, port, scope = place
+    host = socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+    return f"{host}%{scope}" if scope else host, port
+
+
+class Routing:
+    """Of one tunnel; to be called as the tunnel is, with its lock held."""
+
+    def __init__(self, tunnel: Tunnel, router: "Router") -> None:
+        self.router = router
+        self._tunnel = tunnel
+
+    @classmethod
+    def of(cls, tunnel: Tunnel) -> Self | None:
+        """None where there is no router."""
+        if hot.NATIVE and sys.platform == "linux":
+            from threepipe_native import Router
+
+            return cls(tunnel, Router())
+        return None
+
+    def update(self) -> None:
+        """Tell the router what has changed."""
+        changed, self._tunnel.changed = self._tunnel.changed, set()
+        for peer in changed:
+            networks = self._tunnel.networks(peer)
+            if networks is None:
+                self.router.remove_peer(peer.number)
+                continue
+            self.router.set_peer(
+                peer.number,
+                peer.traffic,
+                place_of(peer.endpoint),
+                None if peer.current is None else self._sending(peer.current),
+                [self._receiving(keypair, peer) for keypair in (peer.current, peer.previous) if keypair is not None],
+            )
+            self.router.set_allowed(
+                peer.number, [(network.network_address.packed, network.prefixlen) for network in networks]
+            )
+
+    def _sending(self, keypair: Keypair) -> tuple[Transport, float, float]:
+        timing = self._tunnel.timing
+        return keypair.transport, keypair.created + timing.reject_after, keypair.renew_at(timing)
+
+    def _receiving(self, keypair: Keypair, peer: Peer) -> tuple[Transport, float, float]:
+        timing = self._tunnel.timing
+        near_end = keypair.near_end(timing) if keypair is peer.current else NEVER
+        return keypair.transport, keypair.created + timing.reject_after, near_end
+
+    def rejected(self) -> Counter[str]:
+        """What the loop dropped, by reason."""
+        counts = Counter[str]()
+        for reason, number, count in self.router.rejected():
+            counts[_REASONS.get(reason) or f"{reason}: {errorcode.get(number, number)}"] += count
+        return counts
+
+
+class Handed:
+    """What the router's loop calls, in threads of its own."""
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[memoryview]], None],
+        receive: Callable[[memoryview, int, Endpoint], Sequence[memoryview]],
+        attend: Callable[[int, bool], float],
+    ) -> None:
+        self._send, self._receive = send, receive
+        self.attend = attend
+        """Look what is due for a peer, by its number, as messages are sent to it or come; when to be told again."""
+
+    def send(self, records: Sequence[bytearray]) -> None:
+        """Take records, of the adapter's format, that have no peer, or none that can be sent to yet."""
+        self._send([memoryview(record) for record in records])
+
+    def receive(self, datagrams: bytearray, size: int, place: Place) -> Sequence[memoryview]:
+        """Take datagrams of one source, of `size` bytes each but the last; the packets in them."""
+        return self._receive(memoryview(datagrams), size, endpoint_at(place))
