@@ -444,8 +444,8 @@ def test_whatever_comes_nothing_is_raised_and_nothing_wrong_accepted(data: st.Da
     assert left.peer(right).endpoint == right.endpoint
 
 
-def test_a_keypair_that_is_wiped_meanwhile_seals_nothing_with_zeros() -> None:
-    network, left, right = joined()
+def test_a_keypair_that_is_wiped_meanwhile_seals_nothing() -> None:
+    network, left, _right = joined()
     left.send(THERE)
     network.settle()
     (sealing,) = left.tunnel.prepare([memoryview(THERE)], False, network.now)
