@@ -44,10 +44,12 @@ class Router:
         number: int,
         traffic: Traffic,
         endpoint: tuple[bytes, int, int] | None,
+        local: bytes | None,
         sending: tuple[Transport, float, float] | None,
         receiving: Sequence[tuple[Transport, float, float]],
     ) -> None:
-        """Have a peer be as said. `endpoint`: address, port, scope. A keypair: its transport, when it is over, and when
+        """Have a peer be as said. `endpoint`: address, port, scope; `local`: from which address here it is
+        sent to, if not from the one it last sent to. A keypair: its transport, when it is over, and when
         to be told of its use (seconds of `time.monotonic`)."""
 
     def set_allowed(self, number: int, networks: Sequence[tuple[bytes, int]]) -> None:

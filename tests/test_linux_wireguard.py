@@ -123,6 +123,19 @@ def test_end_that_moves_is_followed(site: Site, number: int, version: int) -> No
     follower.ping(4, mover)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_answers_come_from_the_address_that_was_asked(site: Site, version: int) -> None:
+    """And not from the one that the system would choose, to which the other end would move."""
+    asker, asked = site.ends[THEIRS], site.ends[OURS]
+    site.add_address(OURS, 99, version)
+    asked.set_peer(asker)
+    asker.set_peer(asked, "endpoint", OUTSIDE[version].endpoint(99))
+    asker.ping(4, asked)
+    asked.ping(6, asker)
+    transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
+    assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(99)]
+
+
 @ENDS
 def test_keepalives_go_without_anything_to_say(site: Site, number: int) -> None:
     join(site, number, keepalive=1)

@@ -1,10 +1,12 @@
 """Devices of one process, whose packets are the test's own: no adapter and no privilege; sockets on loopback."""
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,18 @@ def test_packets_pass_in_order_and_are_counted(pair: Pair) -> None:
     assert theirs.endpoint[1] == pair.left.status().listen_port
     assert pair.happened.wait(SECONDS)
     assert pair.events[0].name == "handshake"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="addresses are told apart on Linux only")
+def test_answers_come_from_the_address_that_was_asked() -> None:
+    with contextlib.closing(Pair("127.0.0.2")) as pair:
+        opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+        opener.start()
+        pair.left.session.send([THERE])
+        assert received(pair.right, 1) == [THERE]
+        pair.right.session.send([BACK])
+        opener.join()
+        assert pair.left.status().peers[0].endpoint == ("127.0.0.2", pair.right.status().listen_port)
 
 
 def test_asyncio_has_the_same(pair: Pair) -> None:

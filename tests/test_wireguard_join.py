@@ -82,8 +82,8 @@ class End:
         except threepipe.ThreepipeError as error:
             self.failure = error
 
-    def know(self, other: "End", *allowed: str, endpoint: bool = False) -> None:
-        place = ("127.0.0.1", other.device.status().listen_port) if endpoint else None
+    def know(self, other: "End", *allowed: str, endpoint: bool = False, host: str = "127.0.0.1") -> None:
+        place = (host, other.device.status().listen_port) if endpoint else None
         change = PeerChange(other.public, endpoint=place, allowed_ips=parse_networks(allowed))
         self.device.configure(Change(peers=(change,)))
 
@@ -210,6 +210,14 @@ def test_who_moves_is_followed() -> None:
         (peer,) = right.device.status().peers
         assert peer.endpoint == ("127.0.0.1", left.device.status().listen_port)
         assert come_true(lambda: any(event.name == "roamed" for event in right.events), SECONDS)
+
+
+def test_answers_come_from_the_address_that_was_asked() -> None:
+    with joined() as (left, right):
+        left.know(right, *RIGHT, endpoint=True, host="127.0.0.2")
+        exchange(left, right)
+        exchange(left, right)
+        assert left.device.status().peers[0].endpoint == ("127.0.0.2", right.device.status().listen_port)
 
 
 def test_keypairs_are_renewed_while_packets_pass() -> None:

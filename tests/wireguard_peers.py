@@ -176,6 +176,10 @@ class Site:
         network.run("ip", f"-{version}", "address", "flush", "dev", f"v{number}", "scope", "global")
         _add_address(network, number, outside, host)
 
+    def add_address(self, number: int, host: int, version: int) -> None:
+        """Give that end one address more on the link."""
+        _add_address(self.ends[number].network, number, OUTSIDE[version], host)
+
 
 def _add_address(network: Network, number: int, outside: Outside, host: int) -> None:
     address = f"{outside.address(host)}/{outside.size}"

@@ -8,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList};
+use threepipe_core::datagrams::Arrival;
 use threepipe_core::router::{self, Key, Rejected};
 use threepipe_core::tunnel;
 
@@ -41,18 +42,20 @@ impl Router {
         number: u32,
         traffic: &Bound<'_, Traffic>,
         endpoint: Option<Place<'_>>,
+        local: Option<Bound<'_, PyBytes>>,
         sending: Option<Keypair<'_>>,
         receiving: Vec<Keypair<'_>>,
     ) -> Result<()> {
         let endpoint = endpoint.map(|place| socket_address(&place)).transpose()?;
+        let local = local.map(|local| address(local.as_bytes())).transpose()?;
         let receiving = receiving.into_iter().map(key).collect();
-        self.0.set_peer(number, Arc::clone(&traffic.get().0), endpoint, sending.map(key), receiving);
+        self.0.set_peer(number, Arc::clone(&traffic.get().0), endpoint, local, sending.map(key), receiving);
         Ok(())
     }
 
     fn set_allowed(&self, number: u32, networks: Vec<(Bound<'_, PyBytes>, u8)>) -> Result<()> {
-        let parse = |(bytes, length): &(Bound<'_, PyBytes>, u8)| Ok((address(bytes.as_bytes())?, *length));
-        self.0.set_allowed(number, networks.iter().map(parse).collect::<Result<_>>()?);
+        let parse = |(bytes, length): (Bound<'_, PyBytes>, u8)| Ok((address(bytes.as_bytes())?, length));
+        self.0.set_allowed(number, networks.into_iter().map(parse).collect::<Result<_>>()?);
         Ok(())
     }
 
@@ -84,7 +87,8 @@ impl Router {
     ) -> Result<i32> {
         let end = End::of(adapter)?;
         let (sockets, bells) = (duplicates(sockets)?, duplicates(bells)?);
-        let (received, sent) = (Counters::of(&counts.0)?, Counters::of(&counts.1)?);
+        let (received, sent) = counts;
+        let (received, sent) = (Counters::of(&received)?, Counters::of(&sent)?);
         let above = Above(above.clone().unbind());
         let router = Arc::clone(&self.0);
         let ended = py.detach(|| {
@@ -115,9 +119,10 @@ impl tunnel::Above for Above {
         })
     }
 
-    fn receive(&self, datagrams: &[u8], size: usize, source: SocketAddr) -> PyResult<Vec<Vec<u8>>> {
+    fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> PyResult<Vec<Vec<u8>>> {
         Python::attach(|py| {
-            let arguments = (PyByteArray::new(py, datagrams), size, place(py, source));
+            let local = arrival.local.map(|local| packed(py, local));
+            let arguments = (PyByteArray::new(py, datagrams), arrival.size, place(py, arrival.source), local);
             let packets = self.0.bind(py).call_method1(intern!(py, "receive"), arguments)?;
             let copy = |packet: Bound<'_, PyAny>| Ok(Buffers::of(&packet)?.slice(0).to_vec());
             packets

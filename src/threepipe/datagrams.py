@@ -28,6 +28,10 @@ class Datagrams:
     def __init__(self, bound: socket.socket) -> None:
         bound.setblocking(False)
         self.socket = bound
+        self.arrived_at: bytes | None = None
+        """The address here, 4 or 16 bytes, that the last ones received were sent to; None where nobody told."""
+        self.leaves_from: bytes | None = None
+        """The address here that what is sent is from; None for one that the system chooses, as it may anyway."""
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
         """Datagrams that are ready, of one source, at the start of `memory`, and how many bytes they take.
@@ -87,6 +91,9 @@ class Datagrams:
         """Mark what is sent, for policy routing; 0 for no mark. Raises `EndpointError` where the system has none."""
         if fwmark:
             raise EndpointError(errno.ENOTSUP, "this system marks no packets; leave out the fwmark")
+
+    def tell_addresses(self) -> None:
+        """From now on `arrived_at` is told, and `leaves_from` minded, where the system can."""
 
     def allow_fragments(self) -> None:
         """From now on datagrams that are too long for their path go in fragments."""

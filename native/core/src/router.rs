@@ -156,12 +156,14 @@ pub struct Key {
 }
 
 impl Router {
-    /// Have `peer` be as said from now on: what is sent by `sending`, and received by `receiving` from `endpoint`.
+    /// Have a peer be as said from now on: what is sent to `endpoint` by `sending`, and received from there by
+    /// `receiving`. It is sent from the address `local`, else from the one that the peer last sent to.
     pub fn set_peer(
         &self,
         number: u32,
         traffic: Arc<Traffic>,
         endpoint: Option<SocketAddr>,
+        local: Option<IpAddr>,
         sending: Option<Key>,
         receiving: Vec<Key>,
     ) {
@@ -172,7 +174,7 @@ impl Router {
         });
         let mut tables = self.write();
         let before = tables.forget(number).filter(|peer| peer.endpoint == endpoint);
-        let local = Mutex::new(before.and_then(|peer| peer.local()));
+        let local = Mutex::new(local.or_else(|| before?.local()));
         let indices = receiving.iter().map(|key| key.transport.local_index()).collect();
         let peer = Arc::new(Peer { number, traffic, sending, endpoint, local, indices });
         for key in receiving {

@@ -39,12 +39,12 @@ pub trait Above: Sync {
     /// Its own, which end everything.
     fn send(&self, records: &[&[u8]]) -> Result<(), Self::Error>;
 
-    /// Take datagrams of one source, of `size` bytes each but the last; returns the packets in them.
+    /// Take the last datagrams of an arrival; returns the packets in them.
     ///
     /// # Errors
     ///
     /// Its own, which end everything.
-    fn receive(&self, datagrams: &[u8], size: usize, source: SocketAddr) -> Result<Vec<Vec<u8>>, Self::Error>;
+    fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Vec<Vec<u8>>, Self::Error>;
 
     /// Look what is due for a peer that messages are sent to, or come from; returns when to be told again.
     ///
@@ -423,7 +423,7 @@ impl<'a, A: Above> Inbound<'a, A> {
         while start < end {
             let Some(keypair) = self.keypair(&self.memory[start..end], arrival, now) else {
                 let datagrams = &self.memory[start..end];
-                let packets = self.above.receive(datagrams, arrival.size, arrival.source).map_err(Over::Raised)?;
+                let packets = self.above.receive(datagrams, arrival).map_err(Over::Raised)?;
                 self.opened_above.extend(packets.into_iter().map(|packet| (self.packets.len(), packet)));
                 return Ok(());
             };

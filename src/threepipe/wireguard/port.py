@@ -31,6 +31,7 @@ from threepipe.wireguard.tunnel import Outgoing, Tunnel
 __all__ = ["DevicePort"]
 
 _ARENA = 1 << 22  # Bytes: some 60 runs of datagrams.
+_MOST_KNOWN = 1 << 16  # Endpoints.
 _MOST_UNSENT = 4096  # Runs; a bundle is some hundreds at most.
 _TYPE = TYPE_TRANSPORT.to_bytes(4, "little")
 
@@ -45,8 +46,9 @@ class DevicePort(EndpointPort):
         self._tunnel, self._lock, self._told = tunnel, lock, told
         self._arena = Arena(_ARENA)
         self._kept: list[memoryview] = []  # Packets that came with others when fewer were asked for.
-        self._unsent: deque[tuple[Datagrams, memoryview, int, object]] = deque()  # Sealed, and there was no room.
+        self._unsent: deque[tuple[Endpoint, memoryview, int]] = deque()  # Sealed, and there was no room.
         self._targets: dict[Endpoint, tuple[Datagrams, object]] = {}
+        self._origins: dict[Endpoint, bytes] = {}  # Whose messages are answered from which address here.
         self._full: Datagrams | None = None  # The socket that is waited for.
         self._sending = threading.Lock()  # Who holds it may take the other one, and not the other way round.
         self._routing = Routing.of(tunnel)
@@ -95,7 +97,7 @@ class DevicePort(EndpointPort):
                 except OSError:
                     break  # Nothing more; or what became of a datagram that was sent, after which there may be more.
                 if size:
-                    packets += self._open(memory[:used], size, endpoint_of(source), now)
+                    packets += self._open(memory[:used], size, endpoint_of(source), datagrams.arrived_at, now)
                     self._arena.take(used)
         self.flush()
         self._told()
@@ -111,14 +113,15 @@ class DevicePort(EndpointPort):
             self.readable.clear()
         self._kept = packets
 
-    def _open(self, memory: memoryview, size: int, endpoint: Endpoint, now: float) -> list[memoryview]:
-        """The packets of datagrams that came from `endpoint` in one run."""
+    def _open(
+        self, memory: memoryview, size: int, endpoint: Endpoint, local: bytes | None, now: float
+    ) -> list[memoryview]:
+        """The packets of datagrams that came from `endpoint` to the address `local` in one run."""
         packets: list[memoryview] = []
         tunnel = self._tunnel
         while memory:
             if memory[:4] != _TYPE or min(size, len(memory)) < SHORTEST_TRANSPORT:
-                with self._lock:
-                    tunnel.take_handshake(memory[:size], endpoint, now)
+                self._take_handshake(memory[:size], endpoint, local, now)
                 memory = memory[size:]
                 continue
             index = int.from_bytes(memory[4:8], "little")
@@ -129,10 +132,30 @@ class DevicePort(EndpointPort):
                 continue
             peer, keypair = found
             opened = keypair.transport.unseal(memory, size)
+            if opened[3]:
+                self._answer_from(local, endpoint)
             with self._lock:
                 packets += tunnel.accept(peer, keypair, opened, size, endpoint, now)
             memory = memory[opened[2] :]
         return packets
+
+    def _take_handshake(self, message: memoryview, endpoint: Endpoint, local: bytes | None, now: float) -> None:
+        before = self._origins.get(endpoint)
+        self._answer_from(local, endpoint)
+        with self._lock:
+            authentic = self._tunnel.take_handshake(message, endpoint, now)
+        if not authentic:
+            self.flush()  # A cookie is from the address that was asked, but who asks for one proves nothing.
+            self._answer_from(before, endpoint)
+
+    def _answer_from(self, local: bytes | None, endpoint: Endpoint) -> None:
+        """From now on messages to `endpoint` are from that address here; None for one that the system chooses."""
+        if local is None:
+            self._origins.pop(endpoint, None)
+        elif self._origins.get(endpoint) != local:
+            if len(self._origins) >= _MOST_KNOWN:
+                self._origins.clear()
+            self._origins[endpoint] = local
 
     def send(self, bundle: Bundle) -> Bundle:
         with self._sending:
@@ -161,35 +184,43 @@ class DevicePort(EndpointPort):
         with self._lock:
             outgoing = self._tunnel.outgoing()
             if self._routing is not None:
-                self._routing.update()
+                self._routing.update(self._origins)
             else:
                 self._tunnel.changed.clear()
         for item in outgoing:
             self._send(item)
 
     def _send(self, outgoing: Outgoing) -> None:
-        if (target := self._target(outgoing.endpoint)) is None:
-            return
-        datagrams, address = target
+        endpoint, runs = outgoing
         with self._sending:
-            for memory, size in outgoing.runs:
+            self._send_unsent()
+            for memory, size in runs:
                 if len(self._unsent) >= _MOST_UNSENT:
                     self._reject("no room to send", -(-len(memory) // size))
                 elif self._unsent:  # Behind what waits, for messages are to keep their order.
-                    self._unsent.append((datagrams, memory, size, address))
-                elif rest := self._try(datagrams, memory, size, address):
-                    self._unsent.append((datagrams, rest, size, address))
-                    self._wait_for_room(datagrams)
+                    self._unsent.append((endpoint, memory, size))
+                elif rest := self._try(endpoint, memory, size):
+                    self._unsent.append((endpoint, rest, size))
 
-    def _try(self, datagrams: Datagrams, memory: memoryview, size: int, address: object) -> memoryview:
-        """Send a run; what of it there was no room for."""
+    def _try(self, endpoint: Endpoint, memory: memoryview, size: int) -> memoryview:
+        """Send a run; what of it there was no room for, which is waited for then."""
+        rest = memory[:0]
+        if (target := self._target(endpoint)) is None:
+            return rest
+        datagrams, address = target
+        datagrams.leaves_from = self._origins.get(endpoint)
         try:
-            return memory[datagrams.send_run(memory, size, address) :]
+            rest = memory[datagrams.send_run(memory, size, address) :]
         except OSError as error:
             if error.errno in FULL:
-                return memory
-            self._reject(f"not sent: {errno.errorcode.get(error.errno or 0, error.errno)}", -(-len(memory) // size))
-            return memory[:0]
+                rest = memory
+            elif self._origins.pop(endpoint, None) is not None:
+                return self._try(endpoint, memory, size)  # It was an address that this machine has no more, perhaps.
+            else:
+                self._reject(f"not sent: {errno.errorcode.get(error.errno or 0, error.errno)}", -(-len(memory) // size))
+        if rest:
+            self._wait_for_room(datagrams)
+        return rest
 
     def _reject(self, reason: str, datagrams: int) -> None:
         with self._lock:
@@ -198,10 +229,9 @@ class DevicePort(EndpointPort):
     def _send_unsent(self) -> bool:
         """Send what there was no room for; whether there is none of that any more."""
         while self._unsent:
-            datagrams, memory, size, address = self._unsent[0]
-            if rest := self._try(datagrams, memory, size, address):
-                self._unsent[0] = (datagrams, rest, size, address)
-                self._wait_for_room(datagrams)
+            endpoint, memory, size = self._unsent[0]
+            if rest := self._try(endpoint, memory, size):
+                self._unsent[0] = (endpoint, rest, size)
                 return False
             self._unsent.popleft()
         self._wait_no_more()
@@ -232,7 +262,7 @@ class DevicePort(EndpointPort):
                 return None
             for datagrams in self.datagrams:
                 if datagrams.socket.family == family:
-                    if len(self._targets) >= 1 << 16:
+                    if len(self._targets) >= _MOST_KNOWN:
                         self._targets.clear()
                     self._targets[endpoint] = known = (datagrams, address)
                     break
@@ -256,8 +286,8 @@ class DevicePort(EndpointPort):
         self._return.clear()
         return True
 
-    def _take(self, memory: memoryview, size: int, endpoint: Endpoint) -> list[memoryview]:
-        packets = self._open(memory, size, endpoint, time.monotonic())
+    def _take(self, memory: memoryview, size: int, endpoint: Endpoint, local: bytes | None) -> list[memoryview]:
+        packets = self._open(memory, size, endpoint, local, time.monotonic())
         self.flush()
         self._told()
         return packets

@@ -7,7 +7,7 @@ nobody needs this.
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from errno import errorcode
 from typing import TYPE_CHECKING, Self
 
@@ -63,8 +63,8 @@ class Routing:
             return cls(tunnel, Router())
         return None
 
-    def update(self) -> None:
-        """Tell the router what has changed."""
+    def update(self, origins: Mapping[Endpoint, bytes]) -> None:
+        """Tell the router what has changed. `origins`: from which address here an endpoint is answered."""
         changed, self._tunnel.changed = self._tunnel.changed, set()
         for peer in changed:
             networks = self._tunnel.networks(peer)
@@ -75,6 +75,7 @@ class Routing:
                 peer.number,
                 peer.traffic,
                 place_of(peer.endpoint),
+                None if peer.endpoint is None else origins.get(peer.endpoint),
                 None if peer.current is None else self._sending(peer.current),
                 [self._receiving(keypair, peer) for keypair in (peer.current, peer.previous) if keypair is not None],
             )
@@ -105,7 +106,7 @@ class Handed:
     def __init__(
         self,
         send: Callable[[Sequence[memoryview]], None],
-        receive: Callable[[memoryview, int, Endpoint], Sequence[memoryview]],
+        receive: Callable[[memoryview, int, Endpoint, bytes | None], Sequence[memoryview]],
         attend: Callable[[int, bool], float],
     ) -> None:
         self._send, self._receive = send, receive
@@ -116,6 +117,6 @@ class Handed:
         """Take records, of the adapter's format, that have no peer, or none that can be sent to yet."""
         self._send([memoryview(record) for record in records])
 
-    def receive(self, datagrams: bytearray, size: int, place: Place) -> Sequence[memoryview]:
+    def receive(self, datagrams: bytearray, size: int, place: Place, local: bytes | None) -> Sequence[memoryview]:
         """Take datagrams of one source, of `size` bytes each but the last; the packets in them."""
-        return self._receive(memoryview(datagrams), size, endpoint_at(place))
+        return self._receive(memoryview(datagrams), size, endpoint_at(place), local)

@@ -61,6 +61,7 @@ def open_sockets(port: int, fwmark: int) -> list[Datagrams]:
     try:
         for datagrams in opened:
             datagrams.allow_fragments()
+            datagrams.tell_addresses()
         mark(opened, fwmark)
     except BaseException:
         for datagrams in opened:

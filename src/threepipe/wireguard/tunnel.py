@@ -341,19 +341,22 @@ class Tunnel:
 
     # Handshakes.
 
-    def take_handshake(self, message: memoryview, endpoint: Endpoint, now: float) -> None:
-        """Take a datagram that is no transport message; whatever it is, nothing is raised."""
+    def take_handshake(self, message: memoryview, endpoint: Endpoint, now: float) -> bool:
+        """Take a datagram that is no transport message; whatever it is, nothing is raised.
+
+        Returns whether it led to a keypair, which only a peer can have it do.
+        """
         if self._handshakes is None:
             self.rejected["no private key"] += 1
-            return
+            return False
         answer = self._handshakes.take(message, endpoint, now, self._peers, self._indices)
         if isinstance(answer, str):
             if answer:
                 self.rejected[answer] += 1
-            return
+            return False
         if isinstance(answer, bytes):
             self._send_message(endpoint, answer)
-            return
+            return False
         peer, keypair, response = answer
         self._reached(peer, endpoint)
         self._watch(peer, now, peer.traffic.received(now, False, len(message)))
@@ -369,6 +372,7 @@ class Tunnel:
             if not self._send_staged(peer, now):
                 self._send_keepalive(peer, now)  # The responder sends nothing before it has seen the keypair in use.
         self._look_again(peer, peer.due(self.timing))
+        return True
 
     def _take_over(self, peer: Peer, keypair: Keypair) -> None:
         """At the responder: the keypair waits until the initiator has used it."""

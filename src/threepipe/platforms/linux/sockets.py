@@ -18,10 +18,13 @@ __all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]
 
 UDP_SEGMENT = 103
 UDP_GRO = 104
+IP_PKTINFO = 8
 IP_MTU_DISCOVER = 10
 IP_MTU = 14
 IPV6_MTU_DISCOVER = 23
 IPV6_MTU = 24
+IPV6_RECVPKTINFO = 49
+IPV6_PKTINFO = 50
 IP_PMTUDISC_WANT = 1
 IP_PMTUDISC_DO = 2
 SO_MARK = 36
@@ -31,7 +34,8 @@ SO_SNDBUFFORCE = 32
 _BUFFER = 1 << 22  # Bytes.
 _LONGEST = 0xFFFF  # A datagram, or a run of them as GRO hands it over.
 _SIZE = struct.Struct("H")
-_ANCILLARY = socket.CMSG_SPACE(struct.calcsize("i"))
+_PKTINFO, _PKTINFO6 = struct.Struct("I4s4s"), struct.Struct("16sI")  # struct in_pktinfo, struct in6_pktinfo.
+_ANCILLARY = socket.CMSG_SPACE(struct.calcsize("i")) + socket.CMSG_SPACE(_PKTINFO6.size)
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 
 
@@ -63,15 +67,40 @@ class LinuxDatagrams(RunDatagrams):
 
     def receive_run(self, memory: memoryview) -> tuple[int, int, Source]:
         used, ancillary, _, source = self.socket.recvmsg_into([memory[:_LONGEST]], _ANCILLARY)
+        size = used
         for level, kind, data in ancillary:
             if level == socket.IPPROTO_UDP and kind == UDP_GRO:
-                return used, _SIZE.unpack_from(data)[0], source
-        return used, used, source
+                (size,) = _SIZE.unpack_from(data)
+            elif (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+                self.arrived_at = _PKTINFO.unpack_from(data)[1]
+            elif (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO):
+                self.arrived_at = _PKTINFO6.unpack_from(data)[0]
+        return used, size, source
 
     def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
-        ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))]
+        ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size)), *self._origin()]
         # Without a target the argument has to be missing, which is how the module says it.
         self.socket.sendmsg(packets, ancillary, 0, *([] if target is None else [target]))
+
+    def send_one(self, packet: memoryview, target: Source) -> None:
+        if origin := self._origin():
+            self.socket.sendmsg([packet], origin, 0, target)
+        else:
+            super().send_one(packet, target)
+
+    def _origin(self) -> list[tuple[int, int, bytes]]:
+        """Ancillary data that says what address to send from."""
+        if (address := self.leaves_from) is None:
+            return []
+        if len(address) == 4:
+            return [(socket.IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(0, address, bytes(4)))]
+        return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, _PKTINFO6.pack(address, 0))]
+
+    def tell_addresses(self) -> None:
+        if self.socket.family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        else:
+            self.socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
 
     def room(self, target: Source) -> int:
         family = self.socket.family
