@@ -123,6 +123,20 @@ def test_end_that_moves_is_followed(site: Site, number: int, version: int) -> No
     follower.ping(4, mover)
 
 
+def test_packets_are_not_padded_beyond_an_mtu_that_was_set_later(site: Site) -> None:
+    first, second = join(site, OURS)
+    first.set_mtu(1390)
+    second.set_mtu(1390)
+
+    def not_padded() -> bool:
+        before = passed(site, OURS)
+        first.network.run("ping", "-c", "1", "-w", "20", "-s", str(1390 - 28), INSIDE[4][THEIRS])
+        return passed(site, OURS) - before == 1390 + KEEPALIVE
+
+    first.ping(4, second)
+    assert come_true(not_padded, 30)  # The handshake tells it, which may have been a moment ago.
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_answers_come_from_the_address_that_was_asked(site: Site, version: int) -> None:
     """And not from the one that the system would choose, to which the other end would move."""

@@ -112,6 +112,9 @@ class End:
             self.network.run("ip", "address", "add", address, "dev", _NAME, *(["nodad"] if ":" in address else []))
         self.network.run("ip", "link", "set", _NAME, "mtu", str(_MTU), "up")
 
+    def set_mtu(self, mtu: int) -> None:
+        self.network.run("ip", "link", "set", _NAME, "mtu", str(mtu))
+
     def stop(self) -> str:
         """End the program as systems do, and return what it said."""
         assert self._process

@@ -17,7 +17,8 @@ MAX_SEGMENTS, MAX_RUN = 64, 65000
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 WINDOW = 8192
 """Counters before the highest one that may still come, once each."""
-WINDOW_SIZE = 8 + WINDOW // 8
+_BITMAP = WINDOW // 8  # Bytes.
+WINDOW_SIZE = 8 + _BITMAP
 """Bytes of a window: one more than the highest counter (64 bits, little-endian), and a bit for each counter."""
 
 _HEADER = struct.Struct("<IIQ")
@@ -149,6 +150,7 @@ def _unseal(
     source, count = b"", 0
     start = authentic = total = 0
     end = len(memory)
+    (upcoming,) = _COUNTER.unpack_from(window)
     while start + _OVERHEAD <= end:
         kind, receiver, counter = read(memory, start)
         if kind != _TYPE or receiver != index:
@@ -156,14 +158,21 @@ def _unseal(
         stop = min(start + size, end)
         place = memory[start + 16 : stop]
         start = stop
-        if len(place) < _TAG or not _is_new(window, counter):
+        if len(place) < _TAG:
+            continue
+        in_order = counter == upcoming < REJECT_AFTER_MESSAGES
+        if not in_order and not _is_new(window, upcoming, counter):
             continue
         plain = place[:-_TAG]
         try:
             decrypt(nonce(counter), place, None, plain)
         except InvalidTag:
             continue
-        _take(window, counter)
+        if not in_order:
+            _pass_over(window, upcoming, counter)
+        window[8 + (counter >> 3) % _BITMAP] |= 1 << (counter & 7)
+        if counter >= upcoming:
+            upcoming = counter + 1
         authentic += 1
         total += len(place) + 16
         if not (packet := _packet(plain)):
@@ -175,6 +184,7 @@ def _unseal(
             source, count = address, 0
         count += 1
         packets.append(packet)
+    _COUNTER.pack_into(window, 0, upcoming)
     if count:
         sources.append((source, count))
     return packets, sources, start, authentic, total
@@ -193,21 +203,16 @@ def _packet(plain: memoryview) -> memoryview:
     return plain[:length] if length <= len(plain) else plain[:0]
 
 
-def _is_new(window: bytearray, counter: int) -> bool:
-    (upcoming,) = _COUNTER.unpack_from(window)
+def _is_new(window: bytearray, upcoming: int, counter: int) -> bool:
     if counter >= upcoming:
         return counter < REJECT_AFTER_MESSAGES
-    return counter + WINDOW >= upcoming and not window[8 + (counter >> 3) % (WINDOW // 8)] >> (counter & 7) & 1
+    return counter + WINDOW >= upcoming and not window[8 + (counter >> 3) % _BITMAP] >> (counter & 7) & 1
 
 
-def _take(window: bytearray, counter: int) -> None:
-    """Note an authentic counter; what lies between it and the highest one before has not come yet."""
-    (upcoming,) = _COUNTER.unpack_from(window)
-    if counter >= upcoming:
-        if counter - upcoming >= WINDOW:
-            window[8:] = bytes(WINDOW // 8)
-        else:
-            for passed in range(upcoming, counter):
-                window[8 + (passed >> 3) % (WINDOW // 8)] &= ~(1 << (passed & 7))
-        _COUNTER.pack_into(window, 0, counter + 1)
-    window[8 + (counter >> 3) % (WINDOW // 8)] |= 1 << (counter & 7)
+def _pass_over(window: bytearray, upcoming: int, counter: int) -> None:
+    """Note that what lies between the highest counter so far and this one has not come yet."""
+    if counter - upcoming >= WINDOW:
+        window[8:] = bytes(_BITMAP)
+    else:
+        for passed in range(upcoming, counter):
+            window[8 + (passed >> 3) % _BITMAP] &= ~(1 << (passed & 7))

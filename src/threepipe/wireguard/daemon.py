@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import FrameType
 
+from threepipe import hot
 from threepipe.errors import InvalidSetting, ThreepipeError
 
 __all__ = ["end_on_signals", "in_background", "main", "serve"]
@@ -117,15 +118,24 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     from threepipe.endpoints import open_endpoint
     from threepipe.pipe import pipe
     from threepipe.wireguard.device import Device
+    from threepipe.wireguard.tunnel import Event
     from threepipe.wireguard.uapi_socket import UapiServer, inherit, listen
+
+    adapter: Adapter | None = None
+
+    def note(event: Event) -> None:
+        _log.debug("%s", event)
+        if adapter is not None and event.name == "handshake":
+            # It is set by others, after this began: wg-quick knows it by then, and there is nothing to be sent yet.
+            device.mtu = adapter.info.mtu
 
     with ExitStack() as stack:
         if number := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(open_endpoint(f"fd:{number}"))
         else:
-            adapter = stack.enter_context(Adapter.create(name, mtu=_MTU))
+            adapter = stack.enter_context(Adapter.create(name, mtu=_MTU, offload=hot.NATIVE))
             inside = stack.enter_context(adapter.start_session())
-        device = stack.enter_context(Device(mtu=_MTU, on_event=lambda event: _log.debug("%s", event)))
+        device = stack.enter_context(Device(mtu=_MTU, on_event=note))
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
         stack.enter_context(UapiServer(listening, device, device.close))
