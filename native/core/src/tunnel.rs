@@ -4,23 +4,24 @@
 //! is handed up, and so is what has no peer.
 
 use std::io::{Write, pipe};
-use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::datagrams::{self, Ancillary, Arrival, LONGEST_RUN};
-use crate::pump::{End, Intake, MAX_BUNDLE, Options, Outlet, Sources, Stop, any, count, watched};
+use crate::intake::{Intake, MAX_BUNDLE, Sources, Stop, count};
+use crate::opener::Opener;
+use crate::outlet::{Options, Outlet};
+use crate::pump::End;
 use crate::record::{HEADER_SIZE, Measure};
-use crate::router::{Keypair, Peer, Rejected, Router};
-use crate::sealing::{OVERHEAD, Opened, Plan, TYPE};
+use crate::router::{Peer, Router};
+use crate::sealing::Plan;
+use crate::sockets::Sockets;
 
 /// Bytes of a bundle at most, in both directions.
 const BUNDLE: usize = 1 << 20;
@@ -249,115 +250,14 @@ impl<'a, A: Above> Outbound<'a, A> {
     }
 }
 
-/// The sockets, by family, to send by; where there is no room it is waited for.
-struct Sockets<'a> {
-    sockets: [Option<Socket<'a>>; 2],
-    /// The bells, and room for a socket.
-    polled: Vec<PollFd<'a>>,
-}
-
-#[derive(Clone, Copy)]
-struct Socket<'a> {
-    socket: BorrowedFd<'a>,
-    /// Bytes of a datagram in a run at most; longer ones go one by one.
-    longest: usize,
-}
-
-impl<'a> Sockets<'a> {
-    fn new(sockets: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Self {
-        let mut by_family = [None; 2];
-        for socket in sockets {
-            by_family[usize::from(datagrams::is_ipv6(*socket))] = Some(Socket { socket: *socket, longest: usize::MAX });
-        }
-        Self { sockets: by_family, polled: watched(bells) }
-    }
-
-    /// Send a run of messages of `size` bytes each but the last; what cannot be sent is counted.
-    fn send(
-        &mut self,
-        run: &[u8],
-        size: usize,
-        endpoint: SocketAddr,
-        peer: &Peer,
-        router: &Router,
-    ) -> Result<(), Stop> {
-        let family = usize::from(endpoint.is_ipv6());
-        let Some(Socket { socket, longest }) = self.sockets[family] else {
-            return Ok(()); // As the system has none of this family, nothing came from there.
-        };
-        if size < run.len() && size <= longest {
-            match self.send_one(socket, run, size, endpoint, peer)? {
-                Ok(()) => return Ok(()),
-                // Longer than its path takes; fragments go one by one.
-                Err(Errno::MSGSIZE | Errno::INVAL) => self.refused(family, size - 1),
-                // A device that computes no checksums, or a system that is too old.
-                Err(Errno::IO | Errno::OPNOTSUPP | Errno::NOPROTOOPT) => self.refused(family, 0),
-                Err(error) => {
-                    router.reject(Rejected::NotSent(error.raw_os_error()), run.len().div_ceil(size) as u64);
-                    return Ok(());
-                }
-            }
-        }
-        for message in run.chunks(size) {
-            if let Err(error) = self.send_one(socket, message, size, endpoint, peer)? {
-                router.reject(Rejected::NotSent(error.raw_os_error()), 1);
-            }
-        }
-        Ok(())
-    }
-
-    fn refused(&mut self, family: usize, longest: usize) {
-        if let Some(socket) = &mut self.sockets[family] {
-            socket.longest = longest;
-        }
-    }
-
-    /// One system call, again where there is room at last.
-    fn send_one(
-        &mut self,
-        socket: BorrowedFd<'a>,
-        run: &[u8],
-        size: usize,
-        endpoint: SocketAddr,
-        peer: &Peer,
-    ) -> Result<Result<(), Errno>, Stop> {
-        loop {
-            let local = peer.local();
-            match datagrams::send(socket, run, size, endpoint, local) {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.wait_for_room(socket)?,
-                // An address that this machine has no more, for one.
-                Err(_) if local.is_some() => peer.set_local(None),
-                result => return Ok(result),
-            }
-        }
-    }
-
-    fn wait_for_room(&mut self, socket: BorrowedFd<'a>) -> Result<(), Stop> {
-        self.polled.push(PollFd::from_borrowed_fd(socket, PollFlags::OUT));
-        let polled = poll(&mut self.polled, None);
-        self.polled.pop();
-        match polled {
-            Ok(_) if any(&self.polled) => Err(Stop::Bell),
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(Stop::Source(error)),
-        }
-    }
-}
-
 /// From the peers to the adapter.
 struct Inbound<'a, A> {
-    router: &'a Router,
-    above: &'a A,
+    opener: Opener<'a, A>,
     sockets: &'a [BorrowedFd<'a>],
     received: &'a [AtomicU64; 3],
     memory: Vec<u8>,
     arrivals: Vec<(usize, Arrival)>,
     ancillary: Ancillary,
-    /// Where in memory the packets are.
-    packets: Vec<Range<usize>>,
-    /// Packets that came from above, and where among the others they belong.
-    opened_above: Vec<(usize, Vec<u8>)>,
     outlet: Outlet<'a>,
 }
 
@@ -371,15 +271,12 @@ impl<'a, A: Above> Inbound<'a, A> {
         options: Options,
     ) -> Self {
         Self {
-            router,
-            above,
+            opener: Opener::new(router, above),
             sockets: outside.sockets,
             received: outside.received,
             memory: vec![0; BUNDLE],
             arrivals: Vec::new(),
             ancillary: Ancillary::default(),
-            packets: Vec::new(),
-            opened_above: Vec::new(),
             outlet: Outlet::new(adapter, bells, options),
         }
     }
@@ -399,6 +296,7 @@ impl<'a, A: Above> Inbound<'a, A> {
 
     /// Pass what a socket has, or a good part of it.
     fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<(), Over<A::Error>> {
+        self.arrivals.clear();
         let mut used = 0;
         while self.memory.len() - used >= LONGEST_RUN && self.arrivals.len() < MAX_BUNDLE {
             let Some(arrival) = datagrams::receive(socket, &mut self.memory[used..], &mut self.ancillary) else {
@@ -407,100 +305,12 @@ impl<'a, A: Above> Inbound<'a, A> {
             self.arrivals.push((used, arrival));
             used += arrival.bytes;
         }
-        let now = now();
-        let mut arrivals = std::mem::take(&mut self.arrivals);
-        let opened = arrivals.iter().try_for_each(|(start, arrival)| self.open(*start, arrival, now));
-        arrivals.clear();
-        self.arrivals = arrivals;
-        opened?;
-        self.write()
-    }
-
-    /// Open a run of datagrams; what is not opened by a keypair that is known goes up, and so does what comes from
-    /// where its peer was not before.
-    fn open(&mut self, start: usize, arrival: &Arrival, now: f64) -> Result<(), Over<A::Error>> {
-        let (mut start, end) = (start, start + arrival.bytes);
-        while start < end {
-            let Some(keypair) = self.keypair(&self.memory[start..end], arrival, now) else {
-                let datagrams = &self.memory[start..end];
-                let packets = self.above.receive(datagrams, arrival).map_err(Over::Raised)?;
-                self.opened_above.extend(packets.into_iter().map(|packet| (self.packets.len(), packet)));
-                return Ok(());
-            };
-            let opened = keypair.transport.unseal(&mut self.memory[start..end], arrival.size);
-            let forged = opened.used.div_ceil(arrival.size) - opened.authentic;
-            self.router.reject(Rejected::Forged, forged as u64);
-            if opened.authentic > 0 {
-                self.take(&keypair, &opened, start, arrival, now)?;
-            }
-            start += opened.used;
+        let packets = self.opener.open(&mut self.memory, &self.arrivals, now()).map_err(Over::Raised)?;
+        if packets.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// By what the first of some datagrams is opened here.
-    fn keypair(&self, datagrams: &[u8], arrival: &Arrival, now: f64) -> Option<Arc<Keypair>> {
-        if datagrams.len().min(arrival.size) < OVERHEAD {
-            return None;
-        }
-        let (kind, rest) = datagrams.split_first_chunk::<4>()?;
-        let index = u32::from_le_bytes(*rest.first_chunk()?);
-        let tables = self.router.tables();
-        let keypair = tables
-            .keypair(index)
-            .filter(|keypair| *kind == TYPE && now < keypair.until && keypair.peer.endpoint == Some(arrival.source));
-        keypair.cloned()
-    }
-
-    /// Keep the packets that are from where their peer may send from.
-    fn take(
-        &mut self,
-        keypair: &Keypair,
-        opened: &Opened,
-        start: usize,
-        arrival: &Arrival,
-        now: f64,
-    ) -> Result<(), Over<A::Error>> {
-        let peer = &keypair.peer;
-        if arrival.local.is_some() && arrival.local != peer.local() {
-            peer.set_local(arrival.local);
-        }
-        let tables = self.router.tables();
-        let mut packets = opened.packets.iter().map(|(from, to)| start + from..start + to);
-        for (source, count) in &opened.sources {
-            let group = packets.by_ref().take(*count);
-            if tables.allows(*source, peer.number) {
-                self.packets.extend(group);
-            } else {
-                self.router.reject(Rejected::Source, group.count() as u64);
-            }
-        }
-        drop(tables);
-        let nobody_looks = peer.traffic.received(now, !opened.packets.is_empty(), opened.bytes as u64);
-        if nobody_looks || now >= keypair.attend_at.get() {
-            keypair.attend_at.set(self.above.attend(peer.number, false).map_err(Over::Raised)?);
-        }
-        Ok(())
-    }
-
-    /// Write what was opened to the adapter.
-    fn write(&mut self) -> Result<(), Over<A::Error>> {
-        let mut packets: Vec<&[u8]> = Vec::with_capacity(self.packets.len() + self.opened_above.len());
-        let mut above = self.opened_above.iter().peekable();
-        for (index, place) in self.packets.iter().enumerate() {
-            while let Some((_, packet)) = above.next_if(|(before, _)| *before <= index) {
-                packets.push(packet);
-            }
-            packets.push(&self.memory[place.clone()]);
-        }
-        packets.extend(above.map(|(_, packet)| packet.as_slice()));
-        if !packets.is_empty() {
-            count(self.received, [packets.len() as u64, packets.iter().map(|packet| packet.len() as u64).sum(), 1]);
-        }
-        let result = self.outlet.send_packets(&packets);
-        self.packets.clear();
-        self.opened_above.clear();
-        match result {
+        count(self.received, [packets.len() as u64, packets.iter().map(|packet| packet.len() as u64).sum(), 1]);
+        match self.outlet.send_packets(&packets) {
             Ok(()) | Err(Stop::Down) => Ok(()), // The link may come up again.
             Err(stop) => Err(stop.into()),
         }

@@ -1,0 +1,147 @@
+//! Where records come in: descriptors that are waited for, and bundles read from them.
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::descriptor::receive;
+use crate::record::{Measure, Record};
+
+/// Records read at once.
+pub(crate) const MAX_BUNDLE: usize = 256;
+
+/// Why not to go on.
+pub(crate) enum Stop {
+    /// A bell.
+    Bell,
+    /// An error of a source.
+    Source(Errno),
+    /// An error of the target.
+    Target(Errno),
+    /// The target's link is down: an end of this bundle only.
+    Down,
+}
+
+/// Descriptors to read from, in turns, and the bells that end it.
+pub(crate) struct Sources<'a> {
+    files: Vec<BorrowedFd<'a>>,
+    /// The bells, and then the files.
+    polled: Vec<PollFd<'a>>,
+    turn: usize,
+}
+
+/// A source that is ready, and whether nobody is left to write there.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready<'a> {
+    pub(crate) source: BorrowedFd<'a>,
+    hung_up: bool,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(sources: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Self {
+        let mut polled = watched(bells);
+        polled.extend(watched(sources));
+        Self { files: sources.to_vec(), polled, turn: 0 }
+    }
+
+    /// Wait for one of them; the bells are looked at each time.
+    pub(crate) fn wait(&mut self) -> Result<Ready<'a>, Stop> {
+        loop {
+            match poll(&mut self.polled, None) {
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(Stop::Source(error)),
+                Ok(_) => {}
+            }
+            let (bells, ready) = self.polled.split_at(self.polled.len() - self.files.len());
+            if any(bells) {
+                return Err(Stop::Bell);
+            }
+            let mut turns = (self.turn..ready.len()).chain(0..self.turn);
+            if let Some(index) = turns.find(|index| any(&ready[*index..=*index])) {
+                self.turn = index + 1;
+                let hung_up = ready[index].revents().contains(PollFlags::HUP);
+                return Ok(Ready { source: self.files[index], hung_up });
+            }
+        }
+    }
+}
+
+/// Where records come in.
+pub(crate) struct Intake<'a> {
+    headed: bool,
+    counters: &'a [AtomicU64; 3],
+    pub(crate) memory: Vec<u8>,
+    /// Where in `memory` the records end that were read.
+    ends: Vec<usize>,
+    /// Where they are, and what they come to.
+    pub(crate) bundle: Vec<Piece>,
+}
+
+/// A record in memory.
+pub(crate) struct Piece {
+    pub(crate) place: Range<usize>,
+    pub(crate) measure: Measure,
+}
+
+impl<'a> Intake<'a> {
+    /// Bundles come to `size` bytes at most.
+    pub(crate) fn new(headed: bool, counters: &'a [AtomicU64; 3], size: usize) -> Self {
+        let (ends, bundle) = (Vec::with_capacity(MAX_BUNDLE), Vec::with_capacity(MAX_BUNDLE));
+        Self { headed, counters, memory: vec![0; size], ends, bundle }
+    }
+
+    /// Read a bundle, and return what it comes to; None where there was nothing.
+    pub(crate) fn receive(&mut self, ready: Ready<'_>) -> Result<Option<Measure>, Stop> {
+        self.ends.clear();
+        receive(ready.source, &mut self.memory, MAX_BUNDLE, &mut self.ends).map_err(Stop::Source)?;
+        if self.ends.is_empty() {
+            // Of what hung up nothing more will come, so that from now on waiting would not wait.
+            return if ready.hung_up { Err(Stop::Source(Errno::PIPE)) } else { Ok(None) };
+        }
+        Ok(Some(self.take_stock()))
+    }
+
+    /// The records that were read, and what each comes to.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&[u8], Measure)> {
+        self.bundle.iter().map(|piece| (&self.memory[piece.place.clone()], piece.measure))
+    }
+
+    /// Measure and count what was read.
+    fn take_stock(&mut self) -> Measure {
+        self.bundle.clear();
+        let mut all = Measure::NOTHING;
+        let mut start = 0;
+        for end in &self.ends {
+            let place = start..*end;
+            start = *end;
+            let record = &self.memory[place.clone()];
+            let measure = if self.headed {
+                Record::parse(record).map_or(Measure::CONTRADICTION, |record| record.measure())
+            } else {
+                Measure::of_packet(record)
+            };
+            all = all.and(measure);
+            self.bundle.push(Piece { place, measure });
+        }
+        count(self.counters, [all.packets, all.size, 1]);
+        all
+    }
+}
+
+pub(crate) fn watched<'a>(bells: &[BorrowedFd<'a>]) -> Vec<PollFd<'a>> {
+    bells.iter().map(|bell| PollFd::from_borrowed_fd(*bell, PollFlags::IN)).collect()
+}
+
+/// Whether something happened to one of `polled`.
+pub(crate) fn any(polled: &[PollFd<'_>]) -> bool {
+    polled.iter().any(|polled| !polled.revents().is_empty())
+}
+
+pub(crate) fn count<const N: usize>(counters: &[AtomicU64; N], added: [u64; N]) {
+    for (counter, added) in counters.iter().zip(added) {
+        counter.fetch_add(added, Ordering::Relaxed);
+    }
+}
