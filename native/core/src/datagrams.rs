@@ -49,7 +49,9 @@ pub fn receive(socket: BorrowedFd<'_>, memory: &mut [u8], ancillary: &mut Ancill
     let mut arrival = Arrival { bytes: received.bytes, size: received.bytes, source, local: None };
     for message in received.cmsgs().into_iter().flatten() {
         match message {
-            ControlMessageOwned::UdpGroSegments(size) => arrival.size = usize::try_from(size).unwrap_or(arrival.bytes),
+            ControlMessageOwned::UdpGroSegments(size) => {
+                arrival.size = usize::try_from(size).unwrap_or(arrival.bytes).max(1)
+            }
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 arrival.local = Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()));
             }
