@@ -36,6 +36,8 @@ class Program:
     """Whether it can be trusted to end when it is told to."""
     tells_time: bool = True
     """Whether it gives the time of a handshake to `wg`, which boringtun gives the age of."""
+    asks_all: bool = True
+    """Whether it asks everybody for cookies when somebody floods it; gotatun asks nobody but him."""
 
     def missing(self) -> str:
         """Why it cannot be started, or nothing."""
@@ -53,7 +55,7 @@ PROGRAMS = {
     "boringtun": Program(
         (str(_BUILT / "boringtun-cli"), *_STAY_ROOT, *_FOLLOW), "it by make soak", ends=False, tells_time=False
     ),
-    "gotatun": Program((str(_BUILT / "gotatun"), *_STAY_ROOT), "it by make soak"),
+    "gotatun": Program((str(_BUILT / "gotatun"), *_STAY_ROOT), "it by make soak", asks_all=False),
 }
 
 
@@ -172,7 +174,9 @@ class End:
     def ping(self, version: int, other: "End") -> None:
         """Ask the other end until there is an answer."""
         address = INSIDE[version][other.number]
-        assert " 0 received" not in self.network.run("ping", "-c", "1", "-i", "0.2", "-w", "40", address, check=False)
+        said = self.network.run("ping", "-c", "1", "-i", "0.2", "-w", "40", address, check=False)
+        assert " received" in said, "there is no ping"
+        assert " 0 received" not in said, said
 
     @staticmethod
     def _run(*command: str, words: str = "", check: bool = True) -> str:
