@@ -24,6 +24,16 @@ SET_APART = 'mount -t tmpfs none /run && exec "$@"'
 """Shell for a folder of its own for control sockets."""
 
 
+FAR, BEHIND = "198.51.100.2", "10.77.0.1"
+WITHOUT_NFT = """
+    mkdir /run/bin
+    for folder in ${PATH//:/ }; do ln -sf $folder/* /run/bin/; done
+    rm /run/bin/nft
+    PATH=/run/bin
+"""
+"""Bash, behind `SET_APART`, for a place in which only iptables can have packets filtered."""
+
+
 class Host:
     """A network, its key, and its file."""
 
@@ -34,13 +44,13 @@ class Host:
         self.public = key_to_text(Identity(self.key).public)
         self.path = folder / f"up{number}.conf"
 
-    def write(self, other: "Host", interface: str = "", peer: str = "", allowed: str = "") -> None:
+    def write(self, other: "Host", interface: str = "", peer: str = "", allowed: str = "", outside: str = "") -> None:
         self.path.write_text(
             f"[Interface]\nPrivateKey = {key_to_text(self.key)}\nListenPort = 5{self.number}000\n"
             f"Address = 10.5.0.{self.number}/24, fd05::{self.number}/64\n{interface}\n"
             f"[Peer]\nPublicKey = {other.public}\n"
             f"AllowedIPs = {allowed or f'10.5.0.{other.number}/32, fd05::{other.number}/128'}\n"
-            f"Endpoint = 192.0.2.{other.number}:5{other.number}000\n{peer}"
+            f"Endpoint = {outside or f'192.0.2.{other.number}'}:5{other.number}000\n{peer}"
         )
 
     @contextmanager
@@ -57,6 +67,12 @@ class Host:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) in (0, -signal.SIGKILL)
 
+    def state(self) -> set[str]:
+        """What programs could leave behind: rules, links, and routes, those aside that come with a link in time."""
+        routes = "".join(self.network.run("ip", f"-{version}", "route", "show", "table", "all") for version in (4, 6))
+        lines = {line for line in routes.splitlines() if "fe80::" not in line and "ff00::" not in line}
+        return lines | links(self.network) | set(self.rules().splitlines())
+
     def rules(self) -> str:
         return "".join(self.network.run("ip", f"-{version}", "rule") for version in (4, 6))
 
@@ -71,6 +87,17 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
     yield one, two
     for host in (one, two):
         host.network.namespace.close()
+
+
+@pytest.fixture
+def far_hosts(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
+    """The second is at `FAR`, by the default route of the first, which is strict about where packets come from."""
+    one, two = hosts
+    two.network.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
+    two.network.run("ip", "address", "add", f"{BEHIND}/32", "dev", "lo")
+    one.network.run("ip", "route", "add", "default", "via", "192.0.2.2")
+    one.network.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")
+    return one, two
 
 
 def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[Host, Host], tmp_path: Path) -> None:
@@ -260,3 +287,40 @@ def test_wg_quick_has_its_device_from_threepipe_wg(hosts: tuple[Host, Host]) -> 
         assert done.returncode == 0, done.stderr
         assert " 0% packet loss" in done.stdout
         assert come_true(lambda: links(one.network) == {"v1"})
+
+
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
+@pytest.mark.parametrize("tool", ["nft", "iptables"])
+def test_wg_quick_sends_all_else_through_threepipe_wg(far_hosts: tuple[Host, Host], tool: str) -> None:
+    if not (shutil.which(tool) and shutil.which("iptables")):
+        pytest.skip(f"wg-quick takes {tool} for a default route; install iptables and nftables")
+    one, two = far_hosts
+    one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
+    two.write(one)
+    script = f"""
+        {SET_APART.partition(" && ")[0]}
+        export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg
+        {WITHOUT_NFT if tool == "iptables" else ""}
+        wg-quick up {one.path}
+        for address in {BEHIND} 10.5.0.2 fd05::2 {FAR}; do ping -c 2 -i 0.2 -W 20 -q $address >&2; done
+        ip route get {FAR} mark 51820
+        ip route get {FAR}
+        iptables-save; nft list ruleset || true
+        echo ==
+        wg-quick down {one.path}
+        while [ -e /run/wireguard/up1.sock ]; do sleep 0.05; done
+        iptables-save; nft list ruleset || true
+    """
+    before = one.state()
+    with two.up():
+        done = subprocess.run(
+            one.network.command("unshare", "--mount", "bash", "-ec", script), capture_output=True, text=True, timeout=50
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count(" 0% packet loss") == 4
+    there, gone = done.stdout.split("==\n")
+    assert f"{FAR} via 192.0.2.2 dev v1" in there
+    assert f"{FAR} dev up1 table 51820" in there
+    assert ("wg-quick(8) rule for up1" if tool == "iptables" else "table ip wg-quick-up1") in there
+    assert "wg-quick" not in gone
+    assert one.state() == before
