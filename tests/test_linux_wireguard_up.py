@@ -6,9 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -24,6 +25,7 @@ SET_APART = 'mount -t tmpfs none /run && exec "$@"'
 """Shell for a folder of its own for control sockets."""
 
 
+Popen: TypeAlias = "subprocess.Popen[str]"
 FAR, BEHIND = "198.51.100.2", "10.77.0.1"
 WITHOUT_NFT = """
     mkdir /run/bin
@@ -37,8 +39,8 @@ WITHOUT_NFT = """
 class Host:
     """A network, its key, and its file."""
 
-    def __init__(self, number: int, folder: Path) -> None:
-        self.network = Network()
+    def __init__(self, number: int, folder: Path, network: Network | None = None) -> None:
+        self.network = network or Network()
         self.number = number
         self.key = new_key()
         self.public = key_to_text(Identity(self.key).public)
@@ -54,12 +56,15 @@ class Host:
         )
 
     @contextmanager
-    def up(self) -> Iterator["subprocess.Popen[str]"]:
-        command = self.network.command("unshare", "--mount", "sh", "-c", SET_APART, "sh")
+    def up(self, apart: str = SET_APART, meanwhile: Callable[[str], None] | None = None) -> Iterator[Popen]:
+        """Have the device be up; of what is said before, the first line is given to `meanwhile`."""
+        command = self.network.command("unshare", "--mount", "sh", "-c", apart, "sh")
         program = [*command, sys.executable, "-W", "error", "-m", "threepipe", "wg", "up", str(self.path)]
         with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
             try:
                 assert process.stderr is not None
+                if meanwhile:
+                    meanwhile(process.stderr.readline())
                 said = process.stderr.readline()
                 assert said == f"up{self.number} is up; Ctrl-C takes it down\n", said + process.stderr.read()
                 yield process
@@ -123,6 +128,23 @@ def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[
     assert one.rules() == before
     assert links(one.network) == {"v1"}
     assert one.network.run("ip", "route", "show", "table", "all", "dev", "v1").count("up1") == 0
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_marks_count_until_the_last_that_needs_it_has_ended(
+    hosts: tuple[Host, Host], tmp_path: Path, before: str
+) -> None:
+    one, two = hosts
+    third = Host(3, tmp_path, one.network)
+    for host in (one, third):
+        host.write(two, allowed="0.0.0.0/0")
+    name = "net.ipv4.conf.all.src_valid_mark"
+    one.network.run("sysctl", "-q", f"{name}={before}")
+    with ExitStack() as last:
+        with one.up():
+            last.enter_context(third.up())
+        assert one.network.run("sysctl", "-n", name) == "1\n"
+    assert one.network.run("sysctl", "-n", name) == f"{before}\n"
 
 
 def test_a_device_that_was_killed_comes_up_again(hosts: tuple[Host, Host]) -> None:
@@ -212,8 +234,10 @@ def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: 
 
 def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
-    one.write(two, f"PreDown = echo %i >> {tmp_path}/told")
+    hooks = f"PreDown = echo %i >> {tmp_path}/told\nPostDown = sleep 0.5; echo gone >> {tmp_path}/told"
+    one.write(two, hooks, allowed="0.0.0.0/0, ::/0")
     two.write(one)
+    before = one.state()
     script = (
         f"{SET_APART.partition(' && ')[0]}; threepipe wg up {one.path} --daemon; threepipe wg show up1 --json;"
         f" ! threepipe wg up {one.path} --daemon; ping -c 1 -W 20 10.5.0.2 >&2; threepipe wg down {one.path};"
@@ -233,8 +257,9 @@ def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, H
     assert " 0% packet loss" in done.stderr
     assert "there is no device up1" in done.stderr
     assert "up1 is up; Ctrl-C" not in done.stderr
-    assert (tmp_path / "told").read_text() == "up1\n"
-    assert links(one.network) == {"v1"}
+    # All of it is undone when `down` returns.
+    assert (tmp_path / "told").read_text() == "up1\ngone\n"
+    assert one.state() == before
 
 
 @pytest.mark.parametrize("how", ["signal", "socket", "link"])

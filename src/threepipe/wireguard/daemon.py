@@ -119,7 +119,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.uapi_socket import UapiServer, inherit, listen
 
-    with ExitStack() as stack:
+    with ExitStack() as waiting, ExitStack() as stack:
         if number := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(open_endpoint(f"fd:{number}"))
         else:
@@ -128,7 +128,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         device = stack.enter_context(Device(mtu=_MTU, on_event=lambda event: _log.debug("%s", event)))
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
-        stack.enter_context(UapiServer(listening, device, device.close))
+        stack.enter_context(UapiServer(listening, device, device.close, waiting))
 
         end_on_signals()
         ready()

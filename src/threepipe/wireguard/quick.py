@@ -48,6 +48,7 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
     with ExitStack() as stack:
         listening = listen(config.name)
         stack.callback(stop_listening, listening)
+        waiting = stack.enter_context(ExitStack())  # Who waits for the end hears of it when all else is done.
         call(config.pre_up, config.name)
         stack.callback(call_all, config.post_down, config.name)
         change = config.change()
@@ -59,7 +60,7 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
         stack.enter_context(dns(config.name, config.dns))
         over = threading.Event()
         failures = stack.enter_context(_traffic(inside, device.session, over))
-        stack.enter_context(UapiServer(listening, device, over.set))
+        stack.enter_context(UapiServer(listening, device, over.set, waiting))
         stack.enter_context(_watched_names(config.peers, device))
         call(config.post_up, config.name)
         if save_to is not None and config.save:
