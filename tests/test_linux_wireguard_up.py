@@ -147,6 +147,24 @@ def test_marks_count_until_the_last_that_needs_it_has_ended(
     assert one.network.run("sysctl", "-n", name) == f"{before}\n"
 
 
+def test_name_of_an_endpoint_may_be_known_later(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    one.write(two, outside="there.example.org")
+    two.write(one)
+    names, servers = tmp_path / "hosts", tmp_path / "resolv.conf"
+    names.touch()
+    servers.write_text("nameserver 127.0.0.1\n")  # Where nobody is.
+    apart = f"mount --bind {names} /etc/hosts && mount --bind {servers} /etc/resolv.conf && {SET_APART}"
+
+    def become_known(said: str) -> None:
+        assert "there.example.org" in said
+        assert "looked up again" in said
+        names.write_text("192.0.2.2 there.example.org\n")
+
+    with two.up(), one.up(apart, become_known):
+        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+
+
 def test_a_device_that_was_killed_comes_up_again(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two)

@@ -23,6 +23,7 @@ from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status,
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.dns import dns, is_address
 from threepipe.wireguard.hooks import call, call_all
+from threepipe.wireguard.names import resolve_patiently
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
 
@@ -51,7 +52,7 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
         waiting = stack.enter_context(ExitStack())  # Who waits for the end hears of it when all else is done.
         call(config.pre_up, config.name)
         stack.callback(call_all, config.post_down, config.name)
-        change = config.change()
+        change = config.change(resolve_patiently)
         mtu = config.mtu or _mtu_for(change)
         adapter = stack.enter_context(Adapter.create(config.name, addresses=config.addresses, mtu=mtu))
         inside = stack.enter_context(adapter.start_session())
