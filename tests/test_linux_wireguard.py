@@ -240,4 +240,5 @@ def test_others_renew_keys_in_their_own_time_and_nothing_is_lost(tmp_path: Path)
         return log.read_text().split().count("handshake")
 
     with ThreadPoolExecutor(len(names)) as executor:
-        assert dict(zip(names, executor.map(live, names), strict=True)) == dict.fromkeys(names, 4)
+        handshakes = dict(zip(names, executor.map(live, names), strict=True))
+    assert min(handshakes.values()) >= 4, handshakes

@@ -130,6 +130,28 @@ def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[
     assert one.network.run("ip", "route", "show", "table", "all", "dev", "v1").count("up1") == 0
 
 
+def test_a_default_route_lets_nobody_else_in(far_hosts: tuple[Host, Host]) -> None:
+    one, two = far_hosts
+    one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
+    two.write(one)
+    before = one.state(), one.network.run("nft", "list", "ruleset")
+
+    def ping(host: Host, address: str) -> str:
+        return host.network.run("ping", "-c", "2", "-i", "0.2", "-W", "1", address, check=False)
+
+    with one.up():
+        with two.up():
+            # Also where it is strict about the way that answers come by.
+            assert " 0% packet loss" in one.network.run("ping", "-c", "2", "-i", "0.2", "-W", "20", "10.5.0.2")
+        two.network.run("ip", "route", "add", "10.5.0.1/32", "via", "192.0.2.1")
+        assert " 0% packet loss" in ping(two, "192.0.2.1")
+        assert " 100% packet loss" in ping(two, "10.5.0.1")
+        assert " 0% packet loss" in ping(one, "10.5.0.1")
+        one.network.run("nft", "delete", "table", "inet", "threepipe-up1")
+        assert " 0% packet loss" in ping(two, "10.5.0.1")
+    assert (one.state(), one.network.run("nft", "list", "ruleset")) == before
+
+
 @pytest.mark.parametrize("before", ["0", "1"])
 def test_marks_count_until_the_last_that_needs_it_has_ended(
     hosts: tuple[Host, Host], tmp_path: Path, before: str

@@ -22,6 +22,7 @@ from threepipe.settings import Network
 from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status, write_config
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.dns import dns, is_address
+from threepipe.wireguard.guard import guarded
 from threepipe.wireguard.hooks import call, call_all
 from threepipe.wireguard.names import resolve_patiently
 from threepipe.wireguard.settings import Change, PeerChange
@@ -135,6 +136,7 @@ def _routes(config: Config, adapter: Adapter, device: Device, change: Change) ->
             device.configure(replace(change, fwmark=table))
             others = [network for network in networks if network.prefixlen]
             stack.enter_context(platforms.routed(adapter.index, others, _MAIN_TABLE, None))
+            stack.enter_context(guarded(config.name, adapter.index, config.addresses, table))
             stack.enter_context(platforms.routed(adapter.index, default, table, table))
         else:
             device.configure(change)
