@@ -100,6 +100,7 @@ def far_hosts(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
     one, two = hosts
     two.network.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
     two.network.run("ip", "address", "add", f"{BEHIND}/32", "dev", "lo")
+    two.network.run("ip", "route", "replace", "192.0.2.0/24", "dev", "v2", "src", FAR)  # And answers from there.
     one.network.run("ip", "route", "add", "default", "via", "192.0.2.2")
     one.network.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")
     return one, two
@@ -137,7 +138,8 @@ def test_a_default_route_lets_nobody_else_in(far_hosts: tuple[Host, Host]) -> No
     before = one.state(), one.network.run("nft", "list", "ruleset")
 
     def ping(host: Host, address: str) -> str:
-        return host.network.run("ping", "-c", "2", "-i", "0.2", "-W", "1", address, check=False)
+        source = ["-I", "192.0.2.2"] if host is two else []
+        return host.network.run("ping", "-c", "2", "-i", "0.2", "-W", "1", *source, address, check=False)
 
     with one.up():
         with two.up():
