@@ -72,8 +72,11 @@ def crowd(public_keys: Sequence[str]) -> str:
 
 
 @contextmanager
-def tunnel(contender: Contender) -> Iterator[Path]:
-    """Two networks, joined by a veth link and by the tunnel that goes over it, after a ping. Raises `Failed`."""
+def tunnel(contender: Contender, bystanders: int = 0) -> Iterator[Path]:
+    """Two networks, joined by a veth link and by the tunnel that goes over it, after a ping. Raises `Failed`.
+
+    Both devices have so many peers besides, with addresses that nobody speaks to.
+    """
     private = [random_key() for _ in range(2)]
     public = [public_key(key) for key in private]
     with ExitStack() as stack:
@@ -86,7 +89,7 @@ def tunnel(contender: Contender) -> Iterator[Path]:
                 f"[Peer]\nPublicKey = {public[1 - end]}\nAllowedIPs = {_INNER.format(host=other)}/32\n"
                 f"Endpoint = {_OUTER.format(host=other)}:{PORT}\n"
             )
-            configure(program, interface(private[end]) + peer)
+            configure(program, interface(private[end]) + crowd([random_key() for _ in range(bystanders)]) + peer)
             come_up(program, end + 1)
             programs.append(program)
         output(inside(over.left, *f"ping -q -n -c 1 -i 0.05 -w 10 {TUNNELLED}".split()), 2 * _SECONDS)

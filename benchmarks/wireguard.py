@@ -43,14 +43,18 @@ def stream(*options: str) -> Callable[[Contender, int], dict[str, float]]:
     return measure
 
 
-def small_datagrams(contender: Contender, seconds: int) -> dict[str, float]:
+def small_datagrams(bystanders: int = 0) -> Callable[[Contender, int], dict[str, float]]:
     """As the receiving iperf3 counts them, for its network also counts those that the tunnel is made of."""
-    with tunnel(contender) as over:
-        end, usage = iperf(over, TUNNELLED, seconds, *DATAGRAMS)
-    received = end["sum_received"]["bytes"] / DATAGRAM
-    if not received:
-        raise Failed("nothing was received")
-    return {"kpps": received / end["sum_received"]["seconds"] / 1e3, "cpu": usage.cpu_seconds / received * 1e6}
+
+    def measure(contender: Contender, seconds: int) -> dict[str, float]:
+        with tunnel(contender, bystanders) as over:
+            end, usage = iperf(over, TUNNELLED, seconds, *DATAGRAMS)
+        received = end["sum_received"]["bytes"] / DATAGRAM
+        if not received:
+            raise Failed("nothing was received")
+        return {"kpps": received / end["sum_received"]["seconds"] / 1e3, "cpu": usage.cpu_seconds / received * 1e6}
+
+    return measure
 
 
 def pings(contender: Contender, _: int) -> dict[str, float]:
