@@ -73,6 +73,11 @@ WANTED = (
         for count in (1000, 10000)
         for contender in _BOTH
     ),
+    *(
+        Wanted(f"wg-spread-{count}", "cpu", contender, (contender,), 1.15, base_workload="wg-spread-10")
+        for count in (1000, 10000)
+        for contender in _BOTH
+    ),
     Wanted("wg-rtt", "us", _NATIVE, WIREGUARD_PEERS, 1.0),
     *(Wanted("wg-tcp", "gbit", _PURE, (base,), 1.5) for base in ("boringtun", "wireguard-go-debian")),
     *(Wanted("import", "ms", contender, (), 40.0) for contender in _BOTH),

@@ -148,6 +148,16 @@ _WIREGUARD = (
         )
         for count in (1000, 10000)
     ),
+    *(
+        Workload(
+            f"wg-spread-{count}",
+            f"UDP, {DATAGRAM} bytes of payload, sent to {count} peers in turn",
+            (_DATAGRAMS[0], Metric("cpu", "the device", "µs of CPU a packet", False, 2)),
+            wireguard.spread(count),
+            "wireguard",
+        )
+        for count in (10, 1000, 10000)
+    ),
     Workload("wg-rtt", "WireGuard, ping every millisecond", _RTT, wireguard.pings, "wireguard"),
     Workload("wg-hands", "Handshakes, one after another", _HANDSHAKES, wireguard.handshakes, "wireguard"),
     *(
