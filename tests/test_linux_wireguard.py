@@ -217,8 +217,9 @@ def test_cookie_is_asked_for_under_load_and_shown(other: str, number: int, tmp_p
                 if "cookie" in (seen := overheard(link)):
                     break
             assert "cookie" in seen, seen
-            after = seen[seen.index("cookie") + 1 :]
-            assert after[after.index("initiation with a cookie") + 1].startswith("response")
+            after = seen[seen.index("cookie") :]
+            shown = after[after.index("initiation with a cookie") :]  # In a flood, one may be lost.
+            assert any(message.startswith("response") for message in shown), seen
             flooded_end.ping(6, honest)
 
 

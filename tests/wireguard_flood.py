@@ -20,7 +20,7 @@ __all__ = ["flooded"]
 
 _HOSTS = ("198.51.100.1", "198.51.100.2")
 _PORT = 51820
-_BURST, _PAUSE = 300, 0.03
+_BURST, _PAUSE = 300, 0.05
 """Messages one behind the other, and seconds between: a queue of wireguard-go is to have some 128 of them at once."""
 
 
