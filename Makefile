@@ -7,7 +7,8 @@ HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
 BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
 	wg:wireguard-tools wireguard-go:wireguard-go
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
-	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go
+	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go \
+	nft:nftables iptables:iptables sysctl:procps
 
 # To check Windows' structures against its headers.
 HEADER_TOOLS := x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686

@@ -6,30 +6,36 @@ first messages are made, waits for a line, and prints the seconds it took until 
 
 import json
 import socket
+import struct
 import sys
 import time
 from base64 import b64decode
 from contextlib import ExitStack
 
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
 from threepipe.wireguard.cookie import Maker
-from threepipe.wireguard.message import TYPE_COOKIE_REPLY, TYPE_RESPONSE, kind_of
-from threepipe.wireguard.noise import Identity, initiate
+from threepipe.wireguard.message import RESPONSE, TYPE_COOKIE_REPLY, TYPE_RESPONSE, TYPE_TRANSPORT, kind_of
+from threepipe.wireguard.noise import Identity, initiate, read_response
 from threepipe.wireguard.tai64n import timestamp
+
+__all__ = ["Initiator"]
 
 _ANSWER_SECONDS = 5.0
 _TRIES = 3
 """Who is asked for a cookie tries again with it."""
 
 
-class _Peer:
+class Initiator:
     """One of them. Source addresses differ, for a device lets only so many handshakes a second come from one."""
 
     def __init__(self, number: int, private_key: bytes, device: bytes, port: int) -> None:
-        identity = Identity(private_key)
-        shared = identity.shared(device)
-        begun = initiate(identity, device, shared, number, timestamp(time.time())) if shared else None
+        self._identity = Identity(private_key)
+        shared = self._identity.shared(device)
+        begun = initiate(self._identity, device, shared, number, timestamp(time.time())) if shared else None
         assert begun is not None
-        self._message = begun[1]
+        self._handshake, self._message = begun
+        self._response = memoryview(b"")
         self._maker = Maker(device)
         self._device = ("127.0.0.1", port)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -41,10 +47,19 @@ class _Peer:
             self.socket.sendto(self._maker.add_macs(self._message, time.monotonic()), self._device)
             answer = memoryview(self.socket.recv(2048))
             if kind_of(answer) == TYPE_RESPONSE:
+                self._response = answer
                 return True
             if kind_of(answer) == TYPE_COOKIE_REPLY:
                 self._maker.take(answer, time.monotonic())
         return False
+
+    def confirm(self) -> None:
+        """Use the keys, without which the device does not send by them."""
+        keys = read_response(self._identity, self._handshake, bytes(32), self._response)
+        assert keys is not None
+        _, index, *_ = RESPONSE.unpack_from(self._response)
+        empty = ChaCha20Poly1305(keys.send).encrypt(bytes(12), b"", None)
+        self.socket.sendto(struct.pack("<IIQ", TYPE_TRANSPORT, index, 0) + empty, self._device)
 
 
 def main() -> None:
@@ -53,7 +68,7 @@ def main() -> None:
     with ExitStack() as stack:
         peers = []
         for number, key in enumerate(given["peers"], 1):
-            peers.append(_Peer(number, b64decode(key), device, given["port"]))
+            peers.append(Initiator(number, b64decode(key), device, given["port"]))
             stack.enter_context(peers[-1].socket)
         _say("made")
         sys.stdin.readline()

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.network import Process, inside, output, process
 from benchmarks.paths import TARGETS, Path, blaming, path
@@ -12,11 +14,13 @@ from benchmarks.paths import TARGETS, Path, blaming, path
 __all__ = [
     "PORT",
     "TUNNELLED",
+    "address",
     "come_up",
     "configure",
     "crowd",
     "device",
     "interface",
+    "lead_to_crowd",
     "public_key",
     "random_key",
     "tunnel",
@@ -27,6 +31,8 @@ TUNNELLED = "10.98.0.2"
 
 _INNER = "10.98.0.{host}"
 _OUTER = TARGETS[4].removesuffix("2") + "{host}"
+_CROWD = "10.0.0.0/10"
+"""All addresses of a crowd, and none of the tunnel's own."""
 _NAME = "tunnelled"
 PORT = 51820
 _MTU = 1420  # As all programs set it by themselves: what IPv6 over a link of 1500 holds.
@@ -65,15 +71,27 @@ def come_up(program: Process, host: int) -> None:
 def crowd(public_keys: Sequence[str]) -> str:
     """Peers as a file of wg(8) has them, each with an address of either version."""
     return "".join(
-        f"[Peer]\nPublicKey = {key}\n"
-        f"AllowedIPs = 10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32, fd98::{number:x}/128\n"
+        f"[Peer]\nPublicKey = {key}\nAllowedIPs = {address(number)}/32, fd98::{number:x}/128\n"
         for number, key in enumerate(public_keys, 1)
     )
 
 
+def address(number: int) -> str:
+    """Of a peer of a crowd, whose first one has number 1."""
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+
+
+def lead_to_crowd(program: Process) -> None:
+    """Have packets for a crowd's addresses go to the device."""
+    output(inside(program.pid, "ip", "route", "add", _CROWD, "dev", _NAME), _SECONDS)
+
+
 @contextmanager
-def tunnel(contender: Contender) -> Iterator[Path]:
-    """Two networks, joined by a veth link and by the tunnel that goes over it, after a ping. Raises `Failed`."""
+def tunnel(contender: Contender, bystanders: int = 0) -> Iterator[Path]:
+    """Two networks, joined by a veth link and by the tunnel that goes over it, after a ping. Raises `Failed`.
+
+    Both devices have so many peers besides, with addresses that nobody speaks to.
+    """
     private = [random_key() for _ in range(2)]
     public = [public_key(key) for key in private]
     with ExitStack() as stack:
@@ -86,7 +104,7 @@ def tunnel(contender: Contender) -> Iterator[Path]:
                 f"[Peer]\nPublicKey = {public[1 - end]}\nAllowedIPs = {_INNER.format(host=other)}/32\n"
                 f"Endpoint = {_OUTER.format(host=other)}:{PORT}\n"
             )
-            configure(program, interface(private[end]) + peer)
+            configure(program, interface(private[end]) + crowd([random_key() for _ in range(bystanders)]) + peer)
             come_up(program, end + 1)
             programs.append(program)
         output(inside(over.left, *f"ping -q -n -c 1 -i 0.05 -w 10 {TUNNELLED}".split()), 2 * _SECONDS)
@@ -109,4 +127,6 @@ def random_key() -> str:
 
 
 def public_key(private_key: str) -> str:
-    return output(["wg", "pubkey"], _SECONDS, private_key).strip()
+    """As `wg pubkey` has it, of which a crowd would take as many processes."""
+    public = X25519PrivateKey.from_private_bytes(base64.b64decode(private_key)).public_key()
+    return base64.b64encode(public.public_bytes_raw()).decode()

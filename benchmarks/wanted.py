@@ -68,6 +68,16 @@ WANTED = (
     *(Wanted(workload, "gbit", _NATIVE, WIREGUARD_PEERS, 1.4) for workload in _STREAMS),
     *(Wanted(workload, "cpu", _NATIVE, WIREGUARD_PEERS, 0.7) for workload in _STREAMS),
     Wanted("wg-udp", "kpps", _NATIVE, WIREGUARD_PEERS, 1.25),
+    *(
+        Wanted(f"wg-udp-{count}", "cpu", contender, (contender,), 1.15, base_workload="wg-udp")
+        for count in (1000, 10000)
+        for contender in _BOTH
+    ),
+    *(
+        Wanted(f"wg-spread-{count}", "cpu", contender, (contender,), 1.15, base_workload="wg-spread-10")
+        for count in (1000, 10000)
+        for contender in _BOTH
+    ),
     Wanted("wg-rtt", "us", _NATIVE, WIREGUARD_PEERS, 1.0),
     *(Wanted("wg-tcp", "gbit", _PURE, (base,), 1.5) for base in ("boringtun", "wireguard-go-debian")),
     *(Wanted("import", "ms", contender, (), 40.0) for contender in _BOTH),

@@ -8,21 +8,23 @@ from pathlib import Path as File
 
 from benchmarks.contenders import Contender
 from benchmarks.network import Failed, Process, inside, namespace, process
-from benchmarks.traffic import DATAGRAM, DATAGRAMS, iperf, round_trip
+from benchmarks.traffic import DATAGRAM, DATAGRAMS, datagrams, iperf, round_trip
 from benchmarks.tunnels import (
     PORT,
     TUNNELLED,
+    address,
     come_up,
     configure,
     crowd,
     device,
     interface,
+    lead_to_crowd,
     public_key,
     random_key,
     tunnel,
 )
 
-__all__ = ["handshakes", "peers", "pings", "small_datagrams", "stream"]
+__all__ = ["handshakes", "peers", "pings", "small_datagrams", "spread", "stream"]
 
 _HANDSHAKES = 500
 _RECEIVED = ("sum_received", "sum_received_bidir_reverse")
@@ -43,14 +45,18 @@ def stream(*options: str) -> Callable[[Contender, int], dict[str, float]]:
     return measure
 
 
-def small_datagrams(contender: Contender, seconds: int) -> dict[str, float]:
+def small_datagrams(bystanders: int = 0) -> Callable[[Contender, int], dict[str, float]]:
     """As the receiving iperf3 counts them, for its network also counts those that the tunnel is made of."""
-    with tunnel(contender) as over:
-        end, usage = iperf(over, TUNNELLED, seconds, *DATAGRAMS)
-    received = end["sum_received"]["bytes"] / DATAGRAM
-    if not received:
-        raise Failed("nothing was received")
-    return {"kpps": received / end["sum_received"]["seconds"] / 1e3, "cpu": usage.cpu_seconds / received * 1e6}
+
+    def measure(contender: Contender, seconds: int) -> dict[str, float]:
+        with tunnel(contender, bystanders) as over:
+            end, usage = iperf(over, TUNNELLED, seconds, *DATAGRAMS)
+        received = end["sum_received"]["bytes"] / DATAGRAM
+        if not received:
+            raise Failed("nothing was received")
+        return {"kpps": received / end["sum_received"]["seconds"] / 1e3, "cpu": usage.cpu_seconds / received * 1e6}
+
+    return measure
 
 
 def pings(contender: Contender, _: int) -> dict[str, float]:
@@ -70,6 +76,32 @@ def peers(count: int) -> Callable[[Contender, int], dict[str, float]]:
             configure(program, text)
             seconds = time.perf_counter() - start
             return {"kib": (_resident(program) - before) / count, "ms": seconds * 1e3}
+
+    return measure
+
+
+def spread(count: int) -> Callable[[Contender, int], dict[str, float]]:
+    """Datagrams to so many peers in turn, as they arrive at their sockets."""
+
+    def measure(contender: Contender, seconds: int) -> dict[str, float]:
+        own, others = random_key(), [random_key() for _ in range(count)]
+        addresses = [address(number) for number in range(1, count + 1)]
+        given = {"device": public_key(own), "port": PORT, "peers": others, "addresses": addresses}
+        with namespace() as network, device(contender, network) as program:
+            configure(program, interface(own) + crowd([public_key(key) for key in others]))
+            come_up(program, 1)
+            lead_to_crowd(program)
+            with process(inside(network, sys.executable, "-m", "benchmarks.listeners")) as listeners:
+                listeners.tell(json.dumps(given))
+                listeners.wait_for("met")
+                before, used = datagrams(network), program.cpu_seconds()
+                listeners.tell(str(seconds))
+                (passed,) = json.loads(listeners.wait_for("["))
+                used = program.cpu_seconds() - used
+                arrived = sum(counted - before[name] for name, counted in datagrams(network).items())
+        if not arrived:
+            raise Failed("nothing was received")
+        return {"kpps": arrived / passed / 1e3, "cpu": used / arrived * 1e6}
 
     return measure
 

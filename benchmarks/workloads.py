@@ -116,6 +116,7 @@ _DATAGRAMS = (
 _RTT = (Metric("us", "round trip", "µs", False, 0),)
 _PIPE = (_TCP[0], *_RTT)
 _TUNNEL = (_TCP[0], Metric("cpu", "both devices", "ns of CPU a byte", False, 2))
+_TUNNELLED_DATAGRAMS = (_DATAGRAMS[0], Metric("cpu", "both devices", "µs of CPU a packet", False, 2))
 _PEERS = (
     Metric("kib", "memory", "KiB a peer", False, 2),
     Metric("ms", "to be configured", "ms", False, 0),
@@ -133,9 +134,29 @@ _WIREGUARD = (
     Workload(
         "wg-udp",
         f"WireGuard, UDP, {DATAGRAM} bytes of payload",
-        (_DATAGRAMS[0], Metric("cpu", "both devices", "µs of CPU a packet", False, 2)),
-        wireguard.small_datagrams,
+        _TUNNELLED_DATAGRAMS,
+        wireguard.small_datagrams(),
         "wireguard",
+    ),
+    *(
+        Workload(
+            f"wg-udp-{count}",
+            f"The same to one of {count} peers",
+            _TUNNELLED_DATAGRAMS,
+            wireguard.small_datagrams(count - 1),
+            "wireguard",
+        )
+        for count in (1000, 10000)
+    ),
+    *(
+        Workload(
+            f"wg-spread-{count}",
+            f"UDP, {DATAGRAM} bytes of payload, sent to {count} peers in turn",
+            (_DATAGRAMS[0], Metric("cpu", "the device", "µs of CPU a packet", False, 2)),
+            wireguard.spread(count),
+            "wireguard",
+        )
+        for count in (10, 1000, 10000)
     ),
     Workload("wg-rtt", "WireGuard, ping every millisecond", _RTT, wireguard.pings, "wireguard"),
     Workload("wg-hands", "Handshakes, one after another", _HANDSHAKES, wireguard.handshakes, "wireguard"),

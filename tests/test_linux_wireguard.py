@@ -1,14 +1,22 @@
 """threepipe-wg and the devices of others, as each other's peers: what goes through, and what is lived through."""
 
 import base64
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from conftest import come_true
+from threepipe.wireguard import Timing
 from transfers import MIB, transfer
-from wireguard_peers import INSIDE, OUTSIDE, PROGRAMS, End, Site, sites
+from wireguard_flood import flooded
+from wireguard_peers import INSIDE, OUTSIDE, PROGRAMS, End, Program, Site, hasty, sites
+from wires import ETH_P_ALL
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -26,15 +34,25 @@ KEEPALIVE = 32
 
 
 @pytest.fixture(params=OTHERS)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def other(request: pytest.FixtureRequest) -> str:
+    """A program that is there."""
+    if reason := PROGRAMS[request.param].missing():
+        pytest.skip(reason)
+    return str(request.param)
+
+
+@contextmanager
+def started(ours: str | Program, other: str) -> Iterator[Site]:
     """Threepipe at one end, and another program at the other; started, and without peers."""
-    names = ("threepipe", request.param)
-    for name in names:
-        if reason := PROGRAMS[name].missing():
-            pytest.skip(reason)
-    with sites(*names) as made:
+    with sites(ours, other) as made:
         for end in made.ends:
             end.start()
+        yield made
+
+
+@pytest.fixture
+def site(other: str) -> Iterator[Site]:
+    with started("threepipe", other) as made:
         yield made
 
 
@@ -156,3 +174,99 @@ def test_keepalives_go_without_anything_to_say(site: Site, number: int) -> None:
     # A handshake, what confirms it, and two more.
     assert come_true(lambda: passed(site, number) >= INITIATION + 3 * KEEPALIVE, 30)
     assert site.ends[OURS].shown("latest-handshakes") != ["0"]
+
+
+HASTY = Timing(rekey_after=1, reject_after=4, rekey_timeout=0.5, keepalive=1)
+
+
+@ENDS
+def test_keys_are_renewed_in_mid_stream(other: str, number: int, tmp_path: Path) -> None:
+    """Ours get old soon. Where it has responded, it becomes the initiator when the first are too old to be used."""
+    log = tmp_path / "events"
+    with started(hasty(HASTY, log), other) as site:
+        first, second = join(site, number)
+        first.ping(4, second)
+
+        def handshakes() -> int:
+            return log.read_text().split().count("handshake")
+
+        def stream(sender: End, receiver: End) -> int:
+            """Streams until keys were renewed in the midst of three of them; how many there were."""
+            streams = renewed = 0
+            while renewed < 3:
+                before, streams = handshakes(), streams + 1
+                transfer(sender.network, receiver.network, INSIDE[6][receiver.number], 32 * MIB)
+                renewed += handshakes() - before
+            return streams
+
+        with ThreadPoolExecutor(2) as executor:
+            streams = [executor.submit(stream, first, second), executor.submit(stream, second, first)]
+            assert all(each.result() for each in streams)
+        first.ping(4, second)
+
+
+HANDSHAKES = {1: "initiation", 2: "response", 3: "cookie"}
+
+
+def overheard(sniffing: socket.socket) -> list[str]:
+    """The messages of handshakes that passed on a link since it was asked last."""
+    found = []
+    try:
+        while True:
+            data = sniffing.recv(65536)[28:]  # Behind the headers of IPv4 and UDP.
+            if (kind := HANDSHAKES.get(int.from_bytes(data[:4], "little"))) and len(data) in (148, 92, 64):
+                found.append(f"{kind} with a cookie" if kind != "cookie" and any(data[-16:]) else kind)
+    except BlockingIOError:
+        return found
+
+
+@ENDS
+def test_cookie_is_asked_for_under_load_and_shown(other: str, number: int, tmp_path: Path) -> None:
+    """That end is under load. Whom it knows goes on, and gets new keys by a cookie."""
+    if number == THEIRS and not PROGRAMS[other].asks_all:
+        pytest.skip(f"{other} asks nobody for a cookie but who floods it")
+    with started(hasty(Timing(rekey_timeout=1), tmp_path / "events"), other) as site:
+        honest, flooded_end = join(site, 1 - number)
+        honest.ping(4, flooded_end)
+        link = honest.network.namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
+        with link, flooded(flooded_end) as asked:
+            link.bind((f"v{honest.number}", ETH_P_ALL))
+            link.setblocking(False)
+            assert asked.wait(20)
+            honest.ping(4, flooded_end)
+            flooded_end.ping(6, honest)
+            for _ in range(5):  # An end that has got over a burst may take one without for a moment.
+                honest.stop()
+                honest.start()
+                overheard(link)
+                honest.set_peer(flooded_end, *place(flooded_end))
+                honest.ping(4, flooded_end)
+                if "cookie" in (seen := overheard(link)):
+                    break
+            assert "cookie" in seen, seen
+            after = seen[seen.index("cookie") :]
+            shown = after[after.index("initiation with a cookie") :]  # In a flood, one may be lost.
+            assert any(message.startswith("response") for message in shown), seen
+            flooded_end.ping(6, honest)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_others_renew_keys_in_their_own_time_and_nothing_is_lost(tmp_path: Path) -> None:
+    """As initiators, every two minutes: all of them at once, three times each."""
+    names = [name for name, program in PROGRAMS.items() if name != "threepipe" and not program.missing()]
+
+    def live(other: str) -> int:
+        log = tmp_path / other
+        with started(hasty(Timing(), log), other) as site:
+            initiator, responder = join(site, THEIRS)
+            initiator.ping(4, responder)
+            inside = INSIDE[4][responder.number]
+            pings = initiator.network.command("ping", "-q", "-c", "3700", "-i", "0.1", inside)
+            done = subprocess.run(pings, capture_output=True, text=True, timeout=600)
+            assert " 0% packet loss" in done.stdout, f"{other}: {done.stdout}{done.stderr}"
+        return log.read_text().split().count("handshake")
+
+    with ThreadPoolExecutor(len(names)) as executor:
+        handshakes = dict(zip(names, executor.map(live, names), strict=True))
+    assert min(handshakes.values()) >= 4, handshakes

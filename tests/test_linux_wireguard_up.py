@@ -6,9 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -24,38 +25,58 @@ SET_APART = 'mount -t tmpfs none /run && exec "$@"'
 """Shell for a folder of its own for control sockets."""
 
 
+Popen: TypeAlias = "subprocess.Popen[str]"
+FAR, BEHIND = "198.51.100.2", "10.77.0.1"
+WITHOUT_NFT = """
+    mkdir /run/bin
+    for folder in ${PATH//:/ }; do ln -sf $folder/* /run/bin/; done
+    rm /run/bin/nft
+    PATH=/run/bin
+"""
+"""Bash, behind `SET_APART`, for a place in which only iptables can have packets filtered."""
+
+
 class Host:
     """A network, its key, and its file."""
 
-    def __init__(self, number: int, folder: Path) -> None:
-        self.network = Network()
+    def __init__(self, number: int, folder: Path, network: Network | None = None) -> None:
+        self.network = network or Network()
         self.number = number
         self.key = new_key()
         self.public = key_to_text(Identity(self.key).public)
         self.path = folder / f"up{number}.conf"
 
-    def write(self, other: "Host", interface: str = "", peer: str = "", allowed: str = "") -> None:
+    def write(self, other: "Host", interface: str = "", peer: str = "", allowed: str = "", outside: str = "") -> None:
         self.path.write_text(
             f"[Interface]\nPrivateKey = {key_to_text(self.key)}\nListenPort = 5{self.number}000\n"
             f"Address = 10.5.0.{self.number}/24, fd05::{self.number}/64\n{interface}\n"
             f"[Peer]\nPublicKey = {other.public}\n"
             f"AllowedIPs = {allowed or f'10.5.0.{other.number}/32, fd05::{other.number}/128'}\n"
-            f"Endpoint = 192.0.2.{other.number}:5{other.number}000\n{peer}"
+            f"Endpoint = {outside or f'192.0.2.{other.number}'}:5{other.number}000\n{peer}"
         )
 
     @contextmanager
-    def up(self) -> Iterator["subprocess.Popen[str]"]:
-        command = self.network.command("unshare", "--mount", "sh", "-c", SET_APART, "sh")
+    def up(self, apart: str = SET_APART, meanwhile: Callable[[str], None] | None = None) -> Iterator[Popen]:
+        """Have the device be up; of what is said before, the first line is given to `meanwhile`."""
+        command = self.network.command("unshare", "--mount", "sh", "-c", apart, "sh")
         program = [*command, sys.executable, "-W", "error", "-m", "threepipe", "wg", "up", str(self.path)]
         with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
             try:
                 assert process.stderr is not None
+                if meanwhile:
+                    meanwhile(process.stderr.readline())
                 said = process.stderr.readline()
                 assert said == f"up{self.number} is up; Ctrl-C takes it down\n", said + process.stderr.read()
                 yield process
             finally:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) in (0, -signal.SIGKILL)
+
+    def state(self) -> set[str]:
+        """What programs could leave behind: rules, links, and routes, those aside that come with a link in time."""
+        routes = "".join(self.network.run("ip", f"-{version}", "route", "show", "table", "all") for version in (4, 6))
+        lines = {line for line in routes.splitlines() if "fe80::" not in line and "ff00::" not in line}
+        return lines | links(self.network) | set(self.rules().splitlines())
 
     def rules(self) -> str:
         return "".join(self.network.run("ip", f"-{version}", "rule") for version in (4, 6))
@@ -71,6 +92,18 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
     yield one, two
     for host in (one, two):
         host.network.namespace.close()
+
+
+@pytest.fixture
+def far_hosts(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
+    """The second is at `FAR`, by the default route of the first, which is strict about where packets come from."""
+    one, two = hosts
+    two.network.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
+    two.network.run("ip", "address", "add", f"{BEHIND}/32", "dev", "lo")
+    two.network.run("ip", "route", "replace", "192.0.2.0/24", "dev", "v2", "src", FAR)  # And answers from there.
+    one.network.run("ip", "route", "add", "default", "via", "192.0.2.2")
+    one.network.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")
+    return one, two
 
 
 def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[Host, Host], tmp_path: Path) -> None:
@@ -96,6 +129,64 @@ def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[
     assert one.rules() == before
     assert links(one.network) == {"v1"}
     assert one.network.run("ip", "route", "show", "table", "all", "dev", "v1").count("up1") == 0
+
+
+def test_a_default_route_lets_nobody_else_in(far_hosts: tuple[Host, Host]) -> None:
+    one, two = far_hosts
+    one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
+    two.write(one)
+    before = one.state(), one.network.run("nft", "list", "ruleset")
+
+    def ping(host: Host, address: str) -> str:
+        source = ["-I", "192.0.2.2"] if host is two else []
+        return host.network.run("ping", "-c", "2", "-i", "0.2", "-W", "1", *source, address, check=False)
+
+    with one.up():
+        with two.up():
+            # Also where it is strict about the way that answers come by.
+            assert " 0% packet loss" in one.network.run("ping", "-c", "2", "-i", "0.2", "-W", "20", "10.5.0.2")
+        two.network.run("ip", "route", "add", "10.5.0.1/32", "via", "192.0.2.1")
+        assert " 0% packet loss" in ping(two, "192.0.2.1")
+        assert " 100% packet loss" in ping(two, "10.5.0.1")
+        assert " 0% packet loss" in ping(one, "10.5.0.1")
+        one.network.run("nft", "delete", "table", "inet", "threepipe-up1")
+        assert " 0% packet loss" in ping(two, "10.5.0.1")
+    assert (one.state(), one.network.run("nft", "list", "ruleset")) == before
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_marks_count_until_the_last_that_needs_it_has_ended(
+    hosts: tuple[Host, Host], tmp_path: Path, before: str
+) -> None:
+    one, two = hosts
+    third = Host(3, tmp_path, one.network)
+    for host in (one, third):
+        host.write(two, allowed="0.0.0.0/0")
+    name = "net.ipv4.conf.all.src_valid_mark"
+    one.network.run("sysctl", "-q", f"{name}={before}")
+    with ExitStack() as last:
+        with one.up():
+            last.enter_context(third.up())
+        assert one.network.run("sysctl", "-n", name) == "1\n"
+    assert one.network.run("sysctl", "-n", name) == f"{before}\n"
+
+
+def test_name_of_an_endpoint_may_be_known_later(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    one.write(two, outside="there.example.org")
+    two.write(one)
+    names, servers = tmp_path / "hosts", tmp_path / "resolv.conf"
+    names.touch()
+    servers.write_text("nameserver 127.0.0.1\n")  # Where nobody is.
+    apart = f"mount --bind {names} /etc/hosts && mount --bind {servers} /etc/resolv.conf && {SET_APART}"
+
+    def become_known(said: str) -> None:
+        assert "there.example.org" in said
+        assert "looked up again" in said
+        names.write_text("192.0.2.2 there.example.org\n")
+
+    with two.up(), one.up(apart, become_known):
+        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
 
 
 def test_a_device_that_was_killed_comes_up_again(hosts: tuple[Host, Host]) -> None:
@@ -185,8 +276,10 @@ def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: 
 
 def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
-    one.write(two, f"PreDown = echo %i >> {tmp_path}/told")
+    hooks = f"PreDown = echo %i >> {tmp_path}/told\nPostDown = sleep 0.5; echo gone >> {tmp_path}/told"
+    one.write(two, hooks, allowed="0.0.0.0/0, ::/0")
     two.write(one)
+    before = one.state()
     script = (
         f"{SET_APART.partition(' && ')[0]}; threepipe wg up {one.path} --daemon; threepipe wg show up1 --json;"
         f" ! threepipe wg up {one.path} --daemon; ping -c 1 -W 20 10.5.0.2 >&2; threepipe wg down {one.path};"
@@ -206,8 +299,9 @@ def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, H
     assert " 0% packet loss" in done.stderr
     assert "there is no device up1" in done.stderr
     assert "up1 is up; Ctrl-C" not in done.stderr
-    assert (tmp_path / "told").read_text() == "up1\n"
-    assert links(one.network) == {"v1"}
+    # All of it is undone when `down` returns.
+    assert (tmp_path / "told").read_text() == "up1\ngone\n"
+    assert one.state() == before
 
 
 @pytest.mark.parametrize("how", ["signal", "socket", "link"])
@@ -260,3 +354,40 @@ def test_wg_quick_has_its_device_from_threepipe_wg(hosts: tuple[Host, Host]) -> 
         assert done.returncode == 0, done.stderr
         assert " 0% packet loss" in done.stdout
         assert come_true(lambda: links(one.network) == {"v1"})
+
+
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
+@pytest.mark.parametrize("tool", ["nft", "iptables"])
+def test_wg_quick_sends_all_else_through_threepipe_wg(far_hosts: tuple[Host, Host], tool: str) -> None:
+    if not (shutil.which(tool) and shutil.which("iptables")):
+        pytest.skip(f"wg-quick takes {tool} for a default route; install iptables and nftables")
+    one, two = far_hosts
+    one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
+    two.write(one)
+    script = f"""
+        {SET_APART.partition(" && ")[0]}
+        export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg
+        {WITHOUT_NFT if tool == "iptables" else ""}
+        wg-quick up {one.path}
+        for address in {BEHIND} 10.5.0.2 fd05::2 {FAR}; do ping -c 2 -i 0.2 -W 20 -q $address >&2; done
+        ip route get {FAR} mark 51820
+        ip route get {FAR}
+        iptables-save; nft list ruleset || true
+        echo ==
+        wg-quick down {one.path}
+        while [ -e /run/wireguard/up1.sock ]; do sleep 0.05; done
+        iptables-save; nft list ruleset || true
+    """
+    before = one.state()
+    with two.up():
+        done = subprocess.run(
+            one.network.command("unshare", "--mount", "bash", "-ec", script), capture_output=True, text=True, timeout=50
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count(" 0% packet loss") == 4
+    there, gone = done.stdout.split("==\n")
+    assert f"{FAR} via 192.0.2.2 dev v1" in there
+    assert f"{FAR} dev up1 table 51820" in there
+    assert ("wg-quick(8) rule for up1" if tool == "iptables" else "table ip wg-quick-up1") in there
+    assert "wg-quick" not in gone
+    assert one.state() == before

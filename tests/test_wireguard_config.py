@@ -16,6 +16,7 @@ from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import parse_addresses
 from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
 from threepipe.wireguard.config import Config, PeerConfig, parse_config, resolve, with_status, write_config
+from threepipe.wireguard.names import resolve_patiently
 from threepipe.wireguard.noise import Identity
 
 KEY, OTHER = key_to_text(bytes(range(32))), key_to_text(bytes(range(1, 33)))
@@ -157,6 +158,36 @@ def test_a_name_that_is_not_known_is_an_error() -> None:
     for name in ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 80, "a\0b", f"{'a' * 70}.example"):
         with pytest.raises(EndpointError, match="endpoint"):
             resolve((name, 5))
+
+
+def test_a_name_that_nobody_can_look_up_yet_is_tried_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [socket.gaierror(socket.EAI_AGAIN, "not yet")] * 20
+    waits: list[float] = []
+
+    def look_up(*_: object) -> object:
+        if answers:
+            raise answers.pop()
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.1", 5))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(EndpointError, match="endpoint wg: not yet"):
+        resolve_patiently(("wg", 5), waits.append)
+    assert len(waits) == 15
+    assert waits == sorted(waits)
+    assert waits[-1] == 20
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "3")
+    with pytest.raises(EndpointError):
+        resolve_patiently(("wg", 5), waits.append)
+    assert len(waits) == 18
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "infinity")
+    answers += [socket.gaierror(socket.EAI_AGAIN, "not yet")] * 30
+    assert resolve_patiently(("wg", 5), waits.append) == ("192.0.2.1", 5)
+    answers += [socket.gaierror(socket.EAI_NONAME, "no such name")]
+    with pytest.raises(EndpointError, match="no such name"):
+        resolve_patiently(("wg", 5), waits.append)
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "often")
+    with pytest.raises(InvalidSetting, match="RETRIES=often"):
+        resolve_patiently(("wg", 5))
 
 
 def test_keys_are_made_and_read() -> None:

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -320,6 +322,27 @@ def test_removing_the_file_ends_the_device(tmp_path: Path) -> None:
     with UapiServer(listen("fake", tmp_path), Fake(), gone.set):
         (tmp_path / "fake.sock").unlink()
         assert gone.wait(10)
+
+
+@unix
+def test_who_takes_a_device_down_sees_when_all_is_undone(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, listen, take_down
+
+    gone = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        with ExitStack() as waiting:
+            with UapiServer(listen("fake", tmp_path), Fake(), gone.set, waiting):
+                ended = executor.submit(take_down, "fake", 20, tmp_path)
+                assert gone.wait(10)
+            assert not ended.done()
+        assert ended.result(20)
+    with ExitStack() as waiting, UapiServer(listen("fake", tmp_path), Fake(), gone.set, waiting):
+        assert not take_down("fake", 0.01, tmp_path)  # Too long for its patience.
+        assert list(tmp_path.iterdir()) == []
+    listen("fake", tmp_path).close()  # As a process that was killed leaves it.
+    assert take_down("fake", 20, tmp_path)
+    with pytest.raises(EndpointError, match=r"fake\.sock"):
+        take_down("fake", 20, tmp_path)
 
 
 @unix

@@ -5,19 +5,21 @@ program how it works.
 """
 
 import base64
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from conftest import Network, come_true
+from threepipe.wireguard import Timing
 
-__all__ = ["INSIDE", "OUTSIDE", "PROGRAMS", "End", "Outside", "Program", "Site", "sites"]
+__all__ = ["INSIDE", "OUTSIDE", "PROGRAMS", "End", "Outside", "Program", "Site", "hasty", "sites", "worsened"]
 
 _BUILT = Path(__file__).parents[1] / "benchmarks" / "build" / "bin"
 """Where `make soak` and the benchmarks put what they build."""
@@ -34,6 +36,8 @@ class Program:
     """Whether it can be trusted to end when it is told to."""
     tells_time: bool = True
     """Whether it gives the time of a handshake to `wg`, which boringtun gives the age of."""
+    asks_all: bool = True
+    """Whether it asks everybody for cookies when somebody floods it; gotatun asks nobody but him."""
 
     def missing(self) -> str:
         """Why it cannot be started, or nothing."""
@@ -51,14 +55,23 @@ PROGRAMS = {
     "boringtun": Program(
         (str(_BUILT / "boringtun-cli"), *_STAY_ROOT, *_FOLLOW), "it by make soak", ends=False, tells_time=False
     ),
-    "gotatun": Program((str(_BUILT / "gotatun"), *_STAY_ROOT), "it by make soak"),
+    "gotatun": Program((str(_BUILT / "gotatun"), *_STAY_ROOT), "it by make soak", asks_all=False),
 }
+
+
+def hasty(timing: Timing, events: Path, *environment: str) -> Program:
+    """Threepipe, but for the ages of its keys; names of its events are written to a file, a line each."""
+    path = Path(__file__).with_name("programs") / "wireguard_device.py"
+    command = ("env", *environment, sys.executable, "-W", "error", str(path), json.dumps(timing._asdict()), str(events))
+    return Program(command, "threepipe")
+
 
 INSIDE = {4: ("10.9.0.1", "10.9.0.2"), 6: ("fd99::1", "fd99::2")}
 """The addresses in the tunnel, by version."""
 
 # A folder of its own for the control socket: two devices may have one name, and nothing is left.
 _START = 'mount -t tmpfs none /run && echo apart && exec "$@"'
+_UNTIL_TOLD = "sh -c 'echo there; read told'"
 _NAME = "tunnelled"
 _PORT = 51820
 _MTU = 1420
@@ -94,6 +107,12 @@ class End:
     network: Network = field(default_factory=Network)
     private_key: str = field(default_factory=_key, repr=False)
     _process: "subprocess.Popen[str] | None" = None
+
+    @property
+    def pid(self) -> int:
+        """Of the program, while it is started."""
+        assert self._process
+        return self._process.pid
 
     @property
     def public_key(self) -> str:
@@ -158,7 +177,9 @@ class End:
     def ping(self, version: int, other: "End") -> None:
         """Ask the other end until there is an answer."""
         address = INSIDE[version][other.number]
-        assert " 0 received" not in self.network.run("ping", "-c", "1", "-i", "0.2", "-w", "40", address, check=False)
+        said = self.network.run("ping", "-c", "1", "-i", "0.2", "-w", "40", address, check=False)
+        assert " received" in said, "there is no ping"
+        assert " 0 received" not in said, said
 
     @staticmethod
     def _run(*command: str, words: str = "", check: bool = True) -> str:
@@ -190,18 +211,45 @@ def _add_address(network: Network, number: int, outside: Outside, host: int) -> 
 
 
 @contextmanager
-def sites(*names: str) -> Iterator[Site]:
-    """A site of two programs by their names in `PROGRAMS`, not yet started."""
-    with ExitStack() as stack:
-        ends = []
-        for number, name in enumerate(names):
-            ends.append(End(number, PROGRAMS[name]))
-            stack.callback(ends[-1].close)
-        first, second = ends
+def sites(*names: str | Program) -> Iterator[Site]:
+    """A site of two programs, those of `PROGRAMS` by their names; not yet started."""
+    with _apart(names) as (first, second):
         far = ["peer", "name", "v1", "netns", second.network.path]
         first.network.run("ip", "link", "add", "v0", "type", "veth", *far)
-        for number, end in enumerate(ends):
+        for end in (first, second):
             for outside in OUTSIDE.values():
-                _add_address(end.network, number, outside, number + 1)
-            end.network.run("ip", "link", "set", f"v{number}", "up")
+                _add_address(end.network, end.number, outside, end.number + 1)
+            end.network.run("ip", "link", "set", f"v{end.number}", "up")
         yield Site((first, second))
+
+
+@contextmanager
+def worsened(*programs: str | Program, impairments: Sequence[str]) -> Iterator[Site]:
+    """The same over a network that does to packets what `threepipe pipe --impair` is told."""
+    with _apart(programs) as (first, second):
+        links = []
+        for end in (first, second):
+            addresses = [f",address={o.address(end.number + 1)}/{o.size}" for o in OUTSIDE.values()]
+            links.append(f"tun:v{end.number},netns={end.network.path}{''.join(addresses)}")
+        told = [word for impairment in impairments for word in ("--impair", impairment)]
+        command = [sys.executable, "-m", "threepipe", "pipe", *links, *told, "--run", _UNTIL_TOLD]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as pipe:
+            try:
+                assert pipe.stdout
+                assert pipe.stdout.readline() == "there\n"
+                yield Site((first, second))
+            finally:
+                assert pipe.stdin
+                pipe.stdin.close()
+
+
+@contextmanager
+def _apart(programs: Sequence[str | Program]) -> Iterator[tuple[End, End]]:
+    """Two ends in networks that nothing joins."""
+    with ExitStack() as stack:
+        ends = []
+        for number, program in enumerate(programs):
+            ends.append(End(number, PROGRAMS[program] if isinstance(program, str) else program))
+            stack.callback(ends[-1].close)
+        first, second = ends
+        yield first, second

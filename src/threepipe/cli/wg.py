@@ -25,7 +25,7 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="WireGuard devices: bring them up and down, look at them, make keys.")
 
 _FOLDER = Path("/etc/wireguard")
-_PATIENCE = 10.0  # Seconds that a device may take to end.
+_PATIENCE = 60.0  # Seconds that a device may take to end, with the commands of its file.
 
 Which = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or a NAME with a file in /etc/wireguard.")
@@ -68,18 +68,18 @@ def _path(config: str) -> Path:
 
 @app.command()
 def down(config: Which) -> None:
-    """Take a device down, and wait until its adapter is gone; commands of PostDown may still be running then."""
-    from threepipe.wireguard.uapi_socket import FOLDER, names
+    """Take a device down, and wait until all that it did is undone."""
+    from threepipe.wireguard.uapi_socket import names, take_down
 
     name = _path(config).stem
     if name not in names():
         raise EndpointError(None, f"there is no device {name}; threepipe wg show has those that are there")
-    (FOLDER / f"{name}.sock").unlink(missing_ok=True)
     deadline = time.monotonic() + _PATIENCE
-    while _exists(name):
-        if time.monotonic() > deadline:
-            raise EndpointError(None, f"{name} is still there after {_PATIENCE:.0f} seconds; it was told to end")
-        time.sleep(0.02)
+    ended = take_down(name, _PATIENCE)
+    while ended and (_exists(name) and time.monotonic() < deadline):
+        time.sleep(0.02)  # Where another program listens no more before it ends.
+    if not ended or _exists(name):
+        raise EndpointError(None, f"{name} has not ended after {_PATIENCE:.0f} seconds; it was told to")
 
 
 def _exists(name: str) -> bool:

@@ -62,13 +62,14 @@ class Config:
     """Write what the device has become to the file when it ends."""
     peers: tuple[PeerConfig, ...] = ()
 
-    def change(self) -> Change:
-        """What makes a device of it; names of endpoints are looked up. Raises `EndpointError`."""
+    def change(self, look_up: "Callable[[tuple[str, int]], Endpoint] | None" = None) -> Change:
+        """What makes a device of it; names of endpoints are looked up, by `resolve` or that. Raises `EndpointError`."""
+        find = look_up or resolve
         peers = [
             PeerChange(
                 peer.public_key,
                 preshared_key=peer.preshared_key,
-                endpoint=resolve(peer.endpoint) if peer.endpoint else None,
+                endpoint=find(peer.endpoint) if peer.endpoint else None,
                 persistent_keepalive=peer.persistent_keepalive,
                 replace_allowed_ips=True,
                 allowed_ips=peer.allowed_ips,

@@ -129,7 +129,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
             # It is set by others, after this began: wg-quick knows it by then, and there is nothing to be sent yet.
             device.mtu = adapter.info.mtu
 
-    with ExitStack() as stack:
+    with ExitStack() as waiting, ExitStack() as stack:
         if number := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(open_endpoint(f"fd:{number}"))
         else:
@@ -138,7 +138,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         device = stack.enter_context(Device(mtu=_MTU, on_event=note))
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
-        stack.enter_context(UapiServer(listening, device, device.close))
+        stack.enter_context(UapiServer(listening, device, device.close, waiting))
 
         end_on_signals()
         ready()

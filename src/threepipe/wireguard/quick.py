@@ -22,7 +22,9 @@ from threepipe.settings import Network
 from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status, write_config
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.dns import dns, is_address
+from threepipe.wireguard.guard import guarded
 from threepipe.wireguard.hooks import call, call_all
+from threepipe.wireguard.names import resolve_patiently
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
 
@@ -48,9 +50,10 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
     with ExitStack() as stack:
         listening = listen(config.name)
         stack.callback(stop_listening, listening)
+        waiting = stack.enter_context(ExitStack())  # Who waits for the end hears of it when all else is done.
         call(config.pre_up, config.name)
         stack.callback(call_all, config.post_down, config.name)
-        change = config.change()
+        change = config.change(resolve_patiently)
         mtu = config.mtu or _mtu_for(change)
         # In pure Python the kernel is quicker at cutting superpackets, and making them.
         made = Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=hot.NATIVE)
@@ -61,7 +64,7 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
         stack.enter_context(dns(config.name, config.dns))
         over = threading.Event()
         failures = stack.enter_context(_traffic(inside, device.session, over))
-        stack.enter_context(UapiServer(listening, device, over.set))
+        stack.enter_context(UapiServer(listening, device, over.set, waiting))
         stack.enter_context(_watched_names(config.peers, device))
         call(config.post_up, config.name)
         if save_to is not None and config.save:
@@ -135,6 +138,7 @@ def _routes(config: Config, adapter: Adapter, device: Device, change: Change) ->
             device.configure(replace(change, fwmark=table))
             others = [network for network in networks if network.prefixlen]
             stack.enter_context(platforms.routed(adapter.index, others, _MAIN_TABLE, None))
+            stack.enter_context(guarded(config.name, adapter.index, config.addresses, table))
             stack.enter_context(platforms.routed(adapter.index, default, table, table))
         else:
             device.configure(change)

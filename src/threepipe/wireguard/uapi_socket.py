@@ -20,7 +20,7 @@ from threepipe.errors import EndpointError, InvalidSetting, ThreepipeError
 from threepipe.wireguard.settings import Change, Status
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
-__all__ = ["FOLDER", "UapiServer", "ask", "inherit", "listen", "names", "status_of", "stop_listening"]
+__all__ = ["FOLDER", "UapiServer", "ask", "inherit", "listen", "names", "status_of", "stop_listening", "take_down"]
 
 FOLDER = Path("/var/run/wireguard")
 _LONGEST = 1 << 24  # Bytes of a request: some 100,000 peers.
@@ -136,12 +136,44 @@ def status_of(name: str, folder: Path = FOLDER) -> Status:
         raise EndpointError(error.errno, f"{name}: {error}") from None
 
 
+def take_down(name: str, seconds: float, folder: Path = FOLDER) -> bool:
+    """Have the device `name` end, by removing its file; whether it has in that time, with all that it did undone.
+
+    That is known of ours alone; others may do some of it when they do not listen any more. Raises `EndpointError`.
+    """
+    path = folder / f"{name}.sock"
+    with _unix_socket() as client:
+        try:
+            try:
+                _connect(client, path)
+            finally:
+                path.unlink(missing_ok=True)
+            client.settimeout(seconds)
+            return not client.recv(1)
+        except TimeoutError:
+            return False
+        except (ConnectionResetError, ConnectionRefusedError):
+            return True  # It has ended, or had before.
+        except OSError as error:
+            raise EndpointError(error.errno, f"{path}: {error.strerror or error}") from None
+
+
 class UapiServer:
     """Serves `listening`, which it takes over, until `close`; the file goes with it."""
 
-    def __init__(self, listening: socket.socket, device: Manageable, gone: Callable[[], None]) -> None:
-        """`gone` is called, once, when somebody has removed the file, which is how wg-quick ends a device."""
-        self._device, self._gone = device, gone
+    def __init__(
+        self,
+        listening: socket.socket,
+        device: Manageable,
+        gone: Callable[[], None],
+        waiting: contextlib.ExitStack | None = None,
+    ) -> None:
+        """`gone` is called, once, when somebody has removed the file, which is how wg-quick ends a device.
+
+        Who is connected when it ends stays so until `waiting` is closed, and sees by that when all is undone; without
+        that he is not kept.
+        """
+        self._device, self._gone, self._waiting = device, gone, waiting
         self._listening = listening
         listening.setblocking(False)
         self._path = Path(listening.getsockname())
@@ -196,12 +228,16 @@ class UapiServer:
             self._end()
 
     def _end(self) -> None:
-        for client in list(self._clients):
-            self._drop(client)
         if self._mine is not None and self._identity() == self._mine:
             self._path.unlink(missing_ok=True)
-        self._listening.close()
         self._selector.close()
+        # Among them who is connected and was not taken yet: he hears when there is nobody who listens any more.
+        for connected in (self._listening, *(client.socket for client in self._clients)):
+            if self._waiting is None:
+                connected.close()
+            else:
+                self._waiting.callback(connected.close)
+        self._clients.clear()
 
     def _take_client(self) -> None:
         try:

@@ -28,6 +28,8 @@ log = logging.getLogger("threepipe")
 _FIRST_TABLE = 51820
 _TABLE_MAIN = 254
 _FIB_RULE_INVERT = 2  # <linux/fib_rules.h>
+_ON_DUTY = 51
+"""A protocol of rules, as <linux/rtnetlink.h> numbers who makes them, that nobody else has: see `_accept_marks`."""
 _VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
@@ -67,9 +69,10 @@ def routed(index: int, networks: Sequence[Network], table: int, mark: int | None
             _add(ipr, undo, index, network, table)
         if mark is not None:
             for version in sorted({network.version for network in networks}):
-                _add_rules(ipr, undo, _FAMILIES[version], table, mark)
-            if any(network.version == 4 for network in networks):
-                _accept_marks(undo)
+                protocol = _accept_marks(ipr, undo) if version == 4 else None
+                _add_rules(ipr, undo, _FAMILIES[version], table, mark, protocol)
+                if protocol is not None:
+                    _VALID_MARK.write_text("1")  # Another one may have ended just now, and not have seen us.
         yield
 
 
@@ -89,7 +92,7 @@ def _add(ipr: IPRoute, undo: ExitStack, index: int, network: Network, table: int
     undo.callback(_forgiving, ipr.route, "del", **route)
 
 
-def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int) -> None:
+def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int, protocol: int | None) -> None:
     # Before all rules but the first, which is that for local addresses; and the second of these before the first.
     before = min(rule.get("priority") or 0xFFFF for rule in ipr.get_rules(family=family))
     rules: list[dict[str, int]] = [
@@ -97,6 +100,8 @@ def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int
         {"family": family, "table": _TABLE_MAIN, "suppress_prefixlen": 0, "priority": before - 2},
     ]
     for rule in rules:
+        if protocol is not None:
+            rule["protocol"] = protocol
         try:
             ipr.rule("add", **rule)
         except NetlinkError as error:
@@ -104,15 +109,37 @@ def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int
         undo.callback(_forgiving, ipr.rule, "del", **rule)
 
 
-def _accept_marks(undo: ExitStack) -> None:
-    """Have the reverse path filter go by marks too, or it drops the answers to what is marked."""
+def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
+    """Have the reverse path filter go by marks too, or it drops the answers to what is marked.
+
+    The last that needs it puts it back as it was before the first. So whose duty that is says so in its rules, and
+    takes it over from them; what that protocol is, is returned. None where it was so before any of them.
+    """
     try:
-        before = _VALID_MARK.read_text()
-        if before.strip() == "0":
-            _VALID_MARK.write_text("1")
-            undo.callback(_VALID_MARK.write_text, before)
+        if _VALID_MARK.read_text().strip() != "0" and not _is_on_duty(ipr):
+            return None
+        undo.callback(_accept_no_marks, ipr)
+        _VALID_MARK.write_text("1")
     except OSError as error:
         log.warning(f"{_VALID_MARK}: {error.strerror}; where rp_filter is strict, answers may be dropped")
+        return None
+    return _ON_DUTY
+
+
+def _accept_no_marks(ipr: IPRoute) -> None:
+    """Where nobody needs them any more."""
+    try:
+        if not _is_on_duty(ipr):
+            _VALID_MARK.write_text("0")
+    except OSError as error:
+        log.warning(f"{_VALID_MARK}: {error.strerror}")
+
+
+def _is_on_duty(ipr: IPRoute) -> bool:
+    """Whether there is one; what a process that was killed has left looks into a table where nothing is any more."""
+    tables = {route.get("table") for route in ipr.get_routes(family=socket.AF_INET)}
+    rules = [rule for rule in ipr.get_rules(family=socket.AF_INET) if rule.get("protocol") == _ON_DUTY]
+    return any(rule.get("fwmark") is not None and rule.get("table") in tables for rule in rules)
 
 
 def _forgiving(change: object, *arguments: object, **settings: object) -> None:

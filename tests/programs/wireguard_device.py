@@ -1,0 +1,40 @@
+"""A WireGuard device as threepipe-wg is one, whose keys get old as fast as a test would have them.
+
+Arguments: the seconds of `Timing` as JSON, a file for the names of its events, a line each, and the interface's
+name. At its end it prints, as a line of JSON, which core it had and what it dropped.
+"""
+
+import json
+import sys
+from contextlib import ExitStack
+
+from threepipe import Adapter, AdapterGone, hot
+from threepipe.pipe import pipe
+from threepipe.wireguard import Device, Event, Timing
+from threepipe.wireguard.daemon import end_on_signals
+from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+MTU = 1420
+
+
+def main(seconds: str, events: str, name: str) -> None:
+    with ExitStack() as stack:
+        told = stack.enter_context(open(events, "a", buffering=1))
+
+        def tell(event: Event) -> None:
+            told.write(f"{event.name}\n")
+
+        inside = stack.enter_context(Adapter.create(name, mtu=MTU)).start_session()
+        device = Device(mtu=MTU, timing=Timing(**json.loads(seconds)), on_event=tell)
+        stack.enter_context(device)
+        stack.enter_context(UapiServer(listen(name), device, device.close))
+        end_on_signals()
+        try:
+            pipe(inside, device.session)
+        except (KeyboardInterrupt, AdapterGone):
+            pass
+        print(json.dumps({"native": hot.NATIVE, "rejected": device.rejected}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
