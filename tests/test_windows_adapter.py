@@ -458,7 +458,7 @@ def test_a_driver_that_gave_up_receiving_ends_the_session(made: Made) -> None:
 def test_an_error_nobody_knows_ends_the_session_too(made: Made, bench: Bench) -> None:
     adapter, _ = made
     with adapter.start_session() as session:
-        bench.contract.ContractFailCall(Function.RECEIVE_PACKET, 1460, 1)
+        bench.contract.ContractFailCall(Function.RECEIVE_PACKET, 1460, 2)  # Who fails is asked once more.
         with pytest.raises(AdapterError, match="tp0: "):
             session.receive()
 

@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import repeat, takewhile
+from operator import add
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.descriptor import MAX_BUNDLE
@@ -26,6 +27,7 @@ from threepipe.platforms.windows.wintun import (
     ERROR_NO_MORE_ITEMS,
     Wintun,
     get_last_error,
+    reference_to,
 )
 
 __all__ = ["WindowsPort"]
@@ -38,13 +40,14 @@ class WindowsPort:
         """`capacity`: bytes of each ring."""
         self._wintun = wintun
         self._session = session
-        self._sessions = repeat(session)
+        self._sessions, self._references = repeat(session), repeat(reference_to(session))
         self._name = name
         self._ended = 0  # The code with which the session ended by itself.
         self._arena = Arena()
         self._sizes = array("I", bytes(4 * MAX_BUNDLE))
         start, _ = self._sizes.buffer_info()
         self._places = range(start, start + 4 * MAX_BUNDLE, 4)  # One DWORD for the size of each packet of a bundle.
+        self._place_references = list(map(reference_to, self._places))
         self._inbound, self._outbound = _Window(capacity), _Window(capacity)
         self.readable = Arrival(events, wintun.read_wait_event(session))
         self.writable = Room(self.readable.wait_for_end())
@@ -59,11 +62,15 @@ class WindowsPort:
     def _take(self, limit: int) -> list[memoryview]:
         """Copies of what is ready; sets `readable` again where that may not be all."""
         self._check_alive()
-        wintun, pointers = self._wintun, list[int]()
-        places = self._places[:limit]
+        wintun, pointers, code = self._wintun, list[int](), 0
+        references = self._place_references[:limit]
         try:
-            pointers.extend(takewhile(bool, map(wintun.receive_packet, self._sessions, places)))
-            code = get_last_error() if len(pointers) < len(places) else 0
+            pointers.extend(takewhile(bool, map(wintun.receive_packet, self._references, references)))
+            if len(pointers) < len(references):  # Asked once more, in the way that says why.
+                if pointer := wintun.receive_packet_or_say_why(self._session, self._places[len(pointers)]):
+                    pointers.append(pointer)
+                else:
+                    code = get_last_error()
             packets = self._copies(pointers)
         finally:
             _run(map(wintun.release_receive_packet, self._sessions, reversed(pointers)))
@@ -74,23 +81,30 @@ class WindowsPort:
         return packets
 
     def _copies(self, pointers: list[int]) -> list[memoryview]:
+        """The packets at `pointers`: copied with what lies between them, at once where their ring does not begin again.
+
+        It begins again once at most, for all of them are held.
+        """
         if not pointers:
             return []
         sizes = self._sizes[: len(pointers)]
-        total = sum(sizes)
+        turn = pointers.index(min(pointers))
+        if not turn:
+            return self._copy(pointers, sizes)
+        return self._copy(pointers[:turn], sizes[:turn]) + self._copy(pointers[turn:], sizes[turn:])
+
+    def _copy(self, pointers: list[int], sizes: "array[int]") -> list[memoryview]:
+        first = pointers[0]
+        total = pointers[-1] + sizes[-1] - first
         memory = self._arena.free()
         if total <= len(memory):
             self._arena.take(total)
         else:
             memory = memoryview(bytearray(total))
-        ring, base = self._inbound.around(pointers[0])
-        packets, end = [], 0
-        for pointer, size in zip(pointers, sizes, strict=True):
-            start, end, place = end, end + size, pointer - base
-            packet = memory[start:end]
-            packet[:] = ring[place : place + size]
-            packets.append(packet)
-        return packets
+        ring, base = self._inbound.around(first)
+        memory[:total] = ring[first - base : first - base + total]
+        starts = [pointer - first for pointer in pointers]
+        return list(map(memory.__getitem__, map(slice, starts, map(add, starts, sizes))))
 
     def send(self, bundle: Bundle) -> Bundle:
         self._check_alive()
@@ -100,8 +114,12 @@ class WindowsPort:
             raise InvalidPacket(sizes.index(max(sizes)), f"is longer than {MAX_PACKET} bytes")
         wintun, pointers, code = self._wintun, list[int](), 0
         try:
-            pointers.extend(takewhile(bool, map(wintun.allocate_send_packet, self._sessions, sizes)))
-            code = get_last_error() if len(pointers) < len(sizes) else 0
+            pointers.extend(takewhile(bool, map(wintun.allocate_send_packet, self._references, sizes)))
+            while len(pointers) < len(sizes):  # Asked once more, in the way that says why.
+                if not (pointer := wintun.allocate_send_packet_or_say_why(self._session, sizes[len(pointers)])):
+                    code = get_last_error()
+                    break
+                pointers.append(pointer)
             self._fill(pointers, packets, sizes)
         except BaseException:
             self._fill(pointers, map(bytes, sizes), sizes)  # No packets, which the driver discards.
@@ -118,9 +136,9 @@ class WindowsPort:
         if not pointers:
             return
         ring, base = self._outbound.around(pointers[0])
-        for pointer, packet, size in zip(pointers, packets, sizes, strict=False):  # Not all may have found room.
-            place = pointer - base
-            ring[place : place + size] = packet
+        starts = [pointer - base for pointer in pointers]
+        # Not all packets may have found room.
+        _run(map(ring.__setitem__, map(slice, starts, map(add, starts, sizes)), packets))
 
     def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
         return False  # There are no descriptors to be spared a bundle.
@@ -155,7 +173,7 @@ class WindowsPort:
 
 
 class _Window:
-    """One ring's memory as bytes, wherever the library has put it. Nothing is touched but the packets given out."""
+    """One ring's memory as bytes, wherever the library has put it."""
 
     def __init__(self, capacity: int) -> None:
         self._reach = capacity + MAX_PACKET + 1  # Of a ring; a record that begins at its end runs past it.

@@ -37,6 +37,7 @@ __all__ = [
     "FUNCTIONS",
     "Wintun",
     "get_last_error",
+    "reference_to",
 ]
 
 # <winerror.h>
@@ -90,14 +91,18 @@ class Wintun:
         self._logger = _Logger(self._log.take)  # Kept, for the library calls it whenever it likes.
         functions["WintunSetLogger"](self._logger)
         hot = _holding_the_gil(library)
-        self.receive_packet = _function(hot, "WintunReceivePacket")
-        """(session, address of a DWORD for the size) -> address of the packet, or None with the last error."""
+        self.receive_packet = _unconverted(hot, "WintunReceivePacket")
+        """(reference to the session, reference to a DWORD for the size) -> address of the packet, or None."""
         self.release_receive_packet = _function(hot, "WintunReleaseReceivePacket")
         """(session, address of the packet)"""
-        self.allocate_send_packet = _function(hot, "WintunAllocateSendPacket")
-        """(session, size) -> address of the packet, or None with the last error. Does not check the size."""
+        self.allocate_send_packet = _unconverted(hot, "WintunAllocateSendPacket")
+        """(reference to the session, size) -> address of the packet, or None. Does not check the size."""
         self.send_packet = _function(hot, "WintunSendPacket")
         """(session, address of the packet)"""
+        self.receive_packet_or_say_why = functions["WintunReceivePacket"]
+        """`receive_packet`, which leaves its error for `get_last_error` where there is none."""
+        self.allocate_send_packet_or_say_why = functions["WintunAllocateSendPacket"]
+        """`allocate_send_packet`, which leaves its error for `get_last_error` where there is no room."""
 
     def create_adapter(self, name: str, tunnel_type: str, guid: uuid.UUID) -> int:
         """Make an adapter and return its handle; its name may become another where that is taken.
@@ -161,6 +166,11 @@ class Wintun:
         return handle
 
 
+def reference_to(address: int) -> Any:
+    """A pointer with that value, as functions take it quickest that run for every packet."""
+    return ctypes.byref(ctypes.c_char.from_address(address))
+
+
 _UNTOLD = "it failed without saying why"
 
 Refusals = dict[int, tuple[type[AdapterError], str]]
@@ -204,12 +214,22 @@ def _function(library: ctypes.CDLL, name: str) -> Any:
     return function
 
 
+def _unconverted(library: ctypes.CDLL, name: str) -> Any:
+    """A function that takes its arguments as they are: references, which `reference_to` makes, and small numbers.
+
+    Converting them would take as long as the call.
+    """
+    function = _function(library, name)
+    del function.argtypes
+    return function
+
+
 def _holding_the_gil(library: ctypes.CDLL) -> ctypes.CDLL:
-    """The same library, for calls during which no other thread of Python runs.
+    """The same library, for calls during which no other thread of Python runs, and which keep no last error.
 
     They take less time than letting others run, and coming back from that may take milliseconds while
     another thread is busy. None of them waits or logs. On x86 ctypes has no such calls (stdcall).
     """
     if ctypes.sizeof(c_void_p) < 8:
         return library
-    return ctypes.PyDLL(library._name, handle=library._handle, use_errno=True, use_last_error=True)
+    return ctypes.PyDLL(library._name, handle=library._handle)
