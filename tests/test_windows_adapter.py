@@ -325,6 +325,35 @@ def test_several_that_wait_share_what_came(made: Made) -> None:
         assert sum(sizes) == 768
 
 
+def test_one_packet_at_a_time_is_of_a_bundle_whose_rest_comes_next(made: Made) -> None:
+    adapter, wire = made
+    with adapter.start_session() as session:
+        wire.send(packets(600))
+        assert [number_of(session.receive_packet(SECONDS)) for _ in range(100)] == list(range(100))
+        rest = [number_of(packet) for _ in range(3) for packet in session.receive(SECONDS)]
+        assert rest == list(range(100, 600))
+        assert session.receive_packet(0) == b""
+
+
+def test_who_waits_is_woken_for_what_is_kept_too(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three packets may wake one thread only, which takes all of them and one for itself."""
+    monkeypatch.setattr("threepipe.platforms.windows.waiting.PATIENCE", 10 * SECONDS)
+    adapter, wire = made
+    with adapter.start_session() as session:
+        waiting = threading.Barrier(4)
+        found: list[int] = []
+
+        def receive() -> None:
+            waiting.wait(SECONDS)
+            found.append(number_of(session.receive_packet()))
+
+        for _ in range(20):
+            with in_threads(receive, receive, receive):
+                waiting.wait(SECONDS)
+                wire.send(packets(3))
+        assert sorted(found) == sorted([0, 1, 2] * 20)
+
+
 def test_the_ring_is_used_up_to_its_end_and_again(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session(MIN_CAPACITY) as session:

@@ -44,6 +44,7 @@ class WindowsPort:
         self._name = name
         self._ended = 0  # The code with which the session ended by itself.
         self._arena = Arena()
+        self._kept = deque[memoryview]()  # Of a bundle from which one packet was asked for.
         self._sizes = array("I", bytes(4 * MAX_BUNDLE))
         start, _ = self._sizes.buffer_info()
         self._places = range(start, start + 4 * MAX_BUNDLE, 4)  # One DWORD for the size of each packet of a bundle.
@@ -53,11 +54,23 @@ class WindowsPort:
         self.writable = Room(self.readable.wait_for_end())
 
     def receive(self, limit: int) -> Bundle:
+        kept = self._kept
+        if not kept:
+            packets = self._take_or_clear(limit if limit > 1 else MAX_BUNDLE)
+            if limit > 1 or len(packets) < 2:
+                return Bundle.of_views(packets)
+            kept.extend(packets)
+        packets = [kept.popleft() for _ in range(min(limit, len(kept)))]
+        if kept:
+            self.readable.again()
+        return Bundle.of_views(packets)
+
+    def _take_or_clear(self, limit: int) -> list[memoryview]:
         packets = self._take(limit)
         if not packets and not self._ended:
             self.readable.clear()
             packets = self._take(limit)  # Those that came before it was cleared; later ones set it again.
-        return Bundle.of_views(packets)
+        return packets
 
     def _take(self, limit: int) -> list[memoryview]:
         """Copies of what is ready; sets `readable` again where that may not be all."""
