@@ -22,7 +22,7 @@ CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.p
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)
 
-.PHONY: demo test test-pure test-native test-windows bench soak lint types rust lines tools clean
+.PHONY: demo test test-pure test-native test-windows native-windows bench soak lint types rust lines tools clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -41,9 +41,13 @@ test-native: .venv/test .venv/native
 	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.hot -m pytest; else echo "There is no native core here to be tested."; fi
 
 # The portable tests, and those of Windows, on Windows' Python under Wine, and packets from here through programs there:
-# set up at first, in a minute or two.
+# set up at first, in a minute or two. What the native core does is run again with it, where it can be built.
 test-windows: .venv/test
 	@$(BIN)/python tools/windows $(ARGS)
+
+# The same with the native core.
+native-windows: .venv/test
+	@$(BIN)/python tools/windows --native $(ARGS)
 
 # Threepipe beside its peers and the limit: ten minutes and more, as root.
 bench: .venv/bench
