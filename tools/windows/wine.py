@@ -35,8 +35,11 @@ def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict
 
 
 def python_command(windows: Windows, arguments: Sequence[str]) -> list[str]:
-    """`python arguments`, to be started with `environment` and with standard streams that are pipes or files."""
-    return [str(windows.wine), str(windows.python / "python.exe"), *arguments]
+    """`python arguments`, to be started with `environment` and with standard streams that are pipes or files.
+
+    It is killed when the thread that started it ends, however that came.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", str(windows.wine), str(windows.python / "python.exe"), *arguments]
 
 
 def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:
