@@ -1,8 +1,8 @@
 """The native core: what runs for every packet, by the names and with the results of its reference.
 
-The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `sealing`, `descriptor` and `pump`. Two
-differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and loops
-over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
+The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `sealing`, `exchange`, `descriptor` and
+`pump`. Two differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and
+loops over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
 
 `receive`, `send` and `pump` are there where there are POSIX descriptors.
 """
@@ -10,6 +10,7 @@ over more than a few packets, run without the GIL. A record without a whole head
 import io
 from collections.abc import Sequence
 
+from threepipe.exchange import Rings
 from threepipe.packet import Packet
 from threepipe.pump import End, HasFileno
 
@@ -34,6 +35,12 @@ def unseal(
     key: bytes | bytearray, index: int, window: bytearray, memory: memoryview, size: int
 ) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
     """`threepipe.sealing.unseal`."""
+
+def take(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
+    """`threepipe.exchange.take`, without headers in between. It keeps the GIL, as `give` does: no call waits."""
+
+def give(rings: Rings, packets: Sequence[memoryview]) -> tuple[int, int]:
+    """`threepipe.exchange.give`, which looks at all packets before it asks for places."""
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
     """`threepipe.descriptor.receive`."""

@@ -20,6 +20,7 @@ import threepipe
 from contract_dll.build import build, sanitizer
 from contract_dll.library import Fault, Function, Kind
 from contract_system import Bench, ContractIpHelper, ContractWire, find_contract
+from threepipe import hot
 from threepipe.errors import (
     AdapterBusy,
     AdapterError,
@@ -409,16 +410,12 @@ def test_a_packet_that_cannot_be_copied_holds_nothing_up(made: Made) -> None:
         bundle = threepipe.Bundle(map(memoryview, packets(3)))
         released = list(bundle)[1]
 
-        class Unreadable(bytes):
-            def __buffer__(self, _: int) -> memoryview:
-                raise ValueError("gone")
-
         views: list[memoryview] = [bundle[0], Disappearing(released), bundle[2]]  # type: ignore[list-item]
         with pytest.raises((ValueError, TypeError)):
             session._port.send(threepipe.Bundle.of_views(views))
         assert session.send([packet(7)]) == 1
         assert wire.receive(SECONDS) == [packet(7)]
-        assert bench_discarded(wire) == 3
+        assert bench_discarded(wire) == (0 if hot.NATIVE else 3)  # The core looks before it asks for places.
 
 
 class Disappearing:

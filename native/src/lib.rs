@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod offload;
 mod sealing;
+mod wintun;
 
 /// Not tied to the GIL: there is no state, and what is borrowed is held by the buffer protocol.
 #[pyo3::pymodule(gil_used = false)]
@@ -22,4 +23,6 @@ mod threepipe_native {
     use crate::offload::{coalesce, internet_checksum, measure, split};
     #[pymodule_export]
     use crate::sealing::{seal, unseal};
+    #[pymodule_export]
+    use crate::wintun::{give, take};
 }

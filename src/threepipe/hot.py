@@ -12,6 +12,7 @@ __all__ = [
     "NATIVE",
     "REASON",
     "coalesce",
+    "give",
     "internet_checksum",
     "measure",
     "pump",
@@ -19,15 +20,17 @@ __all__ = [
     "seal",
     "send",
     "split",
+    "take",
     "unseal",
 ]
 
 try:
     if os.environ.get("THREEPIPE_PURE", "0") not in ("", "0"):
         raise ImportError("THREEPIPE_PURE refuses it")
-    from threepipe_native import coalesce, internet_checksum, measure, seal, split, unseal
+    from threepipe_native import coalesce, give, internet_checksum, measure, seal, split, take, unseal
 except ImportError as error:
     from threepipe.coalesce import coalesce
+    from threepipe.exchange import give, take
     from threepipe.offload import measure, split
     from threepipe.packet import internet_checksum
     from threepipe.sealing import seal, unseal

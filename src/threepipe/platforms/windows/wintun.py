@@ -36,8 +36,6 @@ __all__ = [
     "ERROR_NO_MORE_ITEMS",
     "FUNCTIONS",
     "Wintun",
-    "get_last_error",
-    "reference_to",
 ]
 
 # <winerror.h>
@@ -90,19 +88,32 @@ class Wintun:
         self._log = Log()
         self._logger = _Logger(self._log.take)  # Kept, for the library calls it whenever it likes.
         functions["WintunSetLogger"](self._logger)
+        # What follows is what `exchange` wants of a `Library`.
         hot = _holding_the_gil(library)
         self.receive_packet = _unconverted(hot, "WintunReceivePacket")
-        """(reference to the session, reference to a DWORD for the size) -> address of the packet, or None."""
-        self.release_receive_packet = _function(hot, "WintunReleaseReceivePacket")
-        """(session, address of the packet)"""
-        self.allocate_send_packet = _unconverted(hot, "WintunAllocateSendPacket")
-        """(reference to the session, size) -> address of the packet, or None. Does not check the size."""
-        self.send_packet = _function(hot, "WintunSendPacket")
-        """(session, address of the packet)"""
         self.receive_packet_or_say_why = functions["WintunReceivePacket"]
-        """`receive_packet`, which leaves its error for `get_last_error` where there is none."""
+        self.release_receive_packet = _function(hot, "WintunReleaseReceivePacket")
+        self.allocate_send_packet = _unconverted(hot, "WintunAllocateSendPacket")
         self.allocate_send_packet_or_say_why = functions["WintunAllocateSendPacket"]
-        """`allocate_send_packet`, which leaves its error for `get_last_error` where there is no room."""
+        self.send_packet = _function(hot, "WintunSendPacket")
+        self.addresses = (
+            _address(self.receive_packet),
+            _address(self.release_receive_packet),
+            _address(self.allocate_send_packet),
+            _address(self.send_packet),
+        )
+
+    def last_error(self) -> int:
+        """Why the last call of this thread failed, if it was one that says so."""
+        return get_last_error()
+
+    def reference_to(self, address: int) -> Any:
+        """A pointer with that value, as functions take it quickest that run for every packet."""
+        return ctypes.byref(ctypes.c_char.from_address(address))
+
+    def memory_at(self, address: int, size: int) -> memoryview:
+        """That memory, whatever is there; nothing is read."""
+        return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
 
     def create_adapter(self, name: str, tunnel_type: str, guid: uuid.UUID) -> int:
         """Make an adapter and return its handle; its name may become another where that is taken.
@@ -166,11 +177,6 @@ class Wintun:
         return handle
 
 
-def reference_to(address: int) -> Any:
-    """A pointer with that value, as functions take it quickest that run for every packet."""
-    return ctypes.byref(ctypes.c_char.from_address(address))
-
-
 _UNTOLD = "it failed without saying why"
 
 Refusals = dict[int, tuple[type[AdapterError], str]]
@@ -214,8 +220,12 @@ def _function(library: ctypes.CDLL, name: str) -> Any:
     return function
 
 
+def _address(function: Any) -> int:
+    return ctypes.cast(function, c_void_p).value or 0
+
+
 def _unconverted(library: ctypes.CDLL, name: str) -> Any:
-    """A function that takes its arguments as they are: references, which `reference_to` makes, and small numbers.
+    """A function that takes its arguments as they are: references and small numbers.
 
     Converting them would take as long as the call.
     """
