@@ -44,7 +44,16 @@ ACROSS = ["-m", "wine"]
 
 OF_THE_CORE = [
     f"tests/test_{name}.py"
-    for name in ("differential", "import", "sealing", "session", "wireguard_tunnel", "windows_adapter", "cli_doctor")
+    for name in (
+        "differential",
+        "import",
+        "sealing",
+        "session",
+        "wireguard_tunnel",
+        "windows_adapter",
+        "windows_exchange",
+        "cli_doctor",
+    )
 ]
 
 
