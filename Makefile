@@ -10,8 +10,8 @@ KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go \
 	nft:nftables iptables:iptables sysctl:procps
 
-# To check Windows' structures against its headers.
-HEADER_TOOLS := x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
+# To check Windows' structures against its headers, and to build the library that stands in for Wintun's.
+HEADER_TOOLS := gcc:gcc x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
 
 # To run what other kernels have, under emulation.
 SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool
@@ -23,7 +23,7 @@ CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.p
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)
 
-.PHONY: demo test test-pure test-native test-windows bench soak lint types rust lines tools clean
+.PHONY: demo test test-pure test-native test-windows native-windows bench soak lint types rust lines tools clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -42,9 +42,13 @@ test-native: .venv/test .venv/native
 	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.hot -m pytest; else echo "There is no native core here to be tested."; fi
 
 # The portable tests, and those of Windows, on Windows' Python under Wine, and packets from here through programs there:
-# set up at first, in a minute or two.
+# set up at first, in a minute or two. What the native core does is run again with it, where it can be built.
 test-windows: .venv/test
 	@$(BIN)/python tools/windows $(ARGS)
+
+# The same with the native core.
+native-windows: .venv/test
+	@$(BIN)/python tools/windows --native $(ARGS)
 
 # Threepipe beside its peers and the limit: ten minutes and more, as root.
 bench: .venv/bench

@@ -1,8 +1,8 @@
 """The native core: what runs for every packet, by the names and with the results of its reference.
 
-The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `sealing`, `descriptor` and `pump`. Two
-differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and loops
-over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
+The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `sealing`, `exchange`, `descriptor` and
+`pump`. Two differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and
+loops over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
 
 `receive`, `send` and `pump` are there where there are POSIX descriptors. `Transport` and `Traffic` are classes of the
 core's own, with the methods and attributes of their reference, and may be used by several threads at once.
@@ -12,6 +12,7 @@ import io
 from array import array
 from collections.abc import Sequence
 
+from threepipe.exchange import Rings
 from threepipe.packet import Packet
 from threepipe.pump import End, HasFileno
 from threepipe.sealing import Transport as Transport
@@ -71,6 +72,12 @@ class Router:
     ) -> int:
         """Pass packets and messages until a bell is readable; an errno of the adapter, or 0. With a thread for each
         direction, and descriptors of its own. Raises what `above` raises."""
+
+def take(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
+    """`threepipe.exchange.take`, without headers in between. It keeps the GIL, as `give` does: no call waits."""
+
+def give(rings: Rings, packets: Sequence[memoryview]) -> tuple[int, int]:
+    """`threepipe.exchange.give`, which looks at all packets before it asks for places."""
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
     """`threepipe.descriptor.receive`."""

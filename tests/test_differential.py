@@ -78,7 +78,14 @@ PURE = Core(
     pure_descriptor.receive,
     pure_descriptor.send,
 )
-NATIVE = Core(native.internet_checksum, native.measure, native.split, native.coalesce, native.receive, native.send)
+NATIVE = Core(
+    native.internet_checksum,
+    native.measure,
+    native.split,
+    native.coalesce,
+    getattr(native, "receive", pure_descriptor.receive),  # On Windows it has none.
+    getattr(native, "send", pure_descriptor.send),
+)
 
 
 def property_of(examples: int) -> settings:

@@ -20,6 +20,7 @@ import threepipe
 from contract_dll.build import build, sanitizer
 from contract_dll.library import Fault, Function, Kind
 from contract_system import Bench, ContractIpHelper, ContractWire, find_contract
+from threepipe import hot
 from threepipe.errors import (
     AdapterBusy,
     AdapterError,
@@ -325,6 +326,35 @@ def test_several_that_wait_share_what_came(made: Made) -> None:
         assert sum(sizes) == 768
 
 
+def test_one_packet_at_a_time_is_of_a_bundle_whose_rest_comes_next(made: Made) -> None:
+    adapter, wire = made
+    with adapter.start_session() as session:
+        wire.send(packets(600))
+        assert [number_of(session.receive_packet(SECONDS)) for _ in range(100)] == list(range(100))
+        rest = [number_of(packet) for _ in range(3) for packet in session.receive(SECONDS)]
+        assert rest == list(range(100, 600))
+        assert session.receive_packet(0) == b""
+
+
+def test_who_waits_is_woken_for_what_is_kept_too(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three packets may wake one thread only, which takes all of them and one for itself."""
+    monkeypatch.setattr("threepipe.platforms.windows.waiting.PATIENCE", 10 * SECONDS)
+    adapter, wire = made
+    with adapter.start_session() as session:
+        waiting = threading.Barrier(4)
+        found: list[int] = []
+
+        def receive() -> None:
+            waiting.wait(SECONDS)
+            found.append(number_of(session.receive_packet()))
+
+        for _ in range(20):
+            with in_threads(receive, receive, receive):
+                waiting.wait(SECONDS)
+                wire.send(packets(3))
+        assert sorted(found) == sorted([0, 1, 2] * 20)
+
+
 def test_the_ring_is_used_up_to_its_end_and_again(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session(MIN_CAPACITY) as session:
@@ -380,16 +410,12 @@ def test_a_packet_that_cannot_be_copied_holds_nothing_up(made: Made) -> None:
         bundle = threepipe.Bundle(map(memoryview, packets(3)))
         released = list(bundle)[1]
 
-        class Unreadable(bytes):
-            def __buffer__(self, _: int) -> memoryview:
-                raise ValueError("gone")
-
         views: list[memoryview] = [bundle[0], Disappearing(released), bundle[2]]  # type: ignore[list-item]
         with pytest.raises((ValueError, TypeError)):
             session._port.send(threepipe.Bundle.of_views(views))
         assert session.send([packet(7)]) == 1
         assert wire.receive(SECONDS) == [packet(7)]
-        assert bench_discarded(wire) == 3
+        assert bench_discarded(wire) == (0 if hot.NATIVE else 3)  # The core looks before it asks for places.
 
 
 class Disappearing:
@@ -458,7 +484,7 @@ def test_a_driver_that_gave_up_receiving_ends_the_session(made: Made) -> None:
 def test_an_error_nobody_knows_ends_the_session_too(made: Made, bench: Bench) -> None:
     adapter, _ = made
     with adapter.start_session() as session:
-        bench.contract.ContractFailCall(Function.RECEIVE_PACKET, 1460, 1)
+        bench.contract.ContractFailCall(Function.RECEIVE_PACKET, 1460, 2)  # Who fails is asked once more.
         with pytest.raises(AdapterError, match="tp0: "):
             session.receive()
 

@@ -11,6 +11,8 @@ from threepipe.datagrams import Datagrams
 from threepipe.errors import EndpointError
 from threepipe.platforms.windows.sockets import UDP_SEND_MSG_SIZE, WindowsDatagrams, enlarge_buffers, open_datagrams
 
+pytestmark = pytest.mark.windows
+
 TARGET = ("192.0.2.1", 4242)
 ROOM = 1472  # Bytes of payload in 1500 over IPv4.
 

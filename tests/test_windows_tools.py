@@ -31,11 +31,7 @@ echo > $folder/other.jar"""
 
 def set_up(tmp_path: Path, programs: Mapping[str, str]) -> tuple[int, str]:
     """The status of the tool where those programs alone are to be found, and its last line."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name, script in programs.items():
-        (folder / name).write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
-        (folder / name).chmod(0o755)
+    folder = program_folder(tmp_path, programs)
     done = subprocess.run(
         [sys.executable, TOOL, "--python", "-V"],
         env={"PATH": str(folder), "THREEPIPE_WINDOWS_CACHE": str(tmp_path / "cache")},
@@ -44,6 +40,16 @@ def set_up(tmp_path: Path, programs: Mapping[str, str]) -> tuple[int, str]:
         text=True,
     )
     return done.returncode, done.stdout.splitlines()[-1]
+
+
+def program_folder(tmp_path: Path, programs: Mapping[str, str]) -> Path:
+    """A folder with those scripts of the shell."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
 
 
 def test_tools_that_are_missing_and_nobody_installs(tmp_path: Path) -> None:
@@ -73,3 +79,48 @@ def test_what_was_begun_is_begun_again(tmp_path: Path) -> None:
     """A part is whole, or not there."""
     set_up(tmp_path, TOOLS | {"mvn": MAKE_ANOTHER_FILE})
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir() and path.suffix != ".unfinished"]
+
+
+BUILD_CORE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from cache import Cache, CannotSetUp
+from native import native_core
+try:
+    print((native_core(Cache()) / "threepipe_native.pyd").read_text())
+except CannotSetUp as lack:
+    print(type(lack).__name__, lack)
+"""
+ASKED_IN_VAIN = SAY.format("error: failed to download from crates.io")
+NO_LIBRARY = 'echo "$0-has-no-such-target"'
+BUILD = """\
+folder=$CARGO_TARGET_DIR/x86_64-pc-windows-gnu/release
+mkdir -p $folder
+echo core > $folder/threepipe_native.dll"""
+
+
+@pytest.mark.parametrize(
+    ("programs", "told"),
+    [
+        pytest.param({}, "NotToBeHad there is no cargo", id="no cargo"),
+        pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY}, "NotToBeHad this Rust has no standard", id="no rustup"),
+        pytest.param(
+            {"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": SAY.format("error: no network")},
+            "NotToBeHad rustup target add x86_64-pc-windows-gnu failed: error: no network",
+            id="rustup in vain",
+        ),
+        pytest.param({"cargo": ASKED_IN_VAIN, "rustc": "echo /"}, "NotToBeHad building", id="cargo in vain"),
+        pytest.param({"cargo": SAY.format("error[E0308]"), "rustc": "echo /"}, "CannotSetUp building", id="no Rust"),
+        pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": "exit 0"}, "core", id="rustup had it"),
+    ],
+)
+def test_what_the_native_core_takes(tmp_path: Path, programs: Mapping[str, str], told: str) -> None:
+    folder = program_folder(tmp_path, programs)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD_CORE, TOOL],
+        env={"PATH": str(folder), "THREEPIPE_WINDOWS_CACHE": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip().splitlines()[-1].startswith(told)

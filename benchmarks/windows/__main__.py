@@ -20,14 +20,16 @@ from benchmarks.network import ROOT, Failed, output
 from benchmarks.results import Results, Sample
 
 _CONTENDERS = {
-    "bundles": "threepipe",
-    "singles": "threepipe, packet by packet",
+    "core": "threepipe, native core",
+    "bundles": "threepipe, pure Python",
+    "core singles": "threepipe, native core, packet by packet",
+    "singles": "threepipe, pure Python, packet by packet",
     "pytun-pmd3": "pytun-pmd3",
 }
 _PEER = "pytun-pmd3"
 _WORKLOADS = ("receive", "send", "echo")
 _WANTED = 2.0
-"""Times the peer's packets a second, where threepipe has ctypes alone."""
+"""Times the peer's packets a second, by ctypes alone."""
 
 _FAULTS = {"close": "closing wakes who receives", "full": "a full ring is survived"}
 _TIMEOUT = 120.0
@@ -43,7 +45,7 @@ def main(
     results = Results()
     contenders = list(_CONTENDERS)
     for number in range(rounds):
-        for contender in contenders[number % 3 :] + contenders[: number % 3]:
+        for contender in contenders[number % 5 :] + contenders[: number % 5]:
             _note(results, number, "measure", contender, seconds, size)
     for fault in _FAULTS:
         for contender in contenders:
@@ -66,8 +68,9 @@ def _note(results: Results, number: int, role: str, contender: str, seconds: flo
 
 def _worker(*arguments: str) -> Mapping[str, float]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        windows = ["env", f"THREEPIPE_PLACE=Z:{place}", sys.executable, str(ROOT / "tools" / "windows"), "--python"]
-        said = output([*windows, "-m", "benchmarks.windows.worker", *arguments], _TIMEOUT)
+        windows = ["env", f"THREEPIPE_PLACE=Z:{place}", sys.executable, str(ROOT / "tools" / "windows")]
+        core = ["--native"] if arguments[0].startswith("core") else []
+        said = output([*windows, *core, "--python", "-m", "benchmarks.windows.worker", *arguments], _TIMEOUT)
     figures: dict[str, float] = json.loads(said.strip().splitlines()[-1])
     return figures
 

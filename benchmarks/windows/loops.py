@@ -135,4 +135,11 @@ def _place_peer(peer: Path, contract: Path) -> Path:
     return library
 
 
-LOOPS: dict[str, type[Loops]] = {"bundles": Bundles, "singles": Singles, "pytun-pmd3": Pmd3}
+LOOPS: dict[str, type[Loops]] = {
+    "core": Bundles,
+    "bundles": Bundles,
+    "core singles": Singles,
+    "singles": Singles,
+    "pytun-pmd3": Pmd3,
+}
+"""Those of the core are for a Python that has it."""

@@ -1,4 +1,4 @@
-//! Python's memory: buffers borrowed as slices, new bytearrays, and views of them. One of two unsafe modules.
+//! Python's memory: buffers borrowed as slices, new bytearrays, and views of them. One of three unsafe modules.
 //!
 //! A buffer is held by the buffer protocol for as long as a slice of it lives, so that its memory stays where
 //! it is and as long as it is, also while other threads run. What is not guaranteed is that its bytes stay the

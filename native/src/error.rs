@@ -23,6 +23,8 @@ pub enum Error {
     Size(&'static str, usize),
     /// A buffer of something else than single bytes.
     NotBytes,
+    /// A function or a session at address 0.
+    NoAddress,
     /// Counters that are no `array("Q")` of their length.
     #[cfg(unix)]
     NotCounters(usize),
@@ -66,6 +68,7 @@ impl From<Error> for PyErr {
             Error::ReadOnly => PyTypeError::new_err("cannot modify read-only memory"),
             Error::Size(what, size) => PyValueError::new_err(format!("a {what} has {size} bytes")),
             Error::NotBytes => PyTypeError::new_err("a buffer of single bytes is required"),
+            Error::NoAddress => PyValueError::new_err("nothing is at address 0"),
             #[cfg(unix)]
             Error::NotCounters(length) => {
                 PyTypeError::new_err(format!("counters are an array of typecode 'Q' and {length} long"))

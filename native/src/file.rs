@@ -1,4 +1,4 @@
-//! Python's files as descriptors. One of two unsafe modules.
+//! Python's files as descriptors. One of three unsafe modules.
 
 #![allow(unsafe_code)]
 

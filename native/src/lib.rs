@@ -13,6 +13,7 @@ mod offload;
 #[cfg(target_os = "linux")]
 mod router;
 mod sealing;
+mod wintun;
 
 /// Not tied to the GIL: what state there is has locks of its own, and what is borrowed is held by the buffer protocol.
 #[pyo3::pymodule(gil_used = false)]
@@ -27,4 +28,6 @@ mod threepipe_native {
     use crate::router::Router;
     #[pymodule_export]
     use crate::sealing::{Traffic, Transport};
+    #[pymodule_export]
+    use crate::wintun::{give, take};
 }

@@ -25,6 +25,9 @@ _MAX_PACKED_PACKETS = 256
 _MAX_PACKED_BYTES = _MAX_PACKED_PACKETS * _MAX_RECORD
 _MAX_PACKED_PACKET = _MAX_RECORD - _RECORD.size
 
+_SINGLE_BYTES = frozenset({bytes, bytearray})
+"""Types whose views are of single bytes in a row."""
+
 
 class Bundle(Sequence[memoryview]):
     """An immutable sequence of packets, each a `memoryview` of bytes.
@@ -48,7 +51,10 @@ class Bundle(Sequence[memoryview]):
         """
         if isinstance(packets, (bytes, bytearray, memoryview)):
             raise TypeError("a Bundle takes an iterable of packets; wrap a single one in a list")
-        self._packets: Sequence[memoryview] | None = [_as_bytes(memoryview(packet)) for packet in packets]
+        packets = list(packets)
+        # Most are bytes, and then need no look at each.
+        as_bytes = memoryview if _SINGLE_BYTES.issuperset(map(type, packets)) else _as_bytes
+        self._packets: Sequence[memoryview] | None = list(map(as_bytes, packets))
         self._records: Sequence[memoryview] | None = None
         self._measure: tuple[int, int, bool] | None = None  # Of the records, once somebody asked.
 
@@ -190,8 +196,9 @@ class Bundle(Sequence[memoryview]):
         return cls.of_views(packets), offset
 
 
-def _as_bytes(view: memoryview) -> memoryview:
-    """`view` as single bytes in a row; TypeError where its memory is not in one piece."""
+def _as_bytes(packet: Packet) -> memoryview:
+    """`packet` as single bytes in a row; TypeError where its memory is not in one piece."""
+    view = memoryview(packet)
     return view if view.format == "B" and view.ndim == 1 and view.c_contiguous else view.cast("B")
 
 

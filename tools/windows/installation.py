@@ -71,6 +71,8 @@ class Windows(NamedTuple):
     python: Path
     packages: Path
     prefix: Path
+    native: Path | None = None
+    """Where the native core is to be imported from, if it is."""
 
 
 def installed(cache: Cache) -> Windows:

@@ -21,7 +21,7 @@ def windows_path(path: Path) -> str:
 
 def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """What the environment has to be: this one's, Wine's, Python's, and `more`."""
-    paths = [ROOT / "src", ROOT / "tests", windows.packages]
+    paths = [ROOT / "src", ROOT / "tests", windows.packages, *([windows.native] if windows.native else [])]
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
         **PREFIX_SETTINGS,
@@ -35,8 +35,11 @@ def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict
 
 
 def python_command(windows: Windows, arguments: Sequence[str]) -> list[str]:
-    """`python arguments`, to be started with `environment` and with standard streams that are pipes or files."""
-    return [str(windows.wine), str(windows.python / "python.exe"), *arguments]
+    """`python arguments`, to be started with `environment` and with standard streams that are pipes or files.
+
+    It is killed when the thread that started it ends, however that came.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", str(windows.wine), str(windows.python / "python.exe"), *arguments]
 
 
 def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:

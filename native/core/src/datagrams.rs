@@ -50,7 +50,7 @@ pub fn receive(socket: BorrowedFd<'_>, memory: &mut [u8], ancillary: &mut Ancill
     for message in received.cmsgs().into_iter().flatten() {
         match message {
             ControlMessageOwned::UdpGroSegments(size) => {
-                arrival.size = usize::try_from(size).unwrap_or(arrival.bytes).max(1)
+                arrival.size = usize::try_from(size).unwrap_or(arrival.bytes).max(1);
             }
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 arrival.local = Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()));

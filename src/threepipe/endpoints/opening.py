@@ -60,6 +60,7 @@ def open_tun(
     existing = [info for info in adapters(netns) if info.name == name and info.persistent]
     if existing:
         _check_existing(existing[0], address, route, mtu)
+        _check_not_given(name, metric=metric, dns=dns, search=search)
         adapter = Adapter.open(name, netns=netns, offload=offload, queues=queues)
     else:
         adapter = Adapter.create(
@@ -91,6 +92,15 @@ def _check_existing(info: AdapterInfo, addresses: Sequence[str], routes: Sequenc
         raise InvalidSetting(
             f"adapter {info.name} exists and has not {', '.join(lacks)}; leave that out, or delete it first"
             f" (threepipe adapter delete {info.name})"
+        )
+
+
+def _check_not_given(name: str, **settings: object) -> None:
+    """Raise `InvalidSetting` for what only a new adapter is given, and nobody can look up."""
+    if given := [setting for setting, value in settings.items() if value not in (None, ())]:
+        raise InvalidSetting(
+            f"adapter {name} exists, and {' and '.join(given)} can only be given to a new one; leave that out, or"
+            f" delete it first (threepipe adapter delete {name})"
         )
 
 

@@ -68,6 +68,7 @@ class Arrival:
         self._wait = events.waiter(self._end, self._read)
         self._lock = threading.Lock()
         self._ended = False
+        self._was_set_again = False  # Since anybody was woken.
         self._listeners: list[Callable[[], None]] = []
         self._watch: Cancel | None = None  # While a watch runs that has not fired.
         self._spent: list[Cancel] = []  # Those of watches that have.
@@ -79,6 +80,7 @@ class Arrival:
     def wait(self, timeout: float | None) -> None:
         """Until packets came or the end, at most `timeout` seconds, and not longer than `PATIENCE`."""
         self._wait(PATIENCE if timeout is None or timeout > PATIENCE else timeout)
+        self._was_set_again = False
 
     def notify(self, loop: "asyncio.AbstractEventLoop", callback: Callable[[], None]) -> Cancel:
         """Have `loop` call `callback` once when it is set; to be cancelled by what is returned, even then.
@@ -98,12 +100,18 @@ class Arrival:
     def clear(self) -> None:
         """Be not set, after nothing was found; at the end it stays set."""
         self._events.reset(self._read)
+        self._was_set_again = False
         if self._ended:  # After that, for the end may have come in between.
             self._events.set(self._read)
 
     def again(self) -> None:
-        """Be set, for packets were left."""
-        self._events.set(self._read)
+        """Be set, for packets were left.
+
+        Nothing is done where it was set before and woke nobody; whoever was woken just now will receive, and come here.
+        """
+        if not self._was_set_again:
+            self._was_set_again = True
+            self._events.set(self._read)
 
     def end(self) -> None:
         """Wake everybody who waits, now and later; may be repeated."""

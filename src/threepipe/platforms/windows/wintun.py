@@ -36,7 +36,6 @@ __all__ = [
     "ERROR_NO_MORE_ITEMS",
     "FUNCTIONS",
     "Wintun",
-    "get_last_error",
 ]
 
 # <winerror.h>
@@ -89,15 +88,32 @@ class Wintun:
         self._log = Log()
         self._logger = _Logger(self._log.take)  # Kept, for the library calls it whenever it likes.
         functions["WintunSetLogger"](self._logger)
+        # What follows is what `exchange` wants of a `Library`.
         hot = _holding_the_gil(library)
-        self.receive_packet = _function(hot, "WintunReceivePacket")
-        """(session, address of a DWORD for the size) -> address of the packet, or None with the last error."""
+        self.receive_packet = _unconverted(hot, "WintunReceivePacket")
+        self.receive_packet_or_say_why = functions["WintunReceivePacket"]
         self.release_receive_packet = _function(hot, "WintunReleaseReceivePacket")
-        """(session, address of the packet)"""
-        self.allocate_send_packet = _function(hot, "WintunAllocateSendPacket")
-        """(session, size) -> address of the packet, or None with the last error. Does not check the size."""
+        self.allocate_send_packet = _unconverted(hot, "WintunAllocateSendPacket")
+        self.allocate_send_packet_or_say_why = functions["WintunAllocateSendPacket"]
         self.send_packet = _function(hot, "WintunSendPacket")
-        """(session, address of the packet)"""
+        self.addresses = (
+            _address(self.receive_packet),
+            _address(self.release_receive_packet),
+            _address(self.allocate_send_packet),
+            _address(self.send_packet),
+        )
+
+    def last_error(self) -> int:
+        """Why the last call of this thread failed, if it was one that says so."""
+        return get_last_error()
+
+    def reference_to(self, address: int) -> Any:
+        """A pointer with that value, as functions take it quickest that run for every packet."""
+        return ctypes.byref(ctypes.c_char.from_address(address))
+
+    def memory_at(self, address: int, size: int) -> memoryview:
+        """That memory, whatever is there; nothing is read."""
+        return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
 
     def create_adapter(self, name: str, tunnel_type: str, guid: uuid.UUID) -> int:
         """Make an adapter and return its handle; its name may become another where that is taken.
@@ -204,12 +220,26 @@ def _function(library: ctypes.CDLL, name: str) -> Any:
     return function
 
 
+def _address(function: Any) -> int:
+    return ctypes.cast(function, c_void_p).value or 0
+
+
+def _unconverted(library: ctypes.CDLL, name: str) -> Any:
+    """A function that takes its arguments as they are: references and small numbers.
+
+    Converting them would take as long as the call.
+    """
+    function = _function(library, name)
+    del function.argtypes
+    return function
+
+
 def _holding_the_gil(library: ctypes.CDLL) -> ctypes.CDLL:
-    """The same library, for calls during which no other thread of Python runs.
+    """The same library, for calls during which no other thread of Python runs, and which keep no last error.
 
     They take less time than letting others run, and coming back from that may take milliseconds while
     another thread is busy. None of them waits or logs. On x86 ctypes has no such calls (stdcall).
     """
     if ctypes.sizeof(c_void_p) < 8:
         return library
-    return ctypes.PyDLL(library._name, handle=library._handle, use_errno=True, use_last_error=True)
+    return ctypes.PyDLL(library._name, handle=library._handle)
