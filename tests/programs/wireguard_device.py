@@ -24,7 +24,7 @@ def main(seconds: str, events: str, name: str) -> None:
         def tell(event: Event) -> None:
             told.write(f"{event.name}\n")
 
-        inside = stack.enter_context(Adapter.create(name, mtu=MTU)).start_session()
+        inside = stack.enter_context(Adapter.create(name, mtu=MTU, offload=hot.NATIVE)).start_session()
         device = Device(mtu=MTU, timing=Timing(**json.loads(seconds)), on_event=tell)
         stack.enter_context(device)
         stack.enter_context(UapiServer(listen(name), device, device.close))
