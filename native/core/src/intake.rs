@@ -1,10 +1,20 @@
 //! Where records come in: descriptors that are waited for, and bundles read from them.
 
+#[cfg(target_os = "linux")]
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::event::{PollFd, PollFlags, poll};
+#[cfg(target_os = "linux")]
+use rustix::buffer::spare_capacity;
+#[cfg(target_os = "linux")]
+use rustix::event::epoll;
+#[cfg(not(target_os = "linux"))]
+use rustix::event::poll;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::descriptor::receive;
@@ -28,8 +38,8 @@ pub(crate) enum Stop {
 /// Descriptors to read from, in turns, and the bells that end it.
 pub(crate) struct Sources<'a> {
     files: Vec<BorrowedFd<'a>>,
-    /// The bells, and then the files.
-    polled: Vec<PollFd<'a>>,
+    bells: usize,
+    waiting: Waiting<'a>,
     turn: usize,
 }
 
@@ -41,31 +51,80 @@ pub(crate) struct Ready<'a> {
 }
 
 impl<'a> Sources<'a> {
-    pub(crate) fn new(sources: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Self {
-        let mut polled = watched(bells);
-        polled.extend(watched(sources));
-        Self { files: sources.to_vec(), polled, turn: 0 }
+    pub(crate) fn new(sources: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Result<Self, Stop> {
+        let waiting = Waiting::new(&[bells, sources].concat()).map_err(Stop::Source)?;
+        Ok(Self { files: sources.to_vec(), bells: bells.len(), waiting, turn: 0 })
     }
 
     /// Wait for one of them; the bells are looked at each time.
     pub(crate) fn wait(&mut self) -> Result<Ready<'a>, Stop> {
-        loop {
-            match poll(&mut self.polled, None) {
-                Err(Errno::INTR) => continue,
+        let ready = loop {
+            match self.waiting.wait() {
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(Stop::Source(error)),
-                Ok(_) => {}
+                Ok(ready) => break ready,
             }
-            let (bells, ready) = self.polled.split_at(self.polled.len() - self.files.len());
-            if any(bells) {
+        };
+        let mut next: Option<(usize, bool)> = None;
+        for (place, hung_up) in ready {
+            let Some(index) = place.checked_sub(self.bells) else {
                 return Err(Stop::Bell);
-            }
-            let mut turns = (self.turn..ready.len()).chain(0..self.turn);
-            if let Some(index) = turns.find(|index| any(&ready[*index..=*index])) {
-                self.turn = index + 1;
-                let hung_up = ready[index].revents().contains(PollFlags::HUP);
-                return Ok(Ready { source: self.files[index], hung_up });
+            };
+            let distance = |index: usize| (index + self.files.len() - self.turn) % self.files.len();
+            if next.is_none_or(|(other, _)| distance(index) < distance(other)) {
+                next = Some((index, hung_up));
             }
         }
+        let (index, hung_up) = next.unwrap_or_else(|| unreachable!("it waits until one is ready"));
+        self.turn = (index + 1) % self.files.len();
+        Ok(Ready { source: self.files[index], hung_up })
+    }
+}
+
+/// Waits for any of some descriptors to be readable, by what is quickest for the few of which mostly one is.
+#[cfg(target_os = "linux")]
+struct Waiting<'a> {
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+    watched: PhantomData<BorrowedFd<'a>>,
+}
+
+#[cfg(target_os = "linux")]
+impl<'a> Waiting<'a> {
+    fn new(files: &[BorrowedFd<'a>]) -> Result<Self, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (place, file) in files.iter().enumerate() {
+            epoll::add(&epoll, file, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN)?;
+        }
+        Ok(Self { epoll, events: Vec::with_capacity(files.len()), watched: PhantomData })
+    }
+
+    /// The places of those that are ready, and whether they hung up.
+    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, bool)>, Errno> {
+        self.events.clear();
+        epoll::wait(&self.epoll, spare_capacity(&mut self.events), None)?;
+        let place = |event: &epoll::Event| {
+            let epoll::Event { flags, data } = *event;
+            (data.u64() as usize, flags.contains(epoll::EventFlags::HUP))
+        };
+        Ok(self.events.iter().map(place))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+struct Waiting<'a>(Vec<PollFd<'a>>);
+
+#[cfg(not(target_os = "linux"))]
+impl<'a> Waiting<'a> {
+    fn new(files: &[BorrowedFd<'a>]) -> Result<Self, Errno> {
+        Ok(Self(watched(files)))
+    }
+
+    /// The places of those that are ready, and whether they hung up.
+    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, bool)>, Errno> {
+        poll(&mut self.0, None)?;
+        let ready = self.0.iter().map(PollFd::revents).enumerate().filter(|(_, flags)| !flags.is_empty());
+        Ok(ready.map(|(place, flags)| (place, flags.contains(PollFlags::HUP))))
     }
 }
 

@@ -91,10 +91,10 @@ pub fn pump(
 
 /// One direction: returns what ended it, and whether the far end still takes superpackets.
 fn move_all(near: &End<'_>, far: &End<'_>, bells: &[BorrowedFd<'_>], options: Options) -> (Stop, bool) {
-    let mut sources = Sources::new(near.sources, bells);
     let mut intake = Intake::new(options.headed, near.received, MEMORY);
     let mut outlet = Outlet::new(far, bells, options);
-    let stop = run(&mut sources, &mut intake, &mut outlet);
+    let stop = Sources::new(near.sources, bells)
+        .map_or_else(|stop| stop, |mut sources| run(&mut sources, &mut intake, &mut outlet));
     (stop, outlet.is_coalescing())
 }
 

@@ -158,7 +158,10 @@ impl<'a, A: Above> Outbound<'a, A> {
     }
 
     fn run(&mut self, adapter: &End<'a>, bells: &[BorrowedFd<'a>]) -> Over<A::Error> {
-        let mut sources = Sources::new(adapter.sources, bells);
+        let mut sources = match Sources::new(adapter.sources, bells) {
+            Ok(sources) => sources,
+            Err(stop) => return stop.into(),
+        };
         let mut intake = Intake::new(self.headed, adapter.received, BUNDLE);
         loop {
             let received = sources.wait().and_then(|source| intake.receive(source));
@@ -282,7 +285,10 @@ impl<'a, A: Above> Inbound<'a, A> {
     }
 
     fn run(&mut self, bells: &[BorrowedFd<'a>]) -> Over<A::Error> {
-        let mut sources = Sources::new(self.sockets, bells);
+        let mut sources = match Sources::new(self.sockets, bells) {
+            Ok(sources) => sources,
+            Err(stop) => return stop.into(),
+        };
         loop {
             let over = match sources.wait() {
                 Ok(ready) => self.receive(ready.source),
