@@ -152,10 +152,10 @@ impl<'a> Intake<'a> {
         Self { headed, counters, memory: vec![0; size], ends, bundle }
     }
 
-    /// Read a bundle, and return what it comes to; None where there was nothing.
-    pub(crate) fn receive(&mut self, ready: Ready<'_>) -> Result<Option<Measure>, Stop> {
+    /// Read a bundle of up to `limit` records, and return what it comes to; None where there was nothing.
+    pub(crate) fn receive(&mut self, ready: Ready<'_>, limit: usize) -> Result<Option<Measure>, Stop> {
         self.ends.clear();
-        receive(ready.source, &mut self.memory, MAX_BUNDLE, &mut self.ends).map_err(Stop::Source)?;
+        receive(ready.source, &mut self.memory, limit, &mut self.ends).map_err(Stop::Source)?;
         if self.ends.is_empty() {
             // Of what hung up nothing more will come, so that from now on waiting would not wait.
             return if ready.hung_up { Err(Stop::Source(Errno::PIPE)) } else { Ok(None) };

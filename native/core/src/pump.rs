@@ -12,7 +12,7 @@ use std::thread;
 
 use rustix::io::Errno;
 
-use crate::intake::{Intake, Sources, Stop};
+use crate::intake::{Intake, MAX_BUNDLE, Sources, Stop};
 use crate::outlet::{Options, Outlet};
 
 /// Bytes of the buffer: 15 superpackets, or 256 packets of 1500 bytes, and room to spare.
@@ -100,7 +100,7 @@ fn move_all(near: &End<'_>, far: &End<'_>, bells: &[BorrowedFd<'_>], options: Op
 
 fn run(sources: &mut Sources<'_>, intake: &mut Intake<'_>, outlet: &mut Outlet<'_>) -> Stop {
     loop {
-        let all = match sources.wait().and_then(|source| intake.receive(source)) {
+        let all = match sources.wait().and_then(|source| intake.receive(source, MAX_BUNDLE)) {
             Err(stop) => return stop,
             Ok(None) => continue,
             Ok(Some(all)) => all,

@@ -24,7 +24,7 @@ use crate::sealing::Plan;
 use crate::sockets::Sockets;
 
 /// Bytes of a bundle at most, in both directions.
-const BUNDLE: usize = 1 << 20;
+const BUNDLE: usize = 1 << 19;
 /// Counters from which on a keypair is to be renewed (REKEY-AFTER-MESSAGES, section 6.1 of the paper).
 const RENEW_AFTER: u64 = 1 << 60;
 
@@ -163,23 +163,30 @@ impl<'a, A: Above> Outbound<'a, A> {
             Err(stop) => return stop.into(),
         };
         let mut intake = Intake::new(self.headed, adapter.received, BUNDLE);
+        let mut busy = false;
         loop {
-            let received = sources.wait().and_then(|source| intake.receive(source));
-            let over = match received {
-                Err(stop) => Err(stop.into()),
-                Ok(None) => Ok(()),
-                Ok(Some(all)) => self.send(&intake, all),
+            let ready = match sources.wait() {
+                Ok(ready) => ready,
+                Err(stop) => return stop.into(),
             };
-            if let Err(over) = over {
-                return over;
+            for limit in limits(busy) {
+                let sent = match intake.receive(ready, *limit) {
+                    Err(stop) => Err(stop.into()),
+                    Ok(None) => break,
+                    Ok(Some(all)) => self.send(&intake, all),
+                };
+                if let Err(over) = sent {
+                    return over;
+                }
             }
+            busy = intake.records().count() > 1;
         }
     }
 
     /// Send a bundle, which comes to `all`; what of it is no IP packet is dropped.
     fn send(&mut self, intake: &Intake<'_>, all: Measure) -> Result<(), Over<A::Error>> {
         let mut good = Measure::NOTHING;
-        let mut records = Vec::with_capacity(MAX_BUNDLE);
+        let mut records = Vec::new();
         for (record, measure) in intake.records() {
             if measure.valid {
                 good = good.and(measure);
@@ -289,22 +296,28 @@ impl<'a, A: Above> Inbound<'a, A> {
             Ok(sources) => sources,
             Err(stop) => return stop.into(),
         };
+        let mut busy = false;
         loop {
-            let over = match sources.wait() {
-                Ok(ready) => self.receive(ready.source),
-                Err(stop) => Err(stop.into()),
+            let ready = match sources.wait() {
+                Ok(ready) => ready,
+                Err(stop) => return stop.into(),
             };
-            if let Err(over) = over {
-                return over;
+            for limit in limits(busy) {
+                match self.receive(ready.source, *limit) {
+                    Err(over) => return over,
+                    Ok(0) => break,
+                    Ok(_) => {}
+                }
             }
+            busy = self.arrivals.len() > 1;
         }
     }
 
-    /// Pass what a socket has, or a good part of it.
-    fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<(), Over<A::Error>> {
+    /// Pass what a socket has, up to `limit` runs of datagrams; returns how many there were.
+    fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> Result<usize, Over<A::Error>> {
         self.arrivals.clear();
         let mut used = 0;
-        while self.memory.len() - used >= LONGEST_RUN && self.arrivals.len() < MAX_BUNDLE {
+        while self.memory.len() - used >= LONGEST_RUN && self.arrivals.len() < limit {
             let Some(arrival) = datagrams::receive(socket, &mut self.memory[used..], &mut self.ancillary) else {
                 break;
             };
@@ -313,14 +326,19 @@ impl<'a, A: Above> Inbound<'a, A> {
         }
         let packets = self.opener.open(&mut self.memory, &self.arrivals, now()).map_err(Over::Raised)?;
         if packets.is_empty() {
-            return Ok(());
+            return Ok(self.arrivals.len());
         }
         count(self.received, [packets.len() as u64, packets.iter().map(|packet| packet.len() as u64).sum(), 1]);
         match self.outlet.send_packets(&packets) {
-            Ok(()) | Err(Stop::Down) => Ok(()), // The link may come up again.
+            Ok(()) | Err(Stop::Down) => Ok(self.arrivals.len()), // The link may come up again.
             Err(stop) => Err(stop.into()),
         }
     }
+}
+
+/// How much to read at a time after a wait: what comes alone is passed before it is known that nothing follows.
+fn limits(busy: bool) -> &'static [usize] {
+    if busy { &[MAX_BUNDLE] } else { &[1, MAX_BUNDLE] }
 }
 
 /// Seconds of the monotonic clock, as Python's `time.monotonic` has them.
