@@ -11,7 +11,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.datagrams import Datagrams
@@ -27,6 +29,9 @@ from threepipe.wireguard.settings import Endpoint
 from threepipe.wireguard.shuttle import Shuttle
 from threepipe.wireguard.sockets import endpoint_of
 from threepipe.wireguard.tunnel import Outgoing, Tunnel
+
+if TYPE_CHECKING:
+    from threepipe_native import Router
 
 __all__ = ["DevicePort"]
 
@@ -276,15 +281,19 @@ class DevicePort(EndpointPort):
             return True  # First they have to go.
         if self._routing is None:
             Shuttle(loan, self, self._return, counts).run()
-        else:
-            handed = Handed(partial(self._seal, headed=loan.headed), self._take, self._attend)
-            sockets = [datagrams.socket for datagrams in self.datagrams]
-            bells = (loan.bell, self._return)
-            error = self._routing.router.run(loan.end, sockets, counts, bells, loan.headed, loan.udp, handed)
-            if error:
-                raise loan.failed(error)
+        elif error := self._run_natively(self._routing.router, loan, counts):
+            raise loan.failed(error)
         self._return.clear()
         return True
+
+    def _run_natively(self, router: "Router", loan: Loan, counts: tuple[Counts, Counts]) -> int:
+        """Have the core's loop run until a bell rings; an errno of the adapter, or 0."""
+        handed = Handed(partial(self._seal, headed=loan.headed), self._take, self._attend)
+        bells = (loan.bell, self._return)
+        with ExitStack() as stack:
+            with self._sending:  # For those there are now may be closed as soon as there are others.
+                sockets = [stack.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
+            return router.run(loan.end, sockets, counts, bells, loan.headed, loan.udp, handed)
 
     def _take(self, memory: memoryview, size: int, endpoint: Endpoint, local: bytes | None) -> list[memoryview]:
         packets = self._open(memory, size, endpoint, local, time.monotonic())
