@@ -47,6 +47,8 @@ pub(crate) struct Sources<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Ready<'a> {
     pub(crate) source: BorrowedFd<'a>,
+    /// Its place among the sources.
+    pub(crate) index: usize,
     hung_up: bool,
 }
 
@@ -77,7 +79,7 @@ impl<'a> Sources<'a> {
         }
         let (index, hung_up) = next.unwrap_or_else(|| unreachable!("it waits until one is ready"));
         self.turn = (index + 1) % self.files.len();
-        Ok(Ready { source: self.files[index], hung_up })
+        Ok(Ready { source: self.files[index], index, hung_up })
     }
 }
 

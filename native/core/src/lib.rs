@@ -19,6 +19,8 @@ pub mod coalesce;
 pub mod datagrams;
 #[cfg(unix)]
 pub mod descriptor;
+#[cfg(target_os = "linux")]
+mod gate;
 #[cfg(unix)]
 mod intake;
 #[cfg(target_os = "linux")]

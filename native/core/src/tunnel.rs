@@ -1,20 +1,22 @@
 //! The tunnel's loop: packets of an adapter become messages to peers, and back, until a bell is readable.
 //!
-//! With a thread for each direction. What is not a matter of looking things up, handshakes and all that leads to them,
+//! With a thread for each direction while there is much to pass; while there is little, one has both, for to wake the
+//! other takes longer than to pass a packet. What is not a matter of looking things up, handshakes and all that leads to them,
 //! is handed up, and so is what has no peer.
 
-use std::io::{Write, pipe};
+use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::resume_unwind;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, read};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::datagrams::{self, Ancillary, Arrival, LONGEST_RUN};
-use crate::intake::{Intake, MAX_BUNDLE, Sources, Stop, count};
+use crate::gate::Gate;
+use crate::intake::{Intake, MAX_BUNDLE, Ready, Sources, Stop, count};
 use crate::opener::Opener;
 use crate::outlet::{Options, Outlet};
 use crate::pump::End;
@@ -27,6 +29,13 @@ use crate::sockets::Sockets;
 const BUNDLE: usize = 1 << 19;
 /// Counters from which on a keypair is to be renewed (REKEY-AFTER-MESSAGES, section 6.1 of the paper).
 const RENEW_AFTER: u64 = 1 << 60;
+
+/// How much to read at a time after a wait: what comes alone is passed before it is known that nothing follows.
+const LIMITS: [usize; 2] = [1, MAX_BUNDLE];
+/// Bytes after one wait from which on there is much to pass: more than a packet, or two.
+const MUCH: u64 = 3000;
+/// So often there has to be little before one thread takes both directions.
+const CALM: u32 = 64;
 
 /// Who does what is not done here.
 pub trait Above: Sync {
@@ -94,19 +103,30 @@ pub fn run<A: Above>(
 ) -> std::io::Result<Ended<A::Error>> {
     let (out_heard, mut in_over) = pipe()?;
     let (in_heard, mut out_over) = pipe()?;
+    let (nudged, nudge) = pipe()?;
+    let out_bells = [bells, &[out_heard.as_fd()]].concat();
+    let shared = Shared {
+        queues: adapter.sources,
+        outbound: Mutex::new(Outbound {
+            intake: Intake::new(headed, adapter.received, BUNDLE),
+            sender: Sender::new(outside, router, above, &out_bells, headed),
+        }),
+        gate: Gate::default(),
+        inbound_is_busy: AtomicBool::new(false),
+    };
+    let shared = &shared;
     thread::scope(|scope| {
         let inwards = thread::Builder::new().name("threepipe-wg".into()).spawn_scoped(scope, move || {
+            let _end = AtTheEnd(&shared.gate);
             let bells = [bells, &[in_heard.as_fd()]].concat();
             let options = Options { headed, coalescing: adapter.coalescing, udp };
             let mut inbound = Inbound::new(adapter, outside, router, above, &bells, options);
-            let over = inbound.run(&bells);
+            let over = inbound.run(shared, &bells, &nudged);
             // It rings at the other direction, which may be over already. A panic rings too, for it hangs up.
             let _ = in_over.write_all(b"!");
             (over, inbound.outlet.is_coalescing())
         })?;
-        let bells = [bells, &[out_heard.as_fd()]].concat();
-        let mut outbound = Outbound::new(outside, router, above, &bells, headed);
-        let outwards = outbound.run(adapter, &bells);
+        let outwards = shared.run_outbound(&out_bells, nudge);
         let _ = out_over.write_all(b"!");
         let (inwards, coalescing) = inwards.join().unwrap_or_else(|panic| resume_unwind(panic));
         let mut ended = Ended { error: None, raised: None, coalescing };
@@ -140,8 +160,74 @@ impl<E> From<Stop> for Over<E> {
     }
 }
 
-/// From the adapter to the peers.
+/// What the two threads have in common.
+struct Shared<'a, A> {
+    queues: &'a [BorrowedFd<'a>],
+    outbound: Mutex<Outbound<'a, A>>,
+    gate: Gate,
+    inbound_is_busy: AtomicBool,
+}
+
+/// Ends the waiting at a gate, also if there is a panic.
+struct AtTheEnd<'a>(&'a Gate);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl<A: Above> Shared<'_, A> {
+    /// What the outbound thread does: while the gate is open it passes what the adapter has.
+    fn run_outbound(&self, bells: &[BorrowedFd<'_>], mut nudge: PipeWriter) -> Over<A::Error> {
+        let mut queues = match Sources::new(self.queues, bells) {
+            Ok(queues) => queues,
+            Err(stop) => return stop.into(),
+        };
+        let mut calm = 0;
+        while self.gate.wait() {
+            let busy = match queues.wait() {
+                Ok(queue) => self.pass(queue),
+                Err(stop) => return stop.into(),
+            };
+            match busy {
+                Ok(true) => calm = 0,
+                Ok(false) => calm += 1,
+                Err(over) => return over,
+            }
+            if calm >= CALM && !self.inbound_is_busy.load(Ordering::Relaxed) {
+                calm = 0;
+                self.gate.shut();
+                let _ = nudge.write_all(b"!"); // At the other thread, which is over if it does not hear.
+            }
+        }
+        Over::Bell
+    }
+
+    /// Pass what a queue of the adapter has; whether that was much.
+    fn pass(&self, queue: Ready<'_>) -> Result<bool, Over<A::Error>> {
+        let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut size = 0;
+        for limit in LIMITS {
+            let Some(all) = outbound.intake.receive(queue, limit)? else {
+                break;
+            };
+            let Outbound { intake, sender } = &mut *outbound;
+            sender.send(intake, all)?;
+            size += all.size;
+        }
+        Ok(size > MUCH)
+    }
+}
+
+/// From the adapter to the peers; of one thread at a time.
 struct Outbound<'a, A> {
+    intake: Intake<'a>,
+    sender: Sender<'a, A>,
+}
+
+/// Seals records and sends them.
+struct Sender<'a, A> {
     router: &'a Router,
     above: &'a A,
     headed: bool,
@@ -151,36 +237,10 @@ struct Outbound<'a, A> {
     sealed: Vec<u8>,
 }
 
-impl<'a, A: Above> Outbound<'a, A> {
+impl<'a, A: Above> Sender<'a, A> {
     fn new(outside: &Outside<'a>, router: &'a Router, above: &'a A, bells: &[BorrowedFd<'a>], headed: bool) -> Self {
         let sockets = Sockets::new(outside.sockets, bells);
         Self { router, above, headed, sent: outside.sent, sockets, sealed: Vec::new() }
-    }
-
-    fn run(&mut self, adapter: &End<'a>, bells: &[BorrowedFd<'a>]) -> Over<A::Error> {
-        let mut sources = match Sources::new(adapter.sources, bells) {
-            Ok(sources) => sources,
-            Err(stop) => return stop.into(),
-        };
-        let mut intake = Intake::new(self.headed, adapter.received, BUNDLE);
-        let mut busy = false;
-        loop {
-            let ready = match sources.wait() {
-                Ok(ready) => ready,
-                Err(stop) => return stop.into(),
-            };
-            for limit in limits(busy) {
-                let sent = match intake.receive(ready, *limit) {
-                    Err(stop) => Err(stop.into()),
-                    Ok(None) => break,
-                    Ok(Some(all)) => self.send(&intake, all),
-                };
-                if let Err(over) = sent {
-                    return over;
-                }
-            }
-            busy = intake.records().count() > 1;
-        }
     }
 
     /// Send a bundle, which comes to `all`; what of it is no IP packet is dropped.
@@ -291,26 +351,48 @@ impl<'a, A: Above> Inbound<'a, A> {
         }
     }
 
-    fn run(&mut self, bells: &[BorrowedFd<'a>]) -> Over<A::Error> {
-        let mut sources = match Sources::new(self.sockets, bells) {
-            Ok(sources) => sources,
-            Err(stop) => return stop.into(),
+    /// Pass what the sockets have and, while the gate is shut, what the adapter has.
+    fn run(&mut self, shared: &Shared<'_, A>, bells: &[BorrowedFd<'_>], nudged: &PipeReader) -> Over<A::Error> {
+        let count = self.sockets.len();
+        let (apart, together) = ([self.sockets, &[nudged.as_fd()]].concat(), [self.sockets, shared.queues].concat());
+        let (mut apart, mut together) = match (Sources::new(&apart, bells), Sources::new(&together, bells)) {
+            (Ok(apart), Ok(together)) => (apart, together),
+            (Err(stop), _) | (_, Err(stop)) => return stop.into(),
         };
-        let mut busy = false;
         loop {
-            let ready = match sources.wait() {
+            let is_open = shared.gate.is_open();
+            let ready = match if is_open { apart.wait() } else { together.wait() } {
                 Ok(ready) => ready,
                 Err(stop) => return stop.into(),
             };
-            for limit in limits(busy) {
-                match self.receive(ready.source, *limit) {
-                    Err(over) => return over,
-                    Ok(0) => break,
-                    Ok(_) => {}
-                }
+            let busy = if ready.index < count {
+                let busy = self.pass(ready.source);
+                shared.inbound_is_busy.store(matches!(busy, Ok(true)), Ordering::Relaxed);
+                busy
+            } else if is_open {
+                let _ = read(nudged, &mut [0; 16]); // The gate is looked at again.
+                Ok(false)
+            } else {
+                shared.pass(ready)
+            };
+            match busy {
+                Ok(true) if !is_open => shared.gate.open(),
+                Ok(_) => {}
+                Err(over) => return over,
             }
-            busy = self.arrivals.len() > 1;
         }
+    }
+
+    /// Pass what a socket has; whether that was much.
+    fn pass(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Over<A::Error>> {
+        let mut size = 0;
+        for limit in LIMITS {
+            if self.receive(socket, limit)? == 0 {
+                break;
+            }
+            size += self.arrivals.iter().map(|(_, arrival)| arrival.bytes as u64).sum::<u64>();
+        }
+        Ok(size > MUCH)
     }
 
     /// Pass what a socket has, up to `limit` runs of datagrams; returns how many there were.
@@ -334,11 +416,6 @@ impl<'a, A: Above> Inbound<'a, A> {
             Err(stop) => Err(stop.into()),
         }
     }
-}
-
-/// How much to read at a time after a wait: what comes alone is passed before it is known that nothing follows.
-fn limits(busy: bool) -> &'static [usize] {
-    if busy { &[MAX_BUNDLE] } else { &[1, MAX_BUNDLE] }
 }
 
 /// Seconds of the monotonic clock, as Python's `time.monotonic` has them.
