@@ -56,7 +56,9 @@ class Router:
     def set_allowed(self, number: int, networks: Sequence[tuple[bytes, int]]) -> None:
         """Give networks, by address and prefix length, and nothing else, to a peer, whoever had them."""
 
-    def remove_peer(self, number: int) -> None: ...
+    def remove_peer(self, number: int) -> None:
+        """Forget a peer, but for its networks: what is for it goes up."""
+
     def rejected(self) -> list[tuple[str, int, int]]:
         """What was dropped so far: reason, errno or 0, how many."""
 

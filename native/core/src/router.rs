@@ -191,11 +191,9 @@ impl Router {
         self.write().allowed.set(number, networks);
     }
 
-    /// Forget a peer.
+    /// Forget a peer, but for what belongs to it.
     pub fn remove_peer(&self, number: u32) {
-        let mut tables = self.write();
-        tables.forget(number);
-        tables.allowed.set(number, Vec::new());
+        self.write().forget(number);
     }
 
     /// What to look things up in; nobody changes it meanwhile.

@@ -67,20 +67,21 @@ class Routing:
         """Tell the router what has changed. `origins`: from which address here an endpoint is answered."""
         changed, self._tunnel.changed = self._tunnel.changed, set()
         for peer in changed:
-            networks = self._tunnel.networks(peer)
-            if networks is None:
-                self.router.remove_peer(peer.number)
+            number, networks = peer.number, self._tunnel.networks(peer)
+            self.router.set_allowed(
+                number, [(network.network_address.packed, network.prefixlen) for network in networks]
+            )
+            keypairs = [keypair for keypair in (peer.current, peer.previous) if keypair is not None]
+            if not keypairs:
+                self.router.remove_peer(number)  # What is for it goes up, as it has to be.
                 continue
             self.router.set_peer(
-                peer.number,
+                number,
                 peer.traffic,
                 place_of(peer.endpoint),
                 None if peer.endpoint is None else origins.get(peer.endpoint),
                 None if peer.current is None else self._sending(peer.current),
-                [self._receiving(keypair, peer) for keypair in (peer.current, peer.previous) if keypair is not None],
-            )
-            self.router.set_allowed(
-                peer.number, [(network.network_address.packed, network.prefixlen) for network in networks]
+                [self._receiving(keypair, peer) for keypair in keypairs],
             )
 
     def _sending(self, keypair: Keypair) -> tuple[Transport, float, float]:

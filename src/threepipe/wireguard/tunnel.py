@@ -173,9 +173,9 @@ class Tunnel:
 
     # Where messages pass elsewhere.
 
-    def networks(self, peer: Peer) -> tuple[Network, ...] | None:
-        """The allowed IPs of a peer; None where it was removed."""
-        return self._allowed.of(peer) if peer.number in self._numbers else None
+    def networks(self, peer: Peer) -> tuple[Network, ...]:
+        """The allowed IPs of a peer; none where it was removed."""
+        return self._allowed.of(peer)
 
     def attend(self, number: int, now: float, *, sending: bool) -> float:
         """Do what is due for the peer of that number as messages are sent to it, or come.
