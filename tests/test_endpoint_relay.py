@@ -5,6 +5,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -138,7 +139,8 @@ def test_files_may_come_while_somebody_waits_where_only_select_is_there(monkeypa
 def wait_until_told(watch: Watch, file: socket.socket) -> bool:
     """As sessions wait: a wait may end early, and who waits looks again."""
     file.setblocking(False)
-    for _ in range(100):
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:  # And not so many times: until the other one has heard, waiting does not wait.
         watch.wait(SECONDS)
         try:
             return bool(file.recv(1, socket.MSG_PEEK))
