@@ -283,6 +283,19 @@ def test_the_order_of_the_two_ends_does_not_matter() -> None:
         assert not piping.is_alive()
 
 
+def test_with_what_borrows_no_descriptors_an_adapter_passes_bundles() -> None:
+    near, far = threepipe.MemoryAdapter.pair()
+    with contextlib.closing(Adapter(Offload.NONE)) as adapter, near, far, far.start_session() as end:
+        session = near.start_session()
+        piping = threading.Thread(target=threepipe.pipe, args=(adapter.session, session))
+        piping.start()
+        adapter.send(*numbered(1))
+        assert len(end.receive(SECONDS)) == 1
+        session.close()
+        piping.join(SECONDS)
+        assert not piping.is_alive()
+
+
 def test_an_adapter_that_goes_ends_the_pipe_with_its_error() -> None:
     with joined() as (left, right):
         exchange(left, right)
