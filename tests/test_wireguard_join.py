@@ -168,6 +168,21 @@ def test_superpackets_are_sealed_as_their_segments() -> None:
         assert right.adapter.receive(len(segments)) == segments
 
 
+def test_much_and_little_in_turns_both_ways() -> None:
+    """The native core has a thread for each direction while there is much, and one for both while there is little."""
+    there = [packet(LEFT[0], RIGHT[0], number.to_bytes(4, "big") + bytes(1300)) for number in range(60)]
+    here = [packet(RIGHT[0], LEFT[0], number.to_bytes(4, "big") + bytes(1300)) for number in range(60)]
+    with joined() as (left, right):
+        exchange(left, right)
+        for _ in range(3):
+            left.adapter.send(*there)
+            right.adapter.send(*here)
+            assert right.adapter.receive(60) == there
+            assert left.adapter.receive(60) == here
+            for _ in range(100):
+                exchange(left, right)
+
+
 def test_what_has_no_peer_or_is_no_packet_is_dropped_and_counted() -> None:
     with joined(Offload.NONE) as (left, right):
         exchange(left, right)
