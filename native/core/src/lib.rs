@@ -22,10 +22,12 @@ pub mod descriptor;
 #[cfg(target_os = "linux")]
 mod gate;
 #[cfg(unix)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // Some of it only the tunnel wants.
 mod intake;
 #[cfg(target_os = "linux")]
 pub mod opener;
 #[cfg(unix)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // As above.
 mod outlet;
 #[cfg(unix)]
 pub mod pump;

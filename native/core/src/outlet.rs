@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, write, writev};
 
-use crate::coalesce::{Coalescer, LONGEST_HEAD};
+use crate::coalesce::{Coalescer, LONGEST_HEAD, Plan, Run};
 use crate::intake::{Piece, Stop, any, count, watched};
 use crate::pump::End;
 use crate::record::{HEADER_SIZE, MAX_RECORD, Measure, PLAIN_HEADER, Record, Shape};
@@ -68,17 +68,12 @@ impl<'a> Outlet<'a> {
         let mut coalescer = std::mem::take(&mut self.coalescer);
         let plan = coalescer.plan(packets, false, self.options.udp);
         let result = plan.runs().iter().try_for_each(|run| {
-            if self.options.coalescing && run.is_merged() {
-                let bytes = plan.pieces(run).map(|index| packets[index].len() as u64).sum();
-                let measure = Measure { packets: plan.pieces(run).count() as u64, size: bytes, valid: true };
-                let mut head = [0; LONGEST_HEAD];
-                let size = run.head(&mut head);
-                let mut slices = vec![IoSlice::new(&head[..size])];
-                slices.extend(plan.pieces(run).map(|index| IoSlice::new(run.data(packets[index], false))));
-                if self.sink.put(&slices, measure)? == Put::Written {
+            if run.is_merged() {
+                let size = plan.pieces(run).map(|index| packets[index].len() as u64).sum();
+                let measure = Measure { packets: plan.pieces(run).count() as u64, size, valid: true };
+                if self.put_merged(&plan, run, packets, false, measure)? == Put::Written {
                     return Ok(());
                 }
-                self.options.coalescing = false;
             }
             plan.pieces(run).try_for_each(|index| self.put_packet(packets[index]))
         });
@@ -122,16 +117,8 @@ impl<'a> Outlet<'a> {
             if !run.is_merged() {
                 return self.put_record(records[run.first()], measure);
             }
-            if self.options.coalescing {
-                // Not copied together: the kernel takes the pieces from where they lie.
-                let mut head = [0; LONGEST_HEAD];
-                let size = run.head(&mut head);
-                let mut slices = vec![IoSlice::new(&head[..size])];
-                slices.extend(plan.pieces(run).map(|index| IoSlice::new(run.data(records[index], true))));
-                if self.sink.put(&slices, measure)? == Put::Written {
-                    return Ok(());
-                }
-                self.options.coalescing = false; // A kernel that offers superpackets and refuses them: there are such.
+            if self.put_merged(&plan, run, &records, true, measure)? == Put::Written {
+                return Ok(());
             }
             let mut merged = std::mem::take(&mut self.merged);
             merged.resize(run.size(&records, true), 0);
@@ -142,6 +129,28 @@ impl<'a> Outlet<'a> {
         });
         self.coalescer = coalescer;
         result
+    }
+
+    /// Write a run of `records`, which comes to `measure`, as one; as long as the target takes such.
+    fn put_merged(
+        &mut self,
+        plan: &Plan<'_>,
+        run: &Run,
+        records: &[&[u8]],
+        headed: bool,
+        measure: Measure,
+    ) -> Result<Put, Stop> {
+        if !self.options.coalescing {
+            return Ok(Put::Refused);
+        }
+        // Not copied together: the kernel takes the pieces from where they lie.
+        let mut head = [0; LONGEST_HEAD];
+        let size = run.head(&mut head);
+        let mut slices = vec![IoSlice::new(&head[..size])];
+        slices.extend(plan.pieces(run).map(|index| IoSlice::new(run.data(records[index], headed))));
+        let put = self.sink.put(&slices, measure)?;
+        self.options.coalescing = put == Put::Written; // A kernel that offers superpackets and refuses them: there are such.
+        Ok(put)
     }
 
     /// Write one record as it came, or what it stands for where the target does not take it.

@@ -45,7 +45,9 @@ proptest! {
             table.set(owner, networks);
         }
         for address in asked {
-            let fits = |entry: &&(Vec<bool>, bool, u32)| entry.1 == address.is_ipv6() && bits(address).starts_with(&entry.0);
+            let fits = |entry: &&(Vec<bool>, bool, u32)| {
+                entry.1 == address.is_ipv6() && bits(address).starts_with(&entry.0)
+            };
             let best = model.iter().filter(fits).max_by_key(|entry| entry.0.len());
             prop_assert_eq!(table.find(address), best.map(|entry| entry.2));
         }
