@@ -166,6 +166,10 @@ def test_answers_come_from_the_address_that_was_asked(site: Site, version: int) 
     asked.ping(6, asker)
     transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
     assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(99)]
+    site.remove_address(OURS, 99, version)
+    asked.ping(4, asker)  # From the one that is left, to which the other end moves.
+    assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(1)]
+    transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
 
 
 @ENDS

@@ -204,6 +204,11 @@ class Site:
         """Give that end one address more on the link."""
         _add_address(self.ends[number].network, number, OUTSIDE[version], host)
 
+    def remove_address(self, number: int, host: int, version: int) -> None:
+        outside = OUTSIDE[version]
+        address = f"{outside.address(host)}/{outside.size}"
+        self.ends[number].network.run("ip", "address", "delete", address, "dev", f"v{number}")
+
 
 def _add_address(network: Network, number: int, outside: Outside, host: int) -> None:
     address = f"{outside.address(host)}/{outside.size}"

@@ -31,7 +31,10 @@ class Datagrams:
         self.arrived_at: bytes | None = None
         """The address here, 4 or 16 bytes, that the last ones received were sent to; None where nobody told."""
         self.leaves_from: bytes | None = None
-        """The address here that what is sent is from; None for one that the system chooses, as it may anyway."""
+        """The address here that what is sent is from; None for one that the system chooses.
+
+        It becomes None where nothing can be sent from there, but can from another one.
+        """
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
         """Datagrams that are ready, of one source, at the start of `memory`, and how many bytes they take.

@@ -82,14 +82,21 @@ impl<'a> Sockets<'a> {
         endpoint: SocketAddr,
         peer: &Peer,
     ) -> Result<Result<(), Errno>, Stop> {
+        let known = peer.local();
+        let mut local = known;
         loop {
-            let local = peer.local();
             match datagrams::send(socket, run, size, endpoint, local) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.wait_for_room(socket)?,
-                // An address that this machine has no more, for one.
-                Err(_) if local.is_some() => peer.set_local(None),
-                result => return Ok(result),
+                // It may be for the address, which this machine perhaps has no more.
+                Err(error) if local.take().is_none() => return Ok(Err(error)),
+                Err(_) => {}
+                Ok(()) => {
+                    if local != known {
+                        peer.set_local(None);
+                    }
+                    return Ok(Ok(()));
+                }
             }
         }
     }

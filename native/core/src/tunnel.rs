@@ -1,8 +1,8 @@
 //! The tunnel's loop: packets of an adapter become messages to peers, and back, until a bell is readable.
 //!
 //! With a thread for each direction while there is much to pass; while there is little, one has both, for to wake the
-//! other takes longer than to pass a packet. What is not a matter of looking things up, handshakes and all that leads to them,
-//! is handed up, and so is what has no peer.
+//! other takes longer than to pass a packet. What is not a matter of looking things up, handshakes and all that leads
+//! to them, is handed up, and so is what has no peer.
 
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};

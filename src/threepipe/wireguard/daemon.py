@@ -11,11 +11,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import FrameType
 
 from threepipe import hot
-from threepipe.errors import InvalidSetting, ThreepipeError
+from threepipe.errors import AdapterGone, InvalidSetting, ThreepipeError
 
 __all__ = ["end_on_signals", "in_background", "main", "serve"]
 
@@ -127,7 +127,8 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         _log.debug("%s", event)
         if adapter is not None and event.name == "handshake":
             # It is set by others, after this began: wg-quick knows it by then, and there is nothing to be sent yet.
-            device.mtu = adapter.info.mtu
+            with suppress(AdapterGone):  # Which ends the pipe, too, and is told there.
+                device.mtu = adapter.info.mtu
 
     with ExitStack() as waiting, ExitStack() as stack:
         if number := os.environ.get("WG_TUN_FD"):

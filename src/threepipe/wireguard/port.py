@@ -219,10 +219,10 @@ class DevicePort(EndpointPort):
         except OSError as error:
             if error.errno in FULL:
                 rest = memory
-            elif self._origins.pop(endpoint, None) is not None:
-                return self._try(endpoint, memory, size)  # It was an address that this machine has no more, perhaps.
             else:
                 self._reject(f"not sent: {errno.errorcode.get(error.errno or 0, error.errno)}", -(-len(memory) // size))
+        if datagrams.leaves_from is None:
+            self._origins.pop(endpoint, None)
         if rest:
             self._wait_for_room(datagrams)
         return rest

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 
 from threepipe.datagrams import Datagrams, RunDatagrams, Source
+from threepipe.descriptor import FULL
 from threepipe.errors import EndpointError
 
 __all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]
@@ -78,15 +79,24 @@ class LinuxDatagrams(RunDatagrams):
         return used, size, source
 
     def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
-        ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size)), *self._origin()]
-        # Without a target the argument has to be missing, which is how the module says it.
-        self.socket.sendmsg(packets, ancillary, 0, *([] if target is None else [target]))
+        self._send(packets, [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))], target)
 
     def send_one(self, packet: memoryview, target: Source) -> None:
-        if origin := self._origin():
-            self.socket.sendmsg([packet], origin, 0, target)
-        else:
+        if self.leaves_from is None:
             super().send_one(packet, target)
+        else:
+            self._send([packet], [], target)
+
+    def _send(self, packets: Sequence[memoryview], ancillary: list[tuple[int, int, bytes]], target: Source) -> None:
+        # Without a target the argument has to be missing, which is how the module says it.
+        to = [] if target is None else [target]
+        try:
+            self.socket.sendmsg(packets, [*ancillary, *self._origin()], 0, *to)
+        except OSError as error:
+            if self.leaves_from is None or error.errno in FULL:
+                raise
+            self.socket.sendmsg(packets, ancillary, 0, *to)  # Raises again, if it was not for the address.
+            self.leaves_from = None
 
     def _origin(self) -> list[tuple[int, int, bytes]]:
         """Ancillary data that says what address to send from."""

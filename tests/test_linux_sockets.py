@@ -1,0 +1,53 @@
+"""UDP sockets on Linux: the addresses at this end."""
+
+import socket
+import sys
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("other systems tell no addresses", allow_module_level=True)
+
+from threepipe.platforms.linux.sockets import LinuxDatagrams
+
+HOSTS = pytest.mark.parametrize(
+    ("family", "host", "elsewhere"),
+    [(socket.AF_INET, "127.0.0.1", "203.0.113.9"), (socket.AF_INET6, "::1", "2001:db8::9")],
+    ids=["ipv4", "ipv6"],
+)
+
+
+def bound(family: socket.AddressFamily, host: str) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_DGRAM)
+    opened.bind((host, 0))
+    opened.settimeout(10)
+    return opened
+
+
+@HOSTS
+def test_the_address_that_was_asked_is_told(family: socket.AddressFamily, host: str, elsewhere: str) -> None:
+    with bound(family, host) as asked, bound(family, host) as asker:
+        datagrams = LinuxDatagrams(asked)
+        datagrams.tell_addresses()
+        asker.sendto(b"asked", asked.getsockname())
+        assert datagrams.receive_run(memoryview(bytearray(0xFFFF)))[:2] == (5, 5)
+        assert datagrams.arrived_at == socket.inet_pton(family, host)
+        datagrams.leaves_from = datagrams.arrived_at
+        assert datagrams.send_run(memoryview(b"answer"), 3, asker.getsockname()) == 6
+        assert [asker.recvfrom(10) for _ in range(2)] == [(data, asked.getsockname()) for data in (b"ans", b"wer")]
+        assert datagrams.leaves_from == datagrams.arrived_at
+
+
+@HOSTS
+@pytest.mark.parametrize("size", [300, 100], ids=["one", "a-run"])
+def test_an_address_that_is_not_here_any_more_is_left_out(
+    family: socket.AddressFamily, host: str, elsewhere: str, size: int
+) -> None:
+    with bound(family, host) as receiver, bound(family, host) as sender:
+        datagrams = LinuxDatagrams(sender)
+        longest = datagrams.longest_segment
+        datagrams.leaves_from = socket.inet_pton(family, elsewhere)
+        assert datagrams.send_run(memoryview(bytes(300)), size, receiver.getsockname()) == 300
+        assert [len(receiver.recv(1000)) for _ in range(300 // size)] == [size] * (300 // size)
+        assert datagrams.leaves_from is None
+        assert datagrams.longest_segment == longest  # It was not for the run.
