@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +23,14 @@ pytestmark = pytest.mark.kernel
 BIN = Path(sys.executable).parent
 SET_APART = 'mount -t tmpfs none /run && exec "$@"'
 """Shell for a folder of its own for control sockets."""
+SIGNALS_ELSEWHERE = """
+import signal, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+from threepipe.cli import main
+main()
+"""
+"""The command, with a thread that signals interrupt, and no other: Python handles them in the main one all the same."""
 
 
 Popen: TypeAlias = "subprocess.Popen[str]"
@@ -56,10 +64,15 @@ class Host:
         )
 
     @contextmanager
-    def up(self, apart: str = SET_APART, meanwhile: Callable[[str], None] | None = None) -> Iterator[Popen]:
+    def up(
+        self,
+        apart: str = SET_APART,
+        meanwhile: Callable[[str], None] | None = None,
+        python: Sequence[str] = ("-m", "threepipe"),
+    ) -> Iterator[Popen]:
         """Have the device be up; of what is said before, the first line is given to `meanwhile`."""
         command = self.network.command("unshare", "--mount", "sh", "-c", apart, "sh")
-        program = [*command, sys.executable, "-W", "error", "-m", "threepipe", "wg", "up", str(self.path)]
+        program = [*command, sys.executable, "-W", "error", *python, "wg", "up", str(self.path)]
         with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
             try:
                 assert process.stderr is not None
@@ -253,6 +266,16 @@ def test_a_file_stays_as_it_was_where_the_adapter_is_removed_first(hosts: tuple[
         assert process.stderr is not None
         assert "stays as it was" in process.stderr.read()
     assert one.path.read_text() == before
+
+
+def test_a_signal_that_interrupts_no_wait_is_heard(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    """As one that comes just before a wait begins; here it is another thread's."""
+    one, two = hosts
+    one.write(two, f"PreDown = touch {tmp_path}/down")
+    with one.up(python=["-c", SIGNALS_ELSEWHERE]) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert (tmp_path / "down").exists()
 
 
 def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: Path) -> None:

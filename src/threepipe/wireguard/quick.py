@@ -34,6 +34,7 @@ _OVERHEAD = 80  # Bytes: IPv6, UDP, and a message beside its packet.
 _MIN_MTU = 1280
 _TROUBLE = 135.0  # Seconds after the last handshake from which on something is wrong, and its name is looked up again.
 _LOOK = 15.0
+_SIGNALS = 0.2  # Seconds; a signal that comes as a wait begins is only looked at after it.
 _MAIN_TABLE = 254  # <linux/rtnetlink.h>
 
 log = logging.getLogger("threepipe")
@@ -71,7 +72,8 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
             stack.callback(_save, config, device, save_to.resolve())
         stack.callback(call_all, config.pre_down, config.name)
         ready()
-        over.wait()
+        while not over.wait(_SIGNALS):
+            pass
         if failures:
             raise failures[0]
 
