@@ -85,10 +85,10 @@ def test_a_refusal_is_our_error_with_the_lines_and_the_code_of_the_dll(
     caplog.set_level(logging.INFO, "threepipe.wintun")
     with pytest.raises(AdapterError, match=r"tp0.*; Wintun says: Failed to ") as caught:
         calls[call]()
-    complaints = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
-    assert complaints
-    assert str(caught.value).endswith(f"; Wintun says: {' / '.join(complaints)}")
-    assert int(complaints[-1].rpartition("(Code ")[2].rstrip(")"), 16) == (error_code(caught.value) or 0)
+    said = str(caught.value).partition("; Wintun says: ")[2].split(" / ")
+    logged = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    assert [line for line in said if line not in logged] == []  # A thread of the DLL's may have logged more since.
+    assert int(said[-1].rpartition("(Code ")[2].rstrip(")"), 16) == (error_code(caught.value) or 0)
     assert {record.levelno for record in caplog.records} <= {logging.INFO, logging.WARNING, logging.ERROR}
     assert all(abs(record.created - time.time()) < 60 for record in caplog.records)
 
@@ -96,8 +96,9 @@ def test_a_refusal_is_our_error_with_the_lines_and_the_code_of_the_dll(
 def test_a_program_that_wants_an_adapter_is_told(data: Path) -> None:
     done = run("pipe", "tun:tp0", "discard", LOCALAPPDATA=str(data))
     assert done.status == 1
-    assert "tp0: " in done.complaint.splitlines()[-1]
-    assert "; Wintun says: Failed to " in done.complaint.splitlines()[-1]
+    # Not always the last line: the DLL clears up in a thread of its own, and logs that this failed when it does.
+    [complaint] = [line for line in done.complaint.splitlines() if line.startswith("threepipe: tp0: ")]
+    assert "; Wintun says: Failed to " in complaint
 
 
 def test_the_doctor_knows_it_and_asks_it_for_the_driver(data: Path) -> None:
