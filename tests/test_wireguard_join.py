@@ -235,6 +235,36 @@ def test_answers_come_from_the_address_that_was_asked() -> None:
         assert left.device.status().peers[0].endpoint == ("127.0.0.2", right.device.status().listen_port)
 
 
+def test_what_cannot_be_sent_to_one_peer_does_not_keep_the_others_from_theirs() -> None:
+    with contextlib.ExitStack() as stack:
+        hub, *spokes = (End(new_key(), Offload.TCP_AND_UDP, None) for _ in range(6))
+        for number, end in enumerate([hub, *spokes]):
+            stack.callback(end.close)
+            end.thread.start()
+            if end is not hub:
+                hub.know(end, f"10.0.1.{number}", endpoint=True)
+                end.know(hub, LEFT[0])
+
+        def sent_by_turns(rounds: int) -> list[list[bytes]]:
+            """To each, in the order of all: the first of a round for the first, and so on."""
+            packets = [
+                packet(LEFT[0], f"10.0.1.{number}", f"{turn}".encode())
+                for turn in range(rounds)
+                for number in range(1, 6)
+            ]
+            hub.adapter.send(*packets)
+            return [packets[number::5] for number in range(5)]
+
+        for end, packets in zip(spokes, sent_by_turns(1), strict=True):
+            assert end.adapter.receive(1) == packets
+        broadcast = ("255.255.255.255", 9)  # Which a socket must ask for.
+        hub.device.configure(Change(peers=(PeerChange(spokes[2].public, endpoint=broadcast),)))
+        for index, (end, packets) in enumerate(zip(spokes, sent_by_turns(40), strict=True)):
+            if index != 2:
+                assert end.adapter.receive(40) == packets
+        assert hub.device.rejected == {"not sent: EACCES": 40}
+
+
 def test_keypairs_are_renewed_while_packets_pass() -> None:
     timing = Timing(rekey_after=0.1, reject_after=2.0, rekey_attempt=2.0, rekey_timeout=0.05, keepalive=0.2)
     with joined(timing=timing) as (left, right):

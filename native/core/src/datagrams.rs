@@ -6,10 +6,11 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::cmsg_space;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, getsockname, recvmsg,
-    sendmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, getsockname, recvmmsg,
+    sendmmsg,
 };
 use rustix::io::Errno;
 
@@ -29,25 +30,21 @@ pub struct Arrival {
     pub local: Option<IpAddr>,
 }
 
-/// Room for what the kernel says of a run.
-pub struct Ancillary(Vec<u8>);
-
-impl Default for Ancillary {
-    fn default() -> Self {
-        Self(nix::cmsg_space!(i32, in_pktinfo, in6_pktinfo))
-    }
+/// Receive runs that are ready to `places`, each of which has room for the longest. One system call.
+#[must_use]
+pub fn receive(socket: BorrowedFd<'_>, places: Vec<&mut [u8]>) -> Vec<Arrival> {
+    let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo);
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(places.len(), Some(room));
+    let mut slices: Vec<_> = places.into_iter().map(|place| [IoSliceMut::new(place)]).collect();
+    let received = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None);
+    // Whatever the error is, there is nothing; some tell what became of a datagram that was sent.
+    received.map(|received| received.map_while(|run| arrival(&run)).collect()).unwrap_or_default()
 }
 
-/// Receive a run to the start of `memory`, which has room for the longest; None where nothing is ready.
-pub fn receive(socket: BorrowedFd<'_>, memory: &mut [u8], ancillary: &mut Ancillary) -> Option<Arrival> {
-    let mut slices = [IoSliceMut::new(memory)];
-    // Whatever the error is, there is nothing; some tell what became of a datagram that was sent.
-    let received =
-        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut ancillary.0), MsgFlags::MSG_DONTWAIT)
-            .ok()?;
-    let source = address_of(received.address.as_ref()?)?;
-    let mut arrival = Arrival { bytes: received.bytes, size: received.bytes, source, local: None };
-    for message in received.cmsgs().into_iter().flatten() {
+fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
+    let source = address_of(run.address.as_ref()?)?;
+    let mut arrival = Arrival { bytes: run.bytes, size: run.bytes, source, local: None };
+    for message in run.cmsgs().into_iter().flatten() {
         match message {
             ControlMessageOwned::UdpGroSegments(size) => {
                 arrival.size = usize::try_from(size).unwrap_or(arrival.bytes).max(1);
@@ -62,25 +59,24 @@ pub fn receive(socket: BorrowedFd<'_>, memory: &mut [u8], ancillary: &mut Ancill
     Some(arrival)
 }
 
-/// Send `run`, datagrams of `size` bytes each but the last, to `target`: all or, where it fails, none.
+/// Send runs of datagrams to where each goes, and return how many were sent, which may be fewer. One system call.
 ///
-/// They are from the address `local`, or one that the system chooses.
+/// A run goes all or not at all: datagrams of `size` bytes each but the last, or one where that is none. All are from
+/// the address `local`, or one that the system chooses.
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system's, where the first could not be sent.
 pub fn send(
     socket: BorrowedFd<'_>,
-    run: &[u8],
-    size: usize,
-    target: SocketAddr,
+    runs: &[(&[u8], SocketAddr)],
+    size: Option<u16>,
     local: Option<IpAddr>,
-) -> Result<(), Errno> {
-    let segment = size as u16;
+) -> Result<usize, Errno> {
     let (four, six);
     let mut messages = Vec::with_capacity(2);
-    if size < run.len() {
-        messages.push(ControlMessage::UdpGsoSegments(&segment));
+    if let Some(size) = &size {
+        messages.push(ControlMessage::UdpGsoSegments(size));
     }
     match local {
         Some(IpAddr::V4(address)) => {
@@ -94,16 +90,21 @@ pub fn send(
         }
         None => {}
     }
-    let (socket, slices) = (socket.as_raw_fd(), [IoSlice::new(run)]);
-    let sent = match target {
-        SocketAddr::V4(target) => {
-            sendmsg(socket, &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn::from(target)))
-        }
-        SocketAddr::V6(target) => {
-            sendmsg(socket, &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn6::from(target)))
-        }
+    // As much as they take: where they end before it does, the system finds an error.
+    let room = match (size, local) {
+        (None, None) => None,
+        (None, Some(IpAddr::V4(_))) => Some(cmsg_space!(in_pktinfo)),
+        (None, Some(IpAddr::V6(_))) => Some(cmsg_space!(in6_pktinfo)),
+        (Some(_), None) => Some(cmsg_space!(u16)),
+        (Some(_), Some(IpAddr::V4(_))) => Some(cmsg_space!(u16, in_pktinfo)),
+        (Some(_), Some(IpAddr::V6(_))) => Some(cmsg_space!(u16, in6_pktinfo)),
     };
-    sent.map(drop).map_err(|error| Errno::from_raw_os_error(error as i32))
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(runs.len(), room);
+    let slices: Vec<_> = runs.iter().map(|(run, _)| [IoSlice::new(run)]).collect();
+    let targets: Vec<_> = runs.iter().map(|(_, target)| Some(SockaddrStorage::from(*target))).collect();
+    sendmmsg(socket.as_raw_fd(), &mut headers, &slices, targets, messages, MsgFlags::MSG_DONTWAIT)
+        .map(Iterator::count)
+        .map_err(|error| Errno::from_raw_os_error(error as i32))
 }
 
 /// Whether it is a socket of IPv6.

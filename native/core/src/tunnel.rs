@@ -14,7 +14,7 @@ use std::thread;
 use rustix::io::{Errno, read};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::datagrams::{self, Ancillary, Arrival, LONGEST_RUN};
+use crate::datagrams::{self, Arrival, LONGEST_RUN};
 use crate::gate::Gate;
 use crate::intake::{Intake, MAX_BUNDLE, Ready, Sources, Stop, count};
 use crate::opener::Opener;
@@ -23,10 +23,18 @@ use crate::pump::End;
 use crate::record::{HEADER_SIZE, Measure};
 use crate::router::{Peer, Router};
 use crate::sealing::Plan;
-use crate::sockets::Sockets;
+use crate::sockets::{Outgoing, Sockets};
 
 /// Bytes of a bundle at most, in both directions.
 const BUNDLE: usize = 1 << 19;
+/// Bytes of messages that are sent together at most, but for those of one peer: they stay in the processor's cache.
+const TOGETHER: usize = 1 << 16;
+/// Runs of datagrams received by one system call at most.
+const AT_ONCE: usize = 8;
+/// Runs of datagrams of a bundle at most.
+const MOST: usize = 64;
+/// Bytes of memory for each. No power of two, with which their beginnings would push each other out of the cache.
+const PLACE: usize = LONGEST_RUN + 1025;
 /// Counters from which on a keypair is to be renewed (REKEY-AFTER-MESSAGES, section 6.1 of the paper).
 const RENEW_AFTER: u64 = 1 << 60;
 
@@ -235,12 +243,14 @@ struct Sender<'a, A> {
     sockets: Sockets<'a>,
     /// Room for messages.
     sealed: Vec<u8>,
+    /// Those in it that are to be sent.
+    runs: Vec<Outgoing>,
 }
 
 impl<'a, A: Above> Sender<'a, A> {
     fn new(outside: &Outside<'a>, router: &'a Router, above: &'a A, bells: &[BorrowedFd<'a>], headed: bool) -> Self {
         let sockets = Sockets::new(outside.sockets, bells);
-        Self { router, above, headed, sent: outside.sent, sockets, sealed: Vec::new() }
+        Self { router, above, headed, sent: outside.sent, sockets, sealed: Vec::new(), runs: Vec::new() }
     }
 
     /// Send a bundle, which comes to `all`; what of it is no IP packet is dropped.
@@ -264,9 +274,17 @@ impl<'a, A: Above> Sender<'a, A> {
                 None => false,
             };
             if !passed {
+                self.flush()?; // It may take its time.
                 self.above.send(group).map_err(Over::Raised)?;
             }
         }
+        self.flush()
+    }
+
+    /// Send what was sealed.
+    fn flush(&mut self) -> Result<(), Over<A::Error>> {
+        self.sockets.send(&self.sealed, &self.runs, self.router)?;
+        self.runs.clear();
         Ok(())
     }
 
@@ -285,8 +303,8 @@ impl<'a, A: Above> Sender<'a, A> {
         groups
     }
 
-    /// Seal records and send them; false where there is nothing to do it by.
-    fn pass(&mut self, peer: &Peer, records: &[&[u8]], now: f64) -> Result<bool, Over<A::Error>> {
+    /// Seal records, to be sent; false where there is nothing to do it by.
+    fn pass(&mut self, peer: &Arc<Peer>, records: &[&[u8]], now: f64) -> Result<bool, Over<A::Error>> {
         let (Some(sending), Some(endpoint)) = (&peer.sending, peer.endpoint) else {
             return Ok(false);
         };
@@ -300,18 +318,22 @@ impl<'a, A: Above> Sender<'a, A> {
             return Ok(false);
         };
         let size = plan.size();
-        if self.sealed.len() < size {
-            self.sealed.resize(size, 0);
+        let mut start = self.runs.last().map_or(0, |run| run.place.end);
+        if start > 0 && start + size > TOGETHER {
+            self.flush()?;
+            start = 0;
         }
-        let mut memory = &mut self.sealed[..size];
-        if !sending.transport.seal(&plan, counter, memory) {
+        if self.sealed.len() < start + size {
+            self.sealed.resize(start + size, 0);
+        }
+        if !sending.transport.seal(&plan, counter, &mut self.sealed[start..start + size]) {
             return Ok(true); // Wiped just now: the peer is gone, or this device is.
         }
         let nobody_looks = peer.traffic.sent(now, true, size as u64);
         for run in plan.runs() {
-            let (messages, rest) = memory.split_at_mut(run.bytes);
-            memory = rest;
-            self.sockets.send(messages, run.size, endpoint, peer, self.router)?;
+            let place = start..start + run.bytes;
+            start = place.end;
+            self.runs.push(Outgoing { place, size: run.size, endpoint, peer: Arc::clone(peer) });
         }
         if nobody_looks || now >= sending.attend_at.get() || counter > RENEW_AFTER {
             sending.attend_at.set(self.above.attend(peer.number, true).map_err(Over::Raised)?);
@@ -327,7 +349,6 @@ struct Inbound<'a, A> {
     received: &'a [AtomicU64; 3],
     memory: Vec<u8>,
     arrivals: Vec<(usize, Arrival)>,
-    ancillary: Ancillary,
     outlet: Outlet<'a>,
 }
 
@@ -344,9 +365,8 @@ impl<'a, A: Above> Inbound<'a, A> {
             opener: Opener::new(router, above),
             sockets: outside.sockets,
             received: outside.received,
-            memory: vec![0; BUNDLE],
+            memory: vec![0; MOST * PLACE],
             arrivals: Vec::new(),
-            ancillary: Ancillary::default(),
             outlet: Outlet::new(adapter, bells, options),
         }
     }
@@ -398,13 +418,18 @@ impl<'a, A: Above> Inbound<'a, A> {
     /// Pass what a socket has, up to `limit` runs of datagrams; returns how many there were.
     fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> Result<usize, Over<A::Error>> {
         self.arrivals.clear();
-        let mut used = 0;
-        while self.memory.len() - used >= LONGEST_RUN && self.arrivals.len() < limit {
-            let Some(arrival) = datagrams::receive(socket, &mut self.memory[used..], &mut self.ancillary) else {
-                break;
-            };
-            self.arrivals.push((used, arrival));
-            used += arrival.bytes;
+        let mut bytes = 0;
+        while self.arrivals.len() < limit.min(MOST) && bytes < BUNDLE {
+            let first = self.arrivals.len();
+            let places = self.memory.chunks_exact_mut(PLACE).skip(first).take(AT_ONCE.min(limit)).collect();
+            let arrived = datagrams::receive(socket, places);
+            let count = arrived.len();
+            bytes += arrived.iter().map(|arrival| arrival.bytes).sum::<usize>();
+            self.arrivals
+                .extend(arrived.into_iter().enumerate().map(|(index, arrival)| ((first + index) * PLACE, arrival)));
+            if count < AT_ONCE {
+                break; // Nothing more is ready.
+            }
         }
         let packets = self.opener.open(&mut self.memory, &self.arrivals, now()).map_err(Over::Raised)?;
         if packets.is_empty() {
