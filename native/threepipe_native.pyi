@@ -22,7 +22,7 @@ from threepipe.wireguard.routing import Handed
 def internet_checksum(data: Packet, initial: int = 0) -> int:
     """`threepipe.packet.internet_checksum`; `initial` has at most 64 bits."""
 
-def measure(records: Sequence[memoryview], headed: bool = True) -> tuple[int, int, bool]:
+def measure(records: Sequence[Packet], headed: bool = True) -> tuple[int, int, bool]:
     """`threepipe.offload.measure`."""
 
 def split(records: Sequence[memoryview]) -> list[memoryview]:
@@ -78,7 +78,7 @@ class Router:
 def take(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
     """`threepipe.exchange.take`, without headers in between. It keeps the GIL, as `give` does: no call waits."""
 
-def give(rings: Rings, packets: Sequence[memoryview]) -> tuple[int, int]:
+def give(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
     """`threepipe.exchange.give`, which looks at all packets before it asks for places."""
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:

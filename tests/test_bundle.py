@@ -1,5 +1,6 @@
 """Tests of bundles, of the exchange format of Wintun's first driver, and of the memory bundles lie in."""
 
+import operator
 import pickle
 import random
 import sys
@@ -72,6 +73,21 @@ def test_a_bundle_is_a_sequence_of_views() -> None:
     assert repr(bundle) == "<Bundle of 3 packets, 90 bytes>"
     with pytest.raises(IndexError):
         bundle[3]
+
+
+def test_bytes_are_sent_as_they_were_given_until_somebody_looks() -> None:
+    packets = [packet(20), packet(30)]
+    bundle = Bundle(packets)
+    bundle.check()
+    assert len(bundle) == 2
+    assert bundle.nbytes == 50
+    assert all(map(operator.is_, bundle.buffers, packets))
+    first = bundle[0]
+    assert bundle.buffers[0] is first
+    bundle.release()
+    assert repr(bundle) == "<Bundle released>"
+    with pytest.raises(ValueError, match="released"):
+        len(bundle)
 
 
 def test_an_empty_bundle_is_false() -> None:

@@ -37,7 +37,7 @@ _TIMEOUT = 120.0
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each loop runs.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each loop runs at most.")] = 1.0,
     size: Annotated[int, typer.Option(min=20, max=2000, help="Bytes of a packet.")] = 100,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all samples there.")] = None,
 ) -> None:

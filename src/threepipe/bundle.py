@@ -41,7 +41,7 @@ class Bundle(Sequence[memoryview]):
     (iterating, indexing, slicing); counting and checking is not looking.
     """
 
-    __slots__ = ("_measure", "_packets", "_records")
+    __slots__ = ("_given", "_measure", "_packets", "_records")
 
     def __init__(self, packets: Iterable[Packet] = ()) -> None:
         """Hold `packets`, an iterable of bytes-like objects, without copying or checking them.
@@ -52,9 +52,12 @@ class Bundle(Sequence[memoryview]):
         if isinstance(packets, (bytes, bytearray, memoryview)):
             raise TypeError("a Bundle takes an iterable of packets; wrap a single one in a list")
         packets = list(packets)
-        # Most are bytes, and then need no look at each.
-        as_bytes = memoryview if _SINGLE_BYTES.issuperset(map(type, packets)) else _as_bytes
-        self._packets: Sequence[memoryview] | None = list(map(as_bytes, packets))
+        # Most are bytes, which need no look at each, and no views before somebody looks at packets.
+        types = set(map(type, packets))
+        as_given = types <= {bytes}
+        as_bytes = memoryview if types <= _SINGLE_BYTES else _as_bytes
+        self._given: Sequence[Packet] | None = packets if as_given else None
+        self._packets: Sequence[memoryview] | None = None if as_given else list(map(as_bytes, packets))
         self._records: Sequence[memoryview] | None = None
         self._measure: tuple[int, int, bool] | None = None  # Of the records, once somebody asked.
 
@@ -62,14 +65,14 @@ class Bundle(Sequence[memoryview]):
     def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
         """A bundle of packets, views of single bytes, taken as they are: the short way for platforms."""
         bundle = cls.__new__(cls)
-        bundle._packets, bundle._records, bundle._measure = views, None, None
+        bundle._given, bundle._packets, bundle._records, bundle._measure = None, views, None, None
         return bundle
 
     @classmethod
     def of_records(cls, records: Sequence[memoryview]) -> "Bundle":
         """A bundle of records with a virtio header each, as `threepipe.offload` describes them."""
         bundle = cls.__new__(cls)
-        bundle._packets, bundle._records, bundle._measure = None, records, None
+        bundle._given, bundle._packets, bundle._records, bundle._measure = None, None, records, None
         return bundle
 
     @property
@@ -81,22 +84,27 @@ class Bundle(Sequence[memoryview]):
         return self._records
 
     @property
+    def buffers(self) -> Sequence[Packet]:
+        """The packets as they are sent: views, or the bytes that nobody has looked at since they were given."""
+        return self._split() if self._given is None else self._given
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all packets together, headers included."""
         if self._records is not None:
             return self._measured()[1]
-        return sum([len(packet) for packet in self._split()])
+        return sum(map(len, self.buffers))
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is none; whole records stay whole where all are well."""
-        measured = measure(self._split(), headed=False) if self._records is None else self._measured()
+        measured = measure(self.buffers, headed=False) if self._records is None else self._measured()
         if not measured[2]:
-            check_packets(self._split())
+            check_packets(self.buffers)
 
     def __len__(self) -> int:
         if self._records is not None:
             return self._measured()[0]
-        return len(self._split())
+        return len(self.buffers)
 
     def __iter__(self) -> Iterator[memoryview]:
         return iter(self._split())
@@ -121,12 +129,15 @@ class Bundle(Sequence[memoryview]):
         if self._records is not None:
             records, self._records = self._records, None
             self._packets = split(records)
+        elif self._given is not None:
+            given, self._given = self._given, None
+            self._packets = [memoryview(packet) for packet in given]
         if self._packets is None:
             raise ValueError("this bundle was released")
         return self._packets
 
     def __repr__(self) -> str:
-        if self._packets is None and self._records is None:
+        if self._packets is None and self._records is None and self._given is None:
             return "<Bundle released>"
         return f"<Bundle of {len(self)} packets, {self.nbytes} bytes>"
 
@@ -137,7 +148,7 @@ class Bundle(Sequence[memoryview]):
         free when its last holder lets go.
         """
         views = self._packets or self._records or ()
-        self._packets = self._records = None
+        self._packets = self._records = self._given = None
         for view in views:
             try:
                 view.release()

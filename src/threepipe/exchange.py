@@ -109,7 +109,7 @@ def _copies(rings: Rings, pointers: list[int], memory: memoryview) -> tuple[list
     return packets, used
 
 
-def give(rings: Rings, packets: Sequence[memoryview]) -> tuple[int, int]:
+def give(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
     """Send `packets` of at most 65535 bytes: how many found room, and the error of the call that found none, or 0."""
     library, pointers, code = rings.library, list[int](), 0
     sizes = list(map(len, packets))

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from threepipe.packet import MAX_PACKET, internet_checksum, is_packet
+from threepipe.packet import MAX_PACKET, Packet, internet_checksum, is_packet
 
 __all__ = [
     "CHECKSUM_OFFSET",
@@ -75,7 +75,7 @@ def plain_records(packets: Sequence[memoryview]) -> list[memoryview]:
     return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in packets]
 
 
-def measure(records: Sequence[memoryview], headed: bool = True) -> tuple[int, int, bool]:
+def measure(records: Sequence[Packet], headed: bool = True) -> tuple[int, int, bool]:
     """What `records` come to, without splitting them: packets, their bytes, and whether all are IP packets.
 
     If they are not `headed`, they are packets themselves.
@@ -104,20 +104,20 @@ def measure(records: Sequence[memoryview], headed: bool = True) -> tuple[int, in
     return packets, size, valid
 
 
-def _are_packets(records: Sequence[memoryview], lengths: Sequence[int]) -> bool:
+def _are_packets(records: Sequence[Packet], lengths: Sequence[int]) -> bool:
     """Whether all `records`, of these `lengths`, are IP packets; where none is short, without a call for each."""
     if lengths and min(lengths) >= _LONGEST_MIN_HEADER and max(lengths) <= MAX_PACKET:
         return {first >> 4 for first in set(map(_FIRST_BYTE, records))} <= {4, 6}
     return all(map(is_packet, records))
 
 
-def _size_of_like(records: Sequence[memoryview]) -> int:
+def _size_of_like(records: Sequence[Packet]) -> int:
     """Bytes of the packets of `records` if each is one packet, all are valid and start the same; else 0.
 
     A shortcut for many small ones, which looks at all of them at once.
     """
     lengths = list(map(len, records))
-    start = records[0][: HEADER_SIZE + 1].tobytes()
+    start = bytes(records[0][: HEADER_SIZE + 1])
     shortest = min(lengths) - HEADER_SIZE
     if (
         shortest < _LONGEST_MIN_HEADER
@@ -156,7 +156,7 @@ def _split(record: memoryview) -> list[memoryview]:
     return [memoryview(segment) for segment in _segments(packet, layout)] if layout else []
 
 
-def _can_be_completed(record: memoryview) -> bool:
+def _can_be_completed(record: Packet) -> bool:
     """Whether the checksum of a packet that stands for itself is there, or has its place behind an IP header."""
     if not record[0] & NEEDS_CSUM:
         return True
@@ -164,7 +164,7 @@ def _can_be_completed(record: memoryview) -> bool:
     return bool(start >= _SHORTEST_IP_HEADER and start + offset + 2 <= len(record) - HEADER_SIZE)
 
 
-def _layout(record: memoryview) -> _Layout | None:
+def _layout(record: Packet) -> _Layout | None:
     """The parts of a superpacket, or None where header and packet contradict each other."""
     flags, gso_type, _, gso_size, start, offset = HEADER.unpack_from(record)
     packet = record[HEADER_SIZE:]

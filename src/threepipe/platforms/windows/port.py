@@ -73,7 +73,7 @@ class WindowsPort:
 
     def send(self, bundle: Bundle) -> Bundle:
         self._check_alive()
-        packets = list(bundle)
+        packets = bundle.buffers
         longest = max(map(len, packets), default=0)
         if longest > MAX_PACKET:  # The library would take it, and break its ring.
             raise InvalidPacket(list(map(len, packets)).index(longest), f"is longer than {MAX_PACKET} bytes")
@@ -82,7 +82,7 @@ class WindowsPort:
             self.writable.found()
         elif code not in (0, ERROR_BUFFER_OVERFLOW):
             raise self._end(code)
-        return Bundle.of_views(packets[accepted:])
+        return Bundle(packets[accepted:])
 
     def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
         return False  # There are no descriptors to be spared a bundle.
