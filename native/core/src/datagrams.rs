@@ -30,7 +30,8 @@ pub struct Arrival {
     pub local: Option<IpAddr>,
 }
 
-/// Receive runs that are ready to `places`, each of which has room for the longest. One system call.
+/// Receive runs that are ready, one to the start of each of `places`, which have [`LONGEST_RUN`] bytes or more: as many
+/// as come, and none where nothing is ready. One system call.
 #[must_use]
 pub fn receive(socket: BorrowedFd<'_>, places: Vec<&mut [u8]>) -> Vec<Arrival> {
     let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo);

@@ -52,15 +52,15 @@ impl<'a> Sockets<'a> {
         let mut rest = runs;
         while let Some(first) = rest.first() {
             let mut sent = 0;
-            let alike = alike(&rest[..rest.len().min(AT_ONCE)]);
-            if alike > 1
+            let together = alike(&rest[..rest.len().min(AT_ONCE)]);
+            if together > 1
                 && let Some(Socket { socket, .. }) = self.sockets[usize::from(first.endpoint.is_ipv6())]
             {
                 let messages: Vec<_> =
-                    rest[..alike].iter().map(|run| (&memory[run.place.clone()], run.endpoint)).collect();
+                    rest[..together].iter().map(|run| (&memory[run.place.clone()], run.endpoint)).collect();
                 sent = datagrams::send(socket, &messages, None, first.peer.local()).unwrap_or(0);
             }
-            if sent < alike {
+            if sent < together {
                 self.send_run(&memory[rest[sent].place.clone()], &rest[sent], router)?;
                 sent += 1;
             }
