@@ -17,8 +17,10 @@ HEADER_TOOLS := gcc:gcc x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-min
 SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool
 
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
-CONTRACT := $(addprefix src/threepipe/,errors.py packet.py offload.py coalesce.py descriptor.py pump.py hot.py bundle.py \
-	ring.py doorbell.py session.py settings.py device.py adapter.py memory.py) $(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
+
+CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/superpacket.py core/coalesce.py core/descriptor.py core/pump.py \
+	core/fast.py bundle.py ring.py doorbell.py session.py settings.py device.py adapter.py memory.py) \
+	$(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)
@@ -39,7 +41,7 @@ test-pure: .venv/test
 	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest
 
 test-native: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.hot -m pytest; else echo "There is no native core here to be tested."; fi
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core.fast -m pytest; else echo "There is no native core here to be tested."; fi
 
 # The portable tests, and those of Windows, on Windows' Python under Wine, and packets from here through programs there:
 # set up at first, in a minute or two. What the native core does is run again with it, where it can be built.

@@ -38,11 +38,11 @@ _BUILD_SECONDS = 600.0
 _CRATE_SECONDS = 1800.0
 _ASK = """
 try:
-    from threepipe import hot
+    from threepipe.core import fast
 except ImportError:
     print(False)
 else:
-    print(hot.NATIVE)
+    print(fast.NATIVE)
 """
 
 LOOP = _BUILD / "loop"

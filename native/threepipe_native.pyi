@@ -1,6 +1,6 @@
 """The native core: what runs for every packet, by the names and with the results of its reference.
 
-The reference is the text to read: `threepipe.packet`, `offload`, `coalesce`, `sealing`, `exchange`, `descriptor` and
+The reference is the text to read: `packet`, `superpacket`, `coalesce`, `transport`, `rings`, `descriptor` and
 `pump`. Two differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and
 loops over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
 
@@ -12,24 +12,24 @@ import io
 from array import array
 from collections.abc import Sequence
 
-from threepipe.exchange import Rings
-from threepipe.packet import Packet
-from threepipe.pump import End, HasFileno
-from threepipe.sealing import Transport as Transport
-from threepipe.traffic import Traffic as Traffic
+from threepipe.core.packet import Packet
+from threepipe.core.pump import End, HasFileno
+from threepipe.core.rings import Rings
+from threepipe.core.traffic import Traffic as Traffic
+from threepipe.core.transport import Transport as Transport
 from threepipe.wireguard.routing import Handed
 
 def internet_checksum(data: Packet, initial: int = 0) -> int:
-    """`threepipe.packet.internet_checksum`; `initial` has at most 64 bits."""
+    """`threepipe.core.packet.internet_checksum`; `initial` has at most 64 bits."""
 
 def measure(records: Sequence[Packet], headed: bool = True) -> tuple[int, int, bool]:
-    """`threepipe.offload.measure`."""
+    """`threepipe.core.superpacket.measure`."""
 
 def split(records: Sequence[memoryview]) -> list[memoryview]:
-    """`threepipe.offload.split`: the packets of all superpackets of a call share one new buffer."""
+    """`threepipe.core.superpacket.split`: the packets of all superpackets of a call share one new buffer."""
 
 def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[memoryview]:
-    """`threepipe.coalesce.coalesce`: all new records of a call share one new buffer."""
+    """`threepipe.core.coalesce.coalesce`: all new records of a call share one new buffer."""
 
 class Router:
     """A WireGuard device's peers, by number, as far as passing packets and messages needs them. Linux only.
@@ -76,19 +76,19 @@ class Router:
         direction, and descriptors of its own. Raises what `above` raises."""
 
 def take(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
-    """`threepipe.exchange.take`, without headers in between. It keeps the GIL, as `give` does: no call waits."""
+    """`threepipe.core.rings.take`, without headers in between. It keeps the GIL, as `give` does: no call waits."""
 
 def give(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
-    """`threepipe.exchange.give`, which looks at all packets before it asks for places."""
+    """`threepipe.core.rings.give`, which looks at all packets before it asks for places."""
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
-    """`threepipe.descriptor.receive`."""
+    """`threepipe.core.descriptor.receive`."""
 
 def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
-    """`threepipe.descriptor.send`."""
+    """`threepipe.core.descriptor.send`."""
 
 def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:
-    """`threepipe.pump.pump`, with a thread for each direction, and descriptors of its own while it runs.
+    """`threepipe.core.pump.pump`, with a thread for each direction, and descriptors of its own while it runs.
 
     A source that hung up, with nothing left to be read, is an end of it: EPIPE.
     """

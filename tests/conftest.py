@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 
 import threepipe
-from threepipe.packet import Packet
+from threepipe.core.packet import Packet
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_linux_*", "test_wine_*"]  # They import what others lack.

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from threepipe import Bundle, InvalidPacket
 from threepipe.bundle import Arena
-from threepipe.offload import MAX_RECORD
-from threepipe.packet import MAX_PACKET, Packet
+from threepipe.core.packet import MAX_PACKET, Packet
+from threepipe.core.superpacket import MAX_RECORD
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
 

@@ -28,8 +28,8 @@ from frames import (
 )
 from rfc1071 import naive_checksum
 from threepipe import Bundle, InvalidSetting, MemoryAdapter
+from threepipe.core.superpacket import HEADER_SIZE
 from threepipe.filters.clamp import Clamp, clamp_mss
-from threepipe.offload import HEADER_SIZE
 
 MTU = 1300
 MOST = {4: 1260, 6: 1240}

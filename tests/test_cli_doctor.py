@@ -13,7 +13,8 @@ import pytest
 import threepipe
 from commands import run
 from conftest import Network, links, needs_root
-from threepipe import hot, platforms
+from threepipe import platforms
+from threepipe.core import fast
 from threepipe.finding import Finding
 
 pytestmark = pytest.mark.kernel
@@ -59,7 +60,7 @@ def doctor(*prefix: str, status: int) -> dict[str, dict[str, Any]]:
 def test_where_adapters_can_be_made(network: Network) -> None:
     found = doctor(*network.command(), status=0)
     assert list(found) == [*NAMES, "native core"]
-    assert found["native core"]["ok"] == hot.NATIVE
+    assert found["native core"]["ok"] == fast.NATIVE
     assert found["kernel"]["detail"] == f"Linux {platform.release()}"
     assert found["adapters"]["detail"] == "one was made in this user's own right"
     assert all(found[name]["ok"] for name in NAMES if name not in ("UDP offload", "IPv6"))

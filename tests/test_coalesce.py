@@ -55,9 +55,9 @@ from frames import (
     with_field,
 )
 from rfc1071 import naive_checksum
-from threepipe.hot import coalesce, measure, split
-from threepipe.offload import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
-from threepipe.packet import MAX_PACKET
+from threepipe.core.fast import coalesce, measure, split
+from threepipe.core.packet import MAX_PACKET
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
 
 AS_RECORDS = pytest.mark.parametrize("as_records", [False, True], ids=["packets", "records"])
 

@@ -44,12 +44,12 @@ from frames import (
 )
 from rfc1071 import naive_checksum
 from test_offload import HOSTILE, superpackets
-from threepipe import coalesce as pure_coalesce
-from threepipe import descriptor as pure_descriptor
-from threepipe import offload as pure_offload
-from threepipe import packet as pure_packet
-from threepipe.offload import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
-from threepipe.packet import Packet
+from threepipe.core import coalesce as pure_coalesce
+from threepipe.core import descriptor as pure_descriptor
+from threepipe.core import packet as pure_packet
+from threepipe.core import superpacket as pure_offload
+from threepipe.core.packet import Packet
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
 
 if TYPE_CHECKING:
     import threepipe_native as native

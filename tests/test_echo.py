@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfc1071 import naive_checksum
+from threepipe.core.packet import internet_checksum
 from threepipe.echo import echo_reply, echo_request
-from threepipe.packet import internet_checksum
 
 ADDRESSES = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}
 FAMILIES = [4, 6]

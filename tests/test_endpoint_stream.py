@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives import serialization
 
 import threepipe
 from commands import CAT, python
+from threepipe.core.packet import MAX_PACKET
 from threepipe.echo import echo_reply, echo_request
-from threepipe.packet import MAX_PACKET
 
 SECONDS = 10.0
 HAS_UNIX = hasattr(socket, "AF_UNIX")

@@ -20,7 +20,8 @@ from conftest import Network, come_true, needs_root, udp_socket
 from frames import EACH_KIND, TCP4, TCP6, UDP4, UDP6, Kind, frame, frames, with_bits, with_field
 from rfc1071 import naive_checksum
 from test_linux_offload import FAMILIES, SIZE, Pair, joined, look_at_every_packet, pass_on, transfer
-from threepipe import Adapter, Bundle, Session, hot
+from threepipe import Adapter, Bundle, Session
+from threepipe.core import fast
 
 pytestmark = pytest.mark.kernel
 
@@ -434,7 +435,7 @@ def test_split_datagrams_are_right_to_others(prefix: str) -> None:
         packets = [bytes(packet) for packet in pair.sessions[0].receive(10)]
         while len(packets) < 11:
             packets += [bytes(packet) for packet in pair.sessions[0].receive(10)]
-    merged = Bundle.of_records(hot.coalesce([memoryview(packet) for packet in ours], False, True))
+    merged = Bundle.of_records(fast.coalesce([memoryview(packet) for packet in ours], False, True))
     packets += [bytes(packet) for packet in merged]
     lines = judged(packets)
     assert faulty(lines) == []

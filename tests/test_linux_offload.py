@@ -17,7 +17,8 @@ import pytest
 
 import threepipe
 from conftest import Network, come_true
-from threepipe import Adapter, Bundle, Session, hot
+from threepipe import Adapter, Bundle, Session
+from threepipe.core import fast
 from threepipe.demo.stream import chunks
 from threepipe.pipe import pipe
 
@@ -237,7 +238,7 @@ def test_a_kernel_that_refuses_superpackets_gets_packets(monkeypatch: pytest.Mon
             bytes(packet) for packet in Bundle.of_records([memoryview(bytearray(r)) for r in bundle.records or ()])
         ]
         refused: list[int] = []
-        send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]] = hot.send
+        send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]] = fast.send
 
         def refuse(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
             """Writing, where the kernel takes no superpackets."""
@@ -247,7 +248,7 @@ def test_a_kernel_that_refuses_superpackets_gets_packets(monkeypatch: pytest.Mon
             refused.append(len(records[whole[0]]))
             return send(file, records[: whole[0]])[0], errno.EINVAL
 
-        monkeypatch.setattr(hot, "send", refuse)
+        monkeypatch.setattr(fast, "send", refuse)
         receiver = pair.networks[1].namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
         with receiver:
             receiver.bind(("tp0", 3))

@@ -38,9 +38,9 @@ from frames import (
 )
 from rfc1071 import naive_checksum
 from threepipe import Bundle, InvalidPacket
-from threepipe.hot import measure, split
-from threepipe.offload import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
-from threepipe.packet import MAX_PACKET, check_packets, is_packet
+from threepipe.core.fast import measure, split
+from threepipe.core.packet import MAX_PACKET, check_packets, is_packet
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
 
 WORDS = st.integers(0, 0xFFFF)
 

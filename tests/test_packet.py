@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rfc1071 import naive_checksum
 from threepipe import InvalidPacket
-from threepipe.packet import MAX_PACKET, check_packets, internet_checksum, is_packet
+from threepipe.core.packet import MAX_PACKET, check_packets, internet_checksum, is_packet
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=500)
 

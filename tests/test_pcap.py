@@ -19,7 +19,7 @@ from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
 from threepipe.capture.seen import INBOUND, OUTBOUND, UNKNOWN, Seen
 from threepipe.capture.writing import beginning, packet_blocks, statistics_block
-from threepipe.packet import is_packet
+from threepipe.core.packet import is_packet
 
 PACKETS = [frame(TCP4, b"one"), frame(UDP6, b"another"), frame(TCP4, b"a third")]
 TIME = 1_700_000_000_123_456_789

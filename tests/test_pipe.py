@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 import threepipe
-from threepipe.packet import MAX_PACKET
+from threepipe.core.packet import MAX_PACKET
 from threepipe.pipe import pipe
 from threepipe.ring import MIN_CAPACITY
 

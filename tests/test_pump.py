@@ -13,13 +13,13 @@ import pytest
 
 from conftest import come_true
 from frames import EACH_KIND, TCP4, TCP6, UDP4, Kind, frame, frames, partial, record, superpacket
-from threepipe import hot
-from threepipe.coalesce import coalesce
-from threepipe.descriptor import send
+from threepipe.core import fast
+from threepipe.core.coalesce import coalesce
+from threepipe.core.descriptor import send
+from threepipe.core.pump import End
+from threepipe.core.pump import pump as python_pump
+from threepipe.core.superpacket import split
 from threepipe.doorbell import Doorbell
-from threepipe.offload import split
-from threepipe.pump import End
-from threepipe.pump import pump as python_pump
 
 if sys.platform == "win32":
     pytest.skip("Windows has no descriptors that this loop could wait for", allow_module_level=True)
@@ -56,7 +56,7 @@ class Bench:
         self._thread.start()
 
     def _run(self) -> None:
-        self.result = hot.pump(self.ends[0], self.ends[1], [self.bell], self.headed, True)
+        self.result = fast.pump(self.ends[0], self.ends[1], [self.bell], self.headed, True)
 
     def stop(self) -> tuple[int, End | None] | None:
         self.bell.ring()
@@ -201,13 +201,13 @@ def test_superpackets_that_are_refused_are_split_and_there_are_none_from_then_on
 def test_only_the_refused_superpacket_is_split(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """In Python, where a refusal can be staged: one in the midst of a bundle."""
     bench = Bench(stack)
-    monkeypatch.setattr(hot, "pump", python_pump)
+    monkeypatch.setattr(fast, "pump", python_pump)
 
     def refuse(file: io.FileIO, records: list[memoryview]) -> tuple[int, int]:
         whole = [index for index, one in enumerate(records) if one[1]]
         return send(file, records) if not whole else (send(file, records[: whole[0]])[0], EINVAL)
 
-    monkeypatch.setattr("threepipe.pump.send", refuse)
+    monkeypatch.setattr("threepipe.core.pump.send", refuse)
     alone = frame(TCP6, b"alone")
     train = frames(TCP4, [b"abcd"] * 3)
     bench.put(plain(alone), *map(plain, train))
@@ -274,7 +274,7 @@ def test_a_contradiction_is_no_packet(stack: ExitStack) -> None:
 
 def test_a_source_that_is_ready_and_has_nothing(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when somebody else was faster. In Python, where that can be staged."""
-    monkeypatch.setattr(hot, "pump", python_pump)
+    monkeypatch.setattr(fast, "pump", python_pump)
     bench = Bench(stack)
 
     class Shy(io.FileIO):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepipe import InvalidSetting, RingCorrupt, RingEnded
-from threepipe.packet import MAX_PACKET
+from threepipe.core.packet import MAX_PACKET
 from threepipe.ring import (
     MAX_CAPACITY,
     MIN_CAPACITY,

@@ -9,14 +9,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from frames import TCP4, TCP6, frame, records_of, superpacket, traffic
-from threepipe import hot, sealing
-from threepipe.offload import split
+from threepipe.core import fast
+from threepipe.core import transport as python_transport
+from threepipe.core.superpacket import split
 from wireguard_pair import packet
 
 KEY = bytes(range(32))
 INDEX = 0x01020304
 REJECT = 2**64 - 2**13 - 1
-BOTH = [sealing, hot] if hot.NATIVE else [sealing]
+BOTH = [python_transport, fast] if fast.NATIVE else [python_transport]
 EACH = pytest.mark.parametrize("module", BOTH, ids=["python", "native"][: len(BOTH)])
 
 
@@ -24,8 +25,8 @@ def views(packets: list[bytes]) -> list[memoryview]:
     return [memoryview(data) for data in packets]
 
 
-def transport(module: ModuleType) -> sealing.Transport:
-    made: sealing.Transport = module.Transport(KEY, KEY, INDEX, INDEX)
+def transport(module: ModuleType) -> python_transport.Transport:
+    made: python_transport.Transport = module.Transport(KEY, KEY, INDEX, INDEX)
     return made
 
 
@@ -195,7 +196,7 @@ def test_what_is_no_packet_is_authentic_and_left_out(module: ModuleType, plain: 
     assert Receiver(module).take(message) == ([], [], len(message), 1, len(message))
 
 
-@pytest.mark.skipif(not hot.NATIVE, reason="there is no native core")
+@pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
 def test_both_implementations_do_the_same() -> None:
     for seed in range(300):
         choose = random.Random(seed)
@@ -237,7 +238,7 @@ def test_what_was_wiped_neither_seals_nor_opens(module: ModuleType) -> None:
     assert keys.unseal(memoryview(bytearray(message)), len(message)) == ([], [], len(message), 0, 0)
 
 
-@pytest.mark.skipif(not hot.NATIVE, reason="there is no native core")
+@pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
 def test_the_native_one_refuses_keys_of_another_size() -> None:
     with pytest.raises(ValueError, match="a key has 32 bytes"):
-        hot.Transport(KEY[:31], KEY, 0, 0)
+        fast.Transport(KEY[:31], KEY, 0, 0)

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import pytest
 
 from threepipe import AdapterGone, Bundle, InvalidPacket, LinkDown, MemoryAdapter, Session, SessionClosed
+from threepipe.core.packet import Packet
 from threepipe.device import Waitable
 from threepipe.doorbell import Doorbell
-from threepipe.packet import Packet
 from threepipe.session import SessionStatistics
 
 CAPACITY = 0x20000

@@ -26,7 +26,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Network, come_true
-from threepipe import Adapter, AdapterGone, hot
+from threepipe import Adapter, AdapterGone
+from threepipe.core import fast
 from threepipe.demo.stream import chunks
 from threepipe.pipe import pipe
 
@@ -320,7 +321,7 @@ def footprint() -> tuple[int, int, int]:
 
 def soak(seed: int) -> None:
     """What is soaked, in a process of its own."""
-    print(f"SOAK_SEED={seed}; the core is {'native' if hot.NATIVE else 'pure'}", flush=True)  # noqa: T201
+    print(f"SOAK_SEED={seed}; the core is {'native' if fast.NATIVE else 'pure'}", flush=True)  # noqa: T201
     memory, *before = footprint()
     for offload in (False, True):
         with ExitStack() as stack:

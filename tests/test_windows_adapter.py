@@ -20,7 +20,7 @@ import threepipe
 from contract_dll.build import build, sanitizer
 from contract_dll.library import Fault, Function, Kind
 from contract_system import Bench, ContractIpHelper, ContractWire, find_contract
-from threepipe import hot
+from threepipe.core import fast
 from threepipe.errors import (
     AdapterBusy,
     AdapterError,
@@ -415,7 +415,7 @@ def test_a_packet_that_cannot_be_copied_holds_nothing_up(made: Made) -> None:
             session._port.send(threepipe.Bundle.of_views(views))
         assert session.send([packet(7)]) == 1
         assert wire.receive(SECONDS) == [packet(7)]
-        assert bench_discarded(wire) == (0 if hot.NATIVE else 3)  # The core looks before it asks for places.
+        assert bench_discarded(wire) == (0 if fast.NATIVE else 3)  # The core looks before it asks for places.
 
 
 class Disappearing:

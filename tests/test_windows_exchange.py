@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from contract_dll.library import Fault, Function
 from contract_system import Bench, find_contract
-from threepipe import exchange, hot
-from threepipe.exchange import Rings
-from threepipe.packet import MAX_PACKET
+from threepipe.core import fast
+from threepipe.core import rings as python_rings
+from threepipe.core.packet import MAX_PACKET
+from threepipe.core.rings import Rings
 from threepipe.platforms.windows.wintun import ERROR_BUFFER_OVERFLOW, ERROR_INVALID_DATA, ERROR_NO_MORE_ITEMS
 from threepipe.settings import MIN_CAPACITY
 
 pytestmark = pytest.mark.windows
 
-BOTH = [exchange, hot] if hot.NATIVE else [exchange]
+BOTH = [python_rings, fast] if fast.NATIVE else [python_rings]
 EACH = pytest.mark.parametrize("module", BOTH, ids=["python", "native"][: len(BOTH)])
 
 
@@ -132,10 +133,10 @@ def test_ctypes_asks_once_more_and_takes_what_came_meanwhile(bench: Bench) -> No
     with Opened(bench) as opened:
         opened.wire.send(packets(3))
         bench.contract.ContractFailCall(Function.RECEIVE_PACKET, ERROR_NO_MORE_ITEMS, 1)
-        assert opened.take(exchange) == (packets(1), 0)
-        assert opened.take(exchange) == (packets(3)[1:], ERROR_NO_MORE_ITEMS)
+        assert opened.take(python_rings) == (packets(1), 0)
+        assert opened.take(python_rings) == (packets(3)[1:], ERROR_NO_MORE_ITEMS)
         bench.contract.ContractFailCall(Function.ALLOCATE_SEND_PACKET, ERROR_BUFFER_OVERFLOW, 1)
-        assert exchange.give(opened.rings, [memoryview(data) for data in packets(3)]) == (3, 0)
+        assert python_rings.give(opened.rings, [memoryview(data) for data in packets(3)]) == (3, 0)
         opened.wire.settle()
         assert opened.wire.receive(10) == packets(3)
 
@@ -150,16 +151,16 @@ def test_what_is_taken_into_no_memory_is_given_back(bench: Bench, module: Module
         assert opened.take(module) == (packets(1), ERROR_NO_MORE_ITEMS)
 
 
-@pytest.mark.skipif(not hot.NATIVE, reason="there is no native core")
+@pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
 def test_the_core_calls_nothing_at_address_0() -> None:
     class Nowhere:
         addresses = (0, 1, 1, 1, 1)
 
     nowhere: Any = Nowhere()
     with pytest.raises(ValueError, match="address 0"):
-        hot.take(nowhere, memoryview(bytearray(10)), 1)
+        fast.take(nowhere, memoryview(bytearray(10)), 1)
     with pytest.raises(ValueError, match="address 0"):
-        hot.give(nowhere, [])
+        fast.give(nowhere, [])
 
 
 SIZES = st.lists(st.one_of(st.integers(20, 200), st.sampled_from([1500, 9000, MAX_PACKET])), max_size=40)
@@ -170,11 +171,11 @@ STEPS = st.one_of(
 )
 
 
-@pytest.mark.skipif(not hot.NATIVE, reason="there is no native core")
+@pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(script=st.lists(STEPS, max_size=12))
 def test_one_does_what_the_other_does(bench: Bench, script: list[tuple[str, Any]]) -> None:
-    assert told(bench, hot, script) == told(bench, exchange, script)
+    assert told(bench, fast, script) == told(bench, python_rings, script)
 
 
 def told(bench: Bench, module: ModuleType, script: list[tuple[str, Any]]) -> list[object]:

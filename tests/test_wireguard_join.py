@@ -20,8 +20,8 @@ import threepipe
 from conftest import come_true
 from frames import TCP4, frame, superpacket
 from threepipe import wireguard
+from threepipe.core.superpacket import HEADER_SIZE, split
 from threepipe.errors import AdapterGone
-from threepipe.offload import HEADER_SIZE, split
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.platforms.linux.tun import Offload
 from threepipe.session import Session

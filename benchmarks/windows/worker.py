@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from benchmarks.windows.loops import LOOPS, NAME, Loops
 from contract_dll.library import Fault
-from threepipe import hot
+from threepipe.core import fast
 
 BATCH = 2000
 """Packets between two looks at the clock: as many as fit in the rings, so that nobody ever waits."""
@@ -98,7 +98,7 @@ def full(loops: Loops, seconds: float, size: int) -> dict[str, float]:
 if __name__ == "__main__":
     contender, role, seconds, size = sys.argv[1:]
     roles = {"measure": measure, "close": close, "full": full}
-    assert contender.startswith("core") == hot.NATIVE, hot.REASON
+    assert contender.startswith("core") == fast.NATIVE, fast.REASON
     said = roles[role](LOOPS[contender](), float(seconds), int(size))
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()

@@ -67,7 +67,7 @@ pub fn pump<'py>(
     })
 }
 
-/// An end of a pump, by the attributes of `threepipe.pump.End`.
+/// An end of a pump, by the attributes of `threepipe.core.pump.End`.
 pub struct End {
     pub sources: Vec<OwnedFd>,
     target: OwnedFd,

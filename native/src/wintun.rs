@@ -18,7 +18,7 @@ use crate::buffer::{Buffers, Cutter, new_bytearray};
 use crate::error::{Error, Result};
 use crate::offload::listed;
 
-/// As in `threepipe.descriptor`.
+/// As in `threepipe.core.descriptor`.
 const MAX_BUNDLE: usize = 256;
 
 type Session = *mut c_void;
@@ -64,7 +64,7 @@ pub fn give(rings: &Bound<'_, PyAny>, packets: &Bound<'_, PyAny>) -> Result<(usi
     Ok(library.send(&buffers.slices()))
 }
 
-/// The session and the functions, by the attribute of `threepipe.exchange.Rings`.
+/// The session and the functions, by the attribute of `threepipe.core.rings.Rings`.
 struct Library {
     session: Session,
     receive: ReceivePacket,

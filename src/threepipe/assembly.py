@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from threepipe import hot
 from threepipe.capture.announcing import announce
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.tap import Taps
+from threepipe.core import fast
 from threepipe.endpoint import Endpoint
 from threepipe.endpoints import open_endpoint
 from threepipe.endpoints.address import parse_address
@@ -69,7 +69,7 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
     if kinds == ["stdio", "stdio"]:
         raise InvalidSetting("standard input and output can be one end of a pipe, not both")
     # In Python alone, splitting a superpacket is dearer than reading its packets one by one; two adapters never split.
-    offload = hot.NATIVE or kinds == ["tun", "tun"]
+    offload = fast.NATIVE or kinds == ["tun", "tun"]
     with ExitStack() as stack:
         left = open_endpoint(plan.left, side="left", once=plan.once, offload=offload)
         stack.callback(left.close)

@@ -9,10 +9,10 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, overload
 
+from threepipe.core.fast import measure, split
+from threepipe.core.packet import Packet, check_packets, is_packet
+from threepipe.core.superpacket import MAX_RECORD
 from threepipe.errors import InvalidPacket
-from threepipe.hot import measure, split
-from threepipe.offload import MAX_RECORD
-from threepipe.packet import Packet, check_packets, is_packet
 
 __all__ = ["Arena", "Bundle"]
 
@@ -70,7 +70,7 @@ class Bundle(Sequence[memoryview]):
 
     @classmethod
     def of_records(cls, records: Sequence[memoryview]) -> "Bundle":
-        """A bundle of records with a virtio header each, as `threepipe.offload` describes them."""
+        """A bundle of records with a virtio header each, as `threepipe.core.superpacket` describes them."""
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, None, records, None
         return bundle

@@ -9,8 +9,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from threepipe.core.superpacket import MAX_RECORD
 from threepipe.errors import EndpointError
-from threepipe.offload import MAX_RECORD
 
 __all__ = ["Datagrams", "RunDatagrams", "Source"]
 

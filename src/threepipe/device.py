@@ -14,7 +14,7 @@ from threepipe.settings import Address, Network
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from threepipe.pump import Loan
+    from threepipe.core.pump import Loan
 
 __all__ = ["AdapterInfo", "AdapterStatistics", "Counts", "Device", "Port", "Waitable"]
 

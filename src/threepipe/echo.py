@@ -7,8 +7,8 @@ import ipaddress
 import struct
 from typing import NamedTuple
 
-from threepipe.hot import internet_checksum
-from threepipe.packet import Packet, is_packet
+from threepipe.core.fast import internet_checksum
+from threepipe.core.packet import Packet, is_packet
 
 __all__ = ["echo_reply", "echo_request"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol, Self
 
 from threepipe.bundle import Bundle
-from threepipe.packet import Packet
+from threepipe.core.packet import Packet
 from threepipe.session import Session, SessionStatistics
 
 __all__ = ["Endpoint", "Filter"]

@@ -26,8 +26,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from threepipe.core.packet import MAX_PACKET, Packet
 from threepipe.errors import InvalidSetting, RingCorrupt, RingEnded
-from threepipe.packet import MAX_PACKET, Packet
 from threepipe.settings import MAX_CAPACITY, MIN_CAPACITY, check_capacity
 
 __all__ = [

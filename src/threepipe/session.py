@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import NamedTuple, Protocol, Self
 
 from threepipe.bundle import Bundle
-from threepipe.descriptor import MAX_BUNDLE
+from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.core.packet import Packet, is_packet
 from threepipe.device import Counts, Port, Waitable
 from threepipe.errors import InvalidPacket, SessionClosed
-from threepipe.packet import Packet, is_packet
 
 __all__ = ["Session", "SessionStatistics"]
 

@@ -16,9 +16,9 @@ from typing import Protocol, TypeVar
 
 from threepipe.adapter import Adapter
 from threepipe.bundle import Bundle
+from threepipe.core.packet import Packet
 from threepipe.errors import AdapterClosed, InvalidPacket, InvalidSetting, SessionClosed, SessionExists
 from threepipe.memory import MemoryAdapter
-from threepipe.packet import Packet
 from threepipe.ring import MIN_CAPACITY
 from threepipe.session import Session
 

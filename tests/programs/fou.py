@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conftest import Network
-from threepipe import hot, open_endpoint
+from threepipe import open_endpoint
+from threepipe.core import fast
 from threepipe.demo.stream import chunks
 from threepipe.pipe import pipe
 
@@ -200,7 +201,7 @@ def look(round_: Round) -> list[dict[str, Any]]:
 
 def main() -> None:
     seen = [sight for round_ in ROUNDS for sight in look(round_)]
-    print(json.dumps({"kernel": platform.release(), "native": hot.NATIVE, "seen": seen}))  # noqa: T201
+    print(json.dumps({"kernel": platform.release(), "native": fast.NATIVE, "seen": seen}))  # noqa: T201
 
 
 if __name__ == "__main__":

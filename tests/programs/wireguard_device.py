@@ -8,7 +8,8 @@ import json
 import sys
 from contextlib import ExitStack
 
-from threepipe import Adapter, AdapterGone, hot
+from threepipe import Adapter, AdapterGone
+from threepipe.core import fast
 from threepipe.pipe import pipe
 from threepipe.wireguard import Device, Event, Timing
 from threepipe.wireguard.daemon import end_on_signals
@@ -24,7 +25,7 @@ def main(seconds: str, events: str, name: str) -> None:
         def tell(event: Event) -> None:
             told.write(f"{event.name}\n")
 
-        inside = stack.enter_context(Adapter.create(name, mtu=MTU, offload=hot.NATIVE)).start_session()
+        inside = stack.enter_context(Adapter.create(name, mtu=MTU, offload=fast.NATIVE)).start_session()
         device = Device(mtu=MTU, timing=Timing(**json.loads(seconds)), on_event=tell)
         stack.enter_context(device)
         stack.enter_context(UapiServer(listen(name), device, device.close))
@@ -33,7 +34,7 @@ def main(seconds: str, events: str, name: str) -> None:
             pipe(inside, device.session)
         except (KeyboardInterrupt, AdapterGone):
             pass
-        print(json.dumps({"native": hot.NATIVE, "rejected": device.rejected}))  # noqa: T201
+        print(json.dumps({"native": fast.NATIVE, "rejected": device.rejected}))  # noqa: T201
 
 
 if __name__ == "__main__":

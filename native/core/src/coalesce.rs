@@ -2,7 +2,7 @@
 //!
 //! What is merged is what [`split`](crate::split) gives back unchanged, but for the identification of packets
 //! that may not be fragmented, which means nothing (RFC 6864, section 4.1). The rules are told in the
-//! reference, `threepipe.coalesce`.
+//! reference, `threepipe.core.coalesce`.
 //!
 //! First comes a plan, of which packets follow on which; only then are bytes moved, by whoever asked: to new
 //! memory, or to a descriptor straight from where they lie.

@@ -6,7 +6,7 @@ Link types are those of files (www.tcpdump.org/linktypes.html), which are not al
 from collections.abc import Callable
 from typing import TypeAlias
 
-from threepipe.packet import MIN_HEADER, is_packet
+from threepipe.core.packet import MIN_HEADER, is_packet
 
 __all__ = ["RAW", "ip_packet", "knows"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
-from threepipe.packet import Packet
+from threepipe.core.packet import Packet
 
 __all__ = ["INBOUND", "OUTBOUND", "UNKNOWN", "Seen", "Sink", "Source"]
 

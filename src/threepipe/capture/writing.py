@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from threepipe.capture import pcapng
 from threepipe.capture.links import RAW
 from threepipe.capture.seen import Seen
-from threepipe.packet import MAX_PACKET
+from threepipe.core.packet import MAX_PACKET
 
 __all__ = ["beginning", "packet_blocks", "statistics_block"]
 

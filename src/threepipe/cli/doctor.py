@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from threepipe import hot
 from threepipe.cli.output import print_json, print_table
+from threepipe.core import fast
 from threepipe.finding import Finding
 
 __all__ = ["doctor"]
@@ -39,11 +39,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
 
 def _native_core() -> Finding:
     name = "native core"
-    if hot.NATIVE:
+    if fast.NATIVE:
         return Finding(name, True, "in use: threepipe-native does the work of every packet")
     return Finding(
         name,
         False,
-        f"not in use, Python does it: {hot.REASON}",
+        f"not in use, Python does it: {fast.REASON}",
         "optional, and faster: pip install ./native in a clone",
     )

@@ -9,9 +9,9 @@ Knows nothing of listening, sessions and waiting.
 import threading
 from collections.abc import Sequence
 
-from threepipe import hot
+from threepipe.core import fast
+from threepipe.core.packet import Packet, is_packet
 from threepipe.endpoints.stream import Stream
-from threepipe.packet import Packet, is_packet
 
 __all__ = ["Caller", "CallerLeft"]
 
@@ -105,7 +105,7 @@ class Caller:
             if following > start:
                 packets.append(data[start:following])
             position = following
-        if packets and not hot.measure(packets, headed=False)[2]:
+        if packets and not fast.measure(packets, headed=False)[2]:
             bad = next(index for index, packet in enumerate(packets) if not is_packet(packet))
             self._fault = f"sent a record of {len(packets[bad])} bytes that is no IP packet{self._sample(packets[bad])}"
             self.more = False

@@ -8,15 +8,15 @@ import errno
 import selectors
 from collections.abc import Sequence
 
-from threepipe import hot
 from threepipe.bundle import Arena, Bundle
+from threepipe.core import fast
+from threepipe.core.descriptor import FULL
+from threepipe.core.packet import is_packet
+from threepipe.core.superpacket import MAX_RECORD
 from threepipe.datagrams import Datagrams, Source
-from threepipe.descriptor import FULL
 from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.port import EndpointPort
 from threepipe.errors import LinkDown
-from threepipe.offload import MAX_RECORD
-from threepipe.packet import is_packet
 
 __all__ = ["DatagramPort"]
 
@@ -74,7 +74,7 @@ class DatagramPort(EndpointPort):
 
     def _valid(self, packets: Sequence[memoryview], source: Source) -> Sequence[memoryview]:
         """Those that are IP packets; who sends one is whom packets go to from now on."""
-        if not hot.measure(packets, headed=False)[2]:
+        if not fast.measure(packets, headed=False)[2]:
             self._complaints.warn("no packet", f"{_name(source)} sent a datagram that is no IP packet")
             packets = [packet for packet in packets if is_packet(packet)]
         if packets and self._listening and source != self._other:

@@ -1,8 +1,8 @@
 """EndpointPort: what the ports of all endpoints but adapters have in common. Knows no kind."""
 
+from threepipe.core.pump import Loan
 from threepipe.device import Counts, Port
 from threepipe.endpoints.watch import Watch
-from threepipe.pump import Loan
 
 __all__ = ["EndpointPort"]
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from threepipe.pump import HasFileno
+from threepipe.core.pump import HasFileno
 
 __all__ = ["FileStream", "SocketStream", "Stream", "TlsStream"]
 

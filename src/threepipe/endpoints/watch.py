@@ -5,10 +5,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from threepipe.core.pump import HasFileno
 from threepipe.doorbell import Doorbell, patience
 from threepipe.lookout import Lookout
 from threepipe.notify import notify_readable
-from threepipe.pump import HasFileno
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

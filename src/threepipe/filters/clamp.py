@@ -8,8 +8,8 @@ import struct
 from collections.abc import Iterator
 
 from threepipe.bundle import Bundle
+from threepipe.core.superpacket import CHECKSUM_OFFSET, GSO_NONE, HEADER, HEADER_SIZE, NEEDS_CSUM, TCP
 from threepipe.endpoint import Endpoint, Filter
-from threepipe.offload import CHECKSUM_OFFSET, GSO_NONE, HEADER, HEADER_SIZE, NEEDS_CSUM, TCP
 from threepipe.settings import check_mtu
 
 __all__ = ["Clamp", "clamp_mss"]

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from threepipe.core.packet import MIN_HEADER, Packet
 from threepipe.filters.impairment import Direction, Impairment
-from threepipe.packet import MIN_HEADER, Packet
 
 __all__ = ["ImpairmentCounts", "Scheduler"]
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from threepipe.sealing import REJECT_AFTER_MESSAGES
+from threepipe.core.transport import REJECT_AFTER_MESSAGES
 
 __all__ = [
     "CONSTRUCTION",

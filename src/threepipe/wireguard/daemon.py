@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from threepipe import hot
+from threepipe.core import fast
 from threepipe.errors import AdapterGone, InvalidSetting, ThreepipeError
 
 __all__ = ["end_on_signals", "in_background", "main", "serve"]
@@ -134,7 +134,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         if number := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(open_endpoint(f"fd:{number}"))
         else:
-            adapter = stack.enter_context(Adapter.create(name, mtu=_MTU, offload=hot.NATIVE))
+            adapter = stack.enter_context(Adapter.create(name, mtu=_MTU, offload=fast.NATIVE))
             inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=_MTU, on_event=note))
         inherited = os.environ.get("WG_UAPI_FD")

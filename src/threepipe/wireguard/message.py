@@ -31,7 +31,7 @@ INITIATION_SIZE = INITIATION.size + MACS_SIZE
 RESPONSE_SIZE = RESPONSE.size + MACS_SIZE
 COOKIE_REPLY_SIZE = COOKIE_REPLY.size
 SHORTEST_TRANSPORT = 32
-"""Bytes of a message without a packet; `threepipe.sealing` makes and opens them."""
+"""Bytes of a message without a packet; `threepipe.core.transport` makes and opens them."""
 
 _SIZES = {TYPE_INITIATION: INITIATION_SIZE, TYPE_RESPONSE: RESPONSE_SIZE, TYPE_COOKIE_REPLY: COOKIE_REPLY_SIZE}
 

@@ -7,7 +7,7 @@ what is to be done by when. Knows no messages, and of cryptography only its resu
 from collections import deque
 from collections.abc import Sequence
 
-from threepipe import hot
+from threepipe.core import fast
 from threepipe.wireguard.constants import REKEY_AFTER_MESSAGES, Timing
 from threepipe.wireguard.cookie import Maker
 from threepipe.wireguard.noise import Handshake, Keys
@@ -24,7 +24,7 @@ class Keypair:
     __slots__ = ("created", "initiator", "transport")
 
     def __init__(self, keys: Keys, local_index: int, remote_index: int, now: float, *, initiator: bool) -> None:
-        self.transport = hot.Transport(keys.send, keys.receive, local_index, remote_index)
+        self.transport = fast.Transport(keys.send, keys.receive, local_index, remote_index)
         self.created = now
         self.initiator = initiator
         """Whether the handshake was begun here: who began the last one begins the next."""
@@ -62,7 +62,7 @@ class Peer:
         self.public_key = public_key
         self.number = number
         """By which a router knows it."""
-        self.traffic = hot.Traffic()
+        self.traffic = fast.Traffic()
         self.preshared_key = bytes(KEY_SIZE)
         self.static_static: bytes | None = None
         """The Diffie-Hellman of both static keys; None where the peer's is none, or the device has none."""

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from threepipe.bundle import Arena, Bundle
+from threepipe.core.descriptor import FULL
+from threepipe.core.pump import Loan
+from threepipe.core.superpacket import MAX_RECORD
 from threepipe.datagrams import Datagrams
-from threepipe.descriptor import FULL
 from threepipe.device import Counts, Port
 from threepipe.doorbell import Doorbell
 from threepipe.endpoints.port import EndpointPort
-from threepipe.offload import MAX_RECORD
-from threepipe.pump import Loan
 from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT
 from threepipe.wireguard.routing import Handed, Routing
 from threepipe.wireguard.settings import Endpoint

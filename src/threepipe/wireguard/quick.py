@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from threepipe import hot, platforms
+from threepipe import platforms
 from threepipe.adapter import Adapter
+from threepipe.core import fast
 from threepipe.errors import AdapterGone, EndpointError, ThreepipeError
 from threepipe.pipe import pipe
 from threepipe.session import Session
@@ -57,7 +58,7 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
         change = config.change(resolve_patiently)
         mtu = config.mtu or _mtu_for(change)
         # In pure Python the kernel is quicker at cutting superpackets, and making them.
-        made = Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=hot.NATIVE)
+        made = Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=fast.NATIVE)
         adapter = stack.enter_context(made)
         inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=mtu))

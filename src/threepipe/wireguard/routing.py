@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from errno import errorcode
 from typing import TYPE_CHECKING, Self
 
-from threepipe import hot
-from threepipe.sealing import Transport
+from threepipe.core import fast
+from threepipe.core.transport import Transport
 from threepipe.wireguard.peer import NEVER, Keypair, Peer
 from threepipe.wireguard.settings import Endpoint
 from threepipe.wireguard.tunnel import Tunnel
@@ -57,7 +57,7 @@ class Routing:
     @classmethod
     def of(cls, tunnel: Tunnel) -> Self | None:
         """None where there is no router."""
-        if hot.NATIVE and sys.platform == "linux":
+        if fast.NATIVE and sys.platform == "linux":
             from threepipe_native import Router
 
             return cls(tunnel, Router())

@@ -6,12 +6,12 @@ Two threads would fight for the GIL at each system call. It knows both as ports.
 import selectors
 
 from threepipe.bundle import Bundle
-from threepipe.descriptor import MAX_BUNDLE
+from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.core.packet import is_packet
+from threepipe.core.pump import Loan
 from threepipe.device import Counts, Port
 from threepipe.doorbell import Doorbell
 from threepipe.errors import InvalidPacket, LinkDown
-from threepipe.packet import is_packet
-from threepipe.pump import Loan
 
 __all__ = ["Shuttle"]
 

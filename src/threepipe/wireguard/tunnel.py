@@ -19,8 +19,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from threepipe import hot
-from threepipe.offload import HEADER_SIZE
+from threepipe.core import fast
+from threepipe.core.superpacket import HEADER_SIZE
 from threepipe.settings import Network
 from threepipe.wireguard.allowed_ips import AllowedIPs
 from threepipe.wireguard.constants import JITTER, MAX_STAGED, Timing
@@ -201,7 +201,7 @@ class Tunnel:
         """What is sealed for whom, by the destinations of packets; what has to wait, or has no peer, is not in it."""
         sealings = []
         for peer, group in self._by_peer(records, HEADER_SIZE if headed else 0):
-            packets = hot.measure(group, headed)[0]
+            packets = fast.measure(group, headed)[0]
             if peer is None or (peer.endpoint is None and not peer.current):
                 self.rejected["no peer for the destination" if peer is None else "no endpoint"] += packets
             elif sealing := self._sealing(peer, group, headed, packets, now, data=True):
@@ -252,7 +252,7 @@ class Tunnel:
         staged, peer.staged = peer.staged, deque()
         for headed, group in itertools.groupby(staged, lambda item: item[1]):
             records = [record for record, _ in group]
-            sealing = self._sealing(peer, records, headed, hot.measure(records, headed)[0], now, data=True)
+            sealing = self._sealing(peer, records, headed, fast.measure(records, headed)[0], now, data=True)
             if sealing is None:
                 self._stage(peer, records, headed)
                 self._initiate(peer, now)

@@ -20,10 +20,10 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from threepipe import hot
+from threepipe.core import fast
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 from threepipe.device import Port
 from threepipe.errors import AdapterError, AdapterGone, InvalidSetting
-from threepipe.offload import HEADER_SIZE, MAX_RECORD
 from threepipe.platforms.linux import tun
 from threepipe.platforms.linux.port import LinuxPort
 
@@ -125,7 +125,7 @@ def open_inherited(number: int) -> Port | None:
         file.close()
 
     own = not prefix.information and prefix.header in (0, HEADER_SIZE)
-    return LinuxPort([file], file, name, offload, let_go, hot if own else prefix)
+    return LinuxPort([file], file, name, offload, let_go, fast if own else prefix)
 
 
 def _header_size(number: int, name: str) -> int:

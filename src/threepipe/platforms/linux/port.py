@@ -16,15 +16,15 @@ import select
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from threepipe import hot
 from threepipe.bundle import Arena, Bundle
-from threepipe.descriptor import FULL
+from threepipe.core import fast
+from threepipe.core.descriptor import FULL
+from threepipe.core.pump import End, Loan
+from threepipe.core.superpacket import plain_records
 from threepipe.device import Counts, Port
 from threepipe.doorbell import Doorbell
 from threepipe.notify import notify_readable
-from threepipe.offload import plain_records
 from threepipe.platforms.linux import tun
-from threepipe.pump import End, Loan
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -54,7 +54,7 @@ class LinuxPort:
         name: str,
         offload: tun.Offload,
         take_link_down: Callable[[], None],
-        records: Records = hot,
+        records: Records = fast,
     ) -> None:
         """`records`: for descriptors that have more in front of a packet than `pump` could read and write."""
         self._queues = list(queues)
@@ -122,8 +122,8 @@ class LinuxPort:
         if not self._coalescing:
             return plain_records(list(bundle))
         if (records := bundle.records) is None:
-            return hot.coalesce(list(bundle), False, self._udp)
-        return hot.coalesce(records, True, self._udp) if len(records) > 1 else records
+            return fast.coalesce(list(bundle), False, self._udp)
+        return fast.coalesce(records, True, self._udp) if len(records) > 1 else records
 
     def _rest(self, records: Sequence[memoryview]) -> Bundle:
         """A bundle of records that were not written."""
@@ -131,7 +131,7 @@ class LinuxPort:
 
     def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
         pumped = False
-        if self._records is hot:
+        if self._records is fast:
             end = End(self._queues, self._sender, *counts, self._coalescing)
             loan = Loan(end, self, self._bell, self._headed, self._udp, self._failed)
             pumped = other.join(loan, other_counts)
@@ -140,11 +140,11 @@ class LinuxPort:
         return pumped
 
     def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
-        if self._records is not hot or loan.headed != self._headed:
+        if self._records is not fast or loan.headed != self._headed:
             self._calm()
             return False
         end = End(self._queues, self._sender, *counts, self._coalescing)
-        error, failed = hot.pump(loan.end, end, (loan.bell, self._bell), self._headed, self._udp)
+        error, failed = fast.pump(loan.end, end, (loan.bell, self._bell), self._headed, self._udp)
         self._coalescing = end.coalescing
         if failed is not None:
             raise (self._failed if failed is end else loan.failed)(error)

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 
 from threepipe.bundle import Arena
 from threepipe.capture.seen import INBOUND, OUTBOUND, Seen
+from threepipe.core.fast import split
+from threepipe.core.packet import is_packet
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 from threepipe.doorbell import Doorbell
 from threepipe.errors import AdapterError, AdapterGone, AdapterNotFound, PermissionDenied
-from threepipe.hot import split
-from threepipe.offload import HEADER_SIZE, MAX_RECORD
-from threepipe.packet import is_packet
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.settings import Namespace as NamespaceSetting
 

@@ -11,8 +11,8 @@ import socket
 import struct
 from collections.abc import Sequence
 
+from threepipe.core.descriptor import FULL
 from threepipe.datagrams import Datagrams, RunDatagrams, Source
-from threepipe.descriptor import FULL
 from threepipe.errors import EndpointError
 
 __all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]

@@ -14,6 +14,7 @@ import io
 import os
 import struct
 
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 from threepipe.errors import (
     AdapterBusy,
     AdapterError,
@@ -24,7 +25,6 @@ from threepipe.errors import (
     NameTaken,
     PermissionDenied,
 )
-from threepipe.offload import HEADER_SIZE, MAX_RECORD
 
 __all__ = [
     "Offload",

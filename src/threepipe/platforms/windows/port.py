@@ -6,13 +6,13 @@ here, and once a bundle.
 
 from collections import deque
 
-from threepipe import hot
 from threepipe.bundle import Arena, Bundle
-from threepipe.descriptor import MAX_BUNDLE
+from threepipe.core import fast
+from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.core.packet import MAX_PACKET
+from threepipe.core.rings import Rings
 from threepipe.device import Counts, Port
 from threepipe.errors import AdapterError, AdapterGone, InvalidPacket, RingCorrupt
-from threepipe.exchange import Rings
-from threepipe.packet import MAX_PACKET
 from threepipe.platforms.windows.waiting import Arrival, Events, Room
 from threepipe.platforms.windows.winerror import reason, windows_error
 from threepipe.platforms.windows.wintun import (
@@ -63,7 +63,7 @@ class WindowsPort:
     def _take(self, limit: int) -> list[memoryview]:
         """Copies of what is ready; sets `readable` again where that may not be all."""
         self._check_alive()
-        packets, used, code = hot.take(self._rings, self._arena.free(), limit)
+        packets, used, code = fast.take(self._rings, self._arena.free(), limit)
         self._arena.take(used)
         if code != ERROR_NO_MORE_ITEMS:
             if not packets:
@@ -77,7 +77,7 @@ class WindowsPort:
         longest = max(map(len, packets), default=0)
         if longest > MAX_PACKET:  # The library would take it, and break its ring.
             raise InvalidPacket(list(map(len, packets)).index(longest), f"is longer than {MAX_PACKET} bytes")
-        accepted, code = hot.give(self._rings, packets)
+        accepted, code = fast.give(self._rings, packets)
         if accepted:
             self.writable.found()
         elif code not in (0, ERROR_BUFFER_OVERFLOW):

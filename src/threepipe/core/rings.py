@@ -13,8 +13,8 @@ from itertools import repeat, takewhile
 from operator import add
 from typing import Any, Protocol
 
-from threepipe.descriptor import MAX_BUNDLE
-from threepipe.packet import MAX_PACKET, Packet
+from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.core.packet import MAX_PACKET, Packet
 
 __all__ = ["Library", "Rings", "give", "take"]
 

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from threepipe.packet import MAX_PACKET, Packet, internet_checksum, is_packet
+from threepipe.core.packet import MAX_PACKET, Packet, internet_checksum, is_packet
 
 __all__ = [
     "CHECKSUM_OFFSET",

@@ -1,6 +1,6 @@
 """Coalescing: runs of TCP or UDP packets of one flow become superpackets. Pure functions on bytes.
 
-The other half of `threepipe.offload`, whose records these are. What is merged is what segmenting gives
+The other half of `threepipe.core.superpacket`, whose records these are. What is merged is what segmenting gives
 back unchanged: splitting a coalesced record makes the same packets again, but for the identification of
 packets that may not be fragmented, which means nothing (RFC 6864, section 4.1). The rules:
 
@@ -22,7 +22,8 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from threepipe.offload import (
+from threepipe.core.packet import MAX_PACKET, internet_checksum
+from threepipe.core.superpacket import (
     CHECKSUM_OFFSET,
     GSO_NONE,
     GSO_TCPV4,
@@ -35,7 +36,6 @@ from threepipe.offload import (
     UDP,
     plain_records,
 )
-from threepipe.packet import MAX_PACKET, internet_checksum
 
 __all__ = ["coalesce"]
 

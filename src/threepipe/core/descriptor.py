@@ -7,7 +7,7 @@ import errno
 import io
 from collections.abc import Sequence
 
-from threepipe.offload import MAX_RECORD
+from threepipe.core.superpacket import MAX_RECORD
 
 __all__ = ["FULL", "MAX_BUNDLE", "receive", "send"]
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from threepipe.coalesce import coalesce
-from threepipe.descriptor import FULL, MAX_BUNDLE, receive, send
-from threepipe.offload import measure, plain_records, split
-from threepipe.packet import is_packet
+from threepipe.core.coalesce import coalesce
+from threepipe.core.descriptor import FULL, MAX_BUNDLE, receive, send
+from threepipe.core.packet import is_packet
+from threepipe.core.superpacket import measure, plain_records, split
 
 if TYPE_CHECKING:
     from threepipe.device import Port

@@ -8,7 +8,7 @@ whose keys they are, and for how long, is the caller's business.
 import struct
 from collections.abc import Iterator, Sequence
 
-from threepipe.offload import split
+from threepipe.core.superpacket import split
 
 __all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "Transport"]
 
@@ -59,7 +59,7 @@ class Transport:
     def seal(self, counter: int, records: Sequence[memoryview], headed: bool, mtu: int) -> list[tuple[memoryview, int]]:
         """Messages for the packets that `records` stand for, with counters from `counter` on.
 
-        Records have a virtio header if they are `headed` (see `threepipe.offload`), else they are packets. A packet is
+        Records have a virtio header if they are `headed` (see `superpacket`), else they are packets. A packet is
         padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most
         64 messages and 65000 bytes: memory in which all messages have the size that is returned with it, but for the
         last one, which may be shorter. Nothing once the keys were wiped.

@@ -38,12 +38,12 @@ try:
         take,
     )
 except ImportError as error:
-    from threepipe.coalesce import coalesce
-    from threepipe.exchange import give, take
-    from threepipe.offload import measure, split
-    from threepipe.packet import internet_checksum
-    from threepipe.sealing import Transport
-    from threepipe.traffic import Traffic
+    from threepipe.core.coalesce import coalesce
+    from threepipe.core.packet import internet_checksum
+    from threepipe.core.rings import give, take
+    from threepipe.core.superpacket import measure, split
+    from threepipe.core.traffic import Traffic
+    from threepipe.core.transport import Transport
 
     NATIVE, REASON = False, str(error)
 else:
@@ -52,5 +52,5 @@ else:
 if NATIVE and sys.platform != "win32":
     from threepipe_native import pump, receive, send
 else:
-    from threepipe.descriptor import receive, send
-    from threepipe.pump import pump
+    from threepipe.core.descriptor import receive, send
+    from threepipe.core.pump import pump
