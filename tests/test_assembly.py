@@ -14,10 +14,10 @@ import threepipe
 from threepipe.assembly import Assembly, Plan, assemble
 from threepipe.capture.reading import CaptureReader
 from threepipe.capture.seen import INBOUND, OUTBOUND
-from threepipe.datagrams import Datagrams
 from threepipe.echo import echo_request
 from threepipe.endpoint import Filter
 from threepipe.filters.impairment import parse_impairment
+from threepipe.net.datagrams import Datagrams
 
 PING = echo_request("10.6.7.1", "10.6.7.2", 1, 1, b"hello")
 SYN = bytes.fromhex(

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from threepipe.doorbell import Doorbell, patience
+from threepipe.net.doorbell import Doorbell, patience
 
 
 @pytest.fixture

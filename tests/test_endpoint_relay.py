@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from threepipe.endpoints.relay import RelayStream
-from threepipe.endpoints.watch import Watch
+from threepipe.net.watch import Watch
 
 SECONDS = 10.0
 

@@ -18,11 +18,11 @@ from frames import TCP4, TCP6, UDP4, UDP6, frame, icmp
 from test_clamp import mss, syn
 from threepipe import Bundle, InvalidSetting
 from threepipe.core.packet import Packet
-from threepipe.doorbell import Doorbell
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import SETTINGS, Direction, Impairment, parse_impairment
 from threepipe.filters.scheduler import ImpairmentCounts, Scheduler
+from threepipe.net.doorbell import Doorbell
 from threepipe.pipe import pipe
 from threepipe.settings import MAX_CAPACITY
 

@@ -11,7 +11,7 @@ import pytest
 import threepipe
 from test_endpoint_stream import here
 from threepipe.errors import SessionClosed
-from threepipe.lookout import Lookout
+from threepipe.net.lookout import Lookout
 
 SECONDS = 10.0
 
@@ -66,7 +66,7 @@ def test_what_waiting_raises_who_awaits_next_gets_once() -> None:
 
 
 def test_the_thread_goes_when_nobody_awaits_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("threepipe.lookout._IDLE", 0.001)
+    monkeypatch.setattr("threepipe.net.lookout._IDLE", 0.001)
     lookout = Lookout(lambda: None)
     for _ in range(3):
         asyncio.run(told(lookout))

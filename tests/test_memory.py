@@ -22,7 +22,7 @@ from threepipe import (
     memory,
 )
 from threepipe.device import Port
-from threepipe.doorbell import Doorbell
+from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader
 from threepipe.settings import Address, Network
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from threepipe.notify import notify_readable
+from threepipe.net.notify import notify_readable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no descriptors to wait for")
 

@@ -19,7 +19,7 @@ from threepipe.core.descriptor import send
 from threepipe.core.pump import End
 from threepipe.core.pump import pump as python_pump
 from threepipe.core.superpacket import split
-from threepipe.doorbell import Doorbell
+from threepipe.net.doorbell import Doorbell
 
 if sys.platform == "win32":
     pytest.skip("Windows has no descriptors that this loop could wait for", allow_module_level=True)

@@ -20,7 +20,7 @@ import pytest
 from threepipe import AdapterGone, Bundle, InvalidPacket, LinkDown, MemoryAdapter, Session, SessionClosed
 from threepipe.core.packet import Packet
 from threepipe.device import Waitable
-from threepipe.doorbell import Doorbell
+from threepipe.net.doorbell import Doorbell
 from threepipe.session import SessionStatistics
 
 CAPACITY = 0x20000

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from threepipe.datagrams import Datagrams
 from threepipe.errors import EndpointError
+from threepipe.net.datagrams import Datagrams
 from threepipe.platforms.windows.sockets import UDP_SEND_MSG_SIZE, WindowsDatagrams, enlarge_buffers, open_datagrams
 
 pytestmark = pytest.mark.windows

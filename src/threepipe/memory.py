@@ -15,8 +15,8 @@ from itertools import islice
 from threepipe.adapter import Adapter
 from threepipe.bundle import Arena, Bundle
 from threepipe.device import AdapterInfo, AdapterStatistics
-from threepipe.doorbell import Doorbell
 from threepipe.errors import AdapterGone
+from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size
 from threepipe.settings import check_mtu
 

@@ -20,9 +20,9 @@ from threepipe.capture.follower import Follower
 from threepipe.capture.running import ORDER, SUFFIX, folder_of_pipes, is_private
 from threepipe.capture.tap import Taps
 from threepipe.capture.writing import beginning
-from threepipe.doorbell import Doorbell
-from threepipe.endpoints.places import listen_unix
 from threepipe.errors import ThreepipeError
+from threepipe.net.connect import listen_unix
+from threepipe.net.doorbell import Doorbell
 
 __all__ = ["announce"]
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from threepipe.capture.reading import CaptureReader
 from threepipe.capture.seen import Seen
-from threepipe.endpoints.places import connect_unix
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.net.connect import connect_unix
 
 __all__ = ["ORDER", "PREFIX", "PipeSource", "RunningPipe", "folder_of_pipes", "running"]
 

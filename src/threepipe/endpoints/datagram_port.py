@@ -13,10 +13,10 @@ from threepipe.core import fast
 from threepipe.core.descriptor import FULL
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import MAX_RECORD
-from threepipe.datagrams import Datagrams, Source
 from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.port import EndpointPort
 from threepipe.errors import LinkDown
+from threepipe.net.datagrams import Datagrams, Source
 
 __all__ = ["DatagramPort"]
 

@@ -14,7 +14,6 @@ import stat
 import sys
 from contextlib import ExitStack, closing
 
-from threepipe.datagrams import Datagrams, Source
 from threepipe.device import Port
 from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.caller import Caller
@@ -23,6 +22,7 @@ from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.stream import FileStream, SocketStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointEnded, InvalidSetting
+from threepipe.net.datagrams import Datagrams, Source
 from threepipe.platforms import open_datagrams, open_inherited
 from threepipe.session import Session
 

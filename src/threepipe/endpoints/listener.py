@@ -14,7 +14,7 @@ from typing import NamedTuple
 from threepipe.endpoints.caller import Caller, CallerLeft
 from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.stream import SocketStream, TlsStream
-from threepipe.endpoints.watch import Watch
+from threepipe.net.watch import Watch
 
 __all__ = ["Listener"]
 

@@ -10,7 +10,14 @@ from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.caller import Caller
 from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.listener import Listener
-from threepipe.endpoints.places import (
+from threepipe.endpoints.process import standard_stream, start_program
+from threepipe.endpoints.small import DiscardPort, EchoPort
+from threepipe.endpoints.stream import SocketStream, Stream, TlsStream
+from threepipe.endpoints.stream_port import StreamPort
+from threepipe.endpoints.tls import Credentials
+from threepipe.errors import InvalidSetting
+from threepipe.memory import MemoryAdapter
+from threepipe.net.connect import (
     bind,
     connect,
     connect_unix,
@@ -20,13 +27,6 @@ from threepipe.endpoints.places import (
     parse_place,
     plainly,
 )
-from threepipe.endpoints.process import standard_stream, start_program
-from threepipe.endpoints.small import DiscardPort, EchoPort
-from threepipe.endpoints.stream import SocketStream, Stream, TlsStream
-from threepipe.endpoints.stream_port import StreamPort
-from threepipe.endpoints.tls import Credentials
-from threepipe.errors import InvalidSetting
-from threepipe.memory import MemoryAdapter
 from threepipe.platforms import enlarge_buffers, open_datagrams
 from threepipe.session import Session
 from threepipe.settings import parse_addresses, parse_routes

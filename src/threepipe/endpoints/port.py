@@ -2,7 +2,7 @@
 
 from threepipe.core.pump import Loan
 from threepipe.device import Counts, Port
-from threepipe.endpoints.watch import Watch
+from threepipe.net.watch import Watch
 
 __all__ = ["EndpointPort"]
 

@@ -7,10 +7,10 @@ import shlex
 import subprocess
 import sys
 
-from threepipe.endpoints.places import explained
 from threepipe.endpoints.relay import stream_of_files
 from threepipe.endpoints.stream import Stream
 from threepipe.errors import InvalidSetting
+from threepipe.net.connect import explained
 
 __all__ = ["split_command", "standard_stream", "start_program"]
 

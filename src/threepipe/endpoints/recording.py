@@ -15,8 +15,8 @@ from threepipe.capture.seen import OUTBOUND, Seen
 from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.port import EndpointPort
-from threepipe.endpoints.watch import Watch
 from threepipe.errors import EndpointEnded, EndpointError, InvalidSetting, ThreepipeError
+from threepipe.net.watch import Watch
 from threepipe.session import Session
 
 __all__ = ["RecordPort", "ReplayPort", "open_pcap"]

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from threepipe.datagrams import Datagrams
 from threepipe.device import AdapterInfo, Port
 from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
+from threepipe.net.datagrams import Datagrams
 from threepipe.settings import AdapterSettings, Namespace, Network
 
 __all__ = [

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from threepipe.doorbell import Doorbell
+from threepipe.net.doorbell import Doorbell
 from threepipe.session import Session
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.peer import NEVER

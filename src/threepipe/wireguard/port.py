@@ -19,10 +19,10 @@ from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import FULL
 from threepipe.core.pump import Loan
 from threepipe.core.superpacket import MAX_RECORD
-from threepipe.datagrams import Datagrams
 from threepipe.device import Counts, Port
-from threepipe.doorbell import Doorbell
 from threepipe.endpoints.port import EndpointPort
+from threepipe.net.datagrams import Datagrams
+from threepipe.net.doorbell import Doorbell
 from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT
 from threepipe.wireguard.routing import Handed, Routing
 from threepipe.wireguard.settings import Endpoint

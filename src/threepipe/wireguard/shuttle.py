@@ -10,8 +10,8 @@ from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import is_packet
 from threepipe.core.pump import Loan
 from threepipe.device import Counts, Port
-from threepipe.doorbell import Doorbell
 from threepipe.errors import InvalidPacket, LinkDown
+from threepipe.net.doorbell import Doorbell
 
 __all__ = ["Shuttle"]
 

@@ -3,8 +3,8 @@
 import errno
 import socket
 
-from threepipe.datagrams import Datagrams
 from threepipe.errors import EndpointError
+from threepipe.net.datagrams import Datagrams
 from threepipe.platforms import open_datagrams
 from threepipe.wireguard.settings import Endpoint
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, Self
 
-from threepipe.doorbell import Doorbell
 from threepipe.errors import EndpointError, InvalidSetting, ThreepipeError
+from threepipe.net.doorbell import Doorbell
 from threepipe.wireguard.settings import Change, Status
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 

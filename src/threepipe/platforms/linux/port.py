@@ -22,8 +22,8 @@ from threepipe.core.descriptor import FULL
 from threepipe.core.pump import End, Loan
 from threepipe.core.superpacket import plain_records
 from threepipe.device import Counts, Port
-from threepipe.doorbell import Doorbell
-from threepipe.notify import notify_readable
+from threepipe.net.doorbell import Doorbell
+from threepipe.net.notify import notify_readable
 from threepipe.platforms.linux import tun
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from threepipe.capture.seen import INBOUND, OUTBOUND, Seen
 from threepipe.core.fast import split
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
-from threepipe.doorbell import Doorbell
 from threepipe.errors import AdapterError, AdapterGone, AdapterNotFound, PermissionDenied
+from threepipe.net.doorbell import Doorbell
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.settings import Namespace as NamespaceSetting
 

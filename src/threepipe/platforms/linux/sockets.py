@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 
 from threepipe.core.descriptor import FULL
-from threepipe.datagrams import Datagrams, RunDatagrams, Source
 from threepipe.errors import EndpointError
+from threepipe.net.datagrams import Datagrams, RunDatagrams, Source
 
 __all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]
 

@@ -7,7 +7,7 @@ The constant is that of <ws2ipdef.h> of Windows 10, build 19041, and newer; olde
 import socket
 from collections.abc import Sequence
 
-from threepipe.datagrams import Datagrams, RunDatagrams, Source
+from threepipe.net.datagrams import Datagrams, RunDatagrams, Source
 
 __all__ = ["WindowsDatagrams", "enlarge_buffers", "open_datagrams"]
 

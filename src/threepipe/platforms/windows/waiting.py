@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from threepipe.notify import call_soon
+from threepipe.net.notify import call_soon
 
 if TYPE_CHECKING:
     import asyncio

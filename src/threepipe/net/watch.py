@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from threepipe.core.pump import HasFileno
-from threepipe.doorbell import Doorbell, patience
-from threepipe.lookout import Lookout
-from threepipe.notify import notify_readable
+from threepipe.net.doorbell import Doorbell, patience
+from threepipe.net.lookout import Lookout
+from threepipe.net.notify import notify_readable
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from threepipe.notify import call_soon
+from threepipe.net.notify import call_soon
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
