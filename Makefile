@@ -19,7 +19,7 @@ SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmo
 # The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
 
 CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/superpacket.py core/coalesce.py core/descriptor.py core/pump.py \
-	core/fast.py bundle.py ring.py net/doorbell.py session.py settings.py device.py adapter.py memory.py) \
+	core/fast.py bundle.py ring.py net/doorbell.py session.py settings.py backend.py adapter.py memory.py) \
 	$(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \

@@ -21,7 +21,7 @@ from threepipe import (
     SessionExists,
     memory,
 )
-from threepipe.device import Port
+from threepipe.backend import Port
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader
 from threepipe.settings import Address, Network

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import pytest
 
 from threepipe import AdapterGone, Bundle, InvalidPacket, LinkDown, MemoryAdapter, Session, SessionClosed
+from threepipe.backend import Waitable
 from threepipe.core.packet import Packet
-from threepipe.device import Waitable
 from threepipe.net.doorbell import Doorbell
 from threepipe.session import SessionStatistics
 

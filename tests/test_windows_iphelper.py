@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fake_iphelper.build import build, compiler
-from threepipe.device import AdapterStatistics
+from threepipe.backend import AdapterStatistics
 from threepipe.errors import AdapterError, AdapterGone, AdapterUnavailable, IPv6Unavailable, PermissionDenied
 from threepipe.platforms.windows import iphelper
 from threepipe.platforms.windows import structures as win

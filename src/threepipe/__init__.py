@@ -7,8 +7,8 @@ that go through it, in bundles. This file is the whole public surface of that co
 from typing import TYPE_CHECKING
 
 from threepipe.adapter import Adapter, adapters
+from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Bundle
-from threepipe.device import AdapterInfo, AdapterStatistics
 from threepipe.endpoint import Endpoint
 from threepipe.errors import (
     AdapterBusy,

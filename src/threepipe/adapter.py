@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Self
 
-from threepipe.device import AdapterInfo, AdapterStatistics, Device
+from threepipe.backend import AdapterInfo, AdapterStatistics, Device
 from threepipe.errors import AdapterClosed, SessionExists
 from threepipe.session import Session
 from threepipe.settings import (

@@ -13,8 +13,8 @@ import threading
 from itertools import islice
 
 from threepipe.adapter import Adapter
+from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Arena, Bundle
-from threepipe.device import AdapterInfo, AdapterStatistics
 from threepipe.errors import AdapterGone
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size

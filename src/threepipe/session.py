@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple, Protocol, Self
 
+from threepipe.backend import Counts, Port, Waitable
 from threepipe.bundle import Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import Packet, is_packet
-from threepipe.device import Counts, Port, Waitable
 from threepipe.errors import InvalidPacket, SessionClosed
 
 __all__ = ["Session", "SessionStatistics"]

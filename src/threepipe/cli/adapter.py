@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from threepipe.adapter import Adapter, adapters
+from threepipe.backend import AdapterInfo
 from threepipe.cli.output import print_json, print_table
-from threepipe.device import AdapterInfo
 from threepipe.errors import AdapterNotFound
 
 __all__ = ["app"]

@@ -19,7 +19,7 @@ from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import measure, plain_records, split
 
 if TYPE_CHECKING:
-    from threepipe.device import Port
+    from threepipe.backend import Port
 
 __all__ = ["End", "HasFileno", "Loan", "pump"]
 

@@ -14,7 +14,7 @@ import stat
 import sys
 from contextlib import ExitStack, closing
 
-from threepipe.device import Port
+from threepipe.backend import Port
 from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.caller import Caller
 from threepipe.endpoints.complaints import Complaints

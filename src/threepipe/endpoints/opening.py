@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
-from threepipe.device import AdapterInfo
+from threepipe.backend import AdapterInfo
 from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.caller import Caller
 from threepipe.endpoints.datagram_port import DatagramPort

@@ -1,7 +1,7 @@
 """EndpointPort: what the ports of all endpoints but adapters have in common. Knows no kind."""
 
+from threepipe.backend import Counts, Port
 from threepipe.core.pump import Loan
-from threepipe.device import Counts, Port
 from threepipe.net.watch import Watch
 
 __all__ = ["EndpointPort"]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from threepipe.device import AdapterInfo, Port
+from threepipe.backend import AdapterInfo, Port
 from threepipe.errors import AdapterUnavailable
 from threepipe.finding import Finding
 from threepipe.net.datagrams import Datagrams

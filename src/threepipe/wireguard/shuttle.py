@@ -5,11 +5,11 @@ Two threads would fight for the GIL at each system call. It knows both as ports.
 
 import selectors
 
+from threepipe.backend import Counts, Port
 from threepipe.bundle import Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import is_packet
 from threepipe.core.pump import Loan
-from threepipe.device import Counts, Port
 from threepipe.errors import InvalidPacket, LinkDown
 from threepipe.net.doorbell import Doorbell
 

@@ -15,7 +15,7 @@ import pwd
 import socket
 from collections.abc import Callable
 
-from threepipe.device import AdapterInfo
+from threepipe.backend import AdapterInfo
 from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace

@@ -20,9 +20,9 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from threepipe.backend import Port
 from threepipe.core import fast
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
-from threepipe.device import Port
 from threepipe.errors import AdapterError, AdapterGone, InvalidSetting
 from threepipe.platforms.linux import tun
 from threepipe.platforms.linux.port import LinuxPort

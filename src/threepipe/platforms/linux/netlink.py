@@ -19,7 +19,7 @@ from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
-from threepipe.device import AdapterInfo, AdapterStatistics
+from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.errors import (
     AdapterError,
     AdapterGone,

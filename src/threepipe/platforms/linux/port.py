@@ -16,12 +16,12 @@ import select
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from threepipe.backend import Counts, Port
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL
 from threepipe.core.pump import End, Loan
 from threepipe.core.superpacket import plain_records
-from threepipe.device import Counts, Port
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.notify import notify_readable
 from threepipe.platforms.linux import tun

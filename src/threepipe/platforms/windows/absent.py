@@ -3,7 +3,7 @@
 import errno
 from typing import NoReturn
 
-from threepipe.device import Port
+from threepipe.backend import Port
 from threepipe.errors import AdapterUnavailable
 from threepipe.settings import Namespace
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-from threepipe.device import AdapterInfo
+from threepipe.backend import AdapterInfo
 from threepipe.errors import AdapterNotFound, AdapterUnavailable, InvalidSetting, NameTaken
 from threepipe.platforms.windows.interface import Interface, describe_all
 from threepipe.platforms.windows.iphelper import IpHelper

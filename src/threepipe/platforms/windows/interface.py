@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from threepipe.device import AdapterInfo, AdapterStatistics
+from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.errors import AdapterError, IPv6Unavailable
 from threepipe.platforms.windows import structures as win
 from threepipe.platforms.windows.iphelper import IpHelper

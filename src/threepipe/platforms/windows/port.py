@@ -6,12 +6,12 @@ here, and once a bundle.
 
 from collections import deque
 
+from threepipe.backend import Counts, Port
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import MAX_PACKET
 from threepipe.core.rings import Rings
-from threepipe.device import Counts, Port
 from threepipe.errors import AdapterError, AdapterGone, InvalidPacket, RingCorrupt
 from threepipe.platforms.windows.waiting import Arrival, Events, Room
 from threepipe.platforms.windows.winerror import reason, windows_error
