@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 
 from commands import Done, run_here
-from threepipe import driver
 from threepipe.errors import AdapterError, AdapterUnavailable, InvalidSetting, PermissionDenied
-from threepipe.platforms.windows import library, release
+from threepipe.platforms.windows import driver, library, release
 from threepipe.platforms.windows.release import DLL_NAME, MACHINES, Release, architecture_of
 from threepipe.platforms.windows.winerror import (
     ERROR_BAD_EXE_FORMAT,

@@ -1,6 +1,6 @@
 """`threepipe driver`: get Windows' driver for adapters, look at it, and take it away.
 
-Asks, shows progress and prints; the rest is done by `threepipe.driver`.
+Asks, shows progress and prints; the rest is done by `threepipe.platforms.windows.driver`.
 """
 
 import os
@@ -61,7 +61,7 @@ def install(
       threepipe driver install --from wintun-0.14.1.zip --accept-licence
       threepipe driver install --architecture arm64 --to dist
     """
-    from threepipe import driver
+    from threepipe.platforms.windows import driver
 
     with _progress() as progress:
         package = driver.obtain(source, architecture=architecture, progress=progress)
@@ -80,7 +80,7 @@ def path() -> None:
     Example:
       threepipe driver path
     """
-    from threepipe import driver
+    from threepipe.platforms.windows import driver
 
     typer.echo(os.fsencode(driver.found().path))
 
@@ -92,7 +92,7 @@ def version(json: Annotated[bool, typer.Option("--json", help="Print JSON, for p
     Example:
       threepipe driver version
     """
-    from threepipe import driver
+    from threepipe.platforms.windows import driver
     from threepipe.platforms.windows.running import running_version
 
     found = driver.found()
@@ -119,7 +119,7 @@ def remove() -> None:
     Example:
       threepipe driver remove
     """
-    from threepipe import driver
+    from threepipe.platforms.windows import driver
 
     for removed in driver.remove():
         typer.echo(os.fsencode(removed))
