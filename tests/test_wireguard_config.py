@@ -15,9 +15,9 @@ from commands import run
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import parse_addresses
 from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
-from threepipe.wireguard.config import Config, PeerConfig, parse_config, resolve, with_status, write_config
-from threepipe.wireguard.names import resolve_patiently
 from threepipe.wireguard.noise import Identity
+from threepipe.wireguard.quick.config import Config, PeerConfig, parse_config, resolve, with_status, write_config
+from threepipe.wireguard.quick.names import resolve_patiently
 
 KEY, OTHER = key_to_text(bytes(range(32))), key_to_text(bytes(range(1, 33)))
 WHOLE = f"""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from threepipe.errors import InvalidSetting
-from threepipe.wireguard.dns import dns, resolvconf_record
-from threepipe.wireguard.hooks import call, call_all
+from threepipe.wireguard.quick.commands import call, call_all
+from threepipe.wireguard.quick.dns import dns, resolvconf_record
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="such programs are Unix's")
 

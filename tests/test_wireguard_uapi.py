@@ -367,7 +367,7 @@ def test_a_daemon_says_why_it_is_none(network: Network, tmp_path: Path, variable
     program = [
         sys.executable,
         "-c",
-        "import sys; from threepipe.wireguard.daemon import main; sys.exit(main())",
+        "import sys; from threepipe.wireguard.quick.daemon import main; sys.exit(main())",
         "wg-said",
     ]
     done = subprocess.run(

@@ -12,7 +12,7 @@ from threepipe import Adapter, AdapterGone
 from threepipe.core import fast
 from threepipe.pipe import pipe
 from threepipe.wireguard import Device, Event, Timing
-from threepipe.wireguard.daemon import end_on_signals
+from threepipe.wireguard.quick.daemon import end_on_signals
 from threepipe.wireguard.uapi_socket import UapiServer, listen
 
 MTU = 1420

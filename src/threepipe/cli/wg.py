@@ -44,16 +44,16 @@ def up(
     """
     path = _path(config)
     if daemon:
-        from threepipe.wireguard.daemon import in_background
+        from threepipe.wireguard.quick.daemon import in_background
 
         raise typer.Exit(in_background(lambda ready: _up(path, ready)))
     _up(path, lambda: typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True))
 
 
 def _up(path: Path, ready: Callable[[], None]) -> None:
-    from threepipe.wireguard.config import read_config
-    from threepipe.wireguard.daemon import end_on_signals
-    from threepipe.wireguard.quick import run
+    from threepipe.wireguard.quick.config import read_config
+    from threepipe.wireguard.quick.daemon import end_on_signals
+    from threepipe.wireguard.quick.up import run
 
     end_on_signals()
     try:

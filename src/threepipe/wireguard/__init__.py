@@ -3,9 +3,9 @@
 This file is the public surface. `Tunnel` is the protocol alone, for programs that bring their own sockets and clock.
 """
 
-from threepipe.wireguard.config import Config, read_config
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.device import Device
+from threepipe.wireguard.quick.config import Config, read_config
 from threepipe.wireguard.settings import (
     Change,
     PeerChange,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from threepipe.endpoints.asked import Asked
 from threepipe.session import Session
-from threepipe.wireguard.config import read_config
 from threepipe.wireguard.device import Device
+from threepipe.wireguard.quick.config import read_config
 
 __all__ = ["open_wg"]
 

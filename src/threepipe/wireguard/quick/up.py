@@ -20,12 +20,12 @@ from threepipe.errors import AdapterGone, EndpointError, ThreepipeError
 from threepipe.pipe import pipe
 from threepipe.session import Session
 from threepipe.settings import Network
-from threepipe.wireguard.config import Config, PeerConfig, resolve, with_status, write_config
 from threepipe.wireguard.device import Device
-from threepipe.wireguard.dns import dns, is_address
-from threepipe.wireguard.guard import guarded
-from threepipe.wireguard.hooks import call, call_all
-from threepipe.wireguard.names import resolve_patiently
+from threepipe.wireguard.quick.commands import call, call_all
+from threepipe.wireguard.quick.config import Config, PeerConfig, resolve, with_status, write_config
+from threepipe.wireguard.quick.dns import dns, is_address
+from threepipe.wireguard.quick.names import resolve_patiently
+from threepipe.wireguard.quick.nft import guarded
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from threepipe.errors import InvalidSetting
-from threepipe.wireguard.hooks import execute
+from threepipe.wireguard.quick.commands import execute
 
 __all__ = ["dns", "is_address", "resolvconf_record"]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from threepipe.errors import InvalidSetting
 from threepipe.settings import Address
-from threepipe.wireguard.hooks import execute
+from threepipe.wireguard.quick.commands import execute
 
 __all__ = ["guarded"]
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from threepipe.errors import EndpointError, InvalidSetting
-from threepipe.wireguard.config import resolve
+from threepipe.wireguard.quick.config import resolve
 from threepipe.wireguard.settings import Endpoint
 
 __all__ = ["resolve_patiently"]
