@@ -111,7 +111,7 @@ KINDS = {
         Kind("pcap", "PATH", "as LEFT, replays a pcap or pcapng file with its timing; as RIGHT, writes one (pcapng)",
              "threepipe.endpoints.recording:open_pcap", (_SPEED, _LOOP)),
         Kind("wg", "CONFIG", "the peers of a WireGuard device, from a file of wg-quick; its addresses, routes and"
-             " commands are not looked at", "threepipe.wireguard.opening:open_wg"),
+             " commands are not looked at", "threepipe.endpoints.wg:open_wg"),
         Kind("echo", "", "answers ICMP echo requests of both families", f"{_SOCKETS}:open_echo"),
         Kind("discard", "", "takes everything and gives nothing", f"{_SOCKETS}:open_discard"),
         Kind("memory", "[NAME]", "joined to the next one of that name in this process", f"{_SOCKETS}:open_memory"),
