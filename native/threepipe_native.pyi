@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from threepipe.core.packet import Packet
 from threepipe.core.pump import End, HasFileno
 from threepipe.core.rings import Rings
-from threepipe.core.traffic import Traffic as Traffic
+from threepipe.core.transport import Traffic as Traffic
 from threepipe.core.transport import Transport as Transport
 from threepipe.wireguard.routing import Handed
 

@@ -42,8 +42,7 @@ except ImportError as error:
     from threepipe.core.packet import internet_checksum
     from threepipe.core.rings import give, take
     from threepipe.core.superpacket import measure, split
-    from threepipe.core.traffic import Traffic
-    from threepipe.core.transport import Transport
+    from threepipe.core.transport import Traffic, Transport
 
     NATIVE, REASON = False, str(error)
 else:
