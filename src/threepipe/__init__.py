@@ -6,6 +6,7 @@ that go through it, in bundles. This file is the whole public surface of that co
 
 from typing import TYPE_CHECKING
 
+from threepipe._version import __version__ as __version__
 from threepipe.adapter import Adapter, adapters
 from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Bundle
@@ -85,6 +86,3 @@ def __getattr__(name: str) -> object:
 
         return open_endpoint
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__version__ = "0.1.0"

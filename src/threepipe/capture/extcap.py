@@ -9,6 +9,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
+from threepipe._version import __version__
 from threepipe.errors import AdapterError, AdapterGone, ThreepipeError
 
 __all__ = ["main"]
@@ -53,8 +54,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _answer(asked: argparse.Namespace) -> None:
     if asked.extcap_interfaces:
-        from threepipe import __version__
-
         _say([f"extcap {{version={__version__}}}{{display=threepipe}}", *_interfaces()])
     elif asked.extcap_dlts:
         from threepipe.capture.links import RAW

@@ -6,6 +6,7 @@ draft-ietf-opsawg-pcapng; times are in nanoseconds, and each packet has its dire
 import struct
 from collections.abc import Iterable
 
+from threepipe._version import __version__
 from threepipe.capture import pcapng
 from threepipe.capture.links import RAW
 from threepipe.capture.seen import Seen
@@ -24,8 +25,6 @@ _PADDING = (b"", bytes(1), bytes(2), bytes(3))
 
 def beginning(interface: str) -> bytes:
     """What a file starts with, for packets of the one `interface`."""
-    from threepipe import __version__
-
     section = struct.pack("=IHHq", pcapng.BYTE_ORDER, 1, 0, _UNKNOWN_LENGTH)
     section += _option(pcapng.USER_APPLICATION, f"threepipe {__version__}".encode()) + _END_OF_OPTIONS
     described = struct.pack("=HHI", RAW, 0, MAX_PACKET)

@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-import threepipe
+from threepipe._version import __version__
 from threepipe.cli import adapter, driver, wg
 from threepipe.cli.capture import capture
 from threepipe.cli.demo import demo
 from threepipe.cli.doctor import doctor
 from threepipe.cli.output import complain, show_warnings
 from threepipe.cli.pipe import pipe
+from threepipe.errors import ThreepipeError
 
 __all__ = ["app", "main"]
 
@@ -33,7 +34,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"threepipe {threepipe.__version__}")
+        typer.echo(f"threepipe {__version__}")
         raise typer.Exit
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     try:
         show_warnings()
         app(prog_name="threepipe")
-    except (threepipe.ThreepipeError, OSError) as error:
+    except (ThreepipeError, OSError) as error:
         # An OSError's own text starts with its number, which tells people nothing.
         complain(error.strerror or str(error) if isinstance(error, OSError) else str(error))
         sys.exit(1)
