@@ -12,8 +12,8 @@ import pytest
 
 import threepipe
 from threepipe.assembly import Assembly, Plan, assemble
+from threepipe.backend import INBOUND, OUTBOUND
 from threepipe.capture.reading import CaptureReader
-from threepipe.capture.seen import INBOUND, OUTBOUND
 from threepipe.echo import echo_request
 from threepipe.endpoint import Filter
 from threepipe.filters.impairment import parse_impairment

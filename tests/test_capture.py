@@ -20,13 +20,13 @@ import pytest
 import threepipe
 from conftest import come_true
 from test_pcap import FRAMES, PACKETS, block, enhanced, interface, option, pcap, reader, section
+from threepipe.backend import INBOUND, OUTBOUND, Seen
 from threepipe.capture import announcing, follower
 from threepipe.capture.announcing import announce
 from threepipe.capture.extcap import main as extcap
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.live import open_source
 from threepipe.capture.running import PipeSource, folder_of_pipes, running
-from threepipe.capture.seen import INBOUND, OUTBOUND, Seen
 from threepipe.capture.tap import Tap, Taps
 from threepipe.endpoints import open_endpoint
 from threepipe.endpoints.asked import Asked, Side

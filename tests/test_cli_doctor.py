@@ -14,8 +14,8 @@ import threepipe
 from commands import run
 from conftest import Network, links, needs_root
 from threepipe import platforms
+from threepipe.backend import Finding
 from threepipe.core import fast
-from threepipe.finding import Finding
 
 pytestmark = pytest.mark.kernel
 

@@ -10,7 +10,7 @@ import pytest
 
 import threepipe
 from threepipe import errors
-from threepipe.finding import Finding
+from threepipe.backend import Finding
 from threepipe.platforms import unsupported
 from threepipe.settings import AdapterSettings
 

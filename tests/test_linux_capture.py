@@ -22,8 +22,8 @@ import threepipe
 from conftest import STRANGER, Network, answers, call_elsewhere, come_true, needs_root
 from test_pcap import reader
 from threepipe import Adapter, Session
+from threepipe.backend import INBOUND, OUTBOUND, Seen, Sink
 from threepipe.capture.live import open_source
-from threepipe.capture.seen import INBOUND, OUTBOUND, Seen, Sink
 from threepipe.capture.tap import Taps
 from threepipe.endpoints import open_endpoint
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import threepipe
 from frames import TCP4, UDP6, frame
+from threepipe.backend import INBOUND, OUTBOUND, UNKNOWN, Seen
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
-from threepipe.capture.seen import INBOUND, OUTBOUND, UNKNOWN, Seen
 from threepipe.capture.writing import beginning, packet_blocks, statistics_block
 from threepipe.core.packet import is_packet
 

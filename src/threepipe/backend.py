@@ -5,18 +5,36 @@ all that systems have in common: checks, locks, waiting, closing, counting.
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from threepipe.bundle import Bundle
+from threepipe.core.packet import Packet
+from threepipe.core.pump import Loan
+from threepipe.net.watch import Watch
 from threepipe.settings import Address, Network
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from threepipe.core.pump import Loan
 
-__all__ = ["AdapterInfo", "AdapterStatistics", "Counts", "Device", "Port", "Waitable"]
+__all__ = [
+    "INBOUND",
+    "OUTBOUND",
+    "UNKNOWN",
+    "AdapterInfo",
+    "AdapterStatistics",
+    "Counts",
+    "Device",
+    "EndpointPort",
+    "Finding",
+    "Port",
+    "Seen",
+    "Sink",
+    "Source",
+    "Waitable",
+]
 
 Counts: TypeAlias = "array[int]"
 """Of a direction: packets, bytes, bundles and, where it sends, dropped packets; of typecode Q."""
@@ -136,3 +154,78 @@ class Device(Protocol):
         """See that the interface goes when the device is closed."""
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`name`: what was looked at; `ok`: whether it is there; `detail`: what was seen, in a sentence."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+    """What to do about a lack, or to get more than there is."""
+    essential: bool = False
+    """Whether adapters cannot be made without it."""
+
+
+# The lowest two bits of pcapng's epb_flags (draft-ietf-opsawg-pcapng, section 4.3.1).
+UNKNOWN, INBOUND, OUTBOUND = 0, 1, 2
+
+
+class Seen(NamedTuple):
+    """Packets that went one way in one moment, in order."""
+
+    direction: int
+    """From the adapter's side, as other captures tell it: what the system sends is outbound."""
+    packets: Sequence[Packet]
+    time_ns: int
+    """Nanoseconds since 1970, as `time.time_ns` counts them."""
+
+
+Sink: TypeAlias = Callable[[Seen], None]
+"""Is called from several threads, and keeps no packet: their memory is somebody else's afterwards."""
+
+
+class Source(Protocol):
+    """Something that goes on and can be looked at: a running pipe, an adapter."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dropped(self) -> int:
+        """Packets that were not seen since there was no room for them, as far as is known."""
+
+    def __iter__(self) -> Iterator[list[Seen]]:
+        """What is seen, as it comes, until `stop` is called or it ends. Raises `ThreepipeError`."""
+
+    def stop(self) -> None:
+        """End the iteration, after what was seen until now; from another thread or a signal handler."""
+
+    def close(self) -> None: ...
+
+
+class EndpointPort:
+    """A `Port` without a shorter way than bundles; its kinds add `receive`, `send` and `stop`."""
+
+    def __init__(self) -> None:
+        self.readable = Watch()
+        self.writable = Watch()
+
+    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
+        return False
+
+    def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        """Nothing: there is no `pump` to be interrupted."""
+
+    def wake(self) -> None:
+        self.readable.ring(for_ever=True)
+        self.writable.ring(for_ever=True)
+
+    def dispose(self) -> None:
+        self.readable.close()
+        self.writable.close()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Self
 
-from threepipe.capture.seen import Seen
+from threepipe.backend import Seen
 from threepipe.capture.writing import beginning, packet_blocks, statistics_block
 from threepipe.errors import EndpointError
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from threepipe.capture.seen import Seen
+from threepipe.backend import Seen
 from threepipe.capture.writing import packet_blocks, statistics_block
 
 __all__ = ["Follower"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from threepipe.capture.seen import UNKNOWN
+from threepipe.backend import UNKNOWN
 
 __all__ = ["MOST", "Frame", "Told"]
 

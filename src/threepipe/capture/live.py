@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from threepipe import platforms
+from threepipe.backend import Seen, Source
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.running import PREFIX, PipeSource
-from threepipe.capture.seen import Seen, Source
 from threepipe.settings import Namespace, check_name
 
 __all__ = ["Recording", "Summary", "open_source", "stopped_by_signals"]

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from threepipe.backend import Seen
 from threepipe.capture.reading import CaptureReader
-from threepipe.capture.seen import Seen
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import connect_unix
 

@@ -7,8 +7,8 @@ import logging
 import threading
 import time
 
+from threepipe.backend import INBOUND, OUTBOUND, Seen, Sink
 from threepipe.bundle import Bundle
-from threepipe.capture.seen import INBOUND, OUTBOUND, Seen, Sink
 from threepipe.endpoint import Endpoint, Filter
 from threepipe.session import Session
 

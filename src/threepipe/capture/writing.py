@@ -7,9 +7,9 @@ import struct
 from collections.abc import Iterable
 
 from threepipe._version import __version__
+from threepipe.backend import Seen
 from threepipe.capture import pcapng
 from threepipe.capture.links import RAW
-from threepipe.capture.seen import Seen
 from threepipe.core.packet import MAX_PACKET
 
 __all__ = ["beginning", "packet_blocks", "statistics_block"]

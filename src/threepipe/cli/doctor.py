@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from threepipe.backend import Finding
 from threepipe.cli.output import print_json, print_table
 from threepipe.core import fast
-from threepipe.finding import Finding
 
 __all__ = ["doctor"]
 

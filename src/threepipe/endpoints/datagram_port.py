@@ -8,13 +8,13 @@ import errno
 import selectors
 from collections.abc import Sequence
 
+from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.complaints import Complaints
-from threepipe.endpoints.port import EndpointPort
 from threepipe.errors import LinkDown
 from threepipe.net.datagrams import Datagrams, Source
 

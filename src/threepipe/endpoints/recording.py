@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
+from threepipe.backend import OUTBOUND, EndpointPort, Seen
 from threepipe.bundle import Bundle
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
-from threepipe.capture.seen import OUTBOUND, Seen
 from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.complaints import Complaints
-from threepipe.endpoints.port import EndpointPort
 from threepipe.errors import EndpointEnded, EndpointError, InvalidSetting, ThreepipeError
 from threepipe.net.watch import Watch
 from threepipe.session import Session

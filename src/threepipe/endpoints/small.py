@@ -4,9 +4,9 @@ import threading
 from collections import deque
 from itertools import islice
 
+from threepipe.backend import EndpointPort
 from threepipe.bundle import Bundle
 from threepipe.echo import echo_reply
-from threepipe.endpoints.port import EndpointPort
 
 __all__ = ["DiscardPort", "EchoPort"]
 

@@ -5,11 +5,11 @@ import selectors
 import threading
 import time
 
+from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.endpoints.caller import Caller, CallerLeft
 from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.listener import Listener
-from threepipe.endpoints.port import EndpointPort
 from threepipe.errors import EndpointEnded, EndpointError, LinkDown
 
 __all__ = ["StreamPort"]

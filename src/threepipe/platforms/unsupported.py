@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from threepipe.backend import AdapterInfo, Port
+from threepipe.backend import AdapterInfo, Finding, Port
 from threepipe.errors import AdapterUnavailable
-from threepipe.finding import Finding
 from threepipe.net.datagrams import Datagrams
 from threepipe.settings import AdapterSettings, Namespace, Network
 

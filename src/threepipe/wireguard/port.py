@@ -15,12 +15,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from threepipe.backend import Counts, Port
+from threepipe.backend import Counts, EndpointPort, Port
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import FULL
 from threepipe.core.pump import Loan
 from threepipe.core.superpacket import MAX_RECORD
-from threepipe.endpoints.port import EndpointPort
 from threepipe.net.datagrams import Datagrams
 from threepipe.net.doorbell import Doorbell
 from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT

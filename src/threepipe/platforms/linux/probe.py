@@ -16,8 +16,8 @@ import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from threepipe.backend import Finding
 from threepipe.errors import AdapterError, PermissionDenied
-from threepipe.finding import Finding
 from threepipe.platforms.linux import abilities, device, tun
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.private import enter_user_namespace

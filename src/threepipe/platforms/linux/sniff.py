@@ -16,8 +16,8 @@ import struct
 import time
 from collections.abc import Iterator
 
+from threepipe.backend import INBOUND, OUTBOUND, Seen
 from threepipe.bundle import Arena
-from threepipe.capture.seen import INBOUND, OUTBOUND, Seen
 from threepipe.core.fast import split
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
@@ -87,7 +87,7 @@ def _bound(name: str) -> socket.socket:
 
 
 class LinuxCapture:
-    """What goes through an interface from now on; a `threepipe.capture.seen.Source`."""
+    """What goes through an interface from now on; a `threepipe.backend.Source`."""
 
     def __init__(self, name: str, sniffing: socket.socket) -> None:
         self.name = name

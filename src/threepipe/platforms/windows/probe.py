@@ -10,8 +10,8 @@ import platform
 import sysconfig
 import winreg
 
+from threepipe.backend import Finding
 from threepipe.errors import AdapterError
-from threepipe.finding import Finding
 from threepipe.platforms.windows.library import find_library, is_named, load_library, unload_library
 from threepipe.platforms.windows.release import RELEASE
 from threepipe.platforms.windows.running import running_version
