@@ -33,8 +33,7 @@ def _no_kernel() -> str:
     """Why this process cannot make adapters, or nothing. Enters a user namespace where it helps."""
     if sys.platform != "linux":
         return f"adapters are not made on {sys.platform}"
-    from threepipe.platforms.linux.namespace import Namespace
-    from threepipe.platforms.linux.private import enter_user_namespace
+    from threepipe.platforms.linux.namespace import Namespace, enter_user_namespace
 
     try:
         if os.geteuid():

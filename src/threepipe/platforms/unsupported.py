@@ -1,4 +1,7 @@
-"""The platform of systems that threepipe makes no adapters on: says so, and what works all the same."""
+"""What a platform lacks: every function of a platform, each saying so and what works all the same.
+
+Systems without adapters take all of them, Windows some.
+"""
 
 import errno
 import socket
@@ -50,7 +53,7 @@ def open_capture(name: str, netns: Namespace | None) -> NoReturn:
 
 
 def open_inherited(number: int) -> Port | None:
-    return None  # No descriptor is a TUN here.
+    return None  # Adapters have no descriptors here.
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
@@ -58,7 +61,7 @@ def open_datagrams(bound: socket.socket) -> Datagrams:
 
 
 def private_networks() -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+    raise AdapterUnavailable(errno.ENOSYS, "network namespaces are Linux's alone; a pair of MemoryAdapter needs none")
 
 
 def probe() -> list[Finding]:

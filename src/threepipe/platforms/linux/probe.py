@@ -10,20 +10,38 @@ import sys
 assert sys.platform == "linux"
 
 import errno
+import fcntl
+import io
 import json
 import os
+import struct
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from threepipe.backend import Finding
 from threepipe.errors import AdapterError, PermissionDenied
-from threepipe.platforms.linux import abilities, device, tun
-from threepipe.platforms.linux.namespace import Namespace
-from threepipe.platforms.linux.private import enter_user_namespace
+from threepipe.platforms.linux import device, tun
+from threepipe.platforms.linux.namespace import Namespace, enter_user_namespace
+from threepipe.platforms.linux.tun import (
+    IFF_MULTI_QUEUE,
+    IFF_NO_PI,
+    IFF_TUN,
+    IFF_VNET_HDR,
+    IFREQ,
+    TUN_F_CSUM,
+    TUN_F_TSO4,
+    TUN_F_TSO6,
+    TUN_F_USO4,
+    TUN_F_USO6,
+    TUNGETFEATURES,
+    TUNSETCARRIER,
+    TUNSETIFF,
+    TUNSETOFFLOAD,
+)
 from threepipe.settings import AdapterSettings
 
-__all__ = ["probe", "report_from_user_namespace"]
+__all__ = ["abilities", "is_driver", "may_create", "probe", "report_from_user_namespace"]
 
 _CHILD = "from threepipe.platforms.linux.probe import report_from_user_namespace as report; report()"
 _SECONDS_FOR_CHILD = 60
@@ -114,7 +132,7 @@ def _tun_device() -> Finding:
     name = "TUN device"
     try:
         with tun.open_tun() as file:
-            if not abilities.is_driver(file):
+            if not is_driver(file):
                 raise AdapterError(errno.ENOTTY, f"{tun.TUN_PATH} is something else")
     except AdapterError as error:
         found = _refused(name, error)
@@ -135,7 +153,7 @@ def _namespaces(where: str) -> Finding:
 
 def _adapters(where: str) -> list[Finding]:
     with tun.open_tun() as file:
-        if not abilities.may_create(file):
+        if not may_create(file):
             detail = "making one takes CAP_NET_ADMIN, which this user lacks"
             advice = "run as root, or have root make a persistent adapter with this user as its owner"
             return [Finding("adapters", False, detail, advice, essential=True)]
@@ -160,7 +178,7 @@ def _adapter(where: str) -> Finding:
 def _features() -> list[Finding]:
     with tun.open_tun() as file:
         try:
-            able = abilities.abilities(file)
+            able = abilities(file)
         except OSError:
             return []  # Whatever refuses adapters is told of already.
     found = []
@@ -188,3 +206,47 @@ def _refused(name: str, error: AdapterError) -> Finding:
     """An essential finding from what the library says; its texts put what to do behind a semicolon."""
     detail, _, advice = str(error.strerror).partition("; ")
     return Finding(name, False, detail, advice, essential=True)
+
+
+def is_driver(file: io.FileIO) -> bool:
+    """Whether the TUN driver is behind `file`, and not any other that has its place."""
+    return _accepts(file, TUNGETFEATURES, bytes(4))
+
+
+def may_create(tun: io.FileIO) -> bool:
+    """Whether this user has the privilege to make interfaces where `tun` was opened; makes none."""
+    try:
+        # The driver looks at the privilege first, and only then refuses to make neither a TUN nor a TAP.
+        fcntl.ioctl(tun, TUNSETIFF, bytes(IFREQ.size))
+    except OSError as error:
+        return error.errno != errno.EPERM
+    return True
+
+
+def abilities(tun: io.FileIO) -> frozenset[str]:
+    """Make an interface, which goes when `tun` is closed, and return the names of the abilities it has.
+
+    They are the keys of `_ABILITIES`, and "IFF_MULTI_QUEUE". Raises `OSError` as the kernel does.
+    """
+    fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(b"tpprobe%d", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
+    (features,) = struct.unpack("I", fcntl.ioctl(tun, TUNGETFEATURES, bytes(4)))
+    able = {ability for ability, request in _ABILITIES.items() if _accepts(tun, *request)}
+    return frozenset(able | ({"IFF_MULTI_QUEUE"} if features & IFF_MULTI_QUEUE else set()))
+
+
+def _accepts(file: io.FileIO, request: int, argument: int | bytes) -> bool:
+    try:
+        fcntl.ioctl(file, request, argument)
+    except OSError:
+        return False
+    return True
+
+
+# The kernel takes USO4 and USO6 only together, so both are there or neither.
+_ABILITIES: dict[str, tuple[int, int | bytes]] = {
+    "TUNSETCARRIER": (TUNSETCARRIER, struct.pack("i", 0)),
+    "TSO4": (TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4),
+    "TSO6": (TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO6),
+    "USO4": (TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6),
+    "USO6": (TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6),
+}
