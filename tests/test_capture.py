@@ -21,7 +21,7 @@ import threepipe
 from conftest import come_true
 from test_pcap import FRAMES, PACKETS, block, enhanced, interface, option, pcap, reader, section
 from threepipe.backend import INBOUND, OUTBOUND, Seen
-from threepipe.capture import announcing, follower
+from threepipe.capture import announcing
 from threepipe.capture.announcing import announce
 from threepipe.capture.extcap import main as extcap
 from threepipe.capture.file import CaptureFile
@@ -600,7 +600,7 @@ def asked(folder: Path) -> socket.socket:
 def test_a_reader_that_lags_does_not_hold_up_the_pipe(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "_MOST_QUEUED", 10_000)
+    monkeypatch.setattr(announcing, "_MOST_QUEUED", 10_000)
     bundle = [b"\x45".ljust(1000, b".")] * 8
     total = 400 * len(bundle)  # Far more than a socket and the queue hold.
     with ThreadPoolExecutor(1) as executor, ExitStack() as announced:

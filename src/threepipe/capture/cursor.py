@@ -1,11 +1,13 @@
 """Cursor: a capture file that is read from its start to its end, a few bytes at a time. Knows no format."""
 
 import errno
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
+from threepipe.backend import UNKNOWN
 from threepipe.errors import EndpointError
 
-__all__ = ["Cursor", "CutOff", "Readable"]
+__all__ = ["MOST", "Cursor", "CutOff", "Frame", "Readable", "Told"]
 
 _PIECE = 1 << 16  # Bytes that are read at a time of what is skipped.
 
@@ -53,3 +55,24 @@ class Cursor:
     def wrong(self, what: str, place: int) -> EndpointError:
         """The error for something that cannot be, `place` bytes behind the start."""
         return EndpointError(errno.EPROTO, f"{self._name}: {what} at byte {place}")
+
+
+MOST = 1 << 20
+"""Bytes of the longest frame that is read; there is room in it for any IP packet, its headers and comments."""
+
+
+class Frame(NamedTuple):
+    time_ns: int
+    link: int
+    data: memoryview
+    whole: bool
+    """Whether it is all there: who captured may have kept the beginning only."""
+    direction: int = UNKNOWN
+
+
+@dataclass(slots=True)
+class Told:
+    """What a file says about itself, filled in while it is read."""
+
+    dropped: int = 0
+    """Packets that were not captured since there was no room, as the last statistics say."""

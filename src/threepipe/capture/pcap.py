@@ -5,8 +5,7 @@ pcapng, which has room for directions.
 import struct
 from collections.abc import Iterator
 
-from threepipe.capture.cursor import Cursor
-from threepipe.capture.frame import MOST, Frame
+from threepipe.capture.cursor import MOST, Cursor, Frame
 from threepipe.capture.links import knows
 
 __all__ = ["MAGIC", "open_pcap"]

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from threepipe.capture.cursor import Cursor
-from threepipe.capture.frame import MOST, Frame, Told
+from threepipe.capture.cursor import MOST, Cursor, Frame, Told
 
 __all__ = [
     "BYTE_ORDER",

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from threepipe.capture import pcap, pcapng
-from threepipe.capture.cursor import Cursor, CutOff, Readable
-from threepipe.capture.frame import Told
+from threepipe.capture.cursor import Cursor, CutOff, Readable, Told
 from threepipe.capture.links import ip_packet
 
 __all__ = ["CaptureReader", "Captured"]
