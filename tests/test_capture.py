@@ -29,9 +29,8 @@ from threepipe.capture.live import open_source
 from threepipe.capture.running import PipeSource, folder_of_pipes, running
 from threepipe.capture.tap import Tap, Taps
 from threepipe.endpoints import open_endpoint
-from threepipe.endpoints.asked import Asked, Side
-from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.recording import ReplayPort, open_pcap
+from threepipe.endpoints.request import Asked, Complaints, Side
 
 SECONDS = 10.0
 SECOND = 1_000_000_000

@@ -6,9 +6,8 @@ This file joins the grammar, the table of kinds and their openers; each of them 
 from importlib import import_module
 
 from threepipe.endpoints.address import parse_address
-from threepipe.endpoints.asked import Asked, Side
-from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.kinds import KINDS, options_of
+from threepipe.endpoints.request import Asked, Complaints, Side
 from threepipe.errors import InvalidSetting
 from threepipe.session import Session
 

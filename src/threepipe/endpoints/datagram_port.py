@@ -14,7 +14,7 @@ from threepipe.core import fast
 from threepipe.core.descriptor import FULL
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import MAX_RECORD
-from threepipe.endpoints.complaints import Complaints
+from threepipe.endpoints.request import Complaints
 from threepipe.errors import LinkDown
 from threepipe.net.datagrams import Datagrams, Source
 

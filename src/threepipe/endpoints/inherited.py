@@ -15,10 +15,9 @@ import sys
 from contextlib import ExitStack, closing
 
 from threepipe.backend import Port
-from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.caller import Caller
-from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.datagram_port import DatagramPort
+from threepipe.endpoints.request import Asked, Complaints
 from threepipe.endpoints.stream import FileStream, SocketStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointEnded, InvalidSetting

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from threepipe.endpoints.caller import Caller, CallerLeft
-from threepipe.endpoints.complaints import Complaints
+from threepipe.endpoints.request import Complaints
 from threepipe.endpoints.stream import SocketStream, TlsStream
 from threepipe.net.watch import Watch
 

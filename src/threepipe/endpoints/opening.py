@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
 from threepipe.backend import AdapterInfo
-from threepipe.endpoints.asked import Asked
 from threepipe.endpoints.caller import Caller
 from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.process import standard_stream, start_program
+from threepipe.endpoints.request import Asked
 from threepipe.endpoints.small import DiscardPort, EchoPort
-from threepipe.endpoints.stream import SocketStream, Stream, TlsStream
+from threepipe.endpoints.stream import Credentials, SocketStream, Stream, TlsStream
 from threepipe.endpoints.stream_port import StreamPort
-from threepipe.endpoints.tls import Credentials
 from threepipe.errors import InvalidSetting
 from threepipe.memory import MemoryAdapter
 from threepipe.net.connect import (

@@ -12,8 +12,7 @@ from threepipe.backend import OUTBOUND, EndpointPort, Seen
 from threepipe.bundle import Bundle
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
-from threepipe.endpoints.asked import Asked
-from threepipe.endpoints.complaints import Complaints
+from threepipe.endpoints.request import Asked, Complaints
 from threepipe.errors import EndpointEnded, EndpointError, InvalidSetting, ThreepipeError
 from threepipe.net.watch import Watch
 from threepipe.session import Session

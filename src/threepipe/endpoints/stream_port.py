@@ -8,8 +8,8 @@ import time
 from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.endpoints.caller import Caller, CallerLeft
-from threepipe.endpoints.complaints import Complaints
 from threepipe.endpoints.listener import Listener
+from threepipe.endpoints.request import Complaints
 from threepipe.errors import EndpointEnded, EndpointError, LinkDown
 
 __all__ = ["StreamPort"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from threepipe.endpoints.asked import Asked
+from threepipe.endpoints.request import Asked
 from threepipe.session import Session
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.quick.config import read_config

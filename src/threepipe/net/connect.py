@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from threepipe.endpoints.complaints import Complaints
+from threepipe.endpoints.request import Complaints
 from threepipe.errors import EndpointError, InvalidSetting
 
 __all__ = ["Place", "bind", "connect", "connect_unix", "listen_unix", "parse_place", "plainly"]

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-__all__ = ["Complaints"]
+__all__ = ["Asked", "Complaints", "Side"]
 
 _log = logging.getLogger("threepipe.endpoints")
 
@@ -43,3 +43,15 @@ class Complaints:
 class _Spell(NamedTuple):
     begun: float
     lines: int
+
+
+Side = Literal["left", "right"]
+
+
+class Asked(NamedTuple):
+    """`place` is what stands behind the kind's colon; the options are the opener's arguments."""
+
+    place: str
+    side: Side
+    """Where it stands in a pipe: only files of packets differ by it."""
+    complaints: Complaints
