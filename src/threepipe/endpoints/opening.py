@@ -10,13 +10,14 @@ from threepipe.endpoints.caller import Caller
 from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.process import standard_stream, start_program
-from threepipe.endpoints.request import Asked
+from threepipe.endpoints.request import Asked, Complaints
 from threepipe.endpoints.small import DiscardPort, EchoPort
 from threepipe.endpoints.stream import Credentials, SocketStream, Stream, TlsStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import InvalidSetting
 from threepipe.memory import MemoryAdapter
 from threepipe.net.connect import (
+    Place,
     bind,
     connect,
     connect_unix,
@@ -24,7 +25,6 @@ from threepipe.net.connect import (
     keep_alive,
     listen_unix,
     parse_place,
-    plainly,
 )
 from threepipe.platforms import enlarge_buffers, open_datagrams
 from threepipe.session import Session
@@ -116,27 +116,27 @@ def _session(adapter: Adapter, capacity: int) -> Session:
 def open_udp(asked: Asked, *, bind: str | None = None) -> Session:
     place = parse_place(asked.place, listening=False)
     source = None if bind is None else parse_place(bind, listening=True)
-    plainly(place, asked.complaints, _USE_TLS)
+    _warn_plaintext(place, asked.complaints)
     connected = connect(place, socket.SOCK_DGRAM, source)
     return Session(DatagramPort(open_datagrams(connected), asked.complaints, listening=False))
 
 
 def open_udp_listen(asked: Asked) -> Session:
     place = parse_place(asked.place, listening=True)
-    plainly(place, asked.complaints, _USE_TLS)
+    _warn_plaintext(place, asked.complaints)
     bound = bind(place, socket.SOCK_DGRAM)
     return Session(DatagramPort(open_datagrams(bound), asked.complaints, listening=True))
 
 
 def open_tcp(asked: Asked) -> Session:
     place = parse_place(asked.place, listening=False)
-    plainly(place, asked.complaints, _USE_TLS)
+    _warn_plaintext(place, asked.complaints)
     return _joined(asked, SocketStream(connect(place, socket.SOCK_STREAM)), str(place))
 
 
 def open_tcp_listen(asked: Asked, *, reuse: bool = True) -> Session:
     place = parse_place(asked.place, listening=True)
-    plainly(place, asked.complaints, _USE_TLS)
+    _warn_plaintext(place, asked.complaints)
 
     def wrap(accepted: socket.socket) -> SocketStream:
         keep_alive(accepted)
@@ -169,6 +169,20 @@ def open_tls_listen(asked: Asked, *, cert: str = "", key: str = "", ca: str = ""
         return TlsStream(context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False))
 
     return _listening(asked, Listener(bind(place, socket.SOCK_STREAM), wrap, asked.complaints), reuse)
+
+
+def _warn_plaintext(place: Place, complaints: Complaints) -> None:
+    """Warn once if packets leave this machine unencrypted."""
+    if not _is_loopback(place):
+        complaints.warn("plaintext", f"anybody on the way can read and forge these packets; {_USE_TLS}")
+
+
+def _is_loopback(place: Place) -> bool:
+    try:
+        found = socket.getaddrinfo(place.host, None)
+    except OSError:
+        return False  # It will be said when it is used.
+    return all(str(entry[4][0]).startswith("127.") or entry[4][0] == "::1" for entry in found)
 
 
 def _credentials(cert: str, key: str, ca: str) -> Credentials:

@@ -1,7 +1,6 @@
 """Where sockets connect to and listen: HOST:PORT, and paths of Unix sockets. Knows no packets.
 
-A listener without a host binds the loopback address; the kinds that are not encrypted say so when
-they are used beyond this machine.
+A listener without a host binds the loopback address.
 """
 
 import contextlib
@@ -12,10 +11,9 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from threepipe.endpoints.request import Complaints
 from threepipe.errors import EndpointError, InvalidSetting
 
-__all__ = ["Place", "bind", "connect", "connect_unix", "listen_unix", "parse_place", "plainly"]
+__all__ = ["Place", "bind", "connect", "connect_unix", "listen_unix", "parse_place"]
 
 LOOPBACK = "127.0.0.1"
 _PATIENCE = 10.0  # Seconds until a connection is there, or is not.
@@ -50,20 +48,6 @@ def parse_place(text: str, *, listening: bool) -> Place:
         example = "4242, 127.0.0.1:4242 or [::]:4242" if listening else "vpn.example.org:4242 or [::1]:4242"
         raise InvalidSetting(f"{text!r} is no place for this kind; write it like {example}")
     return Place(host, int(port))
-
-
-def plainly(place: Place, complaints: Complaints, instead: str) -> None:
-    """Warn, once, where packets pass unencrypted beyond this machine; `instead` is what to use."""
-    if not _is_loopback(place):
-        complaints.warn("plaintext", f"anybody on the way can read and forge these packets; {instead}")
-
-
-def _is_loopback(place: Place) -> bool:
-    try:
-        found = socket.getaddrinfo(place.host, None)
-    except OSError:
-        return False  # It will be said when it is used.
-    return all(str(entry[4][0]).startswith("127.") or entry[4][0] == "::1" for entry in found)
 
 
 def connect(place: Place, kind: socket.SocketKind, source: Place | None = None) -> socket.socket:
