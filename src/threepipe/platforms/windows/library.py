@@ -9,7 +9,6 @@ from ctypes import c_int, c_uint32, c_void_p, c_wchar_p
 from pathlib import Path
 from typing import Any
 
-import threepipe
 from threepipe.errors import AdapterUnavailable, PermissionDenied
 from threepipe.platforms.windows.release import DLL_NAME, RELEASE, architecture_of, process_architecture
 from threepipe.platforms.windows.winerror import (
@@ -35,6 +34,8 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "CloseHandle": (c_int, (c_void_p,)),
 }
 """Name -> what it returns, and what it takes."""
+
+_PACKAGE = Path(__file__).absolute().parents[2]  # The folder of threepipe itself.
 
 _named: Path | None = None
 
@@ -115,7 +116,7 @@ def _named_by_user() -> Path | None:
 def _program_folders() -> list[Path]:
     """Where programs have their DLLs: by the executable, by the script, and in this package."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    return [Path(file).absolute().parent for file in (sys.executable, main, threepipe.__file__) if file]
+    return [Path(file).absolute().parent for file in (sys.executable, main) if file] + [_PACKAGE]
 
 
 @contextlib.contextmanager
