@@ -18,6 +18,7 @@ from threepipe.echo import echo_request
 from threepipe.endpoint import Filter
 from threepipe.filters.impairment import parse_impairment
 from threepipe.net.datagrams import Datagrams
+from threepipe.session import interrupt
 
 PING = echo_request("10.6.7.1", "10.6.7.2", 1, 1, b"hello")
 SYN = bytes.fromhex(
@@ -113,13 +114,12 @@ def test_a_filter_passes_on_what_is_sent() -> None:
         assert echo.send([PING]) == 1
         assert len(echo.receive(SECONDS)) == 1
         assert echo.direct is None
-        echo.interrupt()
 
 
 def test_interrupting_what_is_closed_is_nothing() -> None:
     session = threepipe.open_endpoint("echo")
     session.close()
-    session.interrupt()
+    interrupt(session)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Python has no Unix sockets here")

@@ -611,7 +611,7 @@ class Replay:
         self.writable = Doorbell()
         self.readable.ring()
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         if self._bundles:
             return Bundle([bytearray(data) for data in self._bundles.pop(0)])
         if self._ends:
@@ -622,14 +622,8 @@ class Replay:
     def send(self, bundle: Bundle) -> Bundle:
         raise NotImplementedError
 
-    def pump(self, *_: object) -> bool:
-        raise NotImplementedError
-
-    def join(self, *_: object) -> bool:
-        raise NotImplementedError
-
-    def interrupt(self) -> None:
-        raise NotImplementedError
+    def lend(self) -> None:
+        return None
 
     def wake(self) -> None:
         self.readable.ring(for_ever=True)

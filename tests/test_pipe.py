@@ -121,11 +121,13 @@ class Script:
     def notify(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
         raise NotImplementedError
 
+    def hold(self, held: bool) -> None: ...
+
     def wait(self, timeout: float | None) -> None:
         self.done.set()
         self._awake.wait(timeout)
 
-    def receive(self, limit: int) -> threepipe.Bundle:
+    def receive(self) -> threepipe.Bundle:
         return threepipe.Bundle(self._bundles.pop(0) if self._bundles else [])
 
     def send(self, bundle: threepipe.Bundle) -> threepipe.Bundle:
@@ -134,14 +136,8 @@ class Script:
         self.sent += map(bytes, bundle)
         return threepipe.Bundle()
 
-    def pump(self, *_: object) -> bool:
-        return False
-
-    def join(self, *_: object) -> bool:
-        return False
-
-    def interrupt(self) -> None:
-        raise NotImplementedError
+    def lend(self) -> None:
+        return None
 
     def wake(self) -> None:
         self._awake.set()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -208,18 +209,18 @@ def test_nothing_of_a_bundle_with_an_invalid_packet_is_sent(sessions: Sessions) 
 def test_forwarding_drops_and_counts_what_is_no_packet(sessions: Sessions) -> None:
     left, right = sessions
     wrong = [b"", b"\x45" * 19, b"\x00" * SIZE]
-    assert left.forward(Bundle([packet(0), *wrong, packet(1)])) == 2
-    assert left.forward(Bundle(packets(2, 4))) == 2
-    assert left.forward(Bundle(wrong)) == 0
+    assert left.send(Bundle([packet(0), *wrong, packet(1)]), None, drop_invalid=True) == 2
+    assert left.send(Bundle(packets(2, 4)), None, drop_invalid=True) == 2
+    assert left.send(Bundle(wrong), None, drop_invalid=True) == 0
     assert numbers(right.receive()) == [0, 1, 2, 3]
     assert left.statistics == SessionStatistics(0, 0, 0, 4, 4 * SIZE, 2, 6)
 
 
 def test_forwarding_waits_for_room(sessions: Sessions) -> None:
     left, right = sessions
-    assert left.forward(Bundle([b"", *packets(FITTING + 3)]), timeout=0) == FITTING
+    assert left.send(Bundle([b"", *packets(FITTING + 3)]), drop_invalid=True) == FITTING
     assert left.statistics.sent_dropped == 4
-    forwarding = in_thread(left.forward, Bundle([*packets(FITTING, 2 * FITTING), b""]))
+    forwarding = in_thread(partial(left.send, drop_invalid=True), Bundle([*packets(FITTING, 2 * FITTING), b""]), None)
     until_waiting(left, 1)
     assert drain(right, 2 * FITTING) == list(range(2 * FITTING))
     assert forwarding.result(timeout=10) == FITTING
@@ -664,7 +665,7 @@ class FakePort:
         self.readable: Waitable = self.writable
         self.calls: list[str] = []
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         return Bundle()
 
     def send(self, bundle: Bundle) -> Bundle:
@@ -673,14 +674,8 @@ class FakePort:
             raise answer
         return bundle[answer:]
 
-    def pump(self, *_: object) -> bool:
-        return False
-
-    def join(self, *_: object) -> bool:
-        return False
-
-    def interrupt(self) -> None:
-        raise NotImplementedError
+    def lend(self) -> None:
+        return None
 
     def wake(self) -> None:
         self.calls.append("wake")
@@ -704,6 +699,8 @@ class Exhausted:
 
     def notify(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
         raise OSError(errno.EMFILE, "too many open files")
+
+    def hold(self, held: bool) -> None: ...
 
 
 def test_a_port_is_woken_stopped_and_disposed_of_once() -> None:

@@ -24,7 +24,7 @@ from threepipe.core.superpacket import HEADER_SIZE, split
 from threepipe.errors import AdapterGone
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.platforms.linux.tun import Offload
-from threepipe.session import Session
+from threepipe.session import Session, interrupt
 from threepipe.wireguard import Change, Device, PeerChange, parse_networks
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity
@@ -311,9 +311,9 @@ def test_a_pipe_that_is_interrupted_goes_on() -> None:
     with joined() as (left, right):
         for end in (left, right):
             exchange(left, right)
-            end.device.session.interrupt()
+            interrupt(end.device.session)
             exchange(left, right)
-            end.adapter.session.interrupt()
+            interrupt(end.adapter.session)
         exchange(left, right)
 
 
@@ -346,6 +346,6 @@ def test_an_adapter_that_goes_ends_the_pipe_with_its_error() -> None:
         exchange(left, right)
         with open("/dev/null", "wb") as null:
             os.dup2(null.fileno(), left.adapter.file.fileno())
-        left.device.session.interrupt()
+        interrupt(left.device.session)
         left.thread.join(SECONDS)
         assert isinstance(left.failure, AdapterGone | threepipe.AdapterError)

@@ -30,7 +30,7 @@ def look(source: Session, target: Session) -> None:
         with bundle:
             for packet in bundle:
                 count_flow(packet, flows)
-            target.forward(bundle)
+            target.send(bundle, None, drop_invalid=True)
 
 
 def create() -> None:

@@ -1,23 +1,21 @@
-"""Device and Port: what a platform gives the contract, and the data they speak in. Pure types.
+"""The types that a platform supplies to the contract, and the data they exchange.
 
-A platform makes devices (`platforms/__init__.py` names its functions); `Adapter` and `Session` own
-all that systems have in common: checks, locks, waiting, closing, counting.
+A platform makes devices (`platforms/__init__.py` names its functions) and ports; an endpoint that is no adapter makes
+ports too. `Adapter` and `Session` own all that systems have in common: checks, locks, waiting, closing, counting.
 """
 
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from threepipe.bundle import Bundle
 from threepipe.core.packet import Packet
-from threepipe.core.pump import Loan
+from threepipe.core.pump import End
 from threepipe.net.watch import Watch
 from threepipe.settings import Address, Network
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-
 
 __all__ = [
     "INBOUND",
@@ -25,7 +23,6 @@ __all__ = [
     "UNKNOWN",
     "AdapterInfo",
     "AdapterStatistics",
-    "Counts",
     "Device",
     "EndpointPort",
     "Finding",
@@ -36,21 +33,18 @@ __all__ = [
     "Waitable",
 ]
 
-Counts: TypeAlias = "array[int]"
-"""Of a direction: packets, bytes, bundles and, where it sends, dropped packets; of typecode Q."""
-
 
 class AdapterStatistics(NamedTuple):
-    """What the operating system counted on an adapter, named from the program as sessions do."""
+    """The operating system's counts of an adapter, named from the program's side as in `SessionStatistics`."""
 
     received_packets: int = 0
     received_bytes: int = 0
     received_dropped: int = 0
-    """Packets the system had for the program, and dropped: the ring was full, or no session open."""
+    """Packets for the program that the system dropped: the ring was full, or no session open."""
     sent_packets: int = 0
     sent_bytes: int = 0
     sent_dropped: int = 0
-    """Packets the program sent that the system then dropped."""
+    """Packets of the program that the system dropped."""
 
 
 class AdapterInfo(NamedTuple):
@@ -67,106 +61,120 @@ class AdapterInfo(NamedTuple):
     routes: tuple[Network, ...] = ()
     statistics: AdapterStatistics = AdapterStatistics()
     luid: int | None = None
-    """The NET_LUID that Windows knows it by, as a number."""
+    """The NET_LUID by which Windows knows the adapter, as a number."""
 
 
 class Waitable(Protocol):
-    """Something to wait for, like a `Doorbell`."""
+    """Something to wait for, such as a `Doorbell`."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while it is set, on Windows perhaps an event's handle.
+        """Return a descriptor that is readable while this is set; on Windows perhaps an event's handle.
 
         Raises `OSError` where there is none.
         """
 
     def wait(self, timeout: float | None) -> None:
-        """Return when it is set, or after `timeout` seconds (None: never); perhaps earlier."""
+        """Wait until this is set, `timeout` seconds (None: forever) at most; perhaps return earlier."""
 
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `loop` call `callback` when it is set, perhaps earlier and more than once.
+        """Have `loop` call `callback` when this is set, perhaps earlier and more than once.
 
-        To be called in that loop; and so is what it returns, which takes it back.
+        Returns a function that cancels this. Both are to be called in that loop.
         """
+
+    def hold(self, held: bool) -> None:
+        """Keep this set while `held`: the session has packets of the port that it has not handed out yet."""
 
 
 class Port(Protocol):
-    """What a platform gives a session. Calls of one direction never overlap.
-
-    `receive` and `send` do not block. `readable` and `writable` are set while there may be
-    something for them to do, and for ever once `wake` was called.
-    """
+    """A session's traffic. Calls of one direction never overlap, and neither direction blocks."""
 
     @property
-    def readable(self) -> Waitable: ...
+    def readable(self) -> Waitable:
+        """Set while `receive` may have packets, and forever once `wake` was called."""
+
     @property
-    def writable(self) -> Waitable: ...
+    def writable(self) -> Waitable:
+        """Set while `send` may accept packets, and forever once `wake` was called. Never held."""
 
-    def receive(self, limit: int) -> Bundle:
-        """What is ready, up to `limit` records, or an empty bundle; for a limit of 1, one packet of it.
-
-        Raises `AdapterGone`.
-        """
+    def receive(self) -> Bundle:
+        """Return the packets that are ready, some 256 records at most. Raises `AdapterGone`."""
 
     def send(self, bundle: Bundle) -> Bundle:
-        """Hand over valid packets, return those there was no room for. Raises `AdapterGone`, `LinkDown`.
+        """Accept valid packets, return those there is no room for.
 
-        It raises only where none was accepted.
+        Raises `AdapterGone` and `LinkDown`, but only where none was accepted.
         """
 
-    def pump(self, other: "Port", counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
-        """Move all that comes both ways until one of the two is woken or interrupted; False where this pair cannot.
-
-        For platforms that have a shorter way than bundles. The counts are of what each received and sent, as
-        `Session` counts. Packets on their way when it returns are dropped, and counted. Raises `AdapterGone`.
-        """
-
-    def join(self, loan: "Loan", counts: tuple[Counts, Counts]) -> bool:
-        """What `pump` of another port asks, which lends its descriptors: to do it, or False."""
-
-    def interrupt(self) -> None:
-        """Have `pump` return, the one that runs now or the next one."""
+    def lend(self) -> End | None:
+        """Return descriptors that the native loop may use in this port's place, until it calls their `release`."""
 
     def wake(self) -> None:
-        """Wake every waiter, now and later; called once, before `stop`."""
+        """Wake every waiter, now and later. Called once, before `stop`."""
 
     def stop(self) -> None:
-        """Take the link down; called once, when nobody is in `receive` or `send`."""
+        """Take the link down. Called once, when no thread is in `receive` or `send`."""
 
     def dispose(self) -> None:
-        """Close what is waited on; called once, when nobody waits any more."""
+        """Close what is waited for. Called once, when no thread waits any more."""
+
+
+class EndpointPort:
+    """The part that the ports of endpoints other than adapters share; they add `receive`, `send` and `stop`."""
+
+    def __init__(self) -> None:
+        self.readable = Watch()
+        self.writable = Watch()
+
+    def lend(self) -> End | None:
+        """Lend nothing."""
+        return None
+
+    def wake(self) -> None:
+        """Wake every waiter, now and later."""
+        self.readable.ring(for_ever=True)
+        self.writable.ring(for_ever=True)
+
+    def dispose(self) -> None:
+        """Close what is waited for."""
+        self.readable.close()
+        self.writable.close()
 
 
 class Device(Protocol):
-    """What a platform gives an adapter. Only `close` may be called more than once."""
+    """An interface that a platform made or opened for an `Adapter`. Only `close` may be called more than once."""
 
     name: str
     index: int
 
     def info(self) -> AdapterInfo:
-        """The interface as it is now. Raises `AdapterGone`."""
+        """Return the interface's present state. Raises `AdapterGone`."""
 
-    def set_mtu(self, mtu: int) -> None: ...
+    def set_mtu(self, mtu: int) -> None:
+        """Set the MTU in bytes. Raises `AdapterGone`."""
 
     def start(self, capacity: int) -> Port:
         """Take the link up, for a session that buffers about `capacity` bytes towards the program."""
 
     def unpersist(self) -> None:
-        """See that the interface goes when the device is closed."""
+        """Have the interface go when the device is closed."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the interface, which removes it unless it is persistent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`name`: what was looked at; `ok`: whether it is there; `detail`: what was seen, in a sentence."""
+    """One thing that `threepipe doctor` found out about this machine."""
 
     name: str
     ok: bool
     detail: str
+    """A sentence about what was seen."""
     advice: str = ""
     """What to do about a lack, or to get more than there is."""
     essential: bool = False
-    """Whether adapters cannot be made without it."""
+    """True if adapters cannot be made without it."""
 
 
 # The lowest two bits of pcapng's epb_flags (draft-ietf-opsawg-pcapng, section 4.3.1).
@@ -174,58 +182,35 @@ UNKNOWN, INBOUND, OUTBOUND = 0, 1, 2
 
 
 class Seen(NamedTuple):
-    """Packets that went one way in one moment, in order."""
+    """Captured packets that went one way at one moment, in order."""
 
     direction: int
-    """From the adapter's side, as other captures tell it: what the system sends is outbound."""
+    """From the adapter's side, as in other captures: what the system sends is outbound."""
     packets: Sequence[Packet]
     time_ns: int
-    """Nanoseconds since 1970, as `time.time_ns` counts them."""
+    """Nanoseconds since 1970, as from `time.time_ns`."""
 
 
 Sink: TypeAlias = Callable[[Seen], None]
-"""Is called from several threads, and keeps no packet: their memory is somebody else's afterwards."""
+"""Takes captured packets, from several threads. It keeps none, as their memory is used again."""
 
 
 class Source(Protocol):
-    """Something that goes on and can be looked at: a running pipe, an adapter."""
+    """Traffic that can be captured: that of a running pipe or of an adapter."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name that a capture file has for it."""
 
     @property
     def dropped(self) -> int:
-        """Packets that were not seen since there was no room for them, as far as is known."""
+        """Packets that were not captured for lack of room, as far as is known."""
 
     def __iter__(self) -> Iterator[list[Seen]]:
-        """What is seen, as it comes, until `stop` is called or it ends. Raises `ThreepipeError`."""
+        """Yield packets as they pass, until `stop` is called or the traffic ends. Raises `ThreepipeError`."""
 
     def stop(self) -> None:
-        """End the iteration, after what was seen until now; from another thread or a signal handler."""
+        """End the iteration after the packets seen so far; from another thread or a signal handler."""
 
-    def close(self) -> None: ...
-
-
-class EndpointPort:
-    """A `Port` without a shorter way than bundles; its kinds add `receive`, `send` and `stop`."""
-
-    def __init__(self) -> None:
-        self.readable = Watch()
-        self.writable = Watch()
-
-    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
-        return False
-
-    def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
-        return False
-
-    def interrupt(self) -> None:
-        """Nothing: there is no `pump` to be interrupted."""
-
-    def wake(self) -> None:
-        self.readable.ring(for_ever=True)
-        self.writable.ring(for_ever=True)
-
-    def dispose(self) -> None:
-        self.readable.close()
-        self.writable.close()
+    def close(self) -> None:
+        """Close the source."""

@@ -97,7 +97,7 @@ class Bundle(Sequence[memoryview]):
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is none; whole records stay whole where all are well."""
-        measured = measure(self.buffers, headed=False) if self._records is None else self._measured()
+        measured = measure(self.buffers, vnet_header=False) if self._records is None else self._measured()
         if not measured[2]:
             check_packets(self.buffers)
 

@@ -1,6 +1,6 @@
-"""Endpoint: what the pump joins; and Filter, an endpoint that does something to what another one receives.
+"""What a pipe joins, and filters, which stand between a pipe and what it joins.
 
-Pure types: knows neither kinds nor addresses. A `Session` is an endpoint.
+Types alone: this file knows neither kinds nor addresses.
 """
 
 from collections.abc import Iterable
@@ -10,32 +10,27 @@ from threepipe.bundle import Bundle
 from threepipe.core.packet import Packet
 from threepipe.session import Session, SessionStatistics
 
-__all__ = ["Endpoint", "Filter"]
+__all__ = ["Endpoint", "Filter", "direct_session"]
 
 
 class Endpoint(Protocol):
-    """A place that packets come from and go to; the methods are those of `Session`, and so are their errors.
+    """A place that packets come from and go to. The methods and their errors are those of `Session`.
 
-    `receive` also raises `EndpointEnded` where nothing more will come.
+    `receive` also raises `EndpointEnded` when there will be no more packets.
     """
 
     @property
-    def direct(self) -> Session | None:
-        """The session that all packets pass unchanged and unseen, if there is one: it may be pumped directly."""
+    def statistics(self) -> SessionStatistics:
+        """The counts so far."""
 
-    @property
-    def statistics(self) -> SessionStatistics: ...
+    def receive(self, timeout: float | None = None) -> Bundle:
+        """Wait for packets and return those that are ready."""
 
-    def receive(self, timeout: float | None = None) -> Bundle: ...
+    def send(self, packets: Iterable[Packet], timeout: float | None = 0, *, drop_invalid: bool = False) -> int:
+        """Send packets and return how many were accepted."""
 
-    def send(self, packets: Iterable[Packet], timeout: float | None = 0) -> int: ...
-
-    def forward(self, bundle: Bundle, timeout: float | None = None) -> int: ...
-
-    def interrupt(self) -> None:
-        """See that a pump which uses `direct` asks for it again."""
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the traffic and wake every waiter."""
 
     def __enter__(self) -> Self: ...
 
@@ -43,32 +38,31 @@ class Endpoint(Protocol):
 
 
 class Filter:
-    """An endpoint around another one, which it takes over; what it does differently, it overrides."""
+    """An endpoint around another one, which it takes over; a subclass overrides what it does differently."""
 
     def __init__(self, inner: Endpoint) -> None:
         self.inner = inner
 
     @property
     def direct(self) -> Session | None:
+        """The session that a pipe may use in place of this filter; None if packets have to pass the filter."""
         return None
 
     @property
     def statistics(self) -> SessionStatistics:
+        """The counts of the inner endpoint."""
         return self.inner.statistics
 
     def receive(self, timeout: float | None = None) -> Bundle:
+        """Receive from the inner endpoint."""
         return self.inner.receive(timeout)
 
-    def send(self, packets: Iterable[Packet], timeout: float | None = 0) -> int:
-        return self.inner.send(packets, timeout)
-
-    def forward(self, bundle: Bundle, timeout: float | None = None) -> int:
-        return self.inner.forward(bundle, timeout)
-
-    def interrupt(self) -> None:
-        self.inner.interrupt()
+    def send(self, packets: Iterable[Packet], timeout: float | None = 0, *, drop_invalid: bool = False) -> int:
+        """Send to the inner endpoint."""
+        return self.inner.send(packets, timeout, drop_invalid=drop_invalid)
 
     def close(self) -> None:
+        """Close the inner endpoint."""
         self.inner.close()
 
     def __enter__(self) -> Self:
@@ -76,3 +70,10 @@ class Filter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def direct_session(endpoint: Endpoint) -> Session | None:
+    """Return the session of an endpoint that packets may pass by unseen; None if it has none."""
+    if isinstance(endpoint, Session):
+        return endpoint
+    return endpoint.direct if isinstance(endpoint, Filter) else None

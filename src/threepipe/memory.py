@@ -15,6 +15,7 @@ from itertools import islice
 from threepipe.adapter import Adapter
 from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Arena, Bundle
+from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.errors import AdapterGone
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size
@@ -101,9 +102,9 @@ class _MemoryPort:
         self.inbound_lock = threading.Lock()
         self.sender_waits = False
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         memory = self._arena.free()
-        if not (sizes := self._reader.read(memory, limit)):
+        if not (sizes := self._reader.read(memory, MAX_BUNDLE)):
             self.readable.clear()
             gone = self._device.far.closed  # Asked before the last look, which so finds all that was sent.
             if self._reader.arm():
@@ -111,7 +112,7 @@ class _MemoryPort:
                     raise self._gone()
                 return Bundle()
             self.readable.ring()  # Packets came in between, and perhaps no notice of them.
-            sizes = self._reader.read(memory, limit)
+            sizes = self._reader.read(memory, MAX_BUNDLE)
         self._reader.disarm()  # The bell stays rung until a receive finds nothing.
         if self.sender_waits:
             self.sender_waits = False
@@ -144,14 +145,8 @@ class _MemoryPort:
         _count(self._device.sent, accepted, sum(map(len, islice(bundle, accepted))))
         return bundle[accepted:]
 
-    def pump(self, *_: object) -> bool:
-        return False  # Its ring is Python's.
-
-    def join(self, *_: object) -> bool:
-        return False
-
-    def interrupt(self) -> None:
-        """Nothing: there is no `pump` to be interrupted."""
+    def lend(self) -> None:
+        """Lend nothing: the ring is Python's."""
 
     def _gone(self) -> AdapterGone:
         self.wake()  # For whoever else waits, and may have missed the bell that was cleared just now.

@@ -1,29 +1,34 @@
-"""Session: the packet traffic of one adapter, the same on every system.
+"""The packet traffic of one adapter, the same on every system.
 
-Owns what the systems have in common: checking, counting, time-outs, threads, closing and asyncio.
-A platform gives it a `Port`, which never blocks. One lock a direction serialises the port's calls;
-whoever waits holds none, and what is waited on is disposed of by the last one to leave.
+A `Session` owns what the systems have in common: checking, counting, time-outs, threads, closing and asyncio. Its
+`Port`, which the platform supplies, never blocks. One lock a direction serialises the port's calls. A waiting thread
+holds no lock; the last one to leave disposes of what was waited for.
+
+The functions below the class are for `pipe` and for openers of endpoints.
 """
 
+import errno
 import threading
 import time
-from array import array
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, cast
 
-from threepipe.backend import Counts, Port, Waitable
+from threepipe.backend import Port, Waitable
 from threepipe.bundle import Bundle
-from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.core import fast
 from threepipe.core.packet import Packet, is_packet
-from threepipe.errors import InvalidPacket, SessionClosed
+from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, forward, joinable, new_counts
+from threepipe.errors import AdapterError, InvalidPacket, LinkDown, SessionClosed
+from threepipe.net.doorbell import Doorbell
 
-__all__ = ["Session", "SessionStatistics"]
+__all__ = ["Session", "SessionStatistics", "close_with", "interrupt", "pump"]
 
 
 class SessionStatistics(NamedTuple):
-    """What went through a session since its start; bytes are those of the packets alone."""
+    """The counts of a session since its start; bytes are those of the packets alone."""
 
     received_packets: int = 0
     received_bytes: int = 0
@@ -32,17 +37,20 @@ class SessionStatistics(NamedTuple):
     sent_bytes: int = 0
     sent_bundles: int = 0
     sent_dropped: int = 0
-    """Packets not sent, for there was no room for them, or no network; and what `forward` refused."""
+    """Packets not sent: ring full, link down, or invalid and sent with `drop_invalid`."""
 
 
 class Closeable(Protocol):
-    def close(self) -> None: ...
+    """Anything with `close`."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class Session:
-    """Packet traffic on an adapter; `Adapter.start_session` makes it, `close` or `with` ends it.
+    """Packet traffic on an adapter. `Adapter.start_session` makes it; `close` or `with` ends it.
 
-    Every method may be called from any thread, and from several at once. Iterating gives bundles
+    Every method may be called from any thread, and from several at once. Iterating yields bundles
     until the session is closed: `for bundle in session`, `async for bundle in session`.
     """
 
@@ -52,42 +60,49 @@ class Session:
         self._send_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._state_lock = threading.Lock()
-        self._pumps_left = threading.Condition(self._state_lock)
+        self._unused = threading.Condition(self._state_lock)
         self._closed = False
         self._fileno_given = False
-        self._waited = True  # Whether the last receive_async had to wait.
+        self._waited = True  # True if the last receive_async had to wait.
         self._present = 1  # Waiters, and the session itself until it is closed.
-        self._pumps = 0  # How many use the port apart from the locks.
-        self._others: list[Closeable] = []  # What is closed with it.
-        self._past_pumps = _new_counts()
-        self._counts = [_new_counts(), self._past_pumps]  # The session's own, and those of its pumps.
-        self._received, self._sent = self._counts[0]
+        self._received, self._sent = new_counts(), new_counts()
+        self._kept: deque[memoryview] = deque()  # Received from the port, not handed out yet.
+        self._bells: list[Doorbell] = []  # One for each loop that uses the port.
+        self._interrupted = False
+        self._ends: list[End] = []  # What the port has ever lent, with their counts.
+        self._companions: list[Closeable] = []  # Closed with the session.
 
     def receive(self, timeout: float | None = None) -> Bundle:
-        """Wait for at least one packet and return all that are ready, in order, 256 records at most.
+        """Wait for at least one packet and return all that are ready, in order, some 256 records at most.
 
-        After `timeout` seconds (None: never; 0: do not wait) the bundle is empty, which is false.
+        After `timeout` seconds (None: forever; 0: do not wait) the bundle is empty, which is false.
         Raises `SessionClosed`, also when closed while it waits, and `AdapterGone`.
         """
-        return self._receive(MAX_BUNDLE, timeout)
+        deadline = _deadline(timeout)
+        while not (bundle := self._try_receive()):
+            if not self._wait(self._port.readable, deadline):
+                break
+        return bundle
 
     def receive_packet(self, timeout: float | None = None) -> bytes:
-        """Wait for one packet and return a copy; empty when `timeout` seconds are over.
+        """Wait for one packet and return a copy; empty bytes after `timeout` seconds. Raises as `receive` does."""
+        deadline = _deadline(timeout)
+        while not (packet := self._try_receive_packet()):
+            if not self._wait(self._port.readable, deadline):
+                break
+        return packet
 
-        The easy way to start, at the price of a bundle for every packet. Raises as `receive` does.
-        """
-        with self._receive(1, timeout) as bundle:
-            return bytes(bundle[0]) if bundle else b""
-
-    def send(self, packets: Iterable[Packet], timeout: float | None = 0) -> int:
+    def send(self, packets: Iterable[Packet], timeout: float | None = 0, *, drop_invalid: bool = False) -> int:
         """Send a `Bundle` or any iterable of bytes-like packets; return how many were accepted.
 
-        Where there is no room for all, wait up to `timeout` seconds for it (None: as long as it takes;
-        by default not at all). The others are counted as dropped. They are the last ones, but for superpackets
-        made of packets that lie further apart: to have all of them sent, give a timeout.
-        Raises `InvalidPacket` before any is sent, `SessionClosed`, `AdapterGone` and `LinkDown`.
+        If there is no room for all, wait for it up to `timeout` seconds (None: as long as it takes; by default not at
+        all). The rest is counted as dropped. It is the last packets, except that packets which were merged into one
+        superpacket stay together: to have all of them sent, give a timeout.
+
+        Raises `InvalidPacket` before any is sent or, if `drop_invalid`, drops and counts the packets that are no IP
+        packets, as a forwarder of other programs' packets wants. Raises `SessionClosed`, `AdapterGone` and `LinkDown`.
         """
-        rest = _checked(packets)
+        rest = self._without_invalid(_bundle(packets)) if drop_invalid else _checked(packets)
         total = len(rest)
         deadline = _deadline(timeout)
         try:
@@ -98,21 +113,8 @@ class Session:
             self._count_dropped(len(rest))
         return total - len(rest)
 
-    def forward(self, bundle: Bundle, timeout: float | None = None) -> int:
-        """`send` for packets of strangers: those that are no IP packets are dropped and counted.
-
-        Waits for room (`timeout` seconds, by default as long as it takes). Raises as `send` does, but
-        never `InvalidPacket`.
-        """
-        try:
-            return self.send(bundle, timeout)
-        except InvalidPacket:
-            valid = [packet for packet in bundle if is_packet(packet)]
-            self._count_dropped(len(bundle) - len(valid))
-            return self.send(valid, timeout)
-
     def send_packet(self, packet: Packet, timeout: float | None = 0) -> bool:
-        """Send one packet; False where there was no room for it. Raises as `send` does."""
+        """Send one packet; return False if there was no room for it. Raises as `send` does."""
         return self.send([packet], timeout) == 1
 
     async def receive_async(self) -> Bundle:
@@ -120,15 +122,15 @@ class Session:
         if not self._waited:
             await _asyncio().sleep(0)  # A session that is always ready must not have the loop to itself.
         self._waited = False
-        while not (bundle := self._try_receive(MAX_BUNDLE)):
+        while not (bundle := self._try_receive()):
             await self._wait_async(self._port.readable)
             self._waited = True
         return bundle
 
     async def send_async(self, packets: Iterable[Packet]) -> int:
-        """`send` for asyncio: waits until there was room for all, and returns how many that were.
+        """`send` for asyncio: waits until every packet is accepted; returns the count.
 
-        When cancelled, the packets accepted so far are sent and the rest counted as dropped.
+        When cancelled, the packets accepted so far are sent and the rest is counted as dropped.
         """
         rest = _checked(packets)
         total = len(rest)
@@ -140,73 +142,54 @@ class Session:
         return total - len(rest)
 
     def fileno(self) -> int:
-        """A descriptor that is readable when `receive` has something to say: packets, or an end.
+        """Return a descriptor that is readable while `receive` has packets or raises.
 
-        For select, poll, epoll and event loops, only to be waited on. It stays open, and readable,
-        after the session was closed, until this object goes. For an adapter on Windows it is the handle of
-        an auto-reset event, for WaitForMultipleObjects and its like: receive until there is nothing before
-        each wait, and wait a second at most, for drivers up to 0.14.1 lose a wake-up now and then.
-        Raises `SessionClosed`.
+        It is for select, poll, epoll and event loops, and only to be waited for. It stays open, and readable, after
+        the session was closed, until this object is gone. For an adapter on Windows it is the handle of an auto-reset
+        event, for WaitForMultipleObjects and its like: before each wait receive until there is nothing, and wait a
+        second at most, as drivers up to 0.14.1 sometimes lose a wake-up. Raises `SessionClosed`.
         """
         if not self._fileno_given:
-            self._enter()  # Somebody may wait from now on, and nobody says when he has left.
+            self._enter()  # The caller may wait from now on, and never says when it has stopped.
             self._fileno_given = True
         self._check_open()
         return self._port.readable.fileno()
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """True once `close` was called."""
         return self._closed
 
     @property
     def statistics(self) -> SessionStatistics:
         """The counts so far, also after the session was closed."""
         with self._state_lock:
-            counts = [[*received, *sent] for received, sent in self._counts]
-        return SessionStatistics(*map(sum, zip(*counts, strict=True)))
-
-    @property
-    def direct(self) -> "Session":
-        """Itself, for nothing stands between: see `threepipe.endpoint`."""
-        return self
-
-    def pump(self, other: "Session") -> bool:
-        """Move all that comes both ways until one of the two is closed, is interrupted, or has packets kept.
-
-        False where these two cannot; `threepipe.pipe` is for all. Raises `SessionClosed` and `AdapterGone`.
-        """
-        counts, other_counts = _new_counts(), _new_counts()
-        with self._pumping(counts), other._pumping(other_counts):
-            return self._port.pump(other._port, counts, other_counts)
-
-    def interrupt(self) -> None:
-        """Have `pump` return, the one that runs now or the next one."""
-        with self._state_lock:
-            if not self._closed:
-                self._port.interrupt()
-
-    def also_close(self, other: Closeable) -> None:
-        """Hand `other` over, which is then closed with this: for an adapter that serves one session only."""
-        self._others.append(other)
+            received = [self._received, *[end.received for end in self._ends]]
+            sent = [self._sent, *[end.sent for end in self._ends]]
+        totals = [sum(counts[index] for counts in received) for index in (PACKETS, BYTES, BUNDLES)]
+        totals += [sum(counts[index] for counts in sent) for index in (PACKETS, BYTES, BUNDLES, DROPPED)]
+        return SessionStatistics(*totals)
 
     def close(self) -> None:
         """End the traffic and take the link down; every waiter gets `SessionClosed`. May be repeated.
 
-        What was received and not yet asked for is lost, as when a cable is pulled.
+        Packets that were received and not yet handed out are lost, as when a cable is pulled.
         """
-        with self._close_lock:  # Who closes second returns when the session is closed, not before.
+        with self._close_lock:  # A second caller returns when the session is closed, not before.
             if self._closed:
                 return
             self._closed = True
             self._port.wake()
+            with self._unused:
+                for bell in self._bells:
+                    bell.ring()
+                self._unused.wait_for(lambda: not self._bells)
             with self._receive_lock, self._send_lock:
-                with self._pumps_left:
-                    self._pumps_left.wait_for(lambda: not self._pumps)
+                self._kept.clear()
                 self._port.stop()
             self._leave()
-        while self._others:  # Without the lock, for an adapter closes its session in turn.
-            self._others.pop().close()
+        while self._companions:  # Without the lock, as an adapter closes its session in turn.
+            self._companions.pop().close()
 
     def __del__(self) -> None:
         if self._closed and self._fileno_given:
@@ -232,44 +215,67 @@ class Session:
         except SessionClosed:
             return
 
-    def _receive(self, limit: int, timeout: float | None) -> Bundle:
-        deadline = _deadline(timeout)
-        while not (bundle := self._try_receive(limit)):
-            if not self._wait(self._port.readable, deadline):
-                break
-        return bundle
-
-    def _try_receive(self, limit: int) -> Bundle:
+    def _try_receive(self) -> Bundle:
+        """Return the packets that are ready, first those kept from before."""
         with self._receive_lock:
             self._check_open()
-            bundle = self._port.receive(limit)
+            if self._kept:
+                bundle = Bundle.of_views(list(self._kept))
+                self._kept.clear()
+                self._port.readable.hold(False)
+            else:
+                bundle = self._port.receive()
             if bundle:
-                counts = self._received
-                counts[0] += len(bundle)
-                counts[1] += bundle.nbytes
-                counts[2] += 1
+                self._received[PACKETS] += len(bundle)
+                self._received[BYTES] += bundle.nbytes
+                self._received[BUNDLES] += 1
         return bundle
 
+    def _try_receive_packet(self) -> bytes:
+        """Return a copy of the first packet that is ready, and keep the others."""
+        with self._receive_lock:
+            self._check_open()
+            kept = self._kept
+            if not kept:
+                kept.extend(self._port.receive())
+                if not kept:
+                    return b""
+            packet = bytes(kept.popleft())
+            self._port.readable.hold(bool(kept))
+            self._received[PACKETS] += 1
+            self._received[BYTES] += len(packet)
+            self._received[BUNDLES] += 1
+        return packet
+
     def _try_send(self, bundle: Bundle) -> Bundle:
-        """Send what there is room for and return the rest."""
+        """Send as many packets as there is room for and return the rest."""
         with self._send_lock:
             self._check_open()
             packets, size = len(bundle), bundle.nbytes
             rest = self._port.send(bundle)
             if accepted := packets - len(rest):
-                counts = self._sent
-                counts[0] += accepted
-                counts[1] += size - rest.nbytes
-                counts[2] += 1
+                self._sent[PACKETS] += accepted
+                self._sent[BYTES] += size - rest.nbytes
+                self._sent[BUNDLES] += 1
         return rest
 
     def _count_dropped(self, packets: int) -> None:
         if packets:
             with self._send_lock:
-                self._sent[3] += packets
+                self._sent[DROPPED] += packets
+
+    def _without_invalid(self, bundle: Bundle) -> Bundle:
+        """Return the bundle, or if not all its packets are IP packets, one of those that are; count the others."""
+        try:
+            bundle.check()
+        except InvalidPacket:
+            valid = [packet for packet in bundle if is_packet(packet)]
+            self._count_dropped(len(bundle) - len(valid))
+            return Bundle.of_views(valid)
+        return bundle
 
     def _wait(self, waitable: Waitable, deadline: float | None) -> bool:
-        """Wait for a change; False when `deadline` (of the monotonic clock, in seconds) has passed."""
+        """Wait for a change; return False if `deadline` (of the monotonic clock, in seconds) has passed."""
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             return False
@@ -293,23 +299,6 @@ class Session:
         finally:
             self._leave()
 
-    @contextmanager
-    def _pumping(self, counts: tuple[Counts, Counts]) -> Iterator[None]:
-        """Keep the port for a loop that works on it by itself: closing wakes the loop and waits for its end."""
-        with self._state_lock:
-            self._check_open()
-            self._pumps += 1
-            self._counts.append(counts)
-        try:
-            yield
-        finally:
-            with self._pumps_left:
-                for total, count in zip(self._past_pumps, counts, strict=True):
-                    total[:] = array("Q", map(sum, zip(total, count, strict=True)))
-                self._counts = [other for other in self._counts if other is not counts]
-                self._pumps -= 1
-                self._pumps_left.notify_all()
-
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed("the session is closed")
@@ -327,19 +316,133 @@ class Session:
             self._port.dispose()
 
 
-def _new_counts() -> tuple[Counts, Counts]:
-    """Of what was received: packets, bytes, bundles; of what was sent the same, and dropped packets."""
-    return array("Q", bytes(3 * 8)), array("Q", bytes(4 * 8))
+def pump(left: Session, right: Session) -> bool:
+    """Move bundles both ways in this thread until a session is closed or interrupted.
+
+    Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
+    Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
+    counted; otherwise raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
+    """
+    with _pumped(left, right) as bell:
+        ends = left._port.lend(), right._port.lend()
+        try:
+            if fast.pump is not None and joinable(*ends):
+                _pump_natively((left, right), cast(tuple[End, End], ends), bell)
+            elif _has_descriptors(left._port) and _has_descriptors(right._port):
+                forward(_Side(left), _Side(right), bell)
+            else:
+                return False
+        finally:
+            for end in ends:
+                if end is not None:
+                    end.release()
+    return True
+
+
+def interrupt(session: Session) -> None:
+    """Have `pump` return, the call that runs now or the next one."""
+    with session._state_lock:
+        session._interrupted = not session._bells
+        for bell in session._bells:
+            bell.ring()
+
+
+def close_with(session: Session, companion: Closeable) -> None:
+    """Have `companion` closed after the session, such as an adapter that serves one session only."""
+    session._companions.append(companion)
+
+
+@contextmanager
+def _pumped(*sessions: Session) -> Iterator[Doorbell]:
+    """Let a loop use the ports. Closing a session rings the bell and waits until the loop has left."""
+    with ExitStack() as stack:
+        bell = Doorbell()
+        stack.callback(bell.close)
+        for session in sessions:
+            stack.enter_context(_using(session, bell))
+        yield bell
+
+
+@contextmanager
+def _using(session: Session, bell: Doorbell) -> Iterator[None]:
+    with session._state_lock:
+        session._check_open()
+        session._bells.append(bell)
+        interrupted, session._interrupted = session._interrupted, False
+    if interrupted:
+        bell.ring()
+    try:
+        yield
+    finally:
+        with session._unused:
+            session._bells.remove(bell)
+            session._unused.notify_all()
+
+
+def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bell: Doorbell) -> None:
+    assert fast.pump is not None
+    for session, end in zip(sessions, ends, strict=True):
+        with session._state_lock:
+            if end not in session._ends:
+                session._ends.append(end)
+    for source, target in (sessions, sessions[::-1]):
+        if source._kept:  # The native loop knows descriptors alone.
+            with suppress(LinkDown):
+                target.send(source.receive(0), None, drop_invalid=True)
+    error, failed = fast.pump(*ends, (bell,))
+    if failed is not None:
+        raise failed.failure(error)
+
+
+def _has_descriptors(port: Port) -> bool:
+    try:
+        return port.readable.fileno() >= 0 and port.writable.fileno() >= 0
+    except OSError:
+        return False
+
+
+class _Side:
+    """A session as one side of Python's loop: nothing waits, and packets that can never be sent are dropped."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.readable, self.writable = session._port.readable, session._port.writable
+
+    def receive(self) -> Bundle:
+        return self._session._try_receive()
+
+    def send(self, bundle: Bundle) -> Bundle:
+        session = self._session
+        bundle = session._without_invalid(bundle)
+        while bundle:
+            try:
+                return session._try_send(bundle)
+            except LinkDown:
+                self.drop(bundle)  # It may come up again.
+                break
+            except AdapterError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self.drop(bundle[:1])  # Ports raise only where they accepted none, so this packet is the reason.
+                bundle = bundle[1:]
+        return Bundle()
+
+    def drop(self, bundle: Bundle) -> None:
+        self._session._count_dropped(len(bundle))
+
+
+def _bundle(packets: Iterable[Packet]) -> Bundle:
+    return packets if isinstance(packets, Bundle) else Bundle(packets)
 
 
 def _checked(packets: Iterable[Packet]) -> Bundle:
-    bundle = packets if isinstance(packets, Bundle) else Bundle(packets)
+    bundle = _bundle(packets)
     bundle.check()
     return bundle
 
 
 def _asyncio() -> ModuleType:
-    """Loaded when used, for a program without asyncio should not pay for its import."""
+    """Return asyncio, loaded when used: a program without it should not pay for its import."""
     import asyncio
 
     return asyncio

@@ -9,8 +9,8 @@ import time
 
 from threepipe.backend import INBOUND, OUTBOUND, Seen, Sink
 from threepipe.bundle import Bundle
-from threepipe.endpoint import Endpoint, Filter
-from threepipe.session import Session
+from threepipe.endpoint import Endpoint, Filter, direct_session
+from threepipe.session import Session, interrupt
 
 __all__ = ["Tap", "Taps"]
 
@@ -45,7 +45,9 @@ class Taps:
             for tap in self._taps:
                 tap.passed_by = False
         if passed_by:
-            self._taps[0].interrupt()
+            session = direct_session(self._taps[0].inner)
+            if session is not None:
+                interrupt(session)
 
     def remove(self, sink: Sink) -> None:
         """Show it nothing more, but for what another thread is showing it just now. May be repeated."""
@@ -60,7 +62,7 @@ class Taps:
     def let_by(self, tap: "Tap") -> Session | None:
         """The session that packets may go to without `tap` seeing them; None while somebody looks."""
         with self._lock:
-            session = None if self.sinks else tap.inner.direct
+            session = None if self.sinks else direct_session(tap.inner)
             tap.passed_by = session is not None
             return session
 

@@ -66,10 +66,10 @@ class _Segment(NamedTuple):
     partial: bool  # Whether its checksum was left to be completed.
 
 
-def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[memoryview]:
+def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> list[memoryview]:
     """Records that stand for `packets`, as many or fewer; the place of a merged one is its first packet's.
 
-    `packets` are IP packets (views of single bytes) or, where `headed`, records; superpackets among these
+    `packets` are IP packets (views of single bytes) or, where `vnet_header`, records; superpackets among these
     stay as they are. Without `udp` only TCP is merged: a kernel before Linux 6.2 takes nothing else.
     """
     runs: list[_Run] = []
@@ -78,14 +78,14 @@ def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[mem
     while done < len(packets):
         piece = packets[done]
         done += 1
-        packet = piece[HEADER_SIZE:] if headed else piece
+        packet = piece[HEADER_SIZE:] if vnet_header else piece
         head = packet[:_LONGEST_HEADERS].tobytes()
         transport, flow = _flow(head)
         run = segment = None
         if transport:
             run = growing.pop(flow, None)
             if udp or flow[0] == TCP:
-                segment = _segment(packet, head, flow[0], transport, piece if headed else None)
+                segment = _segment(packet, head, flow[0], transport, piece if vnet_header else None)
         elif not flow:
             growing.clear()
         if run and segment and run.takes(segment):
@@ -101,7 +101,7 @@ def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[mem
                 tried = done + len(train)
                 if len(train) >= _SHORTEST_TRAIN and run.take_train(piece, segment, train):
                     done = tried
-    return [run.record(headed) for run in runs]
+    return [run.record(vnet_header) for run in runs]
 
 
 def _flow(head: bytes) -> tuple[int, bytes]:
@@ -267,10 +267,10 @@ class _Run:
             self.identification = (self.identification + count) & 0xFFFF
         return True
 
-    def record(self, headed: bool) -> memoryview:
+    def record(self, vnet_header: bool) -> memoryview:
         """One record for all of it."""
         if len(self.payloads) < 2:
-            return self.piece if headed else plain_records([self.piece])[0]
+            return self.piece if vnet_header else plain_records([self.piece])[0]
         first = self.first
         transport, payload, field = first.transport, first.payload, first.transport + CHECKSUM_OFFSET[first.protocol]
         head = bytearray(first.head[:payload])

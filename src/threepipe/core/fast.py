@@ -1,12 +1,15 @@
-"""The functions that run for every packet: the native core's where it is installed, else their reference.
+"""The one place that chooses between the native core and pure Python for the work of every packet.
 
-`threepipe-native` has the same functions by the same names; what they do is written in the modules they
-are otherwise taken from. On Windows it lacks those of descriptors. The environment variable THREEPIPE_PURE=1 refuses
-it; `REASON` says why there is none.
+`threepipe-native` has functions and classes of the same names; the modules that they are otherwise taken from say what
+they do. On Windows it lacks those for descriptors. The environment variable THREEPIPE_PURE=1 refuses it. `NATIVE` is
+True if it is in use, else `REASON` says why not.
 """
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+
+from threepipe.core.pump import End, HasFileno
 
 __all__ = [
     "NATIVE",
@@ -48,8 +51,10 @@ except ImportError as error:
 else:
     NATIVE, REASON = True, ""
 
+pump: Callable[[End, End, Sequence[HasFileno]], tuple[int, End | None]] | None = None
+"""The native forwarding loop, if there is one; `threepipe.core.pump.forward` is Python's."""
+
 if NATIVE and sys.platform != "win32":
     from threepipe_native import pump, receive, send
 else:
     from threepipe.core.descriptor import receive, send
-    from threepipe.core.pump import pump

@@ -1,199 +1,204 @@
-"""The pump's loop between file descriptors, without sessions and bundles between: only what each packet needs.
+"""The forwarding loop: its ends, its counters, and its body in pure Python.
 
-Knows no platform: which descriptors, and what they take, is the caller's business. `threepipe.pipe` is
-what programs call.
+The loop moves bundles both ways between two sides until a bell rings. The native core has the same loop for sides
+that can lend their descriptors, see `TunEnd` and `PeersEnd`; it then works without Python for each bundle. This file
+knows no platform and no session: a `Side` is all that it asks of one.
 """
 
-import errno
 import io
+import math
 import os
 import selectors
+import socket
+import time
 from array import array
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from collections.abc import Callable, Sequence, Sized
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar
 
-from threepipe.core.coalesce import coalesce
-from threepipe.core.descriptor import FULL, MAX_BUNDLE, receive, send
-from threepipe.core.packet import is_packet
-from threepipe.core.superpacket import measure, plain_records, split
+from threepipe.errors import EndpointEnded
 
 if TYPE_CHECKING:
-    from threepipe.backend import Port
+    from threepipe_native import Router
 
-__all__ = ["End", "HasFileno", "Loan", "pump"]
+__all__ = [
+    "BUNDLES",
+    "BYTES",
+    "DROPPED",
+    "PACKETS",
+    "Counts",
+    "End",
+    "HasFileno",
+    "PeersEnd",
+    "Side",
+    "TunEnd",
+    "forward",
+    "joinable",
+    "new_counts",
+]
 
-_MEMORY = 0x100000  # Bytes a bundle is received into: 15 superpackets, or 256 packets of 1500 bytes and more.
+PACKETS, BYTES, BUNDLES, DROPPED = range(4)
+"""Indices of `Counts`; dropped packets are counted where they were to be sent."""
+
+Counts: TypeAlias = "array[int]"
+"""The counts of one direction: four 64-bit numbers in memory to which the native core adds."""
+
+_LINGER = 0.5  # Seconds.
+
+
+def new_counts() -> Counts:
+    """Return `Counts` of nothing."""
+    return array("Q", bytes(4 * 8))
 
 
 class HasFileno(Protocol):
-    def fileno(self) -> int: ...
+    """A file, a socket or anything else that `selectors` takes."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
 
 
-class End:
-    """One of the two ends: its non-blocking descriptors, and what it counts."""
+class TunEnd:
+    """The descriptors of a TUN device, lent to the native loop."""
 
     def __init__(
         self,
         sources: Sequence[io.FileIO],
         target: io.FileIO,
-        received: "array[int]",
-        sent: "array[int]",
-        coalescing: bool,
+        failure: Callable[[int], Exception],
+        *,
+        vnet_header: bool = False,
+        udp: bool = False,
     ) -> None:
-        """`received` counts packets, bytes and bundles, `sent` the same and dropped packets: of typecode Q.
+        """Lend the non-blocking files `sources`, to receive from, and `target`, to send to.
 
-        `coalescing` says whether it takes superpackets, and becomes False when it refuses one (EINVAL).
+        `failure` makes the exception for an errno of theirs. `vnet_header`: records have a virtio header. `udp`: the
+        device takes superpackets of UDP too.
         """
         self.sources = sources
         self.target = target
-        self.received = received
-        self.sent = sent
-        self.coalescing = coalescing
+        self.failure = failure
+        self.vnet_header = vnet_header
+        self.udp = udp
+        self.coalescing = vnet_header
+        """True while the device takes superpackets; becomes False when it refuses one with EINVAL."""
+        self.received, self.sent = new_counts(), new_counts()
+
+    def release(self) -> None:
+        """Do nothing: the files belong to the device."""
 
 
-class Loan(NamedTuple):
-    """What a port lends to another one that pumps for both."""
+class PeersEnd:
+    """The UDP sockets of a WireGuard device and the router of its peers, lent to the native loop."""
 
-    end: End
-    port: "Port"
-    """Itself, for who pumps in bundles."""
-    bell: HasFileno
-    """Readable when the pump is to return."""
-    headed: bool
-    """Whether records have a virtio header."""
-    udp: bool
-    """Whether it takes superpackets of UDP."""
-    failed: Callable[[int], Exception]
-    """The error to be raised for an errno of its descriptors."""
+    def __init__(self, router: "Router", handler: object) -> None:
+        """`handler` gets the messages that the router cannot handle; see `threepipe.wireguard.routing`."""
+        self.router = router
+        self.handler = handler
+        self.sockets: list[socket.socket] = []
+        self.received, self.sent = new_counts(), new_counts()
+
+    def failure(self, error: int) -> Exception:
+        """Return the exception for an errno of the sockets; the loop counts such errors instead of ending."""
+        return OSError(error, os.strerror(error))
+
+    def release(self) -> None:
+        """Close the sockets, which are duplicates."""
+        for lent in self.sockets:
+            lent.close()
 
 
-def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:
-    """Move what each end has to the other until one of `bells` is readable; blocks.
+End: TypeAlias = TunEnd | PeersEnd
+"""The kinds of ends that the native loop knows."""
 
-    Every record is a packet or, if `headed`, has a virtio header in front. What is no IP packet is dropped.
-    While an end has no room, the packets wait for it, and the other end with them; while its link is down,
-    they are dropped. An end that is `coalescing` gets superpackets made of bundles, of UDP only if `udp`.
 
-    Returns 0 and None for a bell, or the errno of what ended it and at which end. Packets that are on
-    their way then are dropped, and counted.
+Packets = TypeVar("Packets", bound=Sized)
+"""A bundle, which this file need not know."""
+
+
+def joinable(left: End | None, right: End | None) -> bool:
+    """Return True if the native loop joins the two: TUN devices with records of one format, or one and peers."""
+    if isinstance(left, TunEnd) and isinstance(right, TunEnd):
+        return left.vnet_header == right.vnet_header
+    return {type(left), type(right)} == {TunEnd, PeersEnd}
+
+
+class Side(Protocol[Packets]):
+    """One side of the loop. Nothing here blocks."""
+
+    @property
+    def readable(self) -> HasFileno:
+        """Become readable when `receive` may return packets or raise."""
+
+    @property
+    def writable(self) -> HasFileno:
+        """Become readable when `send` may accept packets or raise."""
+
+    def receive(self) -> Packets:
+        """Return the packets that are ready. Raise `EndpointEnded` when there will be no more."""
+
+    def send(self, packets: Packets, /) -> Packets:
+        """Accept packets, return those there is no room for. Drop and count those that can never be sent."""
+
+    def drop(self, packets: Packets, /) -> None:
+        """Count packets that were to be sent and are not."""
+
+
+def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> None:
+    """Move bundles both ways until `bell` is readable.
+
+    While a side has no room the packets wait for it, and the other side with them; the opposite direction goes on.
+    Packets that still wait when the loop ends are dropped and counted. Raises what the sides raise; `EndpointEnded`
+    half a second later, in which the answers to a side's last packets may still arrive, as with socat.
     """
-    ways = [_Direction(left, right, headed, udp), _Direction(right, left, headed, udp)]
-    memory = memoryview(bytearray(_MEMORY))
-    with ExitStack() as stack:
-        selector = stack.enter_context(selectors.DefaultSelector())
-        for bell in bells:
-            selector.register(bell, selectors.EVENT_READ)
-        for direction in ways:
-            stack.callback(direction.drop_waiting)
-            for source in direction.near.sources:
-                selector.register(source, selectors.EVENT_READ, direction)
-        while True:
-            for key, _ in selector.select():
-                end = None
-                way: _Direction | None = key.data
-                if way is None:
-                    return 0, None
-                if key.fileobj is way.room:
-                    way.stop_waiting(selector)
-                    end = way.write(way.waiting)
-                elif not way.waiting:  # Else it began to wait just now, with another of its sources.
-                    end = way.move(cast(io.FileIO, key.fileobj), memory)
-                if end is not None:
-                    return end
-                if way.waiting and way.room is None:
-                    way.start_waiting(selector)
+    with selectors.DefaultSelector() as selector, _Direction(left, right) as there, _Direction(right, left) as back:
+        selector.register(bell, selectors.EVENT_READ)
+        ready = [there, back]  # First without waiting: that starts the time of a replay.
+        rang = bool(selector.select(0))
+        ended: EndpointEnded | None = None
+        deadline = math.inf
+        while not rang:
+            for direction in ready:
+                try:
+                    direction.move(selector)
+                except EndpointEnded as error:
+                    direction.stop(selector)
+                    if ended is not None:
+                        raise
+                    ended, deadline = error, time.monotonic() + _LINGER
+            keys = [key for key, _ in selector.select(None if ended is None else deadline - time.monotonic())]
+            if ended is not None and time.monotonic() >= deadline:
+                raise ended
+            rang = any(key.data is None for key in keys)
+            ready = [] if rang else [key.data for key in keys]
 
 
-class _Direction:
-    """From one end to the other, and what waits for room there."""
+class _Direction(Generic[Packets]):
+    """The way from one side to the other, and the packets that wait for room there."""
 
-    def __init__(self, near: End, far: End, headed: bool, udp: bool) -> None:
-        self.near, self.far = near, far
-        self.waiting: Sequence[memoryview] = ()
-        self.room: io.FileIO | None = None  # The far end's target once more, to be told when it has some.
-        self._headed, self._udp = headed, udp
+    def __init__(self, source: Side[Packets], target: Side[Packets]) -> None:
+        self._source, self._target = source, target
+        self._waiting: Packets | None = None
+        self._registered: HasFileno | None = None
 
-    def move(self, source: io.FileIO, memory: memoryview) -> tuple[int, End] | None:
-        """Receive a bundle and write it; an errno and at which end it was, if that is the end of all."""
-        try:
-            records = receive(source, memory, MAX_BUNDLE)
-        except OSError as error:
-            return error.errno or errno.EIO, self.near
-        if not records:
-            return None
-        packets, size, valid = measure(records, self._headed)
-        counts = self.near.received
-        counts[0] += packets
-        counts[1] += size
-        counts[2] += 1
-        if not valid:
-            good = [packet for packet in (split(records) if self._headed else records) if is_packet(packet)]
-            self.far.sent[3] += packets - len(good)
-            packets, size = len(good), sum(map(len, good))
-            records = plain_records(good) if self._headed else good
-        elif self._headed and not self.far.coalescing:
-            records = plain_records(split(records))
-        elif self._headed and len(records) > 1:
-            records = coalesce(records, True, self._udp)
-        written, error_number = send(self.far.target, records)
-        if written == len(records):
-            self._count(packets, size)
-            return None
-        return self._overcome(records, written, error_number)
+    def move(self, selector: selectors.BaseSelector) -> None:
+        """Move one bundle, and wait for the target's room while packets have none, else for the source's packets."""
+        packets = self._waiting or self._source.receive()
+        self._waiting = (self._target.send(packets) or None) if packets else None
+        awaited = self._source.readable if self._waiting is None else self._target.writable
+        if awaited is not self._registered:
+            self.stop(selector)
+            selector.register(awaited, selectors.EVENT_READ, self)
+            self._registered = awaited
 
-    def write(self, records: Sequence[memoryview]) -> tuple[int, End] | None:
-        """Write them, once more; what finds no room is `waiting` then. Returns as `move`."""
-        self.waiting = ()
-        return self._overcome(records, *send(self.far.target, records))
+    def stop(self, selector: selectors.BaseSelector) -> None:
+        """Wait for nothing."""
+        if self._registered is not None:
+            selector.unregister(self._registered)
+            self._registered = None
 
-    def _overcome(self, records: Sequence[memoryview], written: int, error: int) -> tuple[int, End] | None:
-        """Count what was written, do what can be done about `error` at the first of the rest, and go on with it."""
-        while True:
-            self._count(*measure(records[:written], self._headed)[:2])
-            if not (records := records[written:]):
-                return None
-            if error in FULL:
-                # In memory of its own, for the next bundle comes where these records are.
-                self.waiting = [memoryview(bytearray(record)) for record in records]
-                return None
-            if error == errno.EINVAL and self._headed and records[0][1]:
-                self.far.coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
-                records = plain_records(split(records))
-            elif error == errno.EINVAL:
-                self._drop(records[:1])
-                records = records[1:]
-            else:
-                self._drop(records)
-                return None if error == errno.EIO else (error, self.far)
-            written, error = send(self.far.target, records)
+    def __enter__(self) -> Self:
+        return self
 
-    def start_waiting(self, selector: selectors.BaseSelector) -> None:
-        for source in self.near.sources:
-            selector.unregister(source)
-        # A second descriptor, for the first may be waited for as the source of the other direction.
-        self.room = io.FileIO(os.dup(self.far.target.fileno()), "w")
-        selector.register(self.room, selectors.EVENT_WRITE, self)
-
-    def stop_waiting(self, selector: selectors.BaseSelector) -> None:
-        assert self.room is not None
-        selector.unregister(self.room)
-        self.room.close()
-        self.room = None
-        for source in self.near.sources:
-            selector.register(source, selectors.EVENT_READ, self)
-
-    def drop_waiting(self) -> None:
-        self._drop(self.waiting)
-        if self.room is not None:
-            self.room.close()
-
-    def _count(self, packets: int, size: int) -> None:
-        if packets:
-            counts = self.far.sent
-            counts[0] += packets
-            counts[1] += size
-            counts[2] += 1
-
-    def _drop(self, records: Sequence[memoryview]) -> None:
-        self.far.sent[3] += measure(records, self._headed)[0]
+    def __exit__(self, *_: object) -> None:
+        if self._waiting is not None:
+            self._target.drop(self._waiting)

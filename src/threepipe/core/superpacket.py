@@ -75,12 +75,12 @@ def plain_records(packets: Sequence[memoryview]) -> list[memoryview]:
     return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in packets]
 
 
-def measure(records: Sequence[Packet], headed: bool = True) -> tuple[int, int, bool]:
+def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, int, bool]:
     """What `records` come to, without splitting them: packets, their bytes, and whether all are IP packets.
 
-    If they are not `headed`, they are packets themselves.
+    If they are not `vnet_header`, they are packets themselves.
     """
-    if not headed:
+    if not vnet_header:
         lengths = list(map(len, records))
         return len(records), sum(lengths), _are_packets(records, lengths)
     if len(records) >= _MANY and (size := _size_of_like(records)):

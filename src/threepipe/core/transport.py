@@ -56,16 +56,18 @@ class Transport:
         self.counter += messages
         return counter
 
-    def seal(self, counter: int, records: Sequence[memoryview], headed: bool, mtu: int) -> list[tuple[memoryview, int]]:
+    def seal(
+        self, counter: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
+    ) -> list[tuple[memoryview, int]]:
         """Messages for the packets that `records` stand for, with counters from `counter` on.
 
-        Records have a virtio header if they are `headed` (see `superpacket`), else they are packets. A packet is
+        Records have a virtio header if they are `vnet_header` (see `superpacket`), else they are packets. A packet is
         padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most
         64 messages and 65000 bytes: memory in which all messages have the size that is returned with it, but for the
         last one, which may be shorter. Nothing once the keys were wiped.
         """
         key = bytes(self._send_key)  # A copy, which nobody wipes meanwhile.
-        return [] if self._wiped else _seal(key, self.remote_index, counter, records, headed, mtu)
+        return [] if self._wiped else _seal(key, self.remote_index, counter, records, vnet_header, mtu)
 
     def unseal(self, memory: memoryview, size: int) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
         """Open messages in place, one behind the other in `memory`, each of `size` bytes but for a shorter last one.
@@ -92,14 +94,14 @@ class Transport:
 
 
 def _seal(
-    key: bytes, index: int, counter: int, records: Sequence[memoryview], headed: bool, mtu: int
+    key: bytes, index: int, counter: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
 ) -> list[tuple[memoryview, int]]:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305  # Only who seals should pay for it.
 
     encrypt = ChaCha20Poly1305(key).encrypt_into
     header, nonce = _HEADER.pack_into, _NONCE.pack
     runs = []
-    for group in _runs(split(records) if headed else records, mtu):
+    for group in _runs(split(records) if vnet_header else records, mtu):
         size = len(group[0][0]) + group[0][1] + _OVERHEAD
         memory = memoryview(bytearray(size * (len(group) - 1) + len(group[-1][0]) + group[-1][1] + _OVERHEAD))
         start = 0

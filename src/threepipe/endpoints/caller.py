@@ -105,7 +105,7 @@ class Caller:
             if following > start:
                 packets.append(data[start:following])
             position = following
-        if packets and not fast.measure(packets, headed=False)[2]:
+        if packets and not fast.measure(packets, vnet_header=False)[2]:
             bad = next(index for index, packet in enumerate(packets) if not is_packet(packet))
             self._fault = f"sent a record of {len(packets[bad])} bytes that is no IP packet{self._sample(packets[bad])}"
             self.more = False

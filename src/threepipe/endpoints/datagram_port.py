@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
-from threepipe.core.descriptor import FULL
+from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.request import Complaints
@@ -41,20 +41,20 @@ class DatagramPort(EndpointPort):
         self._listening = listening
         self._other: Source = None
         self._arena = Arena()
-        self._kept: Sequence[memoryview] = ()  # Packets that came with others when fewer were asked for.
         self.readable.watch(datagrams.socket, selectors.EVENT_READ)
         self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
 
-    def receive(self, limit: int) -> Bundle:
-        packets = list(self._kept)
-        for _ in range(limit):  # And not until there are so many: who sends no packets is not to have it all.
-            if len(packets) >= limit:
-                break
+    def receive(self) -> Bundle:
+        """Return the IP packets of the datagrams that are ready."""
+        packets: list[memoryview] = []
+        for _ in range(
+            MAX_BUNDLE
+        ):  # Bounded by reads, not packets: a flood of invalid datagrams must not starve others.
             memory = self._arena.free()
-            if packets and len(memory) < MAX_RECORD * 2:
-                break  # What is in the arena is not to be left behind for so little.
+            if len(packets) >= MAX_BUNDLE or (packets and len(memory) < MAX_RECORD * 2):
+                break  # Stop while the arena has room; replacing it for one more read costs more.
             try:
-                received, used, source = self._datagrams.receive(memory, limit)
+                received, used, source = self._datagrams.receive(memory, MAX_BUNDLE - len(packets))
             except BlockingIOError:
                 break
             except OSError as error:
@@ -62,19 +62,11 @@ class DatagramPort(EndpointPort):
                 break
             self._arena.take(used)
             packets += self._valid(received, source)
-        self._keep(packets[limit:])
-        return Bundle.of_views(packets[:limit])
-
-    def _keep(self, packets: Sequence[memoryview]) -> None:
-        if packets:
-            self.readable.ring()
-        elif self._kept:
-            self.readable.clear()
-        self._kept = packets
+        return Bundle.of_views(packets)
 
     def _valid(self, packets: Sequence[memoryview], source: Source) -> Sequence[memoryview]:
         """Those that are IP packets; who sends one is whom packets go to from now on."""
-        if not fast.measure(packets, headed=False)[2]:
+        if not fast.measure(packets, vnet_header=False)[2]:
             self._complaints.warn("no packet", f"{_name(source)} sent a datagram that is no IP packet")
             packets = [packet for packet in packets if is_packet(packet)]
         if packets and self._listening and source != self._other:

@@ -23,7 +23,7 @@ from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointEnded, InvalidSetting
 from threepipe.net.datagrams import Datagrams, Source
 from threepipe.platforms import open_datagrams, open_inherited
-from threepipe.session import Session
+from threepipe.session import Session, close_with
 
 __all__ = ["open_fd"]
 
@@ -63,7 +63,7 @@ def open_fd(asked: Asked) -> Session:
         undo.pop_all()
     session = Session(port)
     for each in held:
-        session.also_close(each)
+        close_with(session, each)
     return session
 
 

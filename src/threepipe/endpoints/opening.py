@@ -27,7 +27,7 @@ from threepipe.net.connect import (
     parse_place,
 )
 from threepipe.platforms import enlarge_buffers, open_datagrams
-from threepipe.session import Session
+from threepipe.session import Session, close_with
 from threepipe.settings import parse_addresses, parse_routes
 
 _USE_TLS = "use tls and tls-listen, or exec with ssh"
@@ -109,7 +109,7 @@ def _session(adapter: Adapter, capacity: int) -> Session:
     except BaseException:
         adapter.close()
         raise
-    session.also_close(adapter)
+    close_with(session, adapter)
     return session
 
 

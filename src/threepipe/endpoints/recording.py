@@ -12,6 +12,7 @@ from threepipe.backend import OUTBOUND, EndpointPort, Seen
 from threepipe.bundle import Bundle
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
+from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.endpoints.request import Asked, Complaints
 from threepipe.errors import EndpointEnded, EndpointError, InvalidSetting, ThreepipeError
 from threepipe.net.watch import Watch
@@ -146,13 +147,13 @@ class ReplayPort(EndpointPort):
         self._due = 0.0
         self._end: ThreepipeError | None = None
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         now = self._clock()
         if self._base is None:
             self._base = self._due = now
             self._advance(now)
         packets: list[memoryview] = []
-        while self._next is not None and self._due <= now and len(packets) < limit:
+        while self._next is not None and self._due <= now and len(packets) < MAX_BUNDLE:
             packets.append(memoryview(bytearray(self._next.packet)))
             self._advance(self._base)
         self._alarm.set(self._due)  # After the last packet it stays set, for the end is to be told.
@@ -212,7 +213,7 @@ class RecordPort(EndpointPort):
         self.writable.ring()
         self._file, self._complaints = file, complaints
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         return Bundle()
 
     def send(self, bundle: Bundle) -> Bundle:

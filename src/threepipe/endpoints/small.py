@@ -6,6 +6,7 @@ from itertools import islice
 
 from threepipe.backend import EndpointPort
 from threepipe.bundle import Bundle
+from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.echo import echo_reply
 
 __all__ = ["DiscardPort", "EchoPort"]
@@ -22,9 +23,9 @@ class EchoPort(EndpointPort):
         self._lock = threading.Lock()
         self.writable.ring()
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         with self._lock:
-            replies = list(islice(self._replies, limit))
+            replies = list(islice(self._replies, MAX_BUNDLE))
             for _ in replies:
                 self._replies.popleft()
             self._settle()
@@ -55,7 +56,7 @@ class DiscardPort(EndpointPort):
         super().__init__()
         self.writable.ring()
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         return Bundle()
 
     def send(self, bundle: Bundle) -> Bundle:

@@ -7,6 +7,7 @@ import time
 
 from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
+from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.endpoints.caller import Caller, CallerLeft
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.request import Complaints
@@ -38,28 +39,28 @@ class StreamPort(EndpointPort):
         if caller is not None:
             self._take(caller)
 
-    def receive(self, limit: int) -> Bundle:
+    def receive(self) -> Bundle:
         if self._end is not None:
             raise self._end
-        packets = self._read(limit)
+        packets = self._read()
         if not packets and self._listener is not None:
             if self._listener.accept(self.readable):
-                packets = self._read(limit)  # A caller who left before they came has to be seen to have left.
+                packets = self._read()  # A caller who left before they came has to be seen to have left.
             if not packets:
                 chosen = self._listener.choose(self._caller, self.readable)
                 if chosen is not None and chosen is not self._caller:
                     self._take(chosen)
-                    packets = self._read(limit)
+                    packets = self._read()
         return Bundle.of_views(packets)
 
-    def _read(self, limit: int) -> list[memoryview]:
+    def _read(self) -> list[memoryview]:
         """Packets of the caller, if there is one and it has sent some."""
         if (caller := self._caller) is None:
             return []
         memory = self._arena.free()
         try:
             self._settle(caller)
-            packets, used = caller.read(memory, limit)
+            packets, used = caller.read(memory, MAX_BUNDLE)
         except CallerLeft as left:
             self._lose(caller, str(left))
             return []

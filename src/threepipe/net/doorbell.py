@@ -1,4 +1,4 @@
-"""Doorbell: a flag that threads, selectors and event loops can wait for. Knows nothing of packets."""
+"""A flag that threads, selectors and event loops can wait for. Knows nothing of packets."""
 
 import os
 import selectors
@@ -15,67 +15,78 @@ if TYPE_CHECKING:
 
 __all__ = ["Doorbell", "patience"]
 
-_LOOK = 0.2  # Seconds.
+_PATIENCE = 0.2  # Seconds.
 
 
 def patience(timeout: float | None) -> float | None:
-    """Seconds to wait at once, if it is `timeout` in all (None: for ever).
+    """Return how many seconds to wait at a time for a wait of `timeout` seconds (None: forever).
 
-    No more than a fifth of one in the main thread on Windows, where Ctrl-C is only looked at between waits.
+    That is all of it, but at most a fifth of a second in the main thread on Windows, where Python handles
+    Ctrl-C only between waits.
     """
     if os.name == "nt" and threading.current_thread() is threading.main_thread():
-        return _LOOK if timeout is None else min(timeout, _LOOK)
+        return _PATIENCE if timeout is None else min(timeout, _PATIENCE)
     return timeout
 
 
 class Doorbell:
-    """Set until it is cleared; its file descriptor is readable while it is set. Thread-safe.
+    """A flag whose descriptor is readable while it is set, which is while it was rung or is held. Thread-safe.
 
-    A connected pair of sockets, for that is what every system and event loop can wait for.
+    It is a connected pair of sockets, as every system and event loop can wait for those.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._lock = threading.Lock()
-        self._rung = False
-        self._stuck = False
+        self._rung = self._held = self._stuck = False
         self._listeners: list[Callable[[], None]] = []
 
     def ring(self, *, for_ever: bool = False) -> None:
-        """Set it: every waiter wakes, now and later, until somebody clears it; `for_ever`, nobody can."""
+        """Set the flag until `clear`, or if `for_ever`, until `close`. Every waiter wakes, now and later."""
         with self._lock:
             self._stuck = self._stuck or for_ever
-            if not self._rung:
-                self._rung = True
-                self._writer.send(b"\0")
-                for listener in self._listeners:
-                    listener()
-                self._listeners.clear()
+            self._change(rung=True, held=self._held)
 
     def clear(self) -> None:
+        """Take back `ring`, unless it was for ever."""
         with self._lock:
-            if self._rung and not self._stuck:
-                self._rung = False
-                self._reader.recv(1)
+            self._change(rung=self._stuck, held=self._held)
+
+    def hold(self, held: bool) -> None:
+        """Keep the flag set while `held`, whatever `ring` and `clear` say."""
+        with self._lock:
+            self._change(rung=self._rung, held=held)
+
+    def _change(self, *, rung: bool, held: bool) -> None:
+        before, after = self._rung or self._held, rung or held
+        self._rung, self._held = rung, held
+        if after and not before:
+            self._writer.send(b"\0")
+            for listener in self._listeners:
+                listener()
+            self._listeners.clear()
+        elif before and not after:
+            self._reader.recv(1)
 
     def fileno(self) -> int:
+        """Return the descriptor that is readable while the flag is set."""
         return self._reader.fileno()
 
     def wait(self, timeout: float | None) -> None:
-        """Until it is set, or `timeout` seconds (None: for ever) are over; it may be less."""
+        """Wait until the flag is set, `timeout` seconds (None: forever) at most; perhaps return earlier."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._reader, selectors.EVENT_READ)
             selector.select(patience(timeout))
 
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `loop` call `callback` once it is set; what it returns takes that back.
+        """Have `loop` call `callback` once the flag is set. Return a function that cancels this.
 
-        Needs no descriptor, which Windows' own event loop could not wait for.
+        Needs no descriptor, which Windows' Proactor event loop could not wait for.
         """
         listener = partial(call_soon, loop, callback)
         with self._lock:
-            if self._rung:
+            if self._rung or self._held:
                 listener()
             else:
                 self._listeners.append(listener)
@@ -87,5 +98,6 @@ class Doorbell:
                 self._listeners.remove(listener)
 
     def close(self) -> None:
+        """Close the descriptors. Nobody may wait any more."""
         self._reader.close()
         self._writer.close()

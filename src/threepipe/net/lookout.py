@@ -1,7 +1,7 @@
-"""Lookout: a thread that waits in the place of event loops, where these cannot wait for what is to be waited for.
+"""A thread that waits for event loops that cannot wait themselves (Windows' Proactor).
 
-On Windows that is so: its Proactor loop waits for no readiness. There is one while somebody awaits, not one for
-each packet. Knows nothing of sessions and packets.
+The thread exists while tasks wait, and a second longer; there is not one for each packet. Knows nothing of sessions
+and packets.
 """
 
 import threading
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Lookout"]
 
-_IDLE = 1.0  # Seconds that the thread stays when nobody awaits, so that it serves many bundles.
+_IDLE = 1.0  # Seconds that the thread stays without a task to wait for, so that it serves many bundles.
 
 
 class Lookout:
-    """Waits in a thread of its own while there are those who await. Thread-safe."""
+    """Runs a blocking wait in a thread of its own while tasks want to be notified. Thread-safe."""
 
     def __init__(self, wait: Callable[[], object]) -> None:
-        """`wait` waits until they are to be told. What it raises, whoever awaits next gets."""
+        """`wait` returns when the tasks are to be notified. If it raises, the next `notify` raises that."""
         self._wait = wait
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
@@ -32,7 +32,7 @@ class Lookout:
         self._closed = False
 
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `loop` call `callback` once, unless what is returned is called before."""
+        """Have `loop` call `callback` once. Return a function that cancels this."""
         listener = partial(call_soon, loop, callback)
         with self._changed:
             if self._failure is not None:
@@ -44,17 +44,17 @@ class Lookout:
             self._listeners.append(listener)
             self._changed.notify_all()
             if self._thread is None:
-                # A daemon, for a session that nobody closes must not keep the program from ending.
+                # A daemon, as a session that nobody closes must not keep the program from ending.
                 self._thread = threading.Thread(target=self._run, name="threepipe-lookout", daemon=True)
                 self._thread.start()
         return partial(self._forget, listener)
 
     def close(self) -> None:
-        """Return once nobody waits any more, and nobody will; `wait` has to return by itself."""
+        """Wait until the thread has ended. The caller has to make `wait` return."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            # The thread itself is here where it was the one to collect what had been forgotten.
+            # The garbage collector may have called this in the thread itself.
             self._changed.wait_for(lambda: self._thread in (None, threading.current_thread()))
 
     def _forget(self, listener: Callable[[], None]) -> None:
@@ -63,7 +63,7 @@ class Lookout:
                 self._listeners.remove(listener)
 
     def _run(self) -> None:
-        while self._is_wanted():
+        while self._is_needed():
             failure = None
             try:
                 self._wait()
@@ -71,20 +71,20 @@ class Lookout:
                 failure = error
             with self._changed:
                 self._failure = failure
-                self._tell()
+                self._notify_all()
 
-    def _is_wanted(self) -> bool:
-        """Wait a while for somebody who awaits; where nobody does the thread is over."""
+    def _is_needed(self) -> bool:
+        """Wait a while for a task. Return False, and end the thread's term, if none came."""
         with self._changed:
             self._changed.wait_for(lambda: self._listeners or self._closed, _IDLE)
             if self._listeners and not self._closed:
                 return True
-            self._tell()
+            self._notify_all()
             self._thread = None
             self._changed.notify_all()
             return False
 
-    def _tell(self) -> None:
+    def _notify_all(self) -> None:
         for listener in self._listeners:
             listener()
         self._listeners.clear()

@@ -1,4 +1,4 @@
-"""How an event loop gets to know that something to wait for is set. Knows nothing of packets."""
+"""How an event loop learns that something is ready. Knows nothing of packets."""
 
 import io
 import os
@@ -13,25 +13,28 @@ __all__ = ["call_soon", "notify_readable"]
 
 
 def notify_readable(fileno: int, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
-    """Have `loop` call `callback` while a descriptor is readable; what it returns takes that back. Not on Windows."""
-    # A descriptor of its own, for a loop knows one reader a descriptor and here several may wait.
-    own = open(os.dup(fileno), "rb", 0)  # noqa: SIM115  # Closed by what is returned.
+    """Have `loop` call `callback` while a descriptor is readable. Return a function that cancels this.
+
+    Not for Windows.
+    """
+    # A duplicate, as a loop takes one reader a descriptor and several tasks may wait for this one.
+    duplicate = open(os.dup(fileno), "rb", 0)  # noqa: SIM115  # The returned function closes it.
     try:
-        loop.add_reader(own, callback)
+        loop.add_reader(duplicate, callback)
     except BaseException:
-        own.close()
+        duplicate.close()
         raise
-    return partial(_forget, loop, own)
+    return partial(_forget, loop, duplicate)
 
 
 def call_soon(loop: "AbstractEventLoop", callback: Callable[[], None]) -> None:
-    """Have `loop` call `callback`, from any thread; nothing where it was closed, for then nobody waits in it."""
+    """Have `loop` call `callback`, from any thread; do nothing if the loop is closed, as no task waits in it."""
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:
         return
 
 
-def _forget(loop: "AbstractEventLoop", own: io.FileIO) -> None:
-    loop.remove_reader(own)
-    own.close()
+def _forget(loop: "AbstractEventLoop", duplicate: io.FileIO) -> None:
+    loop.remove_reader(duplicate)
+    duplicate.close()

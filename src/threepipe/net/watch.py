@@ -1,4 +1,4 @@
-"""Watch: something to wait for that is made of other files and a bell. Knows nothing of packets."""
+"""A set of files and a doorbell that can be waited for as one. Knows nothing of packets."""
 
 import selectors
 import threading
@@ -17,9 +17,9 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Readable, and returning from `wait`, when one of its files is ready or its bell rings. Thread-safe.
+    """Set while one of its files is ready or its doorbell is set. Thread-safe.
 
-    Files may come and go while somebody waits.
+    Files may be added and removed while threads wait.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class Watch:
         self._lookout = Lookout(self._look_out)
         self._bell = Doorbell()
         self._selector.register(self._bell, selectors.EVENT_READ)
-        self.ring, self.clear = self._bell.ring, self._bell.clear
+        self.ring, self.clear, self.hold = self._bell.ring, self._bell.clear, self._bell.hold
 
     def watch(self, file: HasFileno, event: int) -> None:
-        """Wait for `event` (of `selectors`) of `file` from now on; 0 for no longer."""
+        """Wait for `event` (of `selectors`) of `file` from now on; 0 removes the file."""
         known = file.fileno() in self._selector.get_map()
         if not event:
             if known:
@@ -42,10 +42,10 @@ class Watch:
             try:
                 self._selector.register(file, event)
             except PermissionError:
-                self.ring(for_ever=True)  # A plain file, which epoll does not take: it is always ready.
+                self.ring(for_ever=True)  # epoll refuses a plain file, which is always ready.
 
     def fileno(self) -> int:
-        """Raises `OSError` where the system has none for this: on Windows."""
+        """Return a descriptor that is readable while this is set. Raise `OSError` on Windows, which has none."""
         fileno = getattr(self._selector, "fileno", None)
         if fileno is None:
             raise OSError("this system has no descriptor for a set of others; use receive() with a timeout")
@@ -53,11 +53,11 @@ class Watch:
         return number
 
     def wait(self, timeout: float | None) -> None:
-        """Until something is ready, or `timeout` seconds (None: for ever) are over; it may be less."""
+        """Wait until this is set, `timeout` seconds (None: forever) at most; perhaps return earlier."""
         self._selector.select(patience(timeout))
 
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `loop` call `callback` once it is set, and perhaps again; what it returns takes that back."""
+        """Have `loop` call `callback` while this is set, once or more. Return a function that cancels this."""
         if self._has_descriptor:
             return notify_readable(self.fileno(), loop, callback)
         return self._lookout.notify(loop, callback)
@@ -66,14 +66,15 @@ class Watch:
         self._selector.select()
 
     def close(self) -> None:
-        self.ring(for_ever=True)  # The lookout leaves.
+        """Close the descriptors. Nobody may wait any more."""
+        self.ring(for_ever=True)  # Ends the lookout's wait.
         self._lookout.close()
         self._selector.close()
         self._bell.close()
 
 
 class _Select(selectors.SelectSelector):
-    """A selector that can be changed while others wait in it, as the kernel's can: they wake, to look again."""
+    """A selector that can be changed while threads wait in it, as epoll can: they wake and look again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,13 +108,13 @@ class _Select(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         with self._lock:
-            if not self._waiting:  # While one is left who has not heard the bell, it goes on ringing for him.
+            if not self._waiting:  # The bell goes on ringing for a thread that has not woken yet.
                 self._changed.clear()
             self._waiting += 1
         try:
             return super().select(timeout)
         except OSError:
-            return []  # One of the sockets was closed meanwhile: whoever waits finds out when he looks.
+            return []  # One of the sockets was closed meanwhile; the waiting thread finds out when it looks.
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -124,7 +125,7 @@ class _Select(selectors.SelectSelector):
 
 
 def _selector() -> selectors.BaseSelector:
-    """The system's best; what it lacks of a kernel's, if it is not one, is made up for."""
+    """Return the system's best selector; if it is not the kernel's, one that allows changes while threads wait."""
     if hasattr(selectors.DefaultSelector, "fileno"):
         return selectors.DefaultSelector()
     return _Select()

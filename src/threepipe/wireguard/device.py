@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from threepipe.net.doorbell import Doorbell
-from threepipe.session import Session
+from threepipe.session import Session, close_with, interrupt
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.port import DevicePort
@@ -65,7 +65,7 @@ class Device:
         self._closed = False
         self.session = Session(self._port)
         """The inside: an endpoint, whose packets are those of the peers."""
-        self.session.also_close(self)
+        close_with(self.session, self)
         self._thread = threading.Thread(target=self._run, name="threepipe-wireguard", daemon=True)
         try:
             self._port.use(open_sockets(listen_port, fwmark))
@@ -88,6 +88,7 @@ class Device:
         fwmark = self._fwmark if change.fwmark is None else change.fwmark
         if change.listen_port is not None and change.listen_port != self._port.listen_port:
             self._port.use(open_sockets(change.listen_port, fwmark))
+            interrupt(self.session)  # A native loop goes on with the new sockets.
         elif fwmark != self._fwmark:
             mark(self._port.datagrams, fwmark)
         self._fwmark = fwmark

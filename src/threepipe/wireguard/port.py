@@ -11,26 +11,22 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
-from threepipe.backend import Counts, EndpointPort, Port
+from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
-from threepipe.core.descriptor import FULL
-from threepipe.core.pump import Loan
+from threepipe.core.descriptor import FULL, MAX_BUNDLE
+from threepipe.core.pump import End, PeersEnd
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.net.datagrams import Datagrams
-from threepipe.net.doorbell import Doorbell
 from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT
-from threepipe.wireguard.routing import Handed, Routing
+from threepipe.wireguard.routing import Handler, Routing
 from threepipe.wireguard.settings import Endpoint
-from threepipe.wireguard.shuttle import Shuttle
 from threepipe.wireguard.sockets import endpoint_of
 from threepipe.wireguard.tunnel import Outgoing, Tunnel
 
 if TYPE_CHECKING:
-    from threepipe_native import Router
+    pass
 
 __all__ = ["DevicePort"]
 
@@ -49,15 +45,20 @@ class DevicePort(EndpointPort):
         self.listen_port = 0
         self._tunnel, self._lock, self._told = tunnel, lock, told
         self._arena = Arena(_ARENA)
-        self._kept: list[memoryview] = []  # Packets that came with others when fewer were asked for.
         self._unsent: deque[tuple[Endpoint, memoryview, int]] = deque()  # Sealed, and there was no room.
         self._targets: dict[Endpoint, tuple[Datagrams, object]] = {}
         self._origins: dict[Endpoint, bytes] = {}  # Whose messages are answered from which address here.
         self._full: Datagrams | None = None  # The socket that is waited for.
         self._sending = threading.Lock()  # Who holds it may take the other one, and not the other way round.
         self._routing = Routing.of(tunnel)
-        self._return = Doorbell()  # Has `join` return.
+        self._end = self._native_end()
         self.writable.ring()
+
+    def _native_end(self) -> PeersEnd | None:
+        if self._routing is None:
+            return None
+        handler = Handler(self._seal, self._take, self._attend)
+        return PeersEnd(self._routing.router, handler)
 
     def use(self, datagrams: list[Datagrams]) -> None:
         """Send and receive by these sockets from now on."""
@@ -71,7 +72,6 @@ class DevicePort(EndpointPort):
         for new in datagrams:
             self.readable.watch(new.socket, selectors.EVENT_READ)
         self.listen_port = datagrams[0].socket.getsockname()[1]
-        self._return.ring()
         for old in olds:
             old.socket.close()
 
@@ -85,17 +85,17 @@ class DevicePort(EndpointPort):
         """What was dropped beside what the tunnel dropped."""
         return Counter() if self._routing is None else self._routing.rejected()
 
-    def receive(self, limit: int) -> Bundle:
-        packets = self._kept
-        self._keep([])
+    def receive(self) -> Bundle:
+        """Open the datagrams that are ready and return the packets in them."""
+        packets: list[memoryview] = []
         now = time.monotonic()
         for datagrams in self.datagrams:
-            for _ in range(limit):  # And not until there are so many: who sends no packets is not to have it all.
-                if len(packets) >= limit:
-                    break
+            for _ in range(
+                MAX_BUNDLE
+            ):  # Bounded by reads, not packets: a flood of invalid datagrams must not starve others.
                 memory = self._arena.free()
-                if packets and len(memory) < 2 * MAX_RECORD:
-                    break  # What is in the arena is not to be left behind for so little.
+                if len(packets) >= MAX_BUNDLE or (packets and len(memory) < 2 * MAX_RECORD):
+                    break  # Stop while the arena has room; replacing it for one more read costs more.
                 try:
                     used, size, source = datagrams.receive_run(memory)
                 except OSError:
@@ -105,17 +105,7 @@ class DevicePort(EndpointPort):
                     self._arena.take(used)
         self.flush()
         self._told()
-        if len(packets) > limit:
-            self._keep(packets[limit:])
-            del packets[limit:]
         return Bundle.of_views(packets)
-
-    def _keep(self, packets: list[memoryview]) -> None:
-        if packets:
-            self.readable.ring()
-        elif self._kept:
-            self.readable.clear()
-        self._kept = packets
 
     def _open(
         self, memory: memoryview, size: int, endpoint: Endpoint, local: bytes | None, now: float
@@ -172,10 +162,10 @@ class DevicePort(EndpointPort):
             self._seal(list(bundle), False)
         return Bundle()
 
-    def _seal(self, records: Sequence[memoryview], headed: bool) -> None:
+    def _seal(self, records: Sequence[memoryview], vnet_header: bool) -> None:
         """Seal records and send them."""
         with self._lock:
-            sealings = self._tunnel.prepare(records, headed, time.monotonic())
+            sealings = self._tunnel.prepare(records, vnet_header, time.monotonic())
         for sealing in sealings:
             runs = sealing.seal(self._tunnel.mtu)
             if (endpoint := sealing.peer.endpoint) is not None:
@@ -272,27 +262,12 @@ class DevicePort(EndpointPort):
                     break
         return known
 
-    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
-        return not isinstance(other, DevicePort) and other.pump(self, other_counts, counts)
-
-    def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
-        if self._kept:
-            return True  # First they have to go.
-        if self._routing is None:
-            Shuttle(loan, self, self._return, counts).run()
-        elif error := self._run_natively(self._routing.router, loan, counts):
-            raise loan.failed(error)
-        self._return.clear()
-        return True
-
-    def _run_natively(self, router: "Router", loan: Loan, counts: tuple[Counts, Counts]) -> int:
-        """Have the core's loop run until a bell rings; an errno of the adapter, or 0."""
-        handed = Handed(partial(self._seal, headed=loan.headed), self._take, self._attend)
-        bells = (loan.bell, self._return)
-        with ExitStack() as stack:
-            with self._sending:  # For those there are now may be closed as soon as there are others.
-                sockets = [stack.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
-            return router.run(loan.end, sockets, counts, bells, loan.headed, loan.udp, handed)
+    def lend(self) -> End | None:
+        """Lend the router and duplicates of the sockets, if there is a native core."""
+        if self._end is not None:
+            with self._sending:  # The present sockets may be closed as soon as there are others.
+                self._end.sockets = [datagrams.socket.dup() for datagrams in self.datagrams]
+        return self._end
 
     def _take(self, memory: memoryview, size: int, endpoint: Endpoint, local: bytes | None) -> list[memoryview]:
         packets = self._open(memory, size, endpoint, local, time.monotonic())
@@ -306,17 +281,6 @@ class DevicePort(EndpointPort):
         self.flush()
         self._told()
         return again_at
-
-    def interrupt(self) -> None:
-        self._return.ring()
-
-    def wake(self) -> None:
-        super().wake()
-        self._return.ring(for_ever=True)
-
-    def dispose(self) -> None:
-        super().dispose()
-        self._return.close()
 
     def stop(self) -> None:
         for datagrams in self.datagrams:

@@ -20,7 +20,7 @@ from threepipe.wireguard.tunnel import Tunnel
 if TYPE_CHECKING:
     from threepipe_native import Router
 
-__all__ = ["Handed", "Routing", "endpoint_at", "place_of"]
+__all__ = ["Handler", "Routing", "endpoint_at", "place_of"]
 
 Place = tuple[bytes, int, int]
 """An address of 4 or 16 bytes, a port, and the scope of a link-local address."""
@@ -101,23 +101,27 @@ class Routing:
         return counts
 
 
-class Handed:
-    """What the router's loop calls, in threads of its own."""
+class Handler:
+    """What the native loop calls, from threads of its own, where the router cannot decide.
+
+    `send(records, vnet_header)` takes records that have no peer, or none that can be sent to yet.
+    """
 
     def __init__(
         self,
-        send: Callable[[Sequence[memoryview]], None],
+        send: Callable[[Sequence[memoryview], bool], None],
         receive: Callable[[memoryview, int, Endpoint, bytes | None], Sequence[memoryview]],
         attend: Callable[[int, bool], float],
     ) -> None:
         self._send, self._receive = send, receive
         self.attend = attend
-        """Look what is due for a peer, by its number, as messages are sent to it or come; when to be told again."""
+        """Do what is due for a peer, by its number, as messages are sent to it (True) or received; return when to
+        call again."""
 
-    def send(self, records: Sequence[bytearray]) -> None:
-        """Take records, of the adapter's format, that have no peer, or none that can be sent to yet."""
-        self._send([memoryview(record) for record in records])
+    def send(self, records: Sequence[bytearray], vnet_header: bool) -> None:
+        """Take records, with a virtio header if `vnet_header`, that have no peer or none that can be sent to yet."""
+        self._send([memoryview(record) for record in records], vnet_header)
 
     def receive(self, datagrams: bytearray, size: int, place: Place, local: bytes | None) -> Sequence[memoryview]:
-        """Take datagrams of one source, of `size` bytes each but the last; the packets in them."""
+        """Take datagrams from one source, each of `size` bytes but the last, and return the packets in them."""
         return self._receive(memoryview(datagrams), size, endpoint_at(place), local)

@@ -16,11 +16,10 @@ import select
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from threepipe.backend import Counts, Port
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
-from threepipe.core.descriptor import FULL
-from threepipe.core.pump import End, Loan
+from threepipe.core.descriptor import FULL, MAX_BUNDLE
+from threepipe.core.pump import End, TunEnd
 from threepipe.core.superpacket import plain_records
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.notify import notify_readable
@@ -43,8 +42,7 @@ class Records(Protocol):
 class LinuxPort:
     """A session's traffic on the attached, non-blocking descriptors of an interface.
 
-    It receives from all `queues`, a bundle from each in turn, and sends by `sender`. What offload the
-    interface has says `offload`.
+    It receives from all `queues`, a bundle from each in turn, and sends by `sender`.
     """
 
     def __init__(
@@ -56,39 +54,31 @@ class LinuxPort:
         take_link_down: Callable[[], None],
         records: Records = fast,
     ) -> None:
-        """`records`: for descriptors that have more in front of a packet than `pump` could read and write."""
+        """`offload` is what the interface has. `records` is for descriptors with more in front of a packet."""
         self._queues = list(queues)
-        self._sender = sender
         self._name = name
-        self._headed = offload is not tun.Offload.NONE
-        self._coalescing = self._headed
-        self._udp = offload is tun.Offload.TCP_AND_UDP
         self._take_link_down = take_link_down
         self._records = records
         self._arena = Arena()
-        self._kept = Bundle()  # Packets of a superpacket of which fewer were asked for.
-        self._bell = Doorbell()  # Rung while there are such packets, and for ever by closing.
+        self._end = TunEnd(
+            self._queues,
+            sender,
+            self._failure,
+            vnet_header=offload is not tun.Offload.NONE,
+            udp=offload is tun.Offload.TCP_AND_UDP,
+        )
+        self._bell = Doorbell()  # Held while the session keeps packets, and rung by closing.
         self.readable = _Poll(self._queues, select.EPOLLIN, self._bell)
         self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
 
-    def receive(self, limit: int) -> Bundle:
-        if bundle := self._kept:
-            self._keep(Bundle())
-        else:
-            records = self._read(limit)
-            bundle = Bundle.of_records(records) if self._headed else Bundle.of_views(records)
-        if limit == 1 and len(bundle) > 1:
-            self._keep(bundle[1:])
-            bundle = bundle[:1]
-        return bundle
-
-    def _read(self, limit: int) -> list[memoryview]:
+    def receive(self) -> Bundle:
+        """Return what the first queue with packets has."""
         memory = self._arena.free()
         records: list[memoryview] = []
         for _ in self._queues:
             queue = self._queues[0]
             try:
-                records = self._records.receive(queue, memory, limit)
+                records = self._records.receive(queue, memory, MAX_BUNDLE)
             except OSError as error:
                 raise tun.refused(error, self._name) from None
             if len(self._queues) > 1:
@@ -96,90 +86,62 @@ class LinuxPort:
             if records:
                 break
         self._arena.take(sum(map(len, records)))
-        return records
-
-    def _keep(self, bundle: Bundle) -> None:
-        self._kept = bundle
-        if bundle:
-            self._bell.ring()
-        else:
-            self._bell.clear()
+        return self._bundle(records)
 
     def send(self, bundle: Bundle) -> Bundle:
+        """Write records: superpackets stay whole, and packets are coalesced where the interface takes that."""
+        end = self._end
         records = self._outgoing(bundle)
-        written, error = self._records.send(self._sender, records)
-        if error == errno.EINVAL and self._coalescing:
-            self._coalescing = False  # A kernel that offers superpackets and refuses them: there are such.
-            return self.send(self._rest(records[written:]))
+        written, error = self._records.send(end.target, records)
+        if error == errno.EINVAL and end.coalescing:
+            end.coalescing = False  # Some kernels offer superpackets and refuse them.
+            return self.send(self._bundle(records[written:]))
         if error not in FULL and not written:
-            raise self._failed(error)
-        return self._rest(records[written:])
+            raise self._failure(error)
+        return self._bundle(records[written:])
 
     def _outgoing(self, bundle: Bundle) -> Sequence[memoryview]:
-        """The records to be written: with offload, bundles are coalesced, and what is whole stays whole."""
-        if not self._headed:
+        end = self._end
+        if not end.vnet_header:
             return list(bundle)
-        if not self._coalescing:
+        if not end.coalescing:
             return plain_records(list(bundle))
         if (records := bundle.records) is None:
-            return fast.coalesce(list(bundle), False, self._udp)
-        return fast.coalesce(records, True, self._udp) if len(records) > 1 else records
+            return fast.coalesce(list(bundle), False, end.udp)
+        return fast.coalesce(records, True, end.udp) if len(records) > 1 else records
 
-    def _rest(self, records: Sequence[memoryview]) -> Bundle:
-        """A bundle of records that were not written."""
-        return Bundle.of_records(records) if self._headed else Bundle.of_views(records)
+    def _bundle(self, records: Sequence[memoryview]) -> Bundle:
+        return Bundle.of_records(records) if self._end.vnet_header else Bundle.of_views(records)
 
-    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
-        pumped = False
-        if self._records is fast:
-            end = End(self._queues, self._sender, *counts, self._coalescing)
-            loan = Loan(end, self, self._bell, self._headed, self._udp, self._failed)
-            pumped = other.join(loan, other_counts)
-            self._coalescing = end.coalescing
-        self._calm()
-        return pumped
-
-    def join(self, loan: Loan, counts: tuple[Counts, Counts]) -> bool:
-        if self._records is not fast or loan.headed != self._headed:
-            self._calm()
-            return False
-        end = End(self._queues, self._sender, *counts, self._coalescing)
-        error, failed = fast.pump(loan.end, end, (loan.bell, self._bell), self._headed, self._udp)
-        self._coalescing = end.coalescing
-        if failed is not None:
-            raise (self._failed if failed is end else loan.failed)(error)
-        self._calm()
-        return True
-
-    def _failed(self, error: int) -> Exception:
+    def _failure(self, error: int) -> Exception:
         return tun.refused(OSError(error, os.strerror(error)), self._name)
 
-    def _calm(self) -> None:
-        """After an interruption; if it was closing, the bell stays as it is."""
-        if not self._kept:
-            self._bell.clear()
-
-    def interrupt(self) -> None:
-        self._bell.ring()
+    def lend(self) -> End | None:
+        """Lend the descriptors, unless the native loop could not read their records."""
+        return self._end if self._records is fast else None
 
     def wake(self) -> None:
+        """Wake every waiter, now and later."""
         self._bell.ring(for_ever=True)
 
     def stop(self) -> None:
+        """Take the link down."""
         self._take_link_down()
 
     def dispose(self) -> None:
+        """Close what is waited for; the descriptors stay, as they belong to the device."""
         self.readable.close()
         self.writable.close()
         self._bell.close()
 
 
 class _Poll:
-    """Readable, and returning from `wait`, when a TUN descriptor has an event or the doorbell rings."""
+    """An epoll that is ready when a TUN descriptor has an event or the doorbell is set."""
 
     def __init__(self, files: Sequence[io.FileIO], event: int, bell: Doorbell) -> None:
         self._epoll = select.epoll(1 + len(files))
         self._epoll.register(bell, select.EPOLLIN)
+        self.hold = bell.hold
         for file in files:
             self._epoll.register(file, event)
 

@@ -4,9 +4,6 @@ How the library is called for them is told in `exchange`, or the native core doe
 here, and once a bundle.
 """
 
-from collections import deque
-
-from threepipe.backend import Counts, Port
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import MAX_BUNDLE
@@ -37,33 +34,21 @@ class WindowsPort:
         self._name = name
         self._ended = 0  # The code with which the session ended by itself.
         self._arena = Arena()
-        self._kept = deque[memoryview]()  # Of a bundle from which one packet was asked for.
         self.readable = Arrival(events, wintun.read_wait_event(session))
         self.writable = Room(self.readable.wait_for_end())
 
-    def receive(self, limit: int) -> Bundle:
-        kept = self._kept
-        if not kept:
-            packets = self._take_or_clear(limit if limit > 1 else MAX_BUNDLE)
-            if limit > 1 or len(packets) < 2:
-                return Bundle.of_views(packets)
-            kept.extend(packets)
-        packets = [kept.popleft() for _ in range(min(limit, len(kept)))]
-        if kept:
-            self.readable.again()
-        return Bundle.of_views(packets)
-
-    def _take_or_clear(self, limit: int) -> list[memoryview]:
-        packets = self._take(limit)
+    def receive(self) -> Bundle:
+        """Return copies of the packets that are ready."""
+        packets = self._take()
         if not packets and not self._ended:
             self.readable.clear()
-            packets = self._take(limit)  # Those that came before it was cleared; later ones set it again.
-        return packets
+            packets = self._take()  # Those that came before it was cleared; later ones set it again.
+        return Bundle.of_views(packets)
 
-    def _take(self, limit: int) -> list[memoryview]:
-        """Copies of what is ready; sets `readable` again where that may not be all."""
+    def _take(self) -> list[memoryview]:
+        """Return the packets that are ready, and set `readable` again if there may be more."""
         self._check_alive()
-        packets, used, code = fast.take(self._rings, self._arena.free(), limit)
+        packets, used, code = fast.take(self._rings, self._arena.free(), MAX_BUNDLE)
         self._arena.take(used)
         if code != ERROR_NO_MORE_ITEMS:
             if not packets:
@@ -84,14 +69,8 @@ class WindowsPort:
             raise self._end(code)
         return Bundle(packets[accepted:])
 
-    def pump(self, other: Port, counts: tuple[Counts, Counts], other_counts: tuple[Counts, Counts]) -> bool:
-        return False  # There are no descriptors to be spared a bundle.
-
-    def join(self, *_: object) -> bool:
-        return False
-
-    def interrupt(self) -> None:
-        """Nothing: there is no `pump` to be interrupted."""
+    def lend(self) -> None:
+        """Lend nothing: the rings have no descriptors."""
 
     def wake(self) -> None:
         self.readable.end()

@@ -113,6 +113,11 @@ class Arrival:
             self._was_set_again = True
             self._events.set(self._read)
 
+    def hold(self, held: bool) -> None:
+        """Be set again after each packet that leaves others with the session."""
+        if held:
+            self.again()
+
     def end(self) -> None:
         """Wake everybody who waits, now and later; may be repeated."""
         with self._lock:
@@ -173,6 +178,9 @@ class Room:
     def notify(self, loop: "asyncio.AbstractEventLoop", callback: Callable[[], None]) -> Cancel:
         """Have `loop` call `callback` when another try is due."""
         return loop.call_later(self._next_delay(), callback).cancel
+
+    def hold(self, held: bool) -> None:
+        """Do nothing: what is sent is never kept."""
 
     def found(self) -> None:
         """There was room: the next wait is short again."""
