@@ -21,7 +21,7 @@ import threepipe
 from threepipe.core.packet import Packet
 
 if sys.platform != "linux":
-    collect_ignore_glob = ["test_linux_*", "test_wine_*"]  # They import what others lack.
+    collect_ignore_glob = ["linux/*", "wine/*"]  # They import what others lack.
 
 if sys.platform == "win32":
     # What is found by chance is found where tests run fast: under Wine, too slow would be the word for most of them.
@@ -178,7 +178,7 @@ def call_elsewhere(
 
     As `user` with `groups`, in a mount namespace of its own where the shell has run `mounts`.
     """
-    program = [sys.executable, str(Path(__file__).with_name("programs") / "call.py")]
+    program = [sys.executable, str(Path(__file__).parent / "support" / "programs" / "call.py")]
     if mounts:
         program = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec "$@"', "sh", *program]
     order = pickle.dumps((user, tuple(groups), function, arguments))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from contract_dll.library import Contract
-from contract_system import Bench
+from tests.support.contract_dll.library import Contract
+from tests.support.contract_system import Bench
 
 __all__ = ["LOOPS", "Loops"]
 

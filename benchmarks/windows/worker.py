@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.windows.loops import LOOPS, NAME, Loops
-from contract_dll.library import Fault
+from tests.support.contract_dll.library import Fault
 from threepipe.core import fast
 
 BATCH = 2000

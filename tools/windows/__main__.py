@@ -21,8 +21,9 @@ from collections.abc import Mapping
 from cache import Cache, CannotSetUp, NotToBeHad
 from installation import Windows, installed
 from libraries import library_settings
-from native import native_core
 from wine import ROOT, environment, python_command, run_python
+
+from native import native_core
 
 NOT_TO_BE_HAD = 77  # As other tools say it who have not run a test.
 
@@ -43,16 +44,16 @@ ACROSS = ["-m", "wine"]
 
 
 OF_THE_CORE = [
-    f"tests/test_{name}.py"
-    for name in (
-        "differential",
-        "import",
-        "sealing",
-        "session",
-        "wireguard_tunnel",
-        "windows_adapter",
-        "windows_exchange",
-        "cli_doctor",
+    f"tests/{room}/test_{name}.py"
+    for room, name in (
+        ("core", "differential"),
+        ("contract", "import"),
+        ("core", "sealing"),
+        ("contract", "session"),
+        ("wireguard", "tunnel"),
+        ("windows", "adapter"),
+        ("windows", "exchange"),
+        ("cli", "doctor"),
     )
 ]
 

@@ -18,7 +18,7 @@ PEER = "pytun-pmd3==3.0.3"
 """A package that brings the official DLL; tests hold that to the release's hash."""
 
 LIBRARIES = {"THREEPIPE_CONTRACT": "contract_dll", "THREEPIPE_FAKE_IPHELPER": "fake_iphelper"}
-"""The variable of the environment by which tests find each, and the folder of its sources in tests/."""
+"""The variable of the environment by which tests find each, and the folder of its sources in tests/support/."""
 
 
 def library_settings(cache: Cache) -> dict[str, str]:
@@ -31,7 +31,7 @@ def library_settings(cache: Cache) -> dict[str, str]:
 
 
 def _built(cache: Cache, name: str) -> Path:
-    sources = ROOT / "tests" / name
+    sources = ROOT / "tests" / "support" / name
     recipe = "".join(path.read_text() for path in sorted(sources.glob("*.*")) if path.suffix in (".c", ".h", ".py"))
 
     def make(folder: Path) -> None:

@@ -21,7 +21,7 @@ def windows_path(path: Path) -> str:
 
 def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """What the environment has to be: this one's, Wine's, Python's, and `more`."""
-    paths = [ROOT / "src", ROOT / "tests", windows.packages, *([windows.native] if windows.native else [])]
+    paths = [ROOT / "src", ROOT, windows.packages, *([windows.native] if windows.native else [])]
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
         **PREFIX_SETTINGS,

@@ -1,0 +1,448 @@
+"""Capture files: reading all sorts of them, made by plain steps here, and writing ours; and what is no capture."""
+
+import errno
+import io
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import threepipe
+from tests.support.frames import TCP4, UDP6, frame
+from threepipe.backend import INBOUND, OUTBOUND, UNKNOWN, Seen
+from threepipe.capture.file import CaptureFile
+from threepipe.capture.reading import Captured, CaptureReader
+from threepipe.capture.writing import beginning, packet_blocks, statistics_block
+from threepipe.core.packet import is_packet
+
+PACKETS = [frame(TCP4, b"one"), frame(UDP6, b"another"), frame(TCP4, b"a third")]
+TIME = 1_700_000_000_123_456_789
+MICROSECONDS = TIME // 1000 * 1000
+BOTH_ORDERS = pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+
+NULL, ETHERNET, RAW, LOOP, SLL, IPV4, IPV6, SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
+MACS = bytes(12)
+
+
+def ether_type(packet: bytes) -> bytes:
+    return b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
+
+
+def pcap(order: str, frames: Sequence[bytes], link: int = RAW, *, nano: bool = False, cut: int = 0) -> bytes:
+    """A classic file; `cut` bytes less of each frame are in it than there were."""
+    magic, unit = (0xA1B23C4D, 1) if nano else (0xA1B2C3D4, 1000)
+    data = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link)
+    for content in frames:
+        size = len(content) - cut
+        data += struct.pack(order + "IIII", TIME // 10**9, TIME % 10**9 // unit, size, len(content)) + content[:size]
+    return data
+
+
+def option(order: str, code: int, value: bytes) -> bytes:
+    return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def block(order: str, kind: int, body: bytes) -> bytes:
+    body += bytes(-len(body) % 4)
+    size = struct.pack(order + "I", len(body) + 12)
+    return struct.pack(order + "I", kind) + size + body + size
+
+
+def section(order: str) -> bytes:
+    return block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1) + option(order, 1, b"a comment"))
+
+
+def interface(order: str, link: int = RAW, options: bytes = b"", longest: int = 0) -> bytes:
+    return block(order, 1, struct.pack(order + "HHI", link, 0, longest) + options)
+
+
+def enhanced(order: str, content: bytes, time: int, number: int = 0, options: bytes = b"", more: int = 0) -> bytes:
+    head = struct.pack(order + "IIIII", number, time >> 32, time & 0xFFFFFFFF, len(content), len(content) + more)
+    return block(order, 6, head + content + bytes(-len(content) % 4) + options)
+
+
+def reader(data: bytes) -> CaptureReader:
+    return CaptureReader(io.BytesIO(data), "a.pcap")
+
+
+def read(data: bytes) -> list[Captured]:
+    return list(reader(data))
+
+
+def packets(data: bytes) -> list[bytes]:
+    return [bytes(captured.packet) for captured in read(data)]
+
+
+@BOTH_ORDERS
+@pytest.mark.parametrize("nano", [True, False])
+def test_classic_files_are_read(order: str, nano: bool) -> None:
+    captured = read(pcap(order, PACKETS, nano=nano))
+    assert [bytes(packet) for _, packet, _ in captured] == PACKETS
+    assert {time for time, _, _ in captured} == {TIME if nano else MICROSECONDS}
+    assert {direction for _, _, direction in captured} == {UNKNOWN}
+
+
+FRAMES: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "raw": (RAW, lambda packet: packet),
+    "null little": (NULL, lambda packet: bytes([2 if packet[0] >> 4 == 4 else 30, 0, 0, 0]) + packet),
+    "null big": (NULL, lambda packet: bytes([0, 0, 0, 2 if packet[0] >> 4 == 4 else 24]) + packet),
+    "loop": (LOOP, lambda packet: bytes([0, 0, 0, 2 if packet[0] >> 4 == 4 else 28]) + packet),
+    "ethernet": (ETHERNET, lambda packet: MACS + ether_type(packet) + packet),
+    "padded": (ETHERNET, lambda packet: MACS + ether_type(packet) + packet + bytes(18)),
+    "tagged": (ETHERNET, lambda packet: MACS + b"\x88\xa8\x00\x01\x81\x00\x00\x02" + ether_type(packet) + packet),
+    "sll": (SLL, lambda packet: bytes(14) + ether_type(packet) + packet),
+    "sll tagged": (SLL, lambda packet: bytes(14) + b"\x81\x00\x00\x07" + ether_type(packet) + packet),
+    "sll2": (SLL2, lambda packet: ether_type(packet) + bytes(18) + packet),
+}
+
+
+@BOTH_ORDERS
+@pytest.mark.parametrize("link", FRAMES)
+def test_packets_are_taken_out_of_the_frames_of_each_link(order: str, link: str) -> None:
+    number, wrap = FRAMES[link]
+    frames = [wrap(packet) for packet in PACKETS]
+    assert packets(pcap(order, frames, number)) == PACKETS
+    time = option(order, 9, b"\x09")
+    blocks = [enhanced(order, content, TIME) for content in frames]
+    assert packets(section(order) + interface(order, number, time) + b"".join(blocks)) == PACKETS
+
+
+@pytest.mark.parametrize(("link", "version"), [(IPV4, 4), (IPV6, 6)])
+def test_a_link_of_one_family_has_packets_of_that(link: int, version: int) -> None:
+    found = reader(pcap("<", PACKETS, link))
+    kept = [packet for packet in PACKETS if packet[0] >> 4 == version]
+    assert [bytes(packet) for _, packet, _ in found] == kept
+    assert found.not_ip == len(PACKETS) - len(kept)
+
+
+def test_what_is_no_ip_packet_is_counted() -> None:
+    hostile = [b"", b"\0", MACS, MACS + b"\x08\x06" + bytes(28), MACS + b"\x08\x00" + PACKETS[1], MACS + b"\x81\x00"]
+    hostile += [MACS + b"\x08\x00" + bytes(40), MACS + b"\x86\xdd" + PACKETS[1][:39], MACS + b"\x81\x00\0\0" * 1000]
+    hostile += [MACS + b"\x08\x00" + b"\x45\x00\x00\x00".ljust(70_000, b".")]
+    found = reader(pcap("<", [*hostile, MACS + ether_type(PACKETS[0]) + PACKETS[0]], ETHERNET))
+    assert [bytes(packet) for _, packet, _ in found] == PACKETS[:1]
+    assert found.not_ip == len(hostile)
+
+
+@pytest.mark.parametrize(
+    "packet", [PACKETS[0][:2] + b"\0\0" + PACKETS[0][4:], PACKETS[1][:4] + b"\0\0" + PACKETS[1][6:]]
+)
+def test_a_packet_without_a_length_of_its_own_is_taken_as_it_is(packet: bytes) -> None:
+    assert packets(pcap("<", [MACS + ether_type(packet) + packet], ETHERNET)) == [packet]
+
+
+def test_packets_captured_in_part_are_counted_and_left_out() -> None:
+    classic = reader(pcap("<", PACKETS, cut=1))
+    assert (list(classic), classic.snapped) == ([], len(PACKETS))
+    blocks = [enhanced("<", packet[:20], 0, more=len(packet) - 20) for packet in PACKETS]
+    simple = block("<", 3, struct.pack("<I", len(PACKETS[0])) + PACKETS[0][:20])
+    newer = reader(section("<") + interface("<", longest=20) + b"".join(blocks) + simple)
+    assert (list(newer), newer.snapped) == ([], len(PACKETS) + 1)
+
+
+@BOTH_ORDERS
+def test_every_kind_of_packet_block_is_read_and_others_are_skipped(order: str) -> None:
+    time = option(order, 9, b"\x09")
+    obsolete = struct.pack(order + "HHIIII", 0, 0, TIME >> 32, TIME & 0xFFFFFFFF, len(PACKETS[1]), len(PACKETS[1]))
+    statistics = struct.pack(order + "III", 0, 0, 0) + option(order, 5, struct.pack(order + "Q", 7))
+    found = reader(
+        section(order)
+        + interface(order, options=time)
+        + block(order, 0x0BAD, b"of no kind that is known")
+        + enhanced(order, PACKETS[0], TIME, options=option(order, 2, struct.pack(order + "I", 2)))
+        + block(order, 2, obsolete + PACKETS[1])
+        + block(order, 4, b"names of hosts")
+        + block(order, 3, struct.pack(order + "I", len(PACKETS[2])) + PACKETS[2])
+        + block(order, 5, statistics)
+    )
+    assert [bytes(packet) for _, packet, _ in found] == PACKETS
+    assert found.dropped == 7
+    assert found.not_ip == 0
+
+
+@BOTH_ORDERS
+def test_a_simple_block_has_the_time_of_what_stands_before(order: str) -> None:
+    simple = block(order, 3, struct.pack(order + "I", len(PACKETS[2])) + PACKETS[2])
+    data = section(order) + interface(order) + simple + enhanced(order, PACKETS[0], TIME // 1000) + simple
+    assert [time for time, _, _ in read(data)] == [0, MICROSECONDS, MICROSECONDS]
+
+
+@BOTH_ORDERS
+@pytest.mark.parametrize(
+    ("resolution", "offset", "units", "expected"),
+    [
+        (None, None, 1_000_000, 1_000_000_000),
+        (6, None, 1_000_000, 1_000_000_000),
+        (9, 5, 1_000_000_000, 6_000_000_000),
+        (0, -3, 4, 1_000_000_000),
+        (3, None, 1500, 1_500_000_000),
+        (12, None, 1_000_000_000_000, 1_000_000_000),
+        (127, None, 2**64 - 1, 0),
+        (0x80 | 10, None, 1536, 1_500_000_000),
+        (0x80, None, 2, 2_000_000_000),
+    ],
+)
+def test_time_has_its_resolution_and_offset(
+    order: str, resolution: int | None, offset: int | None, units: int, expected: int
+) -> None:
+    options = b"" if resolution is None else option(order, 9, bytes([resolution]))
+    options += b"" if offset is None else option(order, 14, struct.pack(order + "q", offset))
+    data = section(order) + interface(order, options=options + bytes(4)) + enhanced(order, PACKETS[0], units)
+    assert [captured.time_ns for captured in read(data)] == [expected]
+
+
+def test_sections_have_their_own_byte_order_and_interfaces() -> None:
+    data = b""
+    for order, links in (("<", (ETHERNET, RAW)), (">", (RAW, SLL2)), ("<", (RAW,))):
+        data += section(order) + b"".join(interface(order, link) for link in links)
+        for number, link in enumerate(links):
+            wrap = {RAW: "raw", ETHERNET: "ethernet", SLL2: "sll2"}[link]
+            data += b"".join(enhanced(order, FRAMES[wrap][1](packet), 0, number) for packet in PACKETS)
+    assert packets(data) == PACKETS * 5
+
+
+def test_interfaces_of_unknown_links_are_passed_over() -> None:
+    data = (
+        section("<")
+        + interface("<", 105)
+        + interface("<")
+        + enhanced("<", PACKETS[0], 0)
+        + enhanced("<", PACKETS[1], 0, 1)
+    )
+    found = reader(data)
+    assert [bytes(packet) for _, packet, _ in found] == PACKETS[1:2]
+    assert found.not_ip == 1
+
+
+# What cannot be.
+
+FRESH = section("<") + interface("<")
+WHOLE = FRESH + enhanced("<", PACKETS[0], 0)
+BROKEN = {
+    "empty": (b"", "too short for a capture, at byte 0"),
+    "short": (b"\xd4\xc3\xb2", "too short for a capture, at byte 3"),
+    "header": (pcap("<", [])[:20], "too short for a capture, at byte 20"),
+    "text": (b"GET / HTTP/1.1\r\n", "neither pcap nor pcapng, but 47455420 at byte 0"),
+    "version": (pcap("<", [])[:4] + b"\3" + bytes(19), "version 3 of pcap, where there is only 2, at byte 4"),
+    "link": (pcap("<", [], 105), "link type 105, of which no IP packets are known, at byte 20"),
+    "no order": (block("<", 0x0A0D0D0A, bytes(16)), "a section without a byte order at byte 0"),
+    "section size": (struct.pack("<III", 0x0A0D0D0A, 8, 0x1A2B3C4D), "a block of 8 bytes at byte 0"),
+    "new version": (block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 2, 0, -1)), "version 2 of pcapng"),
+}  # fmt: skip
+BROKEN_LATER = {
+    "pcap size": (pcap("<", PACKETS[:1]) + b"\xff" * 16, "a packet of 4294967295 bytes"),
+    "small block": (WHOLE + struct.pack("<II", 6, 8), f"a block of 8 bytes at byte {len(WHOLE)}"),
+    "odd block": (WHOLE + struct.pack("<II", 6, 33), f"a block of 33 bytes at byte {len(WHOLE)}"),
+    "ends": (WHOLE + block("<", 99, b"abcd")[:-4] + b"\x20\0\0\0", f"that ends as one of 32 at byte {len(WHOLE)}"),
+    "too short": (WHOLE + block("<", 6, bytes(16)), "a block of 28 bytes, which is too short for its type, at byte"),
+    "too full": (WHOLE + block("<", 6, struct.pack("<IIIII", 0, 0, 0, 99, 99)), "99 bytes in a block with room for 0"),
+    "simple": (WHOLE + block("<", 3, struct.pack("<I", 99)), "a packet of 99 bytes in a block with room for 0"),
+    "nobody's": (WHOLE + enhanced("<", PACKETS[0], 0, 1), "interface 1, which is not described before, at byte"),
+    "time": (WHOLE + interface("<", options=option("<", 9, b"")), "an interface with a time of another size"),
+    "interface": (WHOLE + interface("<", options=bytes(2 << 20)), "an interface described in 2097172 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_no_capture_is_refused_with_its_place(case: str) -> None:
+    data, text = BROKEN[case]
+    with pytest.raises(threepipe.EndpointError) as refused:
+        reader(data)
+    assert refused.value.errno == errno.EPROTO
+    assert str(refused.value.strerror).startswith("a.pcap: ")
+    assert text in str(refused.value.strerror)
+
+
+@pytest.mark.parametrize("case", BROKEN_LATER)
+def test_what_goes_wrong_later_is_told_after_what_is_whole(case: str) -> None:
+    data, text = BROKEN_LATER[case]
+    found = iter(reader(data))
+    assert bytes(next(found).packet) == PACKETS[0]
+    with pytest.raises(threepipe.EndpointError, match=r"a\.pcap: ") as refused:
+        next(found)
+    assert text in str(refused.value.strerror)
+
+
+def test_a_section_may_not_have_interfaces_without_end() -> None:
+    with pytest.raises(threepipe.EndpointError, match="interface 65536, which is too many"):
+        read(section("<") + interface("<") * 65537)
+
+
+@pytest.mark.parametrize("data", [WHOLE, pcap("<", PACKETS[:1])], ids=["pcapng", "pcap"])
+def test_a_file_that_is_cut_off_gives_what_is_whole_before(data: bytes) -> None:
+    header = len(FRESH) if data is WHOLE else 24
+    for size in range(header, len(data)):
+        found = reader(data + data[header:size])
+        assert [bytes(packet) for _, packet, _ in found] == PACKETS[:1]
+        assert found.cut_off == (size > header)
+
+
+class Endless:
+    """A file that goes on for ever after its beginning, and notes the most that it was asked for at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+        self.most = 0
+        self.left = 1 << 27
+
+    def read(self, size: int, /) -> bytes:
+        self.most = max(self.most, size)
+        if data := self._file.read(size):
+            return data
+        self.left -= size
+        return bytes(size) if self.left > 0 else b""
+
+
+@pytest.mark.parametrize("kind", [6, 3, 2, 5, 99, 1])
+def test_a_block_that_claims_four_gigabytes_takes_no_memory(kind: int) -> None:
+    file = Endless(WHOLE + struct.pack("<II", kind, 0xFFFFFFFC))
+    found = CaptureReader(file, "a.pcap")
+    assert [bytes(packet) for _, packet, _ in found] == PACKETS[:1]
+    assert found.cut_off
+    assert file.most <= 1 << 20
+
+
+def test_a_packet_block_too_long_for_a_packet_is_passed_over() -> None:
+    found = reader(WHOLE + enhanced("<", bytes(2 << 20), 0) + enhanced("<", PACKETS[1], 0))
+    assert [bytes(packet) for _, packet, _ in found] == PACKETS[:2]
+    assert found.not_ip == 1
+
+
+class Failing:
+    def read(self, size: int, /) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_an_error_of_the_disk_is_told() -> None:
+    with pytest.raises(threepipe.EndpointError, match=r"a\.pcap: Input/output error") as refused:
+        CaptureReader(Failing(), "a.pcap")
+    assert refused.value.errno == errno.EIO
+
+
+ORIGINALS = [
+    pcap("<", PACKETS),
+    pcap(">", [FRAMES["tagged"][1](packet) for packet in PACKETS], ETHERNET, nano=True),
+    section(">") + interface(">", SLL2) + b"".join([enhanced(">", bytes(20) + packet, TIME) for packet in PACKETS]),
+    FRESH
+    + b"".join(enhanced("<", packet, TIME, options=option("<", 2, b"\1\0\0\0")) for packet in PACKETS)
+    + block("<", 3, struct.pack("<I", len(PACKETS[0])) + PACKETS[0])
+    + block("<", 5, bytes(12) + option("<", 5, bytes(8))),
+]  # fmt: skip
+
+
+def read_what_is_whole(data: bytes) -> tuple[list[Captured], str]:
+    """The packets before the first thing that is wrong, and what that is."""
+    found: list[Captured] = []
+    try:
+        found.extend(reader(data))
+    except threepipe.EndpointError as error:
+        return found, str(error)
+    return found, ""
+
+
+@given(st.data())
+def test_random_changes_never_crash_it(data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(ORIGINALS)))
+    places = st.integers(0, len(content) - 1)
+    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=8)):
+        content[place] = value
+    start, end = sorted((data.draw(places), data.draw(places)))
+    if data.draw(st.booleans()):
+        content[start:end] = data.draw(st.binary(max_size=40))
+    found, wrong = read_what_is_whole(bytes(content))
+    assert all(is_packet(packet) and direction in range(4) for _, packet, direction in found)
+    assert not wrong or "at byte" in wrong
+
+
+@given(st.binary(max_size=400))
+def test_random_bytes_never_crash_it(data: bytes) -> None:
+    for start in (b"", pcap(">", []), FRESH):
+        _, wrong = read_what_is_whole(start + data)
+        assert not wrong or "at byte" in wrong
+
+
+# Writing.
+
+SEEN = [Seen(OUTBOUND, PACKETS[:2], TIME), Seen(INBOUND, PACKETS[2:], TIME + 1)]
+
+
+def test_what_is_written_is_read_with_its_times_and_directions() -> None:
+    found = reader(beginning("tp0") + packet_blocks(SEEN) + statistics_block(TIME, 5, 2))
+    assert [(time, bytes(packet), direction) for time, packet, direction in found] == [
+        (TIME, PACKETS[0], OUTBOUND),
+        (TIME, PACKETS[1], OUTBOUND),
+        (TIME + 1, PACKETS[2], INBOUND),
+    ]
+    assert found.dropped == 2
+
+
+@given(st.lists(st.integers(20, 200), max_size=20), st.integers(0, 2**64 - 1))
+def test_packets_of_any_size_and_time_come_back(sizes: list[int], time: int) -> None:
+    packets = [b"\x45".ljust(size, b".") for size in sizes]
+    found = reader(beginning("x") + packet_blocks([Seen(INBOUND, packets, time)]))
+    assert [(moment, bytes(packet)) for moment, packet, _ in found] == [(time, packet) for packet in packets]
+    assert not found.cut_off
+
+
+def test_a_file_grows_by_whole_bundles_and_tells_the_counts_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(b"something older, and longer than what is written first".ljust(10_000))
+    with CaptureFile(str(path), "tp0") as file:
+        assert packets(path.read_bytes()) == []
+        file.write(SEEN)
+        assert packets(path.read_bytes()) == PACKETS
+        file.sink(SEEN[0])
+        assert packets(path.read_bytes()) == PACKETS + PACKETS[:2]
+        file.close(4)
+        file.sink(SEEN[0])
+    found = reader(path.read_bytes())
+    assert len(list(found)) == 5
+    assert found.dropped == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows says other things, and has no device that is full")
+def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(threepipe.EndpointError, match="Is a directory") as refused:
+        CaptureFile(str(tmp_path), "tp0")
+    assert refused.value.errno == errno.EISDIR
+    with pytest.raises(threepipe.EndpointError, match="/dev/full: No space left on device"):
+        CaptureFile("/dev/full", "tp0")
+
+
+needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="there is no tshark to read what is written")
+
+
+@needs_tshark
+def test_wireshark_reads_what_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    with CaptureFile(str(path), "tun:tp0 \udcff") as file:
+        file.write(SEEN)
+        file.close(3)
+    fields = (
+        "frame.time_epoch",
+        "frame.packet_flags_direction",
+        "frame.len",
+        "frame.interface_name",
+        "ip.dst",
+        "ipv6.dst",
+    )
+    shown = [argument for field in fields for argument in ("-e", field)]
+    command = ["tshark", "-r", str(path), "-T", "fields", "-E", "separator=|", *shown]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50).stdout.splitlines()
+    seconds = f"{TIME // 10**9}.{TIME % 10**9}"
+    later = f"{TIME // 10**9}.{TIME % 10**9 + 1}"
+    assert lines == [
+        f"{seconds}|0x00000002|{len(PACKETS[0])}|tun:tp0 ?|10.0.0.2|",
+        f"{seconds}|0x00000002|{len(PACKETS[1])}|tun:tp0 ?||fd00::2",
+        f"{later}|0x00000001|{len(PACKETS[2])}|tun:tp0 ?|10.0.0.2|",
+    ]
+    described = subprocess.run(["capinfos", str(path)], capture_output=True, text=True, check=True, timeout=50).stdout
+    assert "Raw IP" in described
+    assert "Number of packets:   3" in described
+    assert "Number of stat entries = 1" in described

@@ -1,0 +1,222 @@
+"""The command line as a whole: help, exit statuses, which stream what goes to, and what it loads."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import threepipe
+from tests.conftest import Network
+from tests.support.commands import Done, run, run_here
+from threepipe import cli
+
+ADAPTER = ["create", "delete", "list", "show"]
+COMMANDS = [[], ["adapter"], ["capture"], ["doctor"], ["pipe"], *[["adapter", name] for name in ADAPTER]]
+
+
+def run_program(*lines: str) -> Done:
+    """A program that uses the command line from within."""
+    command = [sys.executable, "-W", "error", "-c", "\n".join(["import sys", "from threepipe import cli", *lines])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    return partial(run_here, monkeypatch, capfd)
+
+
+def test_version() -> None:
+    assert run("--version") == Done(0, f"threepipe {threepipe.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command(here: Callable[..., Done], command: list[str]) -> None:
+    done = here(*command, "--help")
+    assert (done.status, done.complaint) == (0, "")
+    assert here(*command, "-h") == done
+    words = " ".join(["threepipe", *command])
+    lines = [line.strip() for line in done.plain.splitlines()]
+    assert any(line.startswith(f"Usage: {words} ") for line in lines)
+    assert command == ["adapter"] or any(line.startswith((words, f"sudo {words}")) for line in lines), "an example"
+
+
+@pytest.mark.parametrize("command", [[], ["adapter"]], ids=" ".join)
+def test_a_group_alone_shows_its_help(here: Callable[..., Done], command: list[str]) -> None:
+    done = here(*command)
+    assert "Usage: threepipe" in done.plain
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["--nonsense"],
+        ["--version=1"],
+        ["adapter", "nonsense"],
+        ["adapter", "--nonsense"],
+        ["doctor", "nonsense"],
+        ["doctor", "--nonsense"],
+        ["doctor", "--json=yes"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(here: Callable[..., Done], arguments: list[str]) -> None:
+    done = here(*arguments)
+    assert (done.status, done.printed) == (2, "")
+    assert "nonsense" in done.plain or "does not take" in done.plain
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it runs from its sources, uninstalled")
+def test_the_installed_command_is_main() -> None:
+    (script,) = entry_points(group="console_scripts", name="threepipe")
+    assert script.load() is cli.main
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["adapter", "create", "--help"]], ids=" ".join)
+def test_starting_is_light(arguments: list[str]) -> None:
+    done = run_program(
+        f"sys.argv[1:] = {arguments}",
+        "try: cli.main()",
+        "finally: print('LOADED', *sys.modules)",
+    )
+    loaded = done.printed.partition("LOADED")[2].split()
+    assert "typer" in loaded
+    assert not {"pyroute2", "asyncio", "cryptography", "threepipe.platforms"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        ("threepipe.InvalidSetting('MTU 5')", 1, "threepipe: MTU 5\n"),
+        ("threepipe.AdapterGone(19, 'make it again')", 1, "threepipe: make it again\n"),
+        ("threepipe.InvalidSetting('one\\ntwo\\x1b[31m\\udcff')", 1, "threepipe: one\\ntwo\\x1b[31m\\udcff\n"),
+        ("OSError(28, 'No space left')", 1, "threepipe: No space left\n"),
+        ("OSError('of no number')", 1, "threepipe: of no number\n"),
+        ("KeyboardInterrupt()", 130, ""),
+    ],
+)
+def test_errors_become_one_line(raised: str, status: int, line: str) -> None:
+    done = run_program(
+        "import threepipe",
+        "sys.argv[1:] = ['fail']",
+        "@cli.app.command()",
+        f"def fail(): raise {raised}",
+        "cli.main()",
+    )
+    assert done == Done(status, "", line)
+
+
+def test_control_c() -> None:
+    done = run_program(
+        "import signal",
+        "sys.argv[1:] = ['fail']",
+        "@cli.app.command()",
+        "def fail(): signal.raise_signal(signal.SIGINT)",
+        "cli.main()",
+    )
+    assert done == Done(130, "", "")
+
+
+def test_control_c_while_starting() -> None:
+    done = run_program(
+        "import signal",
+        "sys.argv[1:] = ['--version']",
+        "cli.show_warnings = lambda: signal.raise_signal(signal.SIGINT)",
+        "cli.main()",
+    )
+    assert done == Done(130, "", "")
+
+
+def test_warnings_of_the_library_are_shown_once() -> None:
+    done = run_program(
+        "import logging",
+        "cli.show_warnings()",
+        "cli.show_warnings()",
+        "logging.getLogger('threepipe').info('not this')",
+        "logging.getLogger('threepipe').warning('IPv6 is %s', 'off')",
+    )
+    assert done == Done(0, "", "threepipe: warning: IPv6 is off\n")
+
+
+@pytest.mark.kernel
+def test_a_full_disk(network: Network) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "threepipe", "adapter", "list", "--netns", network.path]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (1, "threepipe: No space left on device\n")
+
+
+@pytest.mark.kernel
+def test_a_reader_that_went_away(network: Network) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "threepipe", "adapter", "list", "--netns", network.path]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=50)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What the command prints on a terminal of 80 columns."""
+    if sys.platform == "win32":
+        pytest.skip("terminals are made in another way here")
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "threepipe", *arguments]
+    # Others' settings of colours are for others: on a terminal, what counts is its kind.
+    inherited = {name: text for name, text in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    with subprocess.Popen(command, stdout=its, stderr=its, env=inherited | {"TERM": "xterm"} | environment) as process:
+        os.close(its)
+        printed = b""
+        try:
+            while more := os.read(ours, 65536):
+                printed += more
+        except OSError:
+            pass  # EIO: the last that had the terminal open is gone.
+    os.close(ours)
+    assert process.returncode == 0
+    return printed.decode()
+
+
+@pytest.mark.kernel
+def test_colours_only_where_they_are_wanted() -> None:
+    green = "\x1b[32myes"
+    assert green in on_a_terminal("doctor")
+    assert green not in on_a_terminal("doctor", NO_COLOR="1")
+    assert "\x1b[" not in on_a_terminal("doctor", TERM="dumb")
+    assert "\x1b[" not in run("doctor", TERM="xterm").printed
+
+
+@pytest.mark.kernel
+def test_a_table_is_as_wide_as_the_terminal_and_cuts_nothing(network: Network) -> None:
+    adapter = threepipe.Adapter.create("tp0", netns=network.path, addresses=[f"fd00::{n:x}/64" for n in range(1, 31)])
+    with adapter:
+        printed = on_a_terminal("adapter", "list", "--netns", network.path, NO_COLOR="1", TERM="dumb")
+        assert max(len(line) for line in printed.splitlines()) <= 80
+        assert all(f"fd00::{n:x}/64" in printed for n in range(1, 31))
+        # Without a terminal each adapter is one line, for grep and its like.
+        heading, row = run("adapter", "list", "--netns", network.path).printed.splitlines()
+        assert heading.split()[0] == "name"
+        assert all(f"fd00::{n:x}/64" in row for n in range(1, 31))
+
+
+@pytest.mark.kernel
+def test_json_is_ascii_and_a_name_is_no_markup(network: Network) -> None:
+    for name in ("[red]x", "ü"):
+        with threepipe.Adapter.create(name, netns=network.path):
+            printed = run("adapter", "list", "--json", "--netns", network.path).printed
+            assert printed.isascii()
+            assert [info["name"] for info in json.loads(printed)] == [name]
+            assert name in run("adapter", "list", "--netns", network.path, PYTHONIOENCODING="utf-8").printed

@@ -1,0 +1,219 @@
+"""`threepipe doctor`: what it finds on machines of several kinds, and that it leaves nothing behind."""
+
+import json
+import platform
+import sys
+import threading
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import threepipe
+from tests.conftest import Network, links, needs_root
+from tests.support.commands import run
+from threepipe import platforms
+from threepipe.backend import Finding
+from threepipe.core import fast
+
+pytestmark = pytest.mark.kernel
+
+NAMES = [
+    "kernel",
+    "TUN device",
+    "network namespaces",
+    "adapters",
+    "carrier",
+    "TCP offload",
+    "UDP offload",
+    "multi-queue",
+    "IPv6",
+]
+ESSENTIAL = {"TUN device", "adapters"}
+EMPTY = "mount -t tmpfs -o mode=755 tmpfs /dev/net"
+FOR_ALL = f"{EMPTY}; mknod -m 666 /dev/net/tun c 10 200"
+WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+def mounted(mounts: str) -> tuple[str, ...]:
+    """The start of a command that is to run where the shell has run `mounts`, seen by nobody else."""
+    return ("unshare", "--mount", "sh", "-ec", f'{mounts}; exec "$@"', "sh")
+
+
+def doctor(*prefix: str, status: int) -> dict[str, dict[str, Any]]:
+    """The findings by name, from a doctor started by `prefix` that is to end with `status`."""
+    done = run("doctor", "--json", prefix=prefix)
+    assert (done.status, done.complaint) == (status, "")
+    report = json.loads(done.printed)
+    assert list(report) == ["adapters_possible", "findings"]
+    assert report["adapters_possible"] == (status == 0)
+    for finding in report["findings"]:
+        assert list(finding) == ["name", "ok", "detail", "advice", "essential"]
+        assert finding["detail"]
+        assert finding["ok"] or finding["advice"], finding
+        assert finding["essential"] == (finding["name"] in ESSENTIAL)
+    return {finding["name"]: finding for finding in report["findings"]}
+
+
+def test_where_adapters_can_be_made(network: Network) -> None:
+    found = doctor(*network.command(), status=0)
+    assert list(found) == [*NAMES, "native core"]
+    assert found["native core"]["ok"] == fast.NATIVE
+    assert found["kernel"]["detail"] == f"Linux {platform.release()}"
+    assert found["adapters"]["detail"] == "one was made in this user's own right"
+    assert all(found[name]["ok"] for name in NAMES if name not in ("UDP offload", "IPv6"))
+    version = tuple(int(part) for part in platform.release().split(".")[:2])
+    assert found["UDP offload"]["ok"] == (version >= (6, 2))
+
+
+def test_the_native_core_can_be_refused(network: Network) -> None:
+    core = doctor("env", "THREEPIPE_PURE=1", *network.command(), status=0)["native core"]
+    assert not core["ok"]
+    assert core["detail"] == "not in use, Python does it: THREEPIPE_PURE refuses it"
+
+
+def test_for_people(network: Network) -> None:
+    done = run("doctor", prefix=tuple(network.command()))
+    assert (done.status, done.complaint) == (0, "")
+    heading, *rows = done.printed.splitlines()
+    assert heading.split("  ")[0] == "what"
+    assert [row[: heading.index("ok")].rstrip() for row in rows] == [*NAMES, "native core"]
+    assert {row[heading.index("ok") :].split()[0] for row in rows} <= {"yes", "no"}
+
+
+@pytest.mark.parametrize(
+    ("mounts", "seen", "advice"),
+    [
+        (EMPTY, "/dev/net/tun is missing", "modprobe tun"),
+        (f"{EMPTY}; touch /dev/net/tun", "/dev/net/tun is something else", "mknod /dev/net/tun c 10 200"),
+        (f"{EMPTY}; mkdir /dev/net/tun", "Is a directory", "mknod /dev/net/tun c 10 200"),
+        # Major number 61 is for experiments, and no driver has it.
+        pytest.param(
+            f"{EMPTY}; mknod /dev/net/tun c 61 0", "the kernel has no TUN driver", "modprobe tun", marks=needs_root
+        ),
+    ],
+)
+def test_without_a_tun_device(mounts: str, seen: str, advice: str) -> None:
+    found = doctor(*mounted(mounts), status=1)
+    assert not found["TUN device"]["ok"]
+    assert seen in found["TUN device"]["detail"]
+    assert advice in found["TUN device"]["advice"]
+    assert list(found) == ["kernel", "TUN device", "network namespaces", "IPv6", "native core"]
+
+
+def test_advice_is_shown_to_people() -> None:
+    done = run("doctor", prefix=mounted(EMPTY))
+    assert (done.status, done.complaint) == (1, "")
+    (row,) = [line for line in done.printed.splitlines() if line.startswith("TUN device")]
+    assert " no " in row
+    assert row.endswith("load the module (modprobe tun), or in a container pass the device (--device /dev/net/tun)")
+
+
+@needs_root
+def test_root_without_capabilities() -> None:
+    found = doctor(*mounted(FOR_ALL), *WITHOUT_CAPABILITIES, status=1)
+    assert "CAP_NET_ADMIN" in found["adapters"]["detail"]
+    assert found["adapters"]["advice"].startswith("run as root")
+    assert "CAP_SYS_ADMIN" in found["network namespaces"]["detail"]
+    # The kernel lets nobody but who has CAP_SETFCAP make root of a user namespace out of root.
+    assert not found["user namespaces"]["ok"]
+    assert "sysctl" in found["user namespaces"]["advice"]
+    assert "carrier" not in found
+
+
+@needs_root
+def test_only_the_privilege_for_networks(network: Network) -> None:
+    """As root of a container often is."""
+    but_one = network.command("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all")
+    found = doctor(*mounted(FOR_ALL), *but_one, status=0)
+    assert found["adapters"]["detail"] == "one was made in this user's own right"
+    assert found["carrier"]["ok"]
+    assert not found["network namespaces"]["ok"]
+    assert links(network) == set()
+
+
+def made_readable(scratch: Path) -> str:
+    """Mounts that let any user read the files this Python runs from, where they lie below closed directories."""
+    places = [sys.base_prefix, sys.prefix, str(Path(threepipe.__file__).parents[1])]
+    bound, closed = [], []
+    for number, place in enumerate(dict.fromkeys(places)):
+        shut = [parent for parent in reversed(Path(place).parents) if not parent.stat().st_mode & 1]
+        if shut:
+            copy = scratch / str(number)
+            copy.mkdir()
+            bound.append((place, copy))
+            closed.append(shut[0])
+    return "; ".join(
+        [
+            "cd /",
+            *[f"mount --bind '{place}' '{copy}'" for place, copy in bound],
+            # The directories as they are stay where they are; these cover them for this process.
+            *[f"mount -t tmpfs -o mode=755 tmpfs '{directory}'" for directory in dict.fromkeys(closed)],
+            *[f"mkdir -p '{place}'; mount --bind '{copy}' '{place}'" for place, copy in bound],
+        ]
+    )
+
+
+@needs_root
+def test_ordinary_user(tmp_path: Path) -> None:
+    found = doctor(*mounted(f"{made_readable(tmp_path)}; {FOR_ALL}"), *NOBODY, status=0)
+    assert found["TUN device"]["ok"]
+    assert found["user namespaces"]["ok"]
+    assert found["adapters"]["detail"] == "one was made in a user namespace only"
+    assert found["adapters"]["advice"].startswith("outside of it: run as root, or have root make a persistent adapter")
+    assert found["network namespaces"]["detail"] == "one was made in a user namespace only"
+    assert found["carrier"]["ok"]
+    assert found["TCP offload"]["ok"]
+
+
+@needs_root
+def test_ordinary_user_who_may_not_open_the_device(tmp_path: Path) -> None:
+    mounts = f"{made_readable(tmp_path)}; {FOR_ALL}; chmod 600 /dev/net/tun"
+    found = doctor(*mounted(mounts), *NOBODY, status=1)
+    assert found["TUN device"]["detail"] == "this user may not open /dev/net/tun"
+    assert "chmod 0666 /dev/net/tun" in found["TUN device"]["advice"]
+    assert found["network namespaces"]["ok"]
+    assert "adapters" not in found
+
+
+def test_a_python_that_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = import_module("threepipe.platforms.linux.probe")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    found, refusal = probe._ask_child()
+    assert found == {}
+    assert refusal.startswith("/nowhere/python cannot be run")
+
+
+def test_ipv6_disabled(network: Network) -> None:
+    for scope in ("all", "default"):
+        network.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
+    found = doctor(*network.command(), status=0)
+    assert not found["IPv6"]["ok"]
+    assert "sysctl net.ipv6.conf.all.disable_ipv6=0" in found["IPv6"]["advice"]
+
+
+def next_index(network: Network) -> int:
+    with threepipe.Adapter.create("counter", netns=network.path) as adapter:
+        return adapter.index
+
+
+def test_nothing_is_made_where_it_runs(network: Network) -> None:
+    before = next_index(network)
+    doctor(*network.command(), status=0)
+    assert links(network) == set()
+    # The kernel numbers interfaces in the order they are made.
+    assert next_index(network) == before + 1
+
+
+def test_nothing_is_left_in_its_process(network: Network) -> None:
+    def traces() -> tuple[int, str, list[str]]:
+        mounts = Path("/proc/self/mountinfo").read_text()
+        return threading.active_count(), mounts, [info.name for info in threepipe.adapters()]
+
+    before = traces()
+    findings = network.namespace.run(platforms.probe)
+    assert traces() == before
+    assert [finding.name for finding in findings] == NAMES
+    assert all(isinstance(finding, Finding) for finding in findings)

@@ -1,0 +1,177 @@
+"""A real adapter of this system, through the contract alone: the system's own sockets are its network.
+
+The one test of adapters that is the same on every system. On Windows it wants an administrator and the driver.
+"""
+
+import asyncio
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import threepipe
+from tests.conftest import Network, answers, come_true
+from threepipe import platforms
+
+pytestmark = [pytest.mark.windows, *([pytest.mark.kernel] if sys.platform == "linux" else [])]
+
+SECONDS = 10.0
+ADDRESSES = {"10.98.76.1/24": "10.98.76.9", "fd98:76::1/64": "fd98:76::9"}
+"""Those of the adapter, and of each network somebody who is not there but for us."""
+
+LOOPS = ["SelectorEventLoop", *(["ProactorEventLoop"] if sys.platform == "win32" else [])]
+
+
+class Place:
+    """Where the adapter is made: in a network of its own, or, where systems have none, in the only one."""
+
+    def __init__(self, network: Network | None) -> None:
+        self._network = network
+        self.netns = network.path if network else None
+
+    def create(self, name: str = "tpx0", **settings: Any) -> threepipe.Adapter:
+        return threepipe.Adapter.create(name, netns=self.netns, addresses=list(ADDRESSES), **settings)
+
+    def names(self) -> set[str]:
+        return {found.name for found in threepipe.adapters(self.netns)}
+
+    @contextmanager
+    def socket(self, address: str) -> Iterator[socket.socket]:
+        """A UDP socket of the system's at an address of the adapter's, which it may have to get used to."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        def make() -> socket.socket:
+            return socket.socket(family, socket.SOCK_DGRAM)
+
+        with self._network.namespace.run(make) if self._network else make() as sock:
+            sock.settimeout(SECONDS)
+            assert come_true(lambda: _binds(sock, address), SECONDS), f"{address} cannot be used"
+            yield sock
+
+
+def _binds(sock: socket.socket, address: str) -> bool:
+    try:
+        sock.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    if sys.platform == "linux":
+        network = Network()
+        yield Place(network)
+        network.namespace.close()
+    else:
+        lacks = [finding.detail for finding in platforms.probe() if finding.essential and not finding.ok]
+        if lacks:
+            pytest.skip(f"no adapters can be made here: {'; '.join(lacks)}")
+        yield Place(None)
+
+
+@contextmanager
+def answering(session: threepipe.Session) -> Iterator[None]:
+    """A thread that sends every datagram back, until the session is closed; raises what it raises."""
+
+    def answer() -> None:
+        for bundle in session:
+            session.send(answers(bundle), timeout=SECONDS)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(answer)
+        try:
+            yield
+        finally:
+            session.close()
+            running.result(SECONDS)
+
+
+def test_it_has_what_was_asked_for_and_goes(place: Place) -> None:
+    with place.create(mtu=1400) as adapter:
+        assert adapter.name == "tpx0"
+        assert adapter.mtu == 1400
+        assert {str(address) for address in adapter.addresses} >= set(ADDRESSES)
+        assert "tpx0" in place.names()
+        adapter.mtu = 1300
+        assert adapter.mtu == 1300
+    assert "tpx0" not in place.names()
+
+
+def test_it_is_made_again_and_again(place: Place) -> None:
+    for _ in range(5):
+        with place.create() as adapter:
+            adapter.start_session().close()
+    assert "tpx0" not in place.names()
+
+
+def test_its_name_is_taken_and_it_has_one_session(place: Place) -> None:
+    with place.create() as adapter:
+        with pytest.raises(threepipe.NameTaken):
+            threepipe.Adapter.create("TPX0" if sys.platform == "win32" else "tpx0", netns=place.netns)
+        with adapter.start_session(), pytest.raises(threepipe.SessionExists):
+            adapter.start_session()
+
+
+@pytest.mark.parametrize(("own", "other"), ADDRESSES.items())
+def test_datagrams_of_the_system_come_and_go(place: Place, own: str, other: str) -> None:
+    with (
+        place.create() as adapter,
+        adapter.start_session() as session,
+        place.socket(own.partition("/")[0]) as sock,
+        answering(session),
+    ):
+        for size in (0, 1, 1000, 1400):
+            sock.sendto(bytes(size), (other, 4242))
+            data, peer = sock.recvfrom(65536)
+            assert (data, peer[:2]) == (bytes(size), (other, 4242))
+        for index in range(500):
+            sock.sendto(index.to_bytes(4, "big") * 100, (other, 4242))
+            assert sock.recv(65536) == index.to_bytes(4, "big") * 100
+        assert session.statistics.received_packets >= 500
+
+
+def test_closing_wakes_who_receives(place: Place) -> None:
+    with place.create() as adapter:
+        session = adapter.start_session()
+        waiting = threading.Barrier(2)
+
+        def receive() -> None:
+            waiting.wait(SECONDS)
+            for _ in session:  # What the system says of its own accord.
+                pass
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(receive)
+            waiting.wait(SECONDS)
+            session.close()
+            running.result(SECONDS)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_event_loop_receives_and_sends(place: Place, loop: str) -> None:
+    own, other = next(iter(ADDRESSES.items()))
+    factory: Callable[[], asyncio.AbstractEventLoop] = getattr(asyncio, loop)
+
+    async def answer(session: threepipe.Session, sock: socket.socket) -> None:
+        for index in range(100):
+            sock.sendto(index.to_bytes(4, "big"), (other, 4242))
+            answered = False
+            while not answered:
+                ours = answers(await asyncio.wait_for(session.receive_async(), SECONDS))
+                await session.send_async(ours)
+                answered = any(index.to_bytes(4, "big") in packet for packet in ours)
+            assert sock.recv(100) == index.to_bytes(4, "big")
+
+    with (
+        place.create() as adapter,
+        adapter.start_session() as session,
+        place.socket(own.partition("/")[0]) as sock,
+        asyncio.Runner(loop_factory=factory) as runner,
+    ):
+        runner.run(answer(session, sock))

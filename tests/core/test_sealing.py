@@ -1,0 +1,244 @@
+"""Sealing and opening bundles: both implementations by the rules, and one beside the other."""
+
+import random
+import struct
+from types import ModuleType
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from tests.support.frames import TCP4, TCP6, frame, records_of, superpacket, traffic
+from tests.support.wireguard_pair import packet
+from threepipe.core import fast
+from threepipe.core import transport as python_transport
+from threepipe.core.superpacket import split
+
+KEY = bytes(range(32))
+INDEX = 0x01020304
+REJECT = 2**64 - 2**13 - 1
+BOTH = [python_transport, fast] if fast.NATIVE else [python_transport]
+EACH = pytest.mark.parametrize("module", BOTH, ids=["python", "native"][: len(BOTH)])
+
+
+def views(packets: list[bytes]) -> list[memoryview]:
+    return [memoryview(data) for data in packets]
+
+
+def transport(module: ModuleType) -> python_transport.Transport:
+    made: python_transport.Transport = module.Transport(KEY, KEY, INDEX, INDEX)
+    return made
+
+
+def sealed(module: ModuleType, packets: list[bytes], counter: int = 0, mtu: int = 0) -> list[tuple[memoryview, int]]:
+    runs: list[tuple[memoryview, int]] = transport(module).seal(counter, views(packets), False, mtu)
+    return runs
+
+
+def messages(runs: list[tuple[memoryview, int]]) -> list[bytes]:
+    return [bytes(memory[start : start + size]) for memory, size in runs for start in range(0, len(memory), size)]
+
+
+class Receiver:
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.transport = module, transport(module)
+
+    def take(self, data: bytes, size: int = 0) -> tuple[list[bytes], list[tuple[bytes, int]], int, int, int]:
+        memory = memoryview(bytearray(data))
+        packets, sources, used, authentic, total = self.transport.unseal(memory, size or len(data))
+        return [bytes(data) for data in packets], sources, used, authentic, total
+
+    def takes(self, counter: int) -> bool:
+        """Whether a message with that counter is taken."""
+        return bool(self.take(sealed(self.module, [b""], counter)[0][0].tobytes())[3])
+
+
+FOUR, SIX = packet("10.0.0.1", "10.0.0.2", b"four"), packet("fd00::1", "fd00::2", b"six")
+
+
+@EACH
+def test_a_message_is_what_the_paper_says(module: ModuleType) -> None:
+    (message,) = messages(sealed(module, [FOUR], 7))
+    assert struct.unpack_from("<IIQ", message) == (4, INDEX, 7)
+    plain = ChaCha20Poly1305(KEY).decrypt(struct.pack("<4xQ", 7), message[16:], None)
+    assert plain == FOUR + bytes(-len(FOUR) % 16)
+
+
+@EACH
+def test_packets_of_both_families_come_out_as_they_went_in(module: ModuleType) -> None:
+    other = packet("10.0.0.3", "10.0.0.2")
+    packets = [FOUR, FOUR, other, SIX, FOUR]
+    for number, message in enumerate(messages(sealed(module, packets))):
+        opened = Receiver(module).take(message)
+        assert opened[0] == [packets[number]]
+        assert opened[2:] == (len(message), 1, len(message))
+    receiver = Receiver(module)
+    runs = sealed(module, [FOUR, FOUR, other])
+    assert [size for _, size in runs] == [64]
+    opened = receiver.take(runs[0][0].tobytes(), 64)
+    assert opened == ([FOUR, FOUR, other], [(bytes([10, 0, 0, 1]), 2), (bytes([10, 0, 0, 3]), 1)], 192, 3, 192)
+    (six,) = sealed(module, [SIX])
+    assert Receiver(module).take(six[0].tobytes())[1] == [(SIX[8:24], 1)]
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("length", "mtu", "padded"),
+    [
+        (0, 1420, 0),
+        (20, 0, 32),
+        (32, 0, 32),
+        (1419, 1420, 1420),
+        (1420, 1420, 1420),
+        (1420, 0, 1424),
+        (1421, 1420, 1436),
+    ],
+)
+def test_packets_are_padded_but_not_beyond_the_mtu(module: ModuleType, length: int, mtu: int, padded: int) -> None:
+    (message,) = messages(sealed(module, [bytes(length)], mtu=mtu))
+    assert len(message) == padded + 32
+    assert ChaCha20Poly1305(KEY).decrypt(bytes(12), message[16:], None) == bytes(padded)
+
+
+@EACH
+def test_runs_are_what_a_kernel_takes_at_once(module: ModuleType) -> None:
+    small, large = packet("10.0.0.1", "10.0.0.2"), packet("10.0.0.1", "10.0.0.2", bytes(1400))
+    runs = sealed(module, [small] * 130 + [large] * 46 + [small, large, small, small, large])
+    assert [(len(memory) // size, size) for memory, size in runs[:2]] == [(64, 64), (64, 64)]
+    assert [(len(memory), size) for memory, size in runs[2:]] == [
+        (2 * 64, 64),
+        (44 * 1456, 1456),
+        (2 * 1456 + 64, 1456),
+        (1456 + 64, 1456),
+        (64, 64),
+        (1456, 1456),
+    ]
+    assert all(len(memory) <= 65000 for memory, _ in runs)
+    (huge,) = sealed(module, [packet("10.0.0.1", "10.0.0.2", bytes(65000))])
+    assert len(huge[0]) == huge[1] > 65000
+
+
+@EACH
+@pytest.mark.parametrize("kind", [TCP4, TCP6], ids=["tcp4", "tcp6"])
+def test_superpackets_are_split_and_each_segment_is_a_message(module: ModuleType, kind: object) -> None:
+    record = superpacket(kind, frame(kind, bytes(range(250)) * 20), 1000)  # type: ignore[arg-type]
+    segments = [bytes(segment) for segment in split([memoryview(bytearray(record))])]
+    ((memory, size),) = transport(module).seal(3, [record], True, 1420)
+    opened = Receiver(module).take(memory.tobytes(), size)
+    assert len(segments) == 5
+    assert opened[0] == segments
+    assert [int.from_bytes(memory[start + 8 : start + 16], "little") for start in range(0, len(memory), size)] == [
+        3, 4, 5, 6, 7,
+    ]  # fmt: skip
+
+
+@EACH
+def test_each_counter_is_taken_once_and_old_ones_never(module: ModuleType) -> None:
+    receiver = Receiver(module)
+    assert receiver.takes(0)
+    assert not receiver.takes(0)
+    assert receiver.takes(10_000)
+    assert receiver.takes(10_001 - 8192)
+    assert not receiver.takes(10_000 - 8192)
+    assert [receiver.takes(counter) for counter in (5_000, 5_000, 4_999, 10_000, 10_003, 10_002)] == [
+        True, False, True, False, True, True,
+    ]  # fmt: skip
+    assert receiver.takes(10_003 + 8191)
+    assert not receiver.takes(10_003)
+    assert receiver.takes(10_004)
+    assert receiver.takes(2**50)
+    assert receiver.takes(2**50 - 1)
+    assert not receiver.takes(REJECT)
+    assert receiver.takes(REJECT - 1)
+
+
+@EACH
+def test_what_is_not_authentic_changes_nothing(module: ModuleType) -> None:
+    (message,) = messages(sealed(module, [FOUR], 9))
+    receiver = Receiver(module)
+    for place in range(len(message)):
+        changed = bytearray(message)
+        changed[place] ^= 1
+        assert receiver.take(bytes(changed))[3:] == (0, 0)
+    assert receiver.take(message)[0] == [FOUR]
+    with pytest.raises(InvalidTag):
+        ChaCha20Poly1305(KEY).decrypt(bytes(12), message[16:], None)
+
+
+@EACH
+def test_it_stops_before_what_is_for_another(module: ModuleType) -> None:
+    one, two, three = messages(sealed(module, [FOUR] * 3))
+    stranger = two[:4] + bytes(4) + two[8:]
+    assert Receiver(module).take(one + stranger + three, 64)[2:] == (64, 1, 64)
+    assert Receiver(module).take(one + b"\1" + two[1:] + three, 64)[2:] == (64, 1, 64)
+    assert Receiver(module).take(one + two + three[:40], 64)[2:] == (128 + 40, 2, 128)
+    assert Receiver(module).take(one + two + three[:31], 64)[2:] == (128, 2, 128)
+    assert Receiver(module).take(b"", 64)[2:] == (0, 0, 0)
+    assert Receiver(module).take(one, 31)[2:] == (31, 0, 0)
+
+
+@EACH
+@pytest.mark.parametrize(
+    "plain",
+    [
+        b"",
+        FOUR[:19],
+        FOUR[:2] + b"\0\x13" + FOUR[4:],
+        FOUR[:2] + b"\0\x31" + FOUR[4:] + bytes(8),
+        b"\x50" + FOUR[1:],
+        SIX[:39],
+        SIX[:4] + b"\0\x20" + SIX[6:],
+    ],
+    ids=["keepalive", "short", "shorter-than-its-header", "longer-than-it-is", "version-5", "short-6", "longer-6"],
+)
+def test_what_is_no_packet_is_authentic_and_left_out(module: ModuleType, plain: bytes) -> None:
+    message = struct.pack("<IIQ", 4, INDEX, 0) + ChaCha20Poly1305(KEY).encrypt(bytes(12), plain, None)
+    assert Receiver(module).take(message) == ([], [], len(message), 1, len(message))
+
+
+@pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
+def test_both_implementations_do_the_same() -> None:
+    for seed in range(300):
+        choose = random.Random(seed)
+        packets = traffic(choose, choose.randrange(1, 40), sizes=(1, 7, 40, 1400))
+        headed = bool(choose.randrange(2))
+        records = records_of(choose, packets) if headed else packets
+        counter, mtu = choose.choice([0, 1, 2**40]), choose.choice([0, 576, 1420])
+        runs = [
+            transport(module).seal(counter, [memoryview(bytearray(record)) for record in records], headed, mtu)
+            for module in BOTH
+        ]
+        assert [(bytes(memory), size) for memory, size in runs[0]] == [
+            (bytes(memory), size) for memory, size in runs[1]
+        ]
+        receivers = [Receiver(module) for module in BOTH]
+        for memory, size in choose.choices(runs[0], k=len(runs[0]) + 3) if runs[0] else ():
+            data = bytearray(memory)
+            for _ in range(choose.choice([0, 0, 1, 3])):
+                data[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
+            del data[choose.choice([len(data), choose.randrange(len(data))]) :]
+            outcomes = [receiver.take(bytes(data), choose.choice([size]) if data else 1) for receiver in receivers]
+            assert outcomes[0] == outcomes[1]
+
+
+@EACH
+def test_counters_are_given_out_once_and_not_the_last_ones(module: ModuleType) -> None:
+    keys = transport(module)
+    assert [keys.take(3), keys.take(1), keys.counter] == [0, 3, 4]
+    keys.counter = REJECT - 2
+    assert [keys.take(3), keys.take(2), keys.take(1)] == [None, REJECT - 2, None]
+
+
+@EACH
+def test_what_was_wiped_neither_seals_nor_opens(module: ModuleType) -> None:
+    (message,) = messages(sealed(module, [FOUR]))
+    keys = transport(module)
+    keys.wipe()
+    assert keys.seal(0, views([FOUR]), False, 0) == []
+    assert keys.unseal(memoryview(bytearray(message)), len(message)) == ([], [], len(message), 0, 0)
+
+
+@pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
+def test_the_native_one_refuses_keys_of_another_size() -> None:
+    with pytest.raises(ValueError, match="a key has 32 bytes"):
+        fast.Transport(KEY[:31], KEY, 0, 0)

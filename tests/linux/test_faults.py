@@ -1,0 +1,376 @@
+"""Faults on Linux, each made to happen: the class, the errno, a text that says what to do, nothing left."""
+
+import asyncio
+import errno
+import os
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import threepipe
+from tests.conftest import (
+    NO_TUN_NODE,
+    STRANGER,
+    Network,
+    answers,
+    call_elsewhere,
+    links,
+    needs_root,
+    tun_node,
+    udp_socket,
+)
+from threepipe import Adapter, Session
+
+pytestmark = pytest.mark.kernel
+
+NO_PROCESS = 2**22 + 1
+"""More than the highest process id that Linux can give."""
+
+
+@contextmanager
+def refused(network: Network, kind: type[Exception], code: int | None, *words: str) -> Iterator[None]:
+    """Inside, `kind` is raised with the errno `code` and all of `words`; no interface comes or goes."""
+    before = links(network)
+    with pytest.raises(kind) as caught:
+        yield
+    assert type(caught.value) is kind
+    assert getattr(caught.value, "errno", None) == code
+    for word in words:
+        assert word in str(caught.value)
+    assert links(network) == before
+
+
+def create(name: str, **settings: Any) -> None:
+    Adapter.create(name, **settings).close()
+
+
+def open_existing(name: str, netns: str | int | None = None) -> None:
+    Adapter.open(name, netns=netns).close()
+
+
+def test_missing_device_node(network: Network) -> None:
+    with refused(network, threepipe.AdapterUnavailable, errno.ENOENT, "modprobe tun", "--device /dev/net/tun"):
+        call_elsewhere(network, create, "tp0", mounts=NO_TUN_NODE)
+
+
+@needs_root
+@pytest.mark.parametrize(("major", "code"), [(10, errno.ENODEV), (60, errno.ENXIO)])
+def test_missing_driver(network: Network, major: int, code: int) -> None:
+    # A number of misc devices that none has, and one that is left for local use.
+    with refused(network, threepipe.AdapterUnavailable, code, "no TUN driver", "modprobe tun"):
+        call_elsewhere(network, create, "tp0", mounts=tun_node(major=major, minor=250))
+
+
+def test_something_else_in_the_place_of_the_device_node(network: Network) -> None:
+    with refused(network, threepipe.AdapterError, errno.EISDIR, "/dev/net/tun"):
+        call_elsewhere(network, create, "tp0", mounts=f"{NO_TUN_NODE}; mkdir /dev/net/tun")
+    with refused(network, threepipe.AdapterUnavailable, errno.ENOTTY, "/dev/net/tun is not"):
+        call_elsewhere(network, create, "tp0", mounts=f"{NO_TUN_NODE}; touch /dev/net/tun")
+
+
+@needs_root
+def test_no_permission_for_the_device_node(network: Network) -> None:
+    with refused(network, threepipe.PermissionDenied, errno.EACCES, "run as root", "chmod 0666 /dev/net/tun"):
+        call_elsewhere(network, create, "tp0", user=STRANGER, mounts=tun_node(mode="0600"))
+
+
+@needs_root
+def test_no_privilege_to_create(network: Network) -> None:
+    with refused(network, threepipe.PermissionDenied, errno.EPERM, "CAP_NET_ADMIN", "root", "owner"):
+        call_elsewhere(network, create, "tp0", user=STRANGER, mounts=tun_node())
+
+
+def test_taken_name(network: Network) -> None:
+    with refused(network, threepipe.NameTaken, errno.EBUSY, "lo", "another name", "tp%d", "open it"):
+        create("lo", netns=network.path)
+
+
+def test_busy_adapter(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path, persistent=True):
+        with refused(network, threepipe.AdapterBusy, errno.EBUSY, "tp0", "close it there first"):
+            open_existing("tp0", netns=network.path)
+        with refused(network, threepipe.AdapterBusy, errno.EBUSY, "tp0", "close it there first"):
+            call_elsewhere(network, open_existing, "tp0")
+    call_elsewhere(network, open_existing, "tp0")
+
+
+BAD_NAMES = {
+    "0 bytes": [""],
+    "16 bytes; give 1 to 15": ["a" * 16, "é" * 8, "abcdefghijklmn%d"],
+    "slashes, colons": [".", "..", "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b"],
+    "percent": ["%", "tp%", "tp%s", "tp%d%d", "tp%%d", "%d%"],
+    "adapter name": ["\ud800"],
+}
+
+
+@pytest.mark.parametrize(("word", "name"), [(word, name) for word, names in BAD_NAMES.items() for name in names])
+def test_bad_name(network: Network, word: str, name: str) -> None:
+    with refused(network, threepipe.InvalidSetting, None, word):
+        create(name, netns=network.path)
+    with refused(network, threepipe.InvalidSetting, None, word):
+        open_existing(name, netns=network.path)
+
+
+def test_a_template_opens_nothing(network: Network) -> None:
+    with refused(network, threepipe.InvalidSetting, None, "percent"):
+        open_existing("tp%d", netns=network.path)
+
+
+@pytest.mark.parametrize("name", ["all", "default"])
+def test_name_that_only_the_kernel_refuses(network: Network, name: str) -> None:
+    """Names of sysctl's own folders."""
+    with refused(network, threepipe.AdapterError, errno.EINVAL, name, "another name"):
+        create(name, netns=network.path)
+
+
+def test_template_without_a_free_number(network: Network) -> None:
+    """All numbers that fit into 15 bytes are in use: the next one would be too long."""
+    pairs = [f"link add abcdefghijklm{number} type veth peer name peer{number}" for number in range(100)]
+    network.run("sh", "-c", "\n".join(["ip -batch - <<END", *pairs, "END"]))
+    with refused(network, threepipe.NameTaken, errno.EEXIST, "abcdefghijklm%d", "shorter"):
+        create("abcdefghijklm%d", netns=network.path)
+
+
+BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("write it like 10.6.7.1/24", {"addresses": ["garbage"]}),
+    ("write it like 10.6.7.1/24", {"addresses": [""]}),
+    ("write it like 10.6.7.1/24", {"addresses": ["10.6.7.256/24"]}),
+    ("write it like 10.6.7.1/24", {"addresses": ["10.6.7.1/33"]}),
+    ("write it like 10.6.7.1/24", {"addresses": ["10.6.7.1/24", "fd00::1/129"]}),
+    ("interface's own", {"addresses": ["224.0.0.1/24"]}),
+    ("interface's own", {"addresses": ["ff02::1/64"]}),
+    ("interface's own", {"addresses": ["0.0.0.0/8"]}),
+    ("interface's own", {"addresses": ["::/64"]}),
+    ("give a list", {"addresses": "10.6.7.1/24"}),
+    ("host bits", {"routes": ["10.77.0.1/16"]}),
+    ("host bits", {"routes": ["fd77::1/16"]}),
+    ("write it like 10.0.0.0/8", {"routes": ["garbage"]}),
+    ("leave out the zone", {"routes": ["fe80::%1/64"]}),
+    ("give a list", {"routes": "10.77.0.0/16"}),
+    ("68 to 65535", {"mtu": 67}),
+    ("68 to 65535", {"mtu": 65536}),
+    ("68 to 65535", {"mtu": 0}),
+    ("68 to 65535", {"mtu": -1}),
+    ("1280", {"mtu": 1279, "routes": ["::/0"]}),
+    ("persistent", {"owner": 0}),
+    ("persistent", {"group": 0}),
+    ("numeric id", {"owner": "no such user", "persistent": True}),
+    ("numeric id", {"group": "no such group", "persistent": True}),
+    ("numeric id", {"owner": "", "persistent": True}),
+    ("owner", {"owner": -1, "persistent": True}),
+    ("owner", {"owner": 2**32 - 1, "persistent": True}),
+    ("owner", {"owner": "99999999999", "persistent": True}),
+    ("group", {"group": -1, "persistent": True}),
+    ("group", {"group": 2**40, "persistent": True}),
+]
+
+
+@pytest.mark.parametrize(("word", "settings"), BAD_SETTINGS, ids=[str(settings) for _, settings in BAD_SETTINGS])
+def test_bad_setting(network: Network, word: str, settings: dict[str, Any]) -> None:
+    with refused(network, threepipe.InvalidSetting, None, word):
+        create("tp0", netns=network.path, **settings)
+
+
+@pytest.mark.parametrize("mtu", [67, 65536])
+def test_bad_mtu_for_an_adapter_that_exists(network: Network, mtu: int) -> None:
+    with Adapter.create("tp0", netns=network.path) as adapter:
+        with refused(network, threepipe.InvalidSetting, None, "68 to 65535"):
+            adapter.mtu = mtu
+        assert adapter.mtu == 1500
+
+
+@pytest.mark.parametrize("route", ["10.77.0.0/16", "0.0.0.0/0", "fd77::/16", "::/0"])
+def test_route_that_another_interface_has(network: Network, route: str) -> None:
+    with (
+        Adapter.create("tp0", netns=network.path, routes=[route]),
+        refused(network, threepipe.AdapterError, errno.EEXIST, route, "tp1", "the system has it already"),
+    ):
+        create("tp1", netns=network.path, addresses=["10.6.7.1/24", "fd00::1/64"], routes=[route])
+
+
+@pytest.mark.parametrize(("address", "route"), [("10.6.7.1/24", "10.6.7.0/24"), ("fd00::1/64", "fd00::/64")])
+def test_a_route_to_its_own_network_is_no_conflict(network: Network, address: str, route: str) -> None:
+    with Adapter.create("tp0", netns=network.path, addresses=[address], routes=[route]):
+        assert route in network.run("ip", "-6" if ":" in route else "-4", "route")
+
+
+def test_an_address_with_two_prefix_lengths_is_not_blamed_on_others(network: Network) -> None:
+    with pytest.raises(threepipe.AdapterError, match=r"fd00::1/80 for tp0: (?!another interface)"):
+        create("tp0", netns=network.path, addresses=["fd00::1/64", "fd00::1/80"])
+    assert links(network) == set()
+
+
+def everywhere(netns: str | int) -> Iterator[Any]:
+    """Every call that takes a namespace."""
+    yield lambda: create("tp0", netns=netns)
+    yield lambda: open_existing("tp0", netns=netns)
+    yield lambda: threepipe.adapters(netns)
+
+
+@pytest.mark.parametrize("netns", ["no-such-name", "/no/such/path", NO_PROCESS, str(NO_PROCESS), -1])
+def test_missing_namespace(network: Network, netns: str | int) -> None:
+    for call in everywhere(netns):
+        with refused(network, threepipe.NamespaceNotFound, errno.ENOENT, str(netns), "ip netns"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/", errno.EISDIR),
+        ("/dev/null", errno.EINVAL),
+        ("/proc/self/ns/mnt", errno.EINVAL),
+        ("/proc/self/status", errno.EINVAL),
+    ],
+)
+def test_path_that_is_no_namespace(network: Network, path: str, code: int) -> None:
+    for call in everywhere(path):
+        with refused(network, threepipe.NamespaceNotFound, code, path, "no network namespace"):
+            call()
+
+
+def test_path_of_a_pipe_is_no_namespace_and_keeps_nobody_waiting(network: Network, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for call in everywhere(str(tmp_path / "fifo")):
+        with refused(network, threepipe.NamespaceNotFound, errno.EINVAL, "fifo", "no network namespace"):
+            call()
+
+
+@pytest.mark.parametrize("netns", ["", ".", "..", "a\0b"])
+def test_bad_namespace_name(network: Network, netns: str) -> None:
+    for call in everywhere(netns):
+        with refused(network, threepipe.InvalidSetting, None, "namespace"):
+            call()
+
+
+def test_opening_what_is_not_there(network: Network) -> None:
+    with refused(network, threepipe.AdapterNotFound, errno.ENODEV, "tp0", "threepipe adapter list"):
+        open_existing("tp0", netns=network.path)
+
+
+def test_opening_what_is_no_adapter(network: Network) -> None:
+    network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    network.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    for name in ("tap0", "veth0", "lo"):
+        with refused(network, threepipe.AdapterNotFound, errno.EINVAL, f"{name} is no layer-3 TUN adapter"):
+            open_existing(name, netns=network.path)
+
+
+def test_opening_what_is_removed_after_it_was_looked_up(network: Network) -> None:
+    from threepipe.platforms.linux import tun
+
+    def open_too_late() -> None:
+        with tun.open_tun() as file:
+            tun.attach(file, "tp0", create=False, offload=False, several=False)
+
+    with refused(network, threepipe.AdapterNotFound, errno.ENODEV, "tp0 was removed while it was being opened"):
+        network.namespace.run(open_too_late)
+
+
+def remove(network: Network, adapter: Adapter) -> None:
+    """As an administrator does it, under the adapter's holder."""
+    network.run("ip", "link", "del", adapter.name)
+    assert links(network) == set()
+
+
+def test_removal_wakes_a_waiting_thread(network: Network) -> None:
+    waiting, errors = threading.Event(), list[BaseException]()
+
+    def wait(session: Session) -> None:
+        try:
+            while True:
+                session.receive(timeout=0)
+                waiting.set()
+                session.receive(timeout=30)
+        except threepipe.ThreepipeError as error:
+            errors.append(error)
+
+    with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
+        thread = threading.Thread(target=wait, args=[session])
+        thread.start()
+        assert waiting.wait(10)
+        remove(network, adapter)
+        thread.join(10)
+        assert not thread.is_alive()
+    (error,) = errors
+    assert isinstance(error, threepipe.AdapterGone)
+    assert error.errno == errno.EBADFD
+    assert "tp0 was removed by somebody else; make or open it again" in str(error)
+
+
+def test_removal_wakes_a_waiting_task(network: Network) -> None:
+    async def wait(session: Session) -> None:
+        while True:
+            await session.receive_async()
+
+    async def main() -> None:
+        with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
+            task = asyncio.create_task(wait(session))
+            await asyncio.sleep(0)  # Lets the task come to its waiting.
+            await asyncio.to_thread(remove, network, adapter)
+            with pytest.raises(threepipe.AdapterGone):
+                await asyncio.wait_for(task, 10)
+
+    asyncio.run(main())
+
+
+def test_removal_makes_the_descriptor_readable(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
+        while session.receive(timeout=0):
+            pass
+        remove(network, adapter)
+        readable, _, _ = select.select([session.fileno()], [], [], 10)
+        assert readable == [session.fileno()]
+
+
+def test_everything_but_closing_raises_once_it_is_removed(network: Network) -> None:
+    gone, packet = threepipe.AdapterGone, bytes([0x45, *bytes(19)])
+    with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
+        remove(network, adapter)
+        for _ in range(2):
+            with refused(network, gone, errno.EBADFD, "tp0 was removed", "make or open it again"):
+                session.send([packet])
+            with refused(network, gone, errno.EBADFD, "tp0 was removed", "make or open it again"):
+                session.receive(timeout=10)
+            with refused(network, gone, errno.ENODEV, "tp0 was removed", "make or open it again"):
+                assert adapter.info
+            with refused(network, gone, errno.ENODEV, "tp0 was removed", "make or open it again"):
+                adapter.mtu = 1400
+        session.close()
+        with refused(network, gone, errno.ENODEV, "tp0 was removed", "make or open it again"):
+            adapter.start_session()
+
+
+def test_deleting_what_is_removed_already_is_closing_it(network: Network) -> None:
+    adapter = Adapter.create("tp0", netns=network.path, persistent=True)
+    remove(network, adapter)
+    try:
+        adapter.delete()
+        with pytest.raises(threepipe.AdapterClosed):
+            adapter.start_session()
+    finally:
+        adapter.close()
+
+
+def test_an_interface_set_down_refuses_packets_until_it_is_up(network: Network) -> None:
+    with (
+        Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"]) as adapter,
+        adapter.start_session() as session,
+        udp_socket(network, "10.6.7.1") as sock,
+    ):
+        sock.sendto(b"again", ("10.6.7.2", 9))
+        while not (answer := answers(session.receive(timeout=10))):
+            pass
+        network.run("ip", "link", "set", "tp0", "down")
+        with refused(network, threepipe.LinkDown, errno.EIO, "tp0 was set down", "ip link set tp0 up"):
+            session.send(answer)
+        assert session.statistics.sent_dropped == 1
+        assert not adapter.link_up
+        network.run("ip", "link", "set", "tp0", "up")
+        assert session.send(answer) == 1
+        assert sock.recv(100) == b"again"

@@ -1,0 +1,305 @@
+"""Superpackets with the kernel at both ends, and as the judge of what they become."""
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import re
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+import threepipe
+from tests.conftest import Network, come_true
+from threepipe import Adapter, Bundle, Session
+from threepipe.core import fast
+from threepipe.demo.stream import chunks
+from threepipe.pipe import pipe
+
+pytestmark = pytest.mark.kernel
+
+SIZE = 8 << 20
+FAMILIES = ("10.77.0.", "fd77::")
+UDP_SEGMENT = 103  # <linux/udp.h>
+
+
+class Pair:
+    """Two networks with an adapter and a session each, for a test to join."""
+
+    def __init__(self, stack: ExitStack, offload: tuple[bool, bool] = (True, True)) -> None:
+        self.networks = [Network() for _ in offload]
+        for network in self.networks:
+            stack.callback(network.namespace.close)
+        self.adapters = [
+            stack.enter_context(
+                Adapter.create(
+                    "tp0",
+                    netns=network.path,
+                    addresses=[f"10.77.0.{side}/24", f"fd77::{side}/64"],
+                    offload=offload[side - 1],
+                )
+            )
+            for side, network in enumerate(self.networks, 1)
+        ]
+        left, right = self.adapters
+        self.sessions = (left.start_session(), right.start_session())
+
+    def faults(self) -> dict[str, int]:
+        """What the kernels counted of bad checksums and lengths."""
+        found: dict[str, int] = {}
+        for network in self.networks:
+            for name, count in re.findall(r"^(\S*(?:Csum|Hdr)\S*Err\S*)\s+(\d+)", network.run("nstat", "-az"), re.M):
+                found[name] = found.get(name, 0) + int(count)
+        assert found, "nstat names no such counters"
+        return {name: count for name, count in found.items() if count}
+
+
+@contextmanager
+def joined(a: Session, b: Session, move: Callable[[Session, Session], None]) -> Iterator[None]:
+    """`move(source, target)` in a thread for each direction, until the block ends."""
+    threads = [threading.Thread(target=move, args=ends) for ends in ((a, b), (b, a))]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        a.close()
+        b.close()
+        for thread in threads:
+            thread.join()
+
+
+def look_at_every_packet(source: Session, target: Session) -> None:
+    """Pass on single packets, each checked for the size that an MTU of 1500 allows."""
+    try:
+        for bundle in source:
+            packets = list(bundle)
+            assert max(map(len, packets)) <= 1500
+            target.send(packets, timeout=None)
+    except threepipe.SessionClosed:
+        pass
+
+
+def pass_on(source: Session, target: Session) -> None:
+    try:
+        for bundle in source:
+            with bundle:
+                target.send(bundle, None, drop_invalid=True)
+    except threepipe.SessionClosed:
+        pass
+
+
+def transfer(pair: Pair, prefix: str) -> None:
+    """A stream of the kernel's TCP from the first network to the second, compared by hash."""
+    family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
+    listener = pair.networks[1].namespace.run(lambda: socket.create_server((f"{prefix}2", 0), family=family))
+    sender = pair.networks[0].namespace.run(lambda: socket.socket(family))
+    with listener, sender:
+        listener.settimeout(20)
+        sender.settimeout(20)
+        sender.connect(listener.getsockname()[:2])
+        receiver, _ = listener.accept()
+        with receiver:
+            receiver.settimeout(20)
+
+            def send() -> None:
+                for chunk in chunks(SIZE):
+                    sender.sendall(chunk)
+                sender.shutdown(socket.SHUT_WR)
+
+            thread = threading.Thread(target=send)
+            thread.start()
+            digest = hashlib.sha256()
+            while data := receiver.recv(1 << 20):
+                digest.update(data)
+            thread.join()
+    expected = hashlib.sha256()
+    for chunk in chunks(SIZE):
+        expected.update(chunk)
+    assert digest.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("offload", [(True, True), (True, False), (False, True)], ids=str)
+@pytest.mark.parametrize("prefix", FAMILIES)
+def test_tcp_goes_through_the_pump_intact(prefix: str, offload: tuple[bool, bool]) -> None:
+    with ExitStack() as stack:
+        pair = Pair(stack, offload)
+        with joined(*pair.sessions, pass_on):
+            transfer(pair, prefix)
+            assert pair.faults() == {}
+
+
+@pytest.mark.parametrize("prefix", FAMILIES)
+def test_superpackets_of_tcp_pass_whole(prefix: str) -> None:
+    sizes: list[int] = []
+
+    def note(source: Session, target: Session) -> None:
+        try:
+            for bundle in source:
+                assert bundle.records is not None
+                sizes.extend(map(len, bundle.records))
+                target.send(bundle, None, drop_invalid=True)
+                assert bundle.records is not None, "sending looked at single packets"
+        except threepipe.SessionClosed:
+            pass
+
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        with joined(*pair.sessions, note):
+            transfer(pair, prefix)
+            counts = pair.sessions[0].statistics
+    assert max(sizes) > 30_000
+    assert counts.received_packets > SIZE / 1500
+    assert counts.received_bytes > SIZE
+
+
+@pytest.mark.parametrize("prefix", FAMILIES)
+def test_packets_that_were_looked_at_have_good_checksums(prefix: str) -> None:
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        with joined(*pair.sessions, look_at_every_packet):
+            transfer(pair, prefix)
+            assert pair.faults() == {}
+
+
+@pytest.mark.parametrize("prefix", FAMILIES)
+@pytest.mark.parametrize("move", [pass_on, look_at_every_packet])
+def test_udp_segments_arrive_as_they_were_sent(prefix: str, move: Callable[[Session, Session], None]) -> None:
+    family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
+    data = os.urandom(10_100)
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        with joined(*pair.sessions, move):
+            ends = [
+                network.namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM)) for network in pair.networks
+            ]
+            sender, receiver = [stack.enter_context(end) for end in ends]
+            receiver.settimeout(10)
+            receiver.bind((f"{prefix}2", 0))
+            # Eleven datagrams in one system call: a superpacket where the kernel offers those of UDP.
+            option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))
+            sender.sendmsg([data], [option], 0, receiver.getsockname()[:2])
+            datagrams = [receiver.recv(2000) for _ in range(11)]
+            assert datagrams == [data[start : start + 1000] for start in range(0, len(data), 1000)]
+            assert pair.faults() == {}
+
+
+def superpacket_of_the_kernel(pair: Pair, prefix: str) -> Bundle:
+    """A bundle that has one, from a stream that nobody answers beyond its first packets."""
+    family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
+    sender = pair.networks[0].namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
+    with sender:
+        option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))
+        sender.sendmsg([bytes(10_100)], [option], 0, (f"{prefix}2", 9))
+    while True:
+        bundle = pair.sessions[0].receive(10)
+        assert bundle, "no superpacket came"
+        if len(bundle) >= 11:
+            return bundle
+
+
+@pytest.mark.parametrize("prefix", FAMILIES)
+def test_one_packet_of_a_superpacket_at_a_time(prefix: str) -> None:
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        session = pair.sessions[0]
+        whole = [bytes(packet) for packet in superpacket_of_the_kernel(pair, prefix)][-11:]
+        sender = stack.enter_context(
+            pair.networks[0].namespace.run(
+                lambda: socket.socket(socket.AF_INET6 if ":" in prefix else socket.AF_INET, socket.SOCK_DGRAM)
+            )
+        )
+        option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))
+        sender.sendmsg([bytes(10_100)], [option], 0, (f"{prefix}2", 9))
+        packets: list[bytes] = []
+        while len(packets) < 11:
+            packet = session.receive_packet(10)
+            if len(packet) >= 100:
+                packets.append(packet)
+                # What is left of it can be waited for, as the descriptor shows.
+                assert len(packets) == 11 or select.select([session.fileno()], [], [], 0)[0]
+        assert [len(packet) for packet in packets] == [len(packet) for packet in whole]
+        assert session.statistics.received_packets >= 22
+
+
+def test_a_kernel_that_refuses_superpackets_gets_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after 6.10.3 and its like: a write of a superpacket is an invalid argument."""
+
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        bundle = superpacket_of_the_kernel(pair, "10.77.0.")
+        expected = [
+            bytes(packet) for packet in Bundle.of_records([memoryview(bytearray(r)) for r in bundle.records or ()])
+        ]
+        refused: list[int] = []
+        send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]] = fast.send
+
+        def refuse(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
+            """Writing, where the kernel takes no superpackets."""
+            whole = [index for index, record in enumerate(records) if record[1]]
+            if not whole:
+                return send(file, records)
+            refused.append(len(records[whole[0]]))
+            return send(file, records[: whole[0]])[0], errno.EINVAL
+
+        monkeypatch.setattr(fast, "send", refuse)
+        receiver = pair.networks[1].namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+        with receiver:
+            receiver.bind(("tp0", 3))
+            receiver.settimeout(10)
+            assert pair.sessions[1].send(bundle) == len(expected)
+            seen: list[bytes] = []
+            while len(seen) < len(expected):
+                data, address = receiver.recvfrom(70_000)
+                if address[2] == 0:  # PACKET_HOST: it came from the program.
+                    seen.append(data)
+        assert seen == expected
+        assert len(refused) == 1, "refused superpackets are tried again and again"
+
+
+def test_pipe_ends_well_with_superpackets_on_their_way() -> None:
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        thread = threading.Thread(target=pipe, args=pair.sessions)
+        thread.start()
+        transfer(pair, "10.77.0.")
+        pair.sessions[0].close()
+        thread.join()
+        assert pair.sessions[1].closed
+
+
+def test_a_persistent_adapter_is_left_without_offload(network: Network) -> None:
+    """A program that knows nothing of superpackets can open it after us, and get packets of the link's size."""
+    from threepipe.platforms.linux import tun
+
+    Adapter.create("tp0", netns=network.path, persistent=True, addresses=["10.77.0.1/24"]).close()
+
+    def open_plainly() -> io.FileIO:
+        file = tun.open_tun()
+        fcntl.ioctl(file, tun.TUNSETIFF, struct.pack("16sH22x", b"tp0", tun.IFF_TUN | tun.IFF_NO_PI))
+        return file
+
+    with network.namespace.run(open_plainly) as file:
+        assert come_true(lambda: "state UP" in network.run("ip", "link", "show", "tp0"))
+        with network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+            option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))
+            try:
+                sender.sendmsg([bytes(10_100)], [option], 0, ("10.77.0.2", 9))
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                return  # Older kernels segment nothing for a device without checksums: it is one, then.
+        sizes: list[int] = []
+        while len(sizes) < 11:
+            assert select.select([file], [], [], 10)[0]
+            packet = file.read(70_000)
+            assert packet
+            if packet[0] == 0x45:
+                sizes.append(len(packet))
+    assert sizes == [1028] * 10 + [128]

@@ -1,0 +1,158 @@
+"""Several queues: every flow stays in order, nothing is lost, and an interface with them has one program at a time."""
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+import threepipe
+from tests.conftest import Network
+from threepipe import Adapter
+from threepipe.pipe import pipe
+
+pytestmark = pytest.mark.kernel
+
+SO_RCVBUFFORCE = 33  # <asm/socket.h>
+QUEUES = 4
+FLOWS = 16
+EACH = 500
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as fresh:
+        yield fresh
+
+
+def sockets(network: Network, stack: ExitStack, own: str, other: str) -> list[socket.socket]:
+    """One a flow, each connected to the socket of its flow at the other end."""
+
+    def make() -> list[socket.socket]:
+        return [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(FLOWS)]
+
+    found = network.namespace.run(make)
+    for number, end in enumerate(found):
+        end.settimeout(10)
+        end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
+        end.bind((own, 20_000 + number))
+        end.connect((other, 20_000 + number))
+    return found
+
+
+def talk(ends: list[socket.socket]) -> None:
+    """Numbered datagrams, of all flows in turn."""
+    for number in range(EACH):
+        for end in ends:
+            end.send(struct.pack("!I", number))
+
+
+def listen(ends: list[socket.socket]) -> list[list[int]]:
+    return [[struct.unpack("!I", end.recv(100))[0] for _ in range(EACH)] for end in ends]
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_every_flow_stays_in_order_both_ways(stack: ExitStack, offload: bool) -> None:
+    """While both ends talk: a kernel that moves a flow to the queue it was answered by would mix it up."""
+    networks = [Network(), Network()]
+    sessions = []
+    for side, network in enumerate(networks, 1):
+        stack.callback(network.namespace.close)
+        adapter = stack.enter_context(
+            Adapter.create("tp0", netns=network.path, addresses=[f"10.77.0.{side}/24"], queues=QUEUES, offload=offload)
+        )
+        sessions.append(adapter.start_session(1 << 26))
+    executor = stack.enter_context(ThreadPoolExecutor(5))
+    for session in sessions:
+        stack.callback(session.close)
+    piping = executor.submit(pipe, *sessions)
+    ends = [
+        sockets(networks[0], stack, "10.77.0.1", "10.77.0.2"),
+        sockets(networks[1], stack, "10.77.0.2", "10.77.0.1"),
+    ]
+    talking = [executor.submit(talk, side) for side in ends]
+    listening = [executor.submit(listen, side) for side in ends]
+    for heard in listening:
+        assert heard.result(30) == [list(range(EACH))] * FLOWS
+    for talked in talking:
+        talked.result(10)
+    sessions[0].close()
+    piping.result(10)
+    assert sessions[0].statistics.received_packets >= FLOWS * EACH
+    assert sessions[1].statistics.sent_dropped == 0
+
+
+def test_the_system_fills_all_queues(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path, addresses=["10.77.0.1/24"], queues=QUEUES) as adapter:
+        assert "numqueues 4" in network.run("ip", "-d", "link", "show", "tp0")
+        with adapter.start_session() as session, ExitStack() as stack:
+            for end in sockets(network, stack, "10.77.0.1", "10.77.0.2"):
+                end.send(b"x" * 100)
+            seen: set[int] = set()
+            bundles = 0
+            while len(seen) < FLOWS:
+                found = {int.from_bytes(packet[20:22], "big") for packet in session.receive(10) if packet[9] == 17}
+                bundles += bool(found)
+                seen |= found
+            assert bundles > 1, "sixteen flows came by one queue"
+
+
+def test_packets_are_received_one_by_one_from_all_queues(network: Network) -> None:
+    with ExitStack() as stack:
+        adapter = Adapter.create("tp0", netns=network.path, addresses=["10.77.0.1/24"], queues=QUEUES)
+        with adapter, adapter.start_session() as session:
+            for end in sockets(network, stack, "10.77.0.1", "10.77.0.2"):
+                end.send(b"x" * 100)
+            ports = set[bytes]()
+            while len(ports) < FLOWS:
+                packet = session.receive_packet(10)
+                if packet[0] == 0x45 and packet[9] == 17:
+                    ports.add(packet[20:22])
+
+
+@pytest.fixture
+def persistent(network: Network) -> Network:
+    Adapter.create("tp0", netns=network.path, persistent=True, queues=QUEUES).close()
+    return network
+
+
+@pytest.mark.parametrize("queues", [1, 2, QUEUES, QUEUES + 1])
+def test_a_persistent_adapter_can_be_opened_with_any_number(persistent: Network, queues: int) -> None:
+    for _ in range(2):
+        with Adapter.open("tp0", netns=persistent.path, queues=queues) as adapter, adapter.start_session():
+            assert f"numqueues {queues} " in persistent.run("ip", "-d", "link", "show", "tp0")
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+def test_it_has_one_program_at_a_time(persistent: Network, queues: int) -> None:
+    with Adapter.open("tp0", netns=persistent.path, queues=queues) as adapter, adapter.start_session():
+        for other, offload in ((1, True), (QUEUES, False)):
+            with pytest.raises(threepipe.AdapterBusy, match="held by another program") as caught:
+                Adapter.open("tp0", netns=persistent.path, queues=other, offload=offload)
+            assert caught.value.errno == errno.EBUSY
+            assert adapter.link_up
+            assert f"numqueues {queues} " in persistent.run("ip", "-d", "link", "show", "tp0")
+    Adapter.open("tp0", netns=persistent.path, queues=queues).delete()
+
+
+def test_one_queue_stays_one(network: Network) -> None:
+    Adapter.create("tp0", netns=network.path, persistent=True).close()
+    with pytest.raises(threepipe.InvalidSetting, match="tp0 has one queue"):
+        Adapter.open("tp0", netns=network.path, queues=2)
+    Adapter.open("tp0", netns=network.path).delete()
+
+
+@pytest.mark.parametrize("queues", [0, -1, 256])
+def test_numbers_that_cannot_be(network: Network, queues: int) -> None:
+    with pytest.raises(threepipe.InvalidSetting, match="give 1 to 255"):
+        Adapter.create("tp0", netns=network.path, queues=queues)
+    with pytest.raises(threepipe.InvalidSetting, match="give 1 to 255"):
+        Adapter.open("tp0", netns=network.path, queues=queues)
+
+
+def test_the_most_there_can_be(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path, queues=255) as adapter, adapter.start_session():
+        pass

@@ -1,0 +1,131 @@
+"""What an ordinary user can do on Linux with a persistent adapter that root made, and what not."""
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import threepipe
+from tests.conftest import STRANGER, Network, answers, call_elsewhere, links, needs_root, tun_node
+from threepipe import Adapter
+
+pytestmark = [pytest.mark.kernel, needs_root]
+
+GROUP = 61235
+OTHER = 61236
+
+
+def as_user(network: Network, function: Callable[..., Any], *arguments: Any, groups: tuple[int, ...] = ()) -> Any:
+    """What `function` gives an ordinary user who may open /dev/net/tun, as on most machines."""
+    return call_elsewhere(network, function, *arguments, user=STRANGER, groups=groups, mounts=tun_node())
+
+
+def make(network: Network, **settings: Any) -> None:
+    addresses = ["10.6.7.1/24", "fd00::1/64"]
+    Adapter.create("tp0", netns=network.path, addresses=addresses, persistent=True, **settings).close()
+
+
+def use() -> list[bytes]:
+    """Open the adapter and pass a packet each way in both families; what came back."""
+    echoed: list[bytes] = []
+    with Adapter.open("tp0") as adapter:
+        assert not adapter.link_up
+        with adapter.start_session() as session:
+            assert adapter.link_up
+            for family, own, other in (
+                (socket.AF_INET, "10.6.7.1", "10.6.7.2"),
+                (socket.AF_INET6, "fd00::1", "fd00::2"),
+            ):
+                with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                    sock.settimeout(10)
+                    sock.bind((own, 0))
+                    sock.sendto(b"to " + other.encode(), (other, 9))
+                    while not (answer := answers(session.receive(timeout=10))):
+                        pass
+                    assert session.send(answer) == 1
+                    echoed.append(sock.recv(100))
+        assert not adapter.link_up
+    return echoed
+
+
+def open_and_close() -> None:
+    Adapter.open("tp0").close()
+
+
+def delete() -> None:
+    Adapter.open("tp0").delete()
+
+
+def start_session() -> None:
+    with Adapter.open("tp0") as adapter:
+        adapter.start_session()
+
+
+def set_mtu() -> None:
+    with Adapter.open("tp0") as adapter:
+        adapter.mtu = 1400
+
+
+@pytest.mark.parametrize(("settings", "groups"), [({"owner": STRANGER}, ()), ({"group": GROUP}, (OTHER, GROUP))])
+def test_owner_and_members_of_the_group_pass_packets(
+    network: Network, settings: dict[str, int], groups: tuple[int, ...]
+) -> None:
+    make(network, **settings)
+    for _ in range(2):
+        assert as_user(network, use, groups=groups) == [b"to 10.6.7.2", b"to fd00::2"]
+        (info,) = threepipe.adapters(network.path)
+        assert (info.name, info.persistent, info.link_up) == ("tp0", True, False)
+
+
+@pytest.mark.parametrize("settings", [{}, {"owner": OTHER}, {"group": GROUP}, {"owner": 0, "group": 0}])
+def test_others_may_not_open_it(network: Network, settings: dict[str, int]) -> None:
+    make(network, **settings)
+    with pytest.raises(threepipe.PermissionDenied, match="tp0 belongs to another user or group; root may") as caught:
+        as_user(network, open_and_close)
+    assert caught.value.errno == errno.EPERM
+    assert links(network) == {"tp0"}
+
+
+def test_of_owner_and_group_the_kernel_wants_both(network: Network) -> None:
+    make(network, owner=STRANGER, group=GROUP)
+    with pytest.raises(threepipe.PermissionDenied):
+        as_user(network, open_and_close)
+    as_user(network, open_and_close, groups=(GROUP,))
+
+
+def test_the_owner_may_delete_it(network: Network) -> None:
+    make(network, owner=STRANGER)
+    as_user(network, delete)
+    assert links(network) == set()
+
+
+def test_the_owner_may_not_set_it_up(network: Network) -> None:
+    make(network, owner=STRANGER)
+    with pytest.raises(threepipe.PermissionDenied, match="setting up tp0 takes CAP_NET_ADMIN: run as root") as denied:
+        as_user(network, set_mtu)
+    assert denied.value.errno == errno.EPERM
+    network.run("ip", "link", "set", "tp0", "down")
+    with pytest.raises(threepipe.LinkDown, match="root: ip link set tp0 up") as down:
+        as_user(network, start_session)
+    assert down.value.errno == errno.ENETDOWN
+
+
+def test_everybody_may_list_them(network: Network) -> None:
+    make(network, owner=STRANGER)
+    (info,) = as_user(network, threepipe.adapters)
+    assert (info.name, info.owner) == ("tp0", STRANGER)
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "text"),
+    [
+        ("/proc/1/ns/net", errno.EACCES, "may not enter the namespace /proc/1/ns/net; run as root"),
+        ("/proc/self/ns/net", errno.EPERM, "takes CAP_SYS_ADMIN: run as root"),
+    ],
+)
+def test_namespaces_are_roots(network: Network, path: str, code: int, text: str) -> None:
+    with pytest.raises(threepipe.PermissionDenied, match=text) as caught:
+        as_user(network, threepipe.adapters, path)
+    assert caught.value.errno == code

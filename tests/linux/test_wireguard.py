@@ -1,0 +1,276 @@
+"""threepipe-wg and the devices of others, as each other's peers: what goes through, and what is lived through."""
+
+import base64
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import come_true
+from tests.support.transfers import MIB, transfer
+from tests.support.wireguard_flood import flooded
+from tests.support.wireguard_peers import INSIDE, OUTSIDE, PROGRAMS, End, Program, Site, hasty, sites
+from tests.support.wires import ETH_P_ALL
+from threepipe.wireguard import Timing
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+OURS = 0
+THEIRS = 1
+OTHERS = [
+    "wireguard-go",
+    *(pytest.param(name, marks=pytest.mark.soak) for name in ("wireguard-go-newest", "boringtun", "gotatun")),
+]
+ENDS = pytest.mark.parametrize("number", [OURS, THEIRS], ids=["ours", "theirs"])
+KEY, ANOTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+INITIATION = 148
+KEEPALIVE = 32
+"""Bytes of the first message of a handshake, and of a message with nothing in it."""
+
+
+@pytest.fixture(params=OTHERS)
+def other(request: pytest.FixtureRequest) -> str:
+    """A program that is there."""
+    if reason := PROGRAMS[request.param].missing():
+        pytest.skip(reason)
+    return str(request.param)
+
+
+@contextmanager
+def started(ours: str | Program, other: str) -> Iterator[Site]:
+    """Threepipe at one end, and another program at the other; started, and without peers."""
+    with sites(ours, other) as made:
+        for end in made.ends:
+            end.start()
+        yield made
+
+
+@pytest.fixture
+def site(other: str) -> Iterator[Site]:
+    with started("threepipe", other) as made:
+        yield made
+
+
+def join(
+    site: Site, knowing: int, version: int = 4, secrets: tuple[str, str] = ("", ""), keepalive: int = 0
+) -> tuple[End, End]:
+    """Make the ends each other's peers; only one knows where the other is, and keeps alive. That one comes first."""
+    first, second = site.ends[knowing], site.ends[1 - knowing]
+    second.set_peer(first, preshared_key=secrets[second.number])
+    settings = [*place(second, version), "persistent-keepalive", str(keepalive)]
+    first.set_peer(second, *settings, preshared_key=secrets[first.number])
+    return first, second
+
+
+def place(end: End, version: int = 4) -> list[str]:
+    return ["endpoint", OUTSIDE[version].endpoint(end.number + 1)]
+
+
+def passed(site: Site, number: int) -> int:
+    """Bytes that end has sent the other, as ours says: not all count handshakes, nor bear to be asked so often."""
+    received, sent = site.ends[OURS].shown("transfer")
+    return int(sent if number == OURS else received)
+
+
+@ENDS
+@pytest.mark.parametrize("secret", ["", KEY], ids=["", "preshared"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_initiates_reaches_what_responds_and_is_reached(
+    site: Site, number: int, version: int, secret: str
+) -> None:
+    started = int(time.time())
+    initiator, responder = join(site, number, version, (secret, secret))
+    for end, other in ((initiator, responder), (responder, initiator)):
+        for inside in INSIDE:
+            end.ping(inside, other)
+        assert end.shown("endpoints") == [OUTSIDE[version].endpoint(other.number + 1)]
+        assert int(end.shown("latest-handshakes")[0]) >= started or not end.program.tells_time
+        assert all(int(count) > INITIATION for count in end.shown("transfer"))
+
+
+def test_streams_come_through_unchanged(site: Site) -> None:
+    first, second = join(site, OURS)
+    for sender, receiver, inside in ((first, second, 4), (second, first, 6)):
+        transfer(sender.network, receiver.network, INSIDE[inside][receiver.number], 64 * MIB)
+
+
+@ENDS
+def test_another_preshared_key_is_no_peer(site: Site, number: int) -> None:
+    join(site, number, secrets=(KEY, ANOTHER_KEY), keepalive=1)
+    # What makes it ask a second time is that there was no answer to be content with.
+    assert come_true(lambda: passed(site, number) >= 2 * INITIATION, 30)
+    assert site.ends[OURS].shown("latest-handshakes") == ["0"]
+
+
+@ENDS
+def test_restarted_end_that_knows_the_other_is_back_at_once(site: Site, number: int) -> None:
+    initiator, responder = join(site, number)
+    initiator.ping(4, responder)
+    initiator.stop()
+    initiator.start()
+    initiator.set_peer(responder, *place(responder))
+    initiator.ping(4, responder)
+    responder.ping(6, initiator)
+
+
+@ENDS
+def test_restarted_end_that_knows_nothing_is_found_again(site: Site, number: int) -> None:
+    """The other notices that nothing comes back, and asks for new keys."""
+    initiator, responder = join(site, 1 - number)
+    initiator.ping(4, responder)
+    responder.stop()
+    responder.start()
+    responder.set_peer(initiator)
+    initiator.ping(6, responder)
+    responder.ping(4, initiator)
+
+
+@ENDS
+@pytest.mark.parametrize("version", [4, 6])
+def test_end_that_moves_is_followed(site: Site, number: int, version: int) -> None:
+    mover, follower = join(site, number, version)
+    mover.ping(4, follower)
+    site.move(number, 77, version)
+    mover.ping(6, follower)
+    assert follower.shown("endpoints") == [OUTSIDE[version].endpoint(77)]
+    follower.ping(4, mover)
+
+
+def test_packets_are_not_padded_beyond_an_mtu_that_was_set_later(site: Site) -> None:
+    first, second = join(site, OURS)
+    first.set_mtu(1390)
+    second.set_mtu(1390)
+
+    def not_padded() -> bool:
+        before = passed(site, OURS)
+        first.network.run("ping", "-c", "1", "-w", "20", "-s", str(1390 - 28), INSIDE[4][THEIRS])
+        return passed(site, OURS) - before == 1390 + KEEPALIVE
+
+    first.ping(4, second)
+    assert come_true(not_padded, 30)  # The handshake tells it, which may have been a moment ago.
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_answers_come_from_the_address_that_was_asked(site: Site, version: int) -> None:
+    """And not from the one that the system would choose, to which the other end would move."""
+    asker, asked = site.ends[THEIRS], site.ends[OURS]
+    site.add_address(OURS, 99, version)
+    asked.set_peer(asker)
+    asker.set_peer(asked, "endpoint", OUTSIDE[version].endpoint(99))
+    asker.ping(4, asked)
+    asked.ping(6, asker)
+    transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
+    assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(99)]
+    site.remove_address(OURS, 99, version)
+    asked.ping(4, asker)  # From the one that is left, to which the other end moves.
+    assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(1)]
+    transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
+
+
+@ENDS
+def test_keepalives_go_without_anything_to_say(site: Site, number: int) -> None:
+    join(site, number, keepalive=1)
+    # A handshake, what confirms it, and two more.
+    assert come_true(lambda: passed(site, number) >= INITIATION + 3 * KEEPALIVE, 30)
+    assert site.ends[OURS].shown("latest-handshakes") != ["0"]
+
+
+HASTY = Timing(rekey_after=1, reject_after=4, rekey_timeout=0.5, keepalive=1)
+
+
+@ENDS
+def test_keys_are_renewed_in_mid_stream(other: str, number: int, tmp_path: Path) -> None:
+    """Ours get old soon. Where it has responded, it becomes the initiator when the first are too old to be used."""
+    log = tmp_path / "events"
+    with started(hasty(HASTY, log), other) as site:
+        first, second = join(site, number)
+        first.ping(4, second)
+
+        def handshakes() -> int:
+            return log.read_text().split().count("handshake")
+
+        def stream(sender: End, receiver: End) -> int:
+            """Streams until keys were renewed in the midst of three of them; how many there were."""
+            streams = renewed = 0
+            while renewed < 3:
+                before, streams = handshakes(), streams + 1
+                transfer(sender.network, receiver.network, INSIDE[6][receiver.number], 32 * MIB)
+                renewed += handshakes() - before
+            return streams
+
+        with ThreadPoolExecutor(2) as executor:
+            streams = [executor.submit(stream, first, second), executor.submit(stream, second, first)]
+            assert all(each.result() for each in streams)
+        first.ping(4, second)
+
+
+HANDSHAKES = {1: "initiation", 2: "response", 3: "cookie"}
+
+
+def overheard(sniffing: socket.socket) -> list[str]:
+    """The messages of handshakes that passed on a link since it was asked last."""
+    found = []
+    try:
+        while True:
+            data = sniffing.recv(65536)[28:]  # Behind the headers of IPv4 and UDP.
+            if (kind := HANDSHAKES.get(int.from_bytes(data[:4], "little"))) and len(data) in (148, 92, 64):
+                found.append(f"{kind} with a cookie" if kind != "cookie" and any(data[-16:]) else kind)
+    except BlockingIOError:
+        return found
+
+
+@ENDS
+def test_cookie_is_asked_for_under_load_and_shown(other: str, number: int, tmp_path: Path) -> None:
+    """That end is under load. Whom it knows goes on, and gets new keys by a cookie."""
+    if number == THEIRS and not PROGRAMS[other].asks_all:
+        pytest.skip(f"{other} asks nobody for a cookie but who floods it")
+    with started(hasty(Timing(rekey_timeout=1), tmp_path / "events"), other) as site:
+        honest, flooded_end = join(site, 1 - number)
+        honest.ping(4, flooded_end)
+        link = honest.network.namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
+        with link, flooded(flooded_end) as asked:
+            link.bind((f"v{honest.number}", ETH_P_ALL))
+            link.setblocking(False)
+            assert asked.wait(20)
+            honest.ping(4, flooded_end)
+            flooded_end.ping(6, honest)
+            for _ in range(5):  # An end that has got over a burst may take one without for a moment.
+                honest.stop()
+                honest.start()
+                overheard(link)
+                honest.set_peer(flooded_end, *place(flooded_end))
+                honest.ping(4, flooded_end)
+                if "cookie" in (seen := overheard(link)):
+                    break
+            assert "cookie" in seen, seen
+            after = seen[seen.index("cookie") :]
+            shown = after[after.index("initiation with a cookie") :]  # In a flood, one may be lost.
+            assert any(message.startswith("response") for message in shown), seen
+            flooded_end.ping(6, honest)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_others_renew_keys_in_their_own_time_and_nothing_is_lost(tmp_path: Path) -> None:
+    """As initiators, every two minutes: all of them at once, three times each."""
+    names = [name for name, program in PROGRAMS.items() if name != "threepipe" and not program.missing()]
+
+    def live(other: str) -> int:
+        log = tmp_path / other
+        with started(hasty(Timing(), log), other) as site:
+            initiator, responder = join(site, THEIRS)
+            initiator.ping(4, responder)
+            inside = INSIDE[4][responder.number]
+            pings = initiator.network.command("ping", "-q", "-c", "3700", "-i", "0.1", inside)
+            done = subprocess.run(pings, capture_output=True, text=True, timeout=600)
+            assert " 0% packet loss" in done.stdout, f"{other}: {done.stdout}{done.stderr}"
+        return log.read_text().split().count("handshake")
+
+    with ThreadPoolExecutor(len(names)) as executor:
+        handshakes = dict(zip(names, executor.map(live, names), strict=True))
+    assert min(handshakes.values()) >= 4, handshakes

@@ -1,0 +1,416 @@
+"""threepipe wg and wg-quick in the kernel: what a file asks for is there while it lasts, and not after."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from tests.conftest import Network, come_true, links
+from tests.support.wireguard_pair import new_key
+from threepipe.wireguard import key_to_text, read_config
+from threepipe.wireguard.noise import Identity
+
+pytestmark = pytest.mark.kernel
+
+BIN = Path(sys.executable).parent
+SET_APART = 'mount -t tmpfs none /run && exec "$@"'
+"""Shell for a folder of its own for control sockets."""
+SIGNALS_ELSEWHERE = """
+import signal, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+from threepipe.cli import main
+main()
+"""
+"""The command, with a thread that signals interrupt, and no other: Python handles them in the main one all the same."""
+
+
+Popen: TypeAlias = "subprocess.Popen[str]"
+FAR, BEHIND = "198.51.100.2", "10.77.0.1"
+WITHOUT_NFT = """
+    mkdir /run/bin
+    for folder in ${PATH//:/ }; do ln -sf $folder/* /run/bin/; done
+    rm /run/bin/nft
+    PATH=/run/bin
+"""
+"""Bash, behind `SET_APART`, for a place in which only iptables can have packets filtered."""
+
+
+class Host:
+    """A network, its key, and its file."""
+
+    def __init__(self, number: int, folder: Path, network: Network | None = None) -> None:
+        self.network = network or Network()
+        self.number = number
+        self.key = new_key()
+        self.public = key_to_text(Identity(self.key).public)
+        self.path = folder / f"up{number}.conf"
+
+    def write(self, other: "Host", interface: str = "", peer: str = "", allowed: str = "", outside: str = "") -> None:
+        self.path.write_text(
+            f"[Interface]\nPrivateKey = {key_to_text(self.key)}\nListenPort = 5{self.number}000\n"
+            f"Address = 10.5.0.{self.number}/24, fd05::{self.number}/64\n{interface}\n"
+            f"[Peer]\nPublicKey = {other.public}\n"
+            f"AllowedIPs = {allowed or f'10.5.0.{other.number}/32, fd05::{other.number}/128'}\n"
+            f"Endpoint = {outside or f'192.0.2.{other.number}'}:5{other.number}000\n{peer}"
+        )
+
+    @contextmanager
+    def up(
+        self,
+        apart: str = SET_APART,
+        meanwhile: Callable[[str], None] | None = None,
+        python: Sequence[str] = ("-m", "threepipe"),
+    ) -> Iterator[Popen]:
+        """Have the device be up; of what is said before, the first line is given to `meanwhile`."""
+        command = self.network.command("unshare", "--mount", "sh", "-c", apart, "sh")
+        program = [*command, sys.executable, "-W", "error", *python, "wg", "up", str(self.path)]
+        with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+            try:
+                assert process.stderr is not None
+                if meanwhile:
+                    meanwhile(process.stderr.readline())
+                said = process.stderr.readline()
+                assert said == f"up{self.number} is up; Ctrl-C takes it down\n", said + process.stderr.read()
+                yield process
+            finally:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) in (0, -signal.SIGKILL)
+
+    def state(self) -> set[str]:
+        """What programs could leave behind: rules, links, and routes, those aside that come with a link in time."""
+        routes = "".join(self.network.run("ip", f"-{version}", "route", "show", "table", "all") for version in (4, 6))
+        lines = {line for line in routes.splitlines() if "fe80::" not in line and "ff00::" not in line}
+        return lines | links(self.network) | set(self.rules().splitlines())
+
+    def rules(self) -> str:
+        return "".join(self.network.run("ip", f"-{version}", "rule") for version in (4, 6))
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
+    one, two = Host(1, tmp_path), Host(2, tmp_path)
+    one.network.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(two.network.path))
+    for host in (one, two):
+        host.network.run("ip", "address", "add", f"192.0.2.{host.number}/24", "dev", f"v{host.number}")
+        host.network.run("ip", "link", "set", f"v{host.number}", "up")
+    yield one, two
+    for host in (one, two):
+        host.network.namespace.close()
+
+
+@pytest.fixture
+def far_hosts(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
+    """The second is at `FAR`, by the default route of the first, which is strict about where packets come from."""
+    one, two = hosts
+    two.network.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
+    two.network.run("ip", "address", "add", f"{BEHIND}/32", "dev", "lo")
+    two.network.run("ip", "route", "replace", "192.0.2.0/24", "dev", "v2", "src", FAR)  # And answers from there.
+    one.network.run("ip", "route", "add", "default", "via", "192.0.2.2")
+    one.network.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")
+    return one, two
+
+
+def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    told = tmp_path / "told"
+    hooks = "\n".join(f"{key} = echo {key} %i >> {told}" for key in ("PreUp", "PostUp", "PreDown", "PostDown"))
+    one.write(two, hooks, allowed="0.0.0.0/0, ::/0")
+    two.write(one)
+    two.network.run("ip", "address", "add", "10.77.0.1/32", "dev", "lo")
+    before = one.rules()
+    with two.up(), one.up():
+        for address in ("10.5.0.2", "fd05::2", "10.77.0.1"):
+            assert " 0% packet loss" in one.network.run("ping", "-c", "2", "-i", "0.2", "-W", "20", address)
+        assert "lookup main suppress_prefixlength 0" in one.rules()
+        assert "not from all fwmark 0xca6c lookup 51820" in one.rules()
+        assert "dev up1" in one.network.run("ip", "route", "get", "198.51.100.1")
+        # What has the mark goes where it went before: nowhere, in this network.
+        assert one.network.run("ip", "route", "get", "198.51.100.1", "mark", "51820", check=False) == ""
+        assert "dev v1" in one.network.run("ip", "route", "get", "192.0.2.2")
+        assert "mtu 1420" in one.network.run("ip", "link", "show", "up1")
+        assert told.read_text() == "PreUp up1\nPostUp up1\n"
+    assert told.read_text() == "PreUp up1\nPostUp up1\nPreDown up1\nPostDown up1\n"
+    assert one.rules() == before
+    assert links(one.network) == {"v1"}
+    assert one.network.run("ip", "route", "show", "table", "all", "dev", "v1").count("up1") == 0
+
+
+def test_a_default_route_lets_nobody_else_in(far_hosts: tuple[Host, Host]) -> None:
+    one, two = far_hosts
+    one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
+    two.write(one)
+    before = one.state(), one.network.run("nft", "list", "ruleset")
+
+    def ping(host: Host, address: str) -> str:
+        source = ["-I", "192.0.2.2"] if host is two else []
+        return host.network.run("ping", "-c", "2", "-i", "0.2", "-W", "1", *source, address, check=False)
+
+    with one.up():
+        with two.up():
+            # Also where it is strict about the way that answers come by.
+            assert " 0% packet loss" in one.network.run("ping", "-c", "2", "-i", "0.2", "-W", "20", "10.5.0.2")
+        two.network.run("ip", "route", "add", "10.5.0.1/32", "via", "192.0.2.1")
+        assert " 0% packet loss" in ping(two, "192.0.2.1")
+        assert " 100% packet loss" in ping(two, "10.5.0.1")
+        assert " 0% packet loss" in ping(one, "10.5.0.1")
+        one.network.run("nft", "delete", "table", "inet", "threepipe-up1")
+        assert " 0% packet loss" in ping(two, "10.5.0.1")
+    assert (one.state(), one.network.run("nft", "list", "ruleset")) == before
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_marks_count_until_the_last_that_needs_it_has_ended(
+    hosts: tuple[Host, Host], tmp_path: Path, before: str
+) -> None:
+    one, two = hosts
+    third = Host(3, tmp_path, one.network)
+    for host in (one, third):
+        host.write(two, allowed="0.0.0.0/0")
+    name = "net.ipv4.conf.all.src_valid_mark"
+    one.network.run("sysctl", "-q", f"{name}={before}")
+    with ExitStack() as last:
+        with one.up():
+            last.enter_context(third.up())
+        assert one.network.run("sysctl", "-n", name) == "1\n"
+    assert one.network.run("sysctl", "-n", name) == f"{before}\n"
+
+
+def test_name_of_an_endpoint_may_be_known_later(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    one.write(two, outside="there.example.org")
+    two.write(one)
+    names, servers = tmp_path / "hosts", tmp_path / "resolv.conf"
+    names.touch()
+    servers.write_text("nameserver 127.0.0.1\n")  # Where nobody is.
+    apart = f"mount --bind {names} /etc/hosts && mount --bind {servers} /etc/resolv.conf && {SET_APART}"
+
+    def become_known(said: str) -> None:
+        assert "there.example.org" in said
+        assert "looked up again" in said
+        names.write_text("192.0.2.2 there.example.org\n")
+
+    with two.up(), one.up(apart, become_known):
+        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+
+
+def test_a_device_that_was_killed_comes_up_again(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two)
+    two.write(one)
+    with two.up():
+        with one.up() as process:
+            process.kill()
+            process.wait(20)
+        assert come_true(lambda: links(one.network) == {"v1"})
+        with one.up():
+            assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+
+
+def test_what_a_file_has_wrong_is_told_and_nothing_is_left(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    for interface, said in (
+        ("MTU = many", f"{one.path}, line 5: MTU = many"),
+        ("PostUp = exit 3", f"{shutil.which('bash')} -c exit 3: ended with status 3"),
+    ):
+        one.write(two, interface)
+        program = one.network.command(
+            "unshare", "--mount", "sh", "-c", SET_APART, "sh", sys.executable, "-m", "threepipe"
+        )
+        done = subprocess.run([*program, "wg", "up", str(one.path)], capture_output=True, text=True, timeout=50)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"threepipe: {said}"), done.stderr
+        assert links(one.network) == {"v1"}
+
+
+@pytest.mark.parametrize("how", ["signal", "socket"])
+def test_what_the_device_has_become_is_saved_after_pre_down(hosts: tuple[Host, Host], tmp_path: Path, how: str) -> None:
+    one, two = hosts
+    told = tmp_path / "told"
+    one.write(two, f"SaveConfig = true\nPreDown = ping -c 1 -W 20 10.5.0.2 > {told}", "PersistentKeepalive = 25\n")
+    two.write(one)
+    with two.up(), one.up() as process:
+        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+        if how == "socket":
+            enter = ["nsenter", f"--target={process.pid}", "--mount"]
+            subprocess.run([*enter, "rm", "/run/wireguard/up1.sock"], check=True, timeout=50)
+            assert process.wait(20) == 0
+        else:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+    assert " 0% packet loss" in told.read_text()
+    saved = read_config(one.path)
+    assert (saved.private_key, saved.listen_port, saved.save) == (one.key, 51000, True)
+    (peer,) = saved.peers
+    assert (key_to_text(peer.public_key), peer.endpoint) == (two.public, ("192.0.2.2", 52000))
+    assert (len(peer.allowed_ips), peer.persistent_keepalive) == (2, 25)
+    assert one.path.stat().st_mode & 0o777 == 0o600
+    assert set(one.path.parent.iterdir()) == {one.path, two.path, told}
+
+
+def test_a_file_stays_as_it_was_where_the_adapter_is_removed_first(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two, "SaveConfig = true")
+    before = one.path.read_text()
+    with one.up() as process:
+        one.network.run("ip", "link", "delete", "up1")
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert "stays as it was" in process.stderr.read()
+    assert one.path.read_text() == before
+
+
+def test_a_signal_that_interrupts_no_wait_is_heard(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    """As one that comes just before a wait begins; here it is another thread's."""
+    one, two = hosts
+    one.write(two, f"PreDown = touch {tmp_path}/down")
+    with one.up(python=["-c", SIGNALS_ELSEWHERE]) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert (tmp_path / "down").exists()
+
+
+def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    begun, asked = tmp_path / "begun", tmp_path / "asked"
+    wait = f"touch {begun}; while ! [ -e {asked} ]; do sleep 0.05; done; touch {tmp_path}/done"
+    one.write(two, f"PreDown = {wait}", allowed="0.0.0.0/0, ::/0")
+    before = one.rules()
+    with one.up() as process:
+        process.send_signal(signal.SIGTERM)
+        assert come_true(begun.exists)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            process.send_signal(number)
+        asked.touch()
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert (tmp_path / "done").exists()
+    assert one.rules() == before
+
+
+def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    hooks = f"PreDown = echo %i >> {tmp_path}/told\nPostDown = sleep 0.5; echo gone >> {tmp_path}/told"
+    one.write(two, hooks, allowed="0.0.0.0/0, ::/0")
+    two.write(one)
+    before = one.state()
+    script = (
+        f"{SET_APART.partition(' && ')[0]}; threepipe wg up {one.path} --daemon; threepipe wg show up1 --json;"
+        f" ! threepipe wg up {one.path} --daemon; ping -c 1 -W 20 10.5.0.2 >&2; threepipe wg down {one.path};"
+        f" ls /run/wireguard; ! threepipe wg down up1"
+    )
+    with two.up():
+        done = subprocess.run(
+            one.network.command("unshare", "--mount", "sh", "-ec", script),
+            env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["up1"]["public_key"] == one.public  # And the folder is empty.
+    assert "a device of that name is running" in done.stderr
+    assert " 0% packet loss" in done.stderr
+    assert "there is no device up1" in done.stderr
+    assert "up1 is up; Ctrl-C" not in done.stderr
+    # All of it is undone when `down` returns.
+    assert (tmp_path / "told").read_text() == "up1\ngone\n"
+    assert one.state() == before
+
+
+@pytest.mark.parametrize("how", ["signal", "socket", "link"])
+def test_threepipe_wg_is_managed_by_wg_and_leaves_nothing(network: Network, how: str) -> None:
+    ends = {
+        "signal": "kill $!",
+        "socket": "rm /run/wireguard/wgd.sock",
+        "link": "ip link delete wgd",
+    }
+    key, peer = (key_to_text(new_key()) for _ in range(2))
+    settings = f"[Interface]\nPrivateKey = {key}\nListenPort = 5\nFwMark = 0x10\n[Peer]\nPublicKey = {peer}\n"
+    script = (
+        f"{SET_APART.partition(' && ')[0]}; threepipe-wg -f wgd & n=0;"
+        " until wg show wgd 2>/dev/null; do sleep 0.1; n=$((n+1)); [ $n -lt 200 ]; done;"
+        f" printf '{settings}AllowedIPs = 10.0.0.0/8\n' | wg setconf wgd /dev/stdin;"
+        f" wg set wgd peer {peer} preshared-key /etc/hostname 2>/dev/null && exit 9;"
+        f" wg set wgd peer {peer} persistent-keepalive 7 allowed-ips fd00::/8 endpoint [fe80::1%lo]:9 >&2;"
+        f" wg showconf wgd; printf '{settings}' | wg syncconf wgd /dev/stdin; wg show wgd allowed-ips;"
+        f" {ends[how]}; wait $!; ls /run/wireguard"
+    )
+    done = subprocess.run(
+        network.command("unshare", "--mount", "sh", "-ec", script),
+        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in ("ListenPort = 5", "FwMark = 0x10", f"PrivateKey = {key}", "PersistentKeepalive = 7"):
+        assert line in done.stdout
+    assert "AllowedIPs = fd00::/8\nEndpoint = [fe80::1%lo]:9\n" in done.stdout
+    assert done.stdout.endswith(f"{peer}\t(none)\n")
+    assert links(network) == set()
+
+
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
+def test_wg_quick_has_its_device_from_threepipe_wg(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two)
+    two.write(one)
+    script = (
+        f"{SET_APART.partition(' && ')[0]} && export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg"
+        f" && wg-quick up {one.path} && wg show up1 latest-handshakes && ping -c 2 -i 0.2 -W 20 10.5.0.2"
+        f" && wg syncconf up1 /dev/null && wg show up1 peers && wg-quick down {one.path}"
+    )
+    with two.up():
+        done = subprocess.run(
+            one.network.command("unshare", "--mount", "sh", "-ec", script), capture_output=True, text=True, timeout=50
+        )
+        assert done.returncode == 0, done.stderr
+        assert " 0% packet loss" in done.stdout
+        assert come_true(lambda: links(one.network) == {"v1"})
+
+
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
+@pytest.mark.parametrize("tool", ["nft", "iptables"])
+def test_wg_quick_sends_all_else_through_threepipe_wg(far_hosts: tuple[Host, Host], tool: str) -> None:
+    if not (shutil.which(tool) and shutil.which("iptables")):
+        pytest.skip(f"wg-quick takes {tool} for a default route; install iptables and nftables")
+    one, two = far_hosts
+    one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
+    two.write(one)
+    script = f"""
+        {SET_APART.partition(" && ")[0]}
+        export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg
+        {WITHOUT_NFT if tool == "iptables" else ""}
+        wg-quick up {one.path}
+        for address in {BEHIND} 10.5.0.2 fd05::2 {FAR}; do ping -c 2 -i 0.2 -W 20 -q $address >&2; done
+        ip route get {FAR} mark 51820
+        ip route get {FAR}
+        iptables-save; nft list ruleset || true
+        echo ==
+        wg-quick down {one.path}
+        while [ -e /run/wireguard/up1.sock ]; do sleep 0.05; done
+        iptables-save; nft list ruleset || true
+    """
+    before = one.state()
+    with two.up():
+        done = subprocess.run(
+            one.network.command("unshare", "--mount", "bash", "-ec", script), capture_output=True, text=True, timeout=50
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count(" 0% packet loss") == 4
+    there, gone = done.stdout.split("==\n")
+    assert f"{FAR} via 192.0.2.2 dev v1" in there
+    assert f"{FAR} dev up1 table 51820" in there
+    assert ("wg-quick(8) rule for up1" if tool == "iptables" else "table ip wg-quick-up1") in there
+    assert "wg-quick" not in gone
+    assert one.state() == before

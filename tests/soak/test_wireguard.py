@@ -1,0 +1,130 @@
+"""Two of our devices whose keys are always new, and a bad network between them, for half an hour.
+
+What the network does to the datagrams is told to `threepipe pipe --impair`: some are lost, some come twice, and some
+overtake others, handshakes as well. The tunnel's streams have to come through as they were sent all the time.
+SOAK_SECONDS is for a shorter time.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import come_true
+from tests.support.transfers import MIB, transfer
+from tests.support.wireguard_peers import INSIDE, OUTSIDE, End, hasty, worsened
+from threepipe.wireguard import Timing
+
+SECONDS = float(os.environ.get("SOAK_SECONDS") or 900)  # Of each core.
+TIMING = Timing(rekey_after=3, reject_after=8, rekey_attempt=20, rekey_timeout=0.5, keepalive=1.5)
+SELDOM = 6.0
+"""Seconds in which there is one handshake at least, on average: twice the age, for some have to be tried again."""
+BAD = (
+    "delay=4ms,jitter=1ms,loss=0.5%,duplicate=1%,reorder=0.5%,seed=1,towards=right",
+    "delay=4ms,jitter=1ms,loss=0.5%,duplicate=1%,reorder=0.5%,seed=2,towards=left",
+)
+STREAM = 8 * MIB
+GROWTH = 4 << 10  # KiB of memory, at most, after a fifth of the time.
+LOOK = 5.0
+
+pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(SECONDS + 300)]
+
+
+class Device:
+    """An end, and what is seen of it from outside."""
+
+    def __init__(self, end: End, events: Path) -> None:
+        self.end, self.events = end, events
+        self.memory: list[int] = []
+
+    def handshakes(self) -> int:
+        return self.events.read_text().split().count("handshake") if self.events.exists() else 0
+
+    def look(self) -> int:
+        """KiB of memory that it has now."""
+        text = Path(f"/proc/{self.end.pid}/status").read_text()
+        self.memory.append(next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")))
+        return self.memory[-1]
+
+    def settled(self) -> int:
+        """KiB after a fifth of the time."""
+        return max(self.memory[: len(self.memory) // 5 + 1])
+
+
+@contextmanager
+def streaming(devices: Sequence[Device], counts: list[int]) -> Iterator[threading.Event]:
+    """Streams one after another, in both directions at once and of both versions, which are compared by hash.
+
+    Until the block ends; or one fails, which sets the event.
+    """
+    over = threading.Event()
+
+    def stream(number: int) -> None:
+        near, far = devices[number].end, devices[1 - number].end
+        try:
+            for version in cycle((4, 6)):
+                if over.is_set():
+                    return
+                transfer(near.network, far.network, INSIDE[version][far.number], STREAM)
+                counts[number] += 1
+        finally:
+            over.set()
+
+    with ThreadPoolExecutor(2) as executor:
+        running = [executor.submit(stream, number) for number in (0, 1)]
+        try:
+            yield over
+        finally:
+            over.set()
+        for each in running:
+            each.result()
+
+
+def renewed(devices: Sequence[Device], before: Sequence[int]) -> bool:
+    return all(device.handshakes() > count for device, count in zip(devices, before, strict=True))
+
+
+@pytest.mark.parametrize("pure", ["1", ""], ids=["pure", "native"])
+def test_streams_and_new_keys_through_a_bad_network(
+    pure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not pure:
+        pytest.importorskip("threepipe_native", reason="threepipe_native is not installed")
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)  # noqa: T201
+
+    logs = [tmp_path / f"events{number}" for number in (0, 1)]
+    with worsened(*(hasty(TIMING, log, f"THREEPIPE_PURE={pure}") for log in logs), impairments=BAD) as site:
+        devices = [Device(end, log) for end, log in zip(site.ends, logs, strict=True)]
+        for end in site.ends:
+            end.start()
+        first, second = site.ends
+        second.set_peer(first)
+        first.set_peer(second, "endpoint", OUTSIDE[4].endpoint(2))
+        first.ping(4, second)
+        streams, began = [0, 0], time.monotonic()
+        with streaming(devices, streams) as over:
+            while (passed := time.monotonic() - began) < SECONDS and not over.is_set():
+                before = [device.handshakes() for device in devices]
+                memory = [device.look() for device in devices]
+                say(f"{passed:4.0f} s: handshakes {before}, streams {streams}, memory {memory} KiB")
+                over.wait(LOOK)
+                assert over.is_set() or come_true(partial(renewed, devices, before), 60), "there are no new keys"
+        assert all(streams)
+        assert min(device.handshakes() for device in devices) > passed / SELDOM
+        for device in devices:
+            assert max(device.memory) < device.settled() + GROWTH, device.memory
+            said = json.loads(device.end.stop().splitlines()[-1])
+            assert said["native"] is not bool(pure)
+            assert said["rejected"]["not authentic, or not new"] > 0, "nothing came twice"
+            say(f"it dropped {said['rejected']}")

@@ -1,0 +1,46 @@
+"""A stream of TCP from one network to another, compared by hash: what it went through has changed nothing."""
+
+import hashlib
+import random
+import socket
+import threading
+
+from tests.conftest import Network
+
+__all__ = ["MIB", "transfer"]
+
+MIB = 1 << 20
+
+
+def transfer(sending: Network, receiving: Network, address: str, size: int) -> None:
+    """Send so many bytes, whole MiB, to an address of the receiving network, and compare hashes."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener, sender = (network.namespace.run(lambda: socket.socket(family)) for network in (receiving, sending))
+    with listener, sender:
+        listener.settimeout(60)
+        listener.bind((address, 0))
+        listener.listen()
+        sender.settimeout(60)
+        sender.connect(listener.getsockname())
+        receiver, _ = listener.accept()
+        sent = hashlib.sha256()
+
+        def send() -> None:
+            block = random.Random(size).randbytes(MIB)
+            for number in range(size // MIB):
+                data = number.to_bytes(8, "big") + block[8:]
+                sent.update(data)
+                sender.sendall(data)
+            sender.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        with receiver:
+            received, total = hashlib.sha256(), 0
+            receiver.settimeout(60)
+            while data := receiver.recv(MIB):
+                received.update(data)
+                total += len(data)
+        thread.join()
+    assert total == size
+    assert received.digest() == sent.digest()

@@ -1,0 +1,69 @@
+"""Who knows a device's public key, and nothing else, and sends it first messages of handshakes without end.
+
+That much makes a device ask for cookies before it looks closer at anything (section 5.4.7 of WireGuard's paper).
+"""
+
+import base64
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.conftest import Network, udp_socket
+from tests.support.wireguard_peers import End
+from threepipe.wireguard.cookie import Maker
+from threepipe.wireguard.message import COOKIE_REPLY_SIZE, INITIATION, TYPE_INITIATION
+
+__all__ = ["flooded"]
+
+_HOSTS = ("198.51.100.1", "198.51.100.2")
+_PORT = 51820
+_BURST, _PAUSE = 300, 0.05
+"""Messages one behind the other, and seconds between: a queue of wireguard-go is to have some 128 of them at once."""
+
+
+@contextmanager
+def flooded(end: End) -> Iterator[threading.Event]:
+    """Have `end` be flooded by a link of its own while it lasts; the event is set when a cookie was asked for."""
+    attacker = Network()
+    try:
+        attacker.run("ip", "link", "add", "flood", "type", "veth", "peer", "name", "flood", "netns", end.network.path)
+        for network, host in zip((attacker, end.network), _HOSTS, strict=True):
+            network.run("ip", "address", "add", f"{host}/24", "dev", "flood")
+            network.run("ip", "link", "set", "flood", "up")
+        with udp_socket(attacker, _HOSTS[0]) as sock:
+            asked, over = threading.Event(), threading.Event()
+            thread = threading.Thread(target=_flood, args=(sock, _message(end), asked, over))
+            thread.start()
+            try:
+                yield asked
+            finally:
+                over.set()
+                thread.join()
+    finally:
+        attacker.namespace.close()
+
+
+def _message(end: End) -> bytes:
+    """A first message that nothing is right of but its first MAC."""
+    maker = Maker(base64.b64decode(end.public_key))
+    message = INITIATION.pack(TYPE_INITIATION, 7, os.urandom(32), os.urandom(48), os.urandom(28))
+    return maker.add_macs(message, time.monotonic())
+
+
+def _flood(sock: socket.socket, message: bytes, asked: threading.Event, over: threading.Event) -> None:
+    sock.setblocking(False)
+    while not over.wait(_PAUSE):
+        try:
+            for _ in range(_BURST):
+                sock.sendto(message, (_HOSTS[1], _PORT))
+        except BlockingIOError:
+            pass  # They are as many as there is room for.
+        try:
+            while len(sock.recv(2048)) != COOKIE_REPLY_SIZE:
+                continue
+            asked.set()
+        except BlockingIOError:
+            pass

@@ -1,0 +1,214 @@
+"""Files of wg-quick: read, written, and refused with the line; and the keys that commands make."""
+
+import ipaddress
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.commands import run
+from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.settings import parse_addresses
+from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
+from threepipe.wireguard.noise import Identity
+from threepipe.wireguard.quick.config import Config, PeerConfig, parse_config, resolve, with_status, write_config
+from threepipe.wireguard.quick.names import resolve_patiently
+
+KEY, OTHER = key_to_text(bytes(range(32))), key_to_text(bytes(range(1, 33)))
+WHOLE = f"""
+# A comment.
+[Interface]
+Address = 10.0.0.1/24, fd00::1/64
+address = 10.0.1.1/24  # Once more.
+PRIVATEKEY = {KEY}
+ListenPort = 51820
+FwMark = 0xca6c
+DNS = 10.0.0.53, example.org
+MTU = 1400
+Table = 1234
+PreUp = echo one; echo two
+PostUp = iptables -A FORWARD -i %i -j ACCEPT
+PostUp = true
+PreDown = true
+PostDown = false
+SaveConfig = true
+
+[peer]
+PublicKey = {OTHER}
+PresharedKey = {KEY}
+AllowedIPs = 10.0.0.2/32, fd00::/64
+AllowedIPs = 10.9.9.9/16
+Endpoint = [2001:db8::1]:51820
+PersistentKeepalive = 25
+
+[Peer]
+PublicKey = {KEY}
+Endpoint = vpn.example.org:1
+PersistentKeepalive = off
+"""
+
+
+def test_every_key_is_read() -> None:
+    config = parse_config(WHOLE, "wg0", "wg0.conf")
+    assert config == Config(
+        "wg0",
+        bytes(range(32)),
+        51820,
+        0xCA6C,
+        parse_addresses(["10.0.0.1/24", "fd00::1/64", "10.0.1.1/24"]),
+        ("10.0.0.53", "example.org"),
+        1400,
+        "1234",
+        ("echo one; echo two",),
+        ("iptables -A FORWARD -i %i -j ACCEPT", "true"),
+        ("true",),
+        ("false",),
+        True,
+        (
+            PeerConfig(
+                bytes(range(1, 33)),
+                bytes(range(32)),
+                parse_networks(["10.0.0.2/32", "fd00::/64", "10.9.0.0/16"]),
+                ("2001:db8::1", 51820),
+                25,
+            ),
+            PeerConfig(bytes(range(32)), endpoint=("vpn.example.org", 1)),
+        ),
+    )
+    assert parse_config(write_config(config), "wg0", "again") == config
+    assert str(config).find(KEY) < 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("PrivateKey = x", "line 1: a line is KEY = VALUE, below"),
+        ("[Interface]\nPrivateKey", "line 2: a line is KEY = VALUE"),
+        ("[Interface]\nPrivateKey = x", "line 2: a key is 44 characters of base64"),
+        ("[Interface]\n[Device]", r"line 2: \[Device\] is no section"),
+        ("[Interface]\nPublicKey = x", "line 2: PublicKey is no key here; there are PrivateKey, ListenPort, FwMark"),
+        ("[Interface]\nListenPort = 65536", "line 2: ListenPort = 65536: give a number of 0 to 65535"),
+        ("[Interface]\nMTU = 10", "line 2: MTU 10: give"),
+        ("[Interface]\nTable = main", "line 2: Table = main"),
+        ("[Interface]\nSaveConfig = 1", "line 2: SaveConfig = 1: say true or false"),
+        ("[Interface]\nDNS = a b", "neither an address nor a domain"),
+        ("[Interface]\nAddress = 10.0.0.0/33", "line 2: address '10.0.0.0/33'"),
+        (f"[Peer]\nPublicKey = {KEY}\nEndpoint = ::1:5", "line 3: Endpoint = ::1:5: write it NAME:PORT"),
+        (f"[Peer]\nPublicKey = {KEY}\nAllowedIPs = 10.0.0.0/33", "line 3: allowed IP '10.0.0.0/33'"),
+        ("[Interface]\nListenPort = 5", r"wg0.conf: \[Interface\] has no PrivateKey"),
+        (f"[Interface]\nPrivateKey = {KEY}\n[Peer]\n", r"wg0.conf: a \[Peer\] has no PublicKey"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(text: str, said: str) -> None:
+    with pytest.raises(InvalidSetting, match=said):
+        parse_config(text, "wg0", "wg0.conf")
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from(WHOLE.splitlines())).map("\n".join)))
+def test_whatever_stands_in_a_file_nothing_else_is_raised(text: str) -> None:
+    try:
+        parse_config(text, "wg0", "wg0.conf")
+    except InvalidSetting:
+        pass
+    with pytest.raises(InvalidSetting, match="name"):
+        parse_config(text, "a name that is too long", "wg0.conf")
+
+
+def test_a_file_is_what_makes_a_device_and_what_one_becomes(tmp_path: Path) -> None:
+    path = tmp_path / "wg7.conf"
+    path.write_text(WHOLE.replace("vpn.example.org", "127.0.0.1"))
+    config = read_config(path)
+    assert config.name == "wg7"
+    change = config.change()
+    assert [peer.endpoint for peer in change.peers] == [("2001:db8::1", 51820), ("127.0.0.1", 1)]
+    assert change.replace_peers
+    peer = PeerStatus(bytes(range(32)), endpoint=("192.0.2.1", 5), allowed_ips=(ipaddress.ip_network("10.0.0.0/8"),))
+    saved = with_status(config, Status(bytes(range(2, 34)), listen_port=9, peers=(peer,)))
+    assert (saved.private_key, saved.listen_port, saved.fwmark) == (bytes(range(2, 34)), 9, None)
+    assert saved.peers == (PeerConfig(peer.public_key, None, peer.allowed_ips, ("192.0.2.1", 5)),)
+    assert parse_config(write_config(saved), "wg7", "again") == saved
+
+
+def test_a_file_is_text_in_utf_8_with_a_mark_or_without(tmp_path: Path) -> None:
+    path = tmp_path / "wg7.conf"
+    path.write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
+    assert read_config(path) == parse_config(WHOLE, "wg7", "")
+    path.write_bytes(b"[Interface]\n# caf\xe9\n")
+    with pytest.raises(InvalidSetting, match=r"wg7\.conf, line 2: it is no text in UTF-8"):
+        read_config(path)
+
+
+@given(st.binary())
+def test_whatever_bytes_a_file_has_nothing_else_is_raised(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "wg7.conf")
+        path.write_bytes(data)
+        with pytest.raises(InvalidSetting):  # By chance there is no private key.
+            read_config(path)
+
+
+def test_a_name_that_is_not_known_is_an_error() -> None:
+    with pytest.raises(EndpointError, match=r"endpoint nowhere\.invalid"):
+        resolve(("nowhere.invalid", 5))
+    for name in ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 80, "a\0b", f"{'a' * 70}.example"):
+        with pytest.raises(EndpointError, match="endpoint"):
+            resolve((name, 5))
+
+
+def test_a_name_that_nobody_can_look_up_yet_is_tried_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [socket.gaierror(socket.EAI_AGAIN, "not yet")] * 20
+    waits: list[float] = []
+
+    def look_up(*_: object) -> object:
+        if answers:
+            raise answers.pop()
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.1", 5))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(EndpointError, match="endpoint wg: not yet"):
+        resolve_patiently(("wg", 5), waits.append)
+    assert len(waits) == 15
+    assert waits == sorted(waits)
+    assert waits[-1] == 20
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "3")
+    with pytest.raises(EndpointError):
+        resolve_patiently(("wg", 5), waits.append)
+    assert len(waits) == 18
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "infinity")
+    answers += [socket.gaierror(socket.EAI_AGAIN, "not yet")] * 30
+    assert resolve_patiently(("wg", 5), waits.append) == ("192.0.2.1", 5)
+    answers += [socket.gaierror(socket.EAI_NONAME, "no such name")]
+    with pytest.raises(EndpointError, match="no such name"):
+        resolve_patiently(("wg", 5), waits.append)
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "often")
+    with pytest.raises(InvalidSetting, match="RETRIES=often"):
+        resolve_patiently(("wg", 5))
+
+
+def test_keys_are_made_and_read() -> None:
+    key = run("wg", "genkey").printed.strip()
+    assert len(key) == len(run("wg", "genpsk").printed.strip()) == 44
+    assert _public(f"{key}\n").stdout.strip() == key_to_text(Identity(key_from_text(key)).public)
+    refused = _public("no key")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("threepipe: a key is 44 characters")
+
+
+def test_what_is_not_there_is_said() -> None:
+    done = run("wg", "down", "wg-none")
+    assert done.status == 1
+    assert "there is no device wg-none" in done.complaint
+    done = run("wg", "show", "wg-none")
+    assert done.status == 1
+    assert done.complaint.startswith("threepipe: ")
+    assert ("is there such a device?" if hasattr(socket, "AF_UNIX") else "by Unix sockets") in done.complaint
+
+
+def _public(private: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "threepipe", "wg", "pubkey"]
+    return subprocess.run(command, input=private, text=True, capture_output=True, timeout=50)

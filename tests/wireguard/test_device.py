@@ -1,0 +1,311 @@
+"""Devices of one process, whose packets are the test's own: no adapter and no privilege; sockets on loopback."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import threepipe
+from tests.support.wireguard_pair import new_key, packet
+from threepipe import wireguard
+from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.echo import echo_reply, echo_request
+from threepipe.errors import EndpointError, InvalidSetting, SessionClosed
+from threepipe.wireguard import Change, Device, PeerChange, parse_networks
+from threepipe.wireguard.noise import Identity
+
+SECONDS = 20.0
+THERE, BACK = packet("10.0.0.1", "10.0.0.2", b"there"), packet("10.0.0.2", "10.0.0.1", b"back")
+
+
+class Pair:
+    def __init__(self, host: str) -> None:
+        keys = new_key(), new_key()
+        self.public = [Identity(key).public for key in keys]
+        self.events: list[wireguard.Event] = []
+        self.happened = threading.Event()
+        self.right = Device(private_key=keys[1], on_event=self.note)
+        endpoint = (host, self.right.status().listen_port)
+        there = PeerChange(self.public[1], endpoint=endpoint, allowed_ips=parse_networks(["10.0.0.2", "fd00::2"]))
+        self.left = Device(private_key=keys[0], peers=[there], mtu=1420)
+        back = parse_networks(["10.0.0.1", "fd00::1"])
+        self.right.configure(Change(peers=(PeerChange(self.public[0], allowed_ips=back),)))
+
+    def note(self, event: wireguard.Event) -> None:
+        self.events.append(event)
+        self.happened.set()
+
+    def close(self) -> None:
+        self.left.close()
+        self.right.close()
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"], ids=["outside-4", "outside-6"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    pair = Pair(request.param)
+    yield pair
+    pair.close()
+
+
+def received(device: Device, count: int) -> list[bytes]:
+    packets: list[bytes] = []
+    while len(packets) < count:
+        with device.session.receive(SECONDS) as bundle:
+            assert bundle, f"{len(packets)} of {count} packets came; dropped: {device.rejected}"
+            packets += map(bytes, bundle)
+    return packets
+
+
+def answering(pair: Pair) -> None:
+    """The right end receives, which is what has handshakes answered, until it is closed."""
+    for _ in pair.right.session:
+        pass
+
+
+def test_packets_pass_in_order_and_are_counted(pair: Pair) -> None:
+    packets = [packet("10.0.0.1", "10.0.0.2", os.urandom(size) + bytes([size % 256])) for size in range(1, 1300, 13)]
+    opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+    opener.start()
+    assert pair.left.session.send(packets) == len(packets)
+    assert received(pair.right, len(packets)) == packets
+    opener.join()
+    assert pair.right.session.send([BACK]) == 1
+    assert received(pair.left, 1) == [BACK]
+    (mine,), (theirs,) = pair.left.status().peers, pair.right.status().peers
+    assert mine.tx_bytes == theirs.rx_bytes > sum(map(len, packets))
+    assert theirs.endpoint is not None
+    assert theirs.endpoint[1] == pair.left.status().listen_port
+    assert pair.happened.wait(SECONDS)
+    assert pair.events[0].name == "handshake"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="addresses are told apart on Linux only")
+def test_answers_come_from_the_address_that_was_asked() -> None:
+    with contextlib.closing(Pair("127.0.0.2")) as pair:
+        opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+        opener.start()
+        pair.left.session.send([THERE])
+        assert received(pair.right, 1) == [THERE]
+        pair.right.session.send([BACK])
+        opener.join()
+        assert pair.left.status().peers[0].endpoint == ("127.0.0.2", pair.right.status().listen_port)
+
+
+def test_asyncio_has_the_same(pair: Pair) -> None:
+    async def converse() -> bytes:
+        async def answer() -> None:
+            async for bundle in pair.right.session:
+                replies = [reply for packet in bundle if (reply := echo_reply(packet))]
+                await pair.right.session.send_async(replies)
+
+        answering = asyncio.create_task(answer())
+        request = echo_request("10.0.0.1", "10.0.0.2", identifier=1, sequence=2)
+        await pair.left.session.send_async([request])
+        bundle = await asyncio.wait_for(pair.left.session.receive_async(), SECONDS)
+        answering.cancel()
+        return bytes(bundle[0])
+
+    reply = asyncio.run(converse())
+    assert reply[12:20] == bytes([10, 0, 0, 2, 10, 0, 0, 1])
+    assert reply[20] == 0
+
+
+def test_closing_wakes_who_waits_and_ends_all(pair: Pair) -> None:
+    waiting = threading.Thread(target=answering, args=(pair,))
+    waiting.start()
+    pair.right.close()
+    waiting.join(SECONDS)
+    assert not waiting.is_alive()
+    pair.right.close()
+    assert pair.right.status().peers == ()
+    with pytest.raises(SessionClosed):
+        pair.right.session.send([BACK])
+
+
+def test_closing_the_session_closes_the_device(pair: Pair) -> None:
+    pair.left.session.close()
+    assert pair.left.status().peers == ()
+
+
+def test_the_port_can_be_changed_while_it_runs(pair: Pair) -> None:
+    before = pair.right.status().listen_port
+    with Device() as other:
+        taken = other.status().listen_port
+        with pytest.raises(EndpointError, match="choose another listen port") as caught:
+            pair.right.configure(Change(listen_port=taken))
+    assert caught.value.errno == errno.EADDRINUSE
+    assert pair.right.status().listen_port == before
+    pair.right.configure(Change(listen_port=taken))
+    assert pair.right.status().listen_port == taken
+    endpoint = ("127.0.0.1", taken)
+    pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=endpoint),)))
+    pair.left.session.send([THERE])
+    opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+    opener.start()
+    assert received(pair.right, 1) == [THERE]
+    opener.join()
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="listen port 65536: give 0 to 65535"):
+        Device(listen_port=65536)
+
+
+def test_datagrams_of_strangers_are_counted_and_dropped(pair: Pair) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for data in (b"", b"\1" * 148, b"\4\0\0\0" + bytes(60), os.urandom(1000), b"\1\0\0\0" + bytes(144)):
+            stranger.sendto(data, ("127.0.0.1", pair.right.status().listen_port))
+    assert not pair.right.session.receive(0.2)
+    assert pair.right.rejected == {"no message": 2, "no keypair": 1, "wrong mac1": 1}
+
+
+def test_a_file_makes_an_endpoint(pair: Pair, tmp_path: Path) -> None:
+    key = new_key()
+    file = tmp_path / "inside.conf"
+    file.write_text(
+        f"[Interface]\nPrivateKey = {wireguard.key_to_text(key)}\n[Peer]\nAllowedIPs = 10.0.0.2/32\n"
+        f"PublicKey = {wireguard.key_to_text(pair.public[1])}\n"
+        f"Endpoint = 127.0.0.1:{pair.right.status().listen_port}\n"
+    )
+    allowed = (ipaddress.ip_network("10.0.0.1/32"),)
+    pair.right.configure(Change(peers=(PeerChange(Identity(key).public, allowed_ips=allowed),)))
+    with threepipe.open_endpoint(f"wg:{file}") as endpoint:
+        endpoint.send([THERE])
+        opener = threading.Thread(target=lambda: endpoint.receive(0.5))
+        opener.start()
+        assert received(pair.right, 1) == [THERE]
+        opener.join()
+    file.write_text("[Interface]\nPrivateKey = x\n")
+    with pytest.raises(InvalidSetting, match=r"inside.conf, line 2: a key is 44 characters"):
+        threepipe.open_endpoint(f"wg:{file}")
+
+
+def stranger_sends(device: Device, *datagrams: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for data in datagrams:
+            stranger.sendto(data, ("127.0.0.1", device.status().listen_port))
+
+
+def test_who_sends_no_packets_does_not_have_it_all(pair: Pair) -> None:
+    stranger_sends(pair.right, *[b"\1" * 148] * (MAX_BUNDLE + 5))
+    assert pair.right.session.receive_packet(0) == b""
+    assert sum(pair.right.rejected.values()) < MAX_BUNDLE + 5  # Closing, for one, has its turn before the rest.
+
+
+def test_what_is_forged_is_counted(pair: Pair) -> None:
+    pair.left.session.send([THERE])
+    opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+    opener.start()
+    received(pair.right, 1)
+    opener.join()
+    (index,) = pair.right._tunnel._indices
+    stranger_sends(pair.right, b"\4\0\0\0" + index.to_bytes(4, "little") + bytes(56))
+    assert not pair.right.session.receive(0.2)
+    assert pair.right.rejected == {"not authentic, or not new": 1}
+
+
+def test_a_change_that_is_refused_is_not_half_done(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, port = pair.right.status(), _free_port()
+
+    def refuse(self: object, fwmark: int) -> None:
+        raise EndpointError(errno.EPERM, "no")
+
+    monkeypatch.setattr(type(pair.right._port.datagrams[0]), "mark", refuse)
+    with pytest.raises(EndpointError, match="no"):
+        pair.right.configure(Change(listen_port=port, fwmark=7, replace_peers=True))
+    assert pair.right.status() == before
+
+
+class Full:
+    """A socket without room, until it has some."""
+
+    def __init__(self, datagrams: object) -> None:
+        self._datagrams = datagrams
+        self.full = True
+        self.sent: list[bytes] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._datagrams, name)
+
+    def send_run(self, memory: memoryview, size: int, target: object) -> int:
+        if self.full:
+            return 0
+        self.sent.append(bytes(memory))
+        return len(memory)
+
+
+def test_what_has_no_room_is_sent_later_in_order(pair: Pair) -> None:
+    port = pair.left._port
+    full = Full(port.datagrams[0])
+    port.datagrams[0] = full  # type: ignore[call-overload]
+    pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=("127.0.0.1", 9)),)))
+    pair.left.session.send([THERE])  # An initiation, which finds no room.
+    assert pair.left.session.send([THERE], timeout=0) == 0  # What waits is sent first.
+    full.full = False
+    assert pair.left.session.send([THERE]) == 1
+    assert [data[0] for data in full.sent] == [1]
+
+
+def test_who_waits_for_room_is_woken_where_the_sockets_change(pair: Pair) -> None:
+    port = pair.left._port
+    port.datagrams[0] = Full(port.datagrams[0])  # type: ignore[call-overload]
+    pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=("127.0.0.1", 9)),)))
+    pair.left.session.send([THERE])
+    port.writable.watch(port.datagrams[0].socket, 0)  # It stays without room, whatever the system says.
+    accepted: list[int] = []
+    waiting = threading.Thread(target=lambda: accepted.append(pair.left.session.send([THERE], timeout=SECONDS)))
+    waiting.start()
+    pair.left.configure(Change(listen_port=_free_port()))
+    waiting.join(SECONDS / 2)
+    assert accepted == [1]
+
+
+def _free_port() -> int:
+    with Device() as device:
+        return device.status().listen_port
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Change(private_key=b"short"), "a private key has 32 bytes"),
+        (Change(fwmark=1 << 32), "fwmark 4294967296: give 0 to 4294967295"),
+        (Change(peers=(PeerChange(b"short"),)), "a public key has 32 bytes"),
+        (Change(peers=(PeerChange(bytes(32), preshared_key=b""),)), "a preshared key has 32 bytes"),
+        (Change(peers=(PeerChange(bytes(32), persistent_keepalive=65536),)), "persistent keepalive 65536: give 0 to"),
+        (Change(peers=(PeerChange(bytes(32), endpoint=("name", 5)),)), "endpoint name: give an IP address"),
+        (Change(peers=(PeerChange(bytes(32), endpoint=("::1", 65536)),)), "port 65536: give 0 to 65535"),
+    ],
+)
+def test_changes_that_cannot_be_are_refused(change: Change, said: str) -> None:
+    with Device() as device:
+        before = device.status()
+        with pytest.raises(InvalidSetting, match=said):
+            device.configure(change)
+        assert device.status() == before
+
+
+def test_a_listener_that_fails_does_not_take_the_timers_along(caplog: pytest.LogCaptureFixture) -> None:
+    told = threading.Event()
+
+    def fail(event: wireguard.Event) -> None:
+        told.set()
+        raise RuntimeError("what a program got wrong")
+
+    with Device(on_event=fail) as device:
+        device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
+        device._look_at_timer()
+        assert told.wait(SECONDS)
+        told.clear()
+        device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
+        device._look_at_timer()
+        assert told.wait(SECONDS)
+    assert "what a program got wrong" in caplog.text

@@ -1,0 +1,487 @@
+"""The protocol without I/O: two tunnels, a network that is a list, and a clock that goes as the test says."""
+
+import ipaddress
+import itertools
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.wireguard_pair import BACK, THERE, THERE6, End, Network, joined, new_key, packet
+from threepipe.wireguard.constants import (
+    MAX_STAGED,
+    REJECT_AFTER_MESSAGES,
+    REKEY_AFTER_MESSAGES,
+    UNDER_LOAD,
+    Timing,
+)
+from threepipe.wireguard.noise import Identity
+from threepipe.wireguard.peer import NEVER
+from threepipe.wireguard.settings import Change, PeerChange
+
+INITIATION, RESPONSE, COOKIE, TRANSPORT = 1, 2, 3, 4
+KEEPALIVE = 32
+
+
+@pytest.mark.parametrize("preshared_key", [None, os.urandom(32)], ids=["no-psk", "psk"])
+def test_packets_of_both_families_go_both_ways(preshared_key: bytes | None) -> None:
+    network, left, right = joined(preshared_key=preshared_key)
+    left.send(THERE, THERE6)
+    network.settle()
+    assert right.packets == [THERE, THERE6]
+    right.send(BACK)
+    network.settle()
+    assert left.packets == [BACK]
+    assert network.kinds() == [INITIATION, RESPONSE, TRANSPORT, TRANSPORT, TRANSPORT]
+    mine, theirs = left.peer(right), right.peer(left)
+    assert mine.last_handshake == theirs.last_handshake == 1.7e9 + 1000
+    assert (mine.tx_bytes, mine.rx_bytes) == (theirs.rx_bytes, theirs.tx_bytes)
+    assert [event.name for event in left.tunnel.events] == ["handshake"]
+
+
+def test_another_preshared_key_is_no_handshake() -> None:
+    network, left, right = joined()
+    right.add(left, preshared_key=os.urandom(32))
+    left.send(THERE)
+    network.settle()
+    assert right.packets == []
+    assert left.tunnel.rejected["response does not open"] == 1
+
+
+def test_an_initiator_with_nothing_to_send_shows_that_it_has_the_keypair() -> None:
+    network, left, right = joined(persistent_keepalive=25)
+    network.settle()
+    assert network.kinds(left) == [INITIATION, TRANSPORT]
+    assert len(network.log[-1][2]) == KEEPALIVE
+    right.send(BACK)
+    network.settle()
+    assert left.packets == [BACK]
+
+
+def test_persistent_keepalives_come_at_their_interval() -> None:
+    network, left, _ = joined(persistent_keepalive=25)
+    network.advance(100)
+    sent = [at for at, end, _ in network.log if end is left][2:]
+    assert sent == [1025, 1050, 1075, 1100]
+
+
+def test_what_was_received_is_answered_after_ten_seconds_if_by_nothing() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(9.9)
+    assert network.kinds(right) == [RESPONSE]
+    network.advance(0.2)
+    assert network.kinds(right) == [RESPONSE, TRANSPORT]
+    assert network.log[-1][0] == 1010
+    network.advance(60)
+    assert network.kinds(since=1010.1) == []  # A keepalive is not answered.
+
+
+def test_what_was_answered_needs_no_keepalive() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(5)
+    right.send(BACK)
+    network.advance(6)
+    assert network.kinds(right) == [RESPONSE, TRANSPORT]
+    network.advance(4)
+    assert network.kinds(left)[-1] == TRANSPORT  # Which is the keepalive of the other side.
+    assert network.log[-1][0] == 1015
+
+
+def test_more_that_came_meanwhile_is_answered_once_more() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.advance(5)
+    left.send(THERE)
+    network.advance(30)
+    assert [at for at, end, datagram in network.log if end is right and len(datagram) == KEEPALIVE] == [1010, 1020]
+
+
+def test_silence_after_data_begins_a_new_handshake() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(1)
+    right.send(BACK)
+    network.settle()
+    network.filter = lambda datagram: False
+    left.send(THERE)
+    network.advance(14.9)
+    assert INITIATION not in network.kinds(left, since=1000.5)
+    network.advance(0.2)
+    assert network.kinds(left)[-1] == INITIATION
+    assert network.log[-1][0] == 1016
+
+
+def test_handshakes_are_tried_for_ninety_seconds() -> None:
+    network, left, right = joined()
+    network.filter = lambda datagram: False
+    left.send(THERE)
+    network.advance(400)
+    tries = [at for at, end, datagram in network.log if datagram[0] == INITIATION]
+    assert all(5 <= later - earlier <= 5.335 for earlier, later in itertools.pairwise(tries))
+    assert 1085 < tries[-1] < 1090
+    assert left.tunnel.rejected["no answer to handshakes"] == 1
+    network.filter = lambda datagram: True
+    left.send(THERE)
+    network.settle()
+    assert right.packets == [THERE]  # The one from before is not delivered late.
+
+
+def test_the_initiator_renews_a_keypair_when_it_sends() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(119)
+    left.send(THERE)
+    network.settle()
+    assert network.kinds().count(INITIATION) == 1
+    network.advance(1)
+    left.send(THERE)
+    network.settle()
+    assert network.kinds().count(INITIATION) == 2
+    assert right.packets == [THERE] * 3
+    left.send(THERE)
+    right.send(BACK)
+    network.settle()
+    assert (len(right.packets), left.packets) == (4, [BACK])
+
+
+def test_the_responder_does_not_renew_it() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(150)
+    right.send(BACK)
+    network.settle()
+    assert left.packets == [BACK]
+    assert INITIATION not in network.kinds(right)
+
+
+def test_an_initiator_that_only_receives_renews_it_before_its_end() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(164)
+    right.send(BACK)
+    network.settle()
+    assert network.kinds().count(INITIATION) == 1
+    network.now += 2
+    right.send(BACK)
+    network.settle()
+    assert network.kinds().count(INITIATION) == 2
+    assert network.kinds(left)[-2:] == [INITIATION, TRANSPORT]
+
+
+def test_nothing_is_sent_or_taken_by_a_keypair_of_180_seconds() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(100)
+    held = network.hold()
+    left.send(THERE)
+    network.settle()
+    network.now += 80
+    right.take(held[0], left.endpoint)
+    assert right.packets == [THERE]
+    assert right.tunnel.rejected["no keypair"] == 1
+    network.filter = lambda datagram: True
+    left.send(THERE)
+    network.settle()
+    assert network.kinds().count(INITIATION) == 2
+    assert len(right.packets) == 2
+
+
+def test_a_keypair_is_renewed_after_many_messages() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    network.advance(6)
+    (peer,) = left.tunnel._peers.values()
+    assert peer.current is not None
+    peer.current.transport.counter = REKEY_AFTER_MESSAGES
+    left.send(THERE)
+    network.settle()
+    assert network.kinds().count(INITIATION) == 2
+    assert len(right.packets) == 2
+    peer.current.transport.counter = 2**64 - 2**13 - 1
+    left.send(THERE)
+    assert peer.current.transport.counter == 2**64 - 2**13 - 1
+    assert len(peer.staged) == 1
+
+
+def test_keys_are_wiped_when_nothing_came_of_them_for_long() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    (peer,) = right.tunnel._peers.values()
+    keypair = peer.current
+    assert keypair is not None
+    network.advance(539)
+    assert keypair.transport.seal(0, [memoryview(THERE)], False, 0)
+    network.advance(2)
+    assert not keypair.transport.seal(0, [memoryview(THERE)], False, 0)
+    assert peer.keypairs == []
+    assert [event.name for event in right.tunnel.events] == ["handshake", "expired"]
+    assert right.tunnel._indices == {}
+
+
+def test_both_at_once_come_to_one_keypair() -> None:
+    network, left, right = joined()
+    right.add(left)
+    right.tunnel.configure(Change(peers=(PeerChange(left.public, endpoint=left.endpoint),)), network.now)
+    left.send(THERE)
+    right.send(BACK)
+    network.settle()
+    assert (left.packets, right.packets) == ([BACK], [THERE])
+    left.send(THERE)
+    right.send(BACK)
+    network.settle()
+    assert (len(left.packets), len(right.packets)) == (2, 2)
+
+
+def test_the_endpoint_follows_who_sends_what_is_authentic() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    left.endpoint = ("198.51.100.7", 7)
+    left.take(b"\4\0\0\0" + bytes(60), ("203.0.113.1", 1))
+    left.send(THERE)
+    network.settle()
+    assert right.peer(left).endpoint == ("198.51.100.7", 7)
+    right.send(BACK)
+    network.settle()
+    assert left.packets == [BACK]
+    assert right.tunnel.events[-1][:3] == ("roamed", left.public, ("198.51.100.7", 7))
+    assert left.peer(right).endpoint == right.endpoint
+
+
+def test_packets_go_to_and_come_from_whose_allowed_ips_they_are() -> None:
+    network, left, right = joined()
+    third = End(network)
+    third.add(right, "10.0.0.2/32")
+    right.add(third, "10.0.0.3/32", endpoint=False)
+    left.send(THERE, packet("10.0.0.3", "10.0.0.2"), packet("fd00::1", "fd00::2"), packet("10.0.0.1", "10.9.9.9"))
+    network.settle()
+    assert right.packets == [THERE, packet("fd00::1", "fd00::2")]
+    assert right.tunnel.rejected["source is not among the peer's allowed IPs"] == 1
+    assert left.tunnel.rejected["no peer for the destination"] == 1
+    third.send(packet("10.0.0.3", "10.0.0.2"))
+    right.send(packet("10.0.0.2", "10.0.0.3"), BACK)
+    network.settle()
+    assert right.packets[2:] == [packet("10.0.0.3", "10.0.0.2")]
+
+
+def test_messages_replayed_or_out_of_order_are_taken_once() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    held = network.hold()
+    for number in range(10):
+        left.send(packet("10.0.0.1", "10.0.0.2", bytes([number])))
+    network.settle()
+    for datagram in [*reversed(held), *held]:
+        right.take(datagram, left.endpoint)
+    assert [data[20] for data in right.packets[1:]] == list(range(9, -1, -1))
+
+
+def test_a_replayed_initiation_is_not_answered() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    initiation = network.log[0][2]
+    network.advance(1)
+    right.take(initiation, ("203.0.113.1", 1))
+    network.settle()
+    assert right.tunnel.rejected["initiation replayed"] == 1
+    assert network.kinds(right) == [RESPONSE]
+    assert right.peer(left).endpoint == left.endpoint
+
+
+def test_too_many_initiations_of_one_peer_are_not_looked_at() -> None:
+    network, left, right = joined(Timing(rekey_timeout=0.001))
+    left.send(THERE)
+    network.settle()
+    network.now += 0.018
+    left.tunnel._initiate(next(iter(left.tunnel._peers.values())), network.now)
+    network.settle()
+    assert right.tunnel.rejected["too many initiations of one peer"] == 1
+
+
+def test_under_load_who_sends_shows_a_cookie() -> None:
+    network, left, right = joined()
+    network.filter = lambda datagram: datagram[0] != RESPONSE
+    left.send(THERE)
+    network.settle()
+    initiation = network.log[0][2]
+    for _ in range(UNDER_LOAD + 1):
+        right.take(initiation, ("203.0.113.9", 9))
+    network.filter = lambda datagram: True
+    network.advance(0)
+    assert all(end is right for _, end, datagram in network.log if datagram[0] == COOKIE)
+    before = network.kinds().count(COOKIE)
+    assert before >= 1
+    network.now = 1000.9
+    left.tunnel._retry(next(iter(left.tunnel._peers.values())), network.now)
+    network.settle()
+    assert network.kinds().count(COOKIE) == before + 1
+    left.tunnel._retry(next(iter(left.tunnel._peers.values())), network.now)
+    network.settle()
+    assert right.packets == [THERE]
+
+
+def test_packets_wait_for_a_handshake_but_not_too_many() -> None:
+    network, left, right = joined()
+    network.filter = lambda datagram: False
+    for number in range(MAX_STAGED + 3):
+        left.send(packet("10.0.0.1", "10.0.0.2", number.to_bytes(2, "big")))
+    network.filter = lambda datagram: True
+    network.settle()
+    assert [int.from_bytes(data[20:], "big") for data in right.packets] == list(range(3, MAX_STAGED + 3))
+    assert left.tunnel.rejected["too many packets wait for a handshake"] == 3
+
+
+def test_a_peer_without_endpoint_cannot_be_sent_to() -> None:
+    network, _, right = joined()
+    right.send(BACK)
+    network.settle()
+    assert right.tunnel.rejected["no endpoint"] == 1
+    assert network.log == []
+
+
+def test_peers_are_changed_and_removed_while_it_runs() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    left.tunnel.configure(Change(peers=(PeerChange(right.public, replace_allowed_ips=True),)), network.now)
+    left.send(THERE)
+    assert left.tunnel.rejected["no peer for the destination"] == 1
+    left.add(right, "10.0.0.2/32")
+    left.send(THERE)
+    network.settle()
+    assert len(right.packets) == 2
+    removed = (ipaddress.ip_network("10.0.0.2/32"),)
+    left.tunnel.configure(Change(peers=(PeerChange(right.public, removed_ips=removed),)), network.now)
+    assert left.peer(right).allowed_ips == ()
+    right.tunnel.configure(Change(peers=(PeerChange(left.public, remove=True),)), network.now)
+    right.tunnel.configure(Change(peers=(PeerChange(left.public, remove=True),)), network.now)
+    assert right.tunnel.status().peers == ()
+    assert right.tunnel._indices == {}
+    left.add(right, "10.0.0.2/32")
+    left.send(THERE)
+    network.advance(200)
+    assert len(right.packets) == 2
+    left.tunnel.configure(Change(replace_peers=True, peers=(PeerChange(new_key(), update_only=True),)), network.now)
+    assert left.tunnel.status().peers == ()
+    network.advance(1000)
+    assert left.tunnel._indices == {}
+
+
+def test_a_device_is_no_peer_of_itself() -> None:
+    network = Network()
+    end = End(network)
+    end.add(end, "10.0.0.0/8")
+    assert end.tunnel.status().peers == ()
+    other = End(network)
+    end.add(other)
+    end.tunnel.configure(Change(other.key), network.now)
+    assert end.tunnel.status().peers == ()
+
+
+def test_without_a_private_key_nothing_is_said() -> None:
+    network, left, right = joined(persistent_keepalive=25)
+    network.settle()
+    left.tunnel.configure(Change(bytes(32)), network.now)
+    left.send(THERE)
+    right.send(BACK)
+    network.advance(30)
+    assert network.kinds(left) == [INITIATION, TRANSPORT]
+    assert left.tunnel.status().public_key == bytes(32)
+    left.take(network.log[0][2], right.endpoint)
+    assert left.tunnel.rejected["no private key"] >= 1
+
+
+def test_a_peer_whose_key_is_none_is_kept_and_never_spoken_to() -> None:
+    network = Network()
+    end = End(network)
+    everything = (ipaddress.ip_network("10.0.0.0/8"),)
+    nobody = PeerChange(bytes(32), endpoint=("192.0.2.9", 9), allowed_ips=everything)
+    end.tunnel.configure(Change(peers=(nobody,)), network.now)
+    end.send(THERE)
+    network.advance(100)
+    assert network.log == []
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
+@given(st.data())
+def test_whatever_comes_nothing_is_raised_and_nothing_wrong_accepted(data: st.DataObject) -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    right.send(BACK)
+    network.settle()
+    messages = [datagram for _, _, datagram in network.log]
+    for _ in range(10):
+        message = bytearray(data.draw(st.sampled_from(messages)))
+        match data.draw(st.sampled_from(["flip", "cut", "again", "type", "noise"])):
+            case "flip":
+                place = data.draw(st.integers(0, len(message) - 1))
+                message[place] ^= 1 << data.draw(st.integers(0, 7))
+            case "cut":
+                del message[data.draw(st.integers(0, len(message) - 1)) :]
+            case "type":
+                message[0] = data.draw(st.integers(0, 5))
+            case "noise":
+                message = bytearray(data.draw(st.binary(max_size=200)))
+        network.now += data.draw(st.sampled_from([0.0, 0.05, 6.0, 200.0]))
+        data.draw(st.sampled_from([left, right])).take(bytes(message), ("203.0.113.1", 1))
+        network.settle()
+    assert (left.packets, right.packets) == ([BACK], [THERE])
+    assert left.peer(right).endpoint == right.endpoint
+
+
+def test_a_keypair_that_is_wiped_meanwhile_seals_nothing() -> None:
+    network, left, _right = joined()
+    left.send(THERE)
+    network.settle()
+    (sealing,) = left.tunnel.prepare([memoryview(THERE)], False, network.now)
+    left.tunnel.configure(Change(replace_peers=True), network.now)
+    assert sealing.seal(0) == []
+
+
+def test_who_was_removed_is_not_looked_at_any_more() -> None:
+    network = Network()
+    end = End(network)
+    everybody = PeerChange(Identity(new_key()).public, persistent_keepalive=5)
+    end.tunnel.configure(Change(peers=(everybody,)), network.now)
+    end.tunnel.configure(Change(replace_peers=True), network.now)
+    end.tunnel.handle_timers(network.now)
+    assert end.tunnel.timer == NEVER
+
+
+def test_no_bundle_goes_beyond_the_last_counter() -> None:
+    network, left, _right = joined()
+    left.send(THERE)
+    network.settle()
+    (peer,) = left.tunnel._peers.values()
+    assert peer.current is not None
+    peer.current.transport.counter = REJECT_AFTER_MESSAGES - 1
+    assert left.tunnel.prepare([memoryview(THERE)] * 2, False, network.now) == []
+    assert len(left.tunnel.prepare([memoryview(THERE)], False, network.now)) == 1
+
+
+def test_a_new_private_key_begins_anew_with_its_attempts() -> None:
+    network, left, _right = joined()
+    network.filter = lambda datagram: False
+    left.send(THERE)
+    network.advance(80)
+    left.tunnel.configure(Change(bytes(32)), network.now)
+    network.advance(20)
+    left.tunnel.configure(Change(left.key), network.now)
+    left.send(THERE)
+    network.advance(6)
+    assert len([at for at, _, datagram in network.log if at >= 1100]) == 2

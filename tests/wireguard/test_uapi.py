@@ -1,0 +1,379 @@
+"""The configuration protocol as text, and its socket; threepipe wg show beside them."""
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import Network, links
+from tests.support.commands import run
+from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
+from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
+
+KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
+PEER = f"public_key={OTHER.hex()}"
+
+unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+
+
+def test_every_key_of_a_change_is_read() -> None:
+    text = f"""private_key={KEY.hex()}
+listen_port=51820
+fwmark=51820
+replace_peers=true
+public_key={KEY.hex()}
+preshared_key={OTHER.hex()}
+endpoint=[fe80::1%2]:51820
+persistent_keepalive_interval=25
+protocol_version=1
+replace_allowed_ips=true
+allowed_ip=10.0.0.0/8
+allowed_ip=-10.1.0.0/16
+allowed_ip=fd00::/8
+public_key={OTHER.hex()}
+remove=true
+public_key={OTHER.hex()}
+update_only=true
+endpoint=192.0.2.1:1"""
+    first = PeerChange(
+        KEY,
+        preshared_key=OTHER,
+        endpoint=("fe80::1%2", 51820),
+        persistent_keepalive=25,
+        replace_allowed_ips=True,
+        allowed_ips=parse_networks(["10.0.0.0/8", "fd00::/8"]),
+        removed_ips=parse_networks(["10.1.0.0/16"]),
+    )
+    others = PeerChange(OTHER, remove=True), PeerChange(OTHER, update_only=True, endpoint=("192.0.2.1", 1))
+    assert parse_change(text.splitlines()) == Change(KEY, 51820, 51820, replace_peers=True, peers=(first, *others))
+    assert parse_change([]) == Change()
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    status = Status(
+        KEY,
+        bytes(32),
+        51820,
+        7,
+        (
+            PeerStatus(OTHER, KEY, ("::1", 9), parse_networks(["10.0.0.0/8"]), 25, 1_700_000_000.5, 10, 20),
+            PeerStatus(KEY),
+        ),
+    )
+    assert parse_status(emit_status(status) + "errno=0\n\n") == status
+    assert parse_status("listen_port=0\nnew_key=1\nerrno=0\n\n") == Status()
+    with pytest.raises(UapiError, match="errno 19"):
+        parse_status("errno=19\n\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rx_bytes=abc",
+        f"{PEER}\nrx_bytes=-1",
+        f"{PEER}\nlisten_port=5",
+        f"{PEER}\npersistent_keepalive_interval=off",
+        "allowed_ip=10.0.0.0/8",
+        "last_handshake_time_nsec=1",
+        "listen_port=65536",
+        "public_key=00",
+        "",
+        "listen_port=5",
+        "errno=0\nlisten_port=5",
+        "errno=",
+        "errno=\N{SUPERSCRIPT TWO}",
+    ],
+)
+def test_an_answer_that_is_no_status_is_refused(text: str) -> None:
+    with pytest.raises(UapiError) as caught:
+        parse_status(f"{text}\n")
+    assert caught.value.errno in (errno.EPROTO, errno.EINVAL)
+
+
+ANSWERED = ["last_handshake_time_sec", "last_handshake_time_nsec", "rx_bytes", "listen_port", "errno"]
+
+
+@given(st.lists(st.builds("{}={}".format, st.sampled_from(ANSWERED), st.text(max_size=9) | st.integers())))
+def test_whatever_is_answered_nothing_else_is_raised(lines: list[str]) -> None:
+    for text in ("\n".join(lines), "\n".join([PEER, *lines])):
+        try:
+            parse_status(text)
+        except UapiError as error:
+            assert error.errno >= 0  # noqa: PT017 -- no error is as good.
+
+
+@pytest.mark.parametrize(
+    ("lines", "number"),
+    [
+        (["private_key"], errno.EPROTO),
+        (["private_key=00"], errno.EINVAL),
+        ([f"private_key={'0' * 63}g"], errno.EINVAL),
+        (["listen_port=65536"], errno.EINVAL),
+        (["listen_port=-1"], errno.EINVAL),
+        (["fwmark=4294967296"], errno.EINVAL),
+        (["replace_peers=false"], errno.EINVAL),
+        (["endpoint=1.2.3.4:5"], errno.EINVAL),
+        ([PEER, "listen_port=5"], errno.EINVAL),
+        ([PEER, "endpoint=1.2.3.4"], errno.EINVAL),
+        ([PEER, "endpoint=::1:5"], errno.EINVAL),
+        ([PEER, "endpoint=[1.2.3.4]:5"], errno.EINVAL),
+        ([PEER, "endpoint=name:5"], errno.EINVAL),
+        ([PEER, "allowed_ip=10.0.0.0"], errno.EINVAL),
+        ([PEER, "allowed_ip=10.0.0.0/33"], errno.EINVAL),
+        ([PEER, "persistent_keepalive_interval=65536"], errno.EINVAL),
+        ([PEER, "protocol_version=2"], errno.EINVAL),
+        ([PEER, "remove=yes"], errno.EINVAL),
+    ],
+)
+def test_what_cannot_be_has_a_number(lines: list[str], number: int) -> None:
+    with pytest.raises(UapiError) as caught:
+        parse_change(lines)
+    assert caught.value.errno == number
+
+
+KEYS = ["private_key", "listen_port", "public_key", "endpoint", "allowed_ip", "remove", "protocol_version", "x", ""]
+
+
+@given(
+    st.lists(st.one_of(st.text(max_size=40), st.builds("{}={}".format, st.sampled_from(KEYS), st.text(max_size=70))))
+)
+def test_whatever_is_asked_nothing_else_is_raised(lines: list[str]) -> None:
+    try:
+        parse_change(lines)
+    except UapiError as error:
+        assert error.errno in (errno.EINVAL, errno.EPROTO)  # noqa: PT017 -- no error is as good.
+
+
+class Fake:
+    """A device that remembers."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.peers: tuple[PeerStatus, ...] = ()
+
+    def configure(self, change: Change) -> None:
+        if change.listen_port == 1:
+            raise EndpointError(errno.EADDRINUSE, "taken")
+        if change.listen_port == 2:
+            raise OSError(errno.EBADF, "closed")
+        self.changes.append(change)
+
+    def status(self) -> Status:
+        return Status(KEY, listen_port=7, peers=self.peers)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Fake]:
+    from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+    device = Fake()
+    with UapiServer(listen("fake", tmp_path), device, lambda: None):
+        yield device
+
+
+@unix
+def test_requests_are_answered(device: Fake, tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import ask, names
+
+    assert names(tmp_path) == ["fake"]
+    assert ask("fake", "get=1\n\n", tmp_path) == f"private_key={KEY.hex()}\nlisten_port=7\nerrno=0\n\n"
+    assert ask("fake", "set=1\nlisten_port=5\n\n", tmp_path) == "errno=0\n\n"
+    assert device.changes == [Change(listen_port=5)]
+    assert ask("fake", "set=1\nlisten_port=1\n\n", tmp_path) == f"errno={errno.EADDRINUSE}\n\n"
+    assert ask("fake", "set=1\nlisten_port=2\n\n", tmp_path) == f"errno={errno.EBADF}\n\n"
+    assert ask("fake", "set=1\nlisten_port\n\n", tmp_path) == f"errno={errno.EPROTO}\n\n"
+    assert ask("fake", "please\n\n", tmp_path) == f"errno={errno.EINVAL}\n\n"
+
+
+@unix
+@pytest.mark.usefixtures("device")
+def test_who_is_silent_keeps_nobody_out(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import ask
+
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(100)]
+    try:
+        for client in silent:
+            client.connect(str(tmp_path / "fake.sock"))
+        silent[-1].send(b"get=")
+        assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
+        silent[-1].settimeout(10)
+        silent[-1].send(b"1\n\nget=1\n\n")
+        answer = b""
+        while answer.count(b"errno=0\n\n") < 2:
+            answer += silent[-1].recv(1000)
+    finally:
+        for client in silent:
+            client.close()
+
+
+MANAGED_HERE = 'mount -t tmpfs none /run; mkdir /run/wireguard; mount --bind "$0" /run/wireguard; exec "$@"'
+
+
+@unix
+@pytest.mark.kernel
+def test_show_tells_what_there_is_and_no_secret(device: Fake, tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import listen
+
+    secret, public = bytes(range(2, 34)), bytes(range(3, 35))
+    device.peers = (
+        PeerStatus(OTHER, secret, ("fe80::1%2", 9), parse_networks(["10.0.0.0/8", "fd00::/8"]), 25, 1.5, 10, 20),
+        PeerStatus(public),
+    )
+    listen("left", tmp_path).close()  # As a process that was killed leaves it.
+    inside = ("unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path))
+    shown = run("wg", "show", "fake", prefix=inside)
+    assert shown.status == 0, shown.complaint
+    lines = [line.split() for line in shown.printed.splitlines()]
+    for line in (["interface", "fake"], ["endpoint", "[fe80::1%2]:9"], ["preshared", "key", "(hidden)"]):
+        assert lines.count(line) == 1
+    with socket.socket(socket.AF_UNIX) as rude:
+        rude.bind(str(tmp_path / "rude.sock"))
+        rude.listen()
+        answering = threading.Thread(target=_answer_once, args=(rude, b"listen_port=5\n"))
+        answering.start()
+        told = run("wg", "show", "--json", prefix=inside)
+        answering.join()
+    assert told.complaint == "threepipe: rude: the device stopped in the middle of its answer\n"
+    (status,) = json.loads(told.printed).values()
+    assert [peer["peer"] for peer in status["peers"]] == [key_to_text(OTHER), key_to_text(public)]
+    first, second = (
+        [peer[key] for key in ("endpoint", "preshared_key", "latest_handshake")] for peer in status["peers"]
+    )
+    assert first == ["[fe80::1%2]:9", True, 1.5]
+    assert second == [None, False, None]
+    for key in (KEY, secret):
+        assert key.hex() not in shown.printed + told.printed
+        assert key_to_text(key) not in shown.printed + told.printed
+
+
+def _answer_once(listening: socket.socket, answer: bytes) -> None:
+    client, _ = listening.accept()
+    with client:
+        client.recv(100)
+        client.sendall(answer)
+
+
+@unix
+def test_who_does_not_take_his_answer_keeps_nobody_out_and_has_all_of_it_later(device: Fake, tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import ask
+
+    device.peers = tuple(PeerStatus(number.to_bytes(32)) for number in range(5000))
+    whole = emit_status(device.status()) + "errno=0\n\n"
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.settimeout(10)
+        slow.connect(str(tmp_path / "fake.sock"))
+        slow.sendall(b"get=1\n\n" * 3)
+        answer = slow.recv(1000)  # So he is being answered.
+        started = time.monotonic()
+        assert ask("fake", "set=1\nlisten_port=9\n\n", tmp_path) == "errno=0\n\n"
+        assert time.monotonic() - started < 5
+        while len(answer) < 3 * len(whole):
+            answer += slow.recv(1 << 16)
+    assert answer.decode() == 3 * whole
+
+
+@unix
+@pytest.mark.usefixtures("device")
+def test_a_request_may_come_in_any_pieces_and_not_without_end(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(tmp_path / "fake.sock"))
+        for byte in b"set=1\nlisten_port=9\n\n":
+            client.sendall(bytes([byte]))
+        assert client.recv(1000) == b"errno=0\n\n"
+        with pytest.raises(ConnectionError):
+            client.sendall(bytes(32 << 20))
+
+
+@unix
+def test_a_name_is_taken_while_its_device_lives_and_not_after(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, ask, listen
+
+    with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
+        assert os.stat(tmp_path / "fake.sock").st_mode & 0o777 == 0o700
+        with pytest.raises(EndpointError, match="a device of that name is running"):
+            listen("fake", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    listen("fake", tmp_path).close()  # As a process that was killed leaves it.
+    with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
+        assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
+    with pytest.raises(EndpointError, match="is there such a device"):
+        ask("fake", "get=1\n\n", tmp_path)
+
+
+@unix
+def test_removing_the_file_ends_the_device(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+    gone = threading.Event()
+    with UapiServer(listen("fake", tmp_path), Fake(), gone.set):
+        (tmp_path / "fake.sock").unlink()
+        assert gone.wait(10)
+
+
+@unix
+def test_who_takes_a_device_down_sees_when_all_is_undone(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, listen, take_down
+
+    gone = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        with ExitStack() as waiting:
+            with UapiServer(listen("fake", tmp_path), Fake(), gone.set, waiting):
+                ended = executor.submit(take_down, "fake", 20, tmp_path)
+                assert gone.wait(10)
+            assert not ended.done()
+        assert ended.result(20)
+    with ExitStack() as waiting, UapiServer(listen("fake", tmp_path), Fake(), gone.set, waiting):
+        assert not take_down("fake", 0.01, tmp_path)  # Too long for its patience.
+        assert list(tmp_path.iterdir()) == []
+    listen("fake", tmp_path).close()  # As a process that was killed leaves it.
+    assert take_down("fake", 20, tmp_path)
+    with pytest.raises(EndpointError, match=r"fake\.sock"):
+        take_down("fake", 20, tmp_path)
+
+
+@unix
+def test_an_inherited_socket_is_one_that_can_be_found(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, ask, inherit, listen
+
+    with socket.socket(socket.AF_UNIX) as nameless, socket.socket(socket.AF_INET) as internet, open(os.devnull) as null:
+        for number in ("x", "-1", "99999", nameless.fileno(), internet.fileno(), null.fileno()):
+            with pytest.raises(InvalidSetting, match="descriptor"):
+                inherit(str(number))
+        os.fstat(nameless.fileno())  # What is refused stays open.
+    with UapiServer(inherit(str(listen("fake", tmp_path).detach())), Fake(), lambda: None):
+        assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("variable", "said"), [("WG_UAPI_FD", "is no descriptor of a socket"), ("WG_TUN_FD", "is no descriptor")]
+)
+def test_a_daemon_says_why_it_is_none(network: Network, tmp_path: Path, variable: str, said: str) -> None:
+    inside = ["unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path)]
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; from threepipe.wireguard.quick.daemon import main; sys.exit(main())",
+        "wg-said",
+    ]
+    done = subprocess.run(
+        network.command(*inside, *program), env=os.environ | {variable: "x"}, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 1, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert links(network) == set()
