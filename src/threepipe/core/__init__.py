@@ -1,1 +1,1 @@
-"""What runs for every packet: pure Python here, the native core where it is installed (`fast` chooses)."""
+"""The work of every packet, in pure Python; `fast` puts the native core in its place where it is installed."""

@@ -1,21 +1,21 @@
-"""Coalescing: runs of TCP or UDP packets of one flow become superpackets. Pure functions on bytes.
+"""Coalescing: merges runs of TCP or UDP packets of one flow into superpackets. Pure functions on bytes.
 
-The other half of `threepipe.core.superpacket`, whose records these are. What is merged is what segmenting gives
-back unchanged: splitting a coalesced record makes the same packets again, but for the identification of
-packets that may not be fragmented, which means nothing (RFC 6864, section 4.1). The rules:
+The other half of `threepipe.core.superpacket`, whose records these are. Splitting a coalesced record gives the same
+packets again, except for the identification of packets that may not be fragmented, which has no meaning (RFC 6864,
+section 4.1). The rules:
 
-- Only the last run of a flow grows, so that the packets of a flow keep their order; those of different
-  flows may pass one another. What else a flow sends ends its run, and a packet whose flow cannot be told
-  (a fragment, one with IP options or extension headers) ends all runs.
+- Only the last run of a flow grows, so the packets of a flow keep their order; packets of different flows may pass
+  one another. Any other packet of a flow ends its run, and a packet of unknown flow (a fragment, one with IP options
+  or extension headers) ends all runs.
 - IP headers agree in all but lengths, identification and checksum; identifications count up, unless the
   packets may not be fragmented. Length fields are those of the packet.
 - TCP: flags are ACK, or ACK and PSH, which ends the run; acknowledgment, window and options agree, and
   sequence numbers follow on each other.
-- All segments have the size of the first, but for a shorter last one, and none is empty. No superpacket
+- All segments have the size of the first, except that the last may be shorter, and none is empty. No superpacket
   is longer than 65535 bytes, or stands for more than 64 datagrams: kernels since 6.6 refuse more, UDP_MAX_SEGMENTS
   of <linux/udp.h>, which later became 128.
-- Checksums are right, that of the IPv4 header and that of TCP or UDP, or what there is of one that was
-  left to be completed: merging would repair a wrong one. UDP without a checksum stays apart.
+- The checksums of the IPv4 header and of TCP or UDP (perhaps partial) are right, as merging would repair a wrong one.
+  UDP without a checksum is not merged.
 """
 
 import struct
@@ -41,40 +41,40 @@ __all__ = ["coalesce"]
 
 _ACK, _PSH = 0x10, 0x08
 _DONT_FRAGMENT = 0x40
-_ATOMIC = -1  # In place of an identification that means nothing, or that there is none.
-_NOT_COMPUTED = b"\xff\xff"  # A zero that RFC 1071 never comes to, though it sums up right; UDP means it.
+_ATOMIC = -1  # Stands for an identification without meaning, or none.
+_NOT_COMPUTED = b"\xff\xff"  # Sums up right, but RFC 1071 never gives it; only UDP sends it, for zero.
 _LONGEST_HEADERS = 40 + 60  # IPv6, and TCP with all options.
-_IPV4, _IPV6 = 20, 40  # Where the transport header starts, which so tells the version.
+_IPV4, _IPV6 = 20, 40  # Offset of the transport header, which tells the version as well.
 _MAX_DATAGRAMS = 64
-_SHORTEST_TRAIN = 8  # Packets for which looking at all at once is worth its price.
+_SHORTEST_TRAIN = 8  # Packets from which on comparing all at once pays.
 _GSO_TYPES = {(_IPV4, TCP): GSO_TCPV4, (_IPV6, TCP): GSO_TCPV6, (_IPV4, UDP): GSO_UDP_L4, (_IPV6, UDP): GSO_UDP_L4}
 _LEAVES = frozenset({50, 58, 59})
-"""IPv6 next headers behind which there is no TCP or UDP to be seen: ESP, ICMPv6, none."""
+"""IPv6 next headers that no TCP or UDP header can follow visibly: ESP, ICMPv6, none."""
 
 
 class _Segment(NamedTuple):
-    """A packet that may be part of a superpacket, taken apart as far as that needs."""
+    """The fields of a packet that may be part of a superpacket."""
 
     packet: memoryview
     head: bytes  # A copy of its headers.
     protocol: int
-    transport: int  # Where the transport header starts, and the payload.
+    transport: int  # Offsets of the transport header and the payload.
     payload: int
-    alike: bytes  # What all headers of a run have in common, beside the flow.
+    alike: bytes  # The header fields that are equal in all packets of a run, besides the flow.
     identification: int
     sequence: int
-    partial: bool  # Whether its checksum was left to be completed.
+    partial: bool  # True if its checksum is partial.
 
 
 def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> list[memoryview]:
-    """Records that stand for `packets`, as many or fewer; the place of a merged one is its first packet's.
+    """Return as few records as can stand for `packets`. A merged record takes the place of its first packet.
 
-    `packets` are IP packets (views of single bytes) or, where `vnet_header`, records; superpackets among these
-    stay as they are. Without `udp` only TCP is merged: a kernel before Linux 6.2 takes nothing else.
+    `packets` are IP packets (views of single bytes) or, with `vnet_header`, records; superpackets among these
+    stay as they are. Without `udp` only TCP is merged: Linux before 6.2 takes no superpackets of UDP.
     """
     runs: list[_Run] = []
     growing: dict[bytes, _Run] = {}  # By flow: its last run.
-    done = tried = 0  # Packets; and up to where a train was looked for in vain.
+    done = tried = 0  # Packets; and the end of the last ones that were tried as a train.
     while done < len(packets):
         piece = packets[done]
         done += 1
@@ -105,9 +105,9 @@ def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> lis
 
 
 def _flow(head: bytes) -> tuple[int, bytes]:
-    """Where the transport header starts, and what tells the flow: protocol, addresses and ports.
+    """Return the offset of the transport header, and the flow: protocol, addresses and ports.
 
-    Zero for what is certainly not of a flow of TCP or UDP, and no flow for what may be.
+    The offset is 0 for a packet that is neither TCP nor UDP, and the flow is empty too for one that may be.
     """
     size = len(head)
     if size >= _IPV4 and head[0] == 0x45 and not (head[6] & 0x3F or head[7]):  # Neither options nor a fragment.
@@ -128,7 +128,7 @@ def _flow(head: bytes) -> tuple[int, bytes]:
 def _segment(
     packet: memoryview, head: bytes, protocol: int, transport: int, record: memoryview | None
 ) -> _Segment | None:
-    """The packet taken apart, or None if it must stay as it is whatever comes before or after it."""
+    """Return the fields of a packet, or None if it can be merged with no other."""
     length = len(packet)
     partial = False
     if record is not None and (record[0] or record[1]):
@@ -170,7 +170,7 @@ def _segment(
 
 
 class _Run:
-    """Packets of one flow that go out as one record: a first one, and those that it took."""
+    """Packets of one flow that become one record."""
 
     __slots__ = (
         "ended",
@@ -197,7 +197,7 @@ class _Run:
             self.add(segment)
 
     def takes(self, segment: _Segment) -> bool:
-        """Whether `segment`, of the same flow, can be the next of this run."""
+        """Return True if `segment`, of the same flow, can be the next of this run."""
         first = self.first
         size = len(segment.packet) - segment.payload
         if (
@@ -213,6 +213,7 @@ class _Run:
         return self.verified and _is_right(segment)
 
     def add(self, segment: _Segment) -> None:
+        """Append `segment` to the run."""
         size = len(segment.packet) - segment.payload
         self.payloads.append(segment.packet[segment.payload :])
         self.length += size
@@ -225,7 +226,7 @@ class _Run:
         self.ended = self.ended or size < self.size
 
     def like(self, piece: memoryview, following: Sequence[memoryview]) -> Sequence[memoryview]:
-        """Those of `following`, from the first on, that are as long as `piece`."""
+        """Return the first packets of `following`, up to one of another length than `piece`."""
         length = len(piece)
         for count, other in enumerate(following):
             if len(other) != length:
@@ -233,11 +234,11 @@ class _Run:
         return following
 
     def take_train(self, piece: memoryview, last: _Segment, train: Sequence[memoryview]) -> bool:
-        """Add all of `train`, records as long as `piece`, if they follow on it as in a burst of a kernel's own.
+        """Append all of `train`, records as long as `piece`, if they follow it as in a burst that a kernel sends.
 
-        `last` is `piece` taken apart: a datagram whose checksum was left open. This is a shortcut, for what
-        `takes` would find out one by one: all headers are the same, but for IPv4's identification and
-        checksum. So each byte of all of them is compared at once.
+        `last` has the fields of `piece`, a datagram with a partial checksum. This is a shortcut for calling `takes` for
+        each packet: as all headers are equal, except for IPv4's identification and checksum, it compares each byte of
+        all headers at once. Return False if the packets are no such train.
         """
         self.verified = self.verified or _is_right(self.first)
         if not self.verified:
@@ -247,14 +248,14 @@ class _Run:
         head, joined = piece[:data].tobytes(), b"".join(train)
         varying: tuple[int, ...] = ()
         if last.transport == _IPV4:
-            place = data - last.payload  # Where the packet starts.
+            place = data - last.payload  # Offset of the packet.
             first, checksum = struct.unpack_from("!H4xH", head, place + 4)
             identifications, checksums = _column(joined, place + 4, stride), _column(joined, place + 10, stride)
             if self.identification != _ATOMIC and identifications != tuple(
                 [(first + number) & 0xFFFF for number in range(1, count + 1)]
             ):
                 return False
-            # What the one gains the other loses, for the sum stays (RFC 1071).
+            # The checksum loses what the identification gains, as the sum stays the same (RFC 1071).
             sums = {(one + other) % 0xFFFF for one, other in zip(identifications, checksums, strict=True)}
             if sums != {(first + checksum) % 0xFFFF} or 0xFFFF in checksums:
                 return False
@@ -268,7 +269,7 @@ class _Run:
         return True
 
     def record(self, vnet_header: bool) -> memoryview:
-        """One record for all of it."""
+        """Return one record for all packets."""
         if len(self.payloads) < 2:
             return self.piece if vnet_header else plain_records([self.piece])[0]
         first = self.first
@@ -291,14 +292,14 @@ class _Run:
 
 
 def _column(joined: bytes, at: int, stride: int) -> tuple[int, ...]:
-    """The 16-bit words that are `at` in each of the records joined."""
+    """Return the 16-bit word at offset `at` of each of the joined records."""
     words = bytearray(len(joined) // stride * 2)
     words[::2], words[1::2] = joined[at::stride], joined[at + 1 :: stride]
     return struct.unpack(f"!{len(words) // 2}H", words)
 
 
 def _is_right(segment: _Segment) -> bool:
-    """Whether a segment's checksums are, so that to compute them anew repairs nothing."""
+    """Return True if a segment's checksums are right, so that computing them anew repairs nothing."""
     packet, head, transport = segment.packet, segment.head, segment.transport
     if transport == _IPV4 and (internet_checksum(head[:_IPV4]) or head[10:12] == _NOT_COMPUTED):
         return False
@@ -312,6 +313,6 @@ def _is_right(segment: _Segment) -> bool:
 
 
 def _pseudo_header_sum(segment: _Segment, length: int) -> int:
-    """The folded sum of addresses, protocol and length: what the field of an open checksum holds."""
+    """Return the folded sum of addresses, protocol and length, which a partial checksum field holds."""
     addresses = segment.head[12:20] if segment.transport == _IPV4 else segment.head[8:40]
     return 0xFFFF - internet_checksum(addresses, segment.protocol + length)

@@ -1,6 +1,6 @@
-"""Bundles of records read from and written to non-blocking file descriptors, one record a system call.
+"""Bundles of records, read from and written to non-blocking file descriptors with one system call a record.
 
-Knows no platform, and not what a record is: a packet, or one with a header.
+Knows no platform, and not whether a record is a packet or has a header too.
 """
 
 import errno
@@ -12,24 +12,24 @@ from threepipe.core.superpacket import MAX_RECORD
 __all__ = ["FULL", "MAX_BUNDLE", "receive", "send"]
 
 MAX_BUNDLE = 256
-"""Records received at once at most: an exchange of Wintun's first driver."""
+"""Most records received at once, as many as Wintun's first driver handed over."""
 
 FULL = frozenset({0, errno.ENOBUFS, errno.ENOMEM})
-"""What `send` says where there is no room now, and no more is wrong."""
+"""Error numbers of `send` that mean no room for now, and nothing worse."""
 
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
-    """Up to `limit` records that are ready, end to end in `memory`, which has room for one at least.
+    """Read up to `limit` records that are ready, end to end into `memory`, and return views of them.
 
-    Stops where the rest of `memory` has less than `MAX_RECORD` bytes. Raises `OSError` where reading the
-    first one does.
+    Stops when less than `MAX_RECORD` bytes of `memory` are left; there must be room for one record. Raises `OSError`
+    if reading the first one does.
     """
     readinto, used = file.readinto, 0
     records: list[memoryview] = []
     last = len(memory) - MAX_RECORD
     try:
         while used <= last and len(records) < limit:
-            # None where nothing is ready: no exception to pay for at the end of every bundle.
+            # None if nothing is ready: no exception to pay for at the end of every bundle.
             if not (size := readinto(memory[used:])):
                 break
             records.append(memory[used : used + size])
@@ -41,7 +41,7 @@ def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]
 
 
 def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
-    """Write `records` until there is no room: how many were written, and the errno of what stopped it or 0."""
+    """Write `records` until there is no room. Return how many were written, and 0 or the errno that stopped it."""
     write, written = file.write, 0
     try:
         for record in records:

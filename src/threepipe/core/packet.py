@@ -1,8 +1,8 @@
-"""What is and what is not an IP packet, and the Internet checksum. Pure functions on bytes.
+"""The check for IP packets, and the Internet checksum. Pure functions on bytes.
 
 The rule is that of Wintun's driver: (length >= 20 and version 4) or (length >= 40 and version 6),
-and no packet is longer than 65535 bytes. Nothing more is looked at: a packet's checksums, lengths
-and addresses are the business of whoever receives it.
+and no packet is longer than 65535 bytes. Nothing more is checked: checksums, length fields and
+addresses are the receiver's business.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ MIN_HEADER = {4: 20, 6: 40}
 
 
 def is_packet(packet: Packet) -> bool:
-    """Whether Wintun's driver would take these bytes (a buffer of single bytes) as an IP packet."""
+    """Return True if Wintun's driver would accept `packet`, a buffer of single bytes, as an IP packet."""
     size = len(packet)
     return 20 <= size <= MAX_PACKET and ((version := packet[0] >> 4) == 4 or (version == 6 and size >= 40))
 
 
 def check_packets(packets: Sequence[Packet]) -> None:
-    """Raise `InvalidPacket` for the first of `packets` (buffers of single bytes) that is none."""
+    """Raise `InvalidPacket` for the first of `packets`, buffers of single bytes, that is no IP packet."""
     for index, packet in enumerate(packets):
         if not is_packet(packet):
             raise InvalidPacket(index, _reason(packet))
@@ -47,10 +47,10 @@ def _reason(packet: Packet) -> str:
 
 
 def internet_checksum(data: Packet, initial: int = 0) -> int:
-    """The 16-bit checksum of RFC 1071 over `data` (any length; an odd end is padded with a zero byte).
+    """Return the 16-bit checksum of RFC 1071 over `data`, which is padded to an even length with a zero byte.
 
-    `initial` is a sum to start from, such as that of a pseudo-header. A field that already holds
-    the right checksum makes the result 0.
+    `initial` is a sum to start from, such as that of a pseudo-header. The result is 0 if `data` includes
+    a checksum field with the right value.
     """
     # The sum of 16-bit words is the number itself modulo 0xFFFF, for 0x10000 is 1 there (RFC 1071,
     # section 2): one long division in C in place of a loop. Zero needs care, as both 0 and 0xFFFF mean it.

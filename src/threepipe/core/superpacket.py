@@ -1,13 +1,13 @@
-"""Superpackets: one TCP or UDP packet that stands for up to 64 KiB of segments. Pure functions on bytes.
+"""Superpackets: TCP or UDP packets that stand for up to 64 KiB of segments each. Pure functions on bytes.
 
-A record is what a TUN device with IFF_VNET_HDR reads and writes: a `struct virtio_net_hdr` of 10 bytes
-in this machine's byte order, and a packet. The header says how the packet is to be segmented, and
-whether its checksum was left to be completed (VIRTIO 1.2, section 5.1.6). Here records become packets:
-complete, of the size the link carries, with right checksums.
+A TUN device with IFF_VNET_HDR reads and writes records: a `struct virtio_net_hdr` of 10 bytes in this
+machine's byte order, and a packet. The header says how to segment the packet, and whether its checksum
+is partial, with only the pseudo-header summed (VIRTIO 1.2, section 5.1.6). This file turns records into
+complete packets of the size that the link carries, with right checksums.
 
-The header's `hdr_len` is not looked at, for on a forwarded packet it covers all of the first segment;
-lengths are worked out from `csum_start` and the packet itself, and checked against it. A record that
-contradicts itself has no packets. All functions take records of at least a header's 10 bytes.
+The header's `hdr_len` is ignored, as on a forwarded packet it covers all of the first segment. Lengths
+come from `csum_start` and the packet itself, and are checked against it. A record that contradicts
+itself has no packets. All functions take records of at least a header's 10 bytes.
 """
 
 import operator
@@ -49,7 +49,7 @@ NEEDS_CSUM = 1
 GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 4, 5
 
 TCP, UDP = 6, 17
-_MANY = 8  # Records for which looking at all at once is worth its price.
+_MANY = 8  # Records from which on measuring all at once pays.
 _SHORTEST_IP_HEADER, _LONGEST_MIN_HEADER = 20, 40
 _FIN_PSH = 0x09
 _CWR = 0x80
@@ -61,7 +61,7 @@ _KINDS = {(GSO_TCPV4, 4): TCP, (GSO_TCPV6, 6): TCP, (GSO_UDP_L4, 4): UDP, (GSO_U
 
 
 class _Layout(NamedTuple):
-    """Where a superpacket's parts are: offsets in the packet, and bytes of payload a segment."""
+    """The parts of a superpacket: offsets in the packet, and bytes of payload in each segment."""
 
     version: int
     protocol: int
@@ -71,14 +71,14 @@ class _Layout(NamedTuple):
 
 
 def plain_records(packets: Sequence[memoryview]) -> list[memoryview]:
-    """Records of new memory for `packets`, each of which is complete and stands for itself."""
+    """Return records, in new memory, for complete packets."""
     return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in packets]
 
 
 def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, int, bool]:
-    """What `records` come to, without splitting them: packets, their bytes, and whether all are IP packets.
+    """Return how many packets `records` stand for, their bytes, and True if all are IP packets. Splits nothing.
 
-    If they are not `vnet_header`, they are packets themselves.
+    Without `vnet_header` the records are packets themselves.
     """
     if not vnet_header:
         lengths = list(map(len, records))
@@ -105,16 +105,16 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
 
 
 def _are_packets(records: Sequence[Packet], lengths: Sequence[int]) -> bool:
-    """Whether all `records`, of these `lengths`, are IP packets; where none is short, without a call for each."""
+    """Return True if all `records`, of these `lengths`, are IP packets. Needs no call for each if none is short."""
     if lengths and min(lengths) >= _LONGEST_MIN_HEADER and max(lengths) <= MAX_PACKET:
         return {first >> 4 for first in set(map(_FIRST_BYTE, records))} <= {4, 6}
     return all(map(is_packet, records))
 
 
 def _size_of_like(records: Sequence[Packet]) -> int:
-    """Bytes of the packets of `records` if each is one packet, all are valid and start the same; else 0.
+    """Return the bytes of all packets if each record is one valid packet and all start alike, else 0.
 
-    A shortcut for many small ones, which looks at all of them at once.
+    A shortcut for many small records, which compares all of them at once.
     """
     lengths = list(map(len, records))
     start = bytes(records[0][: HEADER_SIZE + 1])
@@ -134,9 +134,9 @@ def _size_of_like(records: Sequence[Packet]) -> int:
 
 
 def split(records: Sequence[memoryview]) -> list[memoryview]:
-    """The packets that `records` stand for: views of a record that is one packet, else of new memory.
+    """Return the packets that `records` stand for: views of a record that is one packet, else of new memory.
 
-    A checksum that was left open is completed in the record itself, whose header then says so.
+    A partial checksum is completed in the record itself, and the record's header then says so.
     """
     return [packet for record in records for packet in _split(record)]
 
@@ -148,7 +148,7 @@ def _split(record: memoryview) -> list[memoryview]:
         if not _can_be_completed(record):
             return []
         if flags & NEEDS_CSUM:
-            # The field holds the sum of the pseudo-header, which so takes part in the sum.
+            # The field holds the sum of the pseudo-header, so that is included.
             _put_checksum(packet, start + offset, internet_checksum(packet[start:]), udp=offset == CHECKSUM_OFFSET[UDP])
             HEADER.pack_into(record, 0, flags & ~NEEDS_CSUM, gso_type, hdr_len, gso_size, start, offset)
         return [packet]
@@ -157,7 +157,7 @@ def _split(record: memoryview) -> list[memoryview]:
 
 
 def _can_be_completed(record: Packet) -> bool:
-    """Whether the checksum of a packet that stands for itself is there, or has its place behind an IP header."""
+    """Return True if a single packet's checksum is complete, or its field lies behind an IP header."""
     if not record[0] & NEEDS_CSUM:
         return True
     _, _, _, _, start, offset = HEADER.unpack_from(record)
@@ -165,7 +165,7 @@ def _can_be_completed(record: Packet) -> bool:
 
 
 def _layout(record: Packet) -> _Layout | None:
-    """The parts of a superpacket, or None where header and packet contradict each other."""
+    """Return the parts of a superpacket, or None if header and packet contradict each other."""
     flags, gso_type, _, gso_size, start, offset = HEADER.unpack_from(record)
     packet = record[HEADER_SIZE:]
     version = packet[0] >> 4 if packet else 0
@@ -182,15 +182,15 @@ def _layout(record: Packet) -> _Layout | None:
 
 
 def _segments(packet: memoryview, layout: _Layout) -> Iterator[bytearray]:
-    """The packets of a superpacket. What they have in common is summed once; what differs is added for each.
+    """Yield the packets of a superpacket. Common bytes are summed once, those that differ for each packet.
 
-    Sums are numbers of which only the rest modulo 0xFFFF counts, as in `internet_checksum`; none is zero, for
-    each has a version or a protocol in it, and so a checksum is the rest of its negative.
+    Sums count modulo 0xFFFF, as in `internet_checksum`. None is zero, as each includes a version or a protocol, so a
+    checksum is the sum's negative modulo 0xFFFF.
     """
     version, protocol, transport, payload, segment = layout
     header = bytearray(packet[:payload])
     field = transport + CHECKSUM_OFFSET[protocol]
-    identification, sequence, flags = _take_what_differs(header, layout)
+    identification, sequence, flags = _clear_differing_fields(header, layout)
     network_sum = int.from_bytes(header[:transport], "big") % 0xFFFF
     pseudo_header = header[12:20] if version == 4 else header[8:40]
     transport_sum = (int.from_bytes(pseudo_header + header[transport:], "big") + protocol - transport) % 0xFFFF
@@ -198,7 +198,7 @@ def _segments(packet: memoryview, layout: _Layout) -> Iterator[bytearray]:
     for index, start in enumerate(range(payload, len(packet), segment)):
         data = packet[start : start + segment]
         size = payload + len(data)
-        # The bytes of words swapped, a sum is swapped too; so an odd end needs no padding (RFC 1071, section 2).
+        # Summing byte-swapped words swaps the sum, so an odd end needs no padding (RFC 1071, section 2).
         total = transport_sum + size + (int.from_bytes(data, "little") % 0xFFFF << 8)
         if version == 4:
             number = (identification + index) & 0xFFFF
@@ -209,7 +209,7 @@ def _segments(packet: memoryview, layout: _Layout) -> Iterator[bytearray]:
         if protocol == TCP:
             number = (sequence + start - payload) & 0xFFFFFFFF
             kept = flags
-            if start < last:  # What ends the stream, or hurries it, is for the last segment only.
+            if start < last:  # FIN and PSH are for the last segment only.
                 kept &= ~_FIN_PSH
             if index:
                 kept &= ~_CWR
@@ -223,8 +223,8 @@ def _segments(packet: memoryview, layout: _Layout) -> Iterator[bytearray]:
         yield header + data
 
 
-def _take_what_differs(header: bytearray, layout: _Layout) -> tuple[int, int, int]:
-    """Identification, sequence number and TCP flags, where there are such; all that differs is zero afterwards."""
+def _clear_differing_fields(header: bytearray, layout: _Layout) -> tuple[int, int, int]:
+    """Zero the fields that differ between segments. Return the identification, sequence number and flags."""
     version, protocol, transport, _, _ = layout
     identification = sequence = flags = 0
     if version == 4:
@@ -243,5 +243,5 @@ def _take_what_differs(header: bytearray, layout: _Layout) -> tuple[int, int, in
 
 
 def _put_checksum(packet: memoryview, offset: int, checksum: int, *, udp: bool) -> None:
-    # In UDP zero says that there is no checksum, so that 0xFFFF stands for it (RFC 768).
+    # In UDP zero means no checksum, so 0xFFFF stands for it (RFC 768).
     struct.pack_into("!H", packet, offset, checksum or (0xFFFF if udp else 0))

@@ -1,8 +1,8 @@
-"""Sealing: bundles become transport messages of WireGuard, and back; the work of every packet.
+"""The transport messages of WireGuard: sealed from bundles, and opened to packets; and the traffic of a peer.
 
 A message is 16 bytes of header (type 4, the receiver's index, a counter; little-endian), and the packet sealed by
-ChaCha20-Poly1305, whose nonce is the counter (WireGuard's paper, section 5.4.6). Knows neither peers nor handshakes:
-whose keys they are, and for how long, is the caller's business.
+ChaCha20-Poly1305 with the counter as its nonce (WireGuard's paper, section 5.4.6). Knows neither peers nor handshakes:
+the caller decides whose keys these are, and for how long.
 """
 
 import struct
@@ -13,13 +13,13 @@ from threepipe.core.superpacket import split
 __all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "Traffic", "Transport"]
 
 MAX_SEGMENTS, MAX_RUN = 64, 65000
-"""Datagrams and bytes of a run at most: what kernels take at once (UDP_SEGMENT), with room for IP and UDP."""
+"""Most datagrams and bytes of a run, as kernels take them at once (UDP_SEGMENT), with room for IP and UDP."""
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 WINDOW = 8192
-"""Counters before the highest one that may still come, once each."""
+"""Counters below the highest received one that are still accepted, once each."""
 _BITMAP = WINDOW // 8  # Bytes.
 WINDOW_SIZE = 8 + _BITMAP
-"""Bytes of a window: one more than the highest counter (64 bits, little-endian), and a bit for each counter."""
+"""Bytes of a window: the highest counter plus one (64 bits, little-endian), and a bit for each counter."""
 
 _HEADER = struct.Struct("<IIQ")
 _COUNTER = struct.Struct("<Q")
@@ -28,28 +28,28 @@ _LENGTH = struct.Struct("!H")
 _TYPE = 4
 _TAG = 16
 _OVERHEAD = _HEADER.size + _TAG
-_UNIT = 16  # Packets are padded to a multiple of so many bytes.
+_UNIT = 16  # Packets are padded to a multiple of this many bytes.
 _ZEROS = bytes(_UNIT)
 
 
 class Transport:
-    """The keys of one keypair at work, with the counter of what is sent and the window of what came."""
+    """The keys of one keypair, with the sending counter and the replay window."""
 
     __slots__ = ("_receive_key", "_send_key", "_window", "_wiped", "counter", "local_index", "remote_index")
 
     def __init__(
         self, send_key: bytes | bytearray, receive_key: bytes | bytearray, local_index: int, remote_index: int
     ) -> None:
-        """Keys of 32 bytes, and the indices (32 bits) of what is received and sent."""
+        """Take two keys of 32 bytes, and the indices (32 bits) of messages received and sent."""
         self._send_key, self._receive_key = bytearray(send_key), bytearray(receive_key)
         self.local_index, self.remote_index = local_index, remote_index
         self.counter = 0
-        """Of the next message."""
+        """The counter of the next message."""
         self._window = bytearray(WINDOW_SIZE)
         self._wiped = False
 
     def take(self, messages: int) -> int | None:
-        """The first of so many counters, which are nobody else's now; None where there are no more so many."""
+        """Reserve `messages` counters; return the first, or None when exhausted."""
         counter = self.counter
         if counter + messages > REJECT_AFTER_MESSAGES:
             return None
@@ -59,27 +59,26 @@ class Transport:
     def seal(
         self, counter: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
     ) -> list[tuple[memoryview, int]]:
-        """Messages for the packets that `records` stand for, with counters from `counter` on.
+        """Seal the packets that `records` stand for, with counters from `counter` on, which were reserved.
 
-        Records have a virtio header if they are `vnet_header` (see `superpacket`), else they are packets. A packet is
+        With `vnet_header` the records have a virtio header (see `superpacket`), else they are packets. A packet is
         padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most
-        64 messages and 65000 bytes: memory in which all messages have the size that is returned with it, but for the
-        last one, which may be shorter. Nothing once the keys were wiped.
+        64 messages and 65000 bytes: the memory, and the size of each message in it, except that the last may be
+        shorter. Returns nothing once the keys are wiped.
         """
-        key = bytes(self._send_key)  # A copy, which nobody wipes meanwhile.
+        key = bytes(self._send_key)  # A copy, so that it is not wiped meanwhile.
         return [] if self._wiped else _seal(key, self.remote_index, counter, records, vnet_header, mtu)
 
     def unseal(self, memory: memoryview, size: int) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
-        """Open messages in place, one behind the other in `memory`, each of `size` bytes but for a shorter last one.
+        """Open messages in place, which lie end to end in `memory`; all have `size` bytes, but the last may be shorter.
 
-        It stops before the first that is no transport message for `local_index`. Each is taken once; of old ones,
-        those that are among the last 8192. Returns
+        Stops at the first one that is no transport message for `local_index`. Accepts each counter once, and only the
+        last 8192 below the highest. Returns
 
-        - the IP packets, as views of `memory`, without padding; without what is no packet, or shorter than it says;
-        - where they are from: source addresses of 4 or 16 bytes, and how many packets in a row have each;
-        - how many bytes of `memory` were looked at;
-        - how many messages were authentic and new, those without a packet (keepalives) included, and their bytes:
-          none once the keys were wiped.
+        - the IP packets, as views of `memory` without padding; contents that are no whole IP packet are left out;
+        - their source addresses of 4 or 16 bytes, each with the number of packets in a row that have it;
+        - how many bytes of `memory` were used;
+        - how many messages were authentic and new, keepalives included, and their bytes; 0 once the keys are wiped.
         """
         key = bytes(self._receive_key)
         if self._wiped:
@@ -87,7 +86,7 @@ class Transport:
         return _unseal(key, self.local_index, self._window, memory, size)
 
     def wipe(self) -> None:
-        """Write zeros over both keys: nothing is sealed and opened from now on."""
+        """Write zeros over both keys; nothing is sealed or opened any more."""
         self._wiped = True
         for key in (self._send_key, self._receive_key):
             key[:] = bytes(len(key))
@@ -96,7 +95,9 @@ class Transport:
 def _seal(
     key: bytes, index: int, counter: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
 ) -> list[tuple[memoryview, int]]:
-    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305  # Only who seals should pay for it.
+    from cryptography.hazmat.primitives.ciphers.aead import (
+        ChaCha20Poly1305,
+    )  # Loaded by programs that seal, and by no others.
 
     encrypt = ChaCha20Poly1305(key).encrypt_into
     header, nonce = _HEADER.pack_into, _NONCE.pack
@@ -116,7 +117,7 @@ def _seal(
 
 
 def _runs(packets: Sequence[memoryview], mtu: int) -> Iterator[list[tuple[memoryview, int]]]:
-    """Packets and their padding, in groups that make a run."""
+    """Yield the packets and their padding, in groups that make one run each."""
     group: list[tuple[memoryview, int]] = []
     size = most = 0
     for packet in packets:
@@ -171,7 +172,7 @@ def _unseal(
         except InvalidTag:
             continue
         if not in_order:
-            _pass_over(window, upcoming, counter)
+            _advance(window, upcoming, counter)
         window[8 + (counter >> 3) % _BITMAP] |= 1 << (counter & 7)
         if counter >= upcoming:
             upcoming = counter + 1
@@ -193,7 +194,7 @@ def _unseal(
 
 
 def _packet(plain: memoryview) -> memoryview:
-    """The IP packet at the start of `plain`; nothing where there is none, or not all of it."""
+    """Return the IP packet at the start of `plain`, or nothing if there is none, or not all of it."""
     length = 0
     if len(plain) >= 20:
         version = plain[0] >> 4
@@ -211,8 +212,8 @@ def _is_new(window: bytearray, upcoming: int, counter: int) -> bool:
     return counter + WINDOW >= upcoming and not window[8 + (counter >> 3) % _BITMAP] >> (counter & 7) & 1
 
 
-def _pass_over(window: bytearray, upcoming: int, counter: int) -> None:
-    """Note that what lies between the highest counter so far and this one has not come yet."""
+def _advance(window: bytearray, upcoming: int, counter: int) -> None:
+    """Mark the counters between the highest so far and this one as not received."""
     if counter - upcoming >= WINDOW:
         window[8:] = bytes(_BITMAP)
     else:
@@ -221,25 +222,28 @@ def _pass_over(window: bytearray, upcoming: int, counter: int) -> None:
 
 
 class Traffic:
-    """Of one peer."""
+    """The times and bytes of one peer's traffic, noted for every bundle, from which its timers follow.
+
+    Times are in seconds of a clock that does not jump.
+    """
 
     __slots__ = ("owed_more", "owed_since", "rx_bytes", "traversed", "tx_bytes", "unanswered_since", "watched")
 
     def __init__(self) -> None:
         self.rx_bytes = self.tx_bytes = 0
-        """Bytes of messages, those of handshakes included."""
+        """Bytes of messages, handshakes included."""
         self.unanswered_since: float | None = None
-        """When the first data was sent that nothing came after."""
+        """Time of the first data sent since the last message received."""
         self.owed_since: float | None = None
-        """When the first data came that nothing was sent after; `owed_more`, whether it was not the last."""
+        """Time of the first data received since the last message sent; `owed_more` is True if more data followed."""
         self.owed_more = False
         self.traversed = float("-inf")
-        """When the last authentic message passed in any direction."""
+        """Time of the last authentic message in either direction."""
         self.watched = False
-        """Whether somebody is going to look what is due; who looks sets it to False first."""
+        """True while a timer check is scheduled; the check clears it first."""
 
     def sent(self, now: float, data: bool, size: int) -> bool:
-        """Note that messages of `size` bytes were sent; whether nobody was going to look."""
+        """Note that messages of `size` bytes were sent. Return True if a timer check has to be scheduled."""
         self.tx_bytes += size
         self.owed_since = None
         self.traversed = now
@@ -249,11 +253,11 @@ class Traffic:
         return not watched
 
     def count_sent(self, size: int) -> None:
-        """Note that what `sent` was told of, before its size was known, came to `size` bytes."""
+        """Note the size in bytes of messages for which `sent` was called before they were sealed."""
         self.tx_bytes += size
 
     def received(self, now: float, data: bool, size: int) -> bool:
-        """Note that authentic messages of `size` bytes came; whether nobody was going to look."""
+        """Note that authentic messages of `size` bytes arrived. Return True if a timer check has to be scheduled."""
         self.rx_bytes += size
         self.unanswered_since = None
         self.traversed = now

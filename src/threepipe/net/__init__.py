@@ -1,1 +1,1 @@
-"""What a program waits for and sends by: doorbells, sockets and the threads that wait for event loops."""
+"""The things that a program waits for and sends by: doorbells, sockets, and threads that wait for event loops."""
