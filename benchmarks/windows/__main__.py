@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.network import ROOT, Failed, output
+from benchmarks.processes import ROOT, Failed, output
 from benchmarks.results import Results, Sample
 
 _CONTENDERS = {
