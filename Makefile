@@ -25,7 +25,7 @@ CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.
 SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
 
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
-	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)
+	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
 .PHONY: demo test test-pure test-native test-windows native-windows bench soak lint types rust lines tools clean
 

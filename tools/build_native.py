@@ -1,7 +1,7 @@
 """Build the native core and install it into this Python's environment, if cargo is new enough.
 
-Without cargo, or with an old one, print why and succeed: threepipe runs in pure Python. A core that fails to build is an
-error.
+Without cargo, or with an old one, print why and succeed: threepipe runs in pure Python. A core that fails to build is
+an error.
 """
 
 import re
