@@ -1,5 +1,5 @@
-# make demo: see packets go through a Python program.    make test, make test-windows: everything CI checks.
-# Each sets itself up: a virtual environment in .venv and, for tests as root, Debian packages.
+# make demo: watch packets pass through a Python program.    make test, make test-windows: everything that CI checks.
+# Each target sets itself up: a virtual environment in .venv and, as root, the Debian packages that its tests need.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,27 +10,29 @@ KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go \
 	nft:nftables iptables:iptables sysctl:procps
 
-# To check Windows' structures against its headers, and to build the library that stands in for Wintun's.
+# Compilers that check Windows' structures against its headers, and build the stand-in for Wintun's library.
 HEADER_TOOLS := gcc:gcc x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
 
-# To run what other kernels have, under emulation.
+# Tools that run other kernels under emulation.
 SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool
 
-# The contract and its Linux and memory platforms: what the announcement of Wintun would have counted.
-
-CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/superpacket.py core/coalesce.py core/descriptor.py core/pump.py \
-	core/fast.py bundle.py ring.py net/doorbell.py session.py settings.py backend.py adapter.py memory.py) \
+# The contract with its Linux and memory platforms: the code that Wintun's announcement would have counted.
+CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.py core/pump.py core/fast.py bundle.py \
+	ring.py net/doorbell.py session.py settings.py backend.py adapter.py memory.py) \
 	$(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
+# Splitting and coalescing superpackets.
+SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
+
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
-	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs)
+	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
 .PHONY: demo test test-pure test-native test-windows native-windows bench soak lint types rust lines tools clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
 
-# Every test runs on pure Python and, where there is one, on the native core, side by side.
+# Every test runs in pure Python and, if there is a native core, with it, side by side.
 test: tools lint types rust lines
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory -j2 --output-sync=line test-pure test-native
@@ -41,18 +43,19 @@ test-pure: .venv/test
 	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest
 
 test-native: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core.fast -m pytest; else echo "There is no native core here to be tested."; fi
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core.fast -m pytest; else echo "There is no native core to test."; fi
 
-# The portable tests, and those of Windows, on Windows' Python under Wine, and packets from here through programs there:
-# set up at first, in a minute or two. What the native core does is run again with it, where it can be built.
+# The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs
+# there. The first run sets it up, in a minute or two. Tests of the native core run again with it, if it can be built.
 test-windows: .venv/test
 	@$(BIN)/python tools/windows $(ARGS)
 
-# The same with the native core.
+# The portable tests and the Windows tests with the native core.
 native-windows: .venv/test
 	@$(BIN)/python tools/windows --native $(ARGS)
 
-# Threepipe beside its peers and the limit: ten minutes and more, as root.
+# Measure threepipe beside its peers and the limit, as root, in ten minutes or more. To compare two checkouts:
+# make bench ARGS="--against ../before".
 bench: .venv/bench
 	@$(call have,$(BENCH_TOOLS))
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -67,6 +70,8 @@ soak: tools .venv/native .venv/soak
 lint: .venv/test
 	@$(BIN)/ruff check --output-format concise
 	@$(BIN)/ruff format --check --quiet || { echo "run: ruff format"; exit 1; }
+	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
+	@$(BIN)/codespell
 
 types: .venv/test
 	@$(BIN)/mypy --platform linux
@@ -77,20 +82,20 @@ rust: .venv/test .venv/native
 		cargo clippy --quiet --workspace --all-targets --locked -- -D warnings && cargo test --quiet --workspace --locked; fi
 
 lines: .venv/test
-	@$(BIN)/python tools/count_lines.py $(CONTRACT)
+	@$(BIN)/python tools/count_lines.py --contract $(CONTRACT) --superpackets $(SUPERPACKETS)
 
-# Debian packages that tests of the kernel need; without root they are only named.
+# Install the Debian packages that tests of the kernel need; without root, only name them.
 tools: .venv/test
 	@$(call have,$(KERNEL_TOOLS) $(HEADER_TOOLS))
 
 have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || echo $${pair\#*:}; done | sort -u); \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
-	elif [ -n "$$missing" ]; then echo "missing, and wanted here (apt-get install): $$missing"; exit 1; fi
+	elif [ -n "$$missing" ]; then echo "tools are missing; run: apt-get install" $$missing; exit 1; fi
 
 .venv/run: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "threepipe needs Python 3.11 or newer: make PYTHON=python3.12")'
-	@$(PYTHON) -m venv .venv || { echo "python3 -m venv does not work here (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "threepipe needs Python 3.11 or newer; run: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv .venv || { echo "python3 -m venv failed; run (Debian): apt-get install python3-venv"; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(BIN)/pip install --quiet --editable .
 	@touch $@
@@ -99,7 +104,7 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 	@$(BIN)/pip install --quiet --group bench
 	@touch $@
 
-# The native core, where there is a Rust for it; without, it says so and all goes on.
+# The native core, if Rust can build it; otherwise the tool says why and succeeds.
 .venv/native: .venv/run $(NATIVE) tools/build_native.py
 	@$(BIN)/python tools/build_native.py
 	@touch $@
@@ -113,4 +118,4 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 	@touch $@
 
 clean:
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache native/target
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target

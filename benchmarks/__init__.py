@@ -1,1 +1,1 @@
-"""Benchmarks: threepipe beside its peers and beside the limit, in one run. Run by `python -m benchmarks`."""
+"""Benchmarks of threepipe beside its peers and beside the limit. Run them by `python -m benchmarks`."""

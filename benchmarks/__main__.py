@@ -1,25 +1,26 @@
-"""The command line: chooses what is measured, shows how far it is, and hands the results on."""
+"""The command line of the benchmarks: chooses what to measure, shows the progress, and writes the results."""
 
 import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS, Contender, counterpart, described
+from benchmarks.export import as_json
+from benchmarks.goals import GOALS, no_slower, outcomes
 from benchmarks.plot import plot
-from benchmarks.record import record
-from benchmarks.report import print_report
+from benchmarks.processes import ROOT
 from benchmarks.results import Results
-from benchmarks.rounds import measure, turns
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.runner import reversing, rotating, run
+from benchmarks.tables import print_tables
+from benchmarks.workloads import WORKLOADS
 
 _PACKAGES = {
     "ip": "iproute2",
@@ -31,42 +32,46 @@ _PACKAGES = {
     "unshare": "util-linux",
     "wg": "wireguard-tools",
 }
+"""Debian's package of each tool."""
 _INTERRUPTED = 128 + signal.SIGINT
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)
 
 
-def _among(known: Collection[str]) -> Callable[[list[str]], list[str]]:
+def _one_of(known: Collection[str]) -> Callable[[list[str]], list[str]]:
     def check(chosen: list[str]) -> list[str]:
         for name in chosen:
             if name not in known:
-                raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
+                raise typer.BadParameter(f"unknown name {name!r}; expected one of {', '.join(known)}")
         return chosen
 
     return check
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
-    seconds: Annotated[int, typer.Option(min=1, help="How long one transfer takes.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
+    seconds: Annotated[int, typer.Option(min=1, help="Length of one transfer.")] = 3,
     only: Annotated[
         list[str],
-        typer.Option(help=f"A workload, may be repeated: {', '.join(WORKLOADS)}.", callback=_among(WORKLOADS)),
+        typer.Option(help=f"A workload; may be repeated: {', '.join(WORKLOADS)}.", callback=_one_of(WORKLOADS)),
     ] = [],  # noqa: B006
     contender: Annotated[
         list[str],
-        typer.Option(help=f"May be repeated: {', '.join(CONTENDERS)}.", callback=_among(CONTENDERS)),
+        typer.Option(help=f"May be repeated: {', '.join(CONTENDERS)}.", callback=_one_of(CONTENDERS)),
     ] = [],  # noqa: B006
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all samples there; - for standard output.")
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKOUT",
+            exists=True,
+            file_okay=False,
+            resolve_path=True,
+            help="Measure threepipe beside that of another checkout, which has its own .venv.",
+        ),
     ] = None,
-    plot_stem: Annotated[
-        Path | None, typer.Option("--plot", metavar="STEM", help="Draw STEM.png and STEM.svg.")
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all samples to FILE; - for standard output.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw a picture, in the format of FILE's ending.")
     ] = None,
 ) -> None:
     """Measure threepipe beside its peers and beside the limit, in turns, in one run."""
@@ -78,57 +83,51 @@ def main(
     contenders = [
         row for key, row in CONTENDERS.items() if (not contender or key in contender) and kinds.intersection(row.kinds)
     ]
+    goals, order = list(GOALS), rotating
+    if against:
+        pairs = _pairs(contenders, against)
+        contenders = [row for pair in pairs for row in pair]
+        goals, order = no_slower(workloads, pairs), reversing
     results = Results()
-    complete = _run(results, rounds, seconds, workloads, contenders)
-    print_report(console, results, workloads, contenders)
+    complete = run(results, rounds, seconds, workloads, contenders, order)
+    reached = outcomes(results, goals)
+    print_tables(console, results, workloads, contenders, reached)
     if json_file:
-        text = json.dumps(record(results, workloads, contenders, rounds, seconds), indent=2) + "\n"
+        settings = {"rounds": rounds, "seconds": seconds, "commit": described(ROOT)}
+        text = json.dumps(as_json(results, workloads, contenders, reached, settings), indent=2) + "\n"
         sys.stdout.write(text) if to_stdout else json_file.write_text(text)
-    if plot_stem:
-        plot(results, workloads, contenders, plot_stem)
+    if picture:
+        plot(results, workloads, contenders, picture)
     if not complete:
-        console.print("Interrupted; the tables have what was measured until then.")
+        console.print("Interrupted; the tables show the samples until then.")
         raise typer.Exit(_INTERRUPTED)
 
 
-def _run(
-    results: Results, rounds: int, seconds: int, workloads: Sequence[Workload], contenders: Sequence[Contender]
-) -> bool:
-    """Measure; False where the user had enough before the end. Nothing is left running then."""
-    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
-        task = progress.add_task("preparing", total=None)
-        try:
-            for contender in contenders:
-                progress.update(task, description=f"preparing {contender.title}")
-                if reason := contender.prepare(contender.environment):
-                    results.missing[contender.key] = reason
-            plan = list(turns(rounds, workloads, [row for row in contenders if row.key not in results.missing]))
-            progress.update(task, total=len(plan))
-            for turn in plan:
-                number, workload, contender = turn
-                progress.update(task, description=f"round {number} of {rounds}: {workload.key}, {contender.title}")
-                measure(turn, seconds, results)
-                progress.advance(task)
-        except KeyboardInterrupt:
-            return False
-    return True
+def _pairs(contenders: Collection[Contender], checkout: Path) -> list[tuple[Contender, Contender]]:
+    """Return threepipe's contenders among these, each with its counterpart of another checkout."""
+    commit = described(checkout)
+    return [
+        (row, counterpart(row, checkout, commit))
+        for row in contenders
+        if row.key in ("threepipe-native", "threepipe-pure")
+    ]
 
 
 def _check_machine(console: Console) -> None:
-    """End with a sentence where nothing could be measured."""
+    """Exit with a message if this machine cannot run the benchmarks."""
     missing = sorted({package for tool, package in _PACKAGES.items() if shutil.which(tool) is None})
     if os.geteuid():
-        console.print("Network namespaces and TUN interfaces are made here: run this as root.")
+        console.print("The benchmarks make network namespaces and TUN interfaces; run this as root.")
     elif not os.path.exists("/dev/net/tun"):
-        console.print("There is no /dev/net/tun here: modprobe tun, or give it to the container.")
+        console.print("/dev/net/tun does not exist; run modprobe tun, or pass the device to the container.")
     elif missing:
-        console.print(f"Missing (Debian: apt-get install): {' '.join(missing)}")
+        console.print(f"Tools are missing; run (Debian): apt-get install {' '.join(missing)}")
     else:
         return
     raise typer.Exit(2)
 
 
 if __name__ == "__main__":
-    # A polite end by another program is that of Ctrl-C: children are stopped in order.
+    # SIGTERM ends the run as Ctrl-C does: children are stopped in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     typer.run(main)

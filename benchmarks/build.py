@@ -1,16 +1,16 @@
-"""Makes the contenders ready: compiles what is compiled, into `benchmarks/build/`, and finds what is missing.
+"""Prepares the contenders: compiles into `benchmarks/build/`, and finds out which contender is not available.
 
-Each function says why its contender cannot be had, or nothing. Run by itself, it builds others' WireGuard devices,
-which tests are made with too.
+A function that prepares takes the contender's Python, a command, and returns why the contender is not available, or
+an empty string. Run as a program, this module builds the other WireGuard devices, which `make soak` tests with too.
 """
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.network import Failed, output
+from benchmarks.processes import Failed, output
 
 __all__ = [
     "BORINGTUN",
@@ -19,30 +19,33 @@ __all__ = [
     "TUN_RS",
     "TUN_RS_LOCK",
     "WIREGUARD_GO",
+    "Prepare",
+    "always_there",
     "c_loop",
     "crate",
     "debian_wireguard_go",
-    "native_core",
     "newest_wireguard_go",
     "python_package",
-    "rust_forwarder",
+    "threepipe",
+    "tun_rs",
 ]
+
+Prepare = Callable[[Sequence[str]], str]
 
 _HERE = Path(__file__).parent
 _BUILD = _HERE / "build"
 _SOURCE = _HERE / "forwarders" / "loop.c"
 _CARGO = _HERE / "tun_rs" / "Cargo.toml"
 _BIN = _BUILD / "bin"
-"""Programs that were built from others' sources as they were then; to have newer ones, remove it."""
+"""Programs built from the newest sources of that day; remove this folder to build newer ones."""
 _BUILD_SECONDS = 600.0
 _CRATE_SECONDS = 1800.0
-_ASK = """
-try:
-    from threepipe.core import fast
-except ImportError:
-    print(False)
-else:
-    print(fast.NATIVE)
+
+# The module that chose the core is found by its constant, for checkouts differ in its name.
+_DESCRIBE = """
+import sys, threepipe.session
+print(threepipe.__file__)
+print(any(getattr(module, "NATIVE", False) for module in list(sys.modules.values())))
 """
 
 LOOP = _BUILD / "loop"
@@ -53,47 +56,60 @@ GOTATUN = _BIN / "gotatun"
 WIREGUARD_GO = _BIN / "wireguard"
 
 
-def c_loop(_: Mapping[str, str]) -> str:
-    return _compiled("gcc", "-O2", "-Wall", "-pthread", "-o", str(LOOP), str(_SOURCE))
+def always_there(_: Sequence[str]) -> str:
+    return ""
 
 
-def rust_forwarder(_: Mapping[str, str]) -> str:
+def c_loop(_: Sequence[str]) -> str:
+    return _compile("gcc", "-O2", "-Wall", "-pthread", "-o", str(LOOP), str(_SOURCE))
+
+
+def tun_rs(_: Sequence[str]) -> str:
     target = str(_BUILD / "tun_rs")
-    return _compiled(
+    return _compile(
         "cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", str(_CARGO), "--target-dir", target
     )
 
 
-def crate(name: str, program: Path) -> Callable[[Mapping[str, str]], str]:
-    return lambda _: _installed(program, "cargo", "install", "--quiet", "--locked", "--root", str(_BUILD), name)
+def crate(name: str, program: Path) -> Prepare:
+    return lambda _: _install(program, "cargo", "install", "--quiet", "--locked", "--root", str(_BUILD), name)
 
 
-def newest_wireguard_go(_: Mapping[str, str]) -> str:
-    return _installed(
+def newest_wireguard_go(_: Sequence[str]) -> str:
+    return _install(
         WIREGUARD_GO, "env", f"GOBIN={_BIN}", "go", "install", "golang.zx2c4.com/wireguard@latest", needs="go"
     )
 
 
-def debian_wireguard_go(_: Mapping[str, str]) -> str:
+def debian_wireguard_go(_: Sequence[str]) -> str:
     return "" if shutil.which("wireguard-go") else "not installed (Debian: wireguard-go)"
 
 
-def python_package(module: str) -> Callable[[Mapping[str, str]], str]:
+def python_package(module: str) -> Prepare:
     return lambda _: "" if find_spec(module) else "not installed"
 
 
-def native_core(environment: Mapping[str, str]) -> str:
-    """Asked in a process of its own, for the choice is made once, when threepipe is imported."""
-    command = ["env", *(f"{name}={value}" for name, value in environment.items()), sys.executable, "-c", _ASK]
-    return "" if output(command, _BUILD_SECONDS).strip() == "True" else "not installed"
+def threepipe(*, native: bool, checkout: Path | None = None) -> Prepare:
+    """Return a check that a Python has threepipe with that core, from `checkout` if one is given."""
+
+    def check(python: Sequence[str]) -> str:
+        try:
+            file, core = output([*python, "-c", _DESCRIBE], _BUILD_SECONDS).split("\n")[:2]
+        except Failed as failure:
+            return f"threepipe is not installed: {failure}"
+        if checkout and not Path(file).is_relative_to(checkout):
+            return f"{checkout}/.venv imports {file}; make a .venv there by: make .venv/native"
+        return "" if core == str(native) else "the native core is not installed"
+
+    return check
 
 
-def _installed(program: Path, *command: str, needs: str = "") -> str:
-    """Nothing is done where the program is there already."""
-    return "" if program.exists() else _compiled(*command, needs=needs, seconds=_CRATE_SECONDS)
+def _install(program: Path, *command: str, needs: str = "") -> str:
+    """Run the command unless `program` exists already."""
+    return "" if program.exists() else _compile(*command, needs=needs, seconds=_CRATE_SECONDS)
 
 
-def _compiled(tool: str, *arguments: str, needs: str = "", seconds: float = _BUILD_SECONDS) -> str:
+def _compile(tool: str, *arguments: str, needs: str = "", seconds: float = _BUILD_SECONDS) -> str:
     if shutil.which(needs or tool) is None:
         return f"needs {needs or tool}"
     _BUILD.mkdir(exist_ok=True)
@@ -106,5 +122,5 @@ def _compiled(tool: str, *arguments: str, needs: str = "", seconds: float = _BUI
 
 if __name__ == "__main__":
     wireguard = (newest_wireguard_go, crate("boringtun-cli", BORINGTUN), crate("gotatun-cli", GOTATUN))
-    for reason in filter(None, (prepare({}) for prepare in wireguard)):
+    for reason in filter(None, (prepare(()) for prepare in wireguard)):
         print(reason, file=sys.stderr)  # noqa: T201

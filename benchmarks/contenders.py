@@ -1,104 +1,102 @@
-"""The table of what is measured. A new contender is a row here, and a program in `forwarders/`."""
+"""The table of contenders. A new contender is a row here, and a program in `forwarders/`."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import build
+from benchmarks.processes import Failed, output
 
-__all__ = ["CONTENDERS", "PYTHON_PEERS", "WIREGUARD_PEERS", "Contender"]
+__all__ = ["CONTENDERS", "PYTHON_PEERS", "WIREGUARD_PEERS", "Contender", "counterpart", "described"]
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something that carries packets between two networks."""
+    """A program, or the kernel, that carries packets between two networks."""
 
     key: str
     title: str
-    prepare: Callable[[Mapping[str, str]], str]
-    """Builds it where that is needed; a text says why it cannot be had. Is given `environment`."""
+    prepare: build.Prepare
+    """Builds the contender if necessary; is given `python` and returns why it is not available, or an empty string."""
     command: tuple[str, ...] = ()
-    """Its forwarder (the harness appends role and networks); none where the kernel joins the networks itself."""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    """The forwarder, to which the harness appends role and networks; empty if the kernel joins the networks itself."""
+    python: tuple[str, ...] = (sys.executable,)
+    """The command that starts this contender's Python."""
     uses_netns: bool = False
-    """Makes its interfaces in the two networks by itself; the harness moves those of others."""
+    """True if the forwarder makes its interfaces in the two networks; the harness moves those of the others."""
     statement: str = ""
-    """How a program imports it."""
+    """The statement by which a program imports it."""
     device: tuple[str, ...] = ()
-    """Its WireGuard device, which stays in the foreground (the harness appends the interface's name)."""
+    """Its WireGuard device in the foreground, to which the harness appends the interface's name."""
     kinds: tuple[str, ...] = ("forwarder",)
-    """What it is: the workloads of these kinds are measured with it."""
-    cannot: Mapping[str, str] = field(default_factory=dict)
-    """Workloads of its kinds that make no sense for it, and why."""
+    """The kinds of workload that measure it."""
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Workloads of its kinds that make no sense for it, each with the reason."""
 
 
 _NOT_PYTHON = {"import": "no Python package", "create": "no Python package"}
 _FORWARDS_ONLY = {"look": "only forwards", **_NOT_PYTHON}
-_EVERY_KIND = ("forwarder", "pipe", "wireguard")
+_OTHER_CHECKOUT = "@"
+"""Separates a contender's key from the commit of another checkout."""
 
 
-def _python(module: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", f"benchmarks.forwarders.{module}")
+def _threepipe(core: str, python: Path, *settings: str, checkout: Path | None = None, commit: str = "") -> Contender:
+    """Return threepipe as that Python has it; `settings` are options and variables for env(1)."""
+    native = core == "native"
+    command = ("env", *settings, f"THREEPIPE_PURE={'' if native else '1'}")
+    return Contender(
+        f"threepipe-{core}{_OTHER_CHECKOUT + commit if commit else ''}",
+        f"{commit or 'threepipe'} {core}",
+        build.threepipe(native=native, checkout=checkout),
+        command=(*command, str(python), "-m", "benchmarks.forwarders.with_threepipe"),
+        python=(*command, str(python)),
+        uses_netns=True,
+        statement="import threepipe",
+        device=(*command, str(python.with_name("threepipe-wg")), "-f"),
+        kinds=("forwarder", "pipe", "wireguard"),
+    )
 
 
-def _wireguard(key: str, title: str, prepare: Callable[[Mapping[str, str]], str], *device: str) -> Contender:
+def counterpart(contender: Contender, checkout: Path, commit: str) -> Contender:
+    """Return the same contender of another checkout of threepipe, which has a virtual environment in `.venv`."""
+    core = contender.key.removeprefix("threepipe-")
+    python = checkout / ".venv" / "bin" / "python"
+    # An inherited PYTHONPATH would lead to this checkout's code.
+    return _threepipe(core, python, "-C", str(checkout), "PYTHONPATH=", checkout=checkout, commit=commit)
+
+
+def described(checkout: Path) -> str:
+    """Return the commit of a checkout, or its folder's name if git does not know one."""
+    try:
+        return output(["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"], 10.0).strip()
+    except Failed:
+        return checkout.name
+
+
+def _peer(key: str, module: str, program: str, statement: str) -> Contender:
+    """Return another Python library."""
+    command = (sys.executable, "-m", f"benchmarks.forwarders.{program}")
+    return Contender(key, key, build.python_package(module), command, statement=statement)
+
+
+def _wireguard(key: str, title: str, prepare: build.Prepare, *device: str) -> Contender:
     return Contender(key, title, prepare, device=device, kinds=("wireguard",))
 
 
-# Else they want to become the user who logged in, and end where nobody has.
+# Otherwise they change to the user who logged in, and end if there is none.
 _AS_ROOT = "--disable-drop-privileges"
-_DEVICE = (str(Path(sys.executable).with_name("threepipe-wg")), "-f")
 
 _ROWS = (
-    Contender(
-        "threepipe-native",
-        "threepipe native",
-        build.native_core,
-        _python("with_threepipe"),
-        {"THREEPIPE_PURE": ""},
-        uses_netns=True,
-        statement="import threepipe",
-        device=_DEVICE,
-        kinds=_EVERY_KIND,
-    ),
-    Contender(
-        "threepipe-pure",
-        "threepipe pure",
-        build.python_package("threepipe"),
-        _python("with_threepipe"),
-        {"THREEPIPE_PURE": "1"},
-        uses_netns=True,
-        statement="import threepipe",
-        device=_DEVICE,
-        kinds=_EVERY_KIND,
-    ),
-    Contender("c-offload", "C loop offload", build.c_loop, (str(build.LOOP), "offload"), cannot=_NOT_PYTHON),
-    Contender("c-plain", "C loop plain", build.c_loop, (str(build.LOOP), "plain"), cannot=_FORWARDS_ONLY),
-    Contender(
-        "python-pytun",
-        "python-pytun",
-        build.python_package("pytun"),
-        _python("with_pytun"),
-        statement="from pytun import TunTapDevice",
-    ),
-    Contender(
-        "pytun-pmd3",
-        "pytun-pmd3",
-        build.python_package("pytun_pmd3"),
-        _python("with_pytun_pmd3"),
-        statement="from pytun_pmd3 import TunTapDevice",
-    ),
-    Contender(
-        "scapy",
-        "scapy",
-        build.python_package("scapy"),
-        _python("with_scapy"),
-        statement="from scapy.layers.tuntap import TunTapInterface",
-    ),
-    Contender("tun-rs", "tun-rs, in Rust", build.rust_forwarder, (str(build.TUN_RS),), cannot=_FORWARDS_ONLY),
-    Contender("veth", "veth, no program", lambda _: "", cannot={"look": "no program", **_NOT_PYTHON}),
-    Contender("socat", "socat", lambda _: "", kinds=("pipe",)),
+    *(_threepipe(core, Path(sys.executable)) for core in ("native", "pure")),
+    Contender("c-offload", "C loop offload", build.c_loop, (str(build.LOOP), "offload"), excluded=_NOT_PYTHON),
+    Contender("c-plain", "C loop plain", build.c_loop, (str(build.LOOP), "plain"), excluded=_FORWARDS_ONLY),
+    _peer("python-pytun", "pytun", "with_pytun", "from pytun import TunTapDevice"),
+    _peer("pytun-pmd3", "pytun_pmd3", "with_pytun_pmd3", "from pytun_pmd3 import TunTapDevice"),
+    _peer("scapy", "scapy", "with_scapy", "from scapy.layers.tuntap import TunTapInterface"),
+    Contender("tun-rs", "tun-rs, in Rust", build.tun_rs, (str(build.TUN_RS),), excluded=_FORWARDS_ONLY),
+    Contender("veth", "veth, no program", build.always_there, excluded={"look": "no program", **_NOT_PYTHON}),
+    Contender("socat", "socat", build.always_there, kinds=("pipe",)),
     _wireguard("wireguard-go", "wireguard-go, newest", build.newest_wireguard_go, str(build.WIREGUARD_GO), "-f"),
     _wireguard("wireguard-go-debian", "wireguard-go, Debian's", build.debian_wireguard_go, "wireguard-go", "-f"),
     _wireguard(

@@ -1,4 +1,4 @@
-"""What was measured: every sample, and the medians of them. Knows no way to measure and none to show."""
+"""The samples of a run and their medians. Neither measures nor shows anything."""
 
 import statistics
 from collections.abc import Mapping
@@ -20,12 +20,13 @@ class Sample:
 
 @dataclass(slots=True)
 class Results:
-    """The samples of one run, and why some contenders could not be had."""
+    """The samples of one run, and why some contenders were not available."""
 
     samples: list[Sample] = field(default_factory=list)
-    missing: dict[str, str] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def by_round(self, workload: str, contender: str, metric: str) -> dict[int, float]:
+        """Return one figure by round; a round that failed is left out."""
         return {
             sample.round: sample.figures[metric]
             for sample in self.samples
@@ -33,10 +34,12 @@ class Results:
         }
 
     def median(self, workload: str, contender: str, metric: str) -> float | None:
+        """Return the median over all rounds, or None if there is no sample."""
         values = self.by_round(workload, contender, metric).values()
         return statistics.median(values) if values else None
 
     def failures(self, workload: str, contender: str) -> list[str]:
+        """Return the reasons why rounds failed."""
         return [
             sample.failure
             for sample in self.samples

@@ -1,18 +1,16 @@
-"""The table of workloads: what is measured, in which units, and how. A measurement is one function."""
+"""The table of workloads: their figures, units and measurements. A measurement is one function."""
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import wireguard
 from benchmarks.contenders import Contender
-from benchmarks.network import FRESH, Failed, output, process
-from benchmarks.paths import TARGETS, path
-from benchmarks.pipes import PIPED, piped
-from benchmarks.traffic import DATAGRAM, DATAGRAMS, GRACE_SECONDS, datagrams, iperf, round_trip
+from benchmarks.processes import NEW_NETWORK, Failed, output, process
+from benchmarks.testbed import PIPED, TARGETS, forwarding, piped
+from benchmarks.traffic import AS_FAST_AS_POSSIBLE, GRACE_SECONDS, PAYLOAD, arrivals, iperf, round_trip
+from benchmarks.wireguard import measurements as wireguard
 
 __all__ = ["WORKLOADS", "Figures", "Metric", "Workload"]
 
@@ -30,29 +28,32 @@ class Metric:
     unit: str
     more_is_better: bool
     digits: int
+    background: bool = False
+    """True for a figure that only explains another one: no picture shows it, and no other checkout is held to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One measurement, of `seconds` where that is free to choose; may raise `Failed`."""
+    """One kind of measurement."""
 
     key: str
     title: str
     metrics: tuple[Metric, ...]
     measure: Callable[[Contender, int], Figures]
+    """Measures for so many seconds, if the length is free to choose; may raise `Failed`."""
     kind: str = "forwarder"
-    """Of the contenders that it is for."""
+    """The kind of contender that it measures."""
 
 
 def _tcp(version: int, role: str) -> Callable[[Contender, int], Figures]:
     def measure(contender: Contender, seconds: int) -> Figures:
-        with path(contender, role) as over:
-            end, usage = iperf(over, TARGETS[version], seconds)
+        with forwarding(contender, role) as testbed:
+            end, usage = iperf(testbed, TARGETS[version], seconds)
         received = end["sum_received"]["bits_per_second"]
         if not received:
             raise Failed("nothing was received")
         figures = {"gbit": received / 1e9}
-        if over.programs:
+        if testbed.programs:
             figures["cores"] = usage.cpu_seconds / usage.seconds
         return figures
 
@@ -60,66 +61,65 @@ def _tcp(version: int, role: str) -> Callable[[Contender, int], Figures]:
 
 
 def _udp(contender: Contender, seconds: int) -> Figures:
-    with path(contender, "forward") as over:
-        before = datagrams(over.right)
-        end, usage = iperf(over, TARGETS[4], seconds, *DATAGRAMS)
-        counted = {name: count - before[name] for name, count in datagrams(over.right).items()}
+    with forwarding(contender, "forward") as testbed:
+        before = arrivals(testbed.right)
+        end, usage = iperf(testbed, TARGETS[4], seconds, *AS_FAST_AS_POSSIBLE)
+        counted = {name: count - before[name] for name, count in arrivals(testbed.right).items()}
     received, arrived = counted["InDatagrams"], sum(counted.values())
     if not received:
         raise Failed("nothing was received")
     figures = {"kpps": received / end["sum"]["seconds"] / 1e3}
-    if over.programs:
+    if testbed.programs:
         figures["cpu"] = usage.cpu_seconds / arrived * 1e6
     return figures
 
 
 def _rtt(contender: Contender, _: int) -> Figures:
-    with path(contender, "forward") as over:
-        return {"us": round_trip(over, TARGETS[4])}
+    with forwarding(contender, "forward") as testbed:
+        return {"us": round_trip(testbed, TARGETS[4])}
 
 
 def _pipe(transport: str) -> Callable[[Contender, int], Figures]:
     def measure(contender: Contender, seconds: int) -> Figures:
-        with piped(contender, transport) as over:
-            figures = {"us": round_trip(over, PIPED)}
-            end, _ = iperf(over, PIPED, seconds)
+        with piped(contender, transport) as testbed:
+            figures = {"us": round_trip(testbed, PIPED)}
+            end, _ = iperf(testbed, PIPED, seconds)
         return {"gbit": end["sum_received"]["bits_per_second"] / 1e9, **figures}
 
     return measure
 
 
 def _import(contender: Contender, _: int) -> Figures:
-    """The median of pairs: with the import, and without, right after each other."""
+    """Return the median difference of pairs: a start with the import, and one without right after it."""
 
     def start(statement: str) -> float:
-        python = ["env", *(f"{name}={value}" for name, value in contender.environment.items()), sys.executable, "-c"]
         before = time.perf_counter()
-        output([*python, statement], GRACE_SECONDS)
+        output([*contender.python, "-c", statement], GRACE_SECONDS)
         return time.perf_counter() - before
 
-    start(contender.statement)  # The first may compile.
+    start(contender.statement)  # The first start may compile.
     return {"ms": statistics.median((start(contender.statement) - start("pass")) * 1e3 for _ in range(_IMPORTS))}
 
 
 def _create(contender: Contender, _: int) -> Figures:
-    command = [*FRESH, *contender.command, "create", "", ""]
-    with process(command, contender.environment) as program:
+    command = [*NEW_NETWORK, *contender.command, "create", "", ""]
+    with process(command) as program:
         first, *others = json.loads(program.wait_for("["))
     return {"ms": statistics.median(others), "first": first}
 
 
-_TCP = (Metric("gbit", "received", "Gbit/s", True, 2), Metric("cores", "forwarder", "cores", False, 2))
+_TCP = (Metric("gbit", "received", "Gbit/s", True, 2), Metric("cores", "forwarder", "cores", False, 2, background=True))
 _DATAGRAMS = (
     Metric("kpps", "received", "1000 packets/s", True, 1),
-    Metric("cpu", "forwarder", "µs of CPU a packet", False, 2),
+    Metric("cpu", "forwarder", "µs of CPU per packet", False, 2),
 )
 _RTT = (Metric("us", "round trip", "µs", False, 0),)
 _PIPE = (_TCP[0], *_RTT)
-_TUNNEL = (_TCP[0], Metric("cpu", "both devices", "ns of CPU a byte", False, 2))
-_TUNNELLED_DATAGRAMS = (_DATAGRAMS[0], Metric("cpu", "both devices", "µs of CPU a packet", False, 2))
+_TUNNEL = (_TCP[0], Metric("cpu", "both devices", "ns of CPU per byte", False, 2))
+_TUNNELLED_DATAGRAMS = (_DATAGRAMS[0], Metric("cpu", "both devices", "µs of CPU per packet", False, 2))
 _PEERS = (
-    Metric("kib", "memory", "KiB a peer", False, 2),
-    Metric("ms", "to be configured", "ms", False, 0),
+    Metric("kib", "memory", "KiB per peer", False, 2),
+    Metric("ms", "configuration", "ms", False, 0),
 )
 
 _HANDSHAKES = (
@@ -129,11 +129,23 @@ _HANDSHAKES = (
 
 _WIREGUARD = (
     Workload("wg-tcp", "WireGuard, one TCP stream, IPv4", _TUNNEL, wireguard.stream(), "wireguard"),
-    Workload("wg-reverse", "The same the other way", _TUNNEL, wireguard.stream("--reverse"), "wireguard"),
-    Workload("wg-both", "Both ways at once, together", _TUNNEL, wireguard.stream("--bidir"), "wireguard"),
+    Workload(
+        "wg-reverse",
+        "WireGuard, one TCP stream, from right to left",
+        _TUNNEL,
+        wireguard.stream("--reverse"),
+        "wireguard",
+    ),
+    Workload(
+        "wg-both",
+        "WireGuard, a TCP stream each way at once, the sum",
+        _TUNNEL,
+        wireguard.stream("--bidir"),
+        "wireguard",
+    ),
     Workload(
         "wg-udp",
-        f"WireGuard, UDP, {DATAGRAM} bytes of payload",
+        f"WireGuard, UDP, {PAYLOAD} bytes of payload",
         _TUNNELLED_DATAGRAMS,
         wireguard.small_datagrams(),
         "wireguard",
@@ -141,7 +153,7 @@ _WIREGUARD = (
     *(
         Workload(
             f"wg-udp-{count}",
-            f"The same to one of {count} peers",
+            f"WireGuard, UDP, {PAYLOAD} bytes of payload, to one of {count} peers",
             _TUNNELLED_DATAGRAMS,
             wireguard.small_datagrams(count - 1),
             "wireguard",
@@ -151,17 +163,19 @@ _WIREGUARD = (
     *(
         Workload(
             f"wg-spread-{count}",
-            f"UDP, {DATAGRAM} bytes of payload, sent to {count} peers in turn",
-            (_DATAGRAMS[0], Metric("cpu", "the device", "µs of CPU a packet", False, 2)),
+            f"WireGuard, UDP, {PAYLOAD} bytes of payload, to {count} peers in turn",
+            (_DATAGRAMS[0], Metric("cpu", "the device", "µs of CPU per packet", False, 2)),
             wireguard.spread(count),
             "wireguard",
         )
         for count in (10, 1000, 10000)
     ),
     Workload("wg-rtt", "WireGuard, ping every millisecond", _RTT, wireguard.pings, "wireguard"),
-    Workload("wg-hands", "Handshakes, one after another", _HANDSHAKES, wireguard.handshakes, "wireguard"),
+    Workload("wg-hands", "WireGuard, handshakes, one after another", _HANDSHAKES, wireguard.handshakes, "wireguard"),
     *(
-        Workload(f"wg-{count}", f"A device of {count} peers", _PEERS, wireguard.peers(count), "wireguard")
+        Workload(
+            f"wg-{count}", f"WireGuard, {count} peers added to a device", _PEERS, wireguard.peers(count), "wireguard"
+        )
         for count in (1000, 10000)
     ),
 )
@@ -171,17 +185,19 @@ _ROWS = (
     Workload("tcp6", "One TCP stream, IPv6", _TCP, _tcp(6, "forward")),
     Workload(
         "udp",
-        f"UDP, {DATAGRAM} bytes of payload",
+        f"UDP, {PAYLOAD} bytes of payload",
         _DATAGRAMS,
         _udp,
     ),
-    Workload("look", "One TCP stream, IPv4, every packet looked at (not by the C loop)", _TCP, _tcp(4, "look")),
+    Workload(
+        "look", "One TCP stream, IPv4; the program reads every packet (the C loop does not)", _TCP, _tcp(4, "look")
+    ),
     Workload("rtt", "Ping every millisecond", _RTT, _rtt),
-    Workload("import", "Import", (Metric("ms", "more than bare Python", "ms", False, 1),), _import),
+    Workload("import", "Import", (Metric("ms", "beyond a start of Python", "ms", False, 1),), _import),
     Workload(
         "create",
-        "Create an adapter with an address, up, and close it",
-        (Metric("ms", "each", "ms", False, 1), Metric("first", "the first of a process", "ms", False, 1)),
+        "Create an adapter with an address, set it up, close it",
+        (Metric("ms", "each", "ms", False, 1), Metric("first", "the first in a process", "ms", False, 1)),
         _create,
     ),
     Workload("pipe-udp", "The pipe command over UDP, one TCP stream, IPv4", _PIPE, _pipe("udp"), "pipe"),

@@ -1,7 +1,7 @@
-"""Builds the native core and installs it into the environment this runs in, where there is a Rust for it.
+"""Build the native core and install it into this Python's environment, if cargo is new enough.
 
-Without cargo, or with one that is too old, it says so and all goes on in pure Python; a core that does
-not build is an error.
+Without cargo, or with an old one, print why and succeed: threepipe runs in pure Python. A core that fails to build is
+an error.
 """
 
 import re
@@ -14,32 +14,31 @@ from pathlib import Path
 CRATE = Path(__file__).resolve().parent.parent / "native"
 
 
-def lack() -> str:
-    """Why the core cannot be built here, or nothing."""
+def obstacle() -> str:
+    """Return why the core cannot be built on this machine, or an empty string."""
     if not (cargo := shutil.which("cargo")):
-        return "there is no cargo"
+        return "cargo is not installed"
     wanted = tomllib.loads((CRATE / "Cargo.toml").read_text())["workspace"]["package"]["rust-version"]
-    told = subprocess.run([cargo, "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"\d+\.\d+", told)
-    if not found or numbers(found[0]) < numbers(wanted):
-        return f"it takes Rust {wanted} or newer, and {told.strip() or 'cargo does not run'}"
+    printed = subprocess.run([cargo, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"\d+\.\d+", printed)
+    if not found or version(found[0]) < version(wanted):
+        return f"it needs Rust {wanted} or newer, and this is {printed.strip() or 'a cargo that does not run'}"
     return ""
 
 
-def numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")[:2]]
+def version(text: str) -> list[int]:
+    """Return the first two numbers of a version."""
+    return [int(part) for part in text.split(".")[:2]]
 
 
 def main() -> None:
-    if reason := lack():
-        print(f"The native core is not built, for {reason}: going on in pure Python.")
+    if reason := obstacle():
+        print(f"The native core is not built: {reason}. threepipe runs in pure Python.")
         return
-    print("Building the native core; once, this takes a minute.", flush=True)
+    print("Building the native core; the first build takes a minute.", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(CRATE)]
     if subprocess.run(command).returncode:
-        sys.exit(
-            "The native core did not build; THREEPIPE_PURE=1 does not help with that, removing cargo from PATH does."
-        )
+        sys.exit("The native core did not build. To go on in pure Python, remove cargo from PATH.")
 
 
 if __name__ == "__main__":

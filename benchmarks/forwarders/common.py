@@ -1,4 +1,4 @@
-"""What the forwarders in Python share: the conversation with the harness, looking at a packet, the peers' loops."""
+"""The common part of the forwarders in Python: the protocol with the harness, reading a packet, the peers' loops."""
 
 import json
 import sys
@@ -21,51 +21,51 @@ __all__ = [
 
 LEFT, RIGHT = "left", "right"
 _CREATIONS = 21
-_READ_SIZE = 2048  # More than the MTU of 1500; a larger buffer costs the peers an allocation of its size.
-_PORTS = frozenset({6, 17})  # TCP and UDP, which begin with two ports.
+_READ_SIZE = 2048  # More than the MTU of 1500; the peers allocate a buffer of this size for each read.
+_WITH_PORTS = frozenset({6, 17})  # TCP and UDP, whose headers begin with two ports.
 
 Flows = dict[tuple[int, bytes, bytes], int]
 Role = Callable[[str, str], None]
 
 
 class Device(Protocol):
-    """A TUN interface as the peers have it: one packet a call, and the call blocks."""
+    """A peer's TUN interface: each call blocks and carries one packet."""
 
     def read(self, size: int, /) -> bytes: ...
     def write(self, packet: bytes, /) -> object: ...
 
 
 def main(roles: Mapping[str, Role]) -> None:
-    """Play the role that the command line names; the other arguments are the two networks."""
+    """Run the role that the command line names; the other arguments are the two networks."""
     role, left, right = sys.argv[1:]
     roles[role](left, right)
 
 
 def wait_until_placed() -> None:
-    """Tell the harness that the interfaces are made, and return when they are up."""
-    _say("made")
+    """Report that the interfaces are made, and return when the harness has set them up."""
+    _print("made")
     sys.stdin.readline()
 
 
 def time_creation(create: Callable[[], None]) -> None:
-    """Say how long `create` took each time, in milliseconds."""
+    """Print how long each call of `create` took, in milliseconds."""
     times = []
     for _ in range(_CREATIONS):
         start = time.perf_counter()
         create()
         times.append((time.perf_counter() - start) * 1e3)
-    _say(json.dumps(times))
+    _print(json.dumps(times))
 
 
 def both_ways(move: Callable[[Device, Device], None], left: Device, right: Device) -> None:
-    """Run `move` in both directions, each in a thread."""
+    """Run `move` in a thread for each direction."""
     wait_until_placed()
     Thread(target=move, args=(right, left), daemon=True).start()
     move(left, right)
 
 
 def peer_roles(open_device: Callable[[str], Device], create: Callable[[], None]) -> dict[str, Role]:
-    """The roles of a peer whose devices read and write one packet at a time."""
+    """Return the roles of a peer whose device reads and writes one packet at a time."""
     return {
         "forward": lambda *_: both_ways(_forward, open_device(LEFT), open_device(RIGHT)),
         "look": lambda *_: both_ways(_look, open_device(LEFT), open_device(RIGHT)),
@@ -74,12 +74,12 @@ def peer_roles(open_device: Callable[[str], Device], create: Callable[[], None])
 
 
 def count_flow(packet: bytes | memoryview, flows: Flows) -> None:
-    """Look at a packet (version, protocol, addresses, ports) and count it for its flow."""
+    """Read a packet's version, protocol, addresses and ports, and count it for its flow."""
     if packet[0] >> 4 == 4:
         start, protocol, addresses = (packet[0] & 15) * 4, packet[9], bytes(packet[12:20])
     else:
         start, protocol, addresses = 40, packet[6], bytes(packet[8:40])
-    flow = protocol, addresses, bytes(packet[start : start + 4]) if protocol in _PORTS else b""
+    flow = protocol, addresses, bytes(packet[start : start + 4]) if protocol in _WITH_PORTS else b""
     flows[flow] = flows.get(flow, 0) + 1
 
 
@@ -98,6 +98,6 @@ def _look(source: Device, target: Device) -> None:
         write(packet)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

@@ -1,8 +1,8 @@
-/* The limit: the least a program can do that forwards packets between two TUN interfaces.
+/* The limit: the least that a program must do to forward packets between two TUN interfaces.
  *
- * A thread a direction reads until there is nothing more and writes each packet as it is; then it polls.
- * Called as `loop offload|plain ROLE LEFT RIGHT`; it speaks the protocol of benchmarks/forwarders and has
- * one role. With offload every packet has a virtio header in front and may be a superpacket of 64 KiB.
+ * A thread for each direction reads until the interface is empty, writes each packet unchanged, and polls.
+ * Call: `loop offload|plain ROLE LEFT RIGHT`. It speaks the protocol of benchmarks/forwarders and has one role.
+ * With offload, every packet has a virtio header in front and may be a superpacket of 64 KiB.
  */
 
 #include <errno.h>
@@ -47,7 +47,7 @@ static int open_tun(const char *name, int offload) {
         fail(name);
     if (offload && ioctl(tun, TUNSETOFFLOAD, tcp) < 0)
         fail("TUNSETOFFLOAD");
-    if (offload) /* Older kernels know no UDP superpackets and refuse; then TCP's are what there is. */
+    if (offload) /* Older kernels know no UDP superpackets and refuse; TCP's stay on. */
         ioctl(tun, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6);
     return tun;
 }
@@ -62,7 +62,7 @@ static void *forward(void *argument) {
     for (;;) {
         ssize_t size = read(way->source, packet, LARGEST);
         if (size >= 0 && write(way->target, packet, size) < 0)
-            continue; /* What the kernel does not take is lost, as on a wire. */
+            continue; /* A packet that the kernel rejects is lost, as on a wire. */
         if (size < 0 && errno == EAGAIN)
             poll(&readable, 1, -1);
         else if (size < 0)

@@ -1,4 +1,4 @@
-"""python-pytun, by its public interface. Its calls release the GIL, so each direction has a thread that blocks."""
+"""The forwarder on python-pytun. Its calls release the GIL, so each direction has a thread that blocks."""
 
 from pytun import IFF_NO_PI, IFF_TUN, TunTapDevice
 

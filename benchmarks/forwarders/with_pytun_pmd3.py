@@ -1,4 +1,4 @@
-"""pytun-pmd3, by its public interface: each direction has a thread that blocks in os.read, without the GIL."""
+"""The forwarder on pytun-pmd3: each direction has a thread that blocks in os.read, without the GIL."""
 
 from pytun_pmd3 import TunTapDevice
 from pytun_pmd3.linux import IFF_NO_PI, IFF_TUN

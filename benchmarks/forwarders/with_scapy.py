@@ -1,7 +1,7 @@
-"""scapy's TunTapInterface, by its public interface.
+"""The forwarder on scapy's TunTapInterface.
 
-Packets are passed on undissected (`recv_raw`, and `send` of a raw layer): scapy's own dissection of each would
-only make it slower. It configures no interface; its users do that with `ip`, and so does `create`.
+It forwards packets undissected (`recv_raw`, and `send` of a raw layer), for dissection would only make it slower.
+scapy configures no interface; its users do that with `ip`, and so does `create`.
 """
 
 import subprocess
@@ -17,14 +17,16 @@ _TYPES = {4: 0x0800, 6: 0x86DD}
 
 
 class ScapyDevice:
-    """Reads and writes bytes, as the other peers do."""
+    """A device that reads and writes bytes, as the other peers' devices do."""
 
     def __init__(self, name: str) -> None:
         tun = _open(name, mode_tun=True, strip_packet_info=False)
         self._receive, self._send = tun.recv_raw, tun.send
 
     def read(self, size: int, /) -> bytes:
-        packet: bytes = self._receive(size)[1][4:]  # The packet information, which scapy would decode to strip.
+        packet: bytes = self._receive(size)[1][
+            4:
+        ]  # Without the packet information, which scapy would decode before removing it.
         return packet
 
     def write(self, packet: bytes, /) -> object:

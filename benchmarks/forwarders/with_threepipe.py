@@ -1,4 +1,4 @@
-"""threepipe: its pump, a program that looks at every packet, and the creation of an adapter."""
+"""The forwarder on threepipe: its pump, a program that reads every packet, and the creation of an adapter."""
 
 from collections.abc import Callable
 from threading import Thread

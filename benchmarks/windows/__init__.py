@@ -1,1 +1,1 @@
-"""Loops over Wintun's contract on Windows' Python under Wine. Run by `python -m benchmarks.windows`."""
+"""Benchmarks of Wintun's contract on Windows' Python under Wine. Run them by `python -m benchmarks.windows`."""

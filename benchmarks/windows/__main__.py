@@ -1,6 +1,6 @@
-"""The command line: threepipe on Windows' Python beside pytun-pmd3's own code for Windows, on one contract library.
+"""The command line: measures threepipe on Windows' Python beside pytun-pmd3, on one contract library.
 
-Without a Windows, so without its driver: what is compared is the way from a ring to the program and back, in Python.
+There is no Windows and no driver: the comparison is of the path from a ring to the program and back.
 """
 
 import json
@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.network import ROOT, Failed, output
+from benchmarks.processes import ROOT, Failed, output
 from benchmarks.results import Results, Sample
 
 _CONTENDERS = {
@@ -28,28 +28,29 @@ _CONTENDERS = {
 }
 _PEER = "pytun-pmd3"
 _WORKLOADS = ("receive", "send", "echo")
-_WANTED = 2.0
-"""Times the peer's packets a second, by ctypes alone."""
+_GOAL = 2.0
+"""The least ratio to the peer's packets per second, by ctypes alone."""
 
-_FAULTS = {"close": "closing wakes who receives", "full": "a full ring is survived"}
+_FAULTS = {"close": "closing wakes a receiver", "full": "survives a full ring"}
 _TIMEOUT = 120.0
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each loop runs at most.")] = 1.0,
-    size: Annotated[int, typer.Option(min=20, max=2000, help="Bytes of a packet.")] = 100,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all samples there.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time that each loop runs.")] = 1.0,
+    size: Annotated[int, typer.Option(min=20, max=2000, help="Bytes per packet.")] = 100,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all samples to FILE.")] = None,
 ) -> None:
     """Measure threepipe's loops on Windows beside pytun-pmd3's, in turns, in one run."""
     results = Results()
     contenders = list(_CONTENDERS)
     for number in range(rounds):
-        for contender in contenders[number % 5 :] + contenders[: number % 5]:
-            _note(results, number, "measure", contender, seconds, size)
+        # Each round begins with another contender.
+        for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
+            _measure(results, number, "measure", contender, seconds, size)
     for fault in _FAULTS:
         for contender in contenders:
-            _note(results, 0, fault, contender, 0.5, size)
+            _measure(results, 0, fault, contender, 0.5, size)
     console = Console()
     for workload in _WORKLOADS:
         console.print(_figures(results, workload, size))
@@ -59,7 +60,7 @@ def main(
         json_file.write_text(json.dumps(samples, indent=2) + "\n")
 
 
-def _note(results: Results, number: int, role: str, contender: str, seconds: float, size: int) -> None:
+def _measure(results: Results, number: int, role: str, contender: str, seconds: float, size: int) -> None:
     try:
         results.samples.append(Sample(number, role, contender, _worker(contender, role, str(seconds), str(size))))
     except Failed as error:
@@ -67,23 +68,23 @@ def _note(results: Results, number: int, role: str, contender: str, seconds: flo
 
 
 def _worker(*arguments: str) -> Mapping[str, float]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        windows = ["env", f"THREEPIPE_PLACE=Z:{place}", sys.executable, str(ROOT / "tools" / "windows")]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        windows = ["env", f"THREEPIPE_PEER_FOLDER=Z:{folder}", sys.executable, str(ROOT / "tools" / "windows")]
         core = ["--native"] if arguments[0].startswith("core") else []
-        said = output([*windows, *core, "--python", "-m", "benchmarks.windows.worker", *arguments], _TIMEOUT)
-    figures: dict[str, float] = json.loads(said.strip().splitlines()[-1])
+        printed = output([*windows, *core, "--python", "-m", "benchmarks.windows.worker", *arguments], _TIMEOUT)
+    figures: dict[str, float] = json.loads(printed.strip().splitlines()[-1])
     return figures
 
 
 def _figures(results: Results, workload: str, size: int) -> Table:
     table = Table(title=f"{workload}, packets of {size} bytes: medians (least..greatest)", title_justify="left")
-    for heading in ("", "thousand packets a second", "us CPU a packet", f"times {_PEER} (wanted: {_WANTED:g})"):
+    for heading in ("", "1000 packets/s", "us of CPU per packet", f"ratio to {_PEER} (goal: {_GOAL:g})"):
         table.add_column(heading, justify="right" if heading else "left")
     for contender, title in _CONTENDERS.items():
         rate, peer = (results.median("measure", key, f"{workload} kpps") for key in (contender, _PEER))
-        times = f"{rate / peer:.2f}" if rate and peer else "-"
+        ratio = f"{rate / peer:.2f}" if rate and peer else "-"
         cells = [_spread(results, contender, f"{workload} {unit}") for unit in ("kpps", "us")]
-        table.add_row(title, *cells, times)
+        table.add_row(title, *cells, ratio)
     return table
 
 
@@ -95,7 +96,7 @@ def _spread(results: Results, contender: str, metric: str) -> str:
 
 
 def _faults(results: Results) -> Table:
-    table = Table(title="What goes wrong", title_justify="left")
+    table = Table(title="Faults", title_justify="left")
     table.add_column("")
     for title in _FAULTS.values():
         table.add_column(title)

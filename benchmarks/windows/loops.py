@@ -1,6 +1,6 @@
-"""The loops that are measured: each contender's own, over the rings of one adapter of the contract library.
+"""The loops that are measured, one class a contender, over the rings of one adapter of the contract library.
 
-Run on Windows. A contender has the library as a file of its own, under the name that it wants.
+They run on Windows. Each contender has its own copy of the library, under the name that it expects.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ BUNDLE = 256
 
 
 class Loops(Protocol):
-    """One contender, with an open session; every loop does so many packets and returns."""
+    """The loops of one contender with an open session; each returns after the given packets."""
 
     contract: Contract
 
@@ -30,16 +30,16 @@ class Loops(Protocol):
     def echo(self, packets: int) -> None: ...
 
     def close(self) -> None:
-        """End the session, whoever waits."""
+        """End the session, even if a thread waits in it."""
 
 
 class Bundles:
-    """threepipe, as it is meant to be used."""
+    """The loops of threepipe, a bundle per call."""
 
     def __init__(self) -> None:
         bench = Bench(Path(os.environ["THREEPIPE_CONTRACT"]))
         self.contract = bench.contract
-        self._bench = bench  # The library calls its logger.
+        self._bench = bench  # Kept alive: the library calls its logger.
         self._adapter = bench.create(NAME)
         self.session = self._adapter.start_session()
 
@@ -63,7 +63,7 @@ class Bundles:
 
 
 class Singles(Bundles):
-    """threepipe, one packet a call, as the peers have it."""
+    """The loops of threepipe, one packet per call, as the peers do."""
 
     def receive(self, packets: int) -> None:
         receive = self.session.receive_packet
@@ -82,10 +82,10 @@ class Singles(Bundles):
 
 
 class Pmd3:
-    """pytun-pmd3's own code for Windows, unchanged, by its public interface."""
+    """The loops of pytun-pmd3's unchanged code for Windows."""
 
     def __init__(self) -> None:
-        library = _place_peer(Path(os.environ["THREEPIPE_PEER"]), Path(os.environ["THREEPIPE_CONTRACT"]))
+        library = _install_peer(Path(os.environ["THREEPIPE_PEER"]), Path(os.environ["THREEPIPE_CONTRACT"]))
         from pytun_pmd3 import TunTapDevice
 
         self.contract = Contract(library)
@@ -111,15 +111,15 @@ class Pmd3:
         self._device.close()
 
 
-def _place_peer(peer: Path, contract: Path) -> Path:
-    """Have `pytun_pmd3` be importable, with the contract library where it looks for its DLL; return that file.
+def _install_peer(peer: Path, contract: Path) -> Path:
+    """Make `pytun_pmd3` importable, with the contract library in place of its DLL; return the library's path.
 
-    For this run only, in a folder that the harness throws away. At its import it asks for functions of the IP Helper
-    that Wine lacks and nobody uses here: the tests' fake has them.
+    It is copied to a folder that the harness removes. Its import looks up functions of the IP Helper that Wine lacks
+    and the loops do not call, so it gets the tests' fake.
     """
-    folder = Path(os.environ["THREEPIPE_PLACE"])
+    folder = Path(os.environ["THREEPIPE_PEER_FOLDER"])
     ours = folder / "pytun_pmd3"
-    # Not by copy2, for which Python calls what Wine lacks.
+    # The default, copy2, makes Python call functions that Wine lacks.
     shutil.copytree(peer / "pytun_pmd3", ours, ignore=shutil.ignore_patterns("bin"), copy_function=shutil.copyfile)
     library = ours / "wintun" / "bin" / "amd64" / "wintun.dll"
     library.parent.mkdir(parents=True)
@@ -142,4 +142,4 @@ LOOPS: dict[str, type[Loops]] = {
     "singles": Singles,
     "pytun-pmd3": Pmd3,
 }
-"""Those of the core are for a Python that has it."""
+"""The loops by contender; those named "core" need a Python with the native core."""

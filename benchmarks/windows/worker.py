@@ -1,4 +1,4 @@
-"""One contender on Windows' Python: its loops timed, or how it takes what goes wrong. Says so in a line of JSON.
+"""The measurement of one contender on Windows' Python: its loops, or a fault. Prints a line of JSON.
 
 python -m benchmarks.windows.worker CONTENDER measure|close|full SECONDS SIZE
 """
@@ -15,16 +15,16 @@ from tests.support.contract_dll.library import Fault
 from threepipe.core import fast
 
 BATCH = 2000
-"""Packets between two looks at the clock: as many as fit in the rings, so that nobody ever waits."""
+"""Packets between two looks at the clock: so few that they fit in the rings, and no loop waits."""
 
-LONGEST = 5
-"""Times what a loop is to run: when its measuring ends, for filling a ring takes longer than emptying it quickly."""
+WALL_TIME_FACTOR = 5
+"""A loop ends after so many times its running time, even if it worked less: filling a ring may take most of it."""
 
-PATIENCE = 3.0  # Seconds for whoever was woken to say so.
+PATIENCE = 3.0  # Seconds for a woken thread to end.
 
 
 def measure(loops: Loops, seconds: float, size: int) -> dict[str, float]:
-    """Packets a second, and the loop's own CPU in microseconds a packet, of each loop."""
+    """Measure each loop: thousand packets per second, and microseconds of the thread's own CPU per packet."""
     contract, adapter = loops.contract, loops.contract.WintunOpenAdapter(NAME)
     packet = b"\x45".ljust(size, b"\0")
     packets = [packet] * BATCH
@@ -54,7 +54,7 @@ def measure(loops: Loops, seconds: float, size: int) -> dict[str, float]:
 def _timed(name: str, prepare: Callable[[], object], work: Callable[[], None], seconds: float) -> dict[str, float]:
     taken = cpu = 0.0
     packets = 0
-    end = time.monotonic() + LONGEST * seconds
+    end = time.monotonic() + WALL_TIME_FACTOR * seconds
     while taken < seconds and (not packets or time.monotonic() < end):
         prepare()
         start, cpu_start = time.perf_counter(), time.thread_time()
@@ -66,30 +66,30 @@ def _timed(name: str, prepare: Callable[[], object], work: Callable[[], None], s
 
 
 def close(loops: Loops, seconds: float, size: int) -> dict[str, float]:
-    """Whether closing wakes a thread that waits for packets."""
+    """Find out if closing wakes a thread that waits for packets."""
 
     def receive() -> None:
         try:
             loops.receive(1)
-        except Exception:  # However it says that it is over.
+        except Exception:  # Each contender has its own exception for a closed session.
             return
 
     thread = threading.Thread(target=receive, daemon=True)
     thread.start()
-    thread.join(seconds)  # It waits by then; nobody can be asked whether he does.
+    thread.join(seconds)  # By then it waits; no call tells.
     loops.close()
     thread.join(PATIENCE)
     return {"woken": float(not thread.is_alive())}
 
 
 def full(loops: Loops, seconds: float, size: int) -> dict[str, float]:
-    """Whether a full ring, whose driver takes nothing, is survived."""
+    """Find out if the contender survives a full ring, from which the driver takes nothing."""
     adapter = loops.contract.WintunOpenAdapter(NAME)
     assert loops.contract.ContractSetFault(adapter, Fault.STALL, 1)
-    packets = [b"\x45".ljust(1400)] * 5000  # 4 MiB have room for 2987.
+    packets = [b"\x45".ljust(1400)] * 5000  # A ring of 4 MiB holds 2987.
     try:
         loops.send(packets)
-    except OSError as error:  # As ctypes says it of an access to memory that is not there.
+    except OSError as error:  # ctypes raises it for an access to unmapped memory.
         sys.stderr.write(f"{error}\n")
         return {"survived": 0.0}
     return {"survived": 1.0}
@@ -99,7 +99,7 @@ if __name__ == "__main__":
     contender, role, seconds, size = sys.argv[1:]
     roles = {"measure": measure, "close": close, "full": full}
     assert contender.startswith("core") == fast.NATIVE, fast.REASON
-    said = roles[role](LOOPS[contender](), float(seconds), int(size))
-    sys.stdout.write(json.dumps(said) + "\n")
+    figures = roles[role](LOOPS[contender](), float(seconds), int(size))
+    sys.stdout.write(json.dumps(figures) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # With whatever waits for ever.
+    os._exit(0)  # Even if a thread waits for ever.

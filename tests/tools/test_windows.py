@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Wine is set up on Linux")
 
 TOOL = Path(__file__).parents[2] / "tools" / "windows"
-NOT_TO_BE_HAD, FAILED = 77, 1
+NOT_AVAILABLE, FAILED = 77, 1
 TOOLS = dict.fromkeys(("wine64", "x86_64-w64-mingw32-gcc", "mvn"), "exit 1")
 """What has to be there, as scripts of the shell."""
 
@@ -54,7 +54,7 @@ def program_folder(tmp_path: Path, programs: Mapping[str, str]) -> Path:
 
 def test_tools_that_are_missing_and_nobody_installs(tmp_path: Path) -> None:
     status, said = set_up(tmp_path, {name: TOOLS[name] for name in ("wine64",)})
-    assert status == NOT_TO_BE_HAD
+    assert status == NOT_AVAILABLE
     assert said.startswith("*** NOTHING WAS RUN ON WINDOWS' PYTHON: ")
     assert "gcc-mingw-w64-x86-64 maven" in said
 
@@ -62,8 +62,8 @@ def test_tools_that_are_missing_and_nobody_installs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("maven", "status", "told"),
     [
-        pytest.param(SAY.format(UNKNOWN_HOST), NOT_TO_BE_HAD, "Unknown host", id="no network"),
-        pytest.param(SAY.format(NO_PLUGIN), NOT_TO_BE_HAD, "No plugin", id="nor a plugin"),
+        pytest.param(SAY.format(UNKNOWN_HOST), NOT_AVAILABLE, "Unknown host", id="no network"),
+        pytest.param(SAY.format(NO_PLUGIN), NOT_AVAILABLE, "No plugin", id="nor a plugin"),
         pytest.param(SAY.format(NOT_FOUND), FAILED, "was not found", id="no such artifact"),
         pytest.param(MAKE_ANOTHER_FILE, FAILED, "not the expected", id="another file"),
     ],
@@ -84,12 +84,12 @@ def test_what_was_begun_is_begun_again(tmp_path: Path) -> None:
 BUILD_CORE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from cache import Cache, CannotSetUp
+from cache import Cache, SetupFailed
 from native import native_core
 try:
     print((native_core(Cache()) / "threepipe_native.pyd").read_text())
-except CannotSetUp as lack:
-    print(type(lack).__name__, lack)
+except SetupFailed as failure:
+    print(type(failure).__name__, failure)
 """
 ASKED_IN_VAIN = SAY.format("error: failed to download from crates.io")
 NO_LIBRARY = 'echo "$0-has-no-such-target"'
@@ -102,15 +102,15 @@ echo core > $folder/threepipe_native.dll"""
 @pytest.mark.parametrize(
     ("programs", "told"),
     [
-        pytest.param({}, "NotToBeHad there is no cargo", id="no cargo"),
-        pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY}, "NotToBeHad this Rust has no standard", id="no rustup"),
+        pytest.param({}, "NotAvailable the native core needs cargo", id="no cargo"),
+        pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY}, "NotAvailable this Rust has no standard", id="no rustup"),
         pytest.param(
             {"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": SAY.format("error: no network")},
-            "NotToBeHad rustup target add x86_64-pc-windows-gnu failed: error: no network",
+            "NotAvailable rustup target add x86_64-pc-windows-gnu failed: error: no network",
             id="rustup in vain",
         ),
-        pytest.param({"cargo": ASKED_IN_VAIN, "rustc": "echo /"}, "NotToBeHad building", id="cargo in vain"),
-        pytest.param({"cargo": SAY.format("error[E0308]"), "rustc": "echo /"}, "CannotSetUp building", id="no Rust"),
+        pytest.param({"cargo": ASKED_IN_VAIN, "rustc": "echo /"}, "NotAvailable building", id="cargo in vain"),
+        pytest.param({"cargo": SAY.format("error[E0308]"), "rustc": "echo /"}, "SetupFailed building", id="no Rust"),
         pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": "exit 0"}, "core", id="rustup had it"),
     ],
 )

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def outcome(tmp_path: Path, contender: str, fault: str) -> dict[str, float]:
     done = subprocess.run(
         windows_command("-m", "benchmarks.windows.worker", contender, fault, "0.5", "100"),
-        env=windows_environment(THREEPIPE_PLACE=f"Z:{tmp_path}"),
+        env=windows_environment(THREEPIPE_PEER_FOLDER=f"Z:{tmp_path}"),
         cwd=ROOT,
         input="",
         capture_output=True,

@@ -1,15 +1,17 @@
-"""Runs Windows' Python under Wine, with the tests unless told otherwise.
+"""Run Windows' Python under Wine; without options, run the tests with it.
 
     python tools/windows [arguments of pytest]
     python tools/windows --across [arguments of pytest]
     python tools/windows --python [arguments of Python]
     python tools/windows --native [any of these]
 
-The first runs tests on it, the second those on this system that have programs run on it at the other end. With --native
-it has the native core, which it lacks otherwise. Without arguments all of that is run, with the core those tests
-that look at what it does. What it takes is set up first, where it is not there yet. Exits with the status of what it
-ran, with 1 where setting up failed, and with 77 where something is not to be had here; a last line says so. For want
-of the core alone it does not fail, but says so all the same.
+The first form runs tests on Windows' Python. The second runs tests on this system whose other end is a program on
+Windows' Python. With --native, that Python has the native core. Without arguments everything runs: all tests without
+the core, then the tests of the core with it.
+
+The first run sets everything up. The exit status is that of the tests or of Python; 1 if the setup failed; 77 if
+something is not available on this machine. A last line says so. If only the core is not available, the last line says
+that and the status is 0.
 """
 
 import json
@@ -18,14 +20,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from cache import Cache, CannotSetUp, NotToBeHad
+from cache import Cache, NotAvailable, SetupFailed
 from installation import Windows, installed
 from libraries import library_settings
 from wine import ROOT, environment, python_command, run_python
 
 from native import native_core
 
-NOT_TO_BE_HAD = 77  # As other tools say it who have not run a test.
+NOT_AVAILABLE = 77  # The usual status of a tool that ran no test.
 
 PORTABLE = [
     "-m",
@@ -35,15 +37,14 @@ PORTABLE = [
     "-n",
     str(max(2, os.cpu_count() or 1)),
 ]
-"""Every test that needs no Linux, in two processes at least; a test that kills its own takes no others along.
+"""Options for every test that needs no Linux, in at least two processes: a test that kills its own spares the others.
 
-The cache of pytest belongs to the other Python.
+Pytest's cache is off, for it belongs to this system's Python.
 """
 
 ACROSS = ["-m", "wine"]
 
-
-OF_THE_CORE = [
+CORE_TESTS = [
     f"tests/{room}/test_{name}.py"
     for room, name in (
         ("core", "differential"),
@@ -67,8 +68,8 @@ def main(arguments: list[str]) -> int:
             settings = library_settings(cache)
             if with_core:
                 windows = windows._replace(native=native_core(cache))
-    except CannotSetUp as lack:
-        return _lacking(f"NOTHING WAS RUN ON WINDOWS' PYTHON: {lack}", lack)
+    except SetupFailed as failure:
+        return _print_failure(f"NOTHING WAS RUN ON WINDOWS' PYTHON: {failure}", failure)
     if arguments[:1] == ["--python"]:
         return run_python(windows, arguments[1:], settings)
     if arguments[:1] == ["--across"]:
@@ -80,28 +81,28 @@ def main(arguments: list[str]) -> int:
     try:
         with cache.locked():
             windows = windows._replace(native=native_core(cache))
-    except CannotSetUp as lack:
-        status = _lacking(f"WINDOWS' PYTHON RAN WITHOUT THE NATIVE CORE ALONE: {lack}", lack)
-        return 0 if status == NOT_TO_BE_HAD else status
-    return run_portable(windows, OF_THE_CORE, settings)
+    except SetupFailed as failure:
+        status = _print_failure(f"WINDOWS' PYTHON RAN, BUT WITHOUT THE NATIVE CORE: {failure}", failure)
+        return 0 if status == NOT_AVAILABLE else status
+    return run_portable(windows, CORE_TESTS, settings)
 
 
-def _lacking(text: str, lack: CannotSetUp) -> int:
-    """Say it, as the last line; the status to end with."""
+def _print_failure(text: str, failure: SetupFailed) -> int:
+    """Print the last line and return the exit status."""
     print(f"\n*** {text}. ***", file=sys.stderr)
-    return NOT_TO_BE_HAD if isinstance(lack, NotToBeHad) else 1
+    return NOT_AVAILABLE if isinstance(failure, NotAvailable) else 1
 
 
 def run_portable(windows: Windows, arguments: list[str], settings: Mapping[str, str]) -> int:
-    """Run the tests there that need no Linux."""
+    """Run the tests that need no Linux on Windows' Python."""
     return run_python(windows, ["-X", "faulthandler", "-m", "pytest", *PORTABLE, *arguments], settings)
 
 
 def run_across(windows: Windows, arguments: list[str], settings: Mapping[str, str]) -> int:
-    """Run the tests on this system that start programs on the other, which they are told how to do."""
-    order = {"command": python_command(windows, []), "environment": environment(windows, settings)}
+    """Run the tests on this system that start programs on Windows' Python; a variable tells them how."""
+    starter = {"command": python_command(windows, []), "environment": environment(windows, settings)}
     command = [sys.executable, "-m", "pytest", *ACROSS, *arguments]
-    return subprocess.call(command, cwd=ROOT, env=os.environ | {"THREEPIPE_WINDOWS_PYTHON": json.dumps(order)})
+    return subprocess.call(command, cwd=ROOT, env=os.environ | {"THREEPIPE_WINDOWS_PYTHON": json.dumps(starter)})
 
 
 if __name__ == "__main__":

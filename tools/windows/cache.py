@@ -1,4 +1,4 @@
-"""The folder that keeps what is made once: each part whole or not there at all. Knows not what the parts are."""
+"""A cache folder of parts, each complete or absent. Does not know what the parts are."""
 
 import contextlib
 import fcntl
@@ -10,19 +10,19 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["Cache", "CannotSetUp", "NotToBeHad", "run"]
+__all__ = ["Cache", "NotAvailable", "SetupFailed", "run"]
 
 
-class CannotSetUp(Exception):
-    """A step failed that should not have; the text says which, and how."""
+class SetupFailed(Exception):
+    """A step of the setup failed; the text says which, and how."""
 
 
-class NotToBeHad(CannotSetUp):
-    """This machine lacks something and nobody gives it to it, as without a network; the text says what."""
+class NotAvailable(SetupFailed):
+    """This machine lacks something and cannot get it, as without a network; the text says what."""
 
 
 class Cache:
-    """By default ~/.cache/threepipe/windows; THREEPIPE_WINDOWS_CACHE names another folder."""
+    """The cache in ~/.cache/threepipe/windows, or in the folder that THREEPIPE_WINDOWS_CACHE names."""
 
     def __init__(self) -> None:
         default = Path.home() / ".cache" / "threepipe" / "windows"
@@ -31,16 +31,16 @@ class Cache:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One at a time sets up; the others wait for it."""
+        """Hold the lock: one process sets up while others wait."""
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def part(self, name: str, recipe: str, make: Callable[[Path], None]) -> Path:
-        """The folder of `name` that `make` has filled by `recipe`; another recipe makes another folder.
+        """Return the folder of a part, which `make` fills if it does not exist.
 
-        So a run that still uses an older one is left in peace. What an interrupted run has begun lies beside it
-        under another name, and is begun again.
+        Another `recipe` makes another folder, so a run that still uses an old one is not disturbed. `make` fills a
+        folder of another name: what an interrupted run left there is removed.
         """
         folder = self.folder / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
         if folder.exists():
@@ -54,11 +54,11 @@ class Cache:
         return folder
 
 
-def run(command: Sequence[str | Path], doing: str, unanswered: str = "", **environment: str) -> str:
-    """Run a program to its end and return what it printed; `CannotSetUp` with its last lines where it fails.
+def run(command: Sequence[str | Path], doing: str, unavailable: str = "", **environment: str) -> str:
+    """Run a program to its end and return its output. Raises `SetupFailed` with its last lines if it fails.
 
-    Where it printed what the regular expression `unanswered` matches, nobody gave it what it asked the network for:
-    `NotToBeHad`.
+    Raises `NotAvailable` if the output matches the regular expression `unavailable`: the network did not provide what
+    the program asked for.
     """
     try:
         done = subprocess.run(
@@ -72,8 +72,8 @@ def run(command: Sequence[str | Path], doing: str, unanswered: str = "", **envir
             timeout=900,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotSetUp(f"{doing} failed: {error}") from None
+        raise SetupFailed(f"{doing} failed: {error}") from None
     if done.returncode:
-        kind = NotToBeHad if unanswered and re.search(unanswered, done.stdout) else CannotSetUp
+        kind = NotAvailable if unavailable and re.search(unavailable, done.stdout) else SetupFailed
         raise kind(f"{doing} failed: {' / '.join(done.stdout.split(chr(10))[-4:]).strip()}")
     return done.stdout

@@ -1,35 +1,35 @@
-"""Builds the native core for Windows, by cargo, mingw-w64's linker and the Windows half of Rust's standard library.
+"""The build of the native core for Windows, by cargo, mingw-w64's linker and Rust's standard library for Windows.
 
-The last comes from rustup, where this Rust does not have it. Python's own import library is not needed.
+If this Rust lacks that library, rustup fetches it. Python's import library is not needed.
 """
 
 import shutil
 from pathlib import Path
 
-from cache import Cache, NotToBeHad, run
+from cache import Cache, NotAvailable, run
 from wine import ROOT
 
 __all__ = ["native_core"]
 
 TARGET = "x86_64-pc-windows-gnu"
 CRATE = ROOT / "native"
-SOURCES = ("*.toml", "Cargo.lock", "src/*.rs", "core/*.toml", "core/src/*.rs")
+SOURCES = ("*.toml", "Cargo.lock", "src/**/*.rs", "core/*.toml", "core/src/**/*.rs")
 
-# What cargo says that has asked the network in vain, or is too old.
+# Messages of a cargo that cannot fetch a crate or is too old.
 NO_CRATE = r"[Ff]ailed to (fetch|download|get)|Could(n't| not) resolve|requires rustc|lock file version"
-WHATEVER = "."
+ANY_FAILURE = "."
 
 
 def native_core(cache: Cache) -> Path:
-    """The folder to import it from, built if it is not yet. Raises `CannotSetUp`, or `NotToBeHad` of it."""
+    """Return the folder of the core, built if necessary. Raises `SetupFailed` or its subclass `NotAvailable`."""
     sources = [path.read_text() for pattern in SOURCES for path in sorted(CRATE.glob(pattern))]
     return cache.part("native", "".join(sources), lambda folder: _build(folder, cache.folder / "cargo"))
 
 
 def _build(folder: Path, made: Path) -> None:
     if not (cargo := shutil.which("cargo")):
-        raise NotToBeHad("there is no cargo to build the native core with")
-    _have_target()
+        raise NotAvailable("the native core needs cargo, which is not installed")
+    _install_target()
     command = [cargo, "build", "--quiet", "--release", "--locked", "--target", TARGET]
     command += ["--package", "threepipe-native", "--manifest-path", str(CRATE / "Cargo.toml")]
     run(command, "building the native core for Windows", NO_CRATE, CARGO_TARGET_DIR=str(made))
@@ -37,11 +37,11 @@ def _build(folder: Path, made: Path) -> None:
     shutil.copyfile(library, folder / "threepipe_native.pyd")
 
 
-def _have_target() -> None:
-    """See that Rust's standard library for Windows is there."""
+def _install_target() -> None:
+    """Fetch Rust's standard library for Windows, if this Rust lacks it."""
     libraries = run(["rustc", "--print", "target-libdir", "--target", TARGET], "asking rustc for its libraries")
     if Path(libraries.strip()).is_dir():
         return
     if not shutil.which("rustup"):
-        raise NotToBeHad(f"this Rust has no standard library for {TARGET}, and there is no rustup to get it")
-    run(["rustup", "target", "add", TARGET], f"rustup target add {TARGET}", WHATEVER)
+        raise NotAvailable(f"this Rust has no standard library for {TARGET}; install rustup to fetch it")
+    run(["rustup", "target", "add", TARGET], f"rustup target add {TARGET}", ANY_FAILURE)

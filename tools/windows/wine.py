@@ -1,4 +1,4 @@
-"""Starts Windows' Python under Wine: its environment, its paths, and standard streams that it can use."""
+"""The start of Windows' Python under Wine: its environment, its paths, and standard streams that it can use."""
 
 import os
 import select
@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def windows_path(path: Path) -> str:
-    r"""`path` as Windows programs name it: Wine has the whole file system as drive Z."""
+    r"""Return `path` as Windows programs name it: Wine shows the whole file system as drive Z."""
     return "Z:" + str(path.absolute()).replace("/", "\\")
 
 
 def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What the environment has to be: this one's, Wine's, Python's, and `more`."""
+    """Return the environment: this process's, with Wine's and Python's variables and `more`."""
     paths = [ROOT / "src", ROOT, windows.packages, *([windows.native] if windows.native else [])]
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
@@ -35,16 +35,17 @@ def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict
 
 
 def python_command(windows: Windows, arguments: Sequence[str]) -> list[str]:
-    """`python arguments`, to be started with `environment` and with standard streams that are pipes or files.
+    """Return the command that runs Python with these arguments.
 
-    It is killed when the thread that started it ends, however that came.
+    Start it with `environment`, and with pipes or files as standard streams. The kernel kills it when the thread that
+    started it ends.
     """
     return ["setpriv", "--pdeathsig", "KILL", str(windows.wine), str(windows.python / "python.exe"), *arguments]
 
 
 def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:
-    """Run it to its end, its output going to this one's, and return its exit status."""
-    # A pipe each way: Wine knows no /dev/null as a standard stream.
+    """Run Python to its end, copy its output to this process's, and return its exit status."""
+    # Pipes each way: Wine does not accept /dev/null as a standard stream.
     with subprocess.Popen(
         python_command(windows, arguments),
         cwd=ROOT,
@@ -61,7 +62,7 @@ def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, st
 
 
 def _copy_until_ended(pid: int, output: int) -> None:
-    """Print what comes until the process has ended: Wine's services have the pipe open longer than that."""
+    """Copy the output until the process ends: Wine's services keep the pipe open longer."""
     ended = os.pidfd_open(pid)
     try:
         while output in (ready := select.select([output, ended], [], [])[0]) or ended not in ready:

@@ -1,4 +1,4 @@
-//! A forwarder on the `tun-rs` crate, with its offload, a thread a direction; see benchmarks/forwarders.
+//! A forwarder on the `tun-rs` crate, with its offload, with a thread for each direction; see benchmarks/forwarders.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -24,17 +24,17 @@ fn main() -> io::Result<()> {
 fn open(name: &str) -> io::Result<SyncDevice> {
     DeviceBuilder::new()
         .name(name)
-        .enable(false) // The harness moves it to its network, and enables it there.
+        .enable(false) // The harness moves it to its network and enables it there.
         .with(|builder| {
             builder.offload(true);
         })
         .build_sync()
 }
 
-/// Receive a superpacket as segments, coalesce the segments again and send what comes out.
+/// Receive superpackets as segments, coalesce the segments again, and send the result.
 fn forward(source: &SyncDevice, target: &SyncDevice) -> io::Result<()> {
     let mut whole = vec![0; LARGEST];
-    // Room for a superpacket in each, so that coalescing never has to allocate.
+    // Each buffer has room for a superpacket, so coalescing never allocates.
     let mut segments: Vec<Vec<u8>> = (0..IDEAL_BATCH_SIZE)
         .map(|_| {
             let mut segment = Vec::with_capacity(LARGEST);
@@ -49,7 +49,7 @@ fn forward(source: &SyncDevice, target: &SyncDevice) -> io::Result<()> {
         for (segment, size) in segments.iter_mut().zip(&sizes).take(count) {
             segment.truncate(VIRTIO_NET_HDR_LEN + size);
         }
-        // What the kernel does not take is lost, as on a wire.
+        // A packet that the kernel rejects is lost, as on a wire.
         let _ = target.send_multiple(&mut table, &mut segments[..count], VIRTIO_NET_HDR_LEN);
         for segment in &mut segments[..count] {
             segment.resize(SEGMENT, 0);

@@ -1,9 +1,10 @@
-"""The run as JSON: every sample, the medians and ratios, and the machine and versions they were taken on."""
+"""A run as JSON: every sample, the medians, the outcomes of the goals, the machine and the versions of all programs."""
 
+import json
 import os
 import platform
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 
 from benchmarks.build import BORINGTUN, GOTATUN, TUN_RS_LOCK, WIREGUARD_GO
 from benchmarks.contenders import Contender
-from benchmarks.network import Failed, output
-from benchmarks.results import Results
-from benchmarks.wanted import reached
-from benchmarks.workloads import Workload
+from benchmarks.goals import Outcome
+from benchmarks.processes import Failed, output
+from benchmarks.results import Results, Sample
+from benchmarks.workloads import WORKLOADS, Workload
 
-__all__ = ["record"]
+__all__ = ["as_json", "load"]
 
 _PACKAGES = ("threepipe", "threepipe-native", "pyroute2", "python-pytun", "pytun-pmd3", "scapy")
 _TOOLS = {"iperf3": "iperf3 --version", "ping": "ping -V", "ip": "ip -V", "gcc": "gcc --version", "rustc": "rustc -V"}
@@ -30,13 +31,17 @@ _PEERS = {
 _TOOL_SECONDS = 10.0
 
 
-def record(
-    results: Results, workloads: Sequence[Workload], contenders: Sequence[Contender], rounds: int, seconds: int
+def as_json(
+    results: Results,
+    workloads: Sequence[Workload],
+    contenders: Sequence[Contender],
+    outcomes: Sequence[Outcome],
+    settings: Mapping[str, object],
 ) -> dict[str, Any]:
-    """Everything, as what `json` can write."""
+    """Return the whole run as values that `json` can write."""
     return {
         "machine": _machine(),
-        "settings": {"rounds": rounds, "seconds": seconds},
+        "settings": dict(settings),
         "workloads": {
             workload.key: {
                 "title": workload.title,
@@ -52,13 +57,18 @@ def record(
             }
             for workload in workloads
         },
-        "ratios": [
-            {**asdict(outcome), "at_least": outcome.at_least, "met": outcome.met} for outcome in reached(results)
-        ],
-        "missing": results.missing,
-        "cannot": {contender.key: dict(contender.cannot) for contender in contenders if contender.cannot},
+        "outcomes": [{**asdict(outcome), "at_least": outcome.at_least, "met": outcome.met} for outcome in outcomes],
+        "unavailable": results.unavailable,
+        "excluded": {contender.key: dict(contender.excluded) for contender in contenders if contender.excluded},
         "samples": [asdict(sample) for sample in results.samples],
     }
+
+
+def load(file: Path) -> tuple[Results, list[Workload]]:
+    """Return the samples of a run that was written as JSON, and its workloads."""
+    run = json.loads(file.read_text())
+    results = Results([Sample(**sample) for sample in run["samples"]], run["unavailable"])
+    return results, [WORKLOADS[key] for key in run["workloads"]]
 
 
 def _machine() -> dict[str, Any]:
@@ -96,7 +106,7 @@ def _crate(name: str) -> str | None:
 
 
 def _tool(command: str) -> str | None:
-    """The line that says its version: the first, or that of the module where Go lists what a program is made of."""
+    """Return the line with the version: the first, or the module's own if Go lists the modules of a program."""
     try:
         lines = output(command.split(), _TOOL_SECONDS).splitlines()
     except Failed:

@@ -1,31 +1,36 @@
-"""The tables: medians of each workload, and what was reached of what is wanted."""
+"""The tables for the terminal: the medians of each workload, and the outcomes of the goals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import Contender
+from benchmarks.goals import Outcome
 from benchmarks.results import Results
-from benchmarks.wanted import Reached, reached
 from benchmarks.workloads import Metric, Workload
 
-__all__ = ["print_report"]
+__all__ = ["print_tables"]
 
 _DIRECTION = {True: "more is better", False: "less is better"}
 _SIGN = {True: "≥", False: "≤"}
 _MET = {True: Text("yes", "green"), False: Text("no", "red")}
 
 
-def print_report(
-    console: Console, results: Results, workloads: Sequence[Workload], contenders: Sequence[Contender]
+def print_tables(
+    console: Console,
+    results: Results,
+    workloads: Sequence[Workload],
+    contenders: Sequence[Contender],
+    outcomes: Sequence[Outcome],
 ) -> None:
+    """Print a table for each workload, and one of the goals' outcomes."""
     for workload in workloads:
         console.print(_medians(results, workload, contenders), "")
-    if outcomes := reached(results):
-        console.print(_ratios(outcomes))
+    if outcomes:
+        console.print(_ratios(outcomes, {row.key: row.title for row in contenders}))
 
 
 def _medians(results: Results, workload: Workload, contenders: Sequence[Contender]) -> Table:
@@ -44,8 +49,8 @@ def _medians(results: Results, workload: Workload, contenders: Sequence[Contende
 
 
 def _reason(results: Results, workload: Workload, contender: Contender) -> str:
-    """Why there is no figure at all; empty where there are some."""
-    if reason := results.missing.get(contender.key) or contender.cannot.get(workload.key):
+    """Return why the contender has no figure of this workload, or an empty string if it has one."""
+    if reason := results.unavailable.get(contender.key) or contender.excluded.get(workload.key):
         return reason
     if any(results.by_round(workload.key, contender.key, metric.key) for metric in workload.metrics):
         return ""
@@ -64,24 +69,24 @@ def _figure(results: Results, workload: Workload, contender: Contender, metric: 
     return f"{median:.{digits}f} ({min(values):.{digits}f}..{max(values):.{digits}f}{failed})"
 
 
-def _ratios(outcomes: Sequence[Reached]) -> Table:
-    table = Table(title="What is wanted: ratios of medians of this run", title_justify="left", title_style="bold")
-    table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False  # It fits 80 columns.
+def _ratios(outcomes: Sequence[Outcome], titles: Mapping[str, str]) -> Table:
+    table = Table(title="Goals: ratios of medians of this run", title_justify="left", title_style="bold")
+    table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False  # To fit 80 columns.
     for heading in ("figure", "of", "to"):
         table.add_column(heading)
-    for heading in ("ratio", "in a round", "wanted"):
+    for heading in ("ratio", "in a round", "goal"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("met")
     for outcome in outcomes:
-        wanted = outcome.wanted
-        base = CONTENDERS[outcome.base].title if outcome.base else "(itself)"
+        goal = outcome.goal
+        base = titles[outcome.base] if outcome.base else "(itself)"
         table.add_row(
-            f"{wanted.workload} {wanted.metric}",
-            CONTENDERS[wanted.contender].title,
-            f"{base}, {wanted.base_workload}" if wanted.base_workload else base,
+            f"{goal.workload} {goal.metric}",
+            titles[goal.contender],
+            f"{base}, {goal.base_workload}" if goal.base_workload else base,
             f"{outcome.value:.2f}",
             f"{outcome.least:.2f}..{outcome.greatest:.2f}",
-            f"{_SIGN[outcome.at_least]} {wanted.bound:g}",
+            f"{_SIGN[outcome.at_least]} {goal.bound:.3g}",
             _MET[outcome.met],
         )
     return table

@@ -1,25 +1,25 @@
-"""Processes and network namespaces. Knows no contender and no measurement.
+"""Child processes and network namespaces. Knows no contender and no measurement.
 
-Nothing here outlives the program, whatever ends it: every process asks the kernel to be killed when its parent
-dies, and the namespaces have no names, so they and what is in them go with the last process inside.
+Nothing outlives this program, however it ends. Every child asks the kernel to kill it when its parent dies. The
+namespaces have no names, so each goes with the last process inside it.
 """
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ROOT", "Failed", "Process", "inside", "namespace", "output", "process"]
+__all__ = ["NEW_NETWORK", "ROOT", "Failed", "Process", "inside", "namespace", "output", "process"]
 
 ROOT = Path(__file__).parent.parent
-GUARD = ("setpriv", "--pdeathsig", "KILL")
-FRESH = ("unshare", "--net")
+NEW_NETWORK = ("unshare", "--net")
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 _ERRORS_SIZE = 0x10000
 
-# What the kernel does by itself on a new IPv6 link would be measured too.
-HOLD = """
+# The kernel's own traffic on a new IPv6 link would be measured too, so it is turned off.
+_HOLD_NAMESPACE = """
 for where in all default; do
     echo 0 2>/dev/null >/proc/sys/net/ipv6/conf/$where/accept_dad
     echo 0 2>/dev/null >/proc/sys/net/ipv6/conf/$where/router_solicitations
@@ -35,7 +35,7 @@ class Failed(Exception):
 
 
 class Process:
-    """A child that is talked to by lines; made by `process`."""
+    """A child that is controlled by lines of text on its standard streams; made by `process`."""
 
     def __init__(self, child: subprocess.Popen[str], errors: int) -> None:
         self._child = child
@@ -43,46 +43,47 @@ class Process:
         self.pid = child.pid
 
     def wait_for(self, text: str) -> str:
-        """Return the first line with `text` in it. Raises `Failed` with the child's last words."""
+        """Return the next line that contains `text`. Raises `Failed` with the child's last error if it ends first."""
         assert self._child.stdout is not None
         for line in self._child.stdout:
             if text in line:
                 return line
-        raise Failed(self.last_words() or f"ended without saying {text!r}")
+        raise Failed(self.last_error() or f"ended without printing {text!r}")
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
+        """Write one line to the child."""
         assert self._child.stdin is not None
         self._child.stdin.write(line + "\n")
         self._child.stdin.flush()
 
     def ended(self) -> bool:
+        """Return True if the child has ended."""
         return self._child.poll() is not None
 
-    def last_words(self) -> str:
-        """The last line of what it wrote as errors."""
+    def last_error(self) -> str:
+        """Return the last line of the child's standard error, or an empty string."""
         lines = os.pread(self._errors, _ERRORS_SIZE, 0).decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
 
     def cpu_seconds(self) -> float:
-        """Time on a processor, of the program and of the kernel for it, from the scheduler's nanoseconds."""
+        """Return the child's CPU time, user and system, from the scheduler's nanoseconds."""
         tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
         return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 @contextmanager
-def process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """A child process, killed at the end."""
+def process(command: Sequence[str]) -> Iterator[Process]:
+    """Start a child process and kill it at the end."""
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            [*GUARD, *command],
+            [*_DIE_WITH_PARENT, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,  # Ctrl-C is for this program, which ends its children in order.
+            start_new_session=True,  # Ctrl-C reaches this program alone, which ends its children in order.
         ) as child,
     ):
         try:
@@ -93,23 +94,23 @@ def process(command: Sequence[str], environment: Mapping[str, str] | None = None
 
 @contextmanager
 def namespace() -> Iterator[int]:
-    """A fresh network namespace: the id of the process that holds it."""
-    with process([*FRESH, "sh", "-c", HOLD]) as holder:
+    """Make a network namespace; yields the id of the process that holds it."""
+    with process([*NEW_NETWORK, "sh", "-c", _HOLD_NAMESPACE]) as holder:
         holder.wait_for("held")
         yield holder.pid
 
 
 def inside(pid: int, *command: str) -> list[str]:
-    """The command, in the network of that process."""
+    """Return the command that runs `command` in the network namespace of process `pid`."""
     return ["nsenter", f"--net=/proc/{pid}/ns/net", *command]
 
 
-def output(command: Sequence[str], timeout: float, words: str = "") -> str:
-    """What a command prints, given `words`. Raises `Failed`."""
+def output(command: Sequence[str], timeout: float, stdin: str = "") -> str:
+    """Run a command to its end and return what it printed. Raises `Failed`."""
     try:
         return subprocess.run(
-            [*GUARD, *command],
-            input=words,
+            [*_DIE_WITH_PARENT, *command],
+            input=stdin,
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -118,7 +119,7 @@ def output(command: Sequence[str], timeout: float, words: str = "") -> str:
             start_new_session=True,
         ).stdout
     except subprocess.TimeoutExpired:
-        raise Failed(f"no end after {timeout:g} s: {' '.join(command[-4:])}") from None
+        raise Failed(f"still running after {timeout:g} s: {' '.join(command[-4:])}") from None
     except subprocess.CalledProcessError as error:
         text = (error.stderr or error.stdout).strip().splitlines()
         raise Failed(text[-1] if text else f"exit code {error.returncode}") from None

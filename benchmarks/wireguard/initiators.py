@@ -1,7 +1,7 @@
-"""Many peers of one WireGuard device, each at an address of its own, which begin a handshake one after another.
+"""Many peers of one WireGuard device, each at an address of its own, that begin a handshake one after another.
 
-A program: reads a line with the device's public key, its port and the peers' private keys, prints `made` when the
-first messages are made, waits for a line, and prints the seconds it took until the last was answered.
+A program. It reads a line with the device's public key, its port and the peers' private keys, prints `made` when the
+initiations are made, waits for a line, and prints the seconds until the last peer had its response.
 """
 
 import json
@@ -23,11 +23,11 @@ __all__ = ["Initiator"]
 
 _ANSWER_SECONDS = 5.0
 _TRIES = 3
-"""Who is asked for a cookie tries again with it."""
+"""A peer that receives a cookie tries again with it."""
 
 
 class Initiator:
-    """One of them. Source addresses differ, for a device lets only so many handshakes a second come from one."""
+    """One peer. Each has another source address, for a device limits the handshakes of one address."""
 
     def __init__(self, number: int, private_key: bytes, device: bytes, port: int) -> None:
         self._identity = Identity(private_key)
@@ -43,6 +43,7 @@ class Initiator:
         self.socket.bind((f"127.1.{number >> 8}.{number & 255}", 0))
 
     def shake_hands(self) -> bool:
+        """Send the initiation until a response comes; return False if none does."""
         for _ in range(_TRIES):
             self.socket.sendto(self._maker.add_macs(self._message, time.monotonic()), self._device)
             answer = memoryview(self.socket.recv(2048))
@@ -54,7 +55,7 @@ class Initiator:
         return False
 
     def confirm(self) -> None:
-        """Use the keys, without which the device does not send by them."""
+        """Send an empty packet: a device sends by new keys only when the initiator has used them."""
         keys = read_response(self._identity, self._handshake, bytes(32), self._response)
         assert keys is not None
         _, index, *_ = RESPONSE.unpack_from(self._response)
@@ -63,23 +64,23 @@ class Initiator:
 
 
 def main() -> None:
-    given = json.loads(sys.stdin.readline())
-    device = b64decode(given["device"])
+    task = json.loads(sys.stdin.readline())
+    device = b64decode(task["device"])
     with ExitStack() as stack:
         peers = []
-        for number, key in enumerate(given["peers"], 1):
-            peers.append(Initiator(number, b64decode(key), device, given["port"]))
+        for number, key in enumerate(task["peers"], 1):
+            peers.append(Initiator(number, b64decode(key), device, task["port"]))
             stack.enter_context(peers[-1].socket)
-        _say("made")
+        _print("made")
         sys.stdin.readline()
         start = time.perf_counter()
         for peer in peers:
             if not peer.shake_hands():
                 raise SystemExit("a handshake was not answered")
-        _say(f"[{time.perf_counter() - start}]")
+        _print(f"[{time.perf_counter() - start}]")
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201
 
 
