@@ -47,5 +47,9 @@ def _entry(name: str, text: str) -> list[str]:
     """Return the lines of an entry: `text` beside `name`, or below a long one."""
     indent = " " * 30
     if len(name) < len(indent) - 1:
-        return wrap(text, _WIDTH, initial_indent=name.ljust(len(indent)), subsequent_indent=indent)
-    return [name, *wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)]
+        return _wrapped(text, name.ljust(len(indent)), indent)
+    return [name, *_wrapped(text, indent, indent)]
+
+
+def _wrapped(text: str, first_indent: str, indent: str) -> list[str]:
+    return wrap(text, _WIDTH, initial_indent=first_indent, subsequent_indent=indent, break_on_hyphens=False)
