@@ -1,4 +1,4 @@
-"""Writes the tables of docs/pipe.md, from the same ones that the program reads addresses by."""
+"""Writes the tables of docs/pipe.md, from those that the program parses addresses by."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "pipe.md"
 
 
 def with_tables(page: str) -> str:
-    """`page` with each table between its two marks as it ought to be."""
+    """Return `page` with an up-to-date table between each pair of marks."""
     for name, table in (("kinds", _kinds()), ("impairments", _impairments())):
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, _, rest = page.partition(begin)
@@ -23,15 +23,15 @@ def with_tables(page: str) -> str:
 def _kinds() -> str:
     lines = ["| Address | |", "|---|---|"]
     for kind in KINDS.values():
-        lines.append(f"| **`{kind.written}`** | {kind.help} |")
+        lines.append(f"| **`{kind.usage}`** | {kind.help} |")
         for option in kind.options:
-            again = "; may be repeated" if option.repeatable else ""
-            lines.append(f"| `,{option.written}` | {option.help}{again} |".replace("on|off", r"on\|off"))
+            note = "; repeatable" if option.repeatable else "; required" if option.required else ""
+            lines.append(f"| `,{option.usage}` | {option.help}{note} |".replace("on|off", r"on\|off"))
     return "\n".join(lines) + "\n"
 
 
 def _impairments() -> str:
-    lines = ["| Written like | |", "|---|---|"]
+    lines = ["| Setting | |", "|---|---|"]
     lines += [f"| `{item.name}={item.value}` | {item.help} |" for item in SETTINGS.values()]
     return "\n".join(lines).replace("left|right", r"left\|right") + "\n"
 

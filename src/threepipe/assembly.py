@@ -1,6 +1,6 @@
-"""Assembly: a pipe put together from addresses, and from what is to become of packets between its ends.
+"""Assembly: a pipe made from two addresses, with clamps, impairments and captures between its ends.
 
-What `threepipe pipe` does, without printing. Knows no kind: that is `endpoints`'s business.
+It does what `threepipe pipe` does, without printing. Knows no kind but `tun` and `stdio`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from threepipe.capture.file import CaptureFile
 from threepipe.capture.tap import Taps
 from threepipe.core import fast
 from threepipe.endpoint import Endpoint
-from threepipe.endpoints import open_endpoint
-from threepipe.endpoints.address import parse_address
+from threepipe.endpoints import open_address
+from threepipe.endpoints.address import EndpointAddress
 from threepipe.errors import InvalidSetting
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
@@ -25,18 +25,29 @@ __all__ = ["Assembly", "Plan", "assemble"]
 
 
 class Plan(NamedTuple):
-    """What is wanted: two addresses, and what stands between them."""
+    """The two ends of a pipe, and what to put between them."""
 
-    left: str
-    right: str
+    left: EndpointAddress
+    right: EndpointAddress
     once: bool = False
-    """Listeners end when their first caller leaves."""
+    """True to end listeners when their first client disconnects."""
     mtu_clamp: int | None = None
-    """Bytes of the longest packet that TCP connections through the pipe are to send."""
+    """Bytes of the longest packet that TCP connections through the pipe may send."""
     impairments: Sequence[Impairment] = ()
-    """Each for one direction or both; they add up in the order given."""
+    """Each for one direction or both; packets pass them in this order."""
     capture: str | None = None
-    """The pcapng file that all packets are written to, as they are at the left end."""
+    """The pcapng file to write all packets to, as they are at the left end."""
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        return self.left.kind.name, self.right.kind.name
+
+    def check(self) -> None:
+        """Raise `InvalidSetting` if the plan cannot work."""
+        if self.mtu_clamp is not None:
+            check_mtu(self.mtu_clamp, ipv6=False)
+        if self.kinds == ("stdio", "stdio"):
+            raise InvalidSetting("standard input and output can be one end of a pipe, not both; change one address")
 
 
 class Assembly:
@@ -45,10 +56,10 @@ class Assembly:
     def __init__(self, left: Endpoint, right: Endpoint, impairs: Sequence[tuple[Direction, Impair]]) -> None:
         self.left, self.right = left, right
         self.impairs = impairs
-        """Those in the way, and the end that packets go to from them."""
+        """The impairments, each with the end that packets go to from it."""
 
     def run(self) -> None:
-        """Move packets until an end ends. Raises as `pipe`."""
+        """Move packets until an end ends. Raise as `pipe` does."""
         pipe(self.left, self.right)
 
     def close(self) -> None:
@@ -58,33 +69,29 @@ class Assembly:
 
 @contextmanager
 def assemble(plan: Plan) -> Iterator[Assembly]:
-    """Open both ends and all that stands between them; leaving the block closes everything.
+    """Open both ends and put the filters between them; leaving the block closes everything.
 
-    While the block runs, `threepipe capture` finds the pipe. Raises as `open_endpoint`, and
-    `InvalidSetting` where the plan cannot be.
+    While the block runs, `threepipe capture` finds the pipe. Raises as `open_endpoint`, and `InvalidSetting` if the
+    plan cannot work.
     """
-    if plan.mtu_clamp is not None:
-        check_mtu(plan.mtu_clamp, ipv6=False)
-    kinds = [parse_address(address).kind for address in (plan.left, plan.right)]
-    if kinds == ["stdio", "stdio"]:
-        raise InvalidSetting("standard input and output can be one end of a pipe, not both")
-    # In Python alone, splitting a superpacket is dearer than reading its packets one by one; two adapters never split.
-    offload = fast.NATIVE or kinds == ["tun", "tun"]
+    plan.check()
+    # In pure Python, splitting a superpacket costs more than reading its packets singly; two adapters never split.
+    offload = fast.NATIVE or plan.kinds == ("tun", "tun")
     with ExitStack() as stack:
-        left = open_endpoint(plan.left, side="left", once=plan.once, offload=offload)
+        left = open_address(plan.left, once=plan.once, offload=offload)
         stack.callback(left.close)
-        right = open_endpoint(plan.right, side="right", once=plan.once, offload=offload)
+        right = open_address(plan.right, once=plan.once, offload=offload)
         stack.callback(right.close)
         taps = Taps()
         if plan.capture is not None:
-            taps.add(stack.enter_context(CaptureFile(plan.capture, plan.left)).sink)
-        stack.enter_context(announce(taps, plan.left, plan.right))
+            taps.add(stack.enter_context(CaptureFile(plan.capture, plan.left.text)).sink)
+        stack.enter_context(announce(taps, plan.left.text, plan.right.text))
         ends: list[Endpoint] = list(taps.around(left, right))
         if plan.mtu_clamp is not None:
             ends = [Clamp(end, plan.mtu_clamp) for end in ends]
         impairs: list[tuple[Direction, Impair]] = []
         for number, impairment in enumerate(plan.impairments):
-            # Each makes choices of its own. What an end receives goes to the other one.
+            # Each makes random choices of its own. Packets received from one end go towards the other.
             impairment = impairment._replace(seed=impairment.seed + number)
             for index, towards in enumerate[Direction](("right", "left")):
                 if impairment.towards in (None, towards):

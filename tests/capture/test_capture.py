@@ -30,7 +30,7 @@ from threepipe.capture.running import PipeSource, folder_of_pipes, running
 from threepipe.capture.tap import Tap, Taps
 from threepipe.endpoints import open_endpoint
 from threepipe.endpoints.recording import ReplayPort, open_pcap
-from threepipe.endpoints.request import Asked, Complaints, Side
+from threepipe.endpoints.request import OpenRequest, RateLimitedLog, Side
 
 SECONDS = 10.0
 SECOND = 1_000_000_000
@@ -60,7 +60,7 @@ class Replay:
         path.write_bytes(data)
         self.now = 1000.0
         port = ReplayPort(
-            path.open("rb"), str(path), Complaints("pcap"), speed=speed, loop=loop, clock=lambda: self.now
+            path.open("rb"), str(path), RateLimitedLog("pcap"), speed=speed, loop=loop, clock=lambda: self.now
         )
         self.session = stack.enter_context(threepipe.Session(port))
 
@@ -162,13 +162,13 @@ def test_what_is_left_out_is_logged(replay: Callable[..., Replay], caplog: pytes
     played = replay(data)
     assert len(played.at(0)) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "pcap: left out 1 frames without an IP packet and 1 packets that were captured in part",
-        "pcap: the file ends in the middle of a packet, which is left out",
+        "pcap: skipped 1 frames without an IP packet and 1 packets that were captured in part",
+        "pcap: the file ends in the middle of a packet, which was skipped",
     ]
 
 
 def replayed(path: Path) -> threepipe.Session:
-    return open_pcap(Asked(str(path), "left", Complaints("pcap")))
+    return open_pcap(OpenRequest(str(path), "left", RateLimitedLog("pcap")))
 
 
 @pytest.fixture
@@ -224,10 +224,10 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
     text.write_text("no capture")
     with pytest.raises(threepipe.EndpointError, match="neither pcap nor pcapng"):
         replayed(text)
-    with pytest.raises(threepipe.EndpointError, match="there is no such file") as refused:
+    with pytest.raises(threepipe.EndpointError, match="no such file to replay") as refused:
         replayed(tmp_path / "none")
     assert refused.value.errno == errno.ENOENT
-    with pytest.raises(threepipe.EndpointError, match="is no plain file"):
+    with pytest.raises(threepipe.EndpointError, match="is not a plain file"):
         replayed(tmp_path)
 
 
@@ -250,7 +250,7 @@ def test_what_is_sent_to_a_file_is_in_it_at_once(tmp_path: Path) -> None:
 
 def test_a_replay_at_the_right_is_refused(tmp_path: Path) -> None:
     for options in ("speed=2", "loop"):
-        with pytest.raises(threepipe.InvalidSetting, match="speed and loop are for a replay"):
+        with pytest.raises(threepipe.InvalidSetting, match="is for the left end of a pipe only"):
             open_endpoint(f"pcap:{tmp_path / 'a'},{options}", side="right")
     assert not (tmp_path / "a").exists()
 
@@ -260,7 +260,7 @@ def test_a_replay_at_the_right_is_refused(tmp_path: Path) -> None:
 def test_no_program_is_waited_for(tmp_path: Path, side: Side) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(threepipe.EndpointError, match="is no plain file"):
+    with pytest.raises(threepipe.EndpointError, match="is not a plain file"):
         open_endpoint(f"pcap:{fifo}", side=side)
 
 

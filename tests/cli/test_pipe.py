@@ -73,9 +73,9 @@ def test_page_has_the_tables_of_the_program() -> None:
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        (["nothing:1", "echo"], "'nothing' is no kind; there are tun, udp"),
-        (["udp", "echo"], "udp is written udp:HOST:PORT"),
-        (["echo:1", "discard"], "echo is written without a place"),
+        (["nothing:1", "echo"], "unknown kind 'nothing'; expected one of tun, udp"),
+        (["udp", "echo"], "udp needs a parameter; write udp:HOST:PORT"),
+        (["echo:1", "discard"], "echo takes no parameter"),
         (["tun:t0,mtu=many", "echo"], "write mtu=BYTES"),
         (["stdio", "-"], "can be one end of a pipe, not both"),
         (["echo", "discard", "--impair", "delay=soon"], "write it like delay=20ms"),
@@ -83,9 +83,9 @@ def test_page_has_the_tables_of_the_program() -> None:
         (["echo", "discard", "--run", ""], "--run needs a command"),
         (["echo", "discard", "--run", "'"], "No closing quotation"),
         (["echo", "discard", "--run", "/no/such/program"], "starting /no/such/program: "),
-        (["exec:/no/such/program", "discard"], "is it installed?"),
+        (["exec:/no/such/program", "discard"], "check that it is installed"),
         ([f"exec:{python('exit(1)')}", "discard"], "ended with status 1"),
-        ([f"exec:{python('print(1234)')}", "discard"], "is there a threepipe at the other end?"),
+        ([f"exec:{python('print(1234)')}", "discard"], "check that the other end runs threepipe"),
         (["pcap:/no/such/file", "discard"], "no such file"),
     ],
 )
@@ -225,7 +225,7 @@ def test_adapters_go_with_it_also_after_kill(network: Network) -> None:
         with started("tun:t%d,address=10.6.7.1/24", "echo", prefix=prefix) as program:
             assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "t0", check=False), 20)
             assert " 1 received" in network.run("ping", "-c", "1", "-w", "20", "10.6.7.2")
-            assert "adapter t0 made" in ended(program, number).complaint
+            assert "adapter t0 created" in ended(program, number).complaint
         assert come_true(lambda: not links(network))
 
 
@@ -238,5 +238,14 @@ def test_persistent_adapter_is_opened_where_it_exists(network: Network) -> None:
     assert (again.status, "adapter t0 opened" in again.complaint) == (0, True)
     other = run("pipe", "tun:t0,address=10.9.9.9/24,mtu=1400", "echo", prefix=prefix)
     assert other.status == 1
-    assert "has not 10.9.9.9/24, an MTU of 1400" in other.complaint
+    assert "exists without 10.9.9.9/24, an MTU of 1400; drop the option or run: threepipe" in other.complaint
     assert links(network) == {"t0"}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("right", ["udp:localhost", "tcp-listen:1,reuse=perhaps", "fd:x", "tun:t1,mtu=1"])
+def test_an_invalid_right_address_leaves_no_adapter_of_the_left_one(network: Network, right: str) -> None:
+    done = run("pipe", "tun:t0,address=10.6.7.1/24,persistent", right, prefix=tuple(network.command()))
+    assert done.status == 1
+    assert repr(right) in done.complaint
+    assert not links(network)

@@ -7,15 +7,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import threepipe
+from tests.support.commands import python, run_here
 from threepipe.assembly import Assembly, Plan, assemble
 from threepipe.backend import INBOUND, OUTBOUND
 from threepipe.capture.reading import CaptureReader
 from threepipe.echo import echo_request
 from threepipe.endpoint import Filter
+from threepipe.endpoints.address import parse_address
 from threepipe.filters.impairment import parse_impairment
 from threepipe.net.datagrams import Datagrams
 from threepipe.session import interrupt
@@ -27,6 +30,10 @@ SYN = bytes.fromhex(
     "020405b401010402"  # MSS 1460, SACK permitted.
 )
 SECONDS = 10
+
+
+def plan(left: str, right: str, **settings: Any) -> Plan:
+    return Plan(parse_address(left, "left"), parse_address(right, "right"), **settings)
 
 
 @contextmanager
@@ -54,7 +61,7 @@ def programs(*names: str) -> Iterator[list[threepipe.Session]]:
 
 def test_what_is_captured_is_what_the_left_end_sees(tmp_path: Path) -> None:
     path = tmp_path / "pipe.pcapng"
-    with programs("left") as (program,), running(Plan("memory:left", "echo", capture=str(path))):
+    with programs("left") as (program,), running(plan("memory:left", "echo", capture=str(path))):
         assert program.send([PING], SECONDS) == 1
         with program.receive(SECONDS) as answer:
             reply = bytes(answer[0])
@@ -64,7 +71,7 @@ def test_what_is_captured_is_what_the_left_end_sees(tmp_path: Path) -> None:
 
 
 def test_clamp_is_for_both_directions() -> None:
-    with programs("one", "two") as ends, running(Plan("memory:one", "memory:two", mtu_clamp=1000)):
+    with programs("one", "two") as ends, running(plan("memory:one", "memory:two", mtu_clamp=1000)):
         for near, far in (ends, reversed(ends)):
             assert near.send([SYN], SECONDS) == 1
             with far.receive(SECONDS) as bundle:
@@ -73,7 +80,7 @@ def test_clamp_is_for_both_directions() -> None:
 
 def test_impairments_add_up_and_choose_apart() -> None:
     half = parse_impairment("loss=50%,towards=right")
-    with programs("a", "b") as (left, right), running(Plan("memory:a", "memory:b", impairments=[half] * 2)) as assembly:
+    with programs("a", "b") as (left, right), running(plan("memory:a", "memory:b", impairments=[half] * 2)) as assembly:
         for _ in range(10):
             assert left.send([PING] * 100, SECONDS) == 100
         assert right.send([PING] * 100, SECONDS) == 100  # The other way is as it was.
@@ -91,11 +98,37 @@ def test_impairments_add_up_and_choose_apart() -> None:
 
 @pytest.mark.parametrize(
     "plan",
-    [Plan("-", "stdio"), Plan("echo", "discard", mtu_clamp=5), Plan("echo", "discard", capture="/no/such/folder/x")],
+    [plan("-", "stdio"), plan("echo", "discard", mtu_clamp=5), plan("echo", "discard", capture="/no/such/folder/x")],
 )
 def test_what_cannot_be_leaves_nothing_open(plan: Plan) -> None:
     with pytest.raises(threepipe.ThreepipeError), assemble(plan):
         pass
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        "nothing:1",
+        "udp:localhost",
+        "udp:localhost:9,bind=x",
+        "tcp-listen:1,reuse=perhaps",
+        "tls:localhost:9,cert=a",
+        "tun:t0,mtu=1",
+        "tun:t0,address=10.0.0.0.1",
+        "fd:x",
+        "exec:'",
+        "pcap:a,loop",
+    ],
+)
+def test_an_invalid_right_address_leaves_the_left_one_unopened(
+    right: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mark = tmp_path / "opened"
+    program = python(f"open({str(mark)!r}, 'x')")
+    done = run_here(monkeypatch, capfd, "pipe", f"exec:{program}", right)
+    assert done.status == 1
+    assert repr(right) in done.complaint
+    assert not mark.exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="programs do not inherit descriptors there")
@@ -103,7 +136,7 @@ def test_an_end_that_is_over_from_the_beginning_ends_the_pipe() -> None:
     near, far = socket.socketpair()
     far.sendall(len(PING).to_bytes(2, "big") + PING)
     far.shutdown(socket.SHUT_WR)
-    with far, assemble(Plan(f"fd:{near.detach()}", "echo")) as assembly:
+    with far, assemble(plan(f"fd:{near.detach()}", "echo")) as assembly:
         assembly.left.receive(SECONDS)  # What it had to say was heard by somebody else.
         assembly.run()
         assert assembly.left.statistics.received_packets == 1

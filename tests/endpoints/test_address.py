@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import threepipe
-from threepipe.endpoints.address import Address, parse_address
+from threepipe.endpoints.grammar import AddressParts, split_address
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 words = st.text(st.characters(codec="utf-8", exclude_characters=":,\\'\""), min_size=1, max_size=10)
@@ -39,7 +39,7 @@ def test_what_is_quoted_is_read_as_it_was(kind, place, options, quote) -> None: 
     written = kind + (f":{quote(place)}" if place else "")
     for name, value in options:
         written += f",{name}" if value is None else f",{name}={quote(value)}"
-    assert parse_address(written) == Address(kind, place, tuple(options))
+    assert split_address(written) == AddressParts(kind, place, tuple(options))
 
 
 @given(text)
@@ -51,7 +51,7 @@ def test_what_is_quoted_is_read_as_it_was(kind, place, options, quote) -> None: 
 def test_any_text_is_read_or_refused(written: str) -> None:
     said = ""
     try:
-        options = parse_address(written).options
+        options = split_address(written).options
     except threepipe.InvalidSetting as error:
         said, options = str(error), ()
     assert all(name for name, _ in options)
@@ -91,18 +91,18 @@ def test_any_place_and_option_is_opened_or_refused_in_words(written: str) -> Non
     ],
 )  # fmt: skip
 def test_the_grammar_by_examples(written: str, read: tuple[object, ...]) -> None:
-    assert parse_address(written) == read
+    assert split_address(written) == read
 
 
 @pytest.mark.parametrize(
     ("written", "text"),
     [
-        ("echo,", "an option without a name"),
-        ("tun:tp0,,mtu=1400", "an option without a name"),
-        ("tun:tp0,=1", "an option without a name"),
-        ("unix:'/run/x", r"a quote \('\) is not closed; a literal one is written \\'"),
-        ('unix:"/run/x', r'a quote \("\) is not closed; a literal one is written \\"'),
-        ("unix:/run/x\\", "ends with a backslash; a literal one is written twice"),
+        ("echo,", "an option has no name"),
+        ("tun:tp0,,mtu=1400", "an option has no name"),
+        ("tun:tp0,=1", "an option has no name"),
+        ("unix:'/run/x", r"a quote \('\) is not closed; write \\' for a literal one"),
+        ('unix:"/run/x', r'a quote \("\) is not closed; write \\" for a literal one'),
+        ("unix:/run/x\\", r"ends with a backslash; write \\\\ for a literal one"),
     ],
 )
 def test_what_cannot_be_read_says_why(written: str, text: str) -> None:

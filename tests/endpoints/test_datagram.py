@@ -107,7 +107,7 @@ def test_a_caller_hears_only_whom_it_calls(stack: ExitStack) -> None:
 def test_a_listener_answers_whoever_sent_the_last_packet(stack: ExitStack) -> None:
     place = here()
     listener = opened(stack, f"udp-listen:{place}")
-    with pytest.raises(threepipe.LinkDown, match="nobody has sent a packet yet"):
+    with pytest.raises(threepipe.LinkDown, match="no peer has sent a packet yet"):
         listener.send([packet(0)])
     programs = [program(stack, place) for _ in range(3)]
     for each in (*programs, *programs):
@@ -149,7 +149,7 @@ def test_nobody_there_is_told_and_waited_for(stack: ExitStack, caplog: pytest.Lo
     assert not caller.receive(0.2)
     for _ in range(2):  # Some systems say at the next sending what became of the one before.
         assert caller.send([packet(1)]) == 1
-    assert "packets cannot be delivered: nobody receives there (yet)" in caplog.text
+    assert "packets cannot be delivered: nothing listens there (yet)" in caplog.text
     listener = opened(stack, f"udp-listen:{place}")
     assert caller.send([packet(2)], SECONDS) == 1
     assert received(listener, 1) == [packet(2)]
@@ -158,7 +158,7 @@ def test_nobody_there_is_told_and_waited_for(stack: ExitStack, caplog: pytest.Lo
 def test_a_place_that_is_taken_is_said(stack: ExitStack) -> None:
     place = here()
     opened(stack, f"udp-listen:{place}")
-    with pytest.raises(threepipe.EndpointError, match="another program has it"):
+    with pytest.raises(threepipe.EndpointError, match="another program uses it"):
         threepipe.open_endpoint(f"udp-listen:{place}")
 
 

@@ -84,7 +84,7 @@ def test_who_speaks_something_else_is_sent_away(
         served(place)
     (line,) = [line.getMessage() for line in caplog.records if line.name == LOGGER]
     assert line.startswith(place.listening)
-    assert "that is no IP packet" in line
+    assert "that is not an IP packet" in line
     assert len(line) < 600
 
 
@@ -116,7 +116,10 @@ def test_who_leaves_in_mid_record_is_told_of(
     if reset and place.kind == "tls" and not lines:
         return  # What was on its way is lost with a reset; then there was no record, for all anybody can tell.
     assert len(lines) == 1, lines
-    assert any(text in lines[0] for text in ("ended in the middle of a record", "broke off", "gone before", "at TLS"))
+    assert any(
+        text in lines[0]
+        for text in ("ended in the middle of a record", "broke off", "closed before", "the TLS handshake")
+    )
 
 
 @pytest.mark.parametrize("place", ["tcp", "unix"], indirect=True)  # With TLS, who has a certificate is the caller.
@@ -326,7 +329,7 @@ def test_a_thousand_connections_that_say_nothing(
             assert gone(program)
         served(place)
     lines = [line.getMessage() for line in caplog.records if line.name == LOGGER]
-    assert any("said nothing and had to make room" in line for line in lines)
+    assert any("sent nothing and was closed in favor" in line for line in lines)
     assert len(lines) <= 6, lines
 
 
@@ -416,7 +419,7 @@ def test_who_shows_no_certificate(stack: ExitStack, secure: Place, caplog: pytes
     with at_work(opened(stack, secure.listening)):
         assert refused(secure.secure(secure.connect_bare(), ""))
         served(secure)
-    assert "failed at TLS (PEER_DID_NOT_RETURN_A_CERTIFICATE)" in caplog.text
+    assert "failed the TLS handshake (PEER_DID_NOT_RETURN_A_CERTIFICATE)" in caplog.text
 
 
 def test_who_shows_a_certificate_of_another_authority(
@@ -426,7 +429,7 @@ def test_who_shows_a_certificate_of_another_authority(
     with at_work(opened(stack, secure.listening)):
         assert refused(secure.secure(secure.connect_bare(), "stranger"))
         served(secure)
-    assert "failed at TLS (CERTIFICATE_VERIFY_FAILED)" in caplog.text
+    assert "failed the TLS handshake (CERTIFICATE_VERIFY_FAILED)" in caplog.text
 
 
 def test_who_speaks_an_older_tls(stack: ExitStack, secure: Place, tmp_path: Path) -> None:
@@ -453,7 +456,7 @@ def test_plain_records_at_a_tls_listener(stack: ExitStack, secure: Place, caplog
             program.sendall(record(packet(1)))
             assert gone(program)
         served(secure)
-    assert "failed at TLS" in caplog.text
+    assert "failed the TLS handshake" in caplog.text
 
 
 def test_random_bytes_after_the_handshake(stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture) -> None:
@@ -500,7 +503,7 @@ def test_datagrams_that_are_no_packets_are_dropped(
     assert listener.statistics.received_packets == 1 + known
     lines = [line.getMessage() for line in caplog.records]
     assert len(lines) == 1, lines
-    assert "sent a datagram that is no IP packet" in lines[0]
+    assert "sent a datagram that is not an IP packet" in lines[0]
 
 
 def datagrams_to(place: str) -> socket.socket:

@@ -4,11 +4,13 @@ import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib import import_module
+from ipaddress import ip_interface
 
 import pytest
 
 import threepipe
 from threepipe.echo import echo_reply, echo_request
+from threepipe.endpoints.address import parse_address
 from threepipe.endpoints.kinds import KINDS, Kind
 
 SECONDS = 10.0
@@ -31,7 +33,9 @@ def test_the_opener_of_a_kind_takes_its_options_and_no_others(kind: Kind) -> Non
     module, _, function = kind.opener.partition(":")
     parameters = list(inspect.signature(getattr(import_module(module), function)).parameters.values())
     assert [each.name for each in parameters[1:]] == [option.name for option in kind.options]
-    assert all(each.default is not inspect.Parameter.empty for each in parameters[1:])
+    assert [each.name for each in parameters[1:] if each.default is inspect.Parameter.empty] == [
+        option.name for option in kind.options if option.required
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -43,55 +47,92 @@ def test_a_kind_is_described_in_a_line(kind: Kind) -> None:
 
 
 MISTAKES = [
-    ("", "'' is no kind; there are tun, udp, "),
-    ("tap:t0", "'tap' is no kind; there are tun, udp, "),
-    ("TUN:t0", "'TUN' is no kind"),
-    ("tun", "tun is written tun:NAME"),
-    ("udp", "udp is written udp:HOST:PORT"),
-    ("udp-listen", r"udp-listen is written udp-listen:\[HOST:\]PORT"),
-    ("tcp-listen:", r"tcp-listen is written tcp-listen:\[HOST:\]PORT"),
-    ("unix:", "unix is written unix:PATH"),
-    ("exec", "exec is written exec:COMMAND"),
-    ("fd", "fd is written fd:NUMBER"),
-    ("pcap", "pcap is written pcap:PATH"),
-    ("echo:here", "echo is written without a place"),
-    ("discard:x", "discard is written without a place"),
-    ("stdio:x", "stdio is written without a place"),
-    ("echo,loud", "echo has no option 'loud': it has none"),
-    ("tcp-listen:1,once", "tcp-listen has no option 'once': it has reuse"),
+    ("", "unknown kind ''; expected one of tun, udp, "),
+    ("tap:t0", "unknown kind 'tap'; expected one of tun, udp, "),
+    ("TUN:t0", "unknown kind 'TUN'"),
+    ("tun", "tun needs a parameter; write tun:NAME"),
+    ("udp", "udp needs a parameter; write udp:HOST:PORT"),
+    ("udp-listen", r"udp-listen needs a parameter; write udp-listen:\[HOST:\]PORT"),
+    ("tcp-listen:", r"tcp-listen needs a parameter; write tcp-listen:\[HOST:\]PORT"),
+    ("unix:", "unix needs a parameter; write unix:PATH"),
+    ("exec", "exec needs a parameter; write exec:COMMAND"),
+    ("fd", "fd needs a parameter; write fd:NUMBER"),
+    ("pcap", "pcap needs a parameter; write pcap:PATH"),
+    ("echo:here", "echo takes no parameter; write echo"),
+    ("discard:x", "discard takes no parameter; write discard"),
+    ("stdio:x", "stdio takes no parameter; write stdio"),
+    ("echo,loud", "unknown option 'loud' of echo; it has no options"),
+    ("tcp-listen:1,once", "unknown option 'once' of tcp-listen; expected one of reuse"),
     ("tun:t0,mtu", "option mtu of tun is written mtu=BYTES"),
     ("tun:t0,persistent=yes", "option persistent of tun is written persistent$"),
     ("tun:t0,mtu=1400,mtu=1500", "option mtu of tun is given twice"),
-    ("tun:t0,mtu=much", "mtu=much of tun: .*; write mtu=BYTES"),
-    ("tun:t0,queues=1.5", "queues=1.5 of tun: .*; write queues=NUMBER"),
-    ("tun:t0,offload=yes", r"offload=yes of tun: say on or off; write offload=on\|off"),
-    ("tcp-listen:1,reuse=", r"reuse= of tcp-listen: say on or off; write reuse=on\|off"),
-    ("pcap:x,speed=0", "speed=0 of pcap: give a number greater than 0; write speed=FACTOR"),
-    ("pcap:x,speed=inf", "give a number greater than 0"),
-    ("pcap:x,speed=nan", "give a number greater than 0"),
-    ("pcap:x,speed=fast", "speed=fast of pcap: .*; write speed=FACTOR"),
-    ("tcp:localhost", "'localhost' is no place for this kind; write it like vpn.example.org:4242"),
-    ("tcp:4242", "'4242' is no place for this kind"),
-    ("tcp:host:0", "'host:0' is no place for this kind"),
-    ("tcp:host:65536", "'host:65536' is no place"),
-    ("tcp:host:-1", "'host:-1' is no place"),
-    ("tcp:host:http", "'host:http' is no place"),
-    ("tcp:host:\u0661", "is no place"),
-    ("tcp:host:" + "1" * 5000, "is no place"),
-    ("tcp::4242", "':4242' is no place"),
-    ("tcp:::1:4242", "'::1:4242': an IPv6 address stands in brackets, as in \\[::1\\]:4242"),
-    ("tcp-listen:::1:4242", "an IPv6 address stands in brackets"),
-    ("tcp-listen:host:99999", "'host:99999' is no place for this kind; write it like 4242, 127.0.0.1:4242"),
-    ("udp:h:1,bind=x", "'x' is no place for this kind"),
-    ("tls:host:4242", "TLS needs cert=FILE, key=FILE and ca=FILE"),
-    ("tls-listen:4242,cert=a,key=b", "TLS needs cert=FILE, key=FILE and ca=FILE"),
+    ("tun:t0,mtu=much", "mtu=much of tun: expected a whole number; write mtu=BYTES"),
+    ("tun:t0,queues=1.5", "queues=1.5 of tun: expected a whole number; write queues=NUMBER"),
+    ("tun:t0,offload=yes", r"offload=yes of tun: expected on or off; write offload=on\|off"),
+    ("tcp-listen:1,reuse=", r"reuse= of tcp-listen: expected on or off; write reuse=on\|off"),
+    ("pcap:x,speed=0", "speed=0 of pcap: expected a number greater than 0; write speed=FACTOR"),
+    ("pcap:x,speed=inf", "expected a number greater than 0"),
+    ("pcap:x,speed=nan", "expected a number greater than 0"),
+    ("pcap:x,speed=fast", "speed=fast of pcap: expected a number greater than 0; write speed=FACTOR"),
+    ("tcp:localhost", "'localhost' is not HOST:PORT; write it like vpn.example.org:4242"),
+    ("tcp:4242", "'4242' is not HOST:PORT"),
+    ("tcp:host:0", "'host:0' is not HOST:PORT"),
+    ("tcp:host:65536", "'host:65536' is not HOST:PORT"),
+    ("tcp:host:-1", "'host:-1' is not HOST:PORT"),
+    ("tcp:host:http", "'host:http' is not HOST:PORT"),
+    ("tcp:host:\u0661", "is not HOST:PORT"),
+    ("tcp:host:" + "1" * 5000, "is not HOST:PORT"),
+    ("tcp::4242", "':4242' is not HOST:PORT"),
+    ("tcp:::1:4242", "'::1:4242': write an IPv6 address in brackets, as in \\[::1\\]:4242"),
+    ("tcp-listen:::1:4242", "write an IPv6 address in brackets"),
+    ("tcp-listen:host:99999", "'host:99999' is not \\[HOST:\\]PORT; write it like 4242, 127.0.0.1:4242"),
+    ("udp:h:1,bind=x", "'x' is not \\[HOST:\\]PORT"),
+    ("tls:host:4242", "tls needs cert=FILE, key=FILE, ca=FILE"),
+    ("tls-listen:4242,cert=a,key=b", "tls-listen needs cert=FILE, key=FILE, ca=FILE"),
+    ("tun:a/b", "adapter name 'a/b': slashes"),
+    ("tun:t0,address=10.6.7.256/24", r"'10\.6\.7\.256/24'.*; write it like 10\.6\.7\.1/24"),
+    ("tun:t0,route=10.6.7.1/24", r"'10\.6\.7\.1/24'.*; write it like 10\.0\.0\.0/8"),
+    ("tun:t0,dns=host", "'host'.*; write it like 10.6.7.53"),
+    ("tun:t0,search=a..b", "'a..b'.*; write it like example.org"),
+    ("tun:t0,mtu=67", "MTU 67: give 68 to 65535 bytes"),
+    ("tun:t0,mtu=1000,address=fd00::1/64", "IPv6 needs at least 1280 bytes"),
+    ("tun:t0,metric=0", "metric 0: give 1 to"),
+    ("tun:t0,queues=256", "256 queues: give 1 to 255"),
+    ("tun:t0,capacity=1000000", "capacity 1000000: give a power of two"),
+    ("tun:t0,owner=user", "owner and group are for persistent adapters"),
+    ("fd:3:3", "descriptor 3 is given twice; write fd:3 if it goes both ways"),
+    ("exec:'a", "No closing quotation"),
+    ("exec: ", "exec needs a command"),
 ]
 
 
 @pytest.mark.parametrize(("address", "text"), MISTAKES, ids=[address[:30] for address, _ in MISTAKES])
 def test_a_mistake_is_answered_with_what_to_write(address: str, text: str) -> None:
-    with pytest.raises(threepipe.InvalidSetting, match=text):
-        threepipe.open_endpoint(address)
+    with pytest.raises(threepipe.InvalidSetting, match=text) as refused:
+        parse_address(address)
+    assert str(refused.value).startswith(f"address {address!r}")
+
+
+@pytest.mark.parametrize("address", ["pcap:a,speed=2", "pcap:a,loop"])
+def test_an_option_of_the_other_side_is_refused(address: str) -> None:
+    assert parse_address(address, "left").text == address
+    with pytest.raises(threepipe.InvalidSetting, match="of pcap is for the left end of a pipe only"):
+        parse_address(address, "right")
+
+
+def test_a_parsed_address_has_values_and_not_texts() -> None:
+    address = parse_address("tun:t%d,address=10.6.7.1/24,address=fd00::1/64,mtu=1400,persistent,offload=off")
+    assert (address.kind, address.parameter) == (KINDS["tun"], "t%d")
+    assert address.options == {
+        "address": [ip_interface("10.6.7.1/24"), ip_interface("fd00::1/64")],
+        "mtu": 1400,
+        "persistent": True,
+        "offload": False,
+    }
+    assert parse_address("udp:[::1]:4242,bind=4243").parameter == ("::1", 4242)
+    assert parse_address("udp:[::1]:4242,bind=4243").options == {"bind": ("127.0.0.1", 4243)}
+    assert parse_address("fd:3:4").parameter == (3, 4)
+    assert parse_address("exec:a 'b c'").parameter == ["a", "b c"]
 
 
 # The kinds that need nothing.

@@ -210,7 +210,7 @@ def test_a_persistent_adapter_stays_until_it_is_deleted(network: Network) -> Non
     assert links(network) == set()
 
 
-@pytest.mark.parametrize("options", ["metric=7", "metric=0", "dns=10.6.7.53,search=example.org", "search=example.org"])
+@pytest.mark.parametrize("options", ["metric=7", "metric=1", "dns=10.6.7.53,search=example.org", "search=example.org"])
 def test_an_endpoint_gives_an_adapter_that_exists_nothing_it_cannot_look_up(network: Network, options: str) -> None:
     Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"], persistent=True).close()
     address = f"tun:tp0,netns={network.path},address=10.6.7.1/24"

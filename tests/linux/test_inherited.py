@@ -377,7 +377,7 @@ def test_a_stream_ends_when_the_other_end_closes() -> None:
     number, other = socket_pair(socket.SOCK_STREAM)
     with closing(threepipe.open_endpoint(f"fd:{number}")) as session:
         other.close()
-        with pytest.raises(threepipe.EndpointEnded, match=f"descriptor {number} left"):
+        with pytest.raises(threepipe.EndpointEnded, match=f"descriptor {number} disconnected"):
             session.receive(SECONDS)
 
 
@@ -450,13 +450,13 @@ def a_netlink_socket(stack: ExitStack) -> int:
 REFUSED: list[tuple[Callable[[ExitStack], int], str]] = [
     (a_file, "is a file"),
     (a_folder, "is a directory"),
-    (a_device, "is a device, and no TUN device"),
-    (a_terminal, "is a device, and no TUN device"),
+    (a_device, "is a device other than a TUN device"),
+    (a_terminal, "is a device other than a TUN device"),
     (a_pipe, "is one end of a pipe, which goes one way"),
-    (an_epoll, "is nothing that packets pass through"),
-    (a_listener, "is a socket that listens"),
-    (a_lonely_stream, "is a socket of another sort, or not connected"),
-    (a_netlink_socket, "is a socket of another sort, or not connected"),
+    (an_epoll, "is of an unknown type"),
+    (a_listener, "is a listening socket"),
+    (a_lonely_stream, "is an unsupported or unconnected socket"),
+    (a_netlink_socket, "is an unsupported or unconnected socket"),
 ]
 
 
@@ -466,7 +466,7 @@ def test_what_carries_no_packets_is_refused_and_left_as_it_was(make: Callable[[E
         number = make(stack)
         os.set_inheritable(number, True)
         blocking = os.get_blocking(number)
-        with pytest.raises(threepipe.InvalidSetting, match=f"descriptor {number} {text}.*; fd takes a TUN device"):
+        with pytest.raises(threepipe.InvalidSetting, match=f"descriptor {number} {text}.*; fd supports a TUN device"):
             threepipe.open_endpoint(f"fd:{number}")
         assert os.get_inheritable(number)
         assert os.get_blocking(number) == blocking
@@ -478,9 +478,9 @@ def test_pipes_in_the_wrong_order_are_refused_and_left_as_they_were() -> None:
         for number in numbers:
             stack.callback(os.close, number)
         reading, _, _, writing = numbers
-        with pytest.raises(threepipe.InvalidSetting, match=f"is it fd:{reading}:{writing} that is meant"):
+        with pytest.raises(threepipe.InvalidSetting, match=f"did you mean fd:{reading}:{writing}"):
             threepipe.open_endpoint(f"fd:{writing}:{reading}")
-        with pytest.raises(threepipe.InvalidSetting, match=f"what goes both ways is fd:{reading}"):
+        with pytest.raises(threepipe.InvalidSetting, match=f"write fd:{reading} if it goes both ways"):
             threepipe.open_endpoint(f"fd:{reading}:{reading}")
         with pytest.raises(threepipe.InvalidSetting, match="is a file"):
             threepipe.open_endpoint(f"fd:{reading}:{a_file(stack)}")
@@ -489,11 +489,11 @@ def test_pipes_in_the_wrong_order_are_refused_and_left_as_they_were() -> None:
 
 @pytest.mark.parametrize("numbers", ["999999", "999999:0", "0:999999"])
 def test_a_descriptor_that_is_not_open_is_refused(numbers: str) -> None:
-    with pytest.raises(threepipe.InvalidSetting, match=r"descriptor 999999: .*has to leave it open"):
+    with pytest.raises(threepipe.InvalidSetting, match=r"descriptor 999999: .*must leave it open"):
         threepipe.open_endpoint(f"fd:{numbers}")
 
 
 @pytest.mark.parametrize("place", ["x", "-1", "3:", ":3", "3:4:5", "0x3", "\u0663", "9" * 10, "9" * 5000])
 def test_what_is_no_number_is_refused(place: str) -> None:
-    with pytest.raises(threepipe.InvalidSetting, match="is no descriptor; write its number"):
+    with pytest.raises(threepipe.InvalidSetting, match="is not a descriptor number; write fd:3"):
         threepipe.open_endpoint(f"fd:{place}")

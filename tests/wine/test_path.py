@@ -110,7 +110,7 @@ def test_64_mib_of_tcp_go_through_a_forwarder_on_windows(network: Network, far: 
     command = [ON_CONTRACT, "-m", "threepipe", "pipe", f"tun:left,mtu={MTU}", f"tun:right,mtu={MTU}"]
     with ExitStack() as stack:
         forwarder = stack.enter_context(on_windows(*command, THREEPIPE_CONTRACT_UDP=networks))
-        says(forwarder, "adapter right made")
+        says(forwarder, "adapter right created")
         stack.enter_context(cable(network, "address=10.6.7.1/24", ports[0], ports[1]))
         stack.enter_context(cable(far, "address=10.6.7.2/24", ports[3], ports[2]))
         listener = stack.enter_context(far.namespace.run(lambda: socket.create_server(("10.6.7.2", 0))))

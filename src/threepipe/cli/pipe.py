@@ -1,4 +1,4 @@
-"""`threepipe pipe`: options into a plan, and the life of the command around a running pipe."""
+"""`threepipe pipe`: makes a plan of the options, and runs the pipe, its command and its report."""
 
 import logging
 import signal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from threepipe.cli.pipe_help import pipe_help
-from threepipe.cli.pipe_report import JsonReport, PeopleReport, Report, look
+from threepipe.cli.pipe_report import JsonReport, Report, TextReport, traffic_of
 from threepipe.errors import EndpointError, InvalidSetting
 
 if TYPE_CHECKING:
@@ -22,79 +22,94 @@ if TYPE_CHECKING:
 __all__ = ["pipe"]
 
 _INTERVAL = 1.0  # Seconds between statistics.
-_GRACE = 2.0  # Seconds a command gets to end when the pipe has.
+_GRACE = 2.0  # Seconds a command gets to end after SIGTERM.
 
 
 def pipe(
-    left: Annotated[str, typer.Argument(metavar="LEFT", help="The one end.", show_default=False)],
+    left: Annotated[str, typer.Argument(metavar="LEFT", help="One end.", show_default=False)],
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="The other end.", show_default=False)],
     capture: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all packets to a pcapng file, as seen at LEFT.")
+        str | None, typer.Option(metavar="FILE", help="Write all packets to a pcapng file, as at LEFT.")
     ] = None,
     impair: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Make the network bad, such as delay=20ms,loss=1%. May be repeated."),
+        typer.Option(metavar="SPEC", help="Simulate a bad network: delay=20ms,loss=1%. Repeatable."),
     ] = None,
     mtu_clamp: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", help="Have TCP send no longer packets than this.", show_default=False),
+        typer.Option(metavar="BYTES", help="Limit the packets of TCP connections to this size.", show_default=False),
     ] = None,
-    stats: Annotated[bool, typer.Option("--stats", help="Show packets, bytes, rates and drops each second.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="End when the first caller of a listener leaves.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Show packets, bytes, rates and drops every second.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when the first client of a listener disconnects.")] = False,
     run: Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="Run this once both ends are up, and end with it.")
+        str | None, typer.Option(metavar="COMMAND", help="Run this when both ends are up, and end with it.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one a line, for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line, for programs.")] = False,
 ) -> None:
     from threepipe.assembly import Plan, assemble
+    from threepipe.endpoints.address import parse_address
     from threepipe.filters.impairment import parse_impairment
 
-    # Read before anything is opened, and before the terminal is taken for the table.
-    plan = Plan(left, right, once, mtu_clamp, tuple(parse_impairment(spec) for spec in impair or ()), capture)
+    # Check everything before anything is opened, and before the table takes the terminal.
+    plan = Plan(
+        parse_address(left, "left"),
+        parse_address(right, "right"),
+        once=once,
+        mtu_clamp=mtu_clamp,
+        impairments=[parse_impairment(spec) for spec in impair or ()],
+        capture=capture,
+    )
+    plan.check()
     words = _words(run)
-    stdio = "stdio" in {address.partition(",")[0] for address in (left, right)} or "-" in (left, right)
+    stdio = "stdio" in plan.kinds
     report: Report
     events = sys.stderr if stdio else sys.stdout
-    report = JsonReport(events) if json else PeopleReport(left, right, statistics=stats)
-    with _ended_by_signals(), _notes_to(report), assemble(plan) as assembly:
-        begun = time.monotonic()
+    report = JsonReport(events) if json else TextReport(left, right, statistics=stats)
+    with _ended_by_signals(), _logging_to(report), assemble(plan) as assembly:
+        start = time.monotonic()
         status = 0
+
+        def show() -> None:
+            report.show(traffic_of(assembly), time.monotonic() - start)
+
         try:
-            with _every(_INTERVAL if stats else None, lambda: report.show(look(assembly), time.monotonic() - begun)):
+            with _every(_INTERVAL if stats else None, show):
                 status = _run(assembly, words, quiet=stdio)
         finally:
-            report.end(look(assembly), time.monotonic() - begun)
+            report.end(traffic_of(assembly), time.monotonic() - start)
     raise typer.Exit(status)
 
 
 def _words(command: str | None) -> list[str] | None:
-    """The words of --run; no shell splits them."""
-    from threepipe.endpoints.process import split_command
+    """Split the command of --run into words, without a shell."""
+    from threepipe.endpoints.grammar import split_command
 
     if command is None:
         return None
     if not (words := split_command(command)):
-        raise InvalidSetting("--run needs a command")
+        raise InvalidSetting("--run needs a command, as in --run 'sleep 60'")
     return words
 
 
 def _run(assembly: "Assembly", words: list[str] | None, *, quiet: bool) -> int:
-    """Move packets until an end ends, or the command does, and return its exit status."""
+    """Move packets until an end or the command ends, and return the command's exit status.
+
+    If `quiet`, packets use standard input and output, so the command does not get them.
+    """
     if words is None:
         assembly.run()
         return 0
-    # Packets pass by standard input and output, if `quiet`: they are not the command's then.
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": sys.stderr} if quiet else {}
     try:
         process = subprocess.Popen(words, **streams)
     except OSError as error:
         raise EndpointError(error.errno, f"starting {words[0]}: {error.strerror}") from None
 
-    def end_with_it() -> None:
+    def close_after_command() -> None:
         process.wait()
         assembly.close()
 
-    thread = threading.Thread(target=end_with_it, name="threepipe-run")
+    thread = threading.Thread(target=close_after_command, name="threepipe-run")
     thread.start()
     try:
         assembly.run()
@@ -104,36 +119,36 @@ def _run(assembly: "Assembly", words: list[str] | None, *, quiet: bool) -> int:
                 ask()
                 thread.join(_GRACE)
         thread.join()
-    # As shells say it: a signal's number and 128.
+    # As in shells: 128 plus the number of the signal that ended the command.
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 @contextmanager
-def _every(interval: float | None, do: Callable[[], None]) -> Iterator[None]:
-    """Do that each `interval` seconds, in a thread of its own, while the block runs; never, for None."""
+def _every(interval: float | None, action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` every `interval` seconds (None: never) in a thread of its own, while the block runs."""
     if interval is None:
         yield
         return
-    over = threading.Event()
+    stopped = threading.Event()
 
     def tick() -> None:
-        while not over.wait(interval):
-            do()
+        while not stopped.wait(interval):
+            action()
 
     thread = threading.Thread(target=tick, name="threepipe-statistics")
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join()
 
 
 @contextmanager
-def _notes_to(report: Report) -> Iterator[None]:
-    """Hand what the library logs, from what is in order up, to `report` instead of printing warnings."""
+def _logging_to(report: Report) -> Iterator[None]:
+    """Send the library's log, from level INFO up, to `report` alone while the block runs."""
     log = logging.getLogger("threepipe")
-    handler = _Notes(report)
+    handler = _ReportHandler(report)
     before, level = log.handlers[:], log.level
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
@@ -144,7 +159,7 @@ def _notes_to(report: Report) -> Iterator[None]:
         log.setLevel(level)
 
 
-class _Notes(logging.Handler):
+class _ReportHandler(logging.Handler):
     def __init__(self, report: Report) -> None:
         super().__init__()
         self._report = report
@@ -155,7 +170,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """While the block runs, SIGTERM, and Ctrl-Break on Windows, end it as Ctrl-C does, undoing all."""
+    """While the block runs, have SIGTERM, and Ctrl-Break on Windows, end it with cleanup, as Ctrl-C does."""
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)

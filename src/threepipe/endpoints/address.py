@@ -1,70 +1,41 @@
-"""Addresses of endpoints: reading `KIND[:PLACE][,option[=value]]...`, socat's way to write them.
+"""Addresses of endpoints, parsed and checked in full before anything is opened."""
 
-Knows the grammar only: which kinds and options there are stands in `kinds`.
-"""
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from typing import NamedTuple
-
+from threepipe.endpoints.grammar import split_address
+from threepipe.endpoints.kinds import KINDS, Kind
+from threepipe.endpoints.request import Side
 from threepipe.errors import InvalidSetting
 
-__all__ = ["Address", "parse_address"]
-
-STDIO = "-"
-COMMAND = "exec:"
-_QUOTABLE = frozenset(",'\"\\")  # What a backslash takes the meaning of.
+__all__ = ["EndpointAddress", "parse_address"]
 
 
-class Address(NamedTuple):
-    """What an address says, not looked up yet."""
+class EndpointAddress(NamedTuple):
+    """An address that can be opened, unless this machine or the network refuses."""
 
-    kind: str
-    place: str
-    options: tuple[tuple[str, str | None], ...]
-    """Names, in the order given, with their values; None where there is no equals sign."""
+    text: str
+    """The address as it was written."""
+    kind: Kind
+    parameter: Any
+    options: Mapping[str, Any]
+    """Values by name; a list for a repeatable option."""
+    side: Side
 
 
-def parse_address(text: str) -> Address:
-    """Take `text` apart. The first colon ends the kind, commas part the options.
+def parse_address(text: str, side: Side = "left") -> EndpointAddress:
+    """Parse `text`, and check its kind, parameter and options, for an endpoint at `side` of a pipe.
 
-    What is meant literally stands in single or double quotes or behind a backslash, as in a shell; but before
-    what has no meaning of its own a backslash is just that, for Windows' paths have them. A command is taken as
-    it is, for it has commas and quotes of its own. Raises `InvalidSetting`.
+    Opens nothing and asks no operating system. Raises `InvalidSetting`.
     """
-    if text == STDIO:
-        return Address("stdio", "", ())
-    if text.startswith(COMMAND):
-        return Address("exec", text.removeprefix(COMMAND), ())
-    head, *options = _fields(text)
-    kind, _, place = head.partition(":")
-    parsed = []
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not name:
-            raise InvalidSetting(f"address {text!r}: an option without a name; write ,option or ,option=value")
-        parsed.append((name, value if equals else None))
-    return Address(kind, place, tuple(parsed))
-
-
-def _fields(text: str) -> list[str]:
-    """The parts between commas that are not quoted, without their quotes."""
-    fields, quote = [""], ""
-    characters = iter(text)
-    for character in characters:
-        if character == "\\" and quote != "'":
-            if (character := next(characters, "")) == "":
-                raise InvalidSetting(f"address {text!r} ends with a backslash; a literal one is written twice")
-            fields[-1] += character if character in _QUOTABLE else f"\\{character}"
-        elif quote:
-            if character == quote:
-                quote = ""
-            else:
-                fields[-1] += character
-        elif character in "'\"":
-            quote = character
-        elif character == ",":
-            fields.append("")
-        else:
-            fields[-1] += character
-    if quote:
-        raise InvalidSetting(f"address {text!r}: a quote ({quote}) is not closed; a literal one is written \\{quote}")
-    return fields
+    parts = split_address(text)
+    try:
+        kind = KINDS.get(parts.kind)
+        if kind is None:
+            raise InvalidSetting(f"unknown kind {parts.kind!r}; expected one of {', '.join(KINDS)}")
+        parameter = kind.read_parameter(parts.parameter)
+        options = kind.read_options(parts.options, side)
+        kind.check(parameter, options)
+    except InvalidSetting as error:
+        raise InvalidSetting(f"address {text!r}: {error}") from None
+    return EndpointAddress(text, kind, parameter, options, side)

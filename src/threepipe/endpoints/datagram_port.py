@@ -1,7 +1,7 @@
-"""DatagramPort: a session's traffic by datagrams, one packet in each, with one other end.
+"""DatagramPort: a session's packets as datagrams, one packet in each, from and to one peer.
 
-What Linux calls Foo-over-UDP speaks the same, and a TUN device that socat joins to UDP. Several
-datagrams pass in one system call where the platform can do it. Knows no names.
+Linux's Foo-over-UDP and socat with a TUN device use the same format. Several datagrams pass in one system call
+where the platform can do it. Knows no host names.
 """
 
 import errno
@@ -14,32 +14,26 @@ from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import MAX_RECORD
-from threepipe.endpoints.request import Complaints
+from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import LinkDown
 from threepipe.net.datagrams import Datagrams, Source
 
 __all__ = ["DatagramPort"]
 
-_NOBODY = "nobody receives there (yet)"
-_UNREACHABLE = {errno.ECONNREFUSED: _NOBODY, errno.ECONNRESET: _NOBODY}  # The second is what Windows says.
-_PATIENCE = 3  # Times that a socket may report what became of earlier datagrams before one is sent.
+_NO_LISTENER = "nothing listens there (yet)"
+_UNREACHABLE = {errno.ECONNREFUSED: _NO_LISTENER, errno.ECONNRESET: _NO_LISTENER}  # The latter on Windows.
+_MAX_ATTEMPTS = 3  # Calls to send one datagram; a call may fail with the error of an earlier datagram instead.
 
 
 class DatagramPort(EndpointPort):
-    """The other end is whom the socket is connected to or, if `listening`, who sent the last IP packet."""
+    """A port on a datagram socket. The peer is the one it is connected to or, if `listening`, the last sender."""
 
-    def __init__(
-        self,
-        datagrams: Datagrams,
-        complaints: Complaints,
-        *,
-        listening: bool,
-    ) -> None:
+    def __init__(self, datagrams: Datagrams, log: RateLimitedLog, *, listening: bool) -> None:
         super().__init__()
         self._datagrams = datagrams
-        self._complaints = complaints
+        self._log = log
         self._listening = listening
-        self._other: Source = None
+        self._peer: Source = None
         self._arena = Arena()
         self.readable.watch(datagrams.socket, selectors.EVENT_READ)
         self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
@@ -65,44 +59,44 @@ class DatagramPort(EndpointPort):
         return Bundle.of_views(packets)
 
     def _valid(self, packets: Sequence[memoryview], source: Source) -> Sequence[memoryview]:
-        """Those that are IP packets; who sends one is whom packets go to from now on."""
+        """Return those that are IP packets, and make their source the peer if listening."""
         if not fast.measure(packets, vnet_header=False)[2]:
-            self._complaints.warn("no packet", f"{_name(source)} sent a datagram that is no IP packet")
+            self._log.warn("no packet", f"{_name(source)} sent a datagram that is not an IP packet")
             packets = [packet for packet in packets if is_packet(packet)]
-        if packets and self._listening and source != self._other:
-            self._complaints.tell(f"{_name(source)} is there")
-            self._other = source
+        if packets and self._listening and source != self._peer:
+            self._log.info(f"{_name(source)} is the peer now")
+            self._peer = source
         return packets
 
     def send(self, bundle: Bundle) -> Bundle:
-        if self._listening and self._other is None:
-            raise LinkDown(errno.EDESTADDRREQ, "nobody has sent a packet yet")
+        if self._listening and self._peer is None:
+            raise LinkDown(errno.EDESTADDRREQ, "no peer has sent a packet yet")
         packets, total = list(bundle), len(bundle)
-        for _ in range(_PATIENCE):
-            written, error = self._datagrams.send(packets, self._other)
-            packets = packets[written:]
+        for _ in range(_MAX_ATTEMPTS):
+            sent, error = self._datagrams.send(packets, self._peer)
+            packets = packets[sent:]
             if error in FULL:
                 return Bundle.of_views(packets)
             if error == errno.EMSGSIZE:
-                self._tell_room(len(packets[0]))
+                self._allow_fragments(len(packets[0]))
             else:
                 self._unreachable(error)
         if len(packets) == total:
             raise LinkDown(error, "the datagrams cannot be sent")
         return Bundle.of_views(packets)
 
-    def _tell_room(self, size: int) -> None:
-        room = self._datagrams.room(self._other)
-        self._complaints.warn(
+    def _allow_fragments(self, size: int) -> None:
+        room = self._datagrams.room(self._peer)
+        self._log.warn(
             "room",
-            f"packets of {size} bytes do not fit in datagrams of {room} bytes, which is what the path takes whole; from"
-            f" now on they go in fragments, which is slow and loses more: set mtu={room} on the adapters of both ends",
+            f"packets of {size} bytes do not fit in datagrams of {room} bytes, the most that this path takes whole;"
+            f" they go in fragments, which is slow and loses more packets: set mtu={room} on the adapters of both ends",
         )
         self._datagrams.allow_fragments()
 
     def _unreachable(self, error: int) -> None:
-        said = _UNREACHABLE.get(error, errno.errorcode.get(error, str(error)))
-        self._complaints.warn("unreachable", f"packets cannot be delivered: {said}")
+        reason = _UNREACHABLE.get(error, errno.errorcode.get(error, str(error)))
+        self._log.warn("unreachable", f"packets cannot be delivered: {reason}")
 
     def stop(self) -> None:
         self._datagrams.socket.close()

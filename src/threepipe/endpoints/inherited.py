@@ -1,23 +1,22 @@
-"""Inherited descriptors (`fd`): finds out what they are, takes them over, and gives them a session.
+"""The opener of `fd`: it identifies inherited descriptors, takes them over, and makes a session of them.
 
-Taken over means: closed with the session, and from then on not inherited by programs this one starts.
-Whoever handed one over and has it open as well finds it blocking or not as it was, once the session is
-closed; while it is open, packets go to whoever reads first. A descriptor that is refused stays as it was.
-What a TUN device is, the platform knows.
+A descriptor that is taken over closes with the session, and programs that this one starts do not inherit it. If
+another process has the same file open, it finds O_NONBLOCK restored once the session is closed; until then each
+packet goes to the first process that reads it. A descriptor that is refused stays as it was. The platform recognizes
+TUN devices.
 """
 
 import io
 import os
-import re
 import socket
 import stat
 import sys
 from contextlib import ExitStack, closing
 
 from threepipe.backend import Port
-from threepipe.endpoints.caller import Caller
+from threepipe.endpoints.connection import Connection
 from threepipe.endpoints.datagram_port import DatagramPort
-from threepipe.endpoints.request import Asked, Complaints
+from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 from threepipe.endpoints.stream import FileStream, SocketStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointEnded, InvalidSetting
@@ -27,55 +26,50 @@ from threepipe.session import Session, close_with
 
 __all__ = ["open_fd"]
 
-_PLACE = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
-_TAKEN = "fd takes a TUN device, a datagram socket, a connected stream, or two pipes, fd:READ:WRITE"
-_SORTS = (
+_SUPPORTED = "fd supports a TUN device, a datagram socket, a connected stream, or two pipes (fd:READ:WRITE)"
+_UNSUPPORTED = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "one end of a pipe, which goes one way"),
-    (stat.S_ISCHR, "a device, and no TUN device"),
+    (stat.S_ISCHR, "a device other than a TUN device"),
     (stat.S_ISBLK, "a block device"),
 )
-"""How to tell, and what to call, what cannot be used."""
+"""Predicates and names of the file types that cannot be used."""
 _FAMILIES = {getattr(socket, "AF_UNIX", None), socket.AF_INET, socket.AF_INET6}
-_BARE_PROTOCOLS = {0, socket.IPPROTO_UDP}  # There are datagram sockets for others, such as ICMP.
+_PROTOCOLS = {0, socket.IPPROTO_UDP}  # Datagram sockets exist for others, such as ICMP.
 
 
-def open_fd(asked: Asked) -> Session:
-    """The descriptor of that number, or the two pipes of `READ:WRITE`.
+def open_fd(request: OpenRequest[tuple[int, ...]]) -> Session:
+    """Open one descriptor, or two pipes, first the one to read from.
 
-    Packets pass on a TUN device as it has them, on datagram sockets one a datagram, on all else in records. A
-    datagram socket that is not connected answers whoever sent the last packet. Raises `InvalidSetting`.
+    A TUN device passes packets in its own format, a datagram socket one per datagram, and a stream in records. On an
+    unconnected datagram socket the sender of the last packet is the peer. Raises `InvalidSetting`.
     """
     if sys.platform == "win32":
-        raise InvalidSetting("programs do not inherit descriptors on Windows; use tcp on the loopback address")
-    if (match := _PLACE.fullmatch(asked.place)) is None:
-        raise InvalidSetting(f"{asked.place!r} is no descriptor; write its number, as in fd:3, or fd:3:4 for two pipes")
-    numbers = [int(number) for number in match.groups() if number is not None]
+        raise InvalidSetting("programs do not inherit descriptors on Windows; use tcp at the loopback address")
+    numbers = request.parameter
     with ExitStack() as undo:
-        held = [undo.enter_context(closing(_Held(number))) for number in numbers]
-        if len(numbers) == 1:
-            port = _port(numbers[0], asked.complaints)
-        else:
-            port = _pair_port(numbers[0], numbers[1], asked.complaints)
+        restorers = [undo.enter_context(closing(_BlockingRestorer(number))) for number in numbers]
+        first, last = numbers[0], numbers[-1]
+        port = _port(first, request.log) if len(numbers) == 1 else _pair_port(first, last, request.log)
         for number in numbers:
             os.set_inheritable(number, False)
         undo.pop_all()
     session = Session(port)
-    for each in held:
-        close_with(session, each)
+    for restorer in restorers:
+        close_with(session, restorer)
     return session
 
 
-class _Held:
-    """A second descriptor of the same thing, by which it blocks again, if it did, when others have closed theirs."""
+class _BlockingRestorer:
+    """A duplicate of a descriptor; closing it restores whether the open file blocks."""
 
     def __init__(self, number: int) -> None:
         try:
             self._number = os.dup(number)
         except OSError as error:
             raise InvalidSetting(
-                f"descriptor {number}: {error.strerror}; the program that starts this one has to leave it open"
+                f"descriptor {number}: {error.strerror}; the parent process must leave it open"
             ) from None
         self._blocking = sys.platform == "win32" or os.get_blocking(number)
 
@@ -85,36 +79,36 @@ class _Held:
         os.close(self._number)
 
 
-def _port(number: int, complaints: Complaints) -> Port:
-    """A port on what goes both ways."""
+def _port(number: int, log: RateLimitedLog) -> Port:
+    """Return a port on a descriptor that goes both ways."""
     mode = os.fstat(number).st_mode
     if stat.S_ISSOCK(mode):
-        return _socket_port(number, complaints)
+        return _socket_port(number, log)
     if stat.S_ISCHR(mode) and (port := open_inherited(number)) is not None:
         return port
-    raise _unfit(number, mode)
+    raise _unsupported(number, mode)
 
 
-def _unfit(number: int, mode: int) -> InvalidSetting:
-    sort = next((name for is_sort, name in _SORTS if is_sort(mode)), "nothing that packets pass through")
-    return InvalidSetting(f"descriptor {number} is {sort}; {_TAKEN}")
+def _unsupported(number: int, mode: int) -> InvalidSetting:
+    name = next((name for is_type, name in _UNSUPPORTED if is_type(mode)), "of an unknown type")
+    return InvalidSetting(f"descriptor {number} is {name}; {_SUPPORTED}")
 
 
-def _socket_port(number: int, complaints: Complaints) -> Port:
+def _socket_port(number: int, log: RateLimitedLog) -> Port:
     with socket.socket(fileno=os.dup(number)) as probe:
         family, kind, protocol = probe.family, probe.type, probe.proto
         listens, connected = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN), _is_connected(probe)
-    if kind == socket.SOCK_DGRAM and family in _FAMILIES and protocol in _BARE_PROTOCOLS:
-        return DatagramPort(open_datagrams(socket.socket(fileno=number)), complaints, listening=not connected)
+    if kind == socket.SOCK_DGRAM and family in _FAMILIES and protocol in _PROTOCOLS:
+        return DatagramPort(open_datagrams(socket.socket(fileno=number)), log, listening=not connected)
     if kind == socket.SOCK_SEQPACKET and connected:
-        return DatagramPort(_SequencedPackets(socket.socket(fileno=number)), complaints, listening=False)
+        return DatagramPort(_SequencedPackets(socket.socket(fileno=number)), log, listening=False)
     if kind == socket.SOCK_STREAM and connected:
-        return StreamPort(complaints, Caller(SocketStream(socket.socket(fileno=number)), f"descriptor {number}"))
+        return StreamPort(log, Connection(SocketStream(socket.socket(fileno=number)), f"descriptor {number}"))
     if listens:
-        raise InvalidSetting(f"descriptor {number} is a socket that listens; {_TAKEN}")
+        raise InvalidSetting(f"descriptor {number} is a listening socket; {_SUPPORTED}")
     raise InvalidSetting(
-        f"descriptor {number} is a socket of another sort, or not connected (family {family}, type {kind}, protocol"
-        f" {protocol}); {_TAKEN}"
+        f"descriptor {number} is an unsupported or unconnected socket (family {family}, type {kind}, protocol"
+        f" {protocol}); {_SUPPORTED}"
     )
 
 
@@ -127,41 +121,39 @@ def _is_connected(probe: socket.socket) -> bool:
 
 
 class _SequencedPackets(Datagrams):
-    """A connection that keeps packets apart (SOCK_SEQPACKET), which, unlike other datagrams, has an end."""
+    """A connection that keeps packet boundaries (SOCK_SEQPACKET) and, unlike other datagram sockets, has an end."""
 
-    _given = False  # Whether packets were given out that the caller may not have passed on yet.
+    _has_returned = False  # True if the last call returned packets, which an error now would hide.
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
-        """Raises `EndpointEnded` as well, in a call of its own."""
+        """Receive as `Datagrams` does. Raise `EndpointEnded` at the end, but not right after returning packets."""
         try:
             packets, size, source = super().receive(memory, limit)
         except BlockingIOError:
-            self._given = False
+            self._has_returned = False
             raise
-        if not size and not self._given:
-            raise EndpointEnded("the other end has closed its descriptor")
-        self._given = bool(size)
+        if not size and not self._has_returned:
+            raise EndpointEnded("the other end closed its descriptor")
+        self._has_returned = bool(size)
         if not size:
             raise BlockingIOError
         return packets, size, source
 
 
-def _pair_port(number: int, other: int, complaints: Complaints) -> Port:
-    """A port on two pipes, or what else goes one way at least: the first to read from, the second to write to."""
-    if number == other:
-        raise InvalidSetting(f"fd:{number}:{other}: two descriptors are wanted; what goes both ways is fd:{number}")
-    for each, unfit, doing in ((number, os.O_WRONLY, "read from"), (other, os.O_RDONLY, "written to")):
-        mode = os.fstat(each).st_mode
+def _pair_port(reading: int, writing: int, log: RateLimitedLog) -> Port:
+    """Return a port that reads from one pipe or socket and writes to another."""
+    for number, wrong_mode, use in ((reading, os.O_WRONLY, "read from"), (writing, os.O_RDONLY, "written to")):
+        mode = os.fstat(number).st_mode
         if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
-            raise _unfit(each, mode)
-        if _access(each) == unfit:
-            raise InvalidSetting(f"descriptor {each} cannot be {doing}; is it fd:{other}:{number} that is meant?")
-    stream = FileStream(io.FileIO(number, "r"), io.FileIO(other, "w"))
-    return StreamPort(complaints, Caller(stream, f"descriptors {number} and {other}"))
+            raise _unsupported(number, mode)
+        if _access_mode(number) == wrong_mode:
+            raise InvalidSetting(f"descriptor {number} cannot be {use}; did you mean fd:{writing}:{reading}?")
+    stream = FileStream(io.FileIO(reading, "r"), io.FileIO(writing, "w"))
+    return StreamPort(log, Connection(stream, f"descriptors {reading} and {writing}"))
 
 
-def _access(number: int) -> int:
-    """O_RDONLY, O_WRONLY or O_RDWR."""
+def _access_mode(number: int) -> int:
+    """Return O_RDONLY, O_WRONLY or O_RDWR."""
     if sys.platform == "win32":
         return os.O_RDWR
     import fcntl

@@ -1,72 +1,182 @@
-"""The table of kinds: what an address may say. Help and documentation are made from it; it opens nothing.
+"""The table of kinds and their options: help and documentation are made from it. It opens nothing.
 
-A kind's opener is a function, named here and loaded when it is used, that gets what was said after
-the kind (`place`) and its options by name.
+The opener of a kind is a function, named here and loaded when it is used. It gets the parameter in an
+`OpenRequest`, and the options by name.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from threepipe.adapter import DEFAULT_CAPACITY
+from threepipe.endpoints.grammar import split_command
+from threepipe.endpoints.request import Side
 from threepipe.errors import InvalidSetting
+from threepipe.net.connect import parse_host_port
+from threepipe.settings import (
+    AdapterSettings,
+    check_capacity,
+    parse_addresses,
+    parse_domains,
+    parse_routes,
+    parse_servers,
+)
 
-__all__ = ["KINDS", "Kind", "Option", "options_of"]
+__all__ = ["KINDS", "Kind", "Option"]
+
+_DESCRIPTORS = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 
 
 class Option(NamedTuple):
-    """One that is not `repeatable` may stand in an address once; `value` is empty for one that is just named."""
+    """An option: `name=VALUE`, or `name` alone if `value` is empty."""
 
     name: str
     value: str
     help: str
     read: Callable[[str], Any] = str
+    """Return the value that a text stands for; raise `ValueError` or `InvalidSetting`."""
     repeatable: bool = False
+    required: bool = False
+    side: Side | None = None
+    """The only side of a pipe at which the option means something."""
 
     @property
-    def written(self) -> str:
+    def usage(self) -> str:
         return f"{self.name}={self.value}" if self.value else self.name
 
 
 class Kind(NamedTuple):
-    """`place` is how help writes what comes after the colon, in brackets where it may be missing."""
+    """A kind of endpoint; `parameter` is how help writes what follows the colon, in brackets if it is optional."""
 
     name: str
-    place: str
+    parameter: str
     help: str
     opener: str
     options: tuple[Option, ...] = ()
+    read: Callable[[str], Any] = str
+    """Return what the parameter stands for; raise `InvalidSetting`."""
+    check: Callable[[Any, dict[str, Any]], object] = lambda parameter, options: None
+    """Raise `InvalidSetting` if the parameter and the options do not go together."""
 
     @property
-    def written(self) -> str:
-        return f"{self.name}:{self.place}" if self.place else self.name
+    def usage(self) -> str:
+        return f"{self.name}:{self.parameter}" if self.parameter else self.name
+
+    def read_parameter(self, text: str) -> Any:
+        """Return what `text` stands for. Raise `InvalidSetting` if it is missing, not wanted or wrong."""
+        optional = not self.parameter or (self.parameter.startswith("[") and self.parameter.endswith("]"))
+        if not text and not optional:
+            raise InvalidSetting(f"{self.name} needs a parameter; write {self.usage}")
+        if text and not self.parameter:
+            raise InvalidSetting(f"{self.name} takes no parameter; write {self.usage}")
+        return self.read(text)
+
+    def read_options(self, given: Sequence[tuple[str, str | None]], side: Side) -> dict[str, Any]:
+        """Return the values of the options `given`, by name, those of a repeatable option in a list.
+
+        Raises `InvalidSetting`.
+        """
+        known = {option.name: option for option in self.options}
+        values: dict[str, Any] = {}
+        for name, text in given:
+            if (option := known.get(name)) is None:
+                expected = f"expected one of {', '.join(known)}" if known else "it has no options"
+                raise InvalidSetting(f"unknown option {name!r} of {self.name}; {expected}")
+            if name in values and not option.repeatable:
+                raise InvalidSetting(f"option {name} of {self.name} is given twice")
+            value = self._read_option(option, text, side)
+            if option.repeatable:
+                values.setdefault(name, []).append(value)
+            else:
+                values[name] = value
+        if any(option.required and option.name not in values for option in self.options):
+            needed = ", ".join(option.usage for option in self.options if option.required)
+            raise InvalidSetting(f"{self.name} needs {needed}")
+        return values
+
+    def _read_option(self, option: Option, text: str | None, side: Side) -> Any:
+        if (text is None) == bool(option.value):
+            raise InvalidSetting(f"option {option.name} of {self.name} is written {option.usage}")
+        if option.side not in (None, side):
+            raise InvalidSetting(f"option {option.name} of {self.name} is for the {option.side} end of a pipe only")
+        try:
+            return True if text is None else option.read(text)
+        except InvalidSetting:
+            raise
+        except ValueError as error:
+            raise InvalidSetting(f"{option.name}={text} of {self.name}: {error}; write {option.usage}") from None
 
 
 def _switch(text: str) -> bool:
     try:
         return {"on": True, "off": False}[text]
     except KeyError:
-        raise ValueError("say on or off") from None
+        raise ValueError("expected on or off") from None
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("expected a whole number") from None
 
 
 def _positive(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
-        raise ValueError("give a number greater than 0")
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError("expected a number greater than 0")
     return number
 
 
+def _capacity(text: str) -> int:
+    return check_capacity(_integer(text))
+
+
+def _only(parse: Callable[[list[str]], Sequence[Any]]) -> Callable[[str], Any]:
+    """Return a reader of one text, made of a parser of several."""
+    return lambda text: parse([text])[0]
+
+
+def _command(text: str) -> list[str]:
+    if not (words := split_command(text)):
+        raise InvalidSetting("exec needs a command, as in exec:'ssh host threepipe pipe tun:t0 -'")
+    return words
+
+
+def _descriptors(text: str) -> tuple[int, ...]:
+    """Return one descriptor to read from and write to, or one for each."""
+    if (match := _DESCRIPTORS.fullmatch(text)) is None:
+        raise InvalidSetting(f"{text!r} is not a descriptor number; write fd:3, or fd:3:4 for two pipes")
+    numbers = tuple(int(number) for number in match.groups() if number is not None)
+    if len(numbers) > len(set(numbers)):
+        raise InvalidSetting(f"descriptor {numbers[0]} is given twice; write fd:{numbers[0]} if it goes both ways")
+    return numbers
+
+
+def _check_adapter(name: str, options: dict[str, Any]) -> AdapterSettings:
+    names = ("mtu", "metric", "persistent", "owner", "group", "queues")
+    settings = {option: options[option] for option in names if option in options}
+    addresses, routes = tuple(options.get("address", ())), tuple(options.get("route", ()))
+    return AdapterSettings(name, addresses, routes, **settings).checked()
+
+
 _ADAPTER = (
-    Option("address", "ADDRESS/LENGTH", "an address of its own, IPv4 or IPv6", repeatable=True),
-    Option("route", "NETWORK/LENGTH", "a network to be reached through it", repeatable=True),
-    Option("mtu", "BYTES", "its longest packet; by default the system's choice, 1500", int),
-    Option("metric", "NUMBER", "how its routes stand beside others, the smallest first", int),
-    Option("dns", "ADDRESS", "a server to ask for names while it is there; on Windows", repeatable=True),
-    Option("search", "DOMAIN", "a domain to look for short names in; on Windows", repeatable=True),
-    Option("netns", "NAMESPACE", "the network namespace it is in: a name, a path or a process id"),
-    Option("persistent", "", "it stays when the pipe ends"),
-    Option("owner", "USER", "who may open a persistent one without being root"),
-    Option("group", "GROUP", "whose members may open a persistent one"),
-    Option("capacity", "BYTES", f"what may wait for the pipe, a power of two; by default {DEFAULT_CAPACITY}", int),
-    Option("queues", "NUMBER", "queues the system fills side by side; by default 1", int),
+    Option("address", "ADDRESS/LENGTH", "an address of the adapter, IPv4 or IPv6", _only(parse_addresses), True),
+    Option("route", "NETWORK/LENGTH", "a network to reach through the adapter", _only(parse_routes), True),
+    Option("mtu", "BYTES", "the longest packet; by default the system's choice, 1500", _integer),
+    Option("metric", "NUMBER", "the priority of its routes, the smallest first", _integer),
+    Option("dns", "ADDRESS", "a DNS server to use while it exists; Windows only", _only(parse_servers), True),
+    Option("search", "DOMAIN", "a domain to complete short names with; Windows only", _only(parse_domains), True),
+    Option("netns", "NAMESPACE", "its network namespace: a name, a path or a process id"),
+    Option("persistent", "", "keep the adapter when the pipe ends"),
+    Option("owner", "USER", "a user who may open a persistent adapter without being root"),
+    Option("group", "GROUP", "a group whose members may open a persistent adapter"),
+    Option("capacity", "BYTES", f"receive buffer, a power of two; by default {DEFAULT_CAPACITY}", _capacity),
+    Option("queues", "NUMBER", "queues that the system fills in parallel; by default 1", _integer),
     Option(
         "offload",
         "on|off",
@@ -74,72 +184,51 @@ _ADAPTER = (
         _switch,
     ),
 )
-_REUSE = Option("reuse", "on|off", "take the next caller when one has left; by default on", _switch)
-_BIND = Option("bind", "HOST:PORT", "the own address to send from")
+_REUSE = Option("reuse", "on|off", "accept the next client when one disconnects; by default on", _switch)
+_BIND = Option("bind", "HOST:PORT", "the local address to send from", partial(parse_host_port, listening=True))
 _FILES = (
-    Option("cert", "FILE", "the own certificate, PEM"),
-    Option("key", "FILE", "its key, PEM, not encrypted"),
-    Option("ca", "FILE", "the authority that the other end's certificate is from, PEM"),
+    Option("cert", "FILE", "the certificate of this end, PEM", required=True),
+    Option("key", "FILE", "the key of that certificate, PEM, not encrypted", required=True),
+    Option("ca", "FILE", "the authority that issued the other end's certificate, PEM", required=True),
 )
 _NAME = Option("name", "NAME", "the name in the listener's certificate; by default HOST")
-_SPEED = Option("speed", "FACTOR", "replay so many times as fast; by default 1", _positive)
-_LOOP = Option("loop", "", "begin again at the end, for ever")
+_SPEED = Option("speed", "FACTOR", "how much faster than recorded to replay; by default 1", _positive, side="left")
+_LOOP = Option("loop", "", "start again at the end, forever", side="left")
 
-_SOCKETS = "threepipe.endpoints.opening"
+_OPENERS = "threepipe.endpoints.openers"
+_remote = partial(parse_host_port, listening=False)
+_local = partial(parse_host_port, listening=True)
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("tun", "NAME", "an adapter of this system: the persistent one of that name, or a new one that goes with"
-             " the pipe; a %d in the name becomes the first free number", f"{_SOCKETS}:open_tun", _ADAPTER),
-        Kind("udp", "HOST:PORT", "one packet a datagram", f"{_SOCKETS}:open_udp", (_BIND,)),
-        Kind("udp-listen", "[HOST:]PORT", "the same, with whoever sent the last packet", f"{_SOCKETS}:open_udp_listen"),
-        Kind("tcp", "HOST:PORT", "a stream of records", f"{_SOCKETS}:open_tcp"),
-        Kind("tcp-listen", "[HOST:]PORT", "the same, with one caller at a time", f"{_SOCKETS}:open_tcp_listen",
-             (_REUSE,)),
-        Kind("tls", "HOST:PORT", "records over TLS 1.3; both ends show certificates", f"{_SOCKETS}:open_tls",
-             (*_FILES, _NAME)),
-        Kind("tls-listen", "[HOST:]PORT", "the same, with one caller at a time", f"{_SOCKETS}:open_tls_listen",
-             (*_FILES, _REUSE)),
-        Kind("unix", "PATH", "records over a Unix socket", f"{_SOCKETS}:open_unix"),
-        Kind("unix-listen", "PATH", "the same, with one caller at a time", f"{_SOCKETS}:open_unix_listen", (_REUSE,)),
-        Kind("stdio", "", "records on standard input and output; may be written -", f"{_SOCKETS}:open_stdio"),
-        Kind("exec", "COMMAND", "records to and from a program that is started, by no shell", f"{_SOCKETS}:open_exec"),
-        Kind("fd", "NUMBER[:NUMBER]", "an inherited descriptor: a TUN of any sort, a datagram socket with a packet in"
-             " each, or a stream of records; or two pipes, the one to read from first",
-             "threepipe.endpoints.inherited:open_fd"),
+        Kind("tun", "NAME", "an adapter of this system: the persistent one of that name, or a new one that is removed"
+             " with the pipe; a %d in the name becomes the first free number", f"{_OPENERS}:open_tun", _ADAPTER,
+             check=_check_adapter),
+        Kind("udp", "HOST:PORT", "one packet per datagram", f"{_OPENERS}:open_udp", (_BIND,), _remote),
+        Kind("udp-listen", "[HOST:]PORT", "the same, with the sender of the last packet as the other end",
+             f"{_OPENERS}:open_udp_listen", (), _local),
+        Kind("tcp", "HOST:PORT", "a stream of records", f"{_OPENERS}:open_tcp", (), _remote),
+        Kind("tcp-listen", "[HOST:]PORT", "the same, with one client at a time", f"{_OPENERS}:open_tcp_listen",
+             (_REUSE,), _local),
+        Kind("tls", "HOST:PORT", "records over TLS 1.3; both ends present certificates", f"{_OPENERS}:open_tls",
+             (*_FILES, _NAME), _remote),
+        Kind("tls-listen", "[HOST:]PORT", "the same, with one client at a time", f"{_OPENERS}:open_tls_listen",
+             (*_FILES, _REUSE), _local),
+        Kind("unix", "PATH", "records over a Unix socket", f"{_OPENERS}:open_unix"),
+        Kind("unix-listen", "PATH", "the same, with one client at a time", f"{_OPENERS}:open_unix_listen", (_REUSE,)),
+        Kind("stdio", "", "records on standard input and output; may be written -", f"{_OPENERS}:open_stdio"),
+        Kind("exec", "COMMAND", "records to and from a program, which is started without a shell",
+             f"{_OPENERS}:open_exec", (), _command),
+        Kind("fd", "NUMBER[:NUMBER]", "an inherited descriptor: a TUN device, a datagram socket (one packet per"
+             " datagram) or a stream of records; or two pipes, first the one to read from",
+             "threepipe.endpoints.inherited:open_fd", (), _descriptors),
         Kind("pcap", "PATH", "as LEFT, replays a pcap or pcapng file with its timing; as RIGHT, writes one (pcapng)",
              "threepipe.endpoints.recording:open_pcap", (_SPEED, _LOOP)),
-        Kind("wg", "CONFIG", "the peers of a WireGuard device, from a file of wg-quick; its addresses, routes and"
-             " commands are not looked at", "threepipe.endpoints.wg:open_wg"),
-        Kind("echo", "", "answers ICMP echo requests of both families", f"{_SOCKETS}:open_echo"),
-        Kind("discard", "", "takes everything and gives nothing", f"{_SOCKETS}:open_discard"),
-        Kind("memory", "[NAME]", "joined to the next one of that name in this process", f"{_SOCKETS}:open_memory"),
+        Kind("wg", "CONFIG", "the peers of a WireGuard device, from a wg-quick file; its addresses, routes and"
+             " commands are ignored", "threepipe.endpoints.wg:open_wg"),
+        Kind("echo", "", "answers ICMP echo requests, IPv4 and IPv6", f"{_OPENERS}:open_echo"),
+        Kind("discard", "", "accepts every packet and sends none", f"{_OPENERS}:open_discard"),
+        Kind("memory", "[NAME]", "connects to the next one of that name in this process", f"{_OPENERS}:open_memory"),
     )
 }  # fmt: skip
-
-
-def options_of(kind: Kind, given: tuple[tuple[str, str | None], ...]) -> dict[str, Any]:
-    """The options `given` in an address, read: by name, those that are repeatable in lists.
-
-    Raises `InvalidSetting` for one that the kind does not have, or that cannot be read.
-    """
-    known = {option.name: option for option in kind.options}
-    values: dict[str, Any] = {}
-    for name, text in given:
-        if (option := known.get(name)) is None:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise InvalidSetting(f"{kind.name} has no option {name!r}: {has}")
-        if (text is None) == bool(option.value):
-            raise InvalidSetting(f"option {name} of {kind.name} is written {option.written}")
-        if name in values and not option.repeatable:
-            raise InvalidSetting(f"option {name} of {kind.name} is given twice")
-        try:
-            value = True if text is None else option.read(text)
-        except ValueError as error:
-            raise InvalidSetting(f"{name}={text} of {kind.name}: {error}; write {option.written}") from None
-        if option.repeatable:
-            values.setdefault(name, []).append(value)
-        else:
-            values[name] = value
-    return values

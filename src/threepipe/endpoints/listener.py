@@ -1,9 +1,9 @@
-"""Listener: which of those who connect is the caller, so that a stranger who says nothing keeps nobody out.
+"""Listener: the choice of one client among those that connect, so that a silent stranger keeps nobody out.
 
-The first to connect is the caller at once, for it may wait for packets before it has any. Until a
-packet has come from it, others wait at the door, a bounded number of them, and the first of them
-that sends one takes its place. From then on all others are turned away until it leaves. Over TLS,
-who has shown a certificate has proved enough. Knows nothing of sessions.
+The first client is chosen at once, because it may wait for packets before it sends any. Until it has sent a packet,
+further connections stay pending, a bounded number of them, and the first that sends a packet replaces it. From then
+on every other connection is refused until the client disconnects. Over TLS a finished handshake, which shows a
+certificate, counts like a packet. Knows nothing of sessions.
 """
 
 import selectors
@@ -11,104 +11,105 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from threepipe.endpoints.caller import Caller, CallerLeft
-from threepipe.endpoints.request import Complaints
+from threepipe.endpoints.connection import Connection, Disconnected
+from threepipe.endpoints.request import RateLimitedLog
 from threepipe.endpoints.stream import SocketStream, TlsStream
 from threepipe.net.watch import Watch
 
 __all__ = ["Listener"]
 
-_MAX_WAITING = 16  # At the door; each may have sent up to one record. Whoever came first is sent away for more.
-_MAX_ACCEPTED = 64  # Connections taken up at a time, before the caller is looked after again.
+_MAX_PENDING = 16  # Connections; each may buffer up to one record. One more and the oldest is closed.
+_MAX_ACCEPTED = 64  # Connections accepted in a row, before the client's packets are read again.
 
 Wrap = Callable[[socket.socket], SocketStream | TlsStream]
 
 
 class Listener:
-    """A listening socket and who waits at it. Not thread-safe."""
+    """A listening socket and its pending connections. Not thread-safe."""
 
     def __init__(
-        self, listening: socket.socket, wrap: Wrap, complaints: Complaints, closed: Callable[[], None] = lambda: None
+        self, listening: socket.socket, wrap: Wrap, log: RateLimitedLog, closed: Callable[[], None] = lambda: None
     ) -> None:
-        """Takes the socket over; `wrap` makes a stream of an accepted one; `closed` is called after closing."""
+        """Take the socket over. `wrap` makes a stream of an accepted socket; `closed` is called after closing."""
         listening.setblocking(False)
         self._listening = listening
         self._wrap = wrap
-        self._complaints = complaints
+        self._log = log
         self._closed = closed
-        self._waiting: list[_Waiting] = []
+        self._pending: list[_Pending] = []
 
     def watch(self, readable: Watch) -> None:
         readable.watch(self._listening, selectors.EVENT_READ)
 
-    def choose(self, caller: Caller | None, readable: Watch) -> Caller | None:
-        """Who is the caller now: `caller`, who is that so far, or another of those who wait.
+    def choose(self, client: Connection | None, readable: Watch) -> Connection | None:
+        """Return the client from now on: `client`, the present one, or a pending connection.
 
-        Whoever is it new has to be read before the next is chosen: it may have left already.
+        Read from a new client before the next choice: it may have disconnected already.
         """
-        for waiting in list(self._waiting):
-            if caller is not None and caller.proven:
-                self._dismiss(waiting, readable, "was turned away: there is a caller already")
-            elif self._takes_over(waiting, caller, readable):
-                self._waiting.remove(waiting)
-                readable.watch(waiting.caller.stream.reader, 0)
-                if caller is not None:
-                    self._complaints.warn("silent", f"{caller.name} said nothing and had to make room for another")
-                return waiting.caller
-        return caller
+        for pending in list(self._pending):
+            if client is not None and client.established:
+                self._dismiss(pending, readable, "was refused: another client is connected")
+            elif self._takes_over(pending, client, readable):
+                self._pending.remove(pending)
+                readable.watch(pending.connection.stream.reader, 0)
+                if client is not None:
+                    self._log.warn("silent", f"{client.name} sent nothing and was replaced by another client")
+                return pending.connection
+        return client
 
     def accept(self, readable: Watch) -> bool:
-        """Take up who connects, and return whether anybody did. `readable` wakes for whoever waits."""
-        anybody = False
+        """Accept connections, and return True if there were any. They make `readable` ready until they are chosen."""
+        accepted_any = False
         for _ in range(_MAX_ACCEPTED):
             try:
-                connected, address = self._listening.accept()
+                accepted, address = self._listening.accept()
             except BlockingIOError:
                 break
             except OSError as error:
-                # One that went away again, or no descriptor left for it.
-                self._complaints.warn("accept", f"a connection could not be accepted ({error.strerror})")
+                # The client is gone already, or this process has no descriptor left.
+                self._log.warn("accept", f"a connection could not be accepted ({error.strerror})")
                 break
             try:
-                stream = self._wrap(connected)
-            except OSError as error:  # It went away before anybody looked, which TLS does not like.
-                connected.close()
-                self._complaints.warn("accept", f"a connection was gone before it was taken up ({error.strerror})")
+                stream = self._wrap(accepted)
+            except OSError as error:  # The client is gone, and TLS cannot wrap its socket.
+                accepted.close()
+                self._log.warn("accept", f"a connection was closed before it was accepted ({error.strerror})")
                 continue
-            anybody = True
+            accepted_any = True
             name = f"{address[0]} port {address[1]}" if address and isinstance(address, tuple) else "a program"
-            self._waiting.append(_Waiting(Caller(stream, name), stream))
+            self._pending.append(_Pending(Connection(stream, name), stream))
             readable.watch(stream.reader, selectors.EVENT_READ)
-            if len(self._waiting) > _MAX_WAITING:
-                self._dismiss(self._waiting[0], readable, "said nothing and had to make room for others who connected")
-        return anybody
+            if len(self._pending) > _MAX_PENDING:
+                self._dismiss(self._pending[0], readable, "sent nothing and was closed in favor of newer connections")
+        return accepted_any
 
-    def _takes_over(self, waiting: "_Waiting", caller: Caller | None, readable: Watch) -> bool:
+    def _takes_over(self, pending: "_Pending", client: Connection | None, readable: Watch) -> bool:
+        connection = pending.connection
         try:
-            if isinstance(waiting.stream, TlsStream):
-                waiting.caller.proven = waiting.stream.handshake()
-                return waiting.caller.proven
-            return waiting.caller.prove() or caller is None
-        except CallerLeft as left:
-            self._dismiss(waiting, readable, str(left))
+            if isinstance(pending.stream, TlsStream):
+                connection.established = pending.stream.handshake()
+                return connection.established
+            return connection.try_establish() or client is None
+        except Disconnected as reason:
+            self._dismiss(pending, readable, str(reason))
         except OSError as error:
-            self._dismiss(waiting, readable, f"failed at TLS ({getattr(error, 'reason', None) or error})")
+            self._dismiss(pending, readable, f"failed the TLS handshake ({getattr(error, 'reason', None) or error})")
         return False
 
-    def _dismiss(self, waiting: "_Waiting", readable: Watch, why: str) -> None:
-        self._waiting.remove(waiting)
-        readable.watch(waiting.caller.stream.reader, 0)
-        waiting.caller.close()
+    def _dismiss(self, pending: "_Pending", readable: Watch, why: str) -> None:
+        self._pending.remove(pending)
+        readable.watch(pending.connection.stream.reader, 0)
+        pending.connection.close()
         if why:
-            self._complaints.warn("dismissed", f"{waiting.caller.name} {why}")
+            self._log.warn("dismissed", f"{pending.connection.name} {why}")
 
     def close(self) -> None:
-        for waiting in self._waiting:
-            waiting.caller.close()
+        for pending in self._pending:
+            pending.connection.close()
         self._listening.close()
         self._closed()
 
 
-class _Waiting(NamedTuple):
-    caller: Caller
+class _Pending(NamedTuple):
+    connection: Connection
     stream: SocketStream | TlsStream

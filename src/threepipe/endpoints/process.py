@@ -1,55 +1,38 @@
-"""Programs at the other end of a stream: one that is started (`exec`), and this one's own standard input and output."""
+"""Streams to programs: one that this program starts (`exec`), or its own standard input and output (`stdio`)."""
 
 import errno
 import io
 import os
-import shlex
 import subprocess
 import sys
 
 from threepipe.endpoints.relay import stream_of_files
 from threepipe.endpoints.stream import Stream
 from threepipe.errors import InvalidSetting
-from threepipe.net.connect import explained
+from threepipe.net.connect import endpoint_errors
 
-__all__ = ["split_command", "standard_stream", "start_program"]
+__all__ = ["standard_stream", "start_program"]
 
-_GRACE = 2.0  # Seconds a program gets to end by itself once its input has ended, and again when asked to.
-_PIPE = 1 << 20  # Bytes; more than the usual 64 KiB saves a change of processes for every superpacket.
+_GRACE = 2.0  # Seconds a program gets to end after the end of its input, and again after SIGTERM.
+_PIPE_SIZE = 1 << 20  # Bytes; more than the usual 64 KiB saves a context switch for every superpacket.
 
 
-def split_command(command: str) -> list[str]:
-    """The words of `command`, with quotes as a shell has them; on Windows a backslash is just that, for paths.
+def start_program(words: list[str]) -> Stream:
+    """Start a program without a shell, and return a stream of its output and input. Closing the stream ends it.
 
-    Raises `InvalidSetting` where a quote is not closed.
+    Raises `EndpointError`.
     """
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    if os.name == "nt":
-        lexer.escape = ""
-    try:
-        return list(lexer)
-    except ValueError as error:
-        raise InvalidSetting(f"command {command!r}: {error}") from None
-
-
-def start_program(command: str) -> Stream:
-    """Run `command`, split into words as a shell does, but by none. Closing the stream ends it.
-
-    Raises `InvalidSetting`, `EndpointError`.
-    """
-    if not (words := split_command(command)):
-        raise InvalidSetting("exec needs a command, as in exec:'ssh host threepipe pipe tun:t0 -'")
-    with explained(f"starting {words[0]}", {errno.ENOENT: "is it installed?", errno.EACCES: "may it be run?"}):
+    advice = {errno.ENOENT: "check that it is installed", errno.EACCES: "make it executable"}
+    with endpoint_errors(f"starting {words[0]}", advice):
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert isinstance(process.stdin, io.FileIO)
     assert isinstance(process.stdout, io.FileIO)
-    _widen(process.stdin, process.stdout)
-    return stream_of_files(process.stdout, process.stdin, lambda: _status(process), lambda: _end(process))
+    _enlarge(process.stdin, process.stdout)
+    return stream_of_files(process.stdout, process.stdin, lambda: _failure(process), lambda: _end(process))
 
 
-def _status(process: "subprocess.Popen[bytes]") -> str:
-    """What to say of how it ended; nothing where it has only closed its output."""
+def _failure(process: "subprocess.Popen[bytes]") -> str:
+    """Return how the program failed; "" if it succeeded, was killed, or still runs with its output closed."""
     try:
         status = process.wait(_GRACE)
     except subprocess.TimeoutExpired:
@@ -68,21 +51,21 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def standard_stream() -> Stream:
-    """This program's standard input and output; they stay open. Raises `InvalidSetting` for a terminal."""
+    """Return a stream of copies of standard input and output. Raise `InvalidSetting` if either is a terminal."""
     for number, name in ((0, "input"), (1, "output")):
         if os.isatty(number):
-            raise InvalidSetting(f"standard {name} is a terminal; packets are not for people: give it a file or a pipe")
+            raise InvalidSetting(f"standard {name} is a terminal, which cannot show packets; use a file or a pipe")
     reader, writer = io.FileIO(os.dup(0), "r"), io.FileIO(os.dup(1), "w")
-    _widen(reader, writer)
+    _enlarge(reader, writer)
     return stream_of_files(reader, writer)
 
 
-def _widen(*files: io.FileIO) -> None:
+def _enlarge(*files: io.FileIO) -> None:
     if sys.platform == "linux":
         import fcntl
 
         for file in files:
             try:
-                fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, _PIPE)
+                fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             except OSError:
-                pass  # No pipe, or more than this user may have: it works all the same.
+                pass  # It is not a pipe, or exceeds the user's limit; it works all the same, slower.

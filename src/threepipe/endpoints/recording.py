@@ -1,4 +1,4 @@
-"""Files of packets as endpoints: one that replays, and one that records. Knows no file format."""
+"""The opener of `pcap`, and its two endpoints: one replays a capture file, one writes it. Knows no file format."""
 
 import errno
 import os
@@ -13,61 +13,55 @@ from threepipe.bundle import Bundle
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
 from threepipe.core.descriptor import MAX_BUNDLE
-from threepipe.endpoints.request import Asked, Complaints
-from threepipe.errors import EndpointEnded, EndpointError, InvalidSetting, ThreepipeError
+from threepipe.endpoints.request import OpenRequest, RateLimitedLog
+from threepipe.errors import EndpointEnded, EndpointError, ThreepipeError
+from threepipe.net.connect import close_on_error
 from threepipe.net.watch import Watch
 from threepipe.session import Session
 
 __all__ = ["RecordPort", "ReplayPort", "open_pcap"]
 
-_LONGEST_WAIT = 3600.0  # Seconds; who waits longer looks at the clock in between.
+_MAX_WAIT = 3600.0  # Seconds; a longer wait looks at the clock in between.
 _BUFFER = 1 << 18  # Bytes.
 
 
-def open_pcap(asked: Asked, *, speed: float = 1.0, loop: bool = False) -> Session:
-    """At the left a replay of the file, `speed` times as fast as it was captured; at the right a new file.
+def open_pcap(request: OpenRequest[str], *, speed: float = 1.0, loop: bool = False) -> Session:
+    """Open a replay, `speed` times as fast as captured, at the left of a pipe, and a new file at the right.
 
-    Raises `InvalidSetting` for options of a replay at the right, and `EndpointError` where there is no such file, or
-    it is no capture.
+    Raises `EndpointError` if the file cannot be opened, or is not a capture.
     """
-    path = asked.place
-    if asked.side == "right":
-        if speed != 1.0 or loop:
-            raise InvalidSetting(
-                "speed and loop are for a replay, which is pcap as LEFT; at the right it writes a file"
-            )
-        return Session(RecordPort(_new_file(path), asked.complaints))
+    path = request.parameter
+    if request.side == "right":
+        return Session(RecordPort(_new_file(path), request.log))
     try:
-        _check_kind(path)
+        _check_type(path)
         file = open(path, "rb", _BUFFER)  # noqa: SIM115  # The port closes it.
     except FileNotFoundError as error:
-        raise EndpointError(error.errno, f"{path}: there is no such file to replay") from None
+        raise EndpointError(error.errno, f"{path}: no such file to replay; check the path") from None
     except OSError as error:
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}") from None
-    try:
-        return Session(ReplayPort(file, path, asked.complaints, speed=speed, loop=loop))
-    except BaseException:
-        file.close()
-        raise
+    with close_on_error(file):
+        return Session(ReplayPort(file, path, request.log, speed=speed, loop=loop))
 
 
 def _new_file(path: str) -> CaptureFile:
     try:
-        _check_kind(path)
+        _check_type(path)
     except FileNotFoundError:
-        pass  # It is made.
+        pass  # `CaptureFile` creates it.
     return CaptureFile(os.path.abspath(path), "pipe")
 
 
-def _check_kind(path: str) -> None:
-    """Refuse what may have a pipe wait for a program that reads or writes it."""
-    kind = os.stat(path).st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):
-        raise EndpointError(errno.EINVAL, f"{path} is no plain file; threepipe capture gives packets to other programs")
+def _check_type(path: str) -> None:
+    """Raise `EndpointError` for a FIFO or the like, which would block until another program opens it."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+        text = f"{path} is not a plain file; to pass packets to another program use threepipe capture"
+        raise EndpointError(errno.EINVAL, text)
 
 
 class _Alarm(Watch):
-    """Is set at a moment of its clock. Who waits by its descriptor has a thread that rings for him."""
+    """A watch that is set at a moment of its clock. A thread sets it for those that wait for its descriptor."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -78,7 +72,7 @@ class _Alarm(Watch):
         self._ended = False
 
     def set(self, due: float | None) -> None:
-        """Be set from `due` on, and not before; None for never."""
+        """Be set from the moment `due` on, and not before; None for never."""
         with self._changed:
             self._due = due
             if due is not None and due <= self._clock():
@@ -108,7 +102,7 @@ class _Alarm(Watch):
 
     def _remaining(self) -> float:
         due = self._due
-        return _LONGEST_WAIT if due is None else min(max(due - self._clock(), 0.0), _LONGEST_WAIT)
+        return _MAX_WAIT if due is None else min(max(due - self._clock(), 0.0), _MAX_WAIT)
 
     def _ring_when_due(self) -> None:
         with self._changed:
@@ -116,34 +110,34 @@ class _Alarm(Watch):
                 remaining = self._remaining()
                 if not remaining:
                     self.ring()
-                self._changed.wait(remaining or _LONGEST_WAIT)
+                self._changed.wait(remaining or _MAX_WAIT)
 
 
 class ReplayPort(EndpointPort):
-    """Packets come when their time has come, counted from the first call of `receive`; what is sent goes nowhere."""
+    """A port that replays a capture, with time running from the first call of `receive`. It drops what is sent."""
 
     def __init__(
         self,
         file: BinaryIO,
         name: str,
-        complaints: Complaints,
+        log: RateLimitedLog,
         *,
         speed: float = 1.0,
         loop: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`file` can be sought in, and is taken over. `clock`: seconds. Raises `EndpointError`."""
-        self._reader = CaptureReader(file, name)  # First, for where it raises there is to be nothing to close.
+        """Take over `file`, which is seekable. `clock` returns seconds. Raises `EndpointError`."""
+        self._reader = CaptureReader(file, name)  # It may raise, so it comes before anything that must be closed.
         super().__init__()
         self.readable.close()
         self.readable = self._alarm = _Alarm(clock)
         self.writable.ring()
-        self._file, self._name, self._complaints = file, name, complaints
+        self._file, self._name, self._log = file, name, log
         self._speed, self._loop, self._clock = speed, loop, clock
         self._packets = iter(self._reader)
         self._next: Captured | None = None
-        self._first: int | None = None  # Nanoseconds: when the first packet was captured, and, by our clock,
-        self._base: float | None = None  # seconds: when it was replayed.
+        self._first: int | None = None  # Nanoseconds: when the first packet was captured.
+        self._base: float | None = None  # Seconds of the clock: when it was replayed.
         self._due = 0.0
         self._end: ThreepipeError | None = None
 
@@ -156,20 +150,20 @@ class ReplayPort(EndpointPort):
         while self._next is not None and self._due <= now and len(packets) < MAX_BUNDLE:
             packets.append(memoryview(bytearray(self._next.packet)))
             self._advance(self._base)
-        self._alarm.set(self._due)  # After the last packet it stays set, for the end is to be told.
+        self._alarm.set(self._due)  # It stays set after the last packet, so that the end is received.
         if self._end is not None and not packets:
             raise self._end
         return Bundle.of_views(packets)
 
     def _advance(self, base: float) -> None:
-        """Take the next packet from the file, and say when it is due."""
+        """Read the next packet, and compute when it is due."""
         try:
             self._next = next(self._packets, None)
             if self._next is None:
-                self._tell_left_out()
+                self._warn_of_skipped()
                 if self._loop and self._first is not None:
                     base = self._base = max(base, self._due)
-                    self._begin_again()
+                    self._restart()
         except EndpointError as error:
             self._next, self._end = None, error
         if self._next is None:
@@ -179,23 +173,23 @@ class ReplayPort(EndpointPort):
             self._first = self._next.time_ns
         self._due = base + (self._next.time_ns - self._first) / 1e9 / self._speed
 
-    def _begin_again(self) -> None:
+    def _restart(self) -> None:
         self._file.seek(0)
         self._reader = CaptureReader(self._file, self._name)
         self._packets = iter(self._reader)
         self._first = None
         self._next = next(self._packets, None)
 
-    def _tell_left_out(self) -> None:
+    def _warn_of_skipped(self) -> None:
         counts = {
             "frames without an IP packet": self._reader.not_ip,
             "packets that were captured in part": self._reader.snapped,
         }
-        lacks = [f"{count} {what}" for what, count in counts.items() if count]
-        if lacks:
-            self._complaints.warn("left out", f"left out {' and '.join(lacks)}")
+        skipped = [f"{count} {reason}" for reason, count in counts.items() if count]
+        if skipped:
+            self._log.warn("skipped", f"skipped {' and '.join(skipped)}")
         if self._reader.cut_off:
-            self._complaints.warn("cut off", "the file ends in the middle of a packet, which is left out")
+            self._log.warn("cut off", "the file ends in the middle of a packet, which was skipped")
 
     def send(self, bundle: Bundle) -> Bundle:
         return Bundle()
@@ -206,12 +200,12 @@ class ReplayPort(EndpointPort):
 
 
 class RecordPort(EndpointPort):
-    """Writes all it is sent to a file, at once; nothing comes from it."""
+    """A port that writes each packet it is sent to a file, at once, and has none to receive."""
 
-    def __init__(self, file: CaptureFile, complaints: Complaints) -> None:
+    def __init__(self, file: CaptureFile, log: RateLimitedLog) -> None:
         super().__init__()
         self.writable.ring()
-        self._file, self._complaints = file, complaints
+        self._file, self._log = file, log
 
     def receive(self) -> Bundle:
         return Bundle()
@@ -224,4 +218,4 @@ class RecordPort(EndpointPort):
         try:
             self._file.close()
         except EndpointError as error:
-            self._complaints.warn("end", f"the file lacks its end: {error.strerror}")
+            self._log.warn("end", f"the file is incomplete: {error.strerror}")

@@ -1,7 +1,7 @@
-"""Relay: pipes that cannot be waited for, as sockets that can; what `exec` and `stdio` are made of on Windows.
+"""Relay: sockets in place of pipes, for `exec` and `stdio` on Windows, where nothing can wait for a pipe.
 
-A thread a direction copies between the pipe, where it blocks, and one end of a pair of sockets, of which the
-stream has the other end. Knows no records and no programs.
+One thread per direction copies between a pipe, where it blocks, and one end of a socket pair; the stream has the
+other end. Knows no records and no programs.
 """
 
 import io
@@ -15,43 +15,43 @@ from threepipe.endpoints.stream import FileStream, SocketStream, Stream
 __all__ = ["RelayStream", "stream_of_files"]
 
 _PIECE = 1 << 16  # Bytes read at once: a superpacket.
-_GRACE = 2.0  # Seconds for what was written to reach the pipe, once the stream is closed, and for the threads to end.
+_GRACE = 2.0  # Seconds, after close, for written bytes to reach the pipe, and again for the reading thread to end.
 
 
 def stream_of_files(
     reader: io.FileIO,
     writer: io.FileIO,
-    last_words: Callable[[], str] = lambda: "",
+    failure: Callable[[], str] = lambda: "",
     closed: Callable[[], None] | None = None,
 ) -> Stream:
-    """A stream of two pipes, by the shortest way this system has; takes both files over.
+    """Return a stream on two pipes, and take both files over.
 
-    `closed` ends who is at their other end, and is called after closing; `last_words` is as for every stream.
+    `failure` is the stream's. `closed` is called after closing, and ends the program at the pipes' other ends.
     """
     if os.name == "nt":
-        return RelayStream(reader, writer, last_words, closed)
-    return FileStream(reader, writer, last_words, closed or (lambda: None))
+        return RelayStream(reader, writer, failure, closed)
+    return FileStream(reader, writer, failure, closed or (lambda: None))
 
 
 class RelayStream:
-    """Two blocking files as a stream.
+    """A stream on two blocking files.
 
-    Without `closed`, a read that is under way when the stream is closed stays until something comes, which is
-    lost, or until the program ends: it cannot be taken back.
+    Closing it cannot cancel a read in progress. Without `closed`, which ends the other end, the reading thread stays
+    until it reads something, which is lost, or until this program ends.
     """
 
     def __init__(
         self,
         reader: io.FileIO,
         writer: io.FileIO,
-        last_words: Callable[[], str] = lambda: "",
+        failure: Callable[[], str] = lambda: "",
         closed: Callable[[], None] | None = None,
     ) -> None:
-        self.last_words, self._closed = last_words, closed
+        self.failure, self._closed = failure, closed
         self.reader, inward = _pair()
         self.writer, outward = _pair()
         self._input, self._output = SocketStream(self.reader), SocketStream(self.writer)
-        # Daemons, for neither a silent nor a deaf other end may keep the program from ending.
+        # Daemons: an other end that neither writes nor reads must not keep this program from ending.
         self._copying_in = threading.Thread(target=_copy_in, args=(reader, inward), name="threepipe-in", daemon=True)
         self._copying_out = threading.Thread(
             target=_copy_out, args=(outward, writer), name="threepipe-out", daemon=True
@@ -81,7 +81,7 @@ class RelayStream:
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
-    """The stream's end and the thread's; on Windows these are TCP, which is not to wait for more to send."""
+    """Return the stream's end and the thread's end. On Windows these are TCP, so Nagle's algorithm is disabled."""
     ends = socket.socketpair()
     for end in ends:
         if end.family != getattr(socket, "AF_UNIX", None):
@@ -90,17 +90,17 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _copy_in(file: io.FileIO, inward: socket.socket) -> None:
-    """From the pipe, until it ends or the stream is closed."""
+    """Copy from the pipe until it ends or the stream is closed."""
     with file, inward:
         try:
             while data := file.read(_PIECE):
                 inward.sendall(data)
         except OSError:
-            pass  # The stream was closed, or the other end has broken off, which ends it as well.
+            pass  # The stream was closed, or the other end broke off.
 
 
 def _copy_out(outward: socket.socket, file: io.FileIO) -> None:
-    """To the pipe, until the stream is closed or nobody reads the pipe any more, which the stream then hears of."""
+    """Copy to the pipe until the stream is closed, or until the pipe's reader is gone, which closes the socket."""
     with file, outward:
         try:
             while data := outward.recv(_PIECE):

@@ -1,57 +1,58 @@
-"""What endpoints log: each thing said once, and then only now and then, whoever keeps provoking it."""
+"""A request to open an endpoint, and the log that the endpoint writes to. Knows no kinds."""
 
 import logging
 import time
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-__all__ = ["Asked", "Complaints", "Side"]
+__all__ = ["OpenRequest", "RateLimitedLog", "Side"]
 
 _log = logging.getLogger("threepipe.endpoints")
 
-_SPELL = 10.0  # Seconds in which no more than so many lines of a kind are logged, the others counted:
-_MOST_WARNINGS = 1
-_MOST_NEWS = 20
+_INTERVAL = 10.0  # Seconds; more lines than these of one topic in one interval are counted instead of logged.
+_MAX_WARNINGS = 1
+_MAX_INFOS = 20
+
+Side = Literal["left", "right"]
+Parameter = TypeVar("Parameter")
 
 
-class Complaints:
-    """The voice of one endpoint. Not thread-safe to the last count."""
+class RateLimitedLog:
+    """The log of one endpoint, which the other end cannot flood. Thread-safe but for the exact counts."""
 
     def __init__(self, endpoint: str) -> None:
-        """`endpoint`: its address, which every line begins with."""
+        """Begin each line with `endpoint`, the address."""
         self._endpoint = endpoint
-        self._spells: dict[str, _Spell] = {}
+        self._intervals: dict[str, _Interval] = {}
 
-    def warn(self, kind: str, text: str) -> None:
-        """Log `text`, unless something of its `kind` was logged some seconds ago."""
-        self._say(logging.WARNING, kind, text, _MOST_WARNINGS)
+    def warn(self, topic: str, text: str) -> None:
+        """Log `text` as a warning, unless the same interval has a warning of this `topic`."""
+        self._write(logging.WARNING, topic, text, _MAX_WARNINGS)
 
-    def tell(self, text: str) -> None:
-        """Log what is in order."""
-        self._say(logging.INFO, "", text, _MOST_NEWS)
+    def info(self, text: str) -> None:
+        """Log `text` as an ordinary event."""
+        self._write(logging.INFO, "", text, _MAX_INFOS)
 
-    def _say(self, level: int, kind: str, text: str, most: int) -> None:
+    def _write(self, level: int, topic: str, text: str, limit: int) -> None:
         now = time.monotonic()
-        spell = self._spells.get(kind, _Spell(now, 0))
-        over = now - spell.begun >= _SPELL
-        unsaid = max(0, spell.lines - most)
-        self._spells[kind] = _Spell(now, 1) if over else spell._replace(lines=spell.lines + 1)
-        if over or spell.lines < most:
-            more = f" ({unsaid} more like it in between)" if over and unsaid else ""
+        interval = self._intervals.get(topic, _Interval(now, 0))
+        is_over = now - interval.start >= _INTERVAL
+        suppressed = max(0, interval.lines - limit)
+        self._intervals[topic] = _Interval(now, 1) if is_over else interval._replace(lines=interval.lines + 1)
+        if is_over or interval.lines < limit:
+            more = f" ({suppressed} similar lines suppressed)" if is_over and suppressed else ""
             _log.log(level, "%s: %s%s", self._endpoint, text, more)
 
 
-class _Spell(NamedTuple):
-    begun: float
+class _Interval(NamedTuple):
+    start: float
     lines: int
 
 
-Side = Literal["left", "right"]
+class OpenRequest(NamedTuple, Generic[Parameter]):
+    """The first argument of an opener; the options of the address are the others, by name."""
 
-
-class Asked(NamedTuple):
-    """`place` is what stands behind the kind's colon; the options are the opener's arguments."""
-
-    place: str
+    parameter: Parameter
+    """The text after the kind's colon, as the kind reads it."""
     side: Side
-    """Where it stands in a pipe: only files of packets differ by it."""
-    complaints: Complaints
+    """The end of the pipe to open."""
+    log: RateLimitedLog

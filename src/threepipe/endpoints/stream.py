@@ -1,6 +1,6 @@
-"""Streams: connected, non-blocking byte streams of all sorts, in one shape. Knows no records.
+"""Streams: connected, non-blocking byte streams over sockets, files and TLS, behind one protocol. Knows no records.
 
-Errors of the system pass through; the end of a stream is an empty read.
+The system's errors pass through; the end of a stream is a read of 0 bytes.
 """
 
 import errno
@@ -20,30 +20,30 @@ __all__ = ["Credentials", "FileStream", "SocketStream", "Stream", "TlsStream"]
 
 
 class Stream(Protocol):
-    """One thread may read while another writes; nobody may while it is closed."""
+    """A byte stream in both directions. One thread may read while another writes, but not during `close`."""
 
     @property
     def reader(self) -> HasFileno:
-        """What is readable when `read` may have something."""
+        """The file to wait for before `read`."""
 
     @property
     def writer(self) -> HasFileno:
-        """What is writable when `write` may have room."""
+        """The file to wait for before `write`."""
 
     def read(self, memory: memoryview) -> int | None:
-        """Bytes put at the start of `memory`; 0 at the end of the stream, None where there are none now."""
+        """Read into the start of `memory`, and return the number of bytes; 0 at the end, None if none are ready."""
 
     def pending(self) -> bool:
-        """Whether `read` has something that `reader` does not show."""
+        """Return True if `read` has bytes although `reader` is not readable."""
 
     def write(self, data: memoryview) -> int:
-        """How many bytes of `data` were taken; 0 where there is no room now."""
+        """Write from the start of `data`, and return the number of bytes accepted; 0 if there is no room."""
 
     def flush(self) -> bool:
-        """Whether all that was taken is written."""
+        """Write what is left of the bytes accepted, and return True if nothing is."""
 
-    def last_words(self) -> str:
-        """What is wrong with how the other end went, or nothing; once there is nothing more to be read."""
+    def failure(self) -> str:
+        """Return how the other end failed, or "". Call it after the end of the stream."""
 
     def close(self) -> None: ...
 
@@ -73,7 +73,7 @@ class SocketStream:
     def flush(self) -> bool:
         return True
 
-    def last_words(self) -> str:
+    def failure(self) -> str:
         return ""
 
     def close(self) -> None:
@@ -83,20 +83,19 @@ class SocketStream:
 class FileStream:
     """A descriptor to read from and one to write to, such as pipes to a program; not on Windows.
 
-    Whether they block belongs to what is open, not to the descriptor: others that have it open too
-    get it back as it was.
+    O_NONBLOCK belongs to the open file, which other processes may share, so it is restored on close.
     """
 
     def __init__(
         self,
         reader: io.FileIO,
         writer: io.FileIO,
-        last_words: Callable[[], str] = lambda: "",
+        failure: Callable[[], str] = lambda: "",
         closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Takes both files over, and calls `closed` after closing them; `last_words` is as for every stream."""
+        """Take both files over. `failure` is the stream's; `closed` is called after closing."""
         self.reader, self.writer = reader, writer
-        self.last_words, self._closed = last_words, closed
+        self.failure, self._closed = failure, closed
         self._blocking = [(file, _set_blocking(file, False)) for file in (reader, writer)]
 
     def read(self, memory: memoryview) -> int | None:
@@ -112,7 +111,7 @@ class FileStream:
         return True
 
     def close(self) -> None:
-        for file, blocking in reversed(self._blocking):  # Both may be one file, which the first found as it was.
+        for file, blocking in reversed(self._blocking):  # If both are one file, the first found its mode.
             if not file.closed:
                 _set_blocking(file, blocking)
                 file.close()
@@ -120,7 +119,7 @@ class FileStream:
 
 
 def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
-    """Whether it blocked so far."""
+    """Set the mode, and return the mode before."""
     if sys.platform == "win32":
         return True
     before = os.get_blocking(file.fileno())
@@ -129,18 +128,18 @@ def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
 
 
 class TlsStream:
-    """A TLS connection; before data can pass, `handshake` has to return True."""
+    """A TLS connection. On an accepted socket call `handshake` until it returns True, before reading and writing."""
 
-    _PIECE = 1 << 14  # Bytes a TLS record holds (RFC 8446, section 5.1).
+    _MAX_RECORD = 1 << 14  # Bytes a TLS record holds (RFC 8446, section 5.1).
 
     def __init__(self, connected: ssl.SSLSocket) -> None:
         connected.setblocking(False)
         self.reader = self.writer = self._socket = connected
         self._lock = threading.Lock()  # OpenSSL has one state for both directions.
-        self._unwritten = memoryview(b"")  # A piece that was taken, and has to be written as it is.
+        self._unwritten = memoryview(b"")  # Accepted; OpenSSL wants the same bytes at the next try.
 
     def handshake(self) -> bool:
-        """Go on with it; False where the other end has to speak first. Raises `OSError` where it fails."""
+        """Continue the handshake, and return True when it is done. Raise `OSError` if it fails."""
         try:
             self._socket.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -154,18 +153,18 @@ class TlsStream:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except ssl.SSLEOFError:
-            return 0  # Cut off without a farewell; records say themselves whether they are whole.
+            return 0  # No close_notify; packet records have lengths, so a cut is noticed.
 
     def pending(self) -> bool:
         return self._socket.pending() > 0
 
     def write(self, data: memoryview) -> int:
-        taken = 0
-        while taken < len(data) and self.flush():
-            self._unwritten = memoryview(bytes(data[taken : taken + self._PIECE]))
-            taken += len(self._unwritten)
+        accepted = 0
+        while accepted < len(data) and self.flush():
+            self._unwritten = memoryview(bytes(data[accepted : accepted + self._MAX_RECORD]))
+            accepted += len(self._unwritten)
         self.flush()
-        return taken
+        return accepted
 
     def flush(self) -> bool:
         if self._unwritten:
@@ -177,7 +176,7 @@ class TlsStream:
             self._unwritten = self._unwritten[written:]
         return not self._unwritten
 
-    def last_words(self) -> str:
+    def failure(self) -> str:
         return ""
 
     def close(self) -> None:
@@ -185,19 +184,19 @@ class TlsStream:
             self._socket.setblocking(False)
             self._socket.unwrap()
         except (OSError, ValueError):
-            pass  # A farewell that the other end does not wait for.
+            pass  # The other end does not wait for close_notify.
         self._socket.close()
 
 
 class Credentials(NamedTuple):
-    """Paths of PEM files: an own certificate (with its chain), its key, and the authority of the other end."""
+    """Paths of PEM files: the certificate of this end (with its chain), its key, and the other end's authority."""
 
     cert: str
     key: str
     ca: str
 
     def context(self, *, server: bool) -> ssl.SSLContext:
-        """For one of the two sides. Raises `EndpointError` where the files cannot be used."""
+        """Return the context of one side. Raise `EndpointError` if the files cannot be used."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
@@ -205,7 +204,7 @@ class Credentials(NamedTuple):
             context.load_cert_chain(self.cert, self.key, password=_no_password)
             context.load_verify_locations(self.ca)
         except ssl.SSLError as error:
-            text = f"{self.cert}, {self.key} and {self.ca}: {error.reason or error}; PEM files of one pair are wanted"
+            text = f"{self.cert}, {self.key} and {self.ca}: {error.reason or error}; give PEM files of a matching pair"
             raise EndpointError(errno.EINVAL, text) from None
         except OSError as error:
             text = f"one of {self.cert}, {self.key} and {self.ca} cannot be read: {error.strerror}"
@@ -214,4 +213,4 @@ class Credentials(NamedTuple):
 
 
 def _no_password() -> str:
-    raise InvalidSetting("the key is encrypted; give one that is not, in a file that only this user may read")
+    raise InvalidSetting("the key is encrypted; give an unencrypted one, in a file that only this user can read")

@@ -1,4 +1,4 @@
-"""StreamPort: a session's traffic with whoever is at the other end of a stream, one caller after another."""
+"""StreamPort: a session's packets on a stream, or on those of a listener's clients, one after the other."""
 
 import errno
 import selectors
@@ -8,36 +8,41 @@ import time
 from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
-from threepipe.endpoints.caller import Caller, CallerLeft
+from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.listener import Listener
-from threepipe.endpoints.request import Complaints
+from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import EndpointEnded, EndpointError, LinkDown
 
 __all__ = ["StreamPort"]
 
-_FAREWELL = 1.0  # Seconds in which a started record is written to its end before the stream is closed.
+_FINISH_TIMEOUT = 1.0  # Seconds to write the rest of a record before the stream is closed.
 
 
 class StreamPort(EndpointPort):
-    """With a listener it waits for the first caller and, if `again`, for the next when one has left."""
+    """A port on a connection, or on a listener: it waits for a client and, if `reuse`, for the next after that."""
 
     def __init__(
-        self, complaints: Complaints, caller: Caller | None, listener: Listener | None = None, *, again: bool = False
+        self,
+        log: RateLimitedLog,
+        connection: Connection | None,
+        listener: Listener | None = None,
+        *,
+        reuse: bool = False,
     ) -> None:
         super().__init__()
-        self._complaints = complaints
+        self._log = log
         self._listener = listener
-        self._again = again
+        self._reuse = reuse
         self._arena = Arena()
-        self._caller: Caller | None = None
-        self._lock = threading.Lock()  # Of what is waited for, which both directions change.
-        self._flushing = False  # Whether `readable` waits for room, too.
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()  # Guards what is waited for, which both directions change.
+        self._flushing = False  # True while `readable` waits for room to write, too.
         self._end: Exception | None = None
-        self.writable.ring()  # While there is no caller, sending has something to say: that the link is down.
+        self.writable.ring()  # Without a connection senders need not wait: `send` raises LinkDown.
         if listener is not None:
             listener.watch(self.readable)
-        if caller is not None:
-            self._take(caller)
+        if connection is not None:
+            self._attach(connection)
 
     def receive(self) -> Bundle:
         if self._end is not None:
@@ -45,109 +50,110 @@ class StreamPort(EndpointPort):
         packets = self._read()
         if not packets and self._listener is not None:
             if self._listener.accept(self.readable):
-                packets = self._read()  # A caller who left before they came has to be seen to have left.
+                packets = self._read()  # Notice a client that disconnected before these connected.
             if not packets:
-                chosen = self._listener.choose(self._caller, self.readable)
-                if chosen is not None and chosen is not self._caller:
-                    self._take(chosen)
+                chosen = self._listener.choose(self._connection, self.readable)
+                if chosen is not None and chosen is not self._connection:
+                    self._attach(chosen)
                     packets = self._read()
         return Bundle.of_views(packets)
 
     def _read(self) -> list[memoryview]:
-        """Packets of the caller, if there is one and it has sent some."""
-        if (caller := self._caller) is None:
+        """Return the packets that the connection, if there is one, has received."""
+        if (connection := self._connection) is None:
             return []
         memory = self._arena.free()
         try:
-            self._settle(caller)
-            packets, used = caller.read(memory, MAX_BUNDLE)
-        except CallerLeft as left:
-            self._lose(caller, str(left))
+            self._flush(connection)
+            packets, used = connection.read(memory, MAX_BUNDLE)
+        except Disconnected as reason:
+            self._handle_end(connection, str(reason))
             return []
         self._arena.take(used)
-        if caller.ready:
+        if connection.ready:
             self.readable.ring()
         else:
             self.readable.clear()
         return packets
 
     def send(self, bundle: Bundle) -> Bundle:
-        if (caller := self._caller) is None:
-            raise LinkDown(errno.ENOTCONN, "nobody is at the other end")
+        if (connection := self._connection) is None:
+            raise LinkDown(errno.ENOTCONN, "no client is connected")
         packets = list(bundle)
         try:
-            taken = caller.write(packets)
-            self._settle(caller)
-        except CallerLeft:
-            # Receiving finds it out as well, after what it may have sent before it left.
-            raise LinkDown(errno.EPIPE, f"{caller.name} has left") from None
-        return Bundle.of_views(packets[taken:])
+            accepted = connection.write(packets)
+            self._flush(connection)
+        except Disconnected:
+            # `receive` handles the end, after the packets that were sent before it.
+            raise LinkDown(errno.EPIPE, f"{connection.name} disconnected") from None
+        return Bundle.of_views(packets[accepted:])
 
-    def _settle(self, caller: Caller) -> None:
-        """See that somebody writes what was taken and not yet written: whoever receives, once there is room."""
+    def _flush(self, connection: Connection) -> None:
+        """Write the rest of accepted records, or wake the receiver to do so when there is room."""
         with self._lock:
-            flushing = not caller.flush()
-            if flushing == self._flushing or caller is not self._caller:
+            flushing = not connection.flush()
+            if flushing == self._flushing or connection is not self._connection:
                 return
             self._flushing = flushing
-            reader, writer = caller.stream.reader, caller.stream.writer
-            wanted = selectors.EVENT_WRITE if flushing else 0
+            reader, writer = connection.stream.reader, connection.stream.writer
+            events = selectors.EVENT_WRITE if flushing else 0
             if writer is reader:
-                wanted |= selectors.EVENT_READ
-            self.readable.watch(writer, wanted)
+                events |= selectors.EVENT_READ
+            self.readable.watch(writer, events)
 
-    def _take(self, caller: Caller) -> None:
-        """`caller` is who packets go to from now on."""
-        if self._caller is not None:
-            self._forget(self._caller)
+    def _attach(self, connection: Connection) -> None:
+        """Use `connection` from now on."""
+        if self._connection is not None:
+            self._detach(self._connection)
         with self._lock:
-            self._caller, self._flushing = caller, False
-            self.readable.watch(caller.stream.reader, selectors.EVENT_READ)
-            self.writable.watch(caller.stream.writer, selectors.EVENT_WRITE)
+            self._connection, self._flushing = connection, False
+            self.readable.watch(connection.stream.reader, selectors.EVENT_READ)
+            self.writable.watch(connection.stream.writer, selectors.EVENT_WRITE)
             self.writable.clear()
-        self._complaints.tell(f"{caller.name} is there")
+        self._log.info(f"{connection.name} connected")
 
-    def _forget(self, caller: Caller) -> None:
+    def _detach(self, connection: Connection) -> None:
         with self._lock:
-            self._caller = None
+            self._connection = None
             self.writable.ring()
             self.readable.clear()
-            self.readable.watch(caller.stream.reader, 0)
-            self.readable.watch(caller.stream.writer, 0)
-            self.writable.watch(caller.stream.writer, 0)
-        caller.close()
+            self.readable.watch(connection.stream.reader, 0)
+            self.readable.watch(connection.stream.writer, 0)
+            self.writable.watch(connection.stream.writer, 0)
+        connection.close()
 
-    def _lose(self, caller: Caller, why: str) -> None:
-        """Nothing more will come from it; raises what ends the session, if there will be no other."""
-        self._complaints.tell(f"{caller.name} has left")
-        # Whoever only knocked does not count as the one caller that was waited for.
-        if self._listener is not None and (self._again or not caller.proven):
-            self._forget(caller)
+    def _handle_end(self, connection: Connection, why: str) -> None:
+        """Wait for the next client or, if there will be none, raise what ends the session."""
+        self._log.info(f"{connection.name} disconnected")
+        # A client that connected and sent nothing does not count as the one client.
+        if self._listener is not None and (self._reuse or not connection.established):
+            self._detach(connection)
             if why:
-                self._complaints.warn("caller", f"{caller.name} {why}")
+                self._log.warn("client", f"{connection.name} {why}")
             return
-        why = why or caller.stream.last_words()  # It may still want to hear something: that is for the pump to say.
-        self._end = EndpointError(errno.EPROTO, f"{caller.name} {why}") if why else EndpointEnded(f"{caller.name} left")
+        why = why or connection.stream.failure()  # The stream stays open: the other end may still read.
+        name = connection.name
+        self._end = EndpointError(errno.EPROTO, f"{name} {why}") if why else EndpointEnded(f"{name} disconnected")
         self.readable.ring(for_ever=True)
         raise self._end
 
     def stop(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        if (caller := self._caller) is not None:
-            _finish(caller)
-            caller.close()
+        if (connection := self._connection) is not None:
+            _finish(connection)
+            connection.close()
 
 
-def _finish(caller: Caller) -> None:
-    """Write a started record to its end, unless the other end does not read."""
-    end = time.monotonic() + _FAREWELL
+def _finish(connection: Connection) -> None:
+    """Write the rest of a record, unless the other end does not read."""
+    end = time.monotonic() + _FINISH_TIMEOUT
     try:
-        if caller.flush():
-            return  # A plain file, for one, which no selector takes.
+        if connection.flush():
+            return  # Ask first: a selector does not take a plain file.
         with selectors.DefaultSelector() as selector:
-            selector.register(caller.stream.writer, selectors.EVENT_WRITE)
-            while not caller.flush() and (remaining := end - time.monotonic()) > 0:
+            selector.register(connection.stream.writer, selectors.EVENT_WRITE)
+            while not connection.flush() and (remaining := end - time.monotonic()) > 0:
                 selector.select(remaining)
-    except CallerLeft:
-        pass  # Then there is nobody to finish it for.
+    except Disconnected:
+        pass  # Nobody reads the rest.

@@ -1,8 +1,9 @@
-"""Opening a WireGuard device as an endpoint: `wg:CONFIG`. Between `endpoints`, which names it, and `device`."""
+"""The opener of `wg`. Joins `endpoints`, whose table names it, and `wireguard`."""
 
 from pathlib import Path
 
-from threepipe.endpoints.request import Asked
+from threepipe.endpoints.request import OpenRequest
+from threepipe.net.connect import close_on_error
 from threepipe.session import Session
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.quick.config import read_config
@@ -10,15 +11,11 @@ from threepipe.wireguard.quick.config import read_config
 __all__ = ["open_wg"]
 
 
-def open_wg(asked: Asked) -> Session:
-    """The inside of the device that a file describes. Raises `InvalidSetting`, `EndpointError` and `OSError`."""
-    config = read_config(Path(asked.place))
-    device = Device(mtu=config.mtu or 0)
-    try:
+def open_wg(request: OpenRequest[str]) -> Session:
+    """Open the inside of the device that a file configures. Raises `InvalidSetting`, `EndpointError`, `OSError`."""
+    config = read_config(Path(request.parameter))
+    with close_on_error(Device(mtu=config.mtu or 0)) as device:
         device.configure(config.change())
-    except BaseException:
-        device.close()
-        raise
     status = device.status()
-    asked.complaints.tell(f"listens on UDP port {status.listen_port}, and has {len(status.peers)} peers")
+    request.log.info(f"listening on UDP port {status.listen_port}, with {len(status.peers)} peers")
     return device.session

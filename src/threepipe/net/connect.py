@@ -1,7 +1,4 @@
-"""Where sockets connect to and listen: HOST:PORT, and paths of Unix sockets. Knows no packets.
-
-A listener without a host binds the loopback address.
-"""
+"""Sockets that connect and listen, at HOST:PORT and at the paths of Unix sockets. Knows no packets."""
 
 import contextlib
 import errno
@@ -9,18 +6,37 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from threepipe.errors import EndpointError, InvalidSetting
 
-__all__ = ["Place", "bind", "connect", "connect_unix", "listen_unix", "parse_place"]
+__all__ = [
+    "HostPort",
+    "bind",
+    "close_on_error",
+    "connect",
+    "connect_unix",
+    "endpoint_errors",
+    "keep_alive",
+    "listen_unix",
+    "parse_host_port",
+]
 
 LOOPBACK = "127.0.0.1"
-_PATIENCE = 10.0  # Seconds until a connection is there, or is not.
+_CONNECT_TIMEOUT = 10.0  # Seconds.
 _BACKLOG = 128
 
 
-class Place(NamedTuple):
+class _HasClose(Protocol):
+    def close(self) -> None: ...
+
+
+_Closable = TypeVar("_Closable", bound=_HasClose)
+
+
+class HostPort(NamedTuple):
+    """A host, by name or address, and a port of it."""
+
     host: str
     port: int
 
@@ -28,15 +44,18 @@ class Place(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_place(text: str, *, listening: bool) -> Place:
-    """`HOST:PORT`, `[IPv6]:PORT` or, if `listening`, `PORT` alone. Raises `InvalidSetting`."""
+def parse_host_port(text: str, *, listening: bool) -> HostPort:
+    """Parse `HOST:PORT` or `[IPv6]:PORT`; if `listening`, also `PORT` alone, which is at the loopback address.
+
+    Raises `InvalidSetting`.
+    """
     host, colon, port = text.rpartition(":")
     if not colon and listening:
         host = LOOPBACK
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise InvalidSetting(f"{text!r}: an IPv6 address stands in brackets, as in [::1]:4242")
+        raise InvalidSetting(f"{text!r}: write an IPv6 address in brackets, as in [::1]:4242")
     if (
         not host
         or not port.isascii()
@@ -46,30 +65,31 @@ def parse_place(text: str, *, listening: bool) -> Place:
         or not (int(port) or listening)
     ):
         example = "4242, 127.0.0.1:4242 or [::]:4242" if listening else "vpn.example.org:4242 or [::1]:4242"
-        raise InvalidSetting(f"{text!r} is no place for this kind; write it like {example}")
-    return Place(host, int(port))
+        form = "[HOST:]PORT" if listening else "HOST:PORT"
+        raise InvalidSetting(f"{text!r} is not {form}; write it like {example}")
+    return HostPort(host, int(port))
 
 
-def connect(place: Place, kind: socket.SocketKind, source: Place | None = None) -> socket.socket:
-    """A socket connected to `place`, from `source` if that is given. Raises `EndpointError`."""
-    with explained(f"connecting to {place}", _NOT_CONNECTED):
+def connect(remote: HostPort, kind: socket.SocketKind, local: HostPort | None = None) -> socket.socket:
+    """Return a socket connected to `remote`; a datagram socket may be bound to `local`. Raises `EndpointError`."""
+    with endpoint_errors(f"connecting to {remote}", _NOT_CONNECTED):
         if kind == socket.SOCK_STREAM:
-            connected = socket.create_connection(place, _PATIENCE)
+            connected = socket.create_connection(remote, _CONNECT_TIMEOUT)
             keep_alive(connected)
             return connected
-        family, _, _, _, address = socket.getaddrinfo(*place, type=kind)[0]
-        with _closing_on_error(socket.socket(family, kind)) as datagrams:
-            if source is not None:
-                datagrams.bind(socket.getaddrinfo(*source, family, kind)[0][4])
+        family, _, _, _, address = socket.getaddrinfo(*remote, type=kind)[0]
+        with close_on_error(socket.socket(family, kind)) as datagrams:
+            if local is not None:
+                datagrams.bind(socket.getaddrinfo(*local, family, kind)[0][4])
             datagrams.connect(address)
             return datagrams
 
 
-def bind(place: Place, kind: socket.SocketKind) -> socket.socket:
-    """A socket bound to `place`, which listens if it is one for streams. Raises `EndpointError`."""
-    with explained(f"listening at {place}", _NOT_BOUND):
-        family, _, _, _, address = socket.getaddrinfo(*place, type=kind, flags=socket.AI_PASSIVE)[0]
-        with _closing_on_error(socket.socket(family, kind)) as bound:
+def bind(local: HostPort, kind: socket.SocketKind) -> socket.socket:
+    """Return a socket bound to `local`; a stream socket listens. Raises `EndpointError`."""
+    with endpoint_errors(f"listening at {local}", _NOT_BOUND):
+        family, _, _, _, address = socket.getaddrinfo(*local, type=kind, flags=socket.AI_PASSIVE)[0]
+        with close_on_error(socket.socket(family, kind)) as bound:
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             if kind == socket.SOCK_STREAM and os.name == "posix":
@@ -81,10 +101,10 @@ def bind(place: Place, kind: socket.SocketKind) -> socket.socket:
 
 
 def keep_alive(connected: socket.socket) -> None:
-    """Send what there is at once, and find out within half a minute that the other end has vanished."""
+    """Send small segments at once, and detect within half a minute that the other end is gone."""
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Seconds until the first probe, between probes, and how many; milliseconds that data may stay unanswered.
+    # Seconds until the first probe, seconds between probes, number of probes; milliseconds data may be unacknowledged.
     for option, value in (("KEEPIDLE", 10), ("KEEPINTVL", 5), ("KEEPCNT", 3), ("USER_TIMEOUT", 25_000)):
         if (number := getattr(socket, f"TCP_{option}", None)) is not None:
             try:
@@ -92,23 +112,23 @@ def keep_alive(connected: socket.socket) -> None:
             except OSError as error:
                 if error.errno != errno.ENOPROTOOPT:
                     raise
-                # Python knows the option and this system does not: then it takes the system's own time.
+                # Python knows the option and this system does not; the system's default applies.
 
 
 def connect_unix(path: str) -> socket.socket:
-    """A socket connected to the Unix socket `path`. Raises `EndpointError`."""
-    with explained(f"connecting to {path}", _NOT_CONNECTED), _closing_on_error(_unix()) as connected:
-        connected.settimeout(_PATIENCE)
+    """Return a socket connected to the Unix socket `path`. Raises `EndpointError`."""
+    with endpoint_errors(f"connecting to {path}", _NOT_CONNECTED), close_on_error(_unix()) as connected:
+        connected.settimeout(_CONNECT_TIMEOUT)
         connected.connect(path)
         return connected
 
 
 def listen_unix(path: str) -> tuple[socket.socket, Callable[[], None]]:
-    """A listening Unix socket at `path`, for this user alone, and what removes its file. Raises `EndpointError`.
+    """Return a Unix socket that listens at `path`, for this user alone, and a function that removes its file.
 
-    A file that a listener left behind which is no more is replaced, any other is not.
+    A stale socket file, at which nothing listens, is replaced; any other file is not. Raises `EndpointError`.
     """
-    with explained(f"listening at {path}", _NOT_BOUND), _closing_on_error(_unix()) as listening:
+    with endpoint_errors(f"listening at {path}", _NOT_BOUND), close_on_error(_unix()) as listening:
         if _is_stale(path):
             os.unlink(path)
         before = os.umask(0o177)
@@ -139,12 +159,13 @@ def _is_stale(path: str) -> bool:
 
 def _unix() -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
-        raise InvalidSetting("Python has no Unix sockets on this system; use tcp on the loopback address")
+        raise InvalidSetting("Python has no Unix sockets on this system; use tcp at the loopback address")
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 @contextlib.contextmanager
-def _closing_on_error(opened: socket.socket) -> Iterator[socket.socket]:
+def close_on_error(opened: _Closable) -> Iterator[_Closable]:
+    """Close `opened` if the block raises."""
     try:
         yield opened
     except BaseException:
@@ -153,14 +174,12 @@ def _closing_on_error(opened: socket.socket) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def explained(doing: str, advice: dict[int, str]) -> Iterator[None]:
-    """Turn errors of the system into `EndpointError`s that say what was being done, and what to do now."""
+def endpoint_errors(action: str, advice: dict[int, str]) -> Iterator[None]:
+    """Raise an `OSError` of the block as an `EndpointError` that names the action and gives the advice by errno."""
     try:
         yield
-    except InvalidSetting:
-        raise
     except OSError as error:
-        text = f"{doing}: {error.strerror or error}"
+        text = f"{action}: {error.strerror or error}"
         if error.errno in advice:
             text += f"; {advice[error.errno]}"
         raise EndpointError(error.errno, text) from None
@@ -169,11 +188,11 @@ def explained(doing: str, advice: dict[int, str]) -> Iterator[None]:
 _NOT_CONNECTED = {
     errno.ECONNREFUSED: "start the listener there first",
     errno.ENOENT: "start the listener there first",
-    errno.EACCES: "this user may not",
-    socket.EAI_NONAME: "is the name written right?",
+    errno.EACCES: "run this as a user with permission",
+    socket.EAI_NONAME: "check the spelling of the host name",
 }
 _NOT_BOUND = {
-    errno.EADDRINUSE: "another program has it; take another port or path, or end that program",
-    errno.EADDRNOTAVAIL: "that is no address of this machine",
-    errno.EACCES: "this user may not; ports below 1024 are for root",
+    errno.EADDRINUSE: "another program uses it; choose another port or path, or end that program",
+    errno.EADDRNOTAVAIL: "choose an address of this machine",
+    errno.EACCES: "run this as a user with permission; ports below 1024 need root",
 }

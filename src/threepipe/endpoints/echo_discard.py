@@ -1,4 +1,4 @@
-"""The endpoints that are made of nothing: echo and discard."""
+"""The endpoints of `echo` and `discard`, named after the services of RFC 862 and RFC 863."""
 
 import threading
 from collections import deque
@@ -11,11 +11,11 @@ from threepipe.echo import echo_reply
 
 __all__ = ["DiscardPort", "EchoPort"]
 
-_MOST = 1024  # Replies that wait to be received.
+_MAX_REPLIES = 1024  # Replies that wait to be received.
 
 
 class EchoPort(EndpointPort):
-    """Answers ICMP echo requests of both families; all else goes nowhere."""
+    """A port that answers ICMP echo requests, IPv4 and IPv6, and drops every other packet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class EchoPort(EndpointPort):
 
     def send(self, bundle: Bundle) -> Bundle:
         with self._lock:
-            room = _MOST - len(self._replies)
+            room = _MAX_REPLIES - len(self._replies)
             for packet in islice(bundle, room):
                 if reply := echo_reply(packet):
                     self._replies.append(memoryview(bytearray(reply)))
@@ -41,16 +41,16 @@ class EchoPort(EndpointPort):
         return bundle[room:]
 
     def _settle(self) -> None:
-        """Set what is waited for as it is now."""
+        """Set or clear what waiters wait for."""
         (self.readable.ring if self._replies else self.readable.clear)()
-        (self.writable.ring if len(self._replies) < _MOST else self.writable.clear)()
+        (self.writable.ring if len(self._replies) < _MAX_REPLIES else self.writable.clear)()
 
     def stop(self) -> None:
-        """Nothing is left to be done."""
+        """Do nothing: there is no link."""
 
 
 class DiscardPort(EndpointPort):
-    """Takes everything and gives nothing."""
+    """A port that accepts every packet and has none to receive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,4 +63,4 @@ class DiscardPort(EndpointPort):
         return Bundle()
 
     def stop(self) -> None:
-        """Nothing is left to be done."""
+        """Do nothing: there is no link."""

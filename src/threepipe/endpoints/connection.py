@@ -1,0 +1,178 @@
+"""Connection: packets as records on a stream, from and to one program at the other end.
+
+A record is the packet's length, 16 bits big-endian, and the packet. A record of length 0 holds no packet and is
+skipped; programs send it to keep a connection alive. Any other record that is not an IP packet ends the connection,
+because the other end speaks another protocol and the start of the next record is unknown.
+
+Knows nothing of listening, sessions and waiting.
+"""
+
+import threading
+from collections.abc import Sequence
+
+from threepipe.core import fast
+from threepipe.core.packet import Packet, is_packet
+from threepipe.endpoints.stream import Stream
+
+__all__ = ["Connection", "Disconnected"]
+
+_LENGTH = 2  # Bytes before each packet.
+_MAX_RECORD = _LENGTH + 0xFFFF
+_READ = 1 << 18  # Bytes read at once: 170 packets of 1500 bytes.
+_WRITE = 1 << 18
+_SAMPLE = 40  # Bytes of an invalid record that an error shows.
+
+
+class Disconnected(Exception):
+    """The other end is gone. The text says why; it is empty for an orderly end."""
+
+
+class Connection:
+    """The records of one stream. One thread may read while another writes."""
+
+    def __init__(self, stream: Stream, name: str) -> None:
+        """`name` stands for the other end in logs and errors."""
+        self.stream = stream
+        self.name = name
+        self.established = False
+        """True once the other end has sent a whole packet or, over TLS, finished the handshake."""
+        self.has_packets = False
+        """True while whole packets are left of the bytes read."""
+        self._unread = b""  # Bytes read beyond the packets given out.
+        self._fault = ""  # The reason to disconnect once the packets before it are given out.
+        self._unsent = memoryview(b"")  # The rest of a record that is partly written.
+        self._lock = threading.Lock()  # Guards writing and closing.
+        self._closed = False
+
+    def read(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int]:
+        """Return at most `limit` packets, which lie at the start of `memory`, and the number of bytes they take.
+
+        `memory` has room for one record at least. Raises `Disconnected`.
+        """
+        if self._fault:
+            raise Disconnected(self._fault)
+        unread = self._unread
+        end = min(len(unread), len(memory))
+        memory[:end] = unread[:end]
+        if not self.has_packets:
+            # One read, not as many as it takes to get packets: endless empty records must not starve others.
+            end += self._read(memory[end : end + _READ])
+        packets, used = self._parse(memory[:end], limit)
+        self._unread = bytes(memory[used:end]) + unread[end:]
+        if self._fault and not packets:
+            raise Disconnected(self._fault)
+        return packets, used
+
+    def try_establish(self) -> bool:
+        """Read once, and return True if the other end has sent a packet, which `read` then returns.
+
+        Raises `Disconnected`.
+        """
+        memory = memoryview(bytearray(_MAX_RECORD))
+        end = len(self._unread)
+        memory[:end] = self._unread
+        end += self._read(memory[end:])
+        packets, used = self._parse(memory[:end], 1)
+        self.has_packets = bool(packets)
+        self._unread = bytes(memory[0 if packets else used : end])
+        if self._fault:
+            raise Disconnected(self._fault)
+        return self.established
+
+    @property
+    def ready(self) -> bool:
+        """True if `read` would return packets or raise before more bytes arrive."""
+        return self.has_packets or bool(self._fault) or self.stream.pending()
+
+    def _read(self, memory: memoryview) -> int:
+        try:
+            size = self.stream.read(memory)
+        except OSError as error:
+            raise Disconnected(f"broke off ({error.strerror or error})") from None
+        if size == 0:
+            sample = self._sample(self._unread)
+            raise Disconnected(f"ended in the middle of a record{sample}" if self._unread else "")
+        return size or 0
+
+    def _parse(self, data: memoryview, limit: int) -> tuple[list[memoryview], int]:
+        """Return the packets at the start of `data`, and the number of bytes their records take."""
+        packets: list[memoryview] = []
+        position, end = 0, len(data)
+        self.has_packets = False
+        while position + _LENGTH <= end:
+            start = position + _LENGTH
+            following = start + (data[position] << 8 | data[position + 1])
+            if following > end:
+                break
+            if len(packets) == limit:
+                self.has_packets = True
+                break
+            if following > start:
+                packets.append(data[start:following])
+            position = following
+        if packets and not fast.measure(packets, vnet_header=False)[2]:
+            bad = next(index for index, packet in enumerate(packets) if not is_packet(packet))
+            sample = self._sample(packets[bad])
+            self._fault = f"sent a record of {len(packets[bad])} bytes that is not an IP packet{sample}"
+            self.has_packets = False
+            del packets[bad:]
+            position = end
+        self.established = self.established or bool(packets)
+        return packets, position
+
+    def _sample(self, data: Packet) -> str:
+        """Return the beginning of `data` for an error, unless the other end is known to speak in records."""
+        return "" if self.established else f" ({bytes(data[:_SAMPLE])!r}); check that the other end runs threepipe"
+
+    def write(self, packets: Sequence[memoryview]) -> int:
+        """Write records until there is no room, and return the number of packets accepted. Raise `Disconnected`.
+
+        `flush` writes the rest of an accepted record.
+        """
+        accepted = 0
+        with self._lock:
+            while accepted < len(packets) and self._flush():
+                parts: list[bytes | memoryview] = []
+                ends: list[int] = []
+                size = 0
+                for packet in packets[accepted:]:
+                    length = len(packet)
+                    parts += (length.to_bytes(_LENGTH, "big"), packet)
+                    size += _LENGTH + length
+                    ends.append(size)
+                    if size >= _WRITE:
+                        break
+                data = memoryview(b"".join(parts))
+                if not (written := self._write(data)):
+                    break
+                whole = next(index for index, end in enumerate(ends) if end >= written)
+                self._unsent = data[written : ends[whole]]
+                accepted += whole + 1
+        return accepted
+
+    def flush(self) -> bool:
+        """Write what is left of accepted records, and return True if nothing is. Raise `Disconnected`."""
+        with self._lock:
+            return self._flush()
+
+    def _flush(self) -> bool:
+        if self._unsent:
+            self._unsent = self._unsent[self._write(self._unsent) :]
+        try:
+            return not self._unsent and (self._closed or self.stream.flush())
+        except OSError as error:
+            raise Disconnected(f"broke off ({error.strerror or error})") from None
+
+    def _write(self, data: memoryview) -> int:
+        if self._closed:
+            raise Disconnected("")
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            raise Disconnected(f"broke off ({error.strerror or error})") from None
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.stream.close()

@@ -1,0 +1,221 @@
+"""The openers of most kinds: each puts together the session of one kind."""
+
+import socket
+import threading
+from collections.abc import Sequence
+
+from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
+from threepipe.backend import AdapterInfo
+from threepipe.endpoints.connection import Connection
+from threepipe.endpoints.datagram_port import DatagramPort
+from threepipe.endpoints.echo_discard import DiscardPort, EchoPort
+from threepipe.endpoints.listener import Listener
+from threepipe.endpoints.process import standard_stream, start_program
+from threepipe.endpoints.request import OpenRequest, RateLimitedLog
+from threepipe.endpoints.stream import Credentials, SocketStream, Stream, TlsStream
+from threepipe.endpoints.stream_port import StreamPort
+from threepipe.errors import InvalidSetting
+from threepipe.memory import MemoryAdapter
+from threepipe.net.connect import (
+    HostPort,
+    bind,
+    close_on_error,
+    connect,
+    connect_unix,
+    endpoint_errors,
+    keep_alive,
+    listen_unix,
+)
+from threepipe.platforms import enlarge_buffers, open_datagrams
+from threepipe.session import Session, close_with
+from threepipe.settings import Address, Network, Server
+
+_HANDSHAKE_TIMEOUT = 10.0  # Seconds.
+
+_memory_lock = threading.Lock()
+_memory_waiting: dict[str, Adapter] = {}  # The second adapters of pairs, by name, until they are opened.
+
+
+def open_tun(
+    request: OpenRequest[str],
+    *,
+    address: Sequence[Address] = (),
+    route: Sequence[Network] = (),
+    mtu: int | None = None,
+    metric: int | None = None,
+    dns: Sequence[Server] = (),
+    search: Sequence[str] = (),
+    netns: str | None = None,
+    persistent: bool = False,
+    owner: str | None = None,
+    group: str | None = None,
+    capacity: int = DEFAULT_CAPACITY,
+    queues: int = 1,
+    offload: bool = True,
+) -> Session:
+    """Open the persistent adapter of that name, which must have the settings given, or create one."""
+    name = request.parameter
+    existing = [info for info in adapters(netns) if info.name == name and info.persistent]
+    if existing:
+        _check_existing(existing[0], address, route, mtu)
+        _check_not_given(name, metric=metric, dns=dns, search=search)
+        adapter = Adapter.open(name, netns=netns, offload=offload, queues=queues)
+    else:
+        adapter = Adapter.create(
+            name,
+            addresses=address,
+            routes=route,
+            mtu=mtu,
+            metric=metric,
+            dns=dns,
+            search=search,
+            netns=netns,
+            persistent=persistent,
+            owner=owner,
+            group=group,
+            offload=offload,
+            queues=queues,
+        )
+    request.log.info(f"adapter {adapter.name} {'opened' if existing else 'created'}")
+    return _adapter_session(adapter, capacity)
+
+
+def _check_existing(info: AdapterInfo, address: Sequence[Address], route: Sequence[Network], mtu: int | None) -> None:
+    """Raise `InvalidSetting` if the existing adapter lacks a setting."""
+    lacks = [str(item) for item in address if item not in info.addresses]
+    lacks += [str(item) for item in route if item not in info.routes]
+    if mtu is not None and mtu != info.mtu:
+        lacks.append(f"an MTU of {mtu}")
+    if lacks:
+        raise InvalidSetting(f"adapter {info.name} exists without {', '.join(lacks)}; {_drop_or_delete(info.name)}")
+
+
+def _check_not_given(name: str, **settings: object) -> None:
+    """Raise `InvalidSetting` for settings that cannot be read back from an existing adapter."""
+    if given := [setting for setting, value in settings.items() if value not in (None, ())]:
+        raise InvalidSetting(
+            f"adapter {name} exists, and {' and '.join(given)} can only be given to a new one; {_drop_or_delete(name)}"
+        )
+
+
+def _drop_or_delete(name: str) -> str:
+    return f"drop the option or run: threepipe adapter delete {name}"
+
+
+def _adapter_session(adapter: Adapter, capacity: int) -> Session:
+    with close_on_error(adapter):
+        session = adapter.start_session(capacity)
+    close_with(session, adapter)
+    return session
+
+
+def open_udp(request: OpenRequest[HostPort], *, bind: HostPort | None = None) -> Session:
+    _warn_if_plaintext(request)
+    connected = connect(request.parameter, socket.SOCK_DGRAM, bind)
+    return Session(DatagramPort(open_datagrams(connected), request.log, listening=False))
+
+
+def open_udp_listen(request: OpenRequest[HostPort]) -> Session:
+    _warn_if_plaintext(request)
+    bound = bind(request.parameter, socket.SOCK_DGRAM)
+    return Session(DatagramPort(open_datagrams(bound), request.log, listening=True))
+
+
+def open_tcp(request: OpenRequest[HostPort]) -> Session:
+    _warn_if_plaintext(request)
+    remote = request.parameter
+    return _connected_session(request.log, SocketStream(connect(remote, socket.SOCK_STREAM)), str(remote))
+
+
+def open_tcp_listen(request: OpenRequest[HostPort], *, reuse: bool = True) -> Session:
+    _warn_if_plaintext(request)
+
+    def wrap(accepted: socket.socket) -> SocketStream:
+        keep_alive(accepted)
+        return SocketStream(accepted)
+
+    listener = Listener(bind(request.parameter, socket.SOCK_STREAM), wrap, request.log)
+    return _listening_session(request.log, listener, reuse)
+
+
+def open_tls(request: OpenRequest[HostPort], *, cert: str, key: str, ca: str, name: str | None = None) -> Session:
+    remote = request.parameter
+    context = Credentials(cert, key, ca).context(server=False)
+    with endpoint_errors(f"TLS with {remote}", {}), close_on_error(connect(remote, socket.SOCK_STREAM)) as connected:
+        connected.settimeout(_HANDSHAKE_TIMEOUT)
+        secured = context.wrap_socket(connected, server_hostname=name or remote.host)
+    return _connected_session(request.log, TlsStream(secured), str(remote))
+
+
+def open_tls_listen(request: OpenRequest[HostPort], *, cert: str, key: str, ca: str, reuse: bool = True) -> Session:
+    context = Credentials(cert, key, ca).context(server=True)
+
+    def wrap(accepted: socket.socket) -> TlsStream:
+        keep_alive(accepted)
+        accepted.getpeername()  # Raises if the client is gone; wrap_socket would leave the socket open then.
+        return TlsStream(context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False))
+
+    listener = Listener(bind(request.parameter, socket.SOCK_STREAM), wrap, request.log)
+    return _listening_session(request.log, listener, reuse)
+
+
+def _warn_if_plaintext(request: OpenRequest[HostPort]) -> None:
+    """Warn once if packets leave this machine unencrypted."""
+    if not _is_loopback(request.parameter):
+        text = "packets travel unencrypted and unauthenticated; use tls and tls-listen, or exec with ssh"
+        request.log.warn("plaintext", text)
+
+
+def _is_loopback(address: HostPort) -> bool:
+    try:
+        found = socket.getaddrinfo(address.host, None)
+    except OSError:
+        return False  # Connecting or binding reports this error.
+    return all(str(entry[4][0]).startswith("127.") or entry[4][0] == "::1" for entry in found)
+
+
+def open_unix(request: OpenRequest[str]) -> Session:
+    path = request.parameter
+    return _connected_session(request.log, _unix_stream(connect_unix(path)), path)
+
+
+def open_unix_listen(request: OpenRequest[str], *, reuse: bool = True) -> Session:
+    listening, remove = listen_unix(request.parameter)
+    return _listening_session(request.log, Listener(listening, _unix_stream, request.log, remove), reuse)
+
+
+def _unix_stream(connected: socket.socket) -> SocketStream:
+    enlarge_buffers(connected)  # Unlike TCP's they do not grow by themselves.
+    return SocketStream(connected)
+
+
+def open_stdio(request: OpenRequest[str]) -> Session:
+    return _connected_session(request.log, standard_stream(), "standard input")
+
+
+def open_exec(request: OpenRequest[list[str]]) -> Session:
+    return _connected_session(request.log, start_program(request.parameter), "the command")
+
+
+def open_echo(request: OpenRequest[str]) -> Session:
+    return Session(EchoPort())
+
+
+def open_discard(request: OpenRequest[str]) -> Session:
+    return Session(DiscardPort())
+
+
+def open_memory(request: OpenRequest[str]) -> Session:
+    with _memory_lock:
+        adapter = _memory_waiting.pop(request.parameter, None)
+        if adapter is None:
+            adapter, _memory_waiting[request.parameter] = MemoryAdapter.pair()
+    return _adapter_session(adapter, DEFAULT_CAPACITY)
+
+
+def _connected_session(log: RateLimitedLog, stream: Stream, name: str) -> Session:
+    return Session(StreamPort(log, Connection(stream, name)))
+
+
+def _listening_session(log: RateLimitedLog, listener: Listener, reuse: bool) -> Session:
+    return Session(StreamPort(log, None, listener, reuse=reuse))
