@@ -28,7 +28,7 @@ from threepipe.net.connect import (
 )
 from threepipe.platforms import enlarge_buffers, open_datagrams
 from threepipe.session import Session
-from threepipe.settings import parse_addresses, parse_routes
+from threepipe.settings import WindowsSettings, parse_addresses, parse_routes
 
 _USE_TLS = "use tls and tls-listen, or exec with ssh"
 _HANDSHAKE = 10.0  # Seconds.
@@ -68,14 +68,13 @@ def open_tun(
             routes=route,
             mtu=mtu,
             metric=metric,
-            dns=dns,
-            search=search,
             netns=netns,
             persistent=persistent,
             owner=owner,
             group=group,
             offload=offload,
             queues=queues,
+            windows=WindowsSettings(dns=dns, search=search) if dns or search else None,
         )
     asked.complaints.tell(f"adapter {adapter.name} {'opened' if existing else 'made'}")
     return _session(adapter, capacity)

@@ -61,7 +61,7 @@ def open_datagrams(bound: socket.socket) -> Datagrams:
 
 
 def private_networks() -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, "network namespaces are Linux's alone; a pair of MemoryAdapter needs none")
+    raise AdapterUnavailable(errno.ENOSYS, "only Linux has network namespaces; MemoryAdapter works everywhere")
 
 
 def probe() -> list[Finding]:

@@ -175,14 +175,15 @@ def _device(
 
 
 def _refuse(settings: AdapterSettings) -> None:
-    """Raise `InvalidSetting` for what only Windows' adapters have."""
-    if settings.dns or settings.search:
+    """Raise `InvalidSetting` for settings that only adapters on Windows have."""
+    if settings.windows is None:
+        return
+    if settings.windows.dns or settings.windows.search:
         raise InvalidSetting(
-            "on Linux DNS is not the adapter's but the resolver's; leave out dns and search, and when it is there:"
-            " resolvectl dns NAME SERVER and resolvectl domain NAME DOMAIN, or resolvconf -a NAME"
+            "on Linux DNS belongs to the resolver, not to the adapter; leave out dns and search, and once the adapter"
+            " exists run: resolvectl dns NAME SERVER and resolvectl domain NAME DOMAIN, or resolvconf -a NAME"
         )
-    if settings.guid is not None or settings.tunnel_type is not None:
-        raise InvalidSetting("adapters have a GUID and a tunnel type on Windows alone; leave them out")
+    raise InvalidSetting("only adapters on Windows have a GUID and a tunnel type; leave out windows")
 
 
 def _identity(what: str, who: str | int | None, look_up: Callable[[str], int]) -> int | None:

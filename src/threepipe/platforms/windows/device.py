@@ -21,7 +21,7 @@ from threepipe.platforms.windows.port import WindowsPort
 from threepipe.platforms.windows.waiting import Events
 from threepipe.platforms.windows.winerror import windows_error
 from threepipe.platforms.windows.wintun import ERROR_ALREADY_EXISTS, Wintun
-from threepipe.settings import AdapterSettings, Namespace
+from threepipe.settings import AdapterSettings, Namespace, WindowsSettings
 
 __all__ = ["System", "WindowsDevice", "adapters", "create", "guid_of", "open_existing"]
 
@@ -76,7 +76,7 @@ def create_on(find: Callable[[], System], settings: AdapterSettings) -> "Windows
     if settings.metric is not None and settings.metric > _MAX_METRIC:
         raise InvalidSetting(f"metric {settings.metric}: Windows takes 1 to {_MAX_METRIC}")
     found = find()
-    if settings.dns or settings.search:
+    if settings.windows is not None and (settings.windows.dns or settings.windows.search):
         found.ip.check_dns()
     if "%d" not in settings.name:
         return _create(found, settings)
@@ -146,7 +146,8 @@ class WindowsDevice:
 def _create(system: System, settings: AdapterSettings) -> WindowsDevice:
     name = settings.name
     _check_free(system, name)
-    adapter = system.wintun.create_adapter(name, settings.tunnel_type or TUNNEL_TYPE, settings.guid or guid_of(name))
+    windows = settings.windows or WindowsSettings()
+    adapter = system.wintun.create_adapter(name, windows.tunnel_type or TUNNEL_TYPE, windows.guid or guid_of(name))
     device = _device(system, name, adapter)
     with _closed_on_error(device.close):
         device.configure(settings)

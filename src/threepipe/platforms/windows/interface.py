@@ -22,7 +22,7 @@ from threepipe.platforms.windows.winerror import (
     error_code,
     windows_error,
 )
-from threepipe.settings import MIN_IPV6_MTU, AdapterSettings, Address, Network
+from threepipe.settings import MIN_IPV6_MTU, AdapterSettings, Address, Network, WindowsSettings
 
 __all__ = ["DEFAULT_MTU", "Interface", "describe_all"]
 
@@ -76,8 +76,9 @@ class Interface:
                     if self._has(version):
                         self.set_metric(version, settings.metric)
             self._add(settings, there)
-            if settings.dns or settings.search:
-                self.set_dns(settings.dns, settings.search)
+            windows = settings.windows or WindowsSettings()
+            if windows.dns or windows.search:
+                self.set_dns(windows.dns, windows.search)
             else:
                 self._forget_dns()
         except BaseException:
