@@ -11,9 +11,9 @@ import os
 import re
 import socket
 import stat
-import sys
 from contextlib import ExitStack, closing
 
+from threepipe import platforms
 from threepipe.backend import Port
 from threepipe.endpoints.caller import Caller
 from threepipe.endpoints.datagram_port import DatagramPort
@@ -22,7 +22,7 @@ from threepipe.endpoints.stream import FileStream, SocketStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointEnded, InvalidSetting
 from threepipe.net.datagrams import Datagrams, Source
-from threepipe.platforms import open_datagrams, open_inherited
+from threepipe.platforms import access_mode, open_datagrams, open_inherited
 from threepipe.session import Session
 
 __all__ = ["open_fd"]
@@ -47,7 +47,7 @@ def open_fd(asked: Asked) -> Session:
     Packets pass on a TUN device as it has them, on datagram sockets one a datagram, on all else in records. A
     datagram socket that is not connected answers whoever sent the last packet. Raises `InvalidSetting`.
     """
-    if sys.platform == "win32":
+    if not platforms.INHERITS_DESCRIPTORS:
         raise InvalidSetting("programs do not inherit descriptors on Windows; use tcp on the loopback address")
     if (match := _PLACE.fullmatch(asked.place)) is None:
         raise InvalidSetting(f"{asked.place!r} is no descriptor; write its number, as in fd:3, or fd:3:4 for two pipes")
@@ -77,11 +77,10 @@ class _Held:
             raise InvalidSetting(
                 f"descriptor {number}: {error.strerror}; the program that starts this one has to leave it open"
             ) from None
-        self._blocking = sys.platform == "win32" or os.get_blocking(number)
+        self._blocking = platforms.get_blocking(number)
 
     def close(self) -> None:
-        if sys.platform != "win32":
-            os.set_blocking(self._number, self._blocking)
+        platforms.set_blocking(self._number, self._blocking)
         os.close(self._number)
 
 
@@ -154,16 +153,7 @@ def _pair_port(number: int, other: int, complaints: Complaints) -> Port:
         mode = os.fstat(each).st_mode
         if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
             raise _unfit(each, mode)
-        if _access(each) == unfit:
+        if access_mode(each) == unfit:
             raise InvalidSetting(f"descriptor {each} cannot be {doing}; is it fd:{other}:{number} that is meant?")
     stream = FileStream(io.FileIO(number, "r"), io.FileIO(other, "w"))
     return StreamPort(complaints, Caller(stream, f"descriptors {number} and {other}"))
-
-
-def _access(number: int) -> int:
-    """O_RDONLY, O_WRONLY or O_RDWR."""
-    if sys.platform == "win32":
-        return os.O_RDWR
-    import fcntl
-
-    return fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)

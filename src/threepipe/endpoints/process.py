@@ -5,17 +5,16 @@ import io
 import os
 import shlex
 import subprocess
-import sys
 
 from threepipe.endpoints.relay import stream_of_files
 from threepipe.endpoints.stream import Stream
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import explained
+from threepipe.platforms import COMMAND_ESCAPE, enlarge_pipe
 
 __all__ = ["split_command", "standard_stream", "start_program"]
 
 _GRACE = 2.0  # Seconds a program gets to end by itself once its input has ended, and again when asked to.
-_PIPE = 1 << 20  # Bytes; more than the usual 64 KiB saves a change of processes for every superpacket.
 
 
 def split_command(command: str) -> list[str]:
@@ -25,8 +24,7 @@ def split_command(command: str) -> list[str]:
     """
     lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    if os.name == "nt":
-        lexer.escape = ""
+    lexer.escape = COMMAND_ESCAPE
     try:
         return list(lexer)
     except ValueError as error:
@@ -78,11 +76,5 @@ def standard_stream() -> Stream:
 
 
 def _widen(*files: io.FileIO) -> None:
-    if sys.platform == "linux":
-        import fcntl
-
-        for file in files:
-            try:
-                fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, _PIPE)
-            except OSError:
-                pass  # No pipe, or more than this user may have: it works all the same.
+    for file in files:
+        enlarge_pipe(file.fileno())

@@ -5,12 +5,12 @@ stream has the other end. Knows no records and no programs.
 """
 
 import io
-import os
 import socket
 import threading
 from collections.abc import Callable
 
 from threepipe.endpoints.stream import FileStream, SocketStream, Stream
+from threepipe.platforms import PIPES_CAN_BE_AWAITED
 
 __all__ = ["RelayStream", "stream_of_files"]
 
@@ -28,9 +28,9 @@ def stream_of_files(
 
     `closed` ends who is at their other end, and is called after closing; `last_words` is as for every stream.
     """
-    if os.name == "nt":
-        return RelayStream(reader, writer, last_words, closed)
-    return FileStream(reader, writer, last_words, closed or (lambda: None))
+    if PIPES_CAN_BE_AWAITED:
+        return FileStream(reader, writer, last_words, closed or (lambda: None))
+    return RelayStream(reader, writer, last_words, closed)
 
 
 class RelayStream:

@@ -5,14 +5,13 @@ Errors of the system pass through; the end of a stream is an empty read.
 
 import errno
 import io
-import os
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from threepipe import platforms
 from threepipe.core.pump import HasFileno
 from threepipe.errors import EndpointError, InvalidSetting
 
@@ -120,11 +119,9 @@ class FileStream:
 
 
 def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
-    """Whether it blocked so far."""
-    if sys.platform == "win32":
-        return True
-    before = os.get_blocking(file.fileno())
-    os.set_blocking(file.fileno(), blocking)
+    """Make `file` block or not; return True if it blocked before."""
+    before = platforms.get_blocking(file.fileno())
+    platforms.set_blocking(file.fileno(), blocking)
     return before
 
 
