@@ -14,7 +14,7 @@ from threepipe.session import Session
 from threepipe.settings import (
     AdapterSettings,
     Address,
-    Namespace,
+    NamespaceName,
     Network,
     WindowsSettings,
     check_capacity,
@@ -54,7 +54,7 @@ class Adapter:
         routes: Iterable[str | Network] = (),
         mtu: int | None = None,
         metric: int | None = None,
-        netns: Namespace | None = None,
+        netns: NamespaceName | None = None,
         persistent: bool = False,
         owner: str | int | None = None,
         group: str | int | None = None,
@@ -103,7 +103,7 @@ class Adapter:
         return Adapter(platforms.create(settings.checked()))
 
     @classmethod
-    def open(cls, name: str, *, netns: Namespace | None = None, offload: bool = True, queues: int = 1) -> "Adapter":
+    def open(cls, name: str, *, netns: NamespaceName | None = None, offload: bool = True, queues: int = 1) -> "Adapter":
         """Open an existing persistent interface, which stays when the adapter is closed.
 
         `netns` and `offload` are as in `create`. `queues` too, but it may exceed 1 only if the interface was
@@ -195,7 +195,7 @@ class Adapter:
             raise AdapterClosed(f"{self.name} was closed; create or open it again")
 
 
-def adapters(netns: Namespace | None = None) -> list[AdapterInfo]:
+def adapters(netns: NamespaceName | None = None) -> list[AdapterInfo]:
     """Return the layer-3 virtual interfaces of this system or of a network namespace, by whatever program."""
     from threepipe import platforms
 

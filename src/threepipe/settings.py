@@ -15,7 +15,7 @@ __all__ = [
     "MIN_CAPACITY",
     "AdapterSettings",
     "Address",
-    "Namespace",
+    "NamespaceName",
     "Network",
     "Server",
     "WindowsSettings",
@@ -31,7 +31,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 """The destination of a route."""
 Server = ipaddress.IPv4Address | ipaddress.IPv6Address
 """The address of a DNS server."""
-Namespace = str | int | os.PathLike[str]
+NamespaceName = str | int | os.PathLike[str]
 """A network namespace: a name, a path (with a slash), or the id of a process in it."""
 
 Item = TypeVar("Item")
@@ -133,7 +133,7 @@ class AdapterSettings(NamedTuple):
     routes: tuple[Network, ...] = ()
     mtu: int | None = None
     metric: int | None = None
-    netns: Namespace | None = None
+    netns: NamespaceName | None = None
     persistent: bool = False
     owner: str | int | None = None
     group: str | int | None = None

@@ -20,8 +20,7 @@ from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.port import LinuxPort
-from threepipe.settings import AdapterSettings
-from threepipe.settings import Namespace as NamespaceSetting
+from threepipe.settings import AdapterSettings, NamespaceName
 
 __all__ = ["LinuxDevice", "adapters", "create", "open_existing"]
 
@@ -52,7 +51,7 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
     return _device(settings.netns, _Descriptors(settings.offload, settings.queues), make)
 
 
-def open_existing(name: str, netns: NamespaceSetting | None, offload: bool, queues: int) -> "LinuxDevice":
+def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> "LinuxDevice":
     """Attach to a persistent interface."""
 
     def take(descriptors: "_Descriptors") -> tuple[str, int]:
@@ -68,7 +67,7 @@ def open_existing(name: str, netns: NamespaceSetting | None, offload: bool, queu
     return _device(netns, _Descriptors(offload, queues), take)
 
 
-def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
+def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
     namespace = Namespace.find(netns)
     try:
         return namespace.run(netlink.describe_all)
@@ -161,7 +160,7 @@ class LinuxDevice:
 
 
 def _device(
-    netns: NamespaceSetting | None, descriptors: _Descriptors, attach: Callable[[_Descriptors], tuple[str, int]]
+    netns: NamespaceName | None, descriptors: _Descriptors, attach: Callable[[_Descriptors], tuple[str, int]]
 ) -> LinuxDevice:
     """Open the driver inside the namespace and `attach` there; on an error nothing stays open."""
     namespace = Namespace.find(netns)

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from threepipe import settings
 from threepipe.errors import AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
+from threepipe.settings import NamespaceName
 
 __all__ = ["CLONE_NEWUSER", "Namespace", "enter_user_namespace", "private_networks", "unshare"]
 
@@ -41,7 +41,7 @@ class Namespace:
         self._file = file
 
     @classmethod
-    def find(cls, netns: settings.Namespace | None) -> "Namespace":
+    def find(cls, netns: NamespaceName | None) -> "Namespace":
         """The namespace of a name below /run/netns, a path (with a slash) or a process id (int or digits).
 
         None is the caller's own. Raises `NamespaceNotFound`, `PermissionDenied`.
@@ -94,7 +94,7 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would have us wait for a writer.
 
 
-def _path(netns: settings.Namespace) -> Path:
+def _path(netns: NamespaceName) -> Path:
     if isinstance(netns, int):
         return Path(f"/proc/{netns}/ns/net")
     text = os.fspath(netns)

@@ -31,7 +31,7 @@ from threepipe.errors import (
 from threepipe.ring import record_length
 from threepipe.settings import AdapterSettings, Address, Network
 
-__all__ = ["configure", "describe", "describe_all", "find", "link_up", "queues", "set_mtu"]
+__all__ = ["NO_IPV6", "configure", "describe", "describe_all", "find", "link_up", "queues", "set_mtu"]
 
 log = logging.getLogger("threepipe")
 
@@ -46,7 +46,8 @@ _RTPROT_KERNEL = 2
 _NLM_F_DUMP_INTR = 0x10  # <linux/netlink.h>
 _IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; 2 is a TAP.
 
-_NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
+NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
+"""The errors with which the kernel refuses IPv6 addresses and routes where IPv6 is disabled."""
 _SECONDS_FOR_LINK = 2.0
 _DUMP_TRIES = 5
 
@@ -71,7 +72,7 @@ def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
         try:
             add(ipr, index, item, settings.metric)
         except NetlinkError as error:
-            if item.version == 6 and error.code in _NO_IPV6:
+            if item.version == 6 and error.code in NO_IPV6:
                 refused.append(str(item))
             elif error.code == errno.EEXIST:
                 raise AdapterError(error.code, f"{item} for {settings.name}: the system has it already") from None

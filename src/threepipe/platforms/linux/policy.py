@@ -19,6 +19,7 @@ from pathlib import Path
 from pyroute2 import IPRoute, NetlinkError
 
 from threepipe.errors import AdapterError
+from threepipe.platforms.linux.netlink import NO_IPV6
 from threepipe.settings import Network
 
 __all__ = ["free_table", "path_mtu", "routed"]
@@ -32,7 +33,6 @@ _ON_DUTY = 51
 """A protocol of rules, as <linux/rtnetlink.h> numbers who makes them, that nobody else has: see `_accept_marks`."""
 _VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 
 
 def free_table() -> int:
@@ -81,7 +81,7 @@ def _add(ipr: IPRoute, undo: ExitStack, index: int, network: Network, table: int
     try:
         ipr.route("add", **route)
     except NetlinkError as error:
-        if network.version == 6 and error.code in _NO_IPV6:
+        if network.version == 6 and error.code in NO_IPV6:
             log.warning(f"IPv6 is disabled here, so there is no route for {network}")
             return
         if error.code == errno.EEXIST:

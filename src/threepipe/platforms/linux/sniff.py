@@ -24,7 +24,7 @@ from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 from threepipe.errors import AdapterError, AdapterGone, AdapterNotFound, PermissionDenied
 from threepipe.net.doorbell import Doorbell
 from threepipe.platforms.linux.namespace import Namespace
-from threepipe.settings import Namespace as NamespaceSetting
+from threepipe.settings import NamespaceName
 
 __all__ = ["LinuxCapture", "open_capture"]
 
@@ -45,7 +45,7 @@ _ANCILLARY = socket.CMSG_SPACE(_TIME.size)
 _INTERFACE, _KIND, _HARDWARE = 0, 2, 3  # Places in a packet socket's addresses.
 
 
-def open_capture(name: str, netns: NamespaceSetting | None) -> "LinuxCapture":
+def open_capture(name: str, netns: NamespaceName | None) -> "LinuxCapture":
     """Capture the layer-3 interface `name`, whoever has it open.
 
     Raises `AdapterNotFound`, `PermissionDenied`, `NamespaceNotFound`.

@@ -34,7 +34,7 @@ DEFAULT_MTU = 1500
 _SECONDS_FOR_FAMILY = 5.0
 _GONE = frozenset({ERROR_FILE_NOT_FOUND, ERROR_NOT_FOUND})
 _NO_DNS = _GONE | {ERROR_PROC_NOT_FOUND}
-_NO_IPV6 = frozenset({ERROR_NOT_FOUND, ERROR_NOT_SUPPORTED})
+_NO_FAMILY = frozenset({ERROR_NOT_FOUND, ERROR_NOT_SUPPORTED})
 _ENABLE_IPV6 = (
     r"to enable it, take DisabledComponents out of HKLM\SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters"
     " and restart Windows"
@@ -232,6 +232,6 @@ def _family(ip: IpHelper, luid: int, version: int) -> win.MIB_IPINTERFACE_ROW | 
     try:
         return ip.interface(luid, _FAMILIES[version])
     except AdapterError as error:
-        if error_code(error) not in _NO_IPV6:
+        if error_code(error) not in _NO_FAMILY:
             raise
         return None
