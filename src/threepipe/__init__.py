@@ -35,6 +35,7 @@ from threepipe.errors import (
 )
 from threepipe.pipe import pipe
 from threepipe.session import Session, SessionStatistics
+from threepipe.settings import WindowsSettings
 
 if TYPE_CHECKING:
     from threepipe.endpoints import open_endpoint
@@ -69,6 +70,7 @@ __all__ = [
     "SessionExists",
     "SessionStatistics",
     "ThreepipeError",
+    "WindowsSettings",
     "adapters",
     "open_endpoint",
     "pipe",

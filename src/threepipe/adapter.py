@@ -1,11 +1,10 @@
-"""Adapter: a virtual network interface of the operating system, the same on every system.
+"""Adapter: a virtual network interface, with the same contract on every operating system.
 
-Owns the object's life (one session, closing, use after close) and nothing of any system: a platform
-gives it a `Device`.
+This module owns the life of the object: one session, closing, use after close. It knows no system; a platform
+supplies a `Device`.
 """
 
 import threading
-import uuid
 from collections.abc import Iterable
 from typing import Self
 
@@ -15,35 +14,32 @@ from threepipe.session import Session
 from threepipe.settings import (
     AdapterSettings,
     Address,
-    Namespace,
+    NamespaceName,
     Network,
-    Server,
+    WindowsSettings,
     check_capacity,
     check_mtu,
     check_name,
     check_queues,
     parse_addresses,
-    parse_domains,
-    parse_guid,
     parse_routes,
-    parse_servers,
 )
 
 __all__ = ["Adapter", "adapters"]
 
 DEFAULT_CAPACITY = 0x400000
-"""4 MiB, what Wintun's own example takes: 2,788 packets of 1500 bytes."""
+"""4 MiB, as in Wintun's example: 2,788 packets of 1500 bytes."""
 
 
 class Adapter:
-    """A virtual network interface; `create` or `open` makes it, `close` or `with` ends it.
+    """A virtual network interface, from `create` or `open` until `close` or the end of a `with` block.
 
-    Its link is up exactly while a session is open.
+    The link is up exactly while a session is open.
     """
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._lock = threading.RLock()  # A session may close its adapter, which closes its session.
+        self._lock = threading.RLock()  # A session may close its adapter, which closes the session.
         self._session: Session | None = None
         self._closed = False
         self.name = device.name
@@ -57,53 +53,64 @@ class Adapter:
         addresses: Iterable[str | Address] = (),
         routes: Iterable[str | Network] = (),
         mtu: int | None = None,
-        netns: Namespace | None = None,
+        metric: int | None = None,
+        netns: NamespaceName | None = None,
         persistent: bool = False,
         owner: str | int | None = None,
         group: str | int | None = None,
         offload: bool = True,
         queues: int = 1,
-        dns: Iterable[str | Server] = (),
-        search: Iterable[str] = (),
-        metric: int | None = None,
-        guid: str | uuid.UUID | None = None,
-        tunnel_type: str | None = None,
+        windows: WindowsSettings | None = None,
     ) -> "Adapter":
-        """Make a new interface, which lives until it is closed or its process ends.
+        """Create an interface, which lives until it is closed or its process ends.
 
-        `name`: at most 15 bytes; a `%d` in it becomes the first free number. `addresses`: own
-        addresses with prefix length, of both families. `routes`: networks to be reached through it.
-        `mtu`: bytes, 68 to 65535, by default the system's (1500). `netns`: the network namespace to
-        make it in, by name, path or process id. `persistent`: it stays when it is closed; then `owner`
-        and `group` (names or ids) say who but root may open it: by default this user, and where both are
-        given, only that user as a member of that group. `offload`: let the system hand over superpackets,
-        where it can, which bundles keep whole until somebody looks at single packets. `queues`: how many
-        the system fills side by side, each flow one of them; sessions receive from all (1 to 255).
-        `metric`: how its routes stand beside others, the smallest first; by default the system's choice.
+        Args:
+            name: At most 15 bytes; a `%d` in it becomes the first free number.
+            addresses: The adapter's addresses with prefix length, IPv4 and IPv6.
+            routes: The networks that the adapter leads to.
+            mtu: Bytes, 68 to 65535; by default the system's choice (1500).
+            metric: The preference of its routes, the smallest first; by default the system's choice.
+            netns: The network namespace to create it in: a name, a path or a process id.
+            persistent: True to keep the interface after it is closed.
+            owner: The user (name or id) who may open a persistent adapter, besides root; by default this user.
+            group: The group (name or id) whose members may open it. With an owner too, only that user may, as a
+                member of that group.
+            offload: True to exchange superpackets with the system if it can; a bundle splits them only when a
+                program looks at single packets.
+            queues: How many queues the system fills in parallel, each flow through one of them (1 to 255); a
+                session receives from all of them.
+            windows: The settings that only Windows has.
 
-        On Windows alone: `dns` and `search`, the servers to ask for names while it is there, and the
-        domains of short names; `guid`, by which Windows knows it again, by default one made of the
-        name; `tunnel_type`, what it is described as, by default threepipe.
-
-        Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`,
-        `NamespaceNotFound`, `IPv6Unavailable`; then nothing is left of it.
+        Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`, `NamespaceNotFound` or
+        `IPv6Unavailable`, and leaves no interface behind.
         """
         from threepipe import platforms
 
-        parsed = parse_addresses(addresses), parse_routes(routes)
-        settings = AdapterSettings(name, *parsed, mtu, netns, persistent, owner, group, offload, queues)
-        settings = settings._replace(dns=parse_servers(dns), search=parse_domains(search), metric=metric)
-        settings = settings._replace(guid=parse_guid(guid), tunnel_type=tunnel_type)
+        settings = AdapterSettings(
+            name=name,
+            addresses=parse_addresses(addresses),
+            routes=parse_routes(routes),
+            mtu=mtu,
+            metric=metric,
+            netns=netns,
+            persistent=persistent,
+            owner=owner,
+            group=group,
+            offload=offload,
+            queues=queues,
+            windows=windows,
+        )
         return Adapter(platforms.create(settings.checked()))
 
     @classmethod
-    def open(cls, name: str, *, netns: Namespace | None = None, offload: bool = True, queues: int = 1) -> "Adapter":
-        """Open a persistent interface that exists; it stays when it is closed. `offload` as in `create`.
+    def open(cls, name: str, *, netns: NamespaceName | None = None, offload: bool = True, queues: int = 1) -> "Adapter":
+        """Open an existing persistent interface, which stays when the adapter is closed.
 
-        `queues` also, but several only where it was created with several.
+        `netns` and `offload` are as in `create`. `queues` too, but it may exceed 1 only if the interface was
+        created with several queues.
 
-        Raises `AdapterNotFound`, `AdapterBusy`, `PermissionDenied`, `AdapterUnavailable`,
-        `NamespaceNotFound`, `InvalidSetting`.
+        Raises `AdapterNotFound`, `AdapterBusy`, `PermissionDenied`, `AdapterUnavailable`, `NamespaceNotFound` or
+        `InvalidSetting`.
         """
         from threepipe import platforms
 
@@ -111,13 +118,13 @@ class Adapter:
 
     @property
     def info(self) -> AdapterInfo:
-        """All that the system says of it, asked now. Raises `AdapterClosed`, `AdapterGone`."""
+        """The adapter as the system describes it now. Raises `AdapterClosed` or `AdapterGone`."""
         self._check_open()
         return self._device.info()
 
     @property
     def mtu(self) -> int:
-        """Bytes of the longest packet the system sends through it; can be set. Raises as `info`."""
+        """The size in bytes of the longest packet that the system sends through it; writable. Raises as `info` does."""
         return self.info.mtu
 
     @mtu.setter
@@ -128,45 +135,45 @@ class Adapter:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Its own addresses with prefix length, as the system has them now. Raises as `info`."""
+        """The adapter's addresses with prefix length, as the system has them now. Raises as `info` does."""
         return self.info.addresses
 
     @property
     def link_up(self) -> bool:
-        """Whether the system sees a link, which is so while a session is open. Raises as `info`."""
+        """True while the system sees a link, which is while a session is open. Raises as `info` does."""
         return self.info.link_up
 
     @property
     def statistics(self) -> AdapterStatistics:
-        """The system's own counts. Raises as `info`."""
+        """The system's counters. Raises as `info` does."""
         return self.info.statistics
 
     def start_session(self, capacity: int = DEFAULT_CAPACITY) -> Session:
         """Take the link up and start traffic.
 
-        `capacity`: bytes of packets that may wait for the program, a power of two from 128 KiB to
-        64 MiB; what the system has beyond that it drops and counts. Raises `SessionExists`,
-        `InvalidSetting`, `AdapterClosed`, `AdapterGone`, `LinkDown`.
+        `capacity`: bytes of packets that may wait for the program, a power of two from 128 KiB to 64 MiB. The system
+        drops and counts further packets. Raises `SessionExists`, `InvalidSetting`, `AdapterClosed`, `AdapterGone`
+        or `LinkDown`.
         """
         check_capacity(capacity)
         with self._lock:
             self._check_open()
             if self._session is not None:
                 if not self._session.closed:
-                    raise SessionExists(f"{self.name} has a session; an adapter has one at a time: close it first")
-                self._session.close()  # Another thread may be closing it just now: wait for that.
+                    raise SessionExists(f"{self.name} has a session; an adapter has one at a time; close it first")
+                self._session.close()  # Another thread may still be closing it: wait for that.
             self._session = Session(self._device.start(capacity))
             return self._session
 
     def delete(self) -> None:
-        """Close it and remove the interface, a persistent one too. Raises `AdapterClosed`."""
+        """Close the adapter and remove the interface, even a persistent one. Raises `AdapterClosed`."""
         with self._lock:
             self._check_open()
             self._device.unpersist()
         self.close()
 
     def close(self) -> None:
-        """Close the session and the adapter; removes the interface unless persistent. May be repeated."""
+        """Close the session and the adapter, and remove the interface unless it is persistent. May be repeated."""
         with self._lock:
             self._closed = True
             if self._session is not None:
@@ -188,8 +195,8 @@ class Adapter:
             raise AdapterClosed(f"{self.name} was closed; create or open it again")
 
 
-def adapters(netns: Namespace | None = None) -> list[AdapterInfo]:
-    """The layer-3 virtual interfaces of this system (or of a network namespace), whoever made them."""
+def adapters(netns: NamespaceName | None = None) -> list[AdapterInfo]:
+    """Return the layer-3 virtual interfaces of this system or of a network namespace, by whatever program."""
     from threepipe import platforms
 
     return platforms.adapters(netns)

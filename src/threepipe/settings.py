@@ -1,10 +1,11 @@
-"""The settings of an adapter, checked before anything is made. Pure data: asks no operating system."""
+"""The settings of an adapter, parsed and checked before anything is created. Pure data: asks no operating system."""
 
 import ipaddress
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeVar
 
 from threepipe.errors import InvalidSetting
@@ -14,13 +15,16 @@ __all__ = [
     "MIN_CAPACITY",
     "AdapterSettings",
     "Address",
-    "Namespace",
+    "NamespaceName",
     "Network",
     "Server",
+    "WindowsSettings",
     "check_capacity",
     "check_mtu",
     "check_name",
     "check_queues",
+    "parse_domains",
+    "parse_servers",
 ]
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -28,16 +32,16 @@ Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 """The destination of a route."""
 Server = ipaddress.IPv4Address | ipaddress.IPv6Address
-"""Who is asked for names."""
-Namespace = str | int | os.PathLike[str]
+"""The address of a DNS server."""
+NamespaceName = str | int | os.PathLike[str]
 """A network namespace: a name, a path (with a slash), or the id of a process in it."""
 
 Item = TypeVar("Item")
 
 MIN_MTU, MAX_MTU = 68, 65535  # RFC 791, section 3.2, and the longest packet.
 MIN_IPV6_MTU = 1280  # RFC 8200, section 5.
-MAX_METRIC = 0xFFFFFFFF  # Of 32 bits on every system; 0 says to IPv6 of Linux what 1024 does.
-MAX_QUEUES = 255  # MAX_TAP_QUEUES of Linux, less the one for sending.
+MAX_METRIC = 0xFFFFFFFF  # Metrics have 32 bits on every system; for IPv6 Linux reads 0 as 1024.
+MAX_QUEUES = 255  # MAX_TAP_QUEUES of Linux, less the queue for sending.
 MIN_CAPACITY = 0x20000
 """Bytes of the smallest ring, 128 KiB (WINTUN_MIN_RING_CAPACITY)."""
 MAX_CAPACITY = 0x4000000
@@ -47,13 +51,13 @@ MAX_TUNNEL_TYPE = 127  # Characters of 16 bits: MAX_ADAPTER_NAME of <wintun.h> l
 _DOMAIN = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE
 )  # RFC 1035, 2.3.4.
-_FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space is the kernel's, which reads bytes as Latin-1.
+_FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space as the kernel sees it, which reads bytes as Latin-1.
 
 
 def check_name(name: str, *, template: bool = False) -> str:
-    """`name`, or `InvalidSetting` where no interface can have it; `template` allows one `%d`.
+    """Return `name`; raise `InvalidSetting` if no interface can have it. `template` allows one `%d`.
 
-    At most 15 bytes, no slash, colon or white space, not `.` or `..` (dev_valid_name() of Linux).
+    A name has at most 15 bytes, no slash, colon or white space, and is not `.` or `..` (Linux: dev_valid_name()).
     """
     try:
         encoded = name.encode()
@@ -64,13 +68,13 @@ def check_name(name: str, *, template: bool = False) -> str:
     if name in (".", "..") or _FORBIDDEN.intersection(encoded):
         raise InvalidSetting(f"adapter name {name!r}: slashes, colons, white space, '.' and '..' cannot be used")
     if "%" in (name.replace("%d", "", 1) if template else name):
-        allowed = "one %d, for a number that the system chooses" if template else "none here"
-        raise InvalidSetting(f"adapter name {name!r}: of percent signs, {allowed}")
+        rule = "one %d is allowed, for a number that the system chooses" if template else "none is allowed here"
+        raise InvalidSetting(f"adapter name {name!r}: of percent signs, {rule}")
     return name
 
 
 def check_mtu(mtu: int, *, ipv6: bool) -> int:
-    """`mtu` in bytes, or `InvalidSetting`: 68 to 65535, at least 1280 where IPv6 is used."""
+    """Return `mtu` in bytes; raise `InvalidSetting` unless it is 68 to 65535, with IPv6 at least 1280."""
     if not MIN_MTU <= mtu <= MAX_MTU:
         raise InvalidSetting(f"MTU {mtu}: give {MIN_MTU} to {MAX_MTU} bytes")
     if ipv6 and mtu < MIN_IPV6_MTU:
@@ -79,14 +83,14 @@ def check_mtu(mtu: int, *, ipv6: bool) -> int:
 
 
 def check_queues(queues: int) -> int:
-    """`queues`, or `InvalidSetting`: 1 to 255."""
+    """Return `queues`; raise `InvalidSetting` unless it is 1 to 255."""
     if not 1 <= queues <= MAX_QUEUES:
         raise InvalidSetting(f"{queues} queues: give 1 to {MAX_QUEUES}")
     return queues
 
 
 def check_capacity(capacity: int) -> int:
-    """`capacity` in bytes, or `InvalidSetting` where it is no power of two from 128 KiB to 64 MiB."""
+    """Return `capacity` in bytes; raise `InvalidSetting` unless it is a power of two from 128 KiB to 64 MiB."""
     if not MIN_CAPACITY <= capacity <= MAX_CAPACITY or capacity & (capacity - 1):
         raise InvalidSetting(
             f"capacity {capacity}: give a power of two from {MIN_CAPACITY} (128 KiB) to {MAX_CAPACITY} (64 MiB)"
@@ -94,95 +98,116 @@ def check_capacity(capacity: int) -> int:
     return capacity
 
 
+@dataclass(frozen=True, slots=True, init=False)
+class WindowsSettings:
+    """The settings that only adapters on Windows have, for `Adapter.create(windows=...)`."""
+
+    dns: tuple[Server, ...]
+    """The DNS servers that Windows asks while the adapter exists."""
+    search: tuple[str, ...]
+    """The domains that Windows appends to short names."""
+    guid: uuid.UUID | None
+    """The GUID by which Windows recognises the adapter; None: one derived from the name."""
+    tunnel_type: str | None
+    """The description of the adapter; None: threepipe."""
+
+    def __init__(
+        self,
+        *,
+        dns: Iterable[str | Server] = (),
+        search: Iterable[str] = (),
+        guid: str | uuid.UUID | None = None,
+        tunnel_type: str | None = None,
+    ) -> None:
+        """Parse and check the settings. Raises `InvalidSetting`."""
+        put = object.__setattr__  # The instance is frozen.
+        put(self, "dns", parse_servers(dns))
+        put(self, "search", _parse_all("search domain", search, _domain, "example.org, other letters as xn-- has them"))
+        put(self, "guid", _parse_guid(guid))
+        put(self, "tunnel_type", None if tunnel_type is None else _check_tunnel_type(tunnel_type))
+
+
 class AdapterSettings(NamedTuple):
-    """What `Adapter.create` was asked for."""
+    """The settings for `Adapter.create`, parsed."""
 
     name: str
     addresses: tuple[Address, ...] = ()
     routes: tuple[Network, ...] = ()
     mtu: int | None = None
-    netns: Namespace | None = None
+    metric: int | None = None
+    netns: NamespaceName | None = None
     persistent: bool = False
     owner: str | int | None = None
     group: str | int | None = None
     offload: bool = True
     queues: int = 1
-    dns: tuple[Server, ...] = ()
-    search: tuple[str, ...] = ()
-    metric: int | None = None
-    guid: uuid.UUID | None = None
-    tunnel_type: str | None = None
+    windows: WindowsSettings | None = None
 
     def checked(self) -> Self:
-        """Itself; raises `InvalidSetting` where it cannot work."""
+        """Return the settings unchanged. Raises `InvalidSetting` if no machine could apply them."""
         check_name(self.name, template=True)
         if self.mtu is not None:
             check_mtu(self.mtu, ipv6=any(item.version == 6 for item in self.addresses + self.routes))
         check_queues(self.queues)
         if self.metric is not None and not 1 <= self.metric <= MAX_METRIC:
             raise InvalidSetting(f"metric {self.metric}: give 1 to {MAX_METRIC}; the smallest is preferred")
-        if self.guid is not None and "%d" in self.name:
-            raise InvalidSetting(f"a GUID is one adapter's alone: give a name without %d, or leave out {self.guid}")
-        if self.tunnel_type is not None:
-            _check_tunnel_type(self.tunnel_type)
+        if self.windows is not None and self.windows.guid is not None and "%d" in self.name:
+            raise InvalidSetting(
+                f"a GUID belongs to one adapter: give a name without %d, or leave out {self.windows.guid}"
+            )
         if not self.persistent and (self.owner is not None or self.group is not None):
-            raise InvalidSetting("owner and group are for persistent adapters: others are their maker's alone")
+            raise InvalidSetting("owner and group need persistent=True; only this program can use other adapters")
         return self
 
 
 def parse_addresses(addresses: Iterable[str | Address]) -> tuple[Address, ...]:
-    """Addresses from what people write, such as 10.6.7.1/24; a host's own prefix where none is given."""
-    parsed = _parsed("address", addresses, ipaddress.ip_interface, "10.6.7.1/24 or fd00::1/64")
+    """Parse addresses such as 10.6.7.1/24; without a prefix length, the address is that of a single host."""
+    parsed = _parse_all("address", addresses, ipaddress.ip_interface, "10.6.7.1/24 or fd00::1/64")
     for address in parsed:
         if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
-            raise InvalidSetting(f"address {str(address)!r} cannot be an interface's own")
+            raise InvalidSetting(f"address {str(address)!r} cannot be assigned to an adapter; give a unicast address")
     return parsed
 
 
 def parse_routes(routes: Iterable[str | Network]) -> tuple[Network, ...]:
-    """Networks from what people write, such as 10.0.0.0/8."""
-    return _parsed("route", routes, ipaddress.ip_network, "10.0.0.0/8, 0.0.0.0/0 or fd00::/8")
+    """Parse networks such as 10.0.0.0/8."""
+    return _parse_all("route", routes, ipaddress.ip_network, "10.0.0.0/8, 0.0.0.0/0 or fd00::/8")
 
 
 def parse_servers(servers: Iterable[str | Server]) -> tuple[Server, ...]:
-    """DNS servers from what people write, such as 10.6.7.53."""
-    parsed = _parsed("DNS server", servers, ipaddress.ip_address, "10.6.7.53 or fd00::53")
+    parsed = _parse_all("DNS server", servers, ipaddress.ip_address, "10.6.7.53 or fd00::53")
     for server in parsed:
         if server.is_multicast or server.is_unspecified:
-            raise InvalidSetting(f"DNS server {str(server)!r} cannot be asked")
+            raise InvalidSetting(f"DNS server {str(server)!r} cannot be asked; give a unicast address")
     return parsed
 
 
-def parse_domains(domains: Iterable[str]) -> tuple[str, ...]:
-    """The domains to look for short names in, such as example.org."""
-    return _parsed("search domain", domains, _domain, "example.org, other letters as xn-- has them")
-
-
-def parse_guid(guid: str | uuid.UUID | None) -> uuid.UUID | None:
-    """A GUID from what people write, with braces or without."""
+def _parse_guid(guid: str | uuid.UUID | None) -> uuid.UUID | None:
+    """Parse a GUID, with or without braces."""
     try:
         return uuid.UUID(guid) if isinstance(guid, str) else guid
     except ValueError:
         example = "8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93"
-        raise InvalidSetting(f"GUID {guid!r}: it has 32 hexadecimal digits; write it like {example}") from None
+        raise InvalidSetting(f"GUID {guid!r}: expected 32 hexadecimal digits; write it like {example}") from None
 
 
 def _domain(text: str) -> str:
     if not _DOMAIN.fullmatch(text):
-        raise ValueError("it is no name of a domain")
+        raise ValueError("not a domain name")
     return text
 
 
-def _check_tunnel_type(text: str) -> None:
+def _check_tunnel_type(text: str) -> str:
     length = len(text.encode("utf-16-le", "surrogatepass")) // 2
     if not 1 <= length <= MAX_TUNNEL_TYPE or not text.isprintable():
-        raise InvalidSetting(f"tunnel type {text!r}: give 1 to {MAX_TUNNEL_TYPE} characters that can be printed")
+        raise InvalidSetting(f"tunnel type {text!r}: give 1 to {MAX_TUNNEL_TYPE} printable characters")
+    return text
 
 
-def _parsed(what: str, items: Iterable[Any], parse: Callable[[Any], Item], example: str) -> tuple[Item, ...]:
-    # A lone one is an easy mistake, and would be taken letter by letter, or host by host.
+def _parse_all(what: str, items: Iterable[Any], parse: Callable[[Any], Item], example: str) -> tuple[Item, ...]:
+    # A single value is an easy mistake; iterating over it would give letters or hosts.
     if isinstance(items, (str, ipaddress.IPv4Network, ipaddress.IPv6Network)):
-        raise InvalidSetting(f"{items!r}: give a list, even of one")
+        raise InvalidSetting(f"{what} {str(items)!r}: give a list, even for one")
     parsed = []
     for item in items:
         try:
@@ -190,5 +215,5 @@ def _parsed(what: str, items: Iterable[Any], parse: Callable[[Any], Item], examp
         except ValueError as error:
             raise InvalidSetting(f"{what} {item!r}: {error}; write it like {example}") from None
         if "%" in str(item):
-            raise InvalidSetting(f"{what} {item!r}: leave out the zone, from the percent sign on; the adapter is it")
+            raise InvalidSetting(f"{what} {item!r}: leave out the zone (the percent sign and what follows)")
     return tuple(parsed)

@@ -26,11 +26,12 @@ from threepipe.capture.announcing import announce
 from threepipe.capture.extcap import main as extcap
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.live import open_source
-from threepipe.capture.running import PipeSource, folder_of_pipes, running
+from threepipe.capture.running import PipeSource, running
 from threepipe.capture.tap import Tap, Taps
 from threepipe.endpoints import open_endpoint
 from threepipe.endpoints.recording import ReplayPort, open_pcap
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog, Side
+from threepipe.platforms import runtime_folder
 
 SECONDS = 10.0
 SECOND = 1_000_000_000
@@ -509,7 +510,7 @@ def test_a_folder_that_others_may_open_is_not_used(folder: Path, caplog: pytest.
 def test_without_a_place_for_it_a_pipe_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    assert folder_of_pipes() is None
+    assert runtime_folder() is None
     with announce(Taps(), "a", "b"):
         assert running() == []
     with pytest.raises(threepipe.EndpointError, match="no place where running pipes"):

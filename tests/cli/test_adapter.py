@@ -104,7 +104,7 @@ def test_warnings_go_to_standard_error(network: Network) -> None:
     addresses = ["--address=10.6.7.1/24", "--address=fd00::1/64"]
     done = run("adapter", "create", "tp0", "--netns", network.path, "--json", *addresses)
     assert done.status == 0
-    assert done.complaint.startswith("threepipe: warning: IPv6 is disabled here, so tp0 goes without fd00::1/64")
+    assert done.complaint.startswith("threepipe: warning: IPv6 is disabled here, so tp0 does not get fd00::1/64")
     assert done.complaint.count("\n") == 1
     assert json.loads(done.printed)["addresses"] == ["10.6.7.1/24"]
 
@@ -208,7 +208,7 @@ OPTIONS = [
     ("--address", "", "does not appear to be an IPv4 or IPv6"),
     ("--address", "10.6.7.300/24", "write it like 10.6.7.1/24"),
     ("--address", "10.6.7.1/33", "write it like 10.6.7.1/24"),
-    ("--address", "224.0.0.1/24", "cannot be an interface's own"),
+    ("--address", "224.0.0.1/24", "cannot be assigned to an adapter"),
     ("--route", "", "does not appear to be an IPv4 or IPv6"),
     ("--route", "10.6.7.1/24", "has host bits set"),
     ("--route", "everything", "write it like 10.0.0.0/8"),
@@ -222,7 +222,7 @@ OPTIONS = [
     ("--owner", "-1", "'-1'"),
     ("--owner", "4294967295", "from 0 to 4294967294"),
     ("--group", "4294967295", "from 0 to 4294967294"),
-    ("--address", "0.0.0.0/0", "cannot be an interface's own"),
+    ("--address", "0.0.0.0/0", "cannot be assigned to an adapter"),
     ("--group", "", "''"),
     ("--group", "nobody-at-all", "'nobody-at-all'"),
     ("--group", "-1", "'-1'"),
@@ -246,7 +246,7 @@ def test_create_refuses_what_goes_ill_together(network: Network, adapter: Comman
 
 def test_create_refuses_a_name_that_is_taken(network: Network, adapter: Command) -> None:
     adapter("create", "tp0", "--mtu", "1300")
-    assert "tp0 exists; take another name" in adapter("create", "tp0", "--mtu", "1400", status=1)
+    assert "tp0 exists; choose another name" in adapter("create", "tp0", "--mtu", "1400", status=1)
     assert adapter.shown("tp0")["mtu"] == 1300
 
 
@@ -284,9 +284,9 @@ NAMESPACES = {
     "": "no network namespace",
     "none-of-this-name": "no network namespace none-of-this-name",
     "/none/of/this/path": "/none/of/this/path cannot be opened",
-    "/etc/passwd": "is no network namespace",
+    "/etc/passwd": "is not a network namespace",
     "/": "no network namespace",
-    "/proc/self/ns/mnt": "is no network namespace",
+    "/proc/self/ns/mnt": "is not a network namespace",
     "999999999": "no network namespace 999999999",
     "-1": "no network namespace -1",
     "a\nb": "no network namespace a\\nb",
@@ -307,15 +307,15 @@ def test_there_is_no_such_adapter(network: Network, adapter: Command, command: s
         complaint = adapter(command, name, status=1)
         assert links(network) == {"tp00"}
     if command == "show":
-        assert complaint == f"threepipe: there is no adapter {name}; threepipe adapter list shows those there are\n"
+        assert complaint == f"threepipe: there is no adapter {name}; threepipe adapter list shows all adapters\n"
 
 
 def test_delete_leaves_what_is_no_adapter_or_in_use(network: Network, adapter: Command) -> None:
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
     with Adapter.create("tp0", netns=network.path):
         for name in ("lo", "tap0"):
-            assert f"{name} is no layer-3 TUN adapter" in adapter("delete", name, status=1)
-        assert "tp0 is held by another program" in adapter("delete", "tp0", status=1)
+            assert f"{name} is not a layer-3 TUN adapter" in adapter("delete", name, status=1)
+        assert "tp0 is in use by another program" in adapter("delete", "tp0", status=1)
         assert links(network) == {"tap0", "tp0"}
 
 
@@ -341,7 +341,7 @@ def test_what_another_user_may_not_do(network: Network) -> None:
     inside = tuple(network.command(*nobody))
     done = run("adapter", "create", "tp0", prefix=inside)
     assert (done.status, done.printed) == (1, "")
-    assert done.complaint.startswith("threepipe: making tp0 takes CAP_NET_ADMIN: run as root")
+    assert done.complaint.startswith("threepipe: creating tp0 needs CAP_NET_ADMIN; run as root")
     assert links(network) == set()
     run("adapter", "create", "tp0", "--owner=4321", prefix=tuple(network.command()))
     assert run("adapter", "list", "--json", prefix=inside).status == 0

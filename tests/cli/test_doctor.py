@@ -62,7 +62,7 @@ def test_where_adapters_can_be_made(network: Network) -> None:
     assert list(found) == [*NAMES, "native core"]
     assert found["native core"]["ok"] == fast.NATIVE
     assert found["kernel"]["detail"] == f"Linux {platform.release()}"
-    assert found["adapters"]["detail"] == "one was made in this user's own right"
+    assert found["adapters"]["detail"] == "one was created with this user's privileges"
     assert all(found[name]["ok"] for name in NAMES if name not in ("UDP offload", "IPv6"))
     version = tuple(int(part) for part in platform.release().split(".")[:2])
     assert found["UDP offload"]["ok"] == (version >= (6, 2))
@@ -87,7 +87,7 @@ def test_for_people(network: Network) -> None:
     ("mounts", "seen", "advice"),
     [
         (EMPTY, "/dev/net/tun is missing", "modprobe tun"),
-        (f"{EMPTY}; touch /dev/net/tun", "/dev/net/tun is something else", "mknod /dev/net/tun c 10 200"),
+        (f"{EMPTY}; touch /dev/net/tun", "/dev/net/tun belongs to another driver", "mknod /dev/net/tun c 10 200"),
         (f"{EMPTY}; mkdir /dev/net/tun", "Is a directory", "mknod /dev/net/tun c 10 200"),
         # Major number 61 is for experiments, and no driver has it.
         pytest.param(
@@ -128,7 +128,7 @@ def test_only_the_privilege_for_networks(network: Network) -> None:
     """As root of a container often is."""
     but_one = network.command("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all")
     found = doctor(*mounted(FOR_ALL), *but_one, status=0)
-    assert found["adapters"]["detail"] == "one was made in this user's own right"
+    assert found["adapters"]["detail"] == "one was created with this user's privileges"
     assert found["carrier"]["ok"]
     assert not found["network namespaces"]["ok"]
     assert links(network) == set()
@@ -161,9 +161,9 @@ def test_ordinary_user(tmp_path: Path) -> None:
     found = doctor(*mounted(f"{made_readable(tmp_path)}; {FOR_ALL}"), *NOBODY, status=0)
     assert found["TUN device"]["ok"]
     assert found["user namespaces"]["ok"]
-    assert found["adapters"]["detail"] == "one was made in a user namespace only"
-    assert found["adapters"]["advice"].startswith("outside of it: run as root, or have root make a persistent adapter")
-    assert found["network namespaces"]["detail"] == "one was made in a user namespace only"
+    assert found["adapters"]["detail"] == "one was created in a user namespace only"
+    assert found["adapters"]["advice"].startswith("outside it: run as root, or have root create a persistent adapter")
+    assert found["network namespaces"]["detail"] == "one was created in a user namespace only"
     assert found["carrier"]["ok"]
     assert found["TCP offload"]["ok"]
 

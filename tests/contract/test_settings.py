@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threepipe import Adapter, InvalidSetting
-from threepipe.settings import AdapterSettings, check_mtu, check_name, parse_addresses, parse_domains, parse_routes
+from threepipe import Adapter, InvalidSetting, WindowsSettings
+from threepipe.settings import AdapterSettings, check_mtu, check_name, parse_addresses, parse_routes
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=500)
 
@@ -46,8 +46,8 @@ def test_good_names_are_taken(name: str) -> None:
         ("a\tb", "white space"),
         ("a\n", "white space"),
         ("a\0b", "cannot be used"),
-        ("tun%d", "of percent signs, none here"),
-        ("100%", "of percent signs, none here"),
+        ("tun%d", "of percent signs, none is allowed here"),
+        ("100%", "of percent signs, none is allowed here"),
     ],
 )
 def test_bad_names_are_refused(name: str, reason: str) -> None:
@@ -85,7 +85,7 @@ def test_a_template_has_one_number_at_most() -> None:
         assert check_name(name, template=True) == name
         assert check(name).name == name
     for name in ("%d%d", "%", "%s", "%%d", "tun%i"):
-        with pytest.raises(InvalidSetting, match="of percent signs, one %d, for a number that the system chooses"):
+        with pytest.raises(InvalidSetting, match="of percent signs, one %d is allowed, for a number that"):
             Adapter.create(name)
 
 
@@ -128,7 +128,9 @@ def test_settings_are_kept_as_checked() -> None:
     )
     addresses = ipaddress.ip_interface("10.6.7.1/24"), ipaddress.ip_interface("fd00::1/64")
     routes = ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("fd00::/8")
-    assert checked == AdapterSettings("tun%d", addresses, routes, 1400, "blue", True, "somebody", 100)
+    assert checked == AdapterSettings(
+        "tun%d", addresses, routes, mtu=1400, netns="blue", persistent=True, owner="somebody", group=100
+    )
     assert check("tun") == AdapterSettings("tun")
 
 
@@ -147,7 +149,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
     "address", ["224.0.0.1/4", "ff02::1/64", "0.0.0.0", "::", "0.0.0.0/24", "::/64", "127.0.0.1/8", "::1"]
 )
 def test_addresses_of_nobody_alone_are_refused(address: str) -> None:
-    with pytest.raises(InvalidSetting, match="cannot be an interface's own"):
+    with pytest.raises(InvalidSetting, match="cannot be assigned to an adapter"):
         check("t", addresses=[address])
 
 
@@ -171,13 +173,13 @@ def test_what_is_no_network_is_refused(route: str) -> None:
 
 @pytest.mark.parametrize("wanted", [{"addresses": "10.0.0.1/8"}, {"routes": "10.0.0.0/8"}])
 def test_a_lone_string_is_no_list(wanted: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSetting, match=r"'10\.0\.0\.[01]/8': give a list, even of one"):
+    with pytest.raises(InvalidSetting, match=r"'10\.0\.0\.[01]/8': give a list, even for one"):
         check("t", **wanted)
 
 
 @pytest.mark.parametrize("wanted", [{"owner": 0}, {"group": 0}, {"owner": "root", "group": "root"}])
 def test_only_persistent_adapters_have_owners(wanted: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSetting, match="owner and group are for persistent adapters"):
+    with pytest.raises(InvalidSetting, match="owner and group need persistent=True"):
         check("t", **wanted)
     assert check("t", persistent=True, **wanted).persistent
 
@@ -195,34 +197,42 @@ def test_impossible_metrics_are_refused(metric: int) -> None:
     [
         ({"dns": ["10.6.7.53/24"]}, r"DNS server '10\.6\.7\.53/24': .*; write it like 10\.6\.7\.53 or fd00::53"),
         ({"dns": ["dns.example.org"]}, "DNS server 'dns.example.org': "),
-        ({"dns": "10.6.7.53"}, r"'10\.6\.7\.53': give a list, even of one"),
+        ({"dns": "10.6.7.53"}, r"'10\.6\.7\.53': give a list, even for one"),
         ({"dns": ["fe80::1%eth0"]}, "DNS server 'fe80::1%eth0': leave out the zone"),
         ({"dns": ["224.0.0.251"]}, "DNS server '224.0.0.251' cannot be asked"),
         ({"dns": ["::"]}, "DNS server '::' cannot be asked"),
-        ({"search": "example.org"}, "'example.org': give a list, even of one"),
-        ({"search": ["a", ""]}, "search domain '': it is no name of a domain; write it like example.org"),
+        ({"search": "example.org"}, "'example.org': give a list, even for one"),
+        ({"search": ["a", ""]}, "search domain '': not a domain name; write it like example.org"),
         ({"search": ["a,b"]}, "search domain 'a,b'"),
         ({"search": ["a..b"]}, "search domain 'a..b'"),
         ({"search": ["example.org\n"]}, "search domain "),
         ({"search": ["köln.example"]}, "search domain 'köln.example'.*other letters as xn-- has them"),
         ({"search": ["a" * 64]}, "search domain 'a"),
         ({"search": [".".join(["a" * 63] * 4)]}, "search domain 'a"),
-        ({"guid": "tp0"}, "GUID 'tp0': it has 32 hexadecimal digits; write it like 8f1b2a64-"),
-        ({"name": "t%d", "guid": uuid.UUID(int=1)}, "a GUID is one adapter's alone: give a name without %d"),
-        ({"tunnel_type": ""}, "tunnel type '': give 1 to 127 characters that can be printed"),
+        ({"guid": "tp0"}, "GUID 'tp0': expected 32 hexadecimal digits; write it like 8f1b2a64-"),
+        ({"tunnel_type": ""}, "tunnel type '': give 1 to 127 printable characters"),
         ({"tunnel_type": "\U0001f40d" * 64}, "tunnel type '\U0001f40d"),
         ({"tunnel_type": "a\0b"}, "tunnel type "),
     ],
 )
 def test_what_windows_could_not_be_given_is_refused_everywhere(wanted: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
-        Adapter.create(**{"name": "t", **wanted})
+        WindowsSettings(**wanted)
+
+
+def test_a_guid_is_for_a_name_without_a_template() -> None:
+    with pytest.raises(InvalidSetting, match="a GUID belongs to one adapter: give a name without %d"):
+        Adapter.create("t%d", windows=WindowsSettings(guid=uuid.UUID(int=1)))
 
 
 def test_the_longest_that_windows_takes() -> None:
     longest = ".".join(["a" * 63] * 3 + ["a" * 61])
-    assert parse_domains([longest, "A-1._x"]) == (longest, "A-1._x")
-    assert check("t", tunnel_type="\U0001f40d" * 63 + "a", guid=uuid.UUID(int=1)).guid == uuid.UUID(int=1)
+    tunnel_type = "\U0001f40d" * 63 + "a"
+    settings = WindowsSettings(search=[longest, "A-1._x"], tunnel_type=tunnel_type, guid=str(uuid.UUID(int=1)))
+    assert (settings.search, settings.guid) == ((longest, "A-1._x"), uuid.UUID(int=1))
+    assert check("t", windows=settings).windows == WindowsSettings(
+        search=[longest, "A-1._x"], tunnel_type=tunnel_type, guid=uuid.UUID(int=1)
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that has none of these")
@@ -231,10 +241,10 @@ def test_the_longest_that_windows_takes() -> None:
     [
         ({"dns": ["10.6.7.53"]}, "leave out dns and search, .*resolvectl dns NAME SERVER .*resolvconf"),
         ({"search": ["example.org"]}, "resolvectl domain NAME DOMAIN"),
-        ({"guid": "{8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93}"}, "on Windows alone"),
-        ({"tunnel_type": "Example"}, "on Windows alone"),
+        ({"guid": "{8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93}"}, "only adapters on Windows have a GUID and a tunnel type"),
+        ({"tunnel_type": "Example"}, "only adapters on Windows have a GUID and a tunnel type"),
     ],
 )
 def test_what_linux_does_not_have_is_refused(wanted: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
-        Adapter.create("t", **wanted)
+        Adapter.create("t", windows=WindowsSettings(**wanted))

@@ -388,7 +388,7 @@ def test_a_source_that_is_ready_and_has_nothing_is_asked_again(stack: ExitStack)
         return fast.receive(file, memory, limit) if asked.count(file.fileno()) > 2 else []
 
     bench.records = Refusing(fast.send)
-    bench.records.receive = receive  # type: ignore[method-assign]
+    bench.records.receive = receive
     bench.put(plain(frame(TCP4)))
     bench.start()
     assert bench.take() == plain(frame(TCP4))

@@ -249,7 +249,7 @@ def test_what_cannot_be_captured_is_told(network: Network) -> None:
     with pytest.raises(threepipe.AdapterNotFound, match="there is no adapter tp0") as missing:
         open_source("tp0", network.path)
     assert missing.value.errno == errno.ENODEV
-    with pytest.raises(threepipe.AdapterNotFound, match="lo is no layer-3 interface"):
+    with pytest.raises(threepipe.AdapterNotFound, match="lo is not a layer-3 interface"):
         open_source("lo", network.path)
     with pytest.raises(threepipe.NamespaceNotFound):
         open_source("tp0", "no-such-namespace")
@@ -263,7 +263,7 @@ def _try_to_capture() -> None:
 
 @needs_root
 def test_ordinary_users_may_not(network: Network) -> None:
-    with pytest.raises(threepipe.PermissionDenied, match="takes CAP_NET_RAW"):
+    with pytest.raises(threepipe.PermissionDenied, match="needs CAP_NET_RAW"):
         call_elsewhere(network, _try_to_capture, user=STRANGER)
 
 
@@ -340,7 +340,7 @@ def test_tcpdump_reads_along(network: Network) -> None:
         (("pipe:x",), 1, "is no running pipe"),
         (("pipe:1", "--netns", "x"), 2, "a running pipe is found by its process"),
         (("tp0", "--count", "0"), 2, "count"),
-        (("lo", "--netns", "{}"), 1, "lo is no layer-3 interface"),
+        (("lo", "--netns", "{}"), 1, "lo is not a layer-3 interface"),
     ],
 )
 def test_what_the_command_cannot_do(network: Network, arguments: tuple[str, ...], status: int, said: str) -> None:

@@ -142,10 +142,10 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("write it like 10.6.7.1/24", {"addresses": ["10.6.7.256/24"]}),
     ("write it like 10.6.7.1/24", {"addresses": ["10.6.7.1/33"]}),
     ("write it like 10.6.7.1/24", {"addresses": ["10.6.7.1/24", "fd00::1/129"]}),
-    ("interface's own", {"addresses": ["224.0.0.1/24"]}),
-    ("interface's own", {"addresses": ["ff02::1/64"]}),
-    ("interface's own", {"addresses": ["0.0.0.0/8"]}),
-    ("interface's own", {"addresses": ["::/64"]}),
+    ("cannot be assigned", {"addresses": ["224.0.0.1/24"]}),
+    ("cannot be assigned", {"addresses": ["ff02::1/64"]}),
+    ("cannot be assigned", {"addresses": ["0.0.0.0/8"]}),
+    ("cannot be assigned", {"addresses": ["::/64"]}),
     ("give a list", {"addresses": "10.6.7.1/24"}),
     ("host bits", {"routes": ["10.77.0.1/16"]}),
     ("host bits", {"routes": ["fd77::1/16"]}),
@@ -230,14 +230,14 @@ def test_missing_namespace(network: Network, netns: str | int) -> None:
 )
 def test_path_that_is_no_namespace(network: Network, path: str, code: int) -> None:
     for call in everywhere(path):
-        with refused(network, threepipe.NamespaceNotFound, code, path, "no network namespace"):
+        with refused(network, threepipe.NamespaceNotFound, code, path, "network namespace"):
             call()
 
 
 def test_path_of_a_pipe_is_no_namespace_and_keeps_nobody_waiting(network: Network, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for call in everywhere(str(tmp_path / "fifo")):
-        with refused(network, threepipe.NamespaceNotFound, errno.EINVAL, "fifo", "no network namespace"):
+        with refused(network, threepipe.NamespaceNotFound, errno.EINVAL, "fifo", "not a network namespace"):
             call()
 
 
@@ -257,7 +257,7 @@ def test_opening_what_is_no_adapter(network: Network) -> None:
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
     network.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     for name in ("tap0", "veth0", "lo"):
-        with refused(network, threepipe.AdapterNotFound, errno.EINVAL, f"{name} is no layer-3 TUN adapter"):
+        with refused(network, threepipe.AdapterNotFound, errno.EINVAL, f"{name} is not a layer-3 TUN adapter"):
             open_existing(name, netns=network.path)
 
 
@@ -268,7 +268,7 @@ def test_opening_what_is_removed_after_it_was_looked_up(network: Network) -> Non
         with tun.open_tun() as file:
             tun.attach(file, "tp0", create=False, offload=False, several=False)
 
-    with refused(network, threepipe.AdapterNotFound, errno.ENODEV, "tp0 was removed while it was being opened"):
+    with refused(network, threepipe.AdapterNotFound, errno.ENODEV, "tp0 was removed while it was opened"):
         network.namespace.run(open_too_late)
 
 
@@ -300,7 +300,7 @@ def test_removal_wakes_a_waiting_thread(network: Network) -> None:
     (error,) = errors
     assert isinstance(error, threepipe.AdapterGone)
     assert error.errno == errno.EBADFD
-    assert "tp0 was removed by somebody else; make or open it again" in str(error)
+    assert "tp0 was removed by another program; create or open it again" in str(error)
 
 
 def test_removal_wakes_a_waiting_task(network: Network) -> None:
@@ -333,16 +333,16 @@ def test_everything_but_closing_raises_once_it_is_removed(network: Network) -> N
     with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
         remove(network, adapter)
         for _ in range(2):
-            with refused(network, gone, errno.EBADFD, "tp0 was removed", "make or open it again"):
+            with refused(network, gone, errno.EBADFD, "tp0 was removed", "create or open it again"):
                 session.send([packet])
-            with refused(network, gone, errno.EBADFD, "tp0 was removed", "make or open it again"):
+            with refused(network, gone, errno.EBADFD, "tp0 was removed", "create or open it again"):
                 session.receive(timeout=10)
-            with refused(network, gone, errno.ENODEV, "tp0 was removed", "make or open it again"):
+            with refused(network, gone, errno.ENODEV, "tp0 was removed", "create or open it again"):
                 assert adapter.info
-            with refused(network, gone, errno.ENODEV, "tp0 was removed", "make or open it again"):
+            with refused(network, gone, errno.ENODEV, "tp0 was removed", "create or open it again"):
                 adapter.mtu = 1400
         session.close()
-        with refused(network, gone, errno.ENODEV, "tp0 was removed", "make or open it again"):
+        with refused(network, gone, errno.ENODEV, "tp0 was removed", "create or open it again"):
             adapter.start_session()
 
 

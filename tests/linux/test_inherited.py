@@ -272,7 +272,7 @@ def test_a_tun_descriptor_without_an_interface_is_refused() -> None:
 def test_a_virtio_header_that_cannot_be_meant_is_refused(network: Network) -> None:
     number = tun_descriptor(network, False, 1 << 20)
     try:
-        with pytest.raises(threepipe.InvalidSetting, match="1048576 bytes, which cannot be meant"):
+        with pytest.raises(threepipe.InvalidSetting, match="1048576 bytes; set it to 10 or 12"):
             threepipe.open_endpoint(f"fd:{number}")
     finally:
         os.close(number)

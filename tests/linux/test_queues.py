@@ -130,7 +130,7 @@ def test_a_persistent_adapter_can_be_opened_with_any_number(persistent: Network,
 def test_it_has_one_program_at_a_time(persistent: Network, queues: int) -> None:
     with Adapter.open("tp0", netns=persistent.path, queues=queues) as adapter, adapter.start_session():
         for other, offload in ((1, True), (QUEUES, False)):
-            with pytest.raises(threepipe.AdapterBusy, match="held by another program") as caught:
+            with pytest.raises(threepipe.AdapterBusy, match="in use by another program") as caught:
                 Adapter.open("tp0", netns=persistent.path, queues=other, offload=offload)
             assert caught.value.errno == errno.EBUSY
             assert adapter.link_up

@@ -82,7 +82,7 @@ def test_owner_and_members_of_the_group_pass_packets(
 @pytest.mark.parametrize("settings", [{}, {"owner": OTHER}, {"group": GROUP}, {"owner": 0, "group": 0}])
 def test_others_may_not_open_it(network: Network, settings: dict[str, int]) -> None:
     make(network, **settings)
-    with pytest.raises(threepipe.PermissionDenied, match="tp0 belongs to another user or group; root may") as caught:
+    with pytest.raises(threepipe.PermissionDenied, match="tp0 belongs to another user or group; run as root") as caught:
         as_user(network, open_and_close)
     assert caught.value.errno == errno.EPERM
     assert links(network) == {"tp0"}
@@ -103,7 +103,7 @@ def test_the_owner_may_delete_it(network: Network) -> None:
 
 def test_the_owner_may_not_set_it_up(network: Network) -> None:
     make(network, owner=STRANGER)
-    with pytest.raises(threepipe.PermissionDenied, match="setting up tp0 takes CAP_NET_ADMIN: run as root") as denied:
+    with pytest.raises(threepipe.PermissionDenied, match="setting up tp0 needs CAP_NET_ADMIN; run as root") as denied:
         as_user(network, set_mtu)
     assert denied.value.errno == errno.EPERM
     network.run("ip", "link", "set", "tp0", "down")
@@ -122,7 +122,7 @@ def test_everybody_may_list_them(network: Network) -> None:
     ("path", "code", "text"),
     [
         ("/proc/1/ns/net", errno.EACCES, "may not enter the namespace /proc/1/ns/net; run as root"),
-        ("/proc/self/ns/net", errno.EPERM, "takes CAP_SYS_ADMIN: run as root"),
+        ("/proc/self/ns/net", errno.EPERM, "needs CAP_SYS_ADMIN; run as root"),
     ],
 )
 def test_namespaces_are_roots(network: Network, path: str, code: int, text: str) -> None:

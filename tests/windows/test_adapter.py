@@ -36,7 +36,7 @@ from threepipe.platforms.windows import structures as win
 from threepipe.platforms.windows.device import adapters, guid_of
 from threepipe.platforms.windows.iphelper import IpHelper
 from threepipe.platforms.windows.waiting import Arrival
-from threepipe.settings import MIN_CAPACITY, parse_domains, parse_servers
+from threepipe.settings import MIN_CAPACITY, WindowsSettings
 from threepipe.testing import CHECKS, Wire
 
 pytestmark = pytest.mark.windows
@@ -159,8 +159,8 @@ def test_an_adapter_has_what_was_asked_for(bench: Bench) -> None:
 def test_dns_and_a_metric_are_given_and_dns_is_taken_back(bench: Bench) -> None:
     ip = bench.system.ip
     assert isinstance(ip, ContractIpHelper)
-    dns, search = parse_servers(["10.6.7.53"]), parse_domains(["example.org"])
-    with bench.create("tp0", dns=dns, search=search, metric=7) as adapter:
+    windows = WindowsSettings(dns=["10.6.7.53"], search=["example.org"])
+    with bench.create("tp0", windows=windows, metric=7) as adapter:
         assert ip.dns == {win.AF_INET: ("10.6.7.53", "example.org"), win.AF_INET6: ("", "example.org")}
         luid = bench.contract.interfaces()[0].luid
         assert adapter.info.luid == luid
@@ -172,13 +172,13 @@ def test_where_windows_cannot_be_told_dns_nothing_is_made(bench: Bench, monkeypa
     without_functions: Any = object()
     monkeypatch.setattr(bench.system.ip, "check_dns", IpHelper(without_functions).check_dns)
     with pytest.raises(AdapterError, match="build 19041"):
-        bench.create("tp0", dns=parse_servers(["10.6.7.53"]))
+        bench.create("tp0", windows=WindowsSettings(dns=["10.6.7.53"]))
     assert bench.names() == []
 
 
 def test_an_adapter_can_have_a_guid_and_a_type_of_its_own(bench: Bench) -> None:
     guid = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")
-    with bench.create("tp0", guid=guid, tunnel_type="Example"):
+    with bench.create("tp0", windows=WindowsSettings(guid=guid, tunnel_type="Example")):
         (found,) = bench.contract.interfaces()
         assert (uuid.UUID(bytes_le=bytes(found.guid)), found.description) == (guid, "Example Tunnel")
 

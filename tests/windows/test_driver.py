@@ -21,7 +21,8 @@ import pytest
 
 from tests.support.commands import Done, run_here
 from threepipe.errors import AdapterError, AdapterUnavailable, InvalidSetting, PermissionDenied
-from threepipe.platforms.windows import driver, library, release
+from threepipe.platforms import driver
+from threepipe.platforms.windows import library, release
 from threepipe.platforms.windows.release import DLL_NAME, MACHINES, Release, architecture_of
 from threepipe.platforms.windows.winerror import (
     ERROR_BAD_EXE_FORMAT,
@@ -104,17 +105,17 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_from_a_zip(files: Path, machine: Path) -> None:
-    package = driver.obtain(files / "release.zip")
+    package = driver.get_package(files / "release.zip")
     assert package == driver.Package("9.9", OWN, DLLS[OWN], "Read me first.\n")
     assert not machine.exists()
     assert package.install() == machine / DLL_NAME
     assert (machine / DLL_NAME).read_bytes() == DLLS[OWN]
     assert {path.name for path in machine.iterdir()} == {DLL_NAME, "LICENSE.txt"}
-    assert driver.found() == (machine / DLL_NAME, sha256(DLLS[OWN]), "9.9")
+    assert driver.installed_library() == (machine / DLL_NAME, sha256(DLLS[OWN]), "9.9")
 
 
 def test_from_a_dll(files: Path, machine: Path) -> None:
-    package = driver.obtain(files / "some.dll")
+    package = driver.get_package(files / "some.dll")
     assert package.licence == ""
     package.install()
     assert [path.name for path in machine.iterdir()] == [DLL_NAME]
@@ -123,14 +124,14 @@ def test_from_a_dll(files: Path, machine: Path) -> None:
 
 @pytest.mark.parametrize("architecture", MACHINES.values())
 def test_for_another_machine(files: Path, architecture: str) -> None:
-    made = driver.obtain(files / "release.zip", architecture=architecture).install(files / "dist")
+    made = driver.get_package(files / "release.zip", architecture=architecture).install(files / "dist")
     assert made == files / "dist" / DLL_NAME
     assert architecture_of(made.read_bytes()) == architecture
 
 
 def test_an_architecture_there_is_none_for(files: Path) -> None:
     with pytest.raises(InvalidSetting, match="architecture 'mips': give one of amd64, arm64, x86, arm"):
-        driver.obtain(files / "release.zip", architecture="mips")
+        driver.get_package(files / "release.zip", architecture="mips")
 
 
 def test_what_is_not_the_release_is_refused(files: Path) -> None:
@@ -138,10 +139,10 @@ def test_what_is_not_the_release_is_refused(files: Path) -> None:
     for content, text, code in (
         (
             ZIP + b"\0",
-            "is not the zip of Wintun 9.9: its SHA-256 is another, so it is not opened",
+            "was not opened: its SHA-256 is not that of the zip of Wintun 9.9",
             ERROR_INVALID_IMAGE_HASH,
         ),
-        (b"", "is not the zip", ERROR_INVALID_IMAGE_HASH),
+        (b"", "not that of the zip", ERROR_INVALID_IMAGE_HASH),
         (dll(OWN, b"another"), "is not the wintun.dll of Wintun 9.9", ERROR_INVALID_IMAGE_HASH),
         (b"MZ", "is not the wintun.dll of Wintun 9.9", ERROR_INVALID_IMAGE_HASH),
         (
@@ -152,7 +153,7 @@ def test_what_is_not_the_release_is_refused(files: Path) -> None:
     ):
         path.write_bytes(content)
         with pytest.raises(AdapterUnavailable) as raised:
-            driver.obtain(path)
+            driver.get_package(path)
         assert text in str(raised.value)
         assert error_code(raised.value) == code
 
@@ -160,36 +161,38 @@ def test_what_is_not_the_release_is_refused(files: Path) -> None:
 def test_a_download_tells_how_far_it_is(served: Path) -> None:
     (served / "release.zip").write_bytes(ZIP)
     told: list[tuple[int, int | None]] = []
-    package = driver.obtain(progress=lambda done, total: told.append((done, total)))
+    package = driver.get_package(progress=lambda done, total: told.append((done, total)))
     assert package.dll == DLLS[OWN]
     assert told[-1] == (len(ZIP), len(ZIP))
 
 
 def test_a_download_of_something_else(served: Path) -> None:
     (served / "release.zip").write_bytes(b"<html>buy this domain</html>")
-    with pytest.raises(AdapterUnavailable, match="is not the zip of Wintun"):
-        driver.obtain()
+    with pytest.raises(AdapterUnavailable, match="SHA-256 is not that of the zip of Wintun"):
+        driver.get_package()
 
 
 def test_an_endless_download_is_left(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "_MAX_SIZE", 1 << 17)
     (served / "release.zip").write_bytes(bytes(1 << 20))
     told: list[int] = []
-    with pytest.raises(AdapterUnavailable, match="is not the zip of Wintun"):
-        driver.obtain(progress=lambda done, total: told.append(done))
+    with pytest.raises(AdapterUnavailable, match="SHA-256 is not that of the zip of Wintun"):
+        driver.get_package(progress=lambda done, total: told.append(done))
     assert told[-1] < 1 << 18
 
 
 @pytest.mark.usefixtures("served")
 def test_no_such_download() -> None:
-    with pytest.raises(AdapterUnavailable, match=r"cannot be fetched: .*; fetch it by other means, and give"):
-        driver.obtain()
+    with pytest.raises(
+        AdapterUnavailable, match=r"cannot be downloaded: .*; download it another way and name the file"
+    ):
+        driver.get_package()
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "RELEASE", release.RELEASE._replace(url="http://127.0.0.1:1/release.zip"))
-    with pytest.raises(AdapterUnavailable, match="cannot be fetched"):
-        driver.obtain()
+    with pytest.raises(AdapterUnavailable, match="cannot be downloaded"):
+        driver.get_package()
 
 
 def test_a_new_file_takes_the_place_of_the_old_at_once(files: Path, machine: Path) -> None:
@@ -197,13 +200,13 @@ def test_a_new_file_takes_the_place_of_the_old_at_once(files: Path, machine: Pat
     (machine / DLL_NAME).write_bytes(b"old")
     with open(machine / DLL_NAME, "rb") as old:
         if sys.platform == "win32":  # Where the old one is in use it stays.
-            with pytest.raises(PermissionDenied, match=r"or a program uses .*; end it first"):
-                driver.obtain(files / "some.dll").install()
+            with pytest.raises(PermissionDenied, match=r"or a program uses .*; end that program first"):
+                driver.get_package(files / "some.dll").install()
             assert [path.name for path in machine.iterdir()] == [DLL_NAME]
         else:
-            driver.obtain(files / "some.dll").install()
+            driver.get_package(files / "some.dll").install()
         assert old.read() == b"old"
-    driver.obtain(files / "some.dll").install()
+    driver.get_package(files / "some.dll").install()
     assert (machine / DLL_NAME).read_bytes() == DLLS[OWN]
     assert [path.name for path in machine.iterdir()] == [DLL_NAME]
 
@@ -214,25 +217,25 @@ def refuse(*_: object) -> None:
 
 def test_what_may_not_be_written_leaves_nothing(files: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", refuse)  # Root may write anywhere.
-    with pytest.raises(PermissionDenied, match="cannot be written by this user"):
-        driver.obtain(files / "release.zip").install()
+    with pytest.raises(PermissionDenied, match="is not writable by this user"):
+        driver.get_package(files / "release.zip").install()
     assert [*machine.iterdir()] == []
 
 
 def test_removing(files: Path, machine: Path) -> None:
-    driver.obtain(files / "release.zip").install()
+    driver.get_package(files / "release.zip").install()
     order: list[bool] = []
-    removed = driver.remove(lambda: order.append((machine / DLL_NAME).exists()))
+    removed = driver.uninstall(lambda: order.append((machine / DLL_NAME).exists()))
     assert removed == [machine / DLL_NAME, machine / "LICENSE.txt"]
     assert order == [True]
     assert not machine.exists()
-    assert driver.remove(lambda: None) == []
+    assert driver.uninstall(lambda: None) == []
 
 
 def test_what_others_put_there_stays(files: Path, machine: Path) -> None:
-    driver.obtain(files / "some.dll").install()
+    driver.get_package(files / "some.dll").install()
     (machine / "mine.txt").touch()
-    assert driver.remove(lambda: None) == [machine / DLL_NAME]
+    assert driver.uninstall(lambda: None) == [machine / DLL_NAME]
     assert [path.name for path in machine.iterdir()] == ["mine.txt"]
 
 
@@ -240,28 +243,28 @@ def test_a_driver_in_use_stays(files: Path, machine: Path) -> None:
     def in_use() -> None:
         raise AdapterError(1, "an adapter is there")
 
-    driver.obtain(files / "some.dll").install()
+    driver.get_package(files / "some.dll").install()
     with pytest.raises(AdapterError, match="an adapter is there"):
-        driver.remove(in_use)
+        driver.uninstall(in_use)
     assert (machine / DLL_NAME).exists()
 
 
 def test_a_file_that_may_not_be_removed(files: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver.obtain(files / "some.dll").install()
+    driver.get_package(files / "some.dll").install()
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(PermissionDenied, match="end it first"):
-        driver.remove(lambda: None)
+    with pytest.raises(PermissionDenied, match="end that program first"):
+        driver.uninstall(lambda: None)
 
 
 def test_where_the_dll_is_looked_for(files: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AdapterUnavailable, match=r"there is no wintun\.dll .*; get it: threepipe driver install") as no:
         library.find_library()
     assert error_code(no.value) == ERROR_FILE_NOT_FOUND
-    users = driver.obtain(files / "some.dll").install()
+    users = driver.get_package(files / "some.dll").install()
     assert library.find_library() == users
     (files / "program").mkdir()
     monkeypatch.setattr(sys, "executable", str(files / "program" / "python.exe"))
-    beside = driver.obtain(files / "some.dll").install(files / "program")
+    beside = driver.get_package(files / "some.dll").install(files / "program")
     assert library.find_library() == beside
     monkeypatch.setenv(library.VARIABLE, str(files / "some.dll"))
     assert library.find_library() == files / "some.dll"
@@ -275,7 +278,7 @@ def test_where_the_dll_is_looked_for(files: Path, machine: Path, monkeypatch: py
 
 
 def test_a_named_file_that_is_not_there(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver.obtain(files / "some.dll").install()
+    driver.get_package(files / "some.dll").install()
     monkeypatch.setenv(library.VARIABLE, str(files / "nothing"))
     with pytest.raises(AdapterUnavailable, match="which THREEPIPE_WINTUN or the program names, is no file"):
         library.find_library()
@@ -297,7 +300,7 @@ def test_what_is_not_pinned_is_not_loaded(files: Path, machine: Path) -> None:
         (machine / DLL_NAME).write_bytes(content)
         with pytest.raises(AdapterUnavailable, match=text):
             library.load_library(library.find_library())
-        assert driver.found().version is None or content == DLLS["x86"]
+        assert driver.installed_library().version is None or content == DLLS["x86"]
 
 
 def test_a_pinned_file_that_cannot_be_loaded(files: Path) -> None:
@@ -388,7 +391,7 @@ class TestCommands:
     def test_the_licence_has_to_be_accepted(self, run: Any, files: Path, machine: Path) -> None:
         done: Done = run("install", "--from", str(files / "release.zip"))
         assert done.status == 1
-        assert "which has to be accepted: say --accept-licence" in done.complaint
+        assert "to accept it, add --accept-licence" in done.complaint
         assert not machine.exists()
 
     @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1)])
@@ -411,8 +414,8 @@ class TestCommands:
         assert not machine.exists()
 
     def test_version(self, run: Any, files: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        driver.obtain(files / "some.dll").install()
-        monkeypatch.setattr("threepipe.platforms.windows.running.running_version", lambda: "0.14")
+        driver.get_package(files / "some.dll").install()
+        monkeypatch.setattr("threepipe.platforms.driver.running_version", lambda: "0.14")
         shown: Done = run("version")
         assert [line.split()[-1] for line in shown.printed.splitlines()] == [
             str(machine / DLL_NAME),

@@ -31,7 +31,7 @@ from threepipe.platforms.windows.winerror import (
     ERROR_PROC_NOT_FOUND,
     error_code,
 )
-from threepipe.settings import AdapterSettings, parse_addresses, parse_domains, parse_routes, parse_servers
+from threepipe.settings import AdapterSettings, WindowsSettings, parse_addresses, parse_routes
 
 pytestmark = pytest.mark.windows
 
@@ -227,9 +227,8 @@ def test_the_metric_of_an_interface_without_ipv6(fake: Fake, interface: Interfac
     assert (fake.family(4).Metric, fake.family(6).UseAutomaticMetric) == (7, 1)
 
 
-WITH_DNS = BOTH._replace(
-    dns=parse_servers(["10.6.7.53", "fd67::53"]), search=parse_domains(["example.org", "example.net"])
-)
+DNS = WindowsSettings(dns=["10.6.7.53", "fd67::53"], search=["example.org", "example.net"])
+WITH_DNS = BOTH._replace(windows=DNS)
 
 
 def test_dns_that_is_asked_for_is_set_and_undone(fake: Fake, interface: Interface) -> None:
@@ -258,14 +257,14 @@ def test_dns(fake: Fake, interface: Interface) -> None:
 
 
 def test_dns_of_one_family_takes_the_others_away(fake: Fake, interface: Interface) -> None:
-    Interface(fake.ip, LUID, "tp0").set_dns(WITH_DNS.dns, WITH_DNS.search)
+    Interface(fake.ip, LUID, "tp0").set_dns(DNS.dns, DNS.search)
     interface.set_dns([ipaddress.ip_address("10.6.7.54")], [])
     assert (fake.dns(4), fake.dns(6)) == (("10.6.7.54", ""), ("", ""))
 
 
 def test_dns_that_a_crash_left_is_not_used_again(fake: Fake, interface: Interface) -> None:
     """It outlives the adapter in the registry, and the next one of that name has the same GUID."""
-    Interface(fake.ip, LUID, "tp0").set_dns(WITH_DNS.dns, WITH_DNS.search)
+    Interface(fake.ip, LUID, "tp0").set_dns(DNS.dns, DNS.search)
     interface.configure(settings(["10.6.7.1/24"]))
     assert fake.dns(4) == fake.dns(6) == ("", "")
 

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from threepipe.backend import Seen
-from threepipe.capture.running import ORDER, SUFFIX, folder_of_pipes, is_private
+from threepipe.capture.running import ORDER, SUFFIX
 from threepipe.capture.tap import Taps
 from threepipe.capture.writing import beginning, packet_blocks, statistics_block
 from threepipe.errors import ThreepipeError
 from threepipe.net.connect import listen_unix
 from threepipe.net.doorbell import Doorbell
+from threepipe.platforms import is_private, runtime_folder
 
 __all__ = ["Follower", "announce"]
 
@@ -43,7 +44,7 @@ def announce(taps: Taps, left: str, right: str, folder: Path | None = None) -> I
 
     Where there is no place for it that is logged, and the pipe cannot be captured from outside.
     """
-    folder = folder or folder_of_pipes()
+    folder = folder or runtime_folder()
     listening = None
     if folder is not None:
         try:

@@ -9,7 +9,7 @@ from threepipe import platforms
 from threepipe.backend import Seen, Source
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.running import PREFIX, PipeSource
-from threepipe.settings import Namespace, check_name
+from threepipe.settings import NamespaceName, check_name
 
 __all__ = ["Recording", "Summary", "open_source", "stopped_by_signals"]
 
@@ -21,7 +21,7 @@ class Summary(NamedTuple):
     """Packets that are missing since there was no room for them."""
 
 
-def open_source(name: str, netns: Namespace | None = None) -> Source:
+def open_source(name: str, netns: NamespaceName | None = None) -> Source:
     """The adapter of that name or, where it is `pipe:PID`, the running pipe.
 
     Raises `AdapterNotFound`, `PermissionDenied`, `AdapterUnavailable`, `NamespaceNotFound`, `InvalidSetting` and,

@@ -8,8 +8,6 @@ import errno
 import json
 import os
 import socket
-import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +16,9 @@ from threepipe.backend import Seen
 from threepipe.capture.reading import CaptureReader
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import connect_unix
+from threepipe.platforms import is_private, runtime_folder
 
-__all__ = ["ORDER", "PREFIX", "PipeSource", "RunningPipe", "folder_of_pipes", "running"]
+__all__ = ["ORDER", "PREFIX", "PipeSource", "RunningPipe", "running"]
 
 PREFIX = "pipe:"
 """What names of running pipes begin with, where adapters have names too: the kernel allows no colon in those."""
@@ -44,19 +43,9 @@ class RunningPipe(NamedTuple):
         return PREFIX + self.path.stem
 
 
-def folder_of_pipes() -> Path | None:
-    """Where running pipes of this user are, whether it exists or not; None where the system has no such place."""
-    if sys.platform == "win32":  # Its Python has no Unix sockets.
-        return None
-    if os.access("/run", os.W_OK):  # Of a user namespace's root this is not so.
-        return Path("/run/threepipe")
-    home = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(home, "threepipe") if home else None
-
-
 def running(folder: Path | None = None) -> list[RunningPipe]:
     """The pipes of this user that can be captured. Removes what killed ones left behind."""
-    folder = folder or folder_of_pipes()
+    folder = folder or runtime_folder()
     try:
         paths = sorted(folder.glob(f"*{SUFFIX}")) if folder is not None and is_private(folder) else []
     except OSError:
@@ -72,14 +61,6 @@ def running(folder: Path | None = None) -> list[RunningPipe]:
         connected.close()
         found.append(pipe)
     return found
-
-
-def is_private(folder: Path) -> bool:
-    """Whether `folder` is this user's alone. Raises `OSError`."""
-    status = folder.lstat()
-    if sys.platform == "win32":
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
 def _is_alive(path: Path) -> bool:
@@ -121,7 +102,7 @@ class PipeSource:
         stem = name.removeprefix(PREFIX)
         if not stem.replace("-", "").isdecimal():
             raise InvalidSetting(f"{name!r} is no running pipe; they are named {PREFIX}PID, by the process they run in")
-        folder = folder or folder_of_pipes()
+        folder = folder or runtime_folder()
         if folder is None:
             raise EndpointError(errno.ENOSYS, "this system has no place where running pipes could be found")
         try:

@@ -131,7 +131,7 @@ def show(name: Name, netns: Netns = None, json: Json = False) -> None:
     """
     info = next((info for info in adapters(netns) if info.name == name), None)
     if info is None:
-        raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows those there are")
+        raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows all adapters")
     if json:
         print_json(info)
         return

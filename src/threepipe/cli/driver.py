@@ -1,6 +1,6 @@
-"""`threepipe driver`: get Windows' driver for adapters, look at it, and take it away.
+"""The command `threepipe driver`: install, show and remove the driver that adapters need on Windows.
 
-Asks, shows progress and prints; the rest is done by `threepipe.platforms.windows.driver`.
+This module asks the user, shows progress and prints; `threepipe.platforms.driver` does the work.
 """
 
 import os
@@ -16,7 +16,7 @@ from threepipe.cli.output import complain, print_json, print_table
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Get the driver that adapters need on Windows, and take it away.")
+app = typer.Typer(no_args_is_help=True, help="Install, show and remove the driver that adapters need on Windows.")
 
 
 @app.command()
@@ -28,7 +28,7 @@ def install(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="The official zip, or the DLL out of it; by default it is downloaded.",
+            help="The official zip, or the DLL from it; by default it is downloaded.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +36,7 @@ def install(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where to put it, as beside a program; by default this user's data.",
+            help="Where to put the DLL, such as beside a program; by default this user's data folder.",
             show_default=False,
             file_okay=False,
         ),
@@ -53,18 +53,18 @@ def install(
 ) -> None:
     """Download Wintun's signed DLL from its home page, and put it where threepipe finds it.
 
-    It is checked to be the very file that threepipe knows before anything is
-    unpacked. Windows takes the driver out of it when the first adapter is made.
+    Its SHA-256 must be the one that threepipe knows, or nothing is unpacked.
+    Windows installs the driver from it when the first adapter is created.
 
     Examples:
       threepipe driver install
       threepipe driver install --from wintun-0.14.1.zip --accept-licence
       threepipe driver install --architecture arm64 --to dist
     """
-    from threepipe.platforms.windows import driver
+    from threepipe.platforms import driver
 
     with _progress() as progress:
-        package = driver.obtain(source, architecture=architecture, progress=progress)
+        package = driver.get_package(source, architecture=architecture, progress=progress)
     if not accept_licence:
         _ask(package.licence or f"The licence of the prebuilt DLL is in the zip from {driver.HOME_PAGE}.")
     typer.echo(os.fsencode(package.install(to)))
@@ -72,17 +72,17 @@ def install(
 
 @app.command()
 def path() -> None:
-    """Print which DLL is loaded, and exit with 1 where there is none.
+    """Print which DLL adapters load, and exit with 1 if there is none.
 
-    It is looked for in this order: the file that THREEPIPE_WINTUN names, beside
-    the program, and where install puts it.
+    Searched in this order: the file that THREEPIPE_WINTUN names, the folder of
+    the program, and the folder that install uses.
 
     Example:
       threepipe driver path
     """
-    from threepipe.platforms.windows import driver
+    from threepipe.platforms import driver
 
-    typer.echo(os.fsencode(driver.found().path))
+    typer.echo(os.fsencode(driver.installed_library().path))
 
 
 @app.command()
@@ -92,42 +92,41 @@ def version(json: Annotated[bool, typer.Option("--json", help="Print JSON, for p
     Example:
       threepipe driver version
     """
-    from threepipe.platforms.windows import driver
-    from threepipe.platforms.windows.running import running_version
+    from threepipe.platforms import driver
 
-    found = driver.found()
-    running = running_version()
+    library = driver.installed_library()
+    running = driver.running_version()
     if json:
-        print_json({**found._asdict(), "running": running})
+        print_json({**library._asdict(), "running": running})
         return
     rows = [
-        ("DLL", str(found.path)),
-        ("SHA-256", found.sha256),
-        ("version", found.version or "unknown: not the one that install gets"),
-        ("running driver", running or "none; Windows loads it with the first adapter"),
+        ("DLL", str(library.path)),
+        ("SHA-256", library.sha256),
+        ("version", library.version or "unknown: not the DLL that install gets"),
+        ("running driver", running or "none; Windows loads it for the first adapter"),
     ]
     print_table(None, rows)
 
 
 @app.command()
 def remove() -> None:
-    """Take the driver out of Windows, and remove the DLL that install put there.
+    """Remove the driver from Windows, and the DLL that install put there.
 
-    It takes an administrator. Where any program has an adapter, Windows
-    refuses and all stays as it is.
+    Needs administrator rights. While any program has an adapter, Windows
+    refuses and nothing is removed.
 
     Example:
       threepipe driver remove
     """
-    from threepipe.platforms.windows import driver
+    from threepipe.platforms import driver
 
-    for removed in driver.remove():
+    for removed in driver.uninstall():
         typer.echo(os.fsencode(removed))
 
 
 def _ask(licence: str) -> None:
     if not sys.stdin.isatty():
-        complain("the DLL has a licence of its own, which has to be accepted: say --accept-licence")
+        complain("the DLL has its own licence; to accept it, add --accept-licence")
         raise typer.Exit(1)
     typer.echo(licence)
     typer.confirm("Do you accept this licence?", abort=True)
@@ -135,7 +134,7 @@ def _ask(licence: str) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on standard error that tells of a download; none is shown before one has begun."""
+    """Show a progress bar on standard error once a download has begun."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import MAX_PACKET, Packet
 
-__all__ = ["Library", "Rings", "give", "take"]
+__all__ = ["PacketFunctions", "Rings", "give", "take"]
 
 
-class Library(Protocol):
+class PacketFunctions(Protocol):
     """The functions of Wintun that run for every packet; what fails returns None.
 
     References are what `reference_to` makes of an address.
@@ -51,7 +51,7 @@ class Library(Protocol):
 class Rings:
     """The two rings of a session, which stays open as long as they are used. Not thread-safe in one direction."""
 
-    def __init__(self, library: Library, session: int, capacity: int) -> None:
+    def __init__(self, library: PacketFunctions, session: int, capacity: int) -> None:
         """`session` is a handle; `capacity`: bytes of each ring."""
         self.addresses = (session, *library.addresses)
         self.library = library
@@ -141,7 +141,7 @@ def _fill(rings: Rings, pointers: list[int], packets: Iterable[Packet], sizes: l
 class _Window:
     """One ring's memory as bytes, wherever the library has put it."""
 
-    def __init__(self, library: Library, capacity: int) -> None:
+    def __init__(self, library: PacketFunctions, capacity: int) -> None:
         self._memory_at = library.memory_at
         self._reach = capacity + MAX_PACKET + 1  # Of a ring; a record that begins at its end runs past it.
         self._bytes = memoryview(b"")

@@ -3,11 +3,11 @@
 Knows no kinds and no options: `kinds` has those.
 """
 
-import os
 import shlex
 from typing import NamedTuple
 
 from threepipe.errors import InvalidSetting
+from threepipe.platforms import COMMAND_ESCAPE
 
 __all__ = ["AddressParts", "split_address", "split_command"]
 
@@ -79,8 +79,7 @@ def split_command(command: str) -> list[str]:
     """
     lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    if os.name == "nt":
-        lexer.escape = ""
+    lexer.escape = COMMAND_ESCAPE
     try:
         return list(lexer)
     except ValueError as error:

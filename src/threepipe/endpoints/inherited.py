@@ -10,9 +10,9 @@ import io
 import os
 import socket
 import stat
-import sys
 from contextlib import ExitStack, closing
 
+from threepipe import platforms
 from threepipe.backend import Port
 from threepipe.endpoints.connection import Connection
 from threepipe.endpoints.datagram_port import DatagramPort
@@ -21,7 +21,7 @@ from threepipe.endpoints.stream import FileStream, SocketStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointEnded, InvalidSetting
 from threepipe.net.datagrams import Datagrams, Source
-from threepipe.platforms import open_datagrams, open_inherited
+from threepipe.platforms import access_mode, open_datagrams, open_inherited
 from threepipe.session import Session, close_with
 
 __all__ = ["open_fd"]
@@ -45,7 +45,7 @@ def open_fd(request: OpenRequest[tuple[int, ...]]) -> Session:
     A TUN device passes packets in its own format, a datagram socket one per datagram, and a stream in records. On an
     unconnected datagram socket the sender of the last packet is the peer. Raises `InvalidSetting`.
     """
-    if sys.platform == "win32":
+    if not platforms.INHERITS_DESCRIPTORS:
         raise InvalidSetting("programs do not inherit descriptors on Windows; use tcp at the loopback address")
     numbers = request.parameter
     with ExitStack() as undo:
@@ -71,11 +71,10 @@ class _BlockingRestorer:
             raise InvalidSetting(
                 f"descriptor {number}: {error.strerror}; the parent process must leave it open"
             ) from None
-        self._blocking = sys.platform == "win32" or os.get_blocking(number)
+        self._blocking = platforms.get_blocking(number)
 
     def close(self) -> None:
-        if sys.platform != "win32":
-            os.set_blocking(self._number, self._blocking)
+        platforms.set_blocking(self._number, self._blocking)
         os.close(self._number)
 
 
@@ -146,16 +145,7 @@ def _pair_port(reading: int, writing: int, log: RateLimitedLog) -> Port:
         mode = os.fstat(number).st_mode
         if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
             raise _unsupported(number, mode)
-        if _access_mode(number) == wrong_mode:
+        if access_mode(number) == wrong_mode:
             raise InvalidSetting(f"descriptor {number} cannot be {use}; did you mean fd:{writing}:{reading}?")
     stream = FileStream(io.FileIO(reading, "r"), io.FileIO(writing, "w"))
     return StreamPort(log, Connection(stream, f"descriptors {reading} and {writing}"))
-
-
-def _access_mode(number: int) -> int:
-    """Return O_RDONLY, O_WRONLY or O_RDWR."""
-    if sys.platform == "win32":
-        return os.O_RDWR
-    import fcntl
-
-    return fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)

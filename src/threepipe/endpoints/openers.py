@@ -28,7 +28,7 @@ from threepipe.net.connect import (
 )
 from threepipe.platforms import enlarge_buffers, open_datagrams
 from threepipe.session import Session, close_with
-from threepipe.settings import Address, Network, Server
+from threepipe.settings import Address, Network, Server, WindowsSettings
 
 _HANDSHAKE_TIMEOUT = 10.0  # Seconds.
 
@@ -67,14 +67,13 @@ def open_tun(
             routes=route,
             mtu=mtu,
             metric=metric,
-            dns=dns,
-            search=search,
             netns=netns,
             persistent=persistent,
             owner=owner,
             group=group,
             offload=offload,
             queues=queues,
+            windows=WindowsSettings(dns=dns, search=search) if dns or search else None,
         )
     request.log.info(f"adapter {adapter.name} {'opened' if existing else 'created'}")
     return _adapter_session(adapter, capacity)

@@ -4,17 +4,16 @@ import errno
 import io
 import os
 import subprocess
-import sys
 
 from threepipe.endpoints.relay import stream_of_files
 from threepipe.endpoints.stream import Stream
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import endpoint_errors
+from threepipe.platforms import enlarge_pipe
 
 __all__ = ["standard_stream", "start_program"]
 
 _GRACE = 2.0  # Seconds a program gets to end after the end of its input, and again after SIGTERM.
-_PIPE_SIZE = 1 << 20  # Bytes; more than the usual 64 KiB saves a context switch for every superpacket.
 
 
 def start_program(words: list[str]) -> Stream:
@@ -61,11 +60,5 @@ def standard_stream() -> Stream:
 
 
 def _enlarge(*files: io.FileIO) -> None:
-    if sys.platform == "linux":
-        import fcntl
-
-        for file in files:
-            try:
-                fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            except OSError:
-                pass  # It is not a pipe, or exceeds the user's limit; it works all the same, slower.
+    for file in files:
+        enlarge_pipe(file.fileno())

@@ -5,12 +5,12 @@ other end. Knows no records and no programs.
 """
 
 import io
-import os
 import socket
 import threading
 from collections.abc import Callable
 
 from threepipe.endpoints.stream import FileStream, SocketStream, Stream
+from threepipe.platforms import PIPES_CAN_BE_AWAITED
 
 __all__ = ["RelayStream", "stream_of_files"]
 
@@ -28,9 +28,9 @@ def stream_of_files(
 
     `failure` is the stream's. `closed` is called after closing, and ends the program at the pipes' other ends.
     """
-    if os.name == "nt":
-        return RelayStream(reader, writer, failure, closed)
-    return FileStream(reader, writer, failure, closed or (lambda: None))
+    if PIPES_CAN_BE_AWAITED:
+        return FileStream(reader, writer, failure, closed or (lambda: None))
+    return RelayStream(reader, writer, failure, closed)
 
 
 class RelayStream:

@@ -5,14 +5,13 @@ The system's errors pass through; the end of a stream is a read of 0 bytes.
 
 import errno
 import io
-import os
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from threepipe import platforms
 from threepipe.core.pump import HasFileno
 from threepipe.errors import EndpointError, InvalidSetting
 
@@ -119,11 +118,9 @@ class FileStream:
 
 
 def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
-    """Set the mode, and return the mode before."""
-    if sys.platform == "win32":
-        return True
-    before = os.get_blocking(file.fileno())
-    os.set_blocking(file.fileno(), blocking)
+    """Make `file` block or not, and return the mode before."""
+    before = platforms.get_blocking(file.fileno())
+    platforms.set_blocking(file.fileno(), blocking)
     return before
 
 

@@ -1,9 +1,36 @@
-"""Chooses the operating system, once. Every platform has these functions and needs no other.
+"""The operating system, chosen once. Every platform supplies these names, and no other code asks which system it is.
 
-A platform module imports nothing at import time that other systems lack.
+A platform module imports nothing at import time that other systems lack. Four files test the system themselves, as
+they cannot import `platforms` or have no use for its types: `net/doorbell` and `net/connect`, which are below it;
+`core/fast`, which chooses the native core; and `wireguard/quick/daemon`, which forks.
 """
 
 import sys
+
+if sys.platform == "win32":
+    from threepipe.platforms.windows.files import (
+        COMMAND_ESCAPE,
+        INHERITS_DESCRIPTORS,
+        PIPES_CAN_BE_AWAITED,
+        access_mode,
+        enlarge_pipe,
+        get_blocking,
+        is_private,
+        runtime_folder,
+        set_blocking,
+    )
+else:
+    from threepipe.platforms.posix import (
+        COMMAND_ESCAPE,
+        INHERITS_DESCRIPTORS,
+        PIPES_CAN_BE_AWAITED,
+        access_mode,
+        enlarge_pipe,
+        get_blocking,
+        is_private,
+        runtime_folder,
+        set_blocking,
+    )
 
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
@@ -42,10 +69,17 @@ else:
     )
 
 __all__ = [
+    "COMMAND_ESCAPE",
+    "INHERITS_DESCRIPTORS",
+    "PIPES_CAN_BE_AWAITED",
+    "access_mode",
     "adapters",
     "create",
     "enlarge_buffers",
+    "enlarge_pipe",
     "free_table",
+    "get_blocking",
+    "is_private",
     "open_capture",
     "open_datagrams",
     "open_existing",
@@ -54,4 +88,6 @@ __all__ = [
     "private_networks",
     "probe",
     "routed",
+    "runtime_folder",
+    "set_blocking",
 ]

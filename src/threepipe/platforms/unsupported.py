@@ -12,7 +12,7 @@ from typing import NoReturn
 from threepipe.backend import AdapterInfo, Finding, Port
 from threepipe.errors import AdapterUnavailable
 from threepipe.net.datagrams import Datagrams
-from threepipe.settings import AdapterSettings, Namespace, Network
+from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
     "adapters",
@@ -36,11 +36,11 @@ def create(settings: AdapterSettings) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 
-def open_existing(name: str, netns: Namespace | None, offload: bool, queues: int) -> NoReturn:
+def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 
-def adapters(netns: Namespace | None) -> list[AdapterInfo]:
+def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 
@@ -48,7 +48,7 @@ def enlarge_buffers(opened: socket.socket) -> None:
     """Leave them as the system made them."""
 
 
-def open_capture(name: str, netns: Namespace | None) -> NoReturn:
+def open_capture(name: str, netns: NamespaceName | None) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, f"threepipe captures no adapters on {sys.platform}; pipes have --capture")
 
 
@@ -61,7 +61,7 @@ def open_datagrams(bound: socket.socket) -> Datagrams:
 
 
 def private_networks() -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, "network namespaces are Linux's alone; a pair of MemoryAdapter needs none")
+    raise AdapterUnavailable(errno.ENOSYS, "only Linux has network namespaces; MemoryAdapter works everywhere")
 
 
 def probe() -> list[Finding]:

@@ -5,7 +5,6 @@ nobody needs this.
 """
 
 import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from errno import errorcode
@@ -57,11 +56,13 @@ class Routing:
     @classmethod
     def of(cls, tunnel: Tunnel) -> Self | None:
         """None where there is no router."""
-        if fast.NATIVE and sys.platform == "linux":
+        if not fast.NATIVE:
+            return None
+        try:
             from threepipe_native import Router
-
-            return cls(tunnel, Router())
-        return None
+        except ImportError:
+            return None  # The core has one on Linux only.
+        return cls(tunnel, Router())
 
     def update(self, origins: Mapping[Endpoint, bytes]) -> None:
         """Tell the router what has changed. `origins`: from which address here an endpoint is answered."""

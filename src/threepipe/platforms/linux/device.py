@@ -1,6 +1,6 @@
-"""Adapters on Linux: a TUN descriptor, and the interface that lives while it is open.
+"""Adapters on Linux: TUN descriptors, and the interface that lives while they are open.
 
-Brings together the TUN driver, netlink and namespaces; none of them knows another.
+This module combines the TUN driver, netlink and namespaces; none of these knows another.
 """
 
 import sys
@@ -20,23 +20,22 @@ from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.port import LinuxPort
-from threepipe.settings import AdapterSettings
-from threepipe.settings import Namespace as NamespaceSetting
+from threepipe.settings import AdapterSettings, NamespaceName
 
 __all__ = ["LinuxDevice", "adapters", "create", "open_existing"]
 
-_MAX_ID = 0xFFFFFFFE  # 0xFFFFFFFF says "nobody" to the kernel.
+_MAX_ID = 0xFFFFFFFE  # To the kernel 0xFFFFFFFF means "no owner".
 
 
 def create(settings: AdapterSettings) -> "LinuxDevice":
-    """Make the interface and set it up, or leave nothing."""
+    """Create the interface and set it up; on an error leave nothing behind."""
     _refuse(settings)
     owner = _identity("owner", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
     group = _identity("group", settings.group, lambda name: grp.getgrnam(name).gr_gid)
     if settings.persistent and owner is None and group is None:
-        owner = os.geteuid()  # The kernel lets everybody open an interface that is nobody's.
+        owner = os.geteuid()  # Any user could open an interface without an owner.
 
-    def make(descriptors: "_Descriptors") -> tuple[str, int]:
+    def attach(descriptors: "_Descriptors") -> tuple[str, int]:
         name = descriptors.attach(settings.name, create=True, several=settings.queues > 1)
         index = socket.if_nametoindex(name)
         file = descriptors.queues[0]
@@ -45,30 +44,30 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
             tun.control(file, tun.TUNSETOWNER, owner)
         if group is not None:
             tun.control(file, tun.TUNSETGROUP, group)
-        if settings.persistent:  # Last: before it, closing the descriptors undoes everything.
+        if settings.persistent:  # Last: until then, closing the descriptors undoes everything.
             tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
 
-    return _device(settings.netns, _Descriptors(settings.offload, settings.queues), make)
+    return _device(settings.netns, _Descriptors(settings.offload, settings.queues), attach)
 
 
-def open_existing(name: str, netns: NamespaceSetting | None, offload: bool, queues: int) -> "LinuxDevice":
+def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> "LinuxDevice":
     """Attach to a persistent interface."""
 
-    def take(descriptors: "_Descriptors") -> tuple[str, int]:
-        index, several = netlink.find(name)  # First, for the driver would make an interface that is not there.
+    def attach(descriptors: "_Descriptors") -> tuple[str, int]:
+        index, several = netlink.find(name)  # First, as the driver would create a missing interface.
         if queues > 1 and not several:
-            raise InvalidSetting(f"{name} has one queue; one with {queues} has to be created with them")
-        # Of an interface with several queues the kernel gives everybody some, and attaching takes its link down.
+            raise InvalidSetting(f"{name} has one queue; to use {queues}, create it with them")
+        # The kernel would give us more queues of an interface in use, and attaching takes its link down.
         if several and netlink.queues(index, name):
-            raise AdapterBusy(errno.EBUSY, f"{name} is held by another program; close it there first")
+            raise AdapterBusy(errno.EBUSY, f"{name} is in use by another program; close it there first")
         descriptors.attach(name, create=False, several=several)
         return name, index
 
-    return _device(netns, _Descriptors(offload, queues), take)
+    return _device(netns, _Descriptors(offload, queues), attach)
 
 
-def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
+def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
     namespace = Namespace.find(netns)
     try:
         return namespace.run(netlink.describe_all)
@@ -77,7 +76,7 @@ def adapters(netns: NamespaceSetting | None) -> list[AdapterInfo]:
 
 
 class _Descriptors:
-    """The open files of one interface: some to receive by, and one to send by, the same where there is one queue."""
+    """The open files of one interface: some to receive from, and one to send to; with one queue they are the same."""
 
     def __init__(self, offload: bool, queues: int) -> None:
         self.files: list[io.FileIO] = []
@@ -94,7 +93,7 @@ class _Descriptors:
         return self.files[-1]
 
     def attach(self, name: str, *, create: bool, several: bool) -> str:
-        """Open them all and return the interface's name; on an error some may be open."""
+        """Open all files and return the interface's name. On an error some may be open."""
         name, self.offload = tun.attach(self._open(), name, create=create, offload=self._wanted, several=several)
         if self._count > 1:
             for number in range(1, self._count + 1):
@@ -111,7 +110,7 @@ class _Descriptors:
 
 
 class LinuxDevice:
-    """One attached interface."""
+    """An attached interface."""
 
     def __init__(self, name: str, index: int, descriptors: _Descriptors, namespace: Namespace) -> None:
         self.name = name
@@ -129,41 +128,41 @@ class LinuxDevice:
     def start(self, capacity: int) -> LinuxPort:
         descriptors = self._descriptors
 
-        def put_carrier() -> None:
+        def switch_carrier_on() -> None:
             for queue in descriptors.queues:
-                tun.discard(queue)  # What waited for an earlier session is not for this one.
+                tun.discard(queue)  # These packets waited for an earlier session.
             tun.set_carrier(self._file, up=True)
 
         each = capacity // len(descriptors.queues)
-        self._namespace.run(lambda: netlink.link_up(self.index, self.name, each, put_carrier))
+        self._namespace.run(lambda: netlink.link_up(self.index, self.name, each, switch_carrier_on))
         return LinuxPort(descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down)
 
     def _take_link_down(self) -> None:
         try:
             tun.set_carrier(self._file, up=False)
         except AdapterGone:
-            pass  # Then the link went with it.
+            pass  # The link is gone too.
 
     def unpersist(self) -> None:
         try:
             tun.control(self._file, tun.TUNSETPERSIST, 0)
         except AdapterGone:
-            pass  # Then it is as wanted.
+            pass  # It is removed already.
 
     def close(self) -> None:
         if not self._file.closed:
             try:
                 tun.set_offload(self._file, offload=False)
             except AdapterGone:
-                pass  # Then nobody will open it.
+                pass  # No program can open it again.
         self._descriptors.close()
         self._namespace.close()
 
 
 def _device(
-    netns: NamespaceSetting | None, descriptors: _Descriptors, attach: Callable[[_Descriptors], tuple[str, int]]
+    netns: NamespaceName | None, descriptors: _Descriptors, attach: Callable[[_Descriptors], tuple[str, int]]
 ) -> LinuxDevice:
-    """Open the driver inside the namespace and `attach` there; on an error nothing stays open."""
+    """Call `attach` inside the namespace and return the device; on an error close everything."""
     namespace = Namespace.find(netns)
     try:
         name, index = namespace.run(lambda: attach(descriptors))
@@ -175,24 +174,25 @@ def _device(
 
 
 def _refuse(settings: AdapterSettings) -> None:
-    """Raise `InvalidSetting` for what only Windows' adapters have."""
-    if settings.dns or settings.search:
+    """Raise `InvalidSetting` for settings that only adapters on Windows have."""
+    if settings.windows is None:
+        return
+    if settings.windows.dns or settings.windows.search:
         raise InvalidSetting(
-            "on Linux DNS is not the adapter's but the resolver's; leave out dns and search, and when it is there:"
-            " resolvectl dns NAME SERVER and resolvectl domain NAME DOMAIN, or resolvconf -a NAME"
+            "on Linux DNS belongs to the resolver, not to the adapter; leave out dns and search, and once the adapter"
+            " exists run: resolvectl dns NAME SERVER and resolvectl domain NAME DOMAIN, or resolvconf -a NAME"
         )
-    if settings.guid is not None or settings.tunnel_type is not None:
-        raise InvalidSetting("adapters have a GUID and a tunnel type on Windows alone; leave them out")
+    raise InvalidSetting("only adapters on Windows have a GUID and a tunnel type; leave out windows")
 
 
 def _identity(what: str, who: str | int | None, look_up: Callable[[str], int]) -> int | None:
-    """A user's or group's id, from a name or the id itself. Raises `InvalidSetting`."""
+    """Return the id of a user or group, given by name or id. Raises `InvalidSetting`."""
     if who is None:
         return None
     try:
         number = int(who) if isinstance(who, int) or who.isdecimal() else look_up(who)
     except KeyError:
-        raise InvalidSetting(f"{what} {who!r} is not known on this machine; give a name or a numeric id") from None
+        raise InvalidSetting(f"{what} {who!r} does not exist on this machine; give a name or a numeric id") from None
     if not 0 <= number <= _MAX_ID:
-        raise InvalidSetting(f"{what} {who!r}: an id is a number from 0 to {_MAX_ID}")
+        raise InvalidSetting(f"{what} {who!r}: ids range from 0 to {_MAX_ID}")
     return number

@@ -1,11 +1,11 @@
-"""TUN descriptors that another program made and handed over: what they are, and a port for each sort.
+"""TUN descriptors that another program created and handed over: finding out their kind, and a port for each.
 
-The interface is its maker's. Its link, its addresses, its flags and the size of its virtio header stay as
-they are. The one thing that is asked of it, and only where packets have that header, is which superpackets
-may come: a maker who asks for the header leaves that to whoever reads (as for QEMU and wireguard-go), for
-only the reader knows what it can take apart. It cannot be read back, and is off again at the end.
+The interface belongs to its creator: its link, addresses, flags and the size of its virtio header stay unchanged.
+Only if packets have that header, the port sets which superpackets may come. A creator that asks for the header leaves
+this to the reader (as for QEMU and wireguard-go), since only the reader knows what it can split. The setting cannot be
+read back, and is switched off at the end.
 
-Constants are those of <linux/if_tun.h>, which a test compiles against.
+The constants are those of <linux/if_tun.h>; a test compares them with the header.
 """
 
 import sys
@@ -31,25 +31,26 @@ __all__ = ["Prefix", "open_inherited"]
 
 TUNGETVNETHDRSZ = 0x800454D7
 
-_MAX_HEADER = 256  # Bytes of a virtio header; the longest that Linux knows has 24.
+_MAX_HEADER = 256  # Bytes of a virtio header; the longest in Linux has 24.
 _INFORMATION = {4: b"\0\0\x08\x00", 6: b"\0\0\x86\xdd"}
-"""IP version -> `struct tun_pi`: no flags, and the EtherType."""
+"""The `struct tun_pi` of an IP version: no flags, and the EtherType."""
 _INFORMATION_SIZE = 4
 
 
 class Prefix(NamedTuple):
-    """What a packet has in front on the descriptor: `struct tun_pi` or not, and `header` bytes for virtio, or 0.
+    """The bytes before each packet on the descriptor.
 
-    In memory the first does not exist, and the second is 10 bytes long: what comes after those is about
-    merged buffers and hashes, which a TUN device has none of. Records are read and written as `descriptor`
-    does it, one a system call.
+    Records in memory have no `struct tun_pi`, and a virtio header of 10 bytes: the rest of a longer header is about
+    merged buffers and hashes, which a TUN device does not have. The methods are those of `core.descriptor`.
     """
 
     information: bool
+    """True if packets have a `struct tun_pi`."""
     header: int
+    """Bytes of the virtio header, or 0."""
 
     def receive(self, file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
-        """As `descriptor.receive`."""
+        """Receive records as `core.descriptor.receive` does, one per system call."""
         descriptor, used = file.fileno(), 0
         front = [bytearray(_INFORMATION_SIZE)] if self.information else []
         padding = bytearray(max(0, self.header - HEADER_SIZE))
@@ -71,7 +72,7 @@ class Prefix(NamedTuple):
         return records
 
     def send(self, file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
-        """As `descriptor.send`."""
+        """Send records as `core.descriptor.send` does, one per system call."""
         descriptor, written = file.fileno(), 0
         padding = bytes(max(0, self.header - HEADER_SIZE))
         header = HEADER_SIZE if self.header else 0
@@ -88,10 +89,10 @@ class Prefix(NamedTuple):
 
 
 def open_inherited(number: int) -> Port | None:
-    """A port on the descriptor `number`, which it takes over and makes non-blocking; None where it is no TUN device's.
+    """Return a port on the descriptor `number`; return None if it is not of a TUN device.
 
-    A descriptor that is refused stays as it is. Raises `InvalidSetting` for a TAP device, and for one without
-    an interface.
+    The port owns the descriptor and makes it non-blocking; a refused descriptor stays unchanged. Raises
+    `InvalidSetting` for a TAP device, and for a descriptor without an interface.
     """
     try:
         reply = fcntl.ioctl(number, tun.TUNGETIFF, bytes(tun.IFREQ.size))
@@ -99,20 +100,19 @@ def open_inherited(number: int) -> Port | None:
         if error.errno != errno.EBADFD:
             return None
         raise InvalidSetting(
-            f"descriptor {number} is of {tun.TUN_PATH}, but has no interface (any more); whoever hands it over"
-            " has to attach it to one (TUNSETIFF)"
+            f"descriptor {number} is of {tun.TUN_PATH}, but has no interface; the program that hands it over must"
+            " attach it to one (TUNSETIFF)"
         ) from None
     raw_name, flags = tun.IFREQ.unpack(reply)
     name = os.fsdecode(raw_name.rstrip(b"\0"))
     if not flags & tun.IFF_TUN:
         raise InvalidSetting(
-            f"descriptor {number} is of {name}, a TAP device, which carries Ethernet frames; make a TUN device"
-            " (IFF_TUN)"
+            f"descriptor {number} is of {name}, a TAP device, which carries Ethernet frames; use a TUN device (IFF_TUN)"
         )
     header = _header_size(number, name) if flags & tun.IFF_VNET_HDR else 0
-    file = io.FileIO(number, "r+", closefd=False)  # It is ours once nothing can go wrong any more.
+    file = io.FileIO(number, "r+", closefd=False)  # The port owns it once nothing can fail any more.
     prefix = Prefix(_has_information(file, name, header), header)
-    offload = _ask_for_superpackets(file) if header else tun.Offload.NONE
+    offload = _enable_superpackets(file) if header else tun.Offload.NONE
     os.set_blocking(number, False)
     file = io.FileIO(number, "r+")
 
@@ -121,7 +121,7 @@ def open_inherited(number: int) -> Port | None:
             try:
                 tun.set_offload(file, offload=False)
             except AdapterGone:
-                pass  # Then nobody will read from it.
+                pass  # No program can read from it.
         file.close()
 
     own = not prefix.information and prefix.header in (0, HEADER_SIZE)
@@ -129,38 +129,37 @@ def open_inherited(number: int) -> Port | None:
 
 
 def _header_size(number: int, name: str) -> int:
-    """Bytes of the virtio header in front of each packet."""
+    """Return the size in bytes of the virtio header before each packet."""
     (size,) = struct.unpack("i", fcntl.ioctl(number, TUNGETVNETHDRSZ, bytes(4)))
     if size > _MAX_HEADER:
-        raise InvalidSetting(f"{name} has a virtio header of {size} bytes, which cannot be meant; 10 and 12 are usual")
+        raise InvalidSetting(f"{name} has a virtio header of {size} bytes; set it to 10 or 12")
     return int(size)
 
 
 def _has_information(file: io.FileIO, name: str, header: int) -> bool:
-    """Whether packets have `struct tun_pi` in front. Raises `AdapterGone`.
+    """Return True if packets have a `struct tun_pi`. Raises `AdapterGone`.
 
-    TUNGETIFF cannot say it: where there is no filter, which is always so on a TUN device, the kernel sets
-    IFF_NOFILTER in its answer, and that is the same bit as IFF_NO_PI. So a write of nothing but zeros finds
-    it out: as a packet without that in front it has IP version 0, and is refused; else it is no packet at all,
-    of a protocol that nobody takes.
+    TUNGETIFF cannot tell: its reply sets IFF_NOFILTER, the same bit as IFF_NO_PI, if the device has no filter, and a
+    TUN device never has one. So write zeros only. Without `struct tun_pi` they are a packet of IP version 0, which
+    the kernel refuses; with it they are an empty packet of a protocol that the kernel drops.
     """
     try:
         file.write(bytes(header + _INFORMATION_SIZE))
     except OSError as error:
         if error.errno == errno.EINVAL:
             return False
-        if error.errno != errno.EIO:  # The link is down, which is found out after that.
+        if error.errno != errno.EIO:  # The kernel checks for a link last, so EIO means that the header was accepted.
             raise tun.refused(error, name) from None
     return True
 
 
-def _ask_for_superpackets(file: io.FileIO) -> tun.Offload:
-    """All that the kernel has; return what that is. Raises `AdapterGone`."""
+def _enable_superpackets(file: io.FileIO) -> tun.Offload:
+    """Allow all superpackets that the kernel has, and return their kinds. Raises `AdapterGone`."""
     try:
         tun.control(file, tun.TUNSETOFFLOAD, tun.Offload.TCP_AND_UDP.value)
     except AdapterGone:
         raise
     except AdapterError:
-        tun.control(file, tun.TUNSETOFFLOAD, tun.Offload.TCP.value)  # UDP came with Linux 6.2.
+        tun.control(file, tun.TUNSETOFFLOAD, tun.Offload.TCP.value)  # Linux has UDP superpackets since 6.2.
         return tun.Offload.TCP
     return tun.Offload.TCP_AND_UDP

@@ -1,8 +1,7 @@
 """Network namespaces: finding one, and running control code inside it. Knows nothing of adapters.
 
-A thread is in one network namespace at a time, so code for another one runs in a thread of its own,
-made for that call: the calling thread is never moved. Without a namespace it does so too, as
-pyroute2 cannot run in a thread that runs an asyncio loop.
+A thread is in one network namespace at a time, so each call runs in a new thread and the calling thread never moves.
+That holds without a namespace too, as pyroute2 cannot run in a thread that runs an asyncio loop.
 """
 
 import sys
@@ -18,33 +17,33 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from threepipe import settings
 from threepipe.errors import AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
+from threepipe.settings import NamespaceName
 
 __all__ = ["CLONE_NEWUSER", "Namespace", "enter_user_namespace", "private_networks", "unshare"]
 
 Result = TypeVar("Result")
 
-_RUN = Path("/run/netns")  # Where ip-netns(8) keeps names.
+_RUN = Path("/run/netns")  # The folder of the names of ip-netns(8).
 
 # <linux/sched.h>
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
-_libc = ctypes.CDLL(None, use_errno=True)  # Python's os has both calls from 3.12 on.
+_libc = ctypes.CDLL(None, use_errno=True)  # Python's os module has both calls since 3.12.
 
 
 class Namespace:
-    """A network namespace, kept alive while this is open; without a descriptor, the caller's own."""
+    """A network namespace, kept alive while this object is open; without a descriptor, the caller's."""
 
     def __init__(self, file: io.FileIO | None) -> None:
         self._file = file
 
     @classmethod
-    def find(cls, netns: settings.Namespace | None) -> "Namespace":
-        """The namespace of a name below /run/netns, a path (with a slash) or a process id (int or digits).
+    def find(cls, netns: NamespaceName | None) -> "Namespace":
+        """Open a namespace by a name below /run/netns, a path (with a slash) or a process id (int or digits).
 
-        None is the caller's own. Raises `NamespaceNotFound`, `PermissionDenied`.
+        None means the caller's. Raises `NamespaceNotFound` or `PermissionDenied`.
         """
         if netns is None:
             return cls(None)
@@ -55,26 +54,26 @@ class Namespace:
             raise PermissionDenied(error.errno, f"this user may not enter the namespace {path}; run as root") from None
         except OSError as error:
             raise NamespaceNotFound(
-                error.errno, f"no network namespace {netns}: {path} cannot be opened (ip netns lists names)"
+                error.errno, f"no network namespace {netns}: {path} cannot be opened; ip netns lists the names"
             ) from None
 
     @classmethod
     def fresh(cls) -> "Namespace":
-        """A new one, without a name: it goes when the last that holds it, or is in it, goes."""
+        """Create a namespace without a name, which lives until its last holder and its last process are gone."""
 
-        def enter_new_one() -> io.FileIO:
+        def enter_new() -> io.FileIO:
             unshare(CLONE_NEWNET)
             return io.FileIO("/proc/thread-self/ns/net")
 
-        return cls(_in_thread(enter_new_one))
+        return cls(_in_thread(enter_new))
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Call `function` inside, in a thread of its own, and give back what it returns or raises."""
+        """Call `function` inside the namespace, in a new thread, and return or raise its outcome."""
 
         def inside() -> Result:
             if self._file is not None and _libc.setns(self._file.fileno(), CLONE_NEWNET):
                 if ctypes.get_errno() == errno.EINVAL:
-                    raise NamespaceNotFound(errno.EINVAL, f"{self._file.name!r} is no network namespace")
+                    raise NamespaceNotFound(errno.EINVAL, f"{self._file.name} is not a network namespace")
                 raise _refused("setns")
             return function()
 
@@ -82,7 +81,7 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """A path other processes of this user can find it by, while this is open."""
+        """A path by which other processes of this user can open it, while this object is open."""
         return f"/proc/{os.getpid()}/" + ("ns/net" if self._file is None else f"fd/{self._file.fileno()}")
 
     def close(self) -> None:
@@ -91,15 +90,15 @@ class Namespace:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would have us wait for a writer.
+    return os.open(path, flags | os.O_NONBLOCK)  # Opening a FIFO would wait for a writer.
 
 
-def _path(netns: settings.Namespace) -> Path:
+def _path(netns: NamespaceName) -> Path:
     if isinstance(netns, int):
         return Path(f"/proc/{netns}/ns/net")
     text = os.fspath(netns)
     if text in ("", ".", "..") or "\0" in text:
-        raise InvalidSetting(f"no network namespace has the name {text!r}; ip netns lists those there are")
+        raise InvalidSetting(f"no network namespace can be named {text!r}; ip netns lists the names")
     if "/" in text or isinstance(netns, os.PathLike):
         return Path(text)
     named = _RUN / text
@@ -112,7 +111,10 @@ def _in_thread(function: Callable[[], Result]) -> Result:
 
 
 def unshare(namespaces: int) -> None:
-    """Put this thread into new ones of the `namespaces` (CLONE_NEW... flags). Raises `PermissionDenied`."""
+    """Move this thread into new namespaces of the kinds in `namespaces` (CLONE_NEW... flags).
+
+    Raises `PermissionDenied`.
+    """
     if _libc.unshare(namespaces):
         raise _refused("unshare")
 
@@ -120,15 +122,15 @@ def unshare(namespaces: int) -> None:
 def _refused(call: str) -> AdapterError:
     code = ctypes.get_errno()
     if code == errno.EPERM:
-        return PermissionDenied(code, f"{call} of a namespace takes CAP_SYS_ADMIN: run as root")
+        return PermissionDenied(code, f"{call} of a namespace needs CAP_SYS_ADMIN; run as root")
     return AdapterError(code, f"{call} of a namespace: {os.strerror(code)}")
 
 
 def private_networks() -> tuple[str, tuple[Namespace, Namespace]]:
-    """Two fresh namespaces to play in, and what made them possible: "root" or "user namespace".
+    """Create two namespaces for a demonstration, and say what allowed it: "root" or "user namespace".
 
-    An ordinary user's process moves into a user namespace; it must have one thread. Raises
-    `PermissionDenied` where neither is allowed.
+    The process of an ordinary user moves into a user namespace, for which it must have one thread. Raises
+    `PermissionDenied` if neither is allowed.
     """
     privilege = "root"
     if os.geteuid():
@@ -143,9 +145,9 @@ def private_networks() -> tuple[str, tuple[Namespace, Namespace]]:
 
 
 def enter_user_namespace() -> None:
-    """Make this process root of a new user namespace, so that it may make network namespaces.
+    """Make this process root of a new user namespace, so that it may create network namespaces.
 
-    For a process of one thread. Raises `PermissionDenied` where the system forbids it.
+    The process must have one thread. Raises `PermissionDenied` if the system forbids it.
     """
     uid, gid = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER)
@@ -154,6 +156,4 @@ def enter_user_namespace() -> None:
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     except OSError as error:
-        raise PermissionDenied(
-            error.errno, "this system lets nobody be root of a user namespace: run as root"
-        ) from None
+        raise PermissionDenied(error.errno, "this system forbids root in a user namespace; run as root") from None

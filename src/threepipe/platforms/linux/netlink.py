@@ -1,6 +1,6 @@
-"""Addresses, routes, MTU and statistics of interfaces, through pyroute2, which only this file knows.
+"""The addresses, routes, MTU and statistics of interfaces, through pyroute2.
 
-Every function is one exchange with the kernel, in the network namespace of the thread that calls it.
+Every function opens a netlink socket in the network namespace of the calling thread.
 """
 
 import sys
@@ -31,7 +31,7 @@ from threepipe.errors import (
 from threepipe.ring import record_length
 from threepipe.settings import AdapterSettings, Address, Network
 
-__all__ = ["configure", "describe", "describe_all", "find", "link_up", "queues", "set_mtu"]
+__all__ = ["NO_IPV6", "configure", "describe", "describe_all", "find", "link_up", "queues", "set_mtu"]
 
 log = logging.getLogger("threepipe")
 
@@ -44,15 +44,16 @@ _RT_SCOPE_LINK = 253
 _RT_TABLE_MAIN = 254
 _RTPROT_KERNEL = 2
 _NLM_F_DUMP_INTR = 0x10  # <linux/netlink.h>
-_IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; 2 is a TAP.
+_IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; a TAP device has 2.
 
-_NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
+NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
+"""The errors with which the kernel refuses IPv6 addresses and routes where IPv6 is disabled."""
 _SECONDS_FOR_LINK = 2.0
 _DUMP_TRIES = 5
 
 
 def configure(index: int, settings: AdapterSettings) -> None:
-    """Give the interface its MTU, addresses and routes, and set it up (its carrier is another matter)."""
+    """Set the MTU, addresses and routes of the interface, and set it up (which leaves its carrier alone)."""
     with _netlink(settings.name) as ipr:
         if settings.mtu is not None:
             ipr.link("set", index=index, mtu=settings.mtu)
@@ -61,7 +62,7 @@ def configure(index: int, settings: AdapterSettings) -> None:
 
 
 def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
-    networks = {address.network for address in settings.addresses}  # Whose routes the kernel makes with the address.
+    networks = {address.network for address in settings.addresses}  # The kernel adds the routes of these.
     wanted: dict[tuple[Callable[[Any, int, Any, int | None], None], Address | Network], None] = dict.fromkeys(
         [(_add_address, address) for address in settings.addresses]
         + [(_add_route, route) for route in settings.routes if route not in networks]
@@ -71,16 +72,18 @@ def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
         try:
             add(ipr, index, item, settings.metric)
         except NetlinkError as error:
-            if item.version == 6 and error.code in _NO_IPV6:
+            if item.version == 6 and error.code in NO_IPV6:
                 refused.append(str(item))
             elif error.code == errno.EEXIST:
-                raise AdapterError(error.code, f"{item} for {settings.name}: the system has it already") from None
+                raise AdapterError(
+                    error.code, f"{item} for {settings.name}: the system has it already; leave it out"
+                ) from None
             else:
                 raise
     if not refused:
         return
     text = (
-        f"IPv6 is disabled here, so {settings.name} goes without {', '.join(refused)};"
+        f"IPv6 is disabled here, so {settings.name} does not get {', '.join(refused)};"
         " to enable it: sysctl net.ipv6.conf.all.disable_ipv6=0"
     )
     if len(refused) == len(wanted):
@@ -89,9 +92,9 @@ def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
 
 
 def _add_address(ipr: Any, index: int, address: Address, metric: int | None) -> None:
-    # Without duplicate address detection: nobody else is on this link, and a tentative address is of no use.
+    # No duplicate address detection: the link has no other nodes, and a tentative address cannot be used.
     flags = {"flags": _IFA_F_NODAD} if address.version == 6 else {}
-    # The kernel makes the route to the address's network, and gives it the same priority.
+    # The kernel adds the route to the address's network with the same priority.
     priority = {} if metric is None else {"rt_priority": metric}
     ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags, **priority)
 
@@ -107,15 +110,15 @@ def set_mtu(index: int, name: str, mtu: int) -> None:
         ipr.link("set", index=index, mtu=mtu)
 
 
-def link_up(index: int, name: str, capacity: int, put_carrier: Callable[[], None]) -> None:
-    """Let `capacity` bytes of packets wait for the program, put the carrier on, see the link come up.
+def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[], None]) -> None:
+    """Make room for `capacity` bytes of waiting packets, switch the carrier on, and wait for the link.
 
-    Where this user may not change the queue it stays as it is. Raises `LinkDown` where the interface
-    is down and this user may not set it up.
+    The queue keeps its length if this user may not change it. Raises `LinkDown` if the interface is down and this
+    user may not set it up.
     """
     with _netlink(name) as ipr:
         (link,) = ipr.link("get", index=index)
-        # The driver's ring counts packets: as many as the capacity holds of the longest ones.
+        # The driver's ring counts packets: take as many of the longest as fit into the capacity.
         queue = max(1, capacity // record_length(link.get("mtu")))
         try:
             if link.get("txqlen") != queue:
@@ -128,40 +131,43 @@ def link_up(index: int, name: str, capacity: int, put_carrier: Callable[[], None
             if not link["flags"] & _IFF_UP:
                 raise LinkDown(
                     errno.ENETDOWN,
-                    f"{name} is set down, and this user may not change that; root: ip link set {name} up",
+                    f"{name} is down, and this user may not set it up; as root: ip link set {name} up",
                 ) from None
-        put_carrier()
-        # The kernel starts its transmit queue a moment after the carrier, and until then it drops.
+        switch_carrier_on()
+        # The kernel starts its transmit queue a moment after the carrier, and drops packets until then.
         deadline = time.monotonic() + _SECONDS_FOR_LINK
         while not ipr.link("get", index=index)[0]["flags"] & _IFF_RUNNING and time.monotonic() < deadline:
             time.sleep(0.001)
 
 
 def find(name: str) -> tuple[int, bool]:
-    """The index of the interface `name`, and whether it can have several queues. Raises `AdapterNotFound`."""
+    """Return the index of the interface `name`, and True if it can have several queues.
+
+    Raises `AdapterNotFound`.
+    """
     with _netlink(name) as ipr:
         if found := ipr.link_lookup(ifname=name):
             (link,) = ipr.link("get", index=found[0])
             return int(found[0]), bool(_tun_data(link, "IFLA_TUN_MULTI_QUEUE"))
-    raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows those there are")
+    raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows all adapters")
 
 
 def queues(index: int, name: str) -> int:
-    """How many queues of the interface programs hold now, where it can have several."""
+    """Return how many queues of a multi-queue interface programs hold now."""
     with _netlink(name) as ipr:
         (link,) = ipr.link("get", index=index)
         return sum(_tun_data(link, f"IFLA_TUN_NUM_{kind}QUEUES") or 0 for kind in ("", "DISABLED_"))
 
 
 def describe(index: int, name: str) -> AdapterInfo:
-    """The interface as it is now. Raises `AdapterGone`."""
+    """Return the present state of the interface. Raises `AdapterGone`."""
     with _netlink(name) as ipr:
         (link,) = ipr.link("get", index=index)
         return _info(link, _addresses(ipr, index=index), _routes(ipr, oif=index))
 
 
 def describe_all() -> list[AdapterInfo]:
-    """All layer-3 TUN interfaces."""
+    """Return the state of all layer-3 TUN interfaces."""
     with _netlink("interfaces") as ipr:
         addresses, routes = _addresses(ipr), _routes(ipr)
         links = [link for link in _dump(ipr.get_links) if _tun_data(link, "IFLA_TUN_TYPE") == _IFF_TUN_TYPE]
@@ -172,7 +178,7 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
     counts = link.get("stats64") or {}
     up = _IFF_UP | _IFF_LOWER_UP
     return AdapterInfo(
-        name=os.fsdecode(link.get("ifname")),  # Bytes, where it is not UTF-8.
+        name=os.fsdecode(link.get("ifname")),  # pyroute2 gives bytes if the name is not UTF-8.
         index=link["index"],
         mtu=link.get("mtu"),
         link_up=link["flags"] & up == up,
@@ -194,14 +200,14 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
 
 
 def _tun_data(link: Any, attribute: str) -> Any:
-    """An attribute of the TUN driver's own, or None, also for other kinds of interface."""
+    """Return an attribute of the TUN driver, or None if it is missing or the interface is of another kind."""
     kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
     data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA") if kind == "tun" else None
     return data.get_attr(attribute) if data is not None else None
 
 
 def _dump(read: Callable[[], Iterable[Any]]) -> list[Any]:
-    """All messages of a dump, read again where the kernel says that something changed under it."""
+    """Return all messages of a dump, and read it again if the kernel says that it changed meanwhile."""
     for _ in range(_DUMP_TRIES):
         messages = list(read())
         if not any(message["header"]["flags"] & _NLM_F_DUMP_INTR for message in messages):
@@ -210,17 +216,17 @@ def _dump(read: Callable[[], Iterable[Any]]) -> list[Any]:
 
 
 def _addresses(ipr: Any, **only: int) -> dict[int, list[Address]]:
-    """Index of an interface -> its addresses."""
+    """Return the addresses of interfaces, by their index."""
     found: dict[int, list[Address]] = {}
     for message in _dump(lambda: ipr.get_addr(**only)):
-        # IFA_LOCAL is the own one on a link with a peer address; IPv6 has it only there.
+        # On a link with a peer address, IFA_LOCAL is our address; IPv6 has the attribute only there.
         own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         found.setdefault(message["index"], []).append(ipaddress.ip_interface((own, message["prefixlen"])))
     return found
 
 
 def _routes(ipr: Any, **only: int) -> dict[int, list[Network]]:
-    """Index of an interface -> its routes, but for those the kernel makes by itself."""
+    """Return the routes of interfaces, by their index, without those that the kernel added itself."""
     found: dict[int, list[Network]] = {}
     for message in _dump(lambda: ipr.get_routes(table=_RT_TABLE_MAIN, **only)):
         if message["proto"] != _RTPROT_KERNEL and (index := message.get("oif")):
@@ -232,14 +238,14 @@ def _routes(ipr: Any, **only: int) -> dict[int, list[Network]]:
 
 @contextmanager
 def _netlink(name: str) -> Iterator[Any]:
-    """A netlink socket; what the kernel refuses becomes an error of ours about the interface `name`."""
+    """Open a netlink socket, and turn errors of the kernel into `AdapterError` about the interface `name`."""
     try:
         with IPRoute() as ipr:
             yield ipr
     except NetlinkError as error:
         code = error.code
         if code == errno.ENODEV:
-            raise AdapterGone(code, f"{name} was removed by somebody else; make or open it again") from None
+            raise AdapterGone(code, f"{name} was removed by another program; create or open it again") from None
         if code == errno.EPERM:
-            raise PermissionDenied(code, f"setting up {name} takes CAP_NET_ADMIN: run as root") from None
+            raise PermissionDenied(code, f"setting up {name} needs CAP_NET_ADMIN; run as root") from None
         raise AdapterError(code, f"{name}: {os.strerror(code)}") from None

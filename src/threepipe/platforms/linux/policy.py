@@ -1,7 +1,7 @@
-"""Policy routing on Linux: all traffic through an interface, but for what is marked; in tables of one's own.
+"""Policy routing on Linux: all traffic through an interface, except marked packets, by a separate table.
 
-As wg-quick(8) does it: what has the mark, the device's own datagrams, goes the way it went before; all else looks
-into a table of its own first, after more particular routes of the main one. Everything is undone at the end.
+As in wg-quick(8): marked packets, which are the device's own datagrams, keep their route. All other packets use the
+separate table, after the more specific routes of the main table. Everything is undone at the end.
 """
 
 import sys
@@ -19,6 +19,7 @@ from pathlib import Path
 from pyroute2 import IPRoute, NetlinkError
 
 from threepipe.errors import AdapterError
+from threepipe.platforms.linux.netlink import NO_IPV6
 from threepipe.settings import Network
 
 __all__ = ["free_table", "path_mtu", "routed"]
@@ -29,14 +30,13 @@ _FIRST_TABLE = 51820
 _TABLE_MAIN = 254
 _FIB_RULE_INVERT = 2  # <linux/fib_rules.h>
 _ON_DUTY = 51
-"""A protocol of rules, as <linux/rtnetlink.h> numbers who makes them, that nobody else has: see `_accept_marks`."""
+"""The protocol (the originator, see <linux/rtnetlink.h>) of our rules, unused by others: see `_accept_marks`."""
 _VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 
 
 def free_table() -> int:
-    """The number of a routing table that nobody uses, from 51820 on; it serves as a mark too."""
+    """Return the number of an unused routing table, from 51820 on; it serves as the mark too."""
     with IPRoute() as ipr:
         used = {route.get("table") for family in _FAMILIES.values() for route in ipr.get_routes(family=family)}
     table = _FIRST_TABLE
@@ -46,7 +46,7 @@ def free_table() -> int:
 
 
 def path_mtu(address: str) -> int:
-    """Bytes that a packet to `address` may have on the first link of its way; 1500 where there is no way yet."""
+    """Return the MTU in bytes of the route to `address` or of its first link; 1500 without a route."""
     with IPRoute() as ipr:
         try:
             (route, *_) = ipr.route("get", dst=address)
@@ -59,10 +59,10 @@ def path_mtu(address: str) -> int:
 
 @contextmanager
 def routed(index: int, networks: Sequence[Network], table: int, mark: int | None) -> Iterator[None]:
-    """While it lasts, packets for `networks` go to the interface `index`, by `table`.
+    """Route packets for `networks` to the interface `index` by `table`, until the block ends.
 
-    With a `mark`, everything that does not have it looks into that table; without, the table is another's business.
-    Raises `AdapterError`.
+    With a `mark`, rules send all packets without that mark to the table; without, the caller adds the rules. Raises
+    `AdapterError`.
     """
     with IPRoute() as ipr, ExitStack() as undo:
         for network in networks:
@@ -72,7 +72,7 @@ def routed(index: int, networks: Sequence[Network], table: int, mark: int | None
                 protocol = _accept_marks(ipr, undo) if version == 4 else None
                 _add_rules(ipr, undo, _FAMILIES[version], table, mark, protocol)
                 if protocol is not None:
-                    _VALID_MARK.write_text("1")  # Another one may have ended just now, and not have seen us.
+                    _VALID_MARK.write_text("1")  # Another device may have reset it before our rules existed.
         yield
 
 
@@ -81,19 +81,19 @@ def _add(ipr: IPRoute, undo: ExitStack, index: int, network: Network, table: int
     try:
         ipr.route("add", **route)
     except NetlinkError as error:
-        if network.version == 6 and error.code in _NO_IPV6:
-            log.warning(f"IPv6 is disabled here, so there is no route for {network}")
+        if network.version == 6 and error.code in NO_IPV6:
+            log.warning(f"IPv6 is disabled here, so {network} gets no route")
             return
         if error.code == errno.EEXIST:
             raise AdapterError(
-                error.code, f"there is a route for {network} already; say Table = off to leave it"
+                error.code, f"a route for {network} exists already; to keep it, set Table = off"
             ) from None
-        raise AdapterError(error.code, f"no route for {network}: {os.strerror(error.code)}") from None
-    undo.callback(_forgiving, ipr.route, "del", **route)
+        raise AdapterError(error.code, f"the route for {network} was refused: {os.strerror(error.code)}") from None
+    undo.callback(_ignore_missing, ipr.route, "del", **route)
 
 
 def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int, protocol: int | None) -> None:
-    # Before all rules but the first, which is that for local addresses; and the second of these before the first.
+    # Ours come before all rules but that for local addresses, and the second of ours before the first.
     before = min(rule.get("priority") or 0xFFFF for rule in ipr.get_rules(family=family))
     rules: list[dict[str, int]] = [
         {"family": family, "table": table, "fwmark": mark, "flags": _FIB_RULE_INVERT, "priority": before - 1},
@@ -105,15 +105,15 @@ def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int
         try:
             ipr.rule("add", **rule)
         except NetlinkError as error:
-            raise AdapterError(error.code, f"no routing rule can be made: {os.strerror(error.code)}") from None
-        undo.callback(_forgiving, ipr.rule, "del", **rule)
+            raise AdapterError(error.code, f"a routing rule was refused: {os.strerror(error.code)}") from None
+        undo.callback(_ignore_missing, ipr.rule, "del", **rule)
 
 
 def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
-    """Have the reverse path filter go by marks too, or it drops the answers to what is marked.
+    """Set src_valid_mark, without which the reverse path filter drops the answers to marked packets.
 
-    The last that needs it puts it back as it was before the first. So whose duty that is says so in its rules, and
-    takes it over from them; what that protocol is, is returned. None where it was so before any of them.
+    The last device to exit resets it. The rules of every device that shares this duty carry the protocol `_ON_DUTY`,
+    by which others can tell; return that protocol. Return None if the value was set before any device needed it.
     """
     try:
         if _VALID_MARK.read_text().strip() != "0" and not _is_on_duty(ipr):
@@ -121,13 +121,13 @@ def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
         undo.callback(_accept_no_marks, ipr)
         _VALID_MARK.write_text("1")
     except OSError as error:
-        log.warning(f"{_VALID_MARK}: {error.strerror}; where rp_filter is strict, answers may be dropped")
+        log.warning(f"{_VALID_MARK}: {error.strerror}; if rp_filter is strict, answers may be dropped")
         return None
     return _ON_DUTY
 
 
 def _accept_no_marks(ipr: IPRoute) -> None:
-    """Where nobody needs them any more."""
+    """Reset src_valid_mark if no other device needs it."""
     try:
         if not _is_on_duty(ipr):
             _VALID_MARK.write_text("0")
@@ -136,14 +136,14 @@ def _accept_no_marks(ipr: IPRoute) -> None:
 
 
 def _is_on_duty(ipr: IPRoute) -> bool:
-    """Whether there is one; what a process that was killed has left looks into a table where nothing is any more."""
+    """Return True if a device is on duty. Rules that a killed process left lead to an empty table."""
     tables = {route.get("table") for route in ipr.get_routes(family=socket.AF_INET)}
     rules = [rule for rule in ipr.get_rules(family=socket.AF_INET) if rule.get("protocol") == _ON_DUTY]
     return any(rule.get("fwmark") is not None and rule.get("table") in tables for rule in rules)
 
 
-def _forgiving(change: object, *arguments: object, **settings: object) -> None:
-    """Undo something that may have gone with the interface."""
+def _ignore_missing(change: object, *arguments: object, **settings: object) -> None:
+    """Undo a change, which may have vanished with the interface."""
     try:
         change(*arguments, **settings)  # type: ignore[operator]
     except NetlinkError as error:

@@ -1,8 +1,8 @@
-"""What this Linux machine offers, found out by trying. Leaves nothing behind.
+"""The abilities of this Linux machine, found by trying them. Leaves nothing behind.
 
-Everything is tried in this user's own right, in a network namespace made for it where that can be.
-What fails so is tried again by a child process in a user namespace, for a process cannot come back
-from one. Decides nothing for anybody: adapters are made the same way whatever is found here.
+Each is tried with this user's privileges, in a new network namespace if possible. A child process in a user namespace
+tries the failed ones again, as a process cannot leave a user namespace. Nothing depends on the findings: adapters are
+created the same way whatever they are.
 """
 
 import sys
@@ -54,24 +54,24 @@ _USER_NAMESPACE_ADVICE = (
 )
 
 _FEATURES: dict[str, tuple[list[str], str]] = {
-    "carrier": (["TUNSETCARRIER"], "adapters take Linux 5.0 or newer"),
-    "TCP offload": (["TSO4", "TSO6"], "superpackets of TCP take Linux 2.6.27 or newer"),
-    "UDP offload": (["USO4", "USO6"], "superpackets of UDP take Linux 6.2 or newer"),
-    "multi-queue": (["IFF_MULTI_QUEUE"], "several queues take Linux 3.8 or newer"),
+    "carrier": (["TUNSETCARRIER"], "adapters need Linux 5.0 or newer"),
+    "TCP offload": (["TSO4", "TSO6"], "superpackets of TCP need Linux 2.6.27 or newer"),
+    "UDP offload": (["USO4", "USO6"], "superpackets of UDP need Linux 6.2 or newer"),
+    "multi-queue": (["IFF_MULTI_QUEUE"], "several queues need Linux 3.8 or newer"),
 }
-"""For each finding about the driver the abilities of `abilities` it stands for, and what they take."""
+"""The abilities (see `abilities`) behind each finding about the driver, and what they need."""
 
 
 def probe() -> list[Finding]:
-    """Findings in the order to show them; adapters can be made where no essential one is not `ok`."""
-    found = _attempts("in this user's own right")
+    """Return findings in the order to show; adapters can be created if every essential one is `ok`."""
+    found = _attempts("with this user's privileges")
     if any(not found[name].ok for name in found if name in _PRIVILEGED):
         found |= _second_attempts(found)
     return [Finding("kernel", True, f"Linux {os.uname().release}"), *found.values(), _ipv6()]
 
 
 def report_from_user_namespace() -> None:
-    """Print what the attempts find in a new user namespace as JSON; exits with a text where there is none."""
+    """Print the findings from a new user namespace as JSON; exit with a text if none can be created."""
     try:
         enter_user_namespace()
         namespace = Namespace.fresh()
@@ -85,7 +85,7 @@ def report_from_user_namespace() -> None:
 
 
 def _attempts(where: str) -> dict[str, Finding]:
-    """What depends on privilege, tried from the namespaces of this thread; `where` names them."""
+    """Try all that depends on privilege in the namespaces of this thread, which `where` describes."""
     found = [_tun_device(), _namespaces(where)]
     if found[0].ok:
         found += _adapters(where)
@@ -93,23 +93,21 @@ def _attempts(where: str) -> dict[str, Finding]:
 
 
 def _second_attempts(first: dict[str, Finding]) -> dict[str, Finding]:
-    """What a user namespace adds to the `first` attempts, and whether there can be one."""
+    """Return what a user namespace adds to the `first` attempts, and a finding about user namespaces."""
     second, refusal = _ask_child()
     added = {}
     for name, finding in second.items():
         if name not in first:
             added[name] = finding
         elif finding.ok and not first[name].ok:
-            added[name] = replace(
-                finding, detail=f"{finding.detail} only", advice=f"outside of it: {first[name].advice}"
-            )
-    detail, advice = (f"none was made: {refusal}", _USER_NAMESPACE_ADVICE) if refusal else ("one was made", "")
+            added[name] = replace(finding, detail=f"{finding.detail} only", advice=f"outside it: {first[name].advice}")
+    detail, advice = (f"none was created: {refusal}", _USER_NAMESPACE_ADVICE) if refusal else ("one was created", "")
     return added | {"user namespaces": Finding("user namespaces", not refusal, detail, advice)}
 
 
 def _ask_child() -> tuple[dict[str, Finding], str]:
-    """The findings of a child in a user namespace, or why there are none."""
-    # The child shall find the same modules as this process, wherever it was told to look for them.
+    """Return the findings of a child in a user namespace, and the reason if there are none."""
+    # The child must find the same modules as this process.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
         done = subprocess.run(
@@ -133,10 +131,10 @@ def _tun_device() -> Finding:
     try:
         with tun.open_tun() as file:
             if not is_driver(file):
-                raise AdapterError(errno.ENOTTY, f"{tun.TUN_PATH} is something else")
+                raise AdapterError(errno.ENOTTY, f"{tun.TUN_PATH} belongs to another driver")
     except AdapterError as error:
         found = _refused(name, error)
-        return found if found.advice else replace(found, advice=f"make it anew: mknod {tun.TUN_PATH} c 10 200")
+        return found if found.advice else replace(found, advice=f"create it again: mknod {tun.TUN_PATH} c 10 200")
     return Finding(name, True, f"{tun.TUN_PATH} can be opened", essential=True)
 
 
@@ -145,22 +143,22 @@ def _namespaces(where: str) -> Finding:
     try:
         Namespace.fresh().close()
     except PermissionDenied:
-        return Finding(name, False, "making one takes CAP_SYS_ADMIN, which this user lacks", "run as root")
+        return Finding(name, False, "creating one needs CAP_SYS_ADMIN, which this user lacks", "run as root")
     except AdapterError as error:
         return replace(_refused(name, error), essential=False)
-    return Finding(name, True, f"one was made {where}")
+    return Finding(name, True, f"one was created {where}")
 
 
 def _adapters(where: str) -> list[Finding]:
     with tun.open_tun() as file:
         if not may_create(file):
-            detail = "making one takes CAP_NET_ADMIN, which this user lacks"
-            advice = "run as root, or have root make a persistent adapter with this user as its owner"
+            detail = "creating one needs CAP_NET_ADMIN, which this user lacks"
+            advice = "run as root, or have root create a persistent adapter with this user as its owner"
             return [Finding("adapters", False, detail, advice, essential=True)]
     try:
         namespace = Namespace.fresh()
     except AdapterError:
-        namespace = Namespace(None)  # The privilege for adapters may be there without that for namespaces.
+        namespace = Namespace(None)  # This user may have the privilege for adapters, but not for namespaces.
     try:
         return namespace.run(lambda: [_adapter(where), *_features()])
     finally:
@@ -172,7 +170,7 @@ def _adapter(where: str) -> Finding:
         device.create(AdapterSettings("tpprobe%d")).close()
     except AdapterError as error:
         return _refused("adapters", error)
-    return Finding("adapters", True, f"one was made {where}", essential=True)
+    return Finding("adapters", True, f"one was created {where}", essential=True)
 
 
 def _features() -> list[Finding]:
@@ -180,7 +178,7 @@ def _features() -> list[Finding]:
         try:
             able = abilities(file)
         except OSError:
-            return []  # Whatever refuses adapters is told of already.
+            return []  # The finding about adapters tells the reason.
     found = []
     for name, (needed, advice) in _FEATURES.items():
         missing = [ability for ability in needed if ability not in able]
@@ -195,7 +193,7 @@ def _ipv6() -> Finding:
     if not Path("/proc/thread-self/net/if_inet6").exists():
         advice = "boot without ipv6.disable=1, or load the module (modprobe ipv6)"
         return Finding("IPv6", False, "the kernel runs without IPv6", advice)
-    disabled = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")  # New interfaces start with this one.
+    disabled = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")  # The setting for new interfaces.
     if disabled.exists() and disabled.read_text().strip() != "0":
         advice = "sysctl net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0"
         return Finding("IPv6", False, "IPv6 is disabled for new adapters", advice)
@@ -203,20 +201,20 @@ def _ipv6() -> Finding:
 
 
 def _refused(name: str, error: AdapterError) -> Finding:
-    """An essential finding from what the library says; its texts put what to do behind a semicolon."""
+    """Return an essential finding from an error, whose text has the advice after a semicolon."""
     detail, _, advice = str(error.strerror).partition("; ")
     return Finding(name, False, detail, advice, essential=True)
 
 
 def is_driver(file: io.FileIO) -> bool:
-    """Whether the TUN driver is behind `file`, and not any other that has its place."""
+    """Return True if `file` belongs to the TUN driver."""
     return _accepts(file, TUNGETFEATURES, bytes(4))
 
 
 def may_create(tun: io.FileIO) -> bool:
-    """Whether this user has the privilege to make interfaces where `tun` was opened; makes none."""
+    """Return True if this user may create interfaces in the namespace where `tun` was opened. Creates none."""
     try:
-        # The driver looks at the privilege first, and only then refuses to make neither a TUN nor a TAP.
+        # The driver checks the privilege before it refuses a request for neither TUN nor TAP.
         fcntl.ioctl(tun, TUNSETIFF, bytes(IFREQ.size))
     except OSError as error:
         return error.errno != errno.EPERM
@@ -224,9 +222,9 @@ def may_create(tun: io.FileIO) -> bool:
 
 
 def abilities(tun: io.FileIO) -> frozenset[str]:
-    """Make an interface, which goes when `tun` is closed, and return the names of the abilities it has.
+    """Create an interface, which lives until `tun` is closed, and return the names of its abilities.
 
-    They are the keys of `_ABILITIES`, and "IFF_MULTI_QUEUE". Raises `OSError` as the kernel does.
+    The names are the keys of `_ABILITIES`, and "IFF_MULTI_QUEUE". Raises `OSError` as the kernel does.
     """
     fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(b"tpprobe%d", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
     (features,) = struct.unpack("I", fcntl.ioctl(tun, TUNGETFEATURES, bytes(4)))
@@ -242,7 +240,7 @@ def _accepts(file: io.FileIO, request: int, argument: int | bytes) -> bool:
     return True
 
 
-# The kernel takes USO4 and USO6 only together, so both are there or neither.
+# The kernel takes USO4 and USO6 only together, so it has both or neither.
 _ABILITIES: dict[str, tuple[int, int | bytes]] = {
     "TUNSETCARRIER": (TUNSETCARRIER, struct.pack("i", 0)),
     "TSO4": (TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4),

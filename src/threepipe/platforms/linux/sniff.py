@@ -1,7 +1,7 @@
-"""Capturing an interface on Linux, by a packet socket (packet(7)). Takes nothing away from anybody.
+"""Capturing an interface on Linux with a packet socket (packet(7)), which takes no packets from other programs.
 
-With PACKET_VNET_HDR every packet has a virtio header in front, as at a TUN descriptor, so that superpackets and
-open checksums become what a link would carry. Constants are those of <linux/if_packet.h>, <linux/if_arp.h>,
+With PACKET_VNET_HDR every packet has a virtio header, as on a TUN descriptor: superpackets are split and partial
+checksums completed, as on a link. The constants are those of <linux/if_packet.h>, <linux/if_arp.h>,
 <linux/if_ether.h> and <asm-generic/socket.h>.
 """
 
@@ -24,7 +24,7 @@ from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 from threepipe.errors import AdapterError, AdapterGone, AdapterNotFound, PermissionDenied
 from threepipe.net.doorbell import Doorbell
 from threepipe.platforms.linux.namespace import Namespace
-from threepipe.settings import Namespace as NamespaceSetting
+from threepipe.settings import NamespaceName
 
 __all__ = ["LinuxCapture", "open_capture"]
 
@@ -37,18 +37,18 @@ ARPHRD_NONE = 0xFFFE
 SO_RCVBUFFORCE = 33
 SO_TIMESTAMPNS = 35
 
-_BUFFER = 1 << 25  # Bytes that wait in the kernel: there is no telling a kernel to wait for us.
-_MOST = 64  # Records that are read before they are handed on.
+_BUFFER = 1 << 25  # Bytes that can wait in the kernel, which cannot be made to wait for us.
+_MOST = 64  # Records that are read before they are passed on.
 _STATISTICS = struct.Struct("II")
 _TIME = struct.Struct("ll")
 _ANCILLARY = socket.CMSG_SPACE(_TIME.size)
-_INTERFACE, _KIND, _HARDWARE = 0, 2, 3  # Places in a packet socket's addresses.
+_INTERFACE, _KIND, _HARDWARE = 0, 2, 3  # Indices in the address of a packet socket.
 
 
-def open_capture(name: str, netns: NamespaceSetting | None) -> "LinuxCapture":
-    """Capture the layer-3 interface `name`, whoever has it open.
+def open_capture(name: str, netns: NamespaceName | None) -> "LinuxCapture":
+    """Capture the layer-3 interface `name`, even if other programs have it open.
 
-    Raises `AdapterNotFound`, `PermissionDenied`, `NamespaceNotFound`.
+    Raises `AdapterNotFound`, `PermissionDenied` or `NamespaceNotFound`.
     """
     namespace = Namespace.find(netns)
     try:
@@ -59,10 +59,10 @@ def open_capture(name: str, netns: NamespaceSetting | None) -> "LinuxCapture":
 
 def _bound(name: str) -> socket.socket:
     try:
-        # Of no protocol at first, for until it is bound it would get the packets of all interfaces.
+        # With protocol 0, as until it is bound it would get the packets of all interfaces.
         sniffing = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     except PermissionError as error:
-        raise PermissionDenied(error.errno, f"capturing {name} takes CAP_NET_RAW: run as root") from None
+        raise PermissionDenied(error.errno, f"capturing {name} needs CAP_NET_RAW; run as root") from None
     try:
         sniffing.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         sniffing.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -72,7 +72,7 @@ def _bound(name: str) -> socket.socket:
             sniffing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         sniffing.bind((name, ETH_P_ALL))
         if sniffing.getsockname()[_HARDWARE] != ARPHRD_NONE:
-            raise AdapterNotFound(errno.EINVAL, f"{name} is no layer-3 interface; tcpdump captures the others")
+            raise AdapterNotFound(errno.EINVAL, f"{name} is not a layer-3 interface; capture it with tcpdump")
     except AdapterError:
         sniffing.close()
         raise
@@ -80,14 +80,14 @@ def _bound(name: str) -> socket.socket:
         sniffing.close()
         if error.errno == errno.ENODEV:
             raise AdapterNotFound(
-                error.errno, f"there is no adapter {name}; threepipe adapter list shows those there are"
+                error.errno, f"there is no adapter {name}; threepipe adapter list shows all adapters"
             ) from None
         raise AdapterError(error.errno, f"capturing {name}: {error.strerror}") from None
     return sniffing
 
 
 class LinuxCapture:
-    """What goes through an interface from now on; a `threepipe.backend.Source`."""
+    """The packets of an interface from now on; a `threepipe.backend.Source`."""
 
     def __init__(self, name: str, sniffing: socket.socket) -> None:
         self.name = name
@@ -99,17 +99,17 @@ class LinuxCapture:
 
     @property
     def dropped(self) -> int:
-        """A superpacket counts as one."""
+        """Packets that the capture missed; a superpacket counts as one."""
         self._count_dropped()
         return self._dropped
 
     def _count_dropped(self) -> None:
         if self._socket.fileno() >= 0:
             data = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
-            self._dropped += _STATISTICS.unpack(data)[1]  # The kernel counts from the last time it was asked.
+            self._dropped += _STATISTICS.unpack(data)[1]  # The kernel counts from the previous call.
 
     def __iter__(self) -> Iterator[list[Seen]]:
-        """What is seen, as it comes, also after the link was down for a while. Raises `AdapterGone`."""
+        """Yield packets as they come, even after the link was down for a while. Raises `AdapterGone`."""
         with selectors.DefaultSelector() as selector:
             for file in (self._socket, self._bell):
                 selector.register(file, selectors.EVENT_READ)
@@ -117,7 +117,7 @@ class LinuxCapture:
                 selector.select()
                 if seen := self._read():
                     yield seen
-        # What waited in the kernel when it was stopped; on a busy link there is always more.
+        # Packets that waited in the kernel at the stop; a busy link always has later ones.
         while (seen := self._read()) and seen[0].time_ns < self._stopped:
             yield seen
 
@@ -126,7 +126,7 @@ class LinuxCapture:
         while len(found) < _MOST:
             memory = self._arena.free()
             if found and len(memory) < 2 * MAX_RECORD:
-                break  # What is in the arena is not to be left behind for so little.
+                break  # Replacing the arena for one more read would cost more.
             try:
                 size, ancillary, flags, address = self._socket.recvmsg_into([memory[:MAX_RECORD]], _ANCILLARY)
             except BlockingIOError:
@@ -144,11 +144,11 @@ class LinuxCapture:
         return found
 
     def _check_there(self, error: OSError) -> None:
-        """The kernel tells once that the interface is down, or that it is no more."""
+        """Raise an error unless the interface is only down; the kernel reports once that it went down or vanished."""
         if error.errno != errno.ENETDOWN:
             raise AdapterError(error.errno, f"capturing {self.name}: {error.strerror}") from None
         if not self._socket.getsockname()[_INTERFACE]:
-            raise AdapterGone(errno.ENODEV, f"{self.name} was removed by somebody else") from None
+            raise AdapterGone(errno.ENODEV, f"{self.name} was removed by another program; create it again") from None
 
     def stop(self) -> None:
         self._stopped = time.time_ns()
@@ -161,14 +161,14 @@ class LinuxCapture:
 
 
 def _packets(record: memoryview) -> list[memoryview]:
-    """The packets of a record; of one that contradicts itself, what it has as it is."""
+    """Return the packets of a record; if its header contradicts its content, the content as one packet."""
     if len(record) < HEADER_SIZE:
         return []
     return [packet for packet in split([record]) or [record[HEADER_SIZE:]] if is_packet(packet)]
 
 
 def _time(ancillary: list[tuple[int, int, bytes]]) -> int:
-    """When the kernel saw it, in nanoseconds."""
+    """Return when the kernel saw the packet, in nanoseconds since 1970."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIME.size:
             seconds, nanoseconds = _TIME.unpack(data)

@@ -1,6 +1,6 @@
-"""Sockets on Linux: large buffers, runs of datagrams in one system call (UDP GSO and GRO), and what their path takes.
+"""Sockets on Linux: large buffers, runs of datagrams per system call (UDP GSO and GRO), and the path's MTU.
 
-Constants are those of <linux/udp.h>, <linux/in.h> and <linux/in6.h>, which a test compiles against.
+The constants are those of <linux/udp.h>, <linux/in.h> and <linux/in6.h>; a test compares them with the headers.
 """
 
 import sys
@@ -33,7 +33,7 @@ SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 
 _BUFFER = 1 << 22  # Bytes.
-_LONGEST = 0xFFFF  # A datagram, or a run of them as GRO hands it over.
+_LONGEST = 0xFFFF  # Bytes of a datagram, or of a run from GRO.
 _SIZE = struct.Struct("H")
 _PKTINFO, _PKTINFO6 = struct.Struct("I4s4s"), struct.Struct("16sI")  # struct in_pktinfo, struct in6_pktinfo.
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("i")) + socket.CMSG_SPACE(_PKTINFO6.size)
@@ -41,7 +41,7 @@ _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 
 
 def enlarge_buffers(opened: socket.socket) -> None:
-    """Let as much wait in the kernel as an adapter's session holds, or what the system allows this user."""
+    """Give the socket buffers as large as a session's, or as large as the system allows this user."""
     for force, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:
             opened.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
@@ -50,12 +50,12 @@ def enlarge_buffers(opened: socket.socket) -> None:
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
-    """The best there is for `bound`, a datagram socket, which it takes over."""
+    """Return the fastest `Datagrams` for the datagram socket `bound`, which it owns from then on."""
     return LinuxDatagrams(bound) if bound.family in _HEADERS else Datagrams(bound)
 
 
 class LinuxDatagrams(RunDatagrams):
-    """A UDP socket."""
+    """A UDP socket that sends and receives runs of datagrams, and knows its local addresses."""
 
     def __init__(self, bound: socket.socket) -> None:
         super().__init__(bound)
@@ -64,7 +64,7 @@ class LinuxDatagrams(RunDatagrams):
         try:
             bound.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         except OSError:
-            pass  # It came with Linux 5.0, and is no more than a quicker way.
+            pass  # Linux has GRO since 5.0; it only saves time.
 
     def receive_run(self, memory: memoryview) -> tuple[int, int, Source]:
         used, ancillary, _, source = self.socket.recvmsg_into([memory[:_LONGEST]], _ANCILLARY)
@@ -88,18 +88,18 @@ class LinuxDatagrams(RunDatagrams):
             self._send([packet], [], target)
 
     def _send(self, packets: Sequence[memoryview], ancillary: list[tuple[int, int, bytes]], target: Source) -> None:
-        # Without a target the argument has to be missing, which is how the module says it.
+        # Without a target, sendmsg must not get the argument.
         to = [] if target is None else [target]
         try:
             self.socket.sendmsg(packets, [*ancillary, *self._origin()], 0, *to)
         except OSError as error:
             if self.leaves_from is None or error.errno in FULL:
                 raise
-            self.socket.sendmsg(packets, ancillary, 0, *to)  # Raises again, if it was not for the address.
+            self.socket.sendmsg(packets, ancillary, 0, *to)  # Raises again unless the local address was the reason.
             self.leaves_from = None
 
     def _origin(self) -> list[tuple[int, int, bytes]]:
-        """Ancillary data that says what address to send from."""
+        """Return ancillary data with the local address to send from."""
         if (address := self.leaves_from) is None:
             return []
         if len(address) == 4:
@@ -114,7 +114,7 @@ class LinuxDatagrams(RunDatagrams):
 
     def room(self, target: Source) -> int:
         family = self.socket.family
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # A socket knows it only for whom it is connected to.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # The kernel tells it only for a connected socket.
             try:
                 probe.connect(target or self.socket.getpeername())
                 if family == socket.AF_INET6:
@@ -128,7 +128,7 @@ class LinuxDatagrams(RunDatagrams):
             try:
                 self.socket.setsockopt(socket.SOL_SOCKET, SO_MARK, fwmark)
             except OSError as error:
-                raise EndpointError(error.errno, "a fwmark takes CAP_NET_ADMIN; run as root, or leave it out") from None
+                raise EndpointError(error.errno, "a fwmark needs CAP_NET_ADMIN; run as root, or leave it out") from None
 
     def allow_fragments(self) -> None:
         self._discover(IP_PMTUDISC_WANT)

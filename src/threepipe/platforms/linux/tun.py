@@ -1,6 +1,6 @@
-"""The TUN driver's file: opening /dev/net/tun and its ioctls. Knows no netlink and no sessions.
+"""The TUN driver's file, /dev/net/tun, and its ioctls. Knows no netlink and no sessions.
 
-Constants are those of <linux/if_tun.h>, which a test compiles against.
+The constants are those of <linux/if_tun.h>; a test compares them with the header.
 """
 
 import sys
@@ -66,11 +66,11 @@ TUN_F_TSO6 = 0x04
 TUN_F_USO4 = 0x20
 TUN_F_USO6 = 0x40
 
-IFREQ = struct.Struct("16sH22x")  # struct ifreq: the name, and the flags of its union.
+IFREQ = struct.Struct("16sH22x")  # struct ifreq: the name, and the flags from its union.
 
 
 class Offload(enum.Enum):
-    """What superpackets an interface takes; none also means that packets have no virtio header."""
+    """The kinds of superpackets that an interface takes. With NONE, packets have no virtio header either."""
 
     NONE = 0
     TCP = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
@@ -78,9 +78,9 @@ class Offload(enum.Enum):
 
 
 def open_tun() -> io.FileIO:
-    """The TUN driver's file, non-blocking and not inherited, not attached to an interface yet.
+    """Open the TUN driver's file: non-blocking, not inherited, and not attached to an interface yet.
 
-    Raises `AdapterUnavailable`, `PermissionDenied`.
+    Raises `AdapterUnavailable` or `PermissionDenied`.
     """
     try:
         return io.FileIO(TUN_PATH, "r+", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
@@ -89,12 +89,12 @@ def open_tun() -> io.FileIO:
 
 
 def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: bool) -> tuple[str, Offload]:
-    """Make (`create`) or attach to the interface `name`, without carrier; return its real name, and its offload.
+    """Create the interface `name`, or attach to it, without carrier; return its real name and its offload.
 
-    With `offload`, superpackets pass in both directions, and every packet has a virtio header. `several`:
-    it has, or is to have, more than one queue, and this is the first of them.
+    With `offload`, superpackets pass in both directions, and every packet has a virtio header. With `several`, the
+    interface has several queues, and `tun` becomes the first.
 
-    Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied`, `AdapterUnavailable`.
+    Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied` or `AdapterUnavailable`.
     """
     flags = _flags(offload, several) | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
     try:
@@ -102,19 +102,19 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: b
     except OSError as error:
         raise _explained(error, _NOT_CREATED if create else _NOT_OPENED, name) from None
     if not create and not IFREQ.unpack(fcntl.ioctl(tun, TUNGETIFF, bytes(IFREQ.size)))[1] & IFF_PERSIST:
-        # It went away after it was looked up, and the kernel made a new one in its place; closing undoes that.
-        raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was being opened")
+        # It vanished after the lookup, and the kernel created a new interface; closing the file removes that.
+        raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was opened; create it again")
     superpackets = set_offload(tun, offload)
-    set_carrier(tun, up=False)  # Before Linux 6.2 attaching puts the carrier on regardless of the flag.
+    set_carrier(tun, up=False)  # Before Linux 6.2, attaching switches the carrier on regardless of the flag.
     return os.fsdecode(IFREQ.unpack(reply)[0].rstrip(b"\0")), superpackets
 
 
 def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool) -> None:
-    """Make `tun` one more queue of the interface `name`; one that does not receive is for sending.
+    """Add `tun` as a queue of the interface `name`; without `receives` the queue is only for sending.
 
-    The kernel learns from a queue that receives which flows to hand over by it, those that were sent by
-    it; and a flow that changes its queue may be overtaken by itself. From the other kind it learns nothing,
-    so that a flow's queue stays that of its hash. Raises `AdapterError` and its kinds.
+    The kernel assigns a flow to the receiving queue that last sent its packets, and a flow that changes queues may
+    get reordered. From a queue that does not receive the kernel learns nothing, so that each flow keeps the queue of
+    its hash. Raises `AdapterError` or a subclass.
     """
     try:
         fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), _flags(offload, True)))
@@ -129,9 +129,9 @@ def _flags(offload: bool, several: bool) -> int:
 
 
 def set_offload(tun: io.FileIO, offload: bool) -> Offload:
-    """Whether superpackets may come, and which; return what there is then.
+    """Allow superpackets or not, and return which kinds the interface takes then.
 
-    It is the interface's and not the descriptor's: left on, it would surprise the next program.
+    The setting belongs to the interface, not to the descriptor: left on, it would surprise the next program.
     """
     if not offload:
         control(tun, TUNSETOFFLOAD, Offload.NONE.value)
@@ -141,19 +141,19 @@ def set_offload(tun: io.FileIO, offload: bool) -> Offload:
     try:
         control(tun, TUNSETOFFLOAD, Offload.TCP_AND_UDP.value)
     except AdapterError:
-        return Offload.TCP  # UDP came with Linux 6.2.
+        return Offload.TCP  # Linux has UDP superpackets since 6.2.
     return Offload.TCP_AND_UDP
 
 
 def set_carrier(tun: io.FileIO, *, up: bool) -> None:
-    """Plug the cable in or out; Linux can from 5.0 on. Raises `AdapterGone`."""
+    """Switch the carrier on or off (Linux 5.0). Raises `AdapterGone`."""
     control(tun, TUNSETCARRIER, struct.pack("i", up))
 
 
 def control(tun: io.FileIO, request: int, argument: int | bytes) -> None:
-    """An ioctl on an attached interface. Raises `AdapterGone`."""
+    """Call ioctl on an attached interface. Raises `AdapterGone`."""
     if isinstance(argument, int) and argument >= 1 << 31:
-        argument -= 1 << 32  # Python takes a signed int only; the kernel sees the same 32 bits.
+        argument -= 1 << 32  # Python takes only a signed int; the kernel sees the same 32 bits.
     try:
         fcntl.ioctl(tun, request, argument)
     except OSError as error:
@@ -161,7 +161,7 @@ def control(tun: io.FileIO, request: int, argument: int | bytes) -> None:
 
 
 def discard(tun: io.FileIO) -> None:
-    """Throw away the packets that wait for the program. Raises `AdapterGone`."""
+    """Discard the packets that wait for the program. Raises `AdapterGone`."""
     try:
         while tun.read(MAX_RECORD):
             pass
@@ -170,42 +170,43 @@ def discard(tun: io.FileIO) -> None:
 
 
 def refused(error: OSError, name: str) -> AdapterError:
-    """What an error on the descriptor of the adapter `name` means: `AdapterGone`, `LinkDown` or another."""
+    """Return the `AdapterGone`, `LinkDown` or other `AdapterError` for an error on the descriptor of adapter `name`."""
     return _explained(error, _NOT_WORKING, name)
 
 
 Explanations = dict[int, tuple[type[AdapterError], str]]
-"""For an errno: the exception, and what it says of a {name}."""
+"""The exception and its text about a {name}, by errno."""
 
 _NO_DRIVER: Explanations = {
     errno.ENOENT: (AdapterUnavailable, "{name} is missing; load the module (modprobe tun), or in a container pass the"
                    " device (--device {name})"),
-    errno.ENODEV: (AdapterUnavailable, "{name} is there but the kernel has no TUN driver behind it; load the module"
+    errno.ENODEV: (AdapterUnavailable, "{name} exists, but the kernel has no TUN driver for it; load the module"
                    " (modprobe tun)"),
-    errno.EACCES: (PermissionDenied, "this user may not open {name}; run as root, or have it made accessible"
+    errno.EACCES: (PermissionDenied, "this user may not open {name}; run as root, or have root allow it"
                    " (chmod 0666 {name})"),
 }  # fmt: skip
 _NO_DRIVER |= {errno.ENXIO: _NO_DRIVER[errno.ENODEV], errno.EPERM: _NO_DRIVER[errno.EACCES]}
 
 _NOT_CREATED: Explanations = {
-    errno.EINVAL: (AdapterError, "the kernel does not take {name} as a name; take another name"),
-    errno.EEXIST: (NameTaken, "every number for {name} that fits in 15 bytes is taken; take a shorter template"),
-    errno.ENOTTY: (AdapterUnavailable, f"{TUN_PATH} is not the TUN driver's; load the module (modprobe tun)"),
-    errno.EBUSY: (NameTaken, "an interface named {name} exists; take another name, a template like tp%d, or open it"),
-    errno.EPERM: (PermissionDenied, "making {name} takes CAP_NET_ADMIN: run as root, or have root make it persistent"
-                  " with this user as its owner and open it"),
+    errno.EINVAL: (AdapterError, "the kernel refuses the name {name}; choose another name"),
+    errno.EEXIST: (NameTaken, "every {name} of at most 15 bytes exists already; choose a shorter template"),
+    errno.ENOTTY: (AdapterUnavailable, f"{TUN_PATH} is not the TUN driver; load the module (modprobe tun)"),
+    errno.EBUSY: (NameTaken, "an interface named {name} exists; choose another name, a template like tp%d, or"
+                  " open it"),
+    errno.EPERM: (PermissionDenied, "creating {name} needs CAP_NET_ADMIN; run as root, or have root create it as"
+                  " persistent with this user as its owner, and open it"),
 }  # fmt: skip
 
 _NOT_OPENED: Explanations = {
-    errno.EBUSY: (AdapterBusy, "{name} is held by another program; close it there first"),
-    errno.EPERM: (PermissionDenied, "{name} belongs to another user or group; root may open it, and says who else"
-                  " may when creating it"),
-    errno.EINVAL: (AdapterNotFound, "{name} is no layer-3 TUN adapter, so it cannot be opened"),
+    errno.EBUSY: (AdapterBusy, "{name} is in use by another program; close it there first"),
+    errno.EPERM: (PermissionDenied, "{name} belongs to another user or group; run as root, or have root create it"
+                  " with this user as its owner"),
+    errno.EINVAL: (AdapterNotFound, "{name} is not a layer-3 TUN adapter; open another"),
 }  # fmt: skip
 
 _NOT_WORKING: Explanations = {
-    errno.EBADFD: (AdapterGone, "{name} was removed by somebody else; make or open it again"),
-    errno.EIO: (LinkDown, "{name} was set down; root sets it up again: ip link set {name} up"),
+    errno.EBADFD: (AdapterGone, "{name} was removed by another program; create or open it again"),
+    errno.EIO: (LinkDown, "{name} was set down; as root: ip link set {name} up"),
 }
 
 

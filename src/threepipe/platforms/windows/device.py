@@ -21,7 +21,7 @@ from threepipe.platforms.windows.port import WindowsPort
 from threepipe.platforms.windows.waiting import Events
 from threepipe.platforms.windows.winerror import windows_error
 from threepipe.platforms.windows.wintun import ERROR_ALREADY_EXISTS, Wintun
-from threepipe.settings import AdapterSettings, Namespace
+from threepipe.settings import AdapterSettings, NamespaceName, WindowsSettings
 
 __all__ = ["System", "WindowsDevice", "adapters", "create", "guid_of", "open_existing"]
 
@@ -46,12 +46,12 @@ def create(settings: AdapterSettings) -> "WindowsDevice":
     return create_on(system, settings)
 
 
-def open_existing(name: str, netns: Namespace | None, offload: bool, queues: int) -> "WindowsDevice":
+def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> "WindowsDevice":
     """Another hold on an adapter of Wintun's driver that some program has."""
     return open_on(system, name, netns, queues)
 
 
-def adapters(netns: Namespace | None) -> list[AdapterInfo]:
+def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
     from threepipe.platforms.windows import iphelper
 
     _refuse(netns=netns)
@@ -76,7 +76,7 @@ def create_on(find: Callable[[], System], settings: AdapterSettings) -> "Windows
     if settings.metric is not None and settings.metric > _MAX_METRIC:
         raise InvalidSetting(f"metric {settings.metric}: Windows takes 1 to {_MAX_METRIC}")
     found = find()
-    if settings.dns or settings.search:
+    if settings.windows is not None and (settings.windows.dns or settings.windows.search):
         found.ip.check_dns()
     if "%d" not in settings.name:
         return _create(found, settings)
@@ -88,7 +88,7 @@ def create_on(find: Callable[[], System], settings: AdapterSettings) -> "Windows
     raise _taken(f"{settings.name} with every number")
 
 
-def open_on(find: Callable[[], System], name: str, netns: Namespace | None, queues: int) -> "WindowsDevice":
+def open_on(find: Callable[[], System], name: str, netns: NamespaceName | None, queues: int) -> "WindowsDevice":
     """`open_existing` on the system that `find` gives."""
     _refuse(netns, queues=queues)
     found = find()
@@ -146,7 +146,8 @@ class WindowsDevice:
 def _create(system: System, settings: AdapterSettings) -> WindowsDevice:
     name = settings.name
     _check_free(system, name)
-    adapter = system.wintun.create_adapter(name, settings.tunnel_type or TUNNEL_TYPE, settings.guid or guid_of(name))
+    windows = settings.windows or WindowsSettings()
+    adapter = system.wintun.create_adapter(name, windows.tunnel_type or TUNNEL_TYPE, windows.guid or guid_of(name))
     device = _device(system, name, adapter)
     with _closed_on_error(device.close):
         device.configure(settings)
@@ -184,7 +185,7 @@ def _taken(name: str) -> NameTaken:
     return windows_error(NameTaken, ERROR_ALREADY_EXISTS, text)
 
 
-def _refuse(netns: Namespace | None = None, persistent: bool = False, queues: int = 1) -> None:
+def _refuse(netns: NamespaceName | None = None, persistent: bool = False, queues: int = 1) -> None:
     """Raise `InvalidSetting` for what no Windows has."""
     if netns is not None:
         raise InvalidSetting("Windows has no network namespaces; leave out netns")

@@ -22,7 +22,7 @@ from threepipe.platforms.windows.winerror import (
     error_code,
     windows_error,
 )
-from threepipe.settings import MIN_IPV6_MTU, AdapterSettings, Address, Network
+from threepipe.settings import MIN_IPV6_MTU, AdapterSettings, Address, Network, WindowsSettings
 
 __all__ = ["DEFAULT_MTU", "Interface", "describe_all"]
 
@@ -34,7 +34,7 @@ DEFAULT_MTU = 1500
 _SECONDS_FOR_FAMILY = 5.0
 _GONE = frozenset({ERROR_FILE_NOT_FOUND, ERROR_NOT_FOUND})
 _NO_DNS = _GONE | {ERROR_PROC_NOT_FOUND}
-_NO_IPV6 = frozenset({ERROR_NOT_FOUND, ERROR_NOT_SUPPORTED})
+_NO_FAMILY = frozenset({ERROR_NOT_FOUND, ERROR_NOT_SUPPORTED})
 _ENABLE_IPV6 = (
     r"to enable it, take DisabledComponents out of HKLM\SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters"
     " and restart Windows"
@@ -76,8 +76,9 @@ class Interface:
                     if self._has(version):
                         self.set_metric(version, settings.metric)
             self._add(settings, there)
-            if settings.dns or settings.search:
-                self.set_dns(settings.dns, settings.search)
+            windows = settings.windows or WindowsSettings()
+            if windows.dns or windows.search:
+                self.set_dns(windows.dns, windows.search)
             else:
                 self._forget_dns()
         except BaseException:
@@ -231,6 +232,6 @@ def _family(ip: IpHelper, luid: int, version: int) -> win.MIB_IPINTERFACE_ROW | 
     try:
         return ip.interface(luid, _FAMILIES[version])
     except AdapterError as error:
-        if error_code(error) not in _NO_IPV6:
+        if error_code(error) not in _NO_FAMILY:
             raise
         return None

@@ -1,7 +1,7 @@
-"""The driver that adapters need on Windows: getting Wintun's signed DLL, and taking it away again.
+"""The driver that adapters need on Windows: installing Wintun's signed DLL and removing it again.
 
-Owns what is on the disk. Nothing is unpacked, written or given out unless its SHA-256 is a pinned one.
-`platforms/windows` finds and loads it; this runs anywhere, for the DLL can be fetched for another machine.
+This module owns the files on the disk, and unpacks, writes and returns nothing unless its SHA-256 is a pinned one.
+It runs on every system, as the DLL can be fetched for another machine; `platforms/windows` finds and loads it.
 """
 
 import errno
@@ -19,28 +19,38 @@ from typing import NamedTuple
 from threepipe.errors import AdapterUnavailable, InvalidSetting, PermissionDenied
 from threepipe.platforms.windows import library, release, running
 from threepipe.platforms.windows.release import DLL_NAME
+from threepipe.platforms.windows.running import running_version
 from threepipe.platforms.windows.winerror import (
     ERROR_ACCESS_DENIED,
     ERROR_INVALID_IMAGE_HASH,
     windows_error,
 )
 
-__all__ = ["HOME_PAGE", "LICENCE_NAME", "Found", "Package", "found", "obtain", "remove"]
+__all__ = [
+    "HOME_PAGE",
+    "LICENCE_NAME",
+    "InstalledLibrary",
+    "Package",
+    "get_package",
+    "installed_library",
+    "running_version",
+    "uninstall",
+]
 
 HOME_PAGE = "https://www.wintun.net"
 LICENCE_NAME = "LICENSE.txt"
 
-_MAX_SIZE = 16 << 20  # Bytes of a download, some ten times those of the release.
+_MAX_SIZE = 16 << 20  # Bytes of a download; the release has about a tenth.
 _CHUNK = 1 << 16
 _SECONDS_FOR_ANSWER = 30
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that have come and, where it is known, how many there will be."""
+"""Called with the number of bytes received and, if known, the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A DLL that was found right, and the licence that came with it (empty where none did)."""
+    """A verified DLL, and the licence from its archive (empty without an archive)."""
 
     version: str
     architecture: str
@@ -48,10 +58,10 @@ class Package:
     licence: str
 
     def install(self, folder: Path | None = None) -> Path:
-        """Put the DLL, with its licence, into `folder`, by default the user's own, and return its path.
+        """Write the DLL and its licence into `folder`, by default the user's, and return the path of the DLL.
 
-        Whoever looks meanwhile sees all of the old file or all of the new one. Raises
-        `PermissionDenied`, also where a program has the old one loaded, and `AdapterUnavailable`.
+        Other programs see either the whole old file or the whole new one. Raises `PermissionDenied`, also while a
+        program has the old DLL loaded, and `AdapterUnavailable`.
         """
         folder = folder or library.user_folder(self.architecture)
         files = {LICENCE_NAME: self.licence.encode(), DLL_NAME: self.dll}
@@ -59,19 +69,19 @@ class Package:
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 if content:
-                    _write(folder / name, content)
+                    _write_atomically(folder / name, content)
         except PermissionError:
-            raise _in_the_way(folder) from None
+            raise _write_refused(folder) from None
         return folder / DLL_NAME
 
 
-def obtain(
+def get_package(
     source: Path | None = None, *, architecture: str | None = None, progress: Progress = lambda done, total: None
 ) -> Package:
-    """The pinned release, from a zip or a DLL on the disk, or without `source` from its home page.
+    """Return the DLL of the pinned release, from a zip or DLL on the disk, or without `source` from its home page.
 
-    `architecture`: amd64, arm64, x86 or arm, by default this Python's. Raises `AdapterUnavailable` for
-    what is not that release or cannot be had, and `InvalidSetting` for an architecture it is not built for.
+    `architecture`: amd64, arm64, x86 or arm, by default this Python's. Raises `AdapterUnavailable` for another
+    release's file or a failed download, and `InvalidSetting` for an architecture without a build.
     """
     pinned = release.RELEASE
     architecture = architecture or release.process_architecture()
@@ -82,34 +92,35 @@ def obtain(
     licence = b""
     if content[:2] != b"MZ":
         if hashlib.sha256(content).hexdigest() != pinned.zip_hash:
-            text = f"{name} is not the zip of Wintun {pinned.version}: its SHA-256 is another, so it is not opened"
+            text = f"{name} was not opened: its SHA-256 is not that of the zip of Wintun {pinned.version}"
             raise windows_error(AdapterUnavailable, ERROR_INVALID_IMAGE_HASH, f"{text}; get it from {pinned.url}")
-        content, licence = _unpacked(content, architecture)
+        content, licence = _unpack(content, architecture)
     pinned.check(content, architecture, name)
     return Package(pinned.version, architecture, content, licence.decode())
 
 
-class Found(NamedTuple):
-    """A DLL on the disk; `version` is that of the pinned release, or None where it is another file."""
+class InstalledLibrary(NamedTuple):
+    """A DLL on the disk."""
 
     path: Path
     sha256: str
     version: str | None
+    """The version of the pinned release; None for any other file."""
 
 
-def found() -> Found:
-    """The DLL that would be loaded. Raises `AdapterUnavailable` where there is none."""
+def installed_library() -> InstalledLibrary:
+    """Return the DLL that adapters would load. Raises `AdapterUnavailable` if there is none."""
     path = library.find_library()
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     known = sha256 in release.RELEASE.dll_hashes.values()
-    return Found(path, sha256, release.RELEASE.version if known else None)
+    return InstalledLibrary(path, sha256, release.RELEASE.version if known else None)
 
 
-def remove(delete: Callable[[], None] = running.delete_driver) -> list[Path]:
-    """Take the driver out of Windows by `delete`, then what `install` put into the user's folder.
+def uninstall(delete: Callable[[], None] = running.delete_driver) -> list[Path]:
+    """Remove the driver from Windows with `delete`, then the files that `install` put into the user's folder.
 
-    Returns the files removed; others stay, also in that folder. WintunDeleteDriver refuses while any
-    program has an adapter: then nothing is removed. Raises what it raises, and `PermissionDenied`.
+    Returns the removed files; other files stay. While any program has an adapter, `delete` raises and nothing is
+    removed. Raises as `delete` does, and `PermissionDenied`.
     """
     folder = library.user_folder(release.process_architecture())
     delete()
@@ -120,7 +131,7 @@ def remove(delete: Callable[[], None] = running.delete_driver) -> list[Path]:
         if removed and not any(folder.iterdir()):
             folder.rmdir()
     except PermissionError:
-        raise _in_the_way(folder) from None
+        raise _write_refused(folder) from None
     return removed
 
 
@@ -137,27 +148,27 @@ def _download(url: str, progress: Progress) -> bytes:
                 progress(len(content), int(length) if length else None)
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        text = f"{url} cannot be fetched: {reason}; fetch it by other means, and give the file with --from"
+        text = f"{url} cannot be downloaded: {reason}; download it another way and name the file with --from"
         raise AdapterUnavailable(getattr(error, "errno", None) or errno.EIO, text) from None
     return bytes(content)
 
 
-def _unpacked(content: bytes, architecture: str) -> tuple[bytes, bytes]:
-    """The DLL for `architecture` and the licence, from a zip whose hash was right."""
+def _unpack(content: bytes, architecture: str) -> tuple[bytes, bytes]:
+    """Return the DLL for `architecture` and the licence, from a zip whose hash has been checked."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         folder = DLL_NAME.removesuffix(".dll")
         return archive.read(f"{folder}/bin/{architecture}/{DLL_NAME}"), archive.read(f"{folder}/{LICENCE_NAME}")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Have `path` be a file of `content`, all at once."""
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file at `path`, or create it, in one step."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
         try:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
             file.close()
-            os.chmod(file.name, 0o644)  # It was its maker's alone until it was whole.
+            os.chmod(file.name, 0o644)  # A temporary file is readable by its creator only.
             os.replace(file.name, path)
         except BaseException:
             file.close()
@@ -165,6 +176,6 @@ def _write(path: Path, content: bytes) -> None:
             raise
 
 
-def _in_the_way(folder: Path) -> PermissionDenied:
-    text = f"{folder} cannot be written by this user, or a program uses the {DLL_NAME} there; end it first"
+def _write_refused(folder: Path) -> PermissionDenied:
+    text = f"{folder} is not writable by this user, or a program uses its {DLL_NAME}; end that program first"
     return windows_error(PermissionDenied, ERROR_ACCESS_DENIED, text)

@@ -1,0 +1,49 @@
+"""Descriptors, pipes and folders on Windows, which differ from POSIX: see `platforms.posix` for what each means."""
+
+import os
+from pathlib import Path
+
+__all__ = [
+    "COMMAND_ESCAPE",
+    "INHERITS_DESCRIPTORS",
+    "PIPES_CAN_BE_AWAITED",
+    "access_mode",
+    "enlarge_pipe",
+    "get_blocking",
+    "is_private",
+    "runtime_folder",
+    "set_blocking",
+]
+
+COMMAND_ESCAPE = ""  # A backslash separates the parts of a path.
+INHERITS_DESCRIPTORS = False
+PIPES_CAN_BE_AWAITED = False
+
+
+def access_mode(number: int) -> int:
+    """Return O_RDWR: Windows does not tell how a descriptor was opened."""
+    return os.O_RDWR
+
+
+def get_blocking(number: int) -> bool:
+    """Return True: every descriptor blocks."""
+    return True
+
+
+def set_blocking(number: int, blocking: bool) -> None:
+    """Do nothing: every descriptor blocks."""
+
+
+def enlarge_pipe(number: int) -> None:
+    """Do nothing: the buffer of a pipe is fixed when it is created."""
+
+
+def runtime_folder() -> Path | None:
+    """Return None: Python on Windows has no Unix sockets."""
+    return None
+
+
+def is_private(folder: Path) -> bool:
+    """Return False if `folder` exists: its mode does not say who can open it. Raises `OSError`."""
+    folder.lstat()
+    return False
