@@ -5,13 +5,11 @@ ports too. `Adapter` and `Session` own all that systems have in common: checks, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from threepipe.bundle import Bundle
 from threepipe.core.packet import Packet
 from threepipe.core.pump import End
-from threepipe.net.watch import Watch
 from threepipe.settings import Address, Network
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ __all__ = [
     "AdapterInfo",
     "AdapterStatistics",
     "Device",
-    "EndpointPort",
     "Finding",
     "Port",
     "Seen",
@@ -119,28 +116,6 @@ class Port(Protocol):
         """Close what is waited for. Called once, when no thread waits any more."""
 
 
-class EndpointPort:
-    """The part that the ports of endpoints other than adapters share; they add `receive`, `send` and `stop`."""
-
-    def __init__(self) -> None:
-        self.readable = Watch()
-        self.writable = Watch()
-
-    def lend(self) -> End | None:
-        """Lend nothing."""
-        return None
-
-    def wake(self) -> None:
-        """Wake every waiter, now and later."""
-        self.readable.ring(for_ever=True)
-        self.writable.ring(for_ever=True)
-
-    def dispose(self) -> None:
-        """Close what is waited for."""
-        self.readable.close()
-        self.writable.close()
-
-
 class Device(Protocol):
     """An interface that a platform made or opened for an `Adapter`. Only `close` may be called more than once."""
 
@@ -163,8 +138,7 @@ class Device(Protocol):
         """Close the interface, which removes it unless it is persistent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that `threepipe doctor` found out about this machine."""
 
     name: str

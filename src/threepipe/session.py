@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
-from typing import NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
 
 from threepipe.backend import Port, Waitable
 from threepipe.bundle import Bundle
@@ -22,7 +22,9 @@ from threepipe.core import fast
 from threepipe.core.packet import Packet, is_packet
 from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, forward, joinable, new_counts
 from threepipe.errors import AdapterError, InvalidPacket, LinkDown, SessionClosed
-from threepipe.net.doorbell import Doorbell
+
+if TYPE_CHECKING:
+    from threepipe.net.doorbell import Doorbell
 
 __all__ = ["Session", "SessionStatistics", "close_with", "interrupt", "pump"]
 
@@ -353,8 +355,10 @@ def close_with(session: Session, companion: Closeable) -> None:
 
 
 @contextmanager
-def _pumped(*sessions: Session) -> Iterator[Doorbell]:
+def _pumped(*sessions: Session) -> Iterator["Doorbell"]:
     """Let a loop use the ports. Closing a session rings the bell and waits until the loop has left."""
+    from threepipe.net.doorbell import Doorbell  # Loads socket, which most programs do without until now.
+
     with ExitStack() as stack:
         bell = Doorbell()
         stack.callback(bell.close)
@@ -364,7 +368,7 @@ def _pumped(*sessions: Session) -> Iterator[Doorbell]:
 
 
 @contextmanager
-def _using(session: Session, bell: Doorbell) -> Iterator[None]:
+def _using(session: Session, bell: "Doorbell") -> Iterator[None]:
     with session._state_lock:
         session._check_open()
         session._bells.append(bell)
@@ -379,7 +383,7 @@ def _using(session: Session, bell: Doorbell) -> Iterator[None]:
             session._unused.notify_all()
 
 
-def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bell: Doorbell) -> None:
+def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bell: "Doorbell") -> None:
     assert fast.pump is not None
     for session, end in zip(sessions, ends, strict=True):
         with session._state_lock:

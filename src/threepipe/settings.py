@@ -5,7 +5,6 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeVar
 
 from threepipe.errors import InvalidSetting
@@ -98,18 +97,10 @@ def check_capacity(capacity: int) -> int:
     return capacity
 
 
-@dataclass(frozen=True, slots=True, init=False)
 class WindowsSettings:
     """The settings that only adapters on Windows have, for `Adapter.create(windows=...)`."""
 
-    dns: tuple[Server, ...]
-    """The DNS servers that Windows asks while the adapter exists."""
-    search: tuple[str, ...]
-    """The domains that Windows appends to short names."""
-    guid: uuid.UUID | None
-    """The GUID by which Windows recognises the adapter; None: one derived from the name."""
-    tunnel_type: str | None
-    """The description of the adapter; None: threepipe."""
+    __slots__ = ("dns", "guid", "search", "tunnel_type")
 
     def __init__(
         self,
@@ -120,11 +111,14 @@ class WindowsSettings:
         tunnel_type: str | None = None,
     ) -> None:
         """Parse and check the settings. Raises `InvalidSetting`."""
-        put = object.__setattr__  # The instance is frozen.
-        put(self, "dns", parse_servers(dns))
-        put(self, "search", _parse_all("search domain", search, _domain, "example.org, other letters as xn-- has them"))
-        put(self, "guid", _parse_guid(guid))
-        put(self, "tunnel_type", None if tunnel_type is None else _check_tunnel_type(tunnel_type))
+        self.dns = parse_servers(dns)
+        """The DNS servers that Windows asks while the adapter exists."""
+        self.search = parse_domains(search)
+        """The domains that Windows appends to short names."""
+        self.guid = _parse_guid(guid)
+        """The GUID by which Windows recognises the adapter; None: one derived from the name."""
+        self.tunnel_type = None if tunnel_type is None else _check_tunnel_type(tunnel_type)
+        """The description of the adapter; None: threepipe."""
 
 
 class AdapterSettings(NamedTuple):
@@ -174,7 +168,13 @@ def parse_routes(routes: Iterable[str | Network]) -> tuple[Network, ...]:
     return _parse_all("route", routes, ipaddress.ip_network, "10.0.0.0/8, 0.0.0.0/0 or fd00::/8")
 
 
+def parse_domains(domains: Iterable[str]) -> tuple[str, ...]:
+    """Parse search domains such as example.org."""
+    return _parse_all("search domain", domains, _domain, "example.org, other letters as xn-- has them")
+
+
 def parse_servers(servers: Iterable[str | Server]) -> tuple[Server, ...]:
+    """Parse addresses of DNS servers such as 10.6.7.53."""
     parsed = _parse_all("DNS server", servers, ipaddress.ip_address, "10.6.7.53 or fd00::53")
     for server in parsed:
         if server.is_multicast or server.is_unspecified:

@@ -9,7 +9,6 @@ import io
 import math
 import os
 import selectors
-import socket
 import time
 from array import array
 from collections.abc import Callable, Sequence, Sized
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar
 from threepipe.errors import EndpointEnded
 
 if TYPE_CHECKING:
+    import socket
+
     from threepipe_native import Router
 
 __all__ = [

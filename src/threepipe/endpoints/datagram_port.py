@@ -8,7 +8,6 @@ import errno
 import selectors
 from collections.abc import Sequence
 
-from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
@@ -17,6 +16,7 @@ from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import LinkDown
 from threepipe.net.datagrams import Datagrams, Source
+from threepipe.net.watch import EndpointPort
 
 __all__ = ["DatagramPort"]
 

@@ -4,10 +4,10 @@ import threading
 from collections import deque
 from itertools import islice
 
-from threepipe.backend import EndpointPort
 from threepipe.bundle import Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.echo import echo_reply
+from threepipe.net.watch import EndpointPort
 
 __all__ = ["DiscardPort", "EchoPort"]
 

@@ -7,7 +7,6 @@ import shlex
 from typing import NamedTuple
 
 from threepipe.errors import InvalidSetting
-from threepipe.platforms import COMMAND_ESCAPE
 
 __all__ = ["AddressParts", "split_address", "split_command"]
 
@@ -77,9 +76,11 @@ def split_command(command: str) -> list[str]:
 
     Raises `InvalidSetting` if a quote is not closed.
     """
+    from threepipe import platforms  # The table of kinds, which help is made of, needs no platform.
+
     lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    lexer.escape = COMMAND_ESCAPE
+    lexer.escape = platforms.COMMAND_ESCAPE
     try:
         return list(lexer)
     except ValueError as error:

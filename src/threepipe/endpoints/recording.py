@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from threepipe.backend import OUTBOUND, EndpointPort, Seen
+from threepipe.backend import OUTBOUND, Seen
 from threepipe.bundle import Bundle
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
@@ -16,7 +16,7 @@ from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 from threepipe.errors import EndpointEnded, EndpointError, ThreepipeError
 from threepipe.net.connect import close_on_error
-from threepipe.net.watch import Watch
+from threepipe.net.watch import EndpointPort, Watch
 from threepipe.session import Session
 
 __all__ = ["RecordPort", "ReplayPort", "open_pcap"]

@@ -5,13 +5,13 @@ import selectors
 import threading
 import time
 
-from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import EndpointEnded, EndpointError, LinkDown
+from threepipe.net.watch import EndpointPort
 
 __all__ = ["StreamPort"]
 

@@ -1,11 +1,11 @@
-"""A set of files and a doorbell that can be waited for as one. Knows nothing of packets."""
+"""A set of files and a doorbell that can be waited for as one, and the part of a port that such sets make."""
 
 import selectors
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from threepipe.core.pump import HasFileno
+from threepipe.core.pump import End, HasFileno
 from threepipe.net.doorbell import Doorbell, patience
 from threepipe.net.lookout import Lookout
 from threepipe.net.notify import notify_readable
@@ -13,7 +13,7 @@ from threepipe.net.notify import notify_readable
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["Watch"]
+__all__ = ["EndpointPort", "Watch"]
 
 
 class Watch:
@@ -71,6 +71,28 @@ class Watch:
         self._lookout.close()
         self._selector.close()
         self._bell.close()
+
+
+class EndpointPort:
+    """The part that the ports of endpoints other than adapters share; they add `receive`, `send` and `stop`."""
+
+    def __init__(self) -> None:
+        self.readable = Watch()
+        self.writable = Watch()
+
+    def lend(self) -> End | None:
+        """Lend nothing."""
+        return None
+
+    def wake(self) -> None:
+        """Wake every waiter, now and later."""
+        self.readable.ring(for_ever=True)
+        self.writable.ring(for_ever=True)
+
+    def dispose(self) -> None:
+        """Close what is waited for."""
+        self.readable.close()
+        self.writable.close()
 
 
 class _Select(selectors.SelectSelector):

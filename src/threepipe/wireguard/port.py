@@ -13,12 +13,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from threepipe.backend import EndpointPort
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.pump import End, PeersEnd
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.net.datagrams import Datagrams
+from threepipe.net.watch import EndpointPort
 from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT
 from threepipe.wireguard.routing import Handler, Routing
 from threepipe.wireguard.settings import Endpoint

@@ -16,7 +16,6 @@ import json
 import os
 import struct
 import subprocess
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from threepipe.backend import Finding
@@ -81,7 +80,7 @@ def report_from_user_namespace() -> None:
             namespace.close()
     except OSError as error:
         sys.exit(error.strerror or str(error))
-    json.dump([asdict(finding) for finding in found.values()], sys.stdout)
+    json.dump([finding._asdict() for finding in found.values()], sys.stdout)
 
 
 def _attempts(where: str) -> dict[str, Finding]:
@@ -100,7 +99,7 @@ def _second_attempts(first: dict[str, Finding]) -> dict[str, Finding]:
         if name not in first:
             added[name] = finding
         elif finding.ok and not first[name].ok:
-            added[name] = replace(finding, detail=f"{finding.detail} only", advice=f"outside it: {first[name].advice}")
+            added[name] = finding._replace(detail=f"{finding.detail} only", advice=f"outside it: {first[name].advice}")
     detail, advice = (f"none was created: {refusal}", _USER_NAMESPACE_ADVICE) if refusal else ("one was created", "")
     return added | {"user namespaces": Finding("user namespaces", not refusal, detail, advice)}
 
@@ -134,7 +133,7 @@ def _tun_device() -> Finding:
                 raise AdapterError(errno.ENOTTY, f"{tun.TUN_PATH} belongs to another driver")
     except AdapterError as error:
         found = _refused(name, error)
-        return found if found.advice else replace(found, advice=f"create it again: mknod {tun.TUN_PATH} c 10 200")
+        return found if found.advice else found._replace(advice=f"create it again: mknod {tun.TUN_PATH} c 10 200")
     return Finding(name, True, f"{tun.TUN_PATH} can be opened", essential=True)
 
 
@@ -145,7 +144,7 @@ def _namespaces(where: str) -> Finding:
     except PermissionDenied:
         return Finding(name, False, "creating one needs CAP_SYS_ADMIN, which this user lacks", "run as root")
     except AdapterError as error:
-        return replace(_refused(name, error), essential=False)
+        return _refused(name, error)._replace(essential=False)
     return Finding(name, True, f"one was created {where}")
 
 
