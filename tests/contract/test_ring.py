@@ -13,17 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepipe import InvalidSetting, RingCorrupt, RingEnded
+from threepipe.claims import ClaimingReader, ClaimingWriter, RingPacket
 from threepipe.core.packet import MAX_PACKET
-from threepipe.ring import (
-    MAX_CAPACITY,
-    MIN_CAPACITY,
-    RingPacket,
-    RingReader,
-    RingWriter,
-    check_capacity,
-    record_length,
-    ring_size,
-)
+from threepipe.ring import MAX_CAPACITY, MIN_CAPACITY, check_capacity, record_length, ring_size
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
 ENDED = 0xFFFFFFFF
@@ -37,8 +29,8 @@ class Ring:
         self.capacity = capacity
         self.buffer = bytearray(ring_size(capacity))
         self.notices = 0
-        self.reader = RingReader(self.buffer, capacity)
-        self.writer = RingWriter(self.buffer, capacity, self._notify)
+        self.reader = ClaimingReader(self.buffer, capacity)
+        self.writer = ClaimingWriter(self.buffer, capacity, self._notify)
 
     def _notify(self) -> None:
         self.notices += 1
@@ -97,7 +89,7 @@ def test_every_power_of_two_between_is_a_capacity() -> None:
 
 def test_other_capacities_are_refused() -> None:
     for capacity in (-0x20000, 0, 1, 0x10000, 0x1FFFF, 0x20001, 0x30000, 0x3FFFFFF, 0x4000001, 1 << 27):
-        for use in (check_capacity, ring_size, lambda size: RingReader(bytearray(0x40000), size)):
+        for use in (check_capacity, ring_size, lambda size: ClaimingReader(bytearray(0x40000), size)):
             with pytest.raises(InvalidSetting, match="give a power of two from 131072"):
                 use(capacity)
 
@@ -105,8 +97,8 @@ def test_other_capacities_are_refused() -> None:
 def test_a_buffer_too_small_is_refused() -> None:
     needed = ring_size(MIN_CAPACITY)
     for make in (
-        lambda buffer: RingReader(buffer, MIN_CAPACITY),
-        lambda buffer: RingWriter(buffer, MIN_CAPACITY, print),
+        lambda buffer: ClaimingReader(buffer, MIN_CAPACITY),
+        lambda buffer: ClaimingWriter(buffer, MIN_CAPACITY, print),
     ):
         with pytest.raises(InvalidSetting, match=f"needs a buffer of {needed} bytes, not {needed - 1}"):
             make(bytearray(needed - 1))
@@ -293,8 +285,8 @@ USES: dict[str, Callable[[Ring], object]] = {
     "read": lambda ring: ring.reader.read(memoryview(bytearray(0x20000)), 9),
     "allocate": lambda ring: ring.writer.allocate(4),
     "write": lambda ring: ring.writer.write([b"abcd"]),
-    "attach reader": lambda ring: RingReader(ring.buffer, ring.capacity).receive(),
-    "attach writer": lambda ring: RingWriter(ring.buffer, ring.capacity, print).allocate(4),
+    "attach reader": lambda ring: ClaimingReader(ring.buffer, ring.capacity).receive(),
+    "attach writer": lambda ring: ClaimingWriter(ring.buffer, ring.capacity, print).allocate(4),
 }
 OUTSIDE = [1, 2, 3, 5, 0x20000, 0x20004, 0x1FFFF, 0x80000000, 0xFFFFFFFC, 0xFFFFFFFE]
 
@@ -396,11 +388,11 @@ def test_an_end_that_has_ended_cannot_be_taken_up_again(ring: Ring) -> None:
 def test_a_ring_can_be_taken_up_where_it_was_left(ring: Ring) -> None:
     ring.writer.write([b"abcd", b"efgh"])
     ring.reader.read(memoryview(bytearray(4)), 1)
-    RingWriter(ring.buffer, ring.capacity, print).write([b"ijkl"])
+    ClaimingWriter(ring.buffer, ring.capacity, print).write([b"ijkl"])
     (received,) = receive(ring, 1)
     assert bytes(received.data) == b"efgh"
     ring.reader.release(received)
-    ring.reader = RingReader(ring.buffer, ring.capacity)
+    ring.reader = ClaimingReader(ring.buffer, ring.capacity)
     assert ring.read_all() == [b"ijkl"]
 
 

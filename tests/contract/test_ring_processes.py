@@ -11,7 +11,8 @@ from typing import Protocol
 
 import pytest
 
-from threepipe.ring import RingReader, RingWriter, ring_size
+from threepipe.claims import ClaimingReader, ClaimingWriter
+from threepipe.ring import ring_size
 
 CAPACITY = 0x80000
 CHUNK = 512
@@ -31,8 +32,8 @@ class Channel:
     """One direction: a ring, a bell that says there are packets, and one that says there is room."""
 
     def __init__(self, buffer: bytearray | memoryview, packets: Bell, room: Bell) -> None:
-        self.reader = RingReader(buffer, CAPACITY)
-        self.writer = RingWriter(buffer, CAPACITY, packets.release)
+        self.reader = ClaimingReader(buffer, CAPACITY)
+        self.writer = ClaimingWriter(buffer, CAPACITY, packets.release)
         self.packets = packets
         self.room = room
         self.target = memoryview(bytearray(CAPACITY))

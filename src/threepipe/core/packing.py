@@ -1,0 +1,60 @@
+"""The byte layout of Wintun's first driver, which packs the packets of a bundle for any file handle.
+
+The layout (March 2019, commit 03479ca): a record is a u32 size in this machine's byte order, 12 bytes of padding and
+the packet, padded to a multiple of 16. An exchange holds at most 256 records of at most 61440 bytes. Pure functions on
+bytes.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from threepipe.core.packet import Packet, is_packet
+from threepipe.errors import InvalidPacket
+
+__all__ = ["pack", "unpack_from"]
+
+_HEADER = struct.Struct("=I12x")
+_ALIGNMENT = 16
+_MAX_RECORD = 0xF000
+_MAX_PACKETS = 256
+_MAX_BYTES = _MAX_PACKETS * _MAX_RECORD
+_MAX_PACKET = _MAX_RECORD - _HEADER.size
+
+
+def pack(packets: Sequence[Packet]) -> bytes:
+    """Return the records of `packets`.
+
+    Raises ValueError for more than 256 packets and `InvalidPacket` for one that is no IP packet of at most 61424 bytes.
+    """
+    if len(packets) > _MAX_PACKETS:
+        raise ValueError(f"{len(packets)} packets; an exchange holds {_MAX_PACKETS}: pack slices")
+    parts: list[Packet] = []
+    for index, packet in enumerate(packets):
+        size = len(packet)
+        if size > _MAX_PACKET or not is_packet(packet):
+            raise InvalidPacket(index, f"is no IP packet of at most {_MAX_PACKET} bytes")
+        parts += (_HEADER.pack(size), packet, bytes(-size % _ALIGNMENT))
+    return b"".join(parts)
+
+
+def unpack_from(data: Packet) -> tuple[list[memoryview], int]:
+    """Return the packets at the start of `data`, as views of it, and how many bytes they took.
+
+    Stops before a record that is cut short or too long, and after 256 records; in a stream, the next exchange starts
+    there. Skips records that are no IP packets. Raises ValueError for more than 15,728,640 bytes.
+    """
+    view = memoryview(data).cast("B")
+    if len(view) > _MAX_BYTES:
+        raise ValueError(f"{len(view)} bytes; an exchange holds at most {_MAX_BYTES}")
+    packets, offset = [], 0
+    for _ in range(_MAX_PACKETS):
+        if offset + _HEADER.size > len(view):
+            break
+        (size,) = _HEADER.unpack_from(view, offset)
+        start, end = offset + _HEADER.size, offset + _HEADER.size + size + -size % _ALIGNMENT
+        if end - offset > _MAX_RECORD or end > len(view):
+            break
+        if is_packet(packet := view[start : start + size]):
+            packets.append(packet)
+        offset = end
+    return packets, offset
