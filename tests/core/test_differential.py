@@ -19,7 +19,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.core.test_offload import HOSTILE, superpackets
 from tests.support.frames import (
     DONT_FRAGMENT,
     EACH_KIND,
@@ -44,6 +43,7 @@ from tests.support.frames import (
     with_field,
 )
 from tests.support.rfc1071 import naive_checksum
+from tests.support.superpackets import HOSTILE, superpackets
 from threepipe.core import coalesce as pure_coalesce
 from threepipe.core import descriptor as pure_descriptor
 from threepipe.core import packet as pure_packet

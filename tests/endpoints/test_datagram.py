@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 import threepipe
-from tests.conftest import Network
 from tests.endpoints.test_stream import SECONDS, at_work, here, opened, packet, received
+from tests.support.kernel import Network
 from threepipe.echo import echo_reply, echo_request
 
 descriptors = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no descriptor for a set of others")

@@ -18,8 +18,8 @@ import pytest
 import trustme
 
 import threepipe
-from tests.conftest import come_true
 from tests.endpoints.test_stream import SECONDS, Place, at_work, here, issue, opened, packet, received, record, served
+from tests.support.waiting import come_true
 from threepipe.echo import echo_reply, echo_request
 
 if sys.platform == "win32":
