@@ -15,9 +15,6 @@ def stage() -> Iterator[Stage]:
         yield Stage(stack)
 
 
-# Running pipes.
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "threepipe"

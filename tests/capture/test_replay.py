@@ -19,9 +19,6 @@ from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 SECOND = 1_000_000_000
 
 
-# Replay.
-
-
 def timed(times: list[float]) -> bytes:
     """A capture with a packet at each of `times` (seconds), numbered by its last byte."""
     blocks = [enhanced("<", numbered(number), int(time * 1000)) for number, time in enumerate(times)]

@@ -24,8 +24,6 @@ from tests.support.frames import (
 from tests.support.superpackets import BASE, HOSTILE, assert_right, changed, contents, property_of, superpackets
 from threepipe import Bundle, InvalidPacket
 
-# Bundles of records.
-
 
 def mixed() -> list[memoryview]:
     """A plain packet, three TCP segments, a packet whose checksum is open, two datagrams."""

@@ -24,9 +24,6 @@ from threepipe.settings import MAX_CAPACITY
 SECONDS = 10.0
 
 
-# Through sessions.
-
-
 class Stage:
     """Two programs with a pipe between them; what comes from the first is impaired."""
 

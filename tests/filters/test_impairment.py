@@ -8,8 +8,6 @@ from threepipe import InvalidSetting
 from threepipe.filters.impairment import SETTINGS, Impairment, parse_impairment
 from threepipe.filters.scheduler import Scheduler
 
-# Settings as text.
-
 
 def test_everything_can_be_written() -> None:
     text = (

@@ -37,9 +37,6 @@ def run(line: Scheduler, packets: list[bytes], interval: float = 0.0) -> list[tu
     return found
 
 
-# The scheduler.
-
-
 def test_without_settings_all_passes_at_once_and_in_order() -> None:
     packets = [packet(number) for number in range(100)]
     line = scheduler()

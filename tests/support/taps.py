@@ -17,14 +17,8 @@ descriptors = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Python on Windows has no Unix sockets, FIFOs and limits")
 
 
-# Recording.
-
-
 def recorded(path: Path) -> list[tuple[bytes, int]]:
     return [(bytes(packet), direction) for _, packet, direction in reader(path.read_bytes())]
-
-
-# Taps.
 
 
 class Stage:
