@@ -6,7 +6,6 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,69 +13,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import threepipe
-from tests.support.frames import TCP4, UDP6, frame
+from tests.support.captures import (
+    BOTH_ORDERS,
+    ETHERNET,
+    FRAMES,
+    IPV4,
+    IPV6,
+    MACS,
+    MICROSECONDS,
+    PACKETS,
+    RAW,
+    SLL2,
+    TIME,
+    block,
+    enhanced,
+    ether_type,
+    interface,
+    option,
+    packets,
+    pcap,
+    read,
+    reader,
+    section,
+)
 from threepipe.backend import INBOUND, OUTBOUND, UNKNOWN, Seen
 from threepipe.capture.file import CaptureFile
 from threepipe.capture.reading import Captured, CaptureReader
 from threepipe.capture.writing import beginning, packet_blocks, statistics_block
 from threepipe.core.packet import is_packet
-
-PACKETS = [frame(TCP4, b"one"), frame(UDP6, b"another"), frame(TCP4, b"a third")]
-TIME = 1_700_000_000_123_456_789
-MICROSECONDS = TIME // 1000 * 1000
-BOTH_ORDERS = pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
-
-NULL, ETHERNET, RAW, LOOP, SLL, IPV4, IPV6, SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
-MACS = bytes(12)
-
-
-def ether_type(packet: bytes) -> bytes:
-    return b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
-
-
-def pcap(order: str, frames: Sequence[bytes], link: int = RAW, *, nano: bool = False, cut: int = 0) -> bytes:
-    """A classic file; `cut` bytes less of each frame are in it than there were."""
-    magic, unit = (0xA1B23C4D, 1) if nano else (0xA1B2C3D4, 1000)
-    data = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link)
-    for content in frames:
-        size = len(content) - cut
-        data += struct.pack(order + "IIII", TIME // 10**9, TIME % 10**9 // unit, size, len(content)) + content[:size]
-    return data
-
-
-def option(order: str, code: int, value: bytes) -> bytes:
-    return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
-
-
-def block(order: str, kind: int, body: bytes) -> bytes:
-    body += bytes(-len(body) % 4)
-    size = struct.pack(order + "I", len(body) + 12)
-    return struct.pack(order + "I", kind) + size + body + size
-
-
-def section(order: str) -> bytes:
-    return block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1) + option(order, 1, b"a comment"))
-
-
-def interface(order: str, link: int = RAW, options: bytes = b"", longest: int = 0) -> bytes:
-    return block(order, 1, struct.pack(order + "HHI", link, 0, longest) + options)
-
-
-def enhanced(order: str, content: bytes, time: int, number: int = 0, options: bytes = b"", more: int = 0) -> bytes:
-    head = struct.pack(order + "IIIII", number, time >> 32, time & 0xFFFFFFFF, len(content), len(content) + more)
-    return block(order, 6, head + content + bytes(-len(content) % 4) + options)
-
-
-def reader(data: bytes) -> CaptureReader:
-    return CaptureReader(io.BytesIO(data), "a.pcap")
-
-
-def read(data: bytes) -> list[Captured]:
-    return list(reader(data))
-
-
-def packets(data: bytes) -> list[bytes]:
-    return [bytes(captured.packet) for captured in read(data)]
 
 
 @BOTH_ORDERS
@@ -86,20 +50,6 @@ def test_classic_files_are_read(order: str, nano: bool) -> None:
     assert [bytes(packet) for _, packet, _ in captured] == PACKETS
     assert {time for time, _, _ in captured} == {TIME if nano else MICROSECONDS}
     assert {direction for _, _, direction in captured} == {UNKNOWN}
-
-
-FRAMES: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
-    "raw": (RAW, lambda packet: packet),
-    "null little": (NULL, lambda packet: bytes([2 if packet[0] >> 4 == 4 else 30, 0, 0, 0]) + packet),
-    "null big": (NULL, lambda packet: bytes([0, 0, 0, 2 if packet[0] >> 4 == 4 else 24]) + packet),
-    "loop": (LOOP, lambda packet: bytes([0, 0, 0, 2 if packet[0] >> 4 == 4 else 28]) + packet),
-    "ethernet": (ETHERNET, lambda packet: MACS + ether_type(packet) + packet),
-    "padded": (ETHERNET, lambda packet: MACS + ether_type(packet) + packet + bytes(18)),
-    "tagged": (ETHERNET, lambda packet: MACS + b"\x88\xa8\x00\x01\x81\x00\x00\x02" + ether_type(packet) + packet),
-    "sll": (SLL, lambda packet: bytes(14) + ether_type(packet) + packet),
-    "sll tagged": (SLL, lambda packet: bytes(14) + b"\x81\x00\x00\x07" + ether_type(packet) + packet),
-    "sll2": (SLL2, lambda packet: ether_type(packet) + bytes(18) + packet),
-}
 
 
 @BOTH_ORDERS

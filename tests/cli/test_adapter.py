@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.conftest import AS_ROOT, Network, links, needs_root
 from tests.support.commands import Done, run, run_here
+from tests.support.kernel import AS_ROOT, Network, links, needs_root
 from threepipe import Adapter, AdapterInfo, AdapterStatistics
 
 pytestmark = pytest.mark.kernel

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import threepipe
-from tests.conftest import Network
 from tests.support.commands import Done, run, run_here
+from tests.support.kernel import Network
 from threepipe import cli
 
 ADAPTER = ["create", "delete", "list", "show"]

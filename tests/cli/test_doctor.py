@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.conftest import Network, links, needs_root
 from tests.support.commands import run
+from tests.support.kernel import Network, links, needs_root
 from threepipe import platforms
 from threepipe.backend import Finding
 from threepipe.core import fast

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Network, come_true, links
 from tests.support.commands import CAT, Done, python, run, run_here
+from tests.support.kernel import Network, links
+from tests.support.waiting import come_true
 from threepipe import EndpointError, open_endpoint
 from threepipe.echo import echo_request
 from threepipe.endpoints.kinds import KINDS

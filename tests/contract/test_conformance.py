@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 import threepipe
-from tests.conftest import Network
+from tests.support.kernel import Network
 from threepipe.testing import CHECKS, Wire, check_adapter, make_memory_adapter
 
 Check = Callable[[threepipe.Adapter, Wire], None]

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.conftest import Network, answers, come_true
+from tests.support.hosts import answers
+from tests.support.kernel import Network
+from tests.support.waiting import come_true
 from threepipe import platforms
 
 pytestmark = [pytest.mark.windows, *([pytest.mark.kernel] if sys.platform == "linux" else [])]

@@ -14,8 +14,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("only Linux' ports have descriptors to lend", allow_module_level=True)
 
-from tests.conftest import come_true
 from tests.support.frames import EACH_KIND, TCP4, TCP6, UDP4, Kind, frame, frames, partial, record, superpacket
+from tests.support.waiting import come_true
 from threepipe.core import fast
 from threepipe.core.coalesce import coalesce
 from threepipe.core.pump import DROPPED, TunEnd

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Network, come_true
+from tests.support.kernel import Network
+from tests.support.waiting import come_true
 
 pytestmark = pytest.mark.kernel
 

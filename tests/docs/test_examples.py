@@ -1,21 +1,17 @@
 """The examples, as a reader would run them, against ping of iputils."""
 
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import Network
+from tests.support.examples import ECHOES, EXAMPLES, answered
+from tests.support.kernel import Network
 
 pytestmark = pytest.mark.kernel
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-ECHOES = ("echo.py", "echo_asyncio.py")
 
 
 @contextmanager
@@ -35,13 +31,6 @@ def running(network: Network, example: str) -> Iterator[subprocess.Popen[str]]:
             finally:
                 process.kill()
             assert process.stderr.read() == ""
-
-
-def answered(output: str) -> tuple[int, int]:
-    """How many packets ping says it transmitted and received."""
-    match = re.search(r"(\d+) packets transmitted, (\d+) received", output)
-    assert match, output
-    return int(match[1]), int(match[2])
 
 
 def test_the_echo_example_is_under_50_lines() -> None:

@@ -4,26 +4,19 @@ import asyncio
 import select
 import socket
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
 import threepipe
-from tests.conftest import Network
-from tests.endpoints.test_stream import SECONDS, at_work, here, opened, packet, received
+from tests.support.endpoints import SECONDS, at_work, here, opened, packet, received
+from tests.support.kernel import Network
 from threepipe.echo import echo_reply, echo_request
 
 descriptors = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no descriptor for a set of others")
 
 LONGEST = 65507  # Bytes of payload of a UDP datagram over IPv4.
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
 
 
 def pair(stack: ExitStack) -> tuple[threepipe.Session, threepipe.Session]:

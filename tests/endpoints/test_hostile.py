@@ -18,8 +18,8 @@ import pytest
 import trustme
 
 import threepipe
-from tests.conftest import come_true
-from tests.endpoints.test_stream import SECONDS, Place, at_work, here, issue, opened, packet, received, record, served
+from tests.support.endpoints import SECONDS, Place, at_work, here, issue, opened, packet, received, record, served
+from tests.support.waiting import come_true
 from threepipe.echo import echo_reply, echo_request
 
 if sys.platform == "win32":
@@ -27,21 +27,9 @@ if sys.platform == "win32":
 
 import resource
 
-KINDS = ["tcp", "unix", "tls"]
 RESET = struct.pack("ii", 1, 0)  # struct linger: closing throws away what is unsent, and says so.
 LOGGER = "threepipe.endpoints"
 MANY = 1000
-
-
-@pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(request.param, tmp_path)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
 
 
 def junk(size: int) -> bytes:
@@ -401,11 +389,6 @@ def test_no_descriptor_left_for_a_caller_is_told_and_overcome(
 
 
 # TLS.
-
-
-@pytest.fixture
-def secure(tmp_path: Path) -> Place:
-    return Place("tls", tmp_path)
 
 
 def refused(program: ssl.SSLSocket) -> bool:

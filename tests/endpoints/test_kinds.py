@@ -1,7 +1,6 @@
 """The table of kinds: every opener fits its row, and every mistake is answered with what to write instead."""
 
 import inspect
-from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib import import_module
 from ipaddress import ip_interface
@@ -14,12 +13,6 @@ from threepipe.endpoints.address import parse_address
 from threepipe.endpoints.kinds import KINDS, Kind
 
 SECONDS = 10.0
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
 
 
 def opened(stack: ExitStack, address: str) -> threepipe.Endpoint:

@@ -1,7 +1,5 @@
 """Clamping the MSS of TCP: against vectors of its own, the slow checksum, and options nobody sends."""
 
-import struct
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +16,13 @@ from tests.support.frames import (
     Kind,
     frame,
     ip,
+    mss,
     network_size,
     partial,
     pseudo_header,
     record,
     superpacket,
+    syn,
     tcp,
     with_field,
 )
@@ -34,16 +34,6 @@ from threepipe.filters.clamp import Clamp, clamp_mss
 MTU = 1300
 MOST = {4: 1260, 6: 1240}
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION, NOTHING = 0, 43, 44, 51, 60, 59
-
-
-def mss(value: int) -> bytes:
-    return struct.pack("!BBH", 2, 4, value)
-
-
-def syn(kind: Kind, options: bytes, flags: int = SYN, payload: bytes = b"", middle: bytes = b"") -> bytes:
-    return frame(
-        kind, payload, flags=flags, options=options.ljust(-len(options) % 4 + len(options), b"\0"), middle=middle
-    )
 
 
 def clamped(packet: bytes) -> bytes:

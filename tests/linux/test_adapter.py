@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.conftest import Network, answers, call_elsewhere, links, needs_root, udp_socket
+from tests.support.hosts import answers
+from tests.support.kernel import Network, call_elsewhere, links, needs_root, udp_socket
 from threepipe import Adapter, Session
 
 pytestmark = pytest.mark.kernel

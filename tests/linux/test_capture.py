@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.capture.test_pcap import reader
-from tests.conftest import STRANGER, Network, answers, call_elsewhere, come_true, needs_root
+from tests.support.captures import reader
+from tests.support.hosts import answers
+from tests.support.kernel import STRANGER, Network, call_elsewhere, needs_root
+from tests.support.waiting import come_true
 from threepipe import Adapter, Session
 from threepipe.backend import INBOUND, OUTBOUND, Seen, Sink
 from threepipe.capture.live import open_source

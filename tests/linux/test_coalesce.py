@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.conftest import Network, come_true, needs_root, udp_socket
-from tests.linux.test_offload import FAMILIES, SIZE, Pair, joined, look_at_every_packet, pass_on, transfer
 from tests.support.frames import EACH_KIND, TCP4, TCP6, UDP4, UDP6, Kind, frame, frames, with_bits, with_field
+from tests.support.kernel import Network, needs_root, udp_socket
+from tests.support.offload_pair import FAMILIES, SIZE, Pair, joined, look_at_every_packet, pass_on, transfer
 from tests.support.rfc1071 import naive_checksum
+from tests.support.waiting import come_true
 from threepipe import Adapter, Bundle, Session
 from threepipe.core import fast
 

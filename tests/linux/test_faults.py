@@ -13,17 +13,8 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.conftest import (
-    NO_TUN_NODE,
-    STRANGER,
-    Network,
-    answers,
-    call_elsewhere,
-    links,
-    needs_root,
-    tun_node,
-    udp_socket,
-)
+from tests.support.hosts import answers
+from tests.support.kernel import NO_TUN_NODE, STRANGER, Network, call_elsewhere, links, needs_root, tun_node, udp_socket
 from threepipe import Adapter, Session
 
 pytestmark = pytest.mark.kernel

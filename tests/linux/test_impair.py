@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.filters.test_impair import SATURATED, Idleness, assert_late_by
-from tests.linux.test_offload import FAMILIES, Pair, transfer
+from tests.support.offload_pair import FAMILIES, Pair, transfer
+from tests.support.timing import SATURATED, Idleness, assert_late_by
 from tests.support.wires import ETH_P_ALL
 from threepipe import Bundle
 from threepipe.endpoint import Endpoint, Filter

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import threepipe
-from tests.conftest import Network
+from tests.support.kernel import Network
 from threepipe.demo.stream import chunks
 from threepipe.echo import echo_reply, echo_request
 

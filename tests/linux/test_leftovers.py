@@ -3,14 +3,15 @@
 import errno
 import os
 import signal
-import socket
 import threading
 
 import pytest
 
 import threepipe
-from tests.conftest import Network, answers, call_elsewhere, come_true, links, udp_socket
-from threepipe import Adapter, Session
+from tests.support.kernel import Network, call_elsewhere, links, udp_socket
+from tests.support.killing import kill_in_mid_traffic, there_and_back
+from tests.support.waiting import come_true
+from threepipe import Adapter
 
 pytestmark = pytest.mark.kernel
 
@@ -18,15 +19,6 @@ pytestmark = pytest.mark.kernel
 def tasks() -> int:
     """Threads of this process as the kernel counts them."""
     return len(os.listdir("/proc/self/task"))
-
-
-def there_and_back(sock: socket.socket, session: Session, host: str) -> None:
-    """A packet each way: the kernel's datagram to `host`, and the answer."""
-    sock.sendto(host.encode(), (host, 9))
-    while not (answer := answers(session.receive(timeout=30))):
-        pass
-    assert session.send(answer) == len(answer)
-    assert sock.recv(100) == host.encode()
 
 
 def test_two_hundred_adapters_used_and_closed(network: Network) -> None:
@@ -43,43 +35,6 @@ def test_two_hundred_adapters_used_and_closed(network: Network) -> None:
     assert threading.active_count() == threads
     assert come_true(lambda: tasks() <= before)
     assert len(os.listdir("/proc/self/fd")) == descriptors
-
-
-def pass_traffic(number: int, ready: int) -> None:
-    """Pass packets both ways without end; a byte goes to `ready` once the first got through."""
-    signal.alarm(60)  # Should nobody be left to kill it.
-    with (
-        Adapter.create("tp%d", addresses=[f"10.6.{number}.1/24"]) as adapter,
-        adapter.start_session() as session,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
-    ):
-        sock.settimeout(30)
-        there_and_back(sock, session, f"10.6.{number}.2")
-        os.write(ready, b".")
-        while True:
-            there_and_back(sock, session, f"10.6.{number}.2")
-
-
-def kill_in_mid_traffic(count: int) -> tuple[int, list[int]]:
-    """Fork that many processes with an adapter each and kill them: the adapters seen, the exit codes."""
-    ready, children_ready = os.pipe()
-    children = []
-    for number in range(count):
-        child = os.fork()
-        if not child:
-            try:
-                pass_traffic(number, children_ready)
-            finally:
-                os._exit(1)
-        children.append(child)
-    os.close(children_ready)
-    waiting = count
-    while waiting and (signs := os.read(ready, count)):  # Its end comes where all are dead.
-        waiting -= len(signs)
-    seen = len(threepipe.adapters())
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-    return seen, [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def test_fifty_processes_killed_in_mid_traffic(network: Network) -> None:

@@ -2,127 +2,27 @@
 
 import errno
 import fcntl
-import hashlib
 import io
 import os
-import re
 import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import pytest
 
 import threepipe
-from tests.conftest import Network, come_true
+from tests.support.kernel import Network
+from tests.support.offload_pair import FAMILIES, SIZE, Pair, joined, look_at_every_packet, pass_on, transfer
+from tests.support.waiting import come_true
 from threepipe import Adapter, Bundle, Session
 from threepipe.core import fast
-from threepipe.demo.stream import chunks
 from threepipe.pipe import pipe
 
 pytestmark = pytest.mark.kernel
-
-SIZE = 8 << 20
-FAMILIES = ("10.77.0.", "fd77::")
 UDP_SEGMENT = 103  # <linux/udp.h>
-
-
-class Pair:
-    """Two networks with an adapter and a session each, for a test to join."""
-
-    def __init__(self, stack: ExitStack, offload: tuple[bool, bool] = (True, True)) -> None:
-        self.networks = [Network() for _ in offload]
-        for network in self.networks:
-            stack.callback(network.namespace.close)
-        self.adapters = [
-            stack.enter_context(
-                Adapter.create(
-                    "tp0",
-                    netns=network.path,
-                    addresses=[f"10.77.0.{side}/24", f"fd77::{side}/64"],
-                    offload=offload[side - 1],
-                )
-            )
-            for side, network in enumerate(self.networks, 1)
-        ]
-        left, right = self.adapters
-        self.sessions = (left.start_session(), right.start_session())
-
-    def faults(self) -> dict[str, int]:
-        """What the kernels counted of bad checksums and lengths."""
-        found: dict[str, int] = {}
-        for network in self.networks:
-            for name, count in re.findall(r"^(\S*(?:Csum|Hdr)\S*Err\S*)\s+(\d+)", network.run("nstat", "-az"), re.M):
-                found[name] = found.get(name, 0) + int(count)
-        assert found, "nstat names no such counters"
-        return {name: count for name, count in found.items() if count}
-
-
-@contextmanager
-def joined(a: Session, b: Session, move: Callable[[Session, Session], None]) -> Iterator[None]:
-    """`move(source, target)` in a thread for each direction, until the block ends."""
-    threads = [threading.Thread(target=move, args=ends) for ends in ((a, b), (b, a))]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        a.close()
-        b.close()
-        for thread in threads:
-            thread.join()
-
-
-def look_at_every_packet(source: Session, target: Session) -> None:
-    """Pass on single packets, each checked for the size that an MTU of 1500 allows."""
-    try:
-        for bundle in source:
-            packets = list(bundle)
-            assert max(map(len, packets)) <= 1500
-            target.send(packets, timeout=None)
-    except threepipe.SessionClosed:
-        pass
-
-
-def pass_on(source: Session, target: Session) -> None:
-    try:
-        for bundle in source:
-            with bundle:
-                target.send(bundle, None, drop_invalid=True)
-    except threepipe.SessionClosed:
-        pass
-
-
-def transfer(pair: Pair, prefix: str) -> None:
-    """A stream of the kernel's TCP from the first network to the second, compared by hash."""
-    family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
-    listener = pair.networks[1].namespace.run(lambda: socket.create_server((f"{prefix}2", 0), family=family))
-    sender = pair.networks[0].namespace.run(lambda: socket.socket(family))
-    with listener, sender:
-        listener.settimeout(20)
-        sender.settimeout(20)
-        sender.connect(listener.getsockname()[:2])
-        receiver, _ = listener.accept()
-        with receiver:
-            receiver.settimeout(20)
-
-            def send() -> None:
-                for chunk in chunks(SIZE):
-                    sender.sendall(chunk)
-                sender.shutdown(socket.SHUT_WR)
-
-            thread = threading.Thread(target=send)
-            thread.start()
-            digest = hashlib.sha256()
-            while data := receiver.recv(1 << 20):
-                digest.update(data)
-            thread.join()
-    expected = hashlib.sha256()
-    for chunk in chunks(SIZE):
-        expected.update(chunk)
-    assert digest.digest() == expected.digest()
 
 
 @pytest.mark.parametrize("offload", [(True, True), (True, False), (False, True)], ids=str)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 import threepipe
-from tests.conftest import Network
+from tests.support.kernel import Network
 from threepipe import Adapter
 from threepipe.pipe import pipe
 

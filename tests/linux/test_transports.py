@@ -13,8 +13,9 @@ from typing import NamedTuple
 import pytest
 import trustme
 
-from tests.conftest import Network, come_true, links, needs_root
+from tests.support.kernel import Network, links, needs_root
 from tests.support.transfers import MIB, transfer
+from tests.support.waiting import come_true
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 

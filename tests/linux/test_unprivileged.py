@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import threepipe
-from tests.conftest import STRANGER, Network, answers, call_elsewhere, links, needs_root, tun_node
+from tests.support.hosts import answers
+from tests.support.kernel import STRANGER, Network, call_elsewhere, links, needs_root, tun_node
 from threepipe import Adapter
 
 pytestmark = [pytest.mark.kernel, needs_root]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import come_true
 from tests.support.transfers import MIB, transfer
+from tests.support.waiting import come_true
 from tests.support.wireguard_flood import flooded
 from tests.support.wireguard_peers import INSIDE, OUTSIDE, PROGRAMS, End, Program, Site, hasty, sites
 from tests.support.wires import ETH_P_ALL

@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.conftest import Network, come_true, links
+from tests.support.kernel import Network, links
+from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
 from threepipe.wireguard import key_to_text, read_config
 from threepipe.wireguard.noise import Identity

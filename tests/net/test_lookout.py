@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 import threepipe
-from tests.endpoints.test_stream import here
+from tests.support.endpoints import here
 from threepipe.errors import SessionClosed
 from threepipe.net.lookout import Lookout
 

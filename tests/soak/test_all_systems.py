@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import threepipe
-from tests.conftest import Network, call_elsewhere
-from tests.contract.test_ring import exercise
-from tests.linux.test_leftovers import kill_in_mid_traffic
+from tests.support.kernel import Network, call_elsewhere
+from tests.support.killing import kill_in_mid_traffic
+from tests.support.ring_model import exercise
 from threepipe.echo import echo_reply
 from threepipe.testing import CHECKS, Wire, make_memory_adapter
 

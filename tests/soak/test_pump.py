@@ -25,7 +25,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Network, come_true
+from tests.support.kernel import Network
+from tests.support.waiting import come_true
 from threepipe import Adapter, AdapterGone
 from threepipe.core import fast
 from threepipe.demo.stream import chunks

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import come_true
 from tests.support.transfers import MIB, transfer
+from tests.support.waiting import come_true
 from tests.support.wireguard_peers import INSIDE, OUTSIDE, End, hasty, worsened
 from threepipe.wireguard import Timing
 

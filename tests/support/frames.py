@@ -435,3 +435,13 @@ def _headed(choose: random.Random, packet: bytes) -> bytes:
             fields = {"hdr_len": 9, "size": 9, "start": 20, "field": choose.choice([6, 16])}
             return bytes(record(packet, flags=choose.choice([0, 1, 2, 3]), **fields))
     return bytes(record(packet))
+
+
+def mss(value: int) -> bytes:
+    return struct.pack("!BBH", 2, 4, value)
+
+
+def syn(kind: Kind, options: bytes, flags: int = SYN, payload: bytes = b"", middle: bytes = b"") -> bytes:
+    return frame(
+        kind, payload, flags=flags, options=options.ljust(-len(options) % 4 + len(options), b"\0"), middle=middle
+    )

@@ -5,7 +5,7 @@ import random
 import socket
 import threading
 
-from tests.conftest import Network
+from tests.support.kernel import Network
 
 __all__ = ["MIB", "transfer"]
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.conftest import Network, udp_socket
+from tests.support.kernel import Network, udp_socket
 from tests.support.wireguard_peers import End
 from threepipe.wireguard.cookie import Maker
 from threepipe.wireguard.message import COOKIE_REPLY_SIZE, INITIATION, TYPE_INITIATION

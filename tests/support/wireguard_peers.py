@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conftest import Network, come_true
+from tests.support.kernel import Network
+from tests.support.waiting import come_true
 from threepipe.wireguard import Timing
 
 __all__ = ["INSIDE", "OUTSIDE", "PROGRAMS", "End", "Outside", "Program", "Site", "hasty", "sites", "worsened"]

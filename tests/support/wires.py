@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import threepipe
-from tests.conftest import Network
+from tests.support.kernel import Network
 from threepipe.testing import Wire
 
 assert sys.platform == "linux"

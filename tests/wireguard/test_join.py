@@ -17,8 +17,8 @@ if sys.platform != "linux":
     pytest.skip("no other platform lends descriptors", allow_module_level=True)
 
 import threepipe
-from tests.conftest import come_true
 from tests.support.frames import TCP4, frame, superpacket
+from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key, packet
 from threepipe import wireguard
 from threepipe.core.superpacket import HEADER_SIZE, split

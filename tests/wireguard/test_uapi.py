@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import Network, links
 from tests.support.commands import run
+from tests.support.kernel import Network, links
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status

@@ -45,16 +45,16 @@ Pytest's cache is off, for it belongs to this system's Python.
 ACROSS = ["-m", "wine"]
 
 CORE_TESTS = [
-    f"tests/{room}/test_{name}.py"
-    for room, name in (
-        ("core", "differential"),
-        ("contract", "import"),
-        ("core", "sealing"),
-        ("contract", "session"),
-        ("wireguard", "tunnel"),
-        ("windows", "adapter"),
-        ("windows", "exchange"),
-        ("cli", "doctor"),
+    f"tests/{name}"
+    for name in (
+        "core/differential",
+        "contract/test_import.py",
+        "core/test_sealing.py",
+        "contract/session",
+        "wireguard/test_tunnel.py",
+        "windows/adapter",
+        "windows/test_exchange.py",
+        "cli/test_doctor.py",
     )
 ]
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.conftest import Network
+from tests.support.kernel import Network
 from threepipe import open_endpoint
 from threepipe.core import fast
 from threepipe.demo.stream import chunks

@@ -1,12 +1,10 @@
 """Superpackets against hand-made vectors and a naive splitter; hostile records; bundles of records."""
 
-import pickle
 import random
 import struct
-from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.frames import (
@@ -37,38 +35,21 @@ from tests.support.frames import (
     with_field,
 )
 from tests.support.rfc1071 import naive_checksum
-from threepipe import Bundle, InvalidPacket
+from tests.support.superpackets import (
+    BASE,
+    HOSTILE,
+    WORDS,
+    assert_right,
+    changed,
+    contents,
+    property_of,
+    superpackets,
+    transport_of,
+    with_byte,
+)
 from threepipe.core.fast import measure, split
-from threepipe.core.packet import MAX_PACKET, check_packets, is_packet
+from threepipe.core.packet import MAX_PACKET, check_packets
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, PLAIN_HEADER
-
-WORDS = st.integers(0, 0xFFFF)
-
-
-def property_of(examples: int) -> settings:
-    return settings(derandomize=True, deadline=None, max_examples=examples)
-
-
-def transport_of(kind: Kind, payload: bytes, sequence: int = 1000) -> bytes:
-    return tcp(payload, sequence) if kind.protocol == 6 else udp(payload)
-
-
-def contents(packets: Iterable[memoryview]) -> list[bytes]:
-    return [bytes(packet) for packet in packets]
-
-
-def assert_right(packet: bytes, start: int, protocol: int) -> None:
-    """Every length and checksum of the packet is as a receiver wants it."""
-    assert is_packet(packet)
-    if packet[0] >> 4 == 4:
-        assert naive_checksum(packet[:start]) == 0
-        assert int.from_bytes(packet[2:4], "big") == len(packet)
-    else:
-        assert int.from_bytes(packet[4:6], "big") == len(packet) - 40
-    if protocol == 17:
-        assert int.from_bytes(packet[start + 4 : start + 6], "big") == len(packet) - start
-        assert packet[start + 6 : start + 8] != bytes(2)
-    assert naive_checksum(pseudo_header(packet, start, protocol) + packet[start:]) == 0
 
 
 def assert_as_naive(view: memoryview) -> list[memoryview]:
@@ -221,28 +202,6 @@ def test_segments_are_writable_and_apart_from_the_record(kind: Kind) -> None:
     assert bytes(view) == before
 
 
-# Random superpackets against the naive splitter.
-
-
-@st.composite
-def superpackets(draw: st.DrawFn) -> memoryview:
-    """A right header, and a packet that is random wherever the way of splitting does not depend on it."""
-    kind = draw(st.sampled_from(KINDS))
-    start = draw(st.sampled_from([20, 24, 60] if kind.version == 4 else [40, 48, 88]))
-    words = draw(st.integers(5, 15)) if kind.protocol == 6 else 2
-    size = draw(st.integers(1, 20) | st.integers(1, 1500))
-    payload = size * draw(st.integers(0, 8)) + draw(st.integers(1, size))
-    packet = bytearray(random.Random(draw(WORDS)).randbytes(start + 4 * words + payload))
-    packet[0] = 0x40 + start // 4 if kind.version == 4 else packet[0] & 0x0F | 0x60
-    if kind.protocol == 6:
-        packet[start + 12] = packet[start + 12] & 0x0F | words << 4
-    hdr_len = draw(WORDS)
-    flags = draw(st.sampled_from([NEEDS_CSUM, NEEDS_CSUM | 2, 0xFF]))
-    return record(
-        packet, flags=flags, gso_type=kind.gso_type, hdr_len=hdr_len, size=size, start=start, field=kind.field
-    )
-
-
 @property_of(400)
 @given(superpackets())
 def test_superpackets_split_as_the_naive_way_does(view: memoryview) -> None:
@@ -310,27 +269,6 @@ def test_a_checksum_beyond_the_end_or_in_the_ip_header_gives_no_packets(start: i
     before = bytes(view)
     assert assert_as_naive(view) == []
     assert bytes(view) == before
-
-
-# Records that contradict themselves, and such as only look like it.
-
-BASE = {kind: ip(kind, transport_of(kind, b"abcdef")) for kind in KINDS}
-
-
-def changed(kind: Kind, packet: bytes | None = None, /, **fields: int) -> memoryview:
-    """A right superpacket, but for one thing."""
-    right = {
-        "flags": NEEDS_CSUM,
-        "gso_type": kind.gso_type,
-        "size": 2,
-        "start": network_size(kind),
-        "field": kind.field,
-    }
-    return record(BASE[kind] if packet is None else packet, **right | fields)
-
-
-def with_byte(kind: Kind, offset: int, value: int) -> bytes:
-    return BASE[kind][:offset] + bytes([value]) + BASE[kind][offset + 1 :]
 
 
 @EACH_KIND
@@ -411,19 +349,6 @@ def test_a_record_without_a_packet(flags: int, gso_type: int) -> None:
     assert contents(packets) == ([] if flags or gso_type else [b""])
 
 
-HOSTILE = st.builds(
-    lambda first, rest, **fields: record(first + rest, **fields),
-    st.sampled_from([b"", b"\x45", b"\x46", b"\x60", b"\x4f", b"\x40"]),
-    st.binary(max_size=100) | st.sampled_from([bytes(100), b"\x50" * 120, b"\xff" * 120]),
-    flags=st.sampled_from([NEEDS_CSUM, 0]) | st.integers(0, 255),
-    gso_type=st.sampled_from([1, 4, 5, 0, 0x81]) | st.integers(0, 255),
-    hdr_len=WORDS,
-    size=st.sampled_from([1, 0, 7, 0xFFFF]) | WORDS,
-    start=st.sampled_from([20, 40, 24, 0, 60]) | st.integers(0, 130) | WORDS,
-    field=st.sampled_from([6, 16]) | st.integers(0, 130) | WORDS,
-)
-
-
 @property_of(2000)
 @given(HOSTILE)
 def test_random_records_never_fail(view: memoryview) -> None:
@@ -438,187 +363,3 @@ def test_damaged_superpackets_never_fail(kind: Kind, damage: list[tuple[int, int
         view[place % len(view)] = value
     size = max(HEADER_SIZE, len(view) - cut) if cut < 40 else len(view)
     check_packets([packet for packet in assert_as_naive(view[:size]) if view[1]])
-
-
-# Bundles of records.
-
-
-def mixed() -> list[memoryview]:
-    """A plain packet, three TCP segments, a packet whose checksum is open, two datagrams."""
-    return [
-        record(ip(UDP4, udp(b"plain"))),
-        superpacket(TCP4, ip(TCP4, tcp(b"abcdef")), 2),
-        record(opened(ip(UDP6, udp(b"open")), 40, UDP6), flags=NEEDS_CSUM, start=40, field=6),
-        superpacket(UDP6, ip(UDP6, udp(b"abc")), 2),
-    ]
-
-
-SIZES = [33, 42, 42, 42, 52, 50, 49]
-
-
-@pytest.mark.parametrize(
-    ("look", "seen"),
-    [
-        (len, 7),
-        (bool, True),
-        (lambda bundle: bundle.nbytes, sum(SIZES)),
-        (Bundle.check, None),
-        (repr, f"<Bundle of 7 packets, {sum(SIZES)} bytes>"),
-    ],
-    ids=["len", "bool", "nbytes", "check", "repr"],
-)
-def test_counting_and_checking_leave_records_whole(look: Callable[[Bundle], object], seen: object) -> None:
-    bundle = Bundle.of_records(records := mixed())
-    before = contents(records)
-    assert look(bundle) == seen
-    assert bundle.records is records
-    assert contents(records) == before
-    list(bundle)
-    assert look(bundle) == seen
-
-
-@pytest.mark.parametrize(
-    ("look", "seen"),
-    [
-        (lambda bundle: [len(packet) for packet in bundle], SIZES),
-        (lambda bundle: [len(packet) for packet in reversed(bundle)], SIZES[::-1]),
-        (lambda bundle: len(bundle[4]), 52),
-        (lambda bundle: len(bundle[-1]), 49),
-        (lambda bundle: [len(packet) for packet in bundle[1:6:2]], SIZES[1:6:2]),
-        (lambda bundle: len(bundle[:0]), 0),
-        (lambda bundle: [len(packet) for packet in Bundle.unpack(bundle.pack())], SIZES),
-        (lambda bundle: ip(UDP4, b"") in bundle, False),
-    ],
-    ids=["iterate", "reverse", "index", "index from the end", "slice", "empty slice", "pack", "in"],
-)
-def test_looking_at_packets_splits_records(look: Callable[[Bundle], object], seen: object) -> None:
-    bundle = Bundle.of_records(mixed())
-    assert look(bundle) == seen
-    assert bundle.records is None
-    assert look(bundle) == seen
-    assert [len(packet) for packet in bundle] == SIZES
-
-
-def test_split_records_are_complete_packets() -> None:
-    expected = [packet for view in mixed() for packet in naive_split(bytes(view))]
-    assert contents(Bundle.of_records(mixed())) == expected
-    assert_right(expected[4], 40, 17)
-
-
-def test_edits_in_place_are_what_later_looks_see() -> None:
-    bundle = Bundle.of_records(mixed())
-    for index, packet in enumerate(bundle):
-        packet[-1] = 0xA0 + index
-    edited = list(range(0xA0, 0xA7))
-    assert [packet[-1] for packet in bundle] == edited
-    assert [packet[-1] for packet in bundle[2:5]] == edited[2:5]
-    assert bundle[6][-1] == edited[6]
-    bundle[6][-1] = 0
-    assert [packet[-1] for packet in Bundle.unpack(bundle.pack())] == [*edited[:6], 0]
-
-
-def test_releasing_whole_records_gives_their_memory_back() -> None:
-    memory = bytearray(superpacket(TCP4, BASE[TCP4], 2))
-    bundle = Bundle.of_records([memoryview(memory)])
-    assert len(bundle) == 3
-    with pytest.raises(BufferError):
-        memory.append(0)
-    bundle.release()
-    memory.append(0)
-    for use in (len, list, Bundle.check, lambda released: released.nbytes):
-        with pytest.raises(ValueError, match="released"):
-            use(bundle)
-    assert bundle.records is None
-    assert repr(bundle) == "<Bundle released>"
-    bundle.release()
-
-
-def test_releasing_split_records_gives_their_memory_back() -> None:
-    memory = bytearray(record(BASE[UDP4]))
-    with Bundle.of_records([memoryview(memory), superpacket(TCP4, BASE[TCP4], 2)]) as bundle:
-        plain, segment = bundle[0], bundle[1]
-        with pytest.raises(BufferError):
-            memory.append(0)
-    memory.append(0)
-    for view in (plain, segment):
-        with pytest.raises(ValueError, match="released"):
-            bytes(view)
-
-
-def test_split_superpackets_need_their_record_no_more() -> None:
-    memory = bytearray(superpacket(TCP4, BASE[TCP4], 2))
-    bundle = Bundle.of_records([memoryview(memory)])
-    packets = contents(bundle)
-    memory.clear()
-    assert contents(bundle) == packets
-
-
-def test_release_leaves_records_that_others_export() -> None:
-    exported, free = bytearray(record(BASE[UDP4])), bytearray(record(BASE[UDP4]))
-    views = [memoryview(exported), memoryview(free)]
-    bundle = Bundle.of_records(views)
-    holder = pickle.PickleBuffer(views[0])
-    bundle.release()
-    free.append(0)
-    with pytest.raises(BufferError):
-        exported.append(0)
-    holder.release()
-
-
-WRONG = pytest.mark.parametrize(
-    "wrong", [b"", b"\x45" + bytes(18), b"\x60" + bytes(38), b"\x50" + bytes(60)], ids=["empty", "4", "6", "5"]
-)
-
-
-@WRONG
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_check_names_the_record_that_is_no_packet(wrong: bytes, place: int) -> None:
-    right = [record(BASE[TCP6]), record(BASE[UDP4])]
-    bundle = Bundle.of_records([*right[:place], record(wrong), *right[place:]])
-    for _ in range(2):
-        with pytest.raises(InvalidPacket) as caught:
-            bundle.check()
-        assert caught.value.index == place
-    assert bytes(bundle[place]) == wrong
-
-
-@WRONG
-def test_check_counts_packets_rather_than_records(wrong: bytes) -> None:
-    bundle = Bundle.of_records([*mixed(), changed(TCP6, size=0), record(wrong)])
-    with pytest.raises(InvalidPacket) as caught:
-        bundle.check()
-    assert caught.value.index == len(SIZES)
-    assert bytes(bundle[len(SIZES)]) == wrong
-
-
-@pytest.mark.parametrize(
-    "contradiction",
-    [changed(TCP4, size=0), changed(UDP6, flags=0), record(BASE[TCP4], flags=NEEDS_CSUM, start=20, field=1000)],
-    ids=["no size", "no checksum", "checksum beyond the end"],
-)
-def test_check_drops_records_that_have_no_packets(contradiction: memoryview) -> None:
-    bundle = Bundle.of_records([*mixed(), contradiction])
-    assert len(bundle) == len(SIZES)
-    bundle.check()
-    assert bundle.records is None
-    assert [len(packet) for packet in bundle] == SIZES
-
-
-def test_a_bundle_of_contradictions_is_empty() -> None:
-    bundle = Bundle.of_records([changed(TCP4, size=0), changed(UDP6, flags=0)])
-    assert not bundle
-    assert bundle.nbytes == 0
-    assert bundle.records
-    bundle.check()
-    assert list(bundle) == []
-    bundle.release()
-
-
-@property_of(100)
-@given(st.lists(superpackets() | HOSTILE, max_size=4))
-def test_a_bundle_tells_the_same_before_and_after_looking(records: list[memoryview]) -> None:
-    bundle = Bundle.of_records(records)
-    told = len(bundle), bundle.nbytes, repr(bundle)
-    packets = list(bundle)
-    assert told[:2] == (len(packets), sum([len(packet) for packet in packets]))
-    assert told == (len(bundle), bundle.nbytes, repr(bundle))

@@ -1,0 +1,67 @@
+"""Answers to the questions that Wireshark asks an extcap program."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import threepipe
+from tests.support.taps import unix
+from threepipe.capture.announcing import announce
+from threepipe.capture.extcap import main as extcap
+from threepipe.capture.tap import Taps
+
+# Wireshark's questions; what it makes of the answers is in tests/linux/test_capture.py.
+
+
+def answers(capfd: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    extcap(arguments)
+    return capfd.readouterr().out.splitlines()
+
+
+@unix
+def test_running_pipes_are_interfaces(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with announce(Taps(), "tun:tp0", "exec:{x}\n"):
+        lines = answers(capfd, "--extcap-interfaces", "--extcap-version=4.0")
+    name = f"threepipe-pipe:{os.getpid()}"
+    assert lines[0] == f"extcap {{version={threepipe.__version__}}}{{display=threepipe}}"
+    assert f"interface {{value={name}}}{{display=threepipe pipe tun:tp0 exec:(x) }}" in lines
+    assert answers(capfd, "--extcap-interface", name, "--extcap-dlts") == ["dlt {number=101}{name=RAW}{display=Raw IP}"]
+    assert answers(capfd, "--extcap-interface", name, "--extcap-config") == []
+    assert answers(capfd, "--extcap-interface", name) == []
+
+
+def test_there_is_no_capture_filter(capfd: pytest.CaptureFixture[str]) -> None:
+    assert answers(capfd, "--extcap-interface", "threepipe-tp0", "--extcap-capture-filter=") == []
+    (refusal,) = answers(capfd, "--extcap-interface", "threepipe-tp0", "--extcap-capture-filter=tcp")
+    assert "use a display filter" in refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--capture",), "--capture takes"),
+        (("--capture", "--extcap-interface", "eth0", "--fifo", "x"), "--capture takes"),
+        (("--capture", "--extcap-interface", "threepipe-pipe:1-0", "--fifo", "x"), "no pipe of this user"),
+        (("--capture", "--extcap-interface", "threepipe-a", "--fifo", "x", "--extcap-capture-filter", "y"), "filter"),
+    ],
+)
+@unix
+def test_what_cannot_be_captured_is_told(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    complaint: str,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        extcap(arguments)
+    printed, complained = capfd.readouterr()
+    assert ended.value.code == 1
+    assert printed == ""
+    assert complaint in complained

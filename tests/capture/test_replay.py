@@ -1,0 +1,207 @@
+"""Replaying capture files, by a clock that the tests set."""
+
+import asyncio
+import errno
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import threepipe
+from tests.support.captures import ETHERNET, FRAMES, PACKETS, RAW, block, enhanced, interface, option, pcap, section
+from tests.support.taps import SECONDS, descriptors
+from threepipe.endpoints.recording import ReplayPort, open_pcap
+from threepipe.endpoints.request import OpenRequest, RateLimitedLog
+
+SECOND = 1_000_000_000
+
+
+def timed(times: list[float]) -> bytes:
+    """A capture with a packet at each of `times` (seconds), numbered by its last byte."""
+    blocks = [enhanced("<", numbered(number), int(time * 1000)) for number, time in enumerate(times)]
+    return section("<") + interface("<", RAW, option("<", 9, b"\x03")) + b"".join(blocks)
+
+
+def numbered(number: int) -> bytes:
+    return PACKETS[0][:-1] + bytes([number % 256])
+
+
+class Replay:
+    """A replay by a clock that only the test moves."""
+
+    def __init__(self, stack: ExitStack, path: Path, data: bytes, *, speed: float = 1.0, loop: bool = False) -> None:
+        path.write_bytes(data)
+        self.now = 1000.0
+        port = ReplayPort(
+            path.open("rb"), str(path), RateLimitedLog("pcap"), speed=speed, loop=loop, clock=lambda: self.now
+        )
+        self.session = stack.enter_context(threepipe.Session(port))
+
+    def at(self, seconds: float) -> list[int]:
+        """The numbers of the packets that are there so long after the start."""
+        self.now = 1000.0 + seconds
+        with self.session.receive(0) as bundle:
+            return [packet[-1] for packet in bundle]
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Iterator[Callable[..., Replay]]:
+    with ExitStack() as stack:
+        yield lambda data, **options: Replay(stack, tmp_path / "a.pcap", data, **options)
+
+
+def test_packets_come_when_their_time_has_come(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([50, 50, 50.5, 52]))
+    assert played.at(0) == [0, 1]
+    assert played.at(0.4) == []
+    assert played.at(0.5) == [2]
+    assert played.at(1.9) == []
+    assert played.at(2.5) == [3]
+    with pytest.raises(threepipe.EndpointEnded, match="was replayed to its end"):
+        played.at(2.5)
+    with pytest.raises(threepipe.EndpointEnded):
+        played.at(99)
+
+
+def test_what_is_late_comes_in_one_bundle(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([0, 1, 2, 3]))
+    assert played.at(0) == [0]
+    assert played.at(10) == [1, 2, 3]
+
+
+def test_it_goes_as_many_times_as_fast_as_asked(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([7, 9, 11]), speed=4.0)
+    assert played.at(0) == [0]
+    assert played.at(0.5) == [1]
+    assert played.at(0.9) == []
+    assert played.at(1) == [2]
+
+
+def test_in_a_loop_it_begins_again_at_the_time_of_the_last(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([5, 6]), loop=True)
+    assert played.at(0) == [0]
+    assert played.at(1) == [1, 0]
+    assert played.at(2) == [1, 0]
+    assert played.at(4) == [1, 0, 1, 0]
+
+
+def test_a_loop_over_no_packets_ends(replay: Callable[..., Replay]) -> None:
+    with pytest.raises(threepipe.EndpointEnded):
+        replay(timed([]), loop=True).at(0)
+
+
+def test_times_that_go_back_or_far_away_stop_nothing_before(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([9, 8, 9.5, 1e16]))
+    assert played.at(0) == [0, 1]
+    assert played.at(0.5) == [2]
+    assert played.at(1e6) == []
+
+
+def test_at_no_speed_to_speak_of_it_waits(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([0, 1]), speed=5e-324)
+    assert played.at(0) == [0]
+    assert played.at(1e9) == []
+    assert not played.session.receive(0.001)
+
+
+def test_no_more_come_at_once_than_a_session_asks_for(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([0] * 600))
+    assert [len(played.at(0)) for _ in range(3)] == [256, 256, 88]
+
+
+def test_its_packets_may_be_changed_as_other_received_ones(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([0]))
+    with played.session.receive(0) as bundle:
+        bundle[0][0] = 0x46
+
+
+def test_what_is_sent_to_it_goes_nowhere(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([0, 1]))
+    assert played.session.send(PACKETS) == len(PACKETS)
+    assert played.at(0) == [0]
+
+
+def test_a_file_that_breaks_off_is_told_after_what_is_whole(replay: Callable[..., Replay]) -> None:
+    played = replay(timed([0, 1]) + block("<", 6, bytes(16)))
+    assert played.at(0) == [0]
+    assert played.at(5) == [1]
+    with pytest.raises(threepipe.EndpointError, match="too short for its type"):
+        played.at(5)
+
+
+def test_what_is_left_out_is_logged(replay: Callable[..., Replay], caplog: pytest.LogCaptureFixture) -> None:
+    data = pcap("<", [b"\x08\x06".rjust(14), FRAMES["ethernet"][1](PACKETS[0])], ETHERNET)
+    data += struct.pack("<IIII", 0, 0, 14, 99) + bytes(14) + struct.pack("<IIII", 0, 0, 99, 99)
+    played = replay(data)
+    assert len(played.at(0)) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "pcap: skipped 1 frames without an IP packet and 1 packets that were captured in part",
+        "pcap: the file ends in the middle of a packet, which was skipped",
+    ]
+
+
+def replayed(path: Path) -> threepipe.Session:
+    return open_pcap(OpenRequest(str(path), "left", RateLimitedLog("pcap")))
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[threepipe.Session]:
+    """A session with packets a moment apart, by the real clock."""
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(timed([0, 0.03, 0.06]))
+    with replayed(path) as session:
+        yield session
+
+
+def test_who_receives_waits_for_the_next_packet(quick: threepipe.Session) -> None:
+    found = [packet[-1] for _ in range(3) for packet in quick.receive(SECONDS)]
+    assert found == [0, 1, 2]
+    with pytest.raises(threepipe.EndpointEnded):
+        quick.receive(SECONDS)
+
+
+@descriptors
+def test_who_waits_by_the_descriptor_is_woken_too(quick: threepipe.Session) -> None:
+    async def collect() -> list[int]:
+        found = []
+        try:
+            async for bundle in quick:
+                found += [packet[-1] for packet in bundle]
+        except threepipe.EndpointEnded:
+            pass
+        return found
+
+    assert asyncio.run(asyncio.wait_for(collect(), SECONDS)) == [0, 1, 2]
+
+
+def test_closing_wakes_who_waits_for_a_packet_that_is_far_away(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(timed([0, 9999]))
+    with ThreadPoolExecutor(1) as executor, replayed(path) as session:
+        assert len(session.receive(SECONDS)) == 1
+        waiting = executor.submit(ends_by_closing, session)
+        session.close()
+        assert waiting.result(SECONDS)
+
+
+def ends_by_closing(session: threepipe.Session) -> bool:
+    try:
+        session.receive()
+    except threepipe.SessionClosed:
+        return True
+    return False
+
+
+def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no capture")
+    with pytest.raises(threepipe.EndpointError, match="neither pcap nor pcapng"):
+        replayed(text)
+    with pytest.raises(threepipe.EndpointError, match="no such file to replay") as refused:
+        replayed(tmp_path / "none")
+    assert refused.value.errno == errno.ENOENT
+    with pytest.raises(threepipe.EndpointError, match="is not a plain file"):
+        replayed(tmp_path)

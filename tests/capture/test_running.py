@@ -1,0 +1,271 @@
+"""Running pipes: announced, found and captured from outside."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import threepipe
+from tests.support.captures import PACKETS, reader
+from tests.support.taps import SECONDS, Stage, unix
+from tests.support.waiting import come_true
+from threepipe.backend import INBOUND, OUTBOUND
+from threepipe.capture import announcing
+from threepipe.capture.announcing import announce
+from threepipe.capture.live import open_source
+from threepipe.capture.running import PipeSource, running
+from threepipe.capture.tap import Taps
+from threepipe.platforms import runtime_folder
+
+
+@unix
+def test_a_running_pipe_is_found_until_it_ends(folder: Path) -> None:
+    assert running(folder) == []
+    with announce(Taps(), "tun:tp0", "udp:[::1]:4242", folder):
+        (pipe,) = running(folder)
+        assert pipe[:3] == (os.getpid(), "tun:tp0", "udp:[::1]:4242")
+        assert pipe.name == f"pipe:{os.getpid()}"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(pipe.path.stat().st_mode) == 0o600
+        with announce(Taps(), "a", "b", folder):
+            assert [pipe.name for pipe in running(folder)] == [f"pipe:{os.getpid()}-2", f"pipe:{os.getpid()}"]
+    assert running(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from threepipe.capture.announcing import announce
+from threepipe.capture.tap import Tap, Taps
+with announce(Taps(), "a", "b", Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@unix
+def test_what_a_killed_pipe_left_is_removed(folder: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, folder], timeout=50, check=False)
+    (left,) = folder.iterdir()
+    assert stat.S_ISSOCK(left.stat().st_mode)
+    with announce(Taps(), "a", "b", folder):
+        assert [pipe.pid for pipe in running(folder)] == [os.getpid()]
+        assert not left.exists()
+
+
+@unix
+def test_what_is_no_running_pipe_is_not_listed(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "1.sock").write_text("a file")
+    answers = [b"", b"no json\n", b"{}\n", b"[]\n", b'{"pid": "x", "left": "", "right": ""}\n', b"x" * 70_000]
+    with ExitStack() as stack:
+        for number, answer in enumerate(answers):
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(folder / f"{number + 10}.sock"))
+            listening.listen()
+
+            def reply(listening: socket.socket = listening, answer: bytes = answer) -> None:
+                with listening.accept()[0] as accepted:
+                    try:
+                        accepted.sendall(answer)
+                    except ConnectionError:
+                        pass  # It has heard enough.
+
+            thread = threading.Thread(target=reply)
+            thread.start()
+            stack.callback(thread.join)
+        assert running(folder) == []
+    assert len(list(folder.iterdir())) == 1 + len(answers) or running(folder) == []
+
+
+@unix
+def test_a_folder_that_others_may_open_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.mkdir()
+    folder.chmod(0o755)
+    caplog.set_level("INFO")
+    with announce(Taps(), "a", "b", folder):
+        assert list(folder.iterdir()) == []
+        assert running(folder) == []
+    assert "cannot be captured from outside" in caplog.text
+
+
+def test_without_a_place_for_it_a_pipe_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert runtime_folder() is None
+    with announce(Taps(), "a", "b"):
+        assert running() == []
+    with pytest.raises(threepipe.EndpointError, match="no place where running pipes"):
+        PipeSource("pipe:1")
+
+
+@unix
+def test_ordinary_users_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with announce(Taps(), "a", "b"):
+        assert (tmp_path / "threepipe" / f"{os.getpid()}.sock").is_socket()
+        assert [pipe.left for pipe in running()] == ["a"]
+        source = open_source(f"pipe:{os.getpid()}")
+        assert source.name == "a b"
+        source.close()
+
+
+@pytest.mark.parametrize("name", ["pipe:", "pipe:x", "pipe:../../run/x", "pipe:1/2"])
+def test_what_is_no_name_of_a_pipe_is_refused(name: str, folder: Path) -> None:
+    with pytest.raises(threepipe.InvalidSetting, match="is no running pipe"):
+        PipeSource(name, folder)
+
+
+@unix
+def test_a_pipe_that_does_not_run_is_told(folder: Path) -> None:
+    with pytest.raises(threepipe.EndpointError, match="no pipe of this user runs in process 1"):
+        PipeSource("pipe:1", folder)
+
+
+class Watcher:
+    """Captures a running pipe in a thread, from before a packet is sent."""
+
+    def __init__(self, stack: ExitStack, stage: Stage, folder: Path) -> None:
+        self.source = PipeSource(f"pipe:{os.getpid()}", folder)
+        stack.callback(self.source.close)
+        self.found: list[tuple[bytes, int]] = []
+        before = len(stage.taps.sinks)
+        self._thread = threading.Thread(target=self._collect)
+        self._thread.start()
+        stack.callback(self._thread.join)
+        stack.callback(self.source.stop)
+        assert come_true(lambda: len(stage.taps.sinks) > before)
+
+    def _collect(self) -> None:
+        for several in self.source:
+            self.found += [(bytes(packet), seen.direction) for seen in several for packet in seen.packets]
+
+    def join(self) -> None:
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+
+
+EXPECTED = [(PACKETS[0], OUTBOUND), (PACKETS[1], INBOUND)]
+
+
+@unix
+def test_a_running_pipe_is_captured_by_several(stage: Stage, folder: Path) -> None:
+    with ExitStack() as stack, ExitStack() as announced:
+        announced.enter_context(announce(stage.taps, "a", "b", folder))
+        first = Watcher(stack, stage, folder)
+        stage.both_ways()
+        second = Watcher(stack, stage, folder)
+        stage.both_ways()
+        assert come_true(lambda: len(first.found) == 4 and len(second.found) == 2)
+        first.source.stop()
+        first.join()
+        assert come_true(lambda: len(stage.taps.sinks) == 1)
+        stage.both_ways()
+        announced.close()  # The pipe ends, and with it the capture.
+        second.join()
+        assert first.found == EXPECTED * 2
+        assert second.found == EXPECTED * 2
+        assert stage.taps.sinks == ()
+
+
+def asked(folder: Path) -> socket.socket:
+    """A connection that was greeted and has asked for packets, of which it reads none."""
+    connected = socket.socket(socket.AF_UNIX)
+    connected.settimeout(SECONDS)
+    connected.connect(str(folder / f"{os.getpid()}.sock"))
+    assert json.loads(connected.recv(1000)) == {"pid": os.getpid(), "left": "a", "right": "b"}
+    connected.sendall(b"capture\n")
+    return connected
+
+
+@unix
+def test_a_reader_that_lags_does_not_hold_up_the_pipe(
+    stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "_MOST_QUEUED", 10_000)
+    bundle = [b"\x45".ljust(1000, b".")] * 8
+    total = 400 * len(bundle)  # Far more than a socket and the queue hold.
+    with ThreadPoolExecutor(1) as executor, ExitStack() as announced:
+        announced.enter_context(announce(stage.taps, "a", "b", folder))
+        with asked(folder) as connected, connected.makefile("rb") as stream:
+            assert come_true(lambda: bool(stage.taps.sinks))
+            for _ in range(400):
+                assert stage.left.send(bundle) == len(bundle)
+                count = 0
+                while count < len(bundle):
+                    count += len(stage.right.receive(SECONDS))
+            reading = executor.submit(stream.read)
+            announced.close()
+            found = reader(reading.result(SECONDS))
+    seen = len(list(found))
+    assert 0 < seen < total
+    assert found.dropped == total - seen
+    assert not found.cut_off
+
+
+def understood(connected: socket.socket) -> bool:
+    """Whether a capture begins; after the greeting, or an end."""
+    try:
+        while said := connected.recv(1000):
+            if b"threepipe" in said:
+                return True
+    except ConnectionError:
+        pass
+    return False
+
+
+@unix
+def test_idle_and_rude_readers_make_way_for_honest_ones(stage: Stage, folder: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(announce(stage.taps, "a", "b", folder))
+        path = str(folder / f"{os.getpid()}.sock")
+        for _ in range(announcing._MOST_READERS * 3):
+            idle = stack.enter_context(socket.socket(socket.AF_UNIX))
+            idle.connect(path)
+        for said in (b"x", b"capture it all", b""):
+            with socket.socket(socket.AF_UNIX) as rude:
+                rude.settimeout(SECONDS)
+                rude.connect(path)
+                rude.sendall(said)
+                rude.shutdown(socket.SHUT_WR)
+                assert not understood(rude)
+        watcher = Watcher(stack, stage, folder)
+        stage.both_ways()
+        assert come_true(lambda: watcher.found == EXPECTED)
+
+
+@unix
+def test_there_are_not_more_captures_than_can_be_served(
+    stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(announcing, "_MOST_READERS", 2)
+    with ExitStack() as stack:
+        stack.enter_context(announce(stage.taps, "a", "b", folder))
+        for number in range(2):
+            stack.enter_context(asked(folder))
+            assert come_true(lambda number=number: len(stage.taps.sinks) == number + 1)  # type: ignore[misc]
+        with socket.socket(socket.AF_UNIX) as another:
+            another.settimeout(SECONDS)
+            another.connect(str(folder / f"{os.getpid()}.sock"))
+            assert another.recv(1000) == b""
+        assert "a capture cannot begin: there are 2 already" in caplog.text
+
+
+@unix
+def test_stopping_before_anything_came_ends_it(stage: Stage, folder: Path) -> None:
+    with announce(stage.taps, "a", "b", folder):
+        source = PipeSource(f"pipe:{os.getpid()}", folder)
+        source.stop()
+        assert list(source) == []
+        source.stop()
+        source.close()
+        assert source.dropped == 0

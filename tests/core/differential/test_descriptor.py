@@ -1,0 +1,195 @@
+"""Reading and writing a descriptor in the native core against the reference.
+
+A pair of sockets that keeps messages apart stands for a TUN device and the network behind it.
+"""
+
+import errno
+import io
+import random
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support.cores import Core, contents, fault_of_both, of_both
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="a pair of such sockets is had on Linux")
+RECORDS = [bytes([index]) * (HEADER_SIZE + 37 * index) for index in range(1, 20)]
+
+
+@contextmanager
+def wire(
+    kind: int = socket.SOCK_SEQPACKET if sys.platform == "linux" else 0,
+) -> Iterator[tuple[io.FileIO, socket.socket]]:
+    near, far = socket.socketpair(socket.AF_UNIX, kind)
+    near.setblocking(False)
+    far.setblocking(False)
+    with io.FileIO(near.detach(), "r+") as file, far:
+        yield file, far
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "room", [MAX_RECORD - 1, MAX_RECORD, MAX_RECORD + 46, MAX_RECORD + 47, MAX_RECORD + 48, 1 << 20]
+)
+@pytest.mark.parametrize("limit", [0, 1, 2, 18, 19, 20, 256])
+def test_receive_until_there_is_nothing_or_no_room(limit: int, room: int) -> None:
+    def ask(core: Core) -> object:
+        told = []
+        with wire() as (file, far):
+            for data in RECORDS:
+                far.send(data)
+            for _ in range(3):
+                memory = bytearray(room)
+                views = core.receive(file, memoryview(memory), limit)
+                assert all(view.obj is memory for view in views)
+                assert not any(view.readonly for view in views)
+                told.append((contents(views), bytes(memory)))
+        return told
+
+    told = of_both(ask)
+    assert [data for found, _ in told for data in found] == RECORDS[: sum(len(found) for found, _ in told)]
+    if limit >= 19 and room == 1 << 20:
+        assert told[0][0] == RECORDS
+
+
+@LINUX
+def test_receive_gives_views_of_the_memory_it_was_given() -> None:
+    def ask(core: Core) -> object:
+        with wire() as (file, far):
+            far.send(RECORDS[0])
+            far.send(RECORDS[1])
+            memory = bytearray(b"\xee" * (2 * MAX_RECORD))
+            first, second = core.receive(file, memoryview(memory)[5:], 256)
+            first[0], second[-1] = 0xAA, 0xBB
+            return bytes(memory)
+
+    of_both(ask)
+
+
+@LINUX
+@pytest.mark.parametrize("kind", ["SOCK_SEQPACKET", "SOCK_DGRAM"])
+def test_the_longest_record(kind: str) -> None:
+    data = random.Random(1).randbytes(MAX_RECORD)
+
+    def ask(core: Core) -> object:
+        with wire(getattr(socket, kind)) as (file, far):
+            sent = core.send(file, [memoryview(data), memoryview(data)])
+            far.send(data)
+            got = [far.recv(1 << 20), far.recv(1 << 20)]
+            return sent, got == [data] * 2, contents(core.receive(file, memoryview(bytearray(MAX_RECORD)), 9)) == [data]
+
+    assert of_both(ask) == ((2, 0), True, True)
+
+
+@LINUX
+def test_receive_at_an_end() -> None:
+    def ask(core: Core) -> object:
+        with wire() as (file, far):
+            far.send(RECORDS[0])
+            far.close()
+            memory = memoryview(bytearray(1 << 20))
+            return [contents(core.receive(file, memory, 9)) for _ in range(2)]
+
+    assert of_both(ask) == [RECORDS[:1], []]
+
+
+@LINUX
+def test_receive_says_what_the_system_says() -> None:
+    def ask(core: Core) -> object:
+        with wire() as (file, far):
+            core.send(file, [memoryview(b"unread")])
+            far.close()
+            return core.receive(file, memoryview(bytearray(1 << 20)), 9)
+
+    ours, theirs = fault_of_both(ask, ConnectionResetError)
+    assert (type(theirs), theirs.args) == (type(ours), ours.args)
+    assert theirs.args[0] == errno.ECONNRESET
+
+
+@LINUX
+def test_receive_keeps_what_came_before_a_fault() -> None:
+    """Where a stretch of a process's memory ends, reading it gives what there is, and then an error."""
+    with open("/proc/self/maps") as file:
+        stretches = [line.split()[:2] for line in file]
+    starts = {span.split("-")[0] for span, _ in stretches}
+    ends = [span.split("-")[1] for span, rights in stretches if rights.startswith("rw")]
+    end = next(int(end, 16) for end in ends if end not in starts)
+
+    def ask(core: Core) -> object:
+        with io.FileIO("/proc/self/mem") as memory:
+            memory.seek(end - 100)
+            found = contents(core.receive(memory, memoryview(bytearray(3 * MAX_RECORD)), 256))
+            return found, memory.tell() - end
+
+    found, position = of_both(ask)
+    assert [len(data) for data in found] == [100]
+    assert position == 0
+
+    def ask_again(core: Core) -> object:
+        with io.FileIO("/proc/self/mem") as memory:
+            memory.seek(end)
+            return core.receive(memory, memoryview(bytearray(MAX_RECORD)), 256)
+
+    ours, theirs = fault_of_both(ask_again, OSError)
+    assert theirs.args == ours.args
+
+
+@LINUX
+@pytest.mark.parametrize("size", [100, 1500, 60_000])
+@pytest.mark.parametrize("kind", ["SOCK_SEQPACKET", "SOCK_DGRAM"])
+def test_send_until_there_is_no_room(kind: str, size: int) -> None:
+    def ask(core: Core) -> object:
+        told = []
+        with wire(getattr(socket, kind)) as (file, far):
+            records = [memoryview(index.to_bytes(2, "big") * (size // 2)) for index in range(5000)]
+            for _ in range(3):
+                written, error = core.send(file, records)
+                got = [far.recv(1 << 17) for _ in range(written)]
+                assert got == records[:written]
+                with pytest.raises(BlockingIOError):
+                    far.recv(1)
+                records = records[written:]
+                told.append((written, error))
+            while core.send(file, records)[0]:  # Room for less than all, and then for none.
+                pass
+            told.append(core.send(file, records))
+        return told
+
+    (first, error), *_, last = of_both(ask)
+    assert 0 < first < 5000
+    assert error == 0
+    assert last == (0, 0)
+
+
+@LINUX
+def test_send_says_how_far_it_came_before_a_fault() -> None:
+    def ask(core: Core) -> object:
+        with wire(socket.SOCK_DGRAM) as (file, far):
+            far.setblocking(False)
+            told = core.send(file, [memoryview(b"a"), memoryview(b"b"), memoryview(bytes(1 << 22)), memoryview(b"c")])
+            return told, far.recv(9), far.recv(9), core.send(file, [memoryview(bytes(1 << 22))])
+
+    assert of_both(ask) == ((2, errno.EMSGSIZE), b"a", b"b", (0, errno.EMSGSIZE))
+
+
+@LINUX
+@pytest.mark.parametrize(("kind", "error"), [("SOCK_SEQPACKET", errno.EPIPE), ("SOCK_DGRAM", errno.ECONNREFUSED)])
+def test_send_to_nobody(kind: str, error: int) -> None:
+    def ask(core: Core) -> object:
+        with wire(getattr(socket, kind)) as (file, far):
+            far.close()
+            return core.send(file, [memoryview(b"a")]), core.send(file, [])
+
+    assert of_both(ask) == ((0, error), (0, 0))
+
+
+@LINUX
+def test_a_closed_file_is_refused() -> None:
+    with wire() as (file, _):
+        file.close()
+        fault_of_both(lambda core: core.send(file, [memoryview(b"a")]), ValueError)
+        fault_of_both(lambda core: core.receive(file, memoryview(bytearray(MAX_RECORD)), 1), ValueError)

@@ -1,0 +1,126 @@
+"""Callers of stream endpoints: who is served, who is turned away, and how each end learns of the end."""
+
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import threepipe
+from tests.support.endpoints import SECONDS, Place, at_work, joined, opened, packet, received, record, served, unix
+from threepipe.echo import echo_reply, echo_request
+
+
+def test_nobody_at_the_other_end_is_a_link_that_is_down(stack: ExitStack, place: Place) -> None:
+    listener = opened(stack, place.listening)
+    with pytest.raises(threepipe.LinkDown, match="no client is connected"):
+        listener.send([packet(0)])
+    assert listener.statistics.sent_dropped == 1
+    assert not listener.receive(0)
+
+
+def test_the_next_caller_is_taken_when_one_has_left(stack: ExitStack, place: Place) -> None:
+    with at_work(opened(stack, place.listening)):
+        for number in range(5):
+            served(place, number)
+
+
+@pytest.mark.parametrize("how", ["reuse=off", "once"])
+def test_it_may_end_with_its_first_caller(stack: ExitStack, place: Place, how: str) -> None:
+    once = how == "once"
+    listener = opened(stack, place.listening + ("" if once else f",{how}"), once=once)
+    with ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(threepipe.pipe, listener, opened(stack, "echo"))
+        served(place)
+        assert ended.result(SECONDS) is None
+    assert listener.closed
+    with pytest.raises(OSError):  # noqa: PT011
+        place.connect_bare().close()
+
+
+def test_who_only_knocked_is_not_the_one_caller(stack: ExitStack, tmp_path: Path) -> None:
+    place = Place("tcp", tmp_path)
+    listener = opened(stack, place.listening, once=True)
+    with ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(threepipe.pipe, listener, opened(stack, "echo"))
+        place.connect().close()
+        served(place)
+        ended.result(SECONDS)
+
+
+def test_a_caller_is_told_the_end_by_its_name(stack: ExitStack, place: Place) -> None:
+    listener, caller = joined(stack, place)
+    caller_name = place.calling.partition(":")[2].partition(",")[0]
+    listener.close()
+    with pytest.raises(threepipe.EndpointEnded, match=f"{caller_name} disconnected"):
+        caller.receive(SECONDS)
+    with pytest.raises(threepipe.EndpointEnded):  # And again, for whoever asks.
+        caller.receive(SECONDS)
+
+
+@unix
+def test_who_has_said_all_can_still_be_answered(stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "half"
+    listener = stack.enter_context(threepipe.open_endpoint(f"unix-listen:{path}", once=True))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as program:
+        program.connect(str(path))
+        program.sendall(record(packet(0)))
+        program.shutdown(socket.SHUT_WR)
+        assert received(listener, 1) == [packet(0)]
+        with pytest.raises(threepipe.EndpointEnded):
+            listener.receive(SECONDS)
+        assert listener.send([packet(1)]) == 1
+        assert program.recv(1000) == record(packet(1))
+
+
+def test_what_was_sent_before_the_end_is_received_before_it(stack: ExitStack, place: Place) -> None:
+    listener, caller = joined(stack, place)
+    packets = [packet(number) for number in range(10)]
+    assert listener.send(packets) == 10
+    listener.close()
+    assert received(caller, 10) == packets
+    with pytest.raises(threepipe.EndpointEnded):
+        caller.receive(SECONDS)
+
+
+def test_a_second_caller_is_turned_away_while_the_first_is_served(
+    stack: ExitStack, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    with at_work(opened(stack, place.listening)):
+        with place.connect() as first, first.makefile("rb") as replies:
+            for number in range(2):
+                request = echo_request("10.1.1.1", "10.1.1.2", 1, number)
+                first.sendall(record(request))
+                assert replies.read(2 + len(request)) == record(echo_reply(request) or b"")
+                if not number:
+                    with place.connect_bare() as second:
+                        assert second.recv(1) == b""
+        served(place)
+    assert "was refused: another client is connected" in caplog.text
+
+
+def test_who_waits_for_packets_gets_the_first_ones(stack: ExitStack, place: Place) -> None:
+    listener = opened(stack, place.listening)
+    with ThreadPoolExecutor(1) as executor:
+        calling = executor.submit(opened, stack, place.calling)
+        while True:
+            listener.receive(0.01)
+            try:
+                assert listener.send([packet(7)]) == 1
+                break
+            except threepipe.LinkDown:
+                pass
+        assert received(calling.result(), 1) == [packet(7)]
+
+
+def test_comings_and_goings_are_told(stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place("tcp", tmp_path)
+    with caplog.at_level(logging.INFO, "threepipe.endpoints"):
+        listener, caller = joined(stack, place)
+        caller.close()
+        assert not listener.receive(0.5)
+    lines = [line.getMessage() for line in caplog.records if line.getMessage().startswith(place.listening)]
+    assert [line.split()[-1] for line in lines] == ["connected", "disconnected"]
+    assert "127." in lines[0]

@@ -1,0 +1,105 @@
+"""Settings of impairments as text."""
+
+import math
+
+import pytest
+
+from threepipe import InvalidSetting
+from threepipe.filters.impairment import SETTINGS, Impairment, parse_impairment
+from threepipe.filters.scheduler import Scheduler
+
+
+def test_everything_can_be_written() -> None:
+    text = (
+        "delay=20ms,jitter=5ms,loss=1%,duplicate=0.1%,reorder=1%,corrupt=0.1%,"
+        "rate=10mbit,burst=16k,limit=5000,seed=7,towards=left"
+    )
+    expected = Impairment(0.02, 0.005, 0.01, 0.001, 0.01, 0.001, 10e6, 16384, 5000, 7, "left")
+    assert parse_impairment(text)[:7] == pytest.approx(expected[:7])
+    assert parse_impairment(text)[7:] == expected[7:]
+    assert set(SETTINGS) == set(Impairment._fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("delay=1.5s", 1.5),
+        ("delay=250us", 0.00025),
+        ("delay=.5MS", 0.0005),
+        ("loss=0.25", 0.25),
+        ("loss=100%", 1.0),
+        ("loss=0", 0.0),
+        ("rate=9600bit", 9600.0),
+        ("rate=64kbit", 64e3),
+        ("rate=1.5Gbit", 1.5e9),
+        (" seed=3", 3),
+        ("towards=right", "right"),
+    ],
+)
+def test_units(text: str, value: object) -> None:
+    name = text.strip().partition("=")[0]
+    assert getattr(parse_impairment(text), name) == (pytest.approx(value) if isinstance(value, float) else value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1500", 1500), ("1500b", 1500), ("2k", 2048), ("2kb", 2048), ("1m", 1 << 20)]
+)
+def test_units_of_bytes(text: str, value: int) -> None:
+    assert parse_impairment(f"rate=1mbit,burst={text}").burst == value
+
+
+def test_every_example_of_the_table_can_be_read() -> None:
+    for name, setting in SETTINGS.items():
+        assert setting.help
+        for value in setting.value.split("|"):
+            companion = {"burst": "rate=1mbit,", "reorder": "delay=1ms,"}.get(name, "")
+            assert getattr(parse_impairment(f"{companion}{name}={value}"), name)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "there are delay, jitter.*write them like delay=20ms,loss=1%"),
+        ("delay=1ms,,", "impairment ''"),
+        ("dealy=20ms", "impairment 'dealy'"),
+        ("delay=1ms,delay=2ms", "delay is given twice"),
+        ("delay", "write it like delay=20ms"),
+        ("delay=20", "the unit is one of us, ms, s; write it like delay=20ms"),
+        ("delay=-1ms", "no number"),
+        ("delay=nan", "no number"),
+        ("delay=\u0663ms", "no number"),
+        ("delay=1e3s", "no number"),
+        ("delay=1h", "the unit"),
+        (f"delay={'9' * 400}s", "too much"),
+        ("loss=5", "loss 5.0: give a probability, from 0 to 1"),
+        ("loss=101%", "probability"),
+        ("corrupt=1ms", "the unit is one of %; write it like corrupt=0.1%"),
+        ("rate=10", "the unit is one of bit, kbit, mbit, gbit"),
+        ("rate=10kbps", "the unit"),
+        ("rate=0.5bit", "at least 1 bit"),
+        ("burst=16k", "give rate="),
+        ("reorder=1%", "give delay="),
+        ("limit=0", "at least 1 packet"),
+        ("limit=many", "write it like limit=5000"),
+        (f"seed={'9' * 5000}", "write it like seed=7"),
+        ("towards=up", "say left or right"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_write(text: str, complaint: str) -> None:
+    with pytest.raises(InvalidSetting, match=complaint):
+        parse_impairment(text)
+
+
+@pytest.mark.parametrize(
+    "impairment",
+    [
+        Impairment(delay=-1),
+        Impairment(jitter=math.nan),
+        Impairment(rate=math.inf),
+        Impairment(burst=-1),
+        Impairment(loss=2),
+    ],
+)
+def test_so_it_is_without_text(impairment: Impairment) -> None:
+    with pytest.raises(InvalidSetting):
+        Scheduler(impairment, "left")

@@ -1,0 +1,154 @@
+"""Places of listeners on this machine, endpoints opened there, and numbered packets."""
+
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+import trustme
+
+import threepipe
+from threepipe.echo import echo_reply, echo_request
+
+SECONDS = 10.0
+HAS_UNIX = hasattr(socket, "AF_UNIX")
+KINDS = ["tcp", "unix", "tls"] if HAS_UNIX else ["tcp", "tls"]
+unix = pytest.mark.skipif(not HAS_UNIX, reason="Python has no Unix sockets here")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such descriptors and files")
+
+_ports = count(20_000)
+
+
+def here() -> str:
+    """A HOST:PORT that nobody else listens at: on Linux, at an address of this process alone."""
+    if sys.platform == "linux":
+        number = os.getpid()
+        return f"127.{number >> 16 & 0x7F}.{number >> 8 & 0xFF}.{number & 0xFF}:{next(_ports)}"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def packet(number: int, size: int = 100) -> bytes:
+    return (b"\x45" + bytes(15) + number.to_bytes(4, "big")).ljust(size, b".")
+
+
+def record(packet: bytes) -> bytes:
+    return len(packet).to_bytes(2, "big") + packet
+
+
+class Place:
+    """Where a listener of one kind is, how endpoints say so, and how a plain program gets there."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self._folder = folder
+        place = str(folder / "socket") if kind == "unix" else here()
+        self.calling, self.listening = f"{kind}:{place}", f"{kind}-listen:{place}"
+        if kind == "tls":
+            authority = trustme.CA()
+            authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+            host = place.partition(":")[0]
+            for side in ("server", "client"):
+                issue(authority, folder, side, host)
+            self.listening += self.files("server")
+            self.calling += self.files("client")
+        self._address: str | tuple[str, int] = place
+        if kind != "unix":
+            host, _, port = place.partition(":")
+            self._address = (host, int(port))
+
+    def files(self, side: str, ca: str = "ca") -> str:
+        folder = self._folder
+        return f",cert={folder / side}.pem,key={folder / side}.key,ca={folder / ca}.pem"
+
+    def connect_bare(self) -> socket.socket:
+        """A connection without TLS."""
+        connected = socket.socket(socket.AF_UNIX if self.kind == "unix" else socket.AF_INET)
+        try:
+            if self.kind != "unix":  # Which else does not wait while there are others to be accepted.
+                connected.settimeout(SECONDS)
+            connected.connect(self._address)
+            connected.settimeout(SECONDS)
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+    def connect(self, side: str = "client") -> socket.socket:
+        """A connection of a program that speaks records itself."""
+        connected = self.connect_bare()
+        return self.secure(connected, side) if self.kind == "tls" else connected
+
+    def secure(self, connected: socket.socket, side: str) -> ssl.SSLSocket:
+        """TLS with the certificate of `side`; with none where that is empty."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self._folder / "ca.pem")
+        if side:
+            context.load_cert_chain(self._folder / f"{side}.pem", self._folder / f"{side}.key")
+        try:
+            return context.wrap_socket(connected, server_hostname=self._address[0])
+        except BaseException:
+            connected.close()
+            raise
+
+
+def issue(authority: trustme.CA, folder: Path, side: str, host: str) -> None:
+    """A certificate for `host`, and its key, in files named for `side`."""
+    issued = authority.issue_cert(host)
+    issued.private_key_pem.write_to_path(str(folder / f"{side}.key"))
+    issued.cert_chain_pems[0].write_to_path(str(folder / f"{side}.pem"))
+
+
+def opened(stack: ExitStack, address: str, *, once: bool = False) -> threepipe.Session:
+    endpoint = threepipe.open_endpoint(address, once=once)
+    stack.callback(endpoint.close)
+    assert isinstance(endpoint, threepipe.Session)
+    return endpoint
+
+
+@contextmanager
+def at_work(endpoint: threepipe.Endpoint) -> Iterator[None]:
+    """Pipe `endpoint` to one that answers pings, in a thread; it has to end without complaint."""
+    with ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(threepipe.pipe, endpoint, threepipe.open_endpoint("echo"))
+        try:
+            yield
+        finally:
+            endpoint.close()
+            ended.result(SECONDS)
+
+
+def received(session: threepipe.Session, many: int) -> list[bytes]:
+    found: list[bytes] = []
+    while len(found) < many and (bundle := session.receive(SECONDS)):
+        found += map(bytes, bundle)
+    return found
+
+
+def joined(stack: ExitStack, place: Place) -> tuple[threepipe.Session, threepipe.Session]:
+    """A listener and its caller, each of which has had a packet of the other."""
+    listener = opened(stack, place.listening)
+    with ThreadPoolExecutor(1) as executor:  # TLS takes two to be joined.
+        calling = executor.submit(opened, stack, place.calling)
+        while not calling.done():
+            listener.receive(0.01)
+        caller = calling.result()
+    assert caller.send([packet(0)]) == 1
+    assert received(listener, 1) == [packet(0)]
+    assert listener.send([packet(1)]) == 1
+    assert received(caller, 1) == [packet(1)]
+    return listener, caller
+
+
+def served(place: Place, number: int = 1) -> None:
+    """An honest program connects, asks, is answered and leaves."""
+    request = echo_request("10.1.1.1", "10.1.1.2", 1, number)
+    with place.connect() as program, program.makefile("rb") as replies:
+        program.sendall(record(request))
+        assert replies.read(2 + len(request)) == record(echo_reply(request) or b"")

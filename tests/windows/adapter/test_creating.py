@@ -1,0 +1,168 @@
+"""Making, opening and listing Windows adapters."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+import threepipe
+from tests.support.contract_dll.library import Kind
+from tests.support.contract_system import Bench, ContractIpHelper
+from tests.support.windows_adapters import packet
+from threepipe.errors import AdapterBusy, AdapterError, AdapterNotFound, InvalidSetting, NameTaken
+from threepipe.platforms.windows import structures as win
+from threepipe.platforms.windows.device import adapters, guid_of
+from threepipe.platforms.windows.iphelper import IpHelper
+from threepipe.settings import WindowsSettings
+
+pytestmark = pytest.mark.windows
+
+
+def test_an_adapter_has_what_was_asked_for(bench: Bench) -> None:
+    addresses = threepipe.settings.parse_addresses(["10.6.7.1/24", "fd67::1/64"])
+    with bench.create("tp0", addresses=addresses, mtu=1400) as adapter:
+        (found,) = bench.contract.interfaces()
+        assert (found.name, found.description) == ("tp0", "threepipe Tunnel")
+        assert bytes(found.guid) == guid_of("tp0").bytes_le
+        assert adapter.index == found.luid >> 24 & 0xFFFFFF
+        assert (adapter.addresses, adapter.mtu) == (addresses, 1400)
+    assert bench.names() == []
+
+
+def test_dns_and_a_metric_are_given_and_dns_is_taken_back(bench: Bench) -> None:
+    ip = bench.system.ip
+    assert isinstance(ip, ContractIpHelper)
+    windows = WindowsSettings(dns=["10.6.7.53"], search=["example.org"])
+    with bench.create("tp0", windows=windows, metric=7) as adapter:
+        assert ip.dns == {win.AF_INET: ("10.6.7.53", "example.org"), win.AF_INET6: ("", "example.org")}
+        luid = bench.contract.interfaces()[0].luid
+        assert adapter.info.luid == luid
+        assert [ip.interface(luid, family).Metric for family in (win.AF_INET, win.AF_INET6)] == [7, 7]
+    assert ip.dns == {win.AF_INET: ("", ""), win.AF_INET6: ("", "")}
+
+
+def test_where_windows_cannot_be_told_dns_nothing_is_made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_functions: Any = object()
+    monkeypatch.setattr(bench.system.ip, "check_dns", IpHelper(without_functions).check_dns)
+    with pytest.raises(AdapterError, match="build 19041"):
+        bench.create("tp0", windows=WindowsSettings(dns=["10.6.7.53"]))
+    assert bench.names() == []
+
+
+def test_an_adapter_can_have_a_guid_and_a_type_of_its_own(bench: Bench) -> None:
+    guid = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")
+    with bench.create("tp0", windows=WindowsSettings(guid=guid, tunnel_type="Example")):
+        (found,) = bench.contract.interfaces()
+        assert (uuid.UUID(bytes_le=bytes(found.guid)), found.description) == (guid, "Example Tunnel")
+
+
+def test_the_guid_is_the_names_own() -> None:
+    """It was drawn once and must stay, for Windows knows networks by it."""
+    assert str(guid_of("tp0")) == "9c9e33a7-c936-5686-b2e1-d4bd093b4f06"
+    assert guid_of("TP0") == guid_of("tp0") != guid_of("tp1")
+
+
+@pytest.mark.parametrize("name", ["Ethernet", "ethernet"])
+def test_a_name_that_somebody_has_is_taken_and_nobody_renamed(bench: Bench, name: str) -> None:
+    bench.contract.ContractAddInterface("Ethernet", Kind.NEIGHBOUR)
+    with pytest.raises(NameTaken, match=f"an interface named {name} exists; take another name"):
+        bench.create(name)
+    assert bench.names() == ["Ethernet"]
+
+
+def test_a_name_of_an_adapter_of_the_same_driver_is_taken(bench: Bench) -> None:
+    with bench.create("tp0"):
+        with pytest.raises(NameTaken):
+            bench.create("TP0")
+        assert bench.names() == ["tp0"]
+
+
+def test_a_name_that_is_taken_in_the_meantime_is_noticed(bench: Bench) -> None:
+    """The library then gives the adapter another name, and says nothing."""
+    find = bench.system.ip.luid_of
+
+    def taken_after_the_look(alias: str) -> int | None:
+        luid = find(alias)
+        bench.contract.ContractAddInterface(alias, Kind.FIXED)
+        return luid
+
+    bench.system.ip.luid_of = taken_after_the_look  # type: ignore[method-assign]
+    try:
+        with pytest.raises(NameTaken):
+            bench.create("tp0")
+    finally:
+        del bench.system.ip.luid_of
+    assert bench.names() == ["tp0"]  # Somebody else's; ours is gone.
+
+
+def test_what_a_crash_left_is_taken_over(bench: Bench) -> None:
+    bench.contract.ContractAddInterface("tp0", Kind.LEFTOVER)
+    with bench.create("tp0") as adapter:
+        assert bench.names() == [adapter.name] == ["tp0"]
+
+
+def test_a_template_becomes_the_first_free_number(bench: Bench) -> None:
+    bench.contract.ContractAddInterface("tp1", Kind.NEIGHBOUR)
+    with bench.create("tp%d") as first, bench.create("tp%d") as second:
+        assert (first.name, second.name) == ("tp0", "tp2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"netns": "red"}, "no network namespaces"),
+        ({"persistent": True}, "goes with its program"),
+        ({"queues": 2}, "2 queues"),
+        ({"metric": 10_000}, "Windows takes 1 to 9999"),
+    ],
+)
+def test_what_windows_does_not_have_is_refused(bench: Bench, settings: dict[str, object], text: str) -> None:
+    with pytest.raises(InvalidSetting, match=text):
+        bench.create("tp0", **settings)
+    assert bench.names() == []
+
+
+def test_listing_knows_no_namespaces() -> None:
+    with pytest.raises(InvalidSetting, match="no network namespaces"):
+        adapters("red")
+
+
+def test_when_setting_up_fails_nothing_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AdapterError(5, "refused")
+
+    monkeypatch.setattr(bench.system.ip, "add_address", refuse)
+    with pytest.raises(AdapterError, match="refused"):
+        bench.create("tp0", addresses=threepipe.settings.parse_addresses(["10.6.7.1/24"]))
+    assert bench.names() == []
+
+
+def test_an_adapter_that_is_there_can_be_opened_and_stays(bench: Bench) -> None:
+    with bench.create("tp0") as adapter:
+        with bench.open("TP0") as opened:
+            assert (opened.name, opened.index) == (adapter.name, adapter.index)
+            with opened.start_session() as session:
+                assert session.send([packet(0)]) == 1
+                with pytest.raises(AdapterBusy, match="has a session in another program"):
+                    adapter.start_session()
+        assert bench.names() == ["tp0"]
+        opened.close()
+    with pytest.raises(AdapterNotFound):
+        bench.open("tp0")
+
+
+def test_a_session_that_cannot_wait_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_: int) -> int:
+        raise OSError("no more handles")
+
+    with bench.create("tp0") as adapter:
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.events, "duplicate", exhausted)
+            with pytest.raises(OSError, match="no more handles"):
+                adapter.start_session()
+        adapter.start_session().close()
+
+
+def test_deleting_is_closing(bench: Bench) -> None:
+    bench.create("tp0").delete()
+    assert bench.names() == []

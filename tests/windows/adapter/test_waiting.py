@@ -1,0 +1,190 @@
+"""Threads and event loops that wait for Windows adapters."""
+
+import asyncio
+import itertools
+import sys
+import threading
+from collections import deque
+
+import pytest
+
+import threepipe
+from tests.support.contract_dll.library import Fault
+from tests.support.contract_system import Bench
+from tests.support.windows_adapters import SECONDS, Made, Run, in_threads, number_of, packet, packets
+from threepipe.errors import SessionClosed
+from threepipe.platforms.windows.waiting import Arrival
+from threepipe.settings import MIN_CAPACITY
+
+pytestmark = pytest.mark.windows
+
+
+def test_who_waits_by_the_handle_is_told_of_the_end_whoever_clears(bench: Bench) -> None:
+    """A receiver that finds nothing clears it, and the end may have come between its two looks."""
+    event = bench.events.create()
+    arrival = Arrival(bench.events, event)
+    arrival.end()
+    arrival.clear()
+    told = threading.Event()
+    cancel = bench.events.watch(arrival.fileno(), 2 * SECONDS, told.set)
+    try:
+        assert told.wait(SECONDS)
+    finally:
+        cancel()
+        arrival.close()
+        bench.events.close(event)
+
+
+def test_eight_threads_lose_and_mix_nothing(made: Made) -> None:
+    adapter, wire = made
+    each = 1500
+    with adapter.start_session() as session:
+        received: list[int] = []
+        lock = threading.Lock()
+
+        def receive() -> None:
+            for bundle in session:
+                numbers = [number_of(packet) for packet in bundle]
+                with lock:
+                    received.extend(numbers)
+                    if len(received) == 4 * each:
+                        done.set()
+
+        def send(first: int) -> None:
+            for start in range(first, first + each, 50):
+                session.send([packet(index) for index in range(start, start + 50)], timeout=None)
+
+        done = threading.Event()
+        senders = [lambda first=first: send(first) for first in range(0, 4 * each, each)]
+        with in_threads(*[receive] * 4, *senders):
+            for index in range(4 * each):
+                wire.send([packet(index)])
+            assert done.wait(SECONDS * 3)
+            sent: list[int] = []
+            while len(sent) < 4 * each and (more := wire.receive(SECONDS)):
+                sent += map(number_of, more)
+            session.close()
+    assert sorted(received) == sorted(sent) == list(range(4 * each))
+    for first in range(0, 4 * each, each):
+        own = [number for number in sent if first <= number < first + each]
+        assert own == sorted(own)
+
+
+def test_closing_again_and_again_while_others_use_it(made: Made) -> None:
+    adapter, wire = made
+    for index in range(30):
+        session = adapter.start_session()
+
+        def receive(session: threepipe.Session = session) -> None:
+            for _ in session:
+                pass
+
+        def send(session: threepipe.Session = session) -> None:
+            bundles = itertools.repeat(packets(20))
+            with pytest.raises(SessionClosed):
+                deque(map(session.send, bundles, itertools.repeat(None)), 0)
+
+        with in_threads(receive, receive, send):
+            wire.send(packets(index))
+            session.close()
+
+
+def test_tasks_share_one_watch_which_goes_with_them(made: Made, bench: Bench, run: Run) -> None:
+    adapter, wire = made
+
+    async def use() -> None:
+        with adapter.start_session() as session:
+            tasks = [asyncio.create_task(session.receive_async()) for _ in range(5)]
+            await asyncio.sleep(0)
+            tasks.pop().cancel()
+            for index in range(4):
+                wire.send([packet(index)])
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=SECONDS)
+                assert [number_of(packet) for task in done for packet in task.result()] == [index]
+                tasks = [task for task in tasks if task not in done]
+
+    run(use())
+    if sys.platform != "win32":
+        assert vars(bench.events)["most_watches"] <= 2  # The next may begin before the last is given back.
+
+
+def test_what_woke_a_task_that_was_cancelled_wakes_another(made: Made, run: Run) -> None:
+    adapter, wire = made
+
+    async def use() -> None:
+        with adapter.start_session() as session:
+            first, second = (asyncio.create_task(session.receive_async()) for _ in range(2))
+            for index in range(50):
+                await asyncio.sleep(0)
+                wire.send([packet(index)])
+                first.cancel()
+                bundle = await asyncio.wait_for(second, SECONDS)
+                assert [number_of(packet) for packet in bundle] == [index]
+                await asyncio.wait([first])
+                first, second = (asyncio.create_task(session.receive_async()) for _ in range(2))
+            for task in (first, second):
+                task.cancel()
+            await asyncio.wait([first, second])
+
+    run(use())
+
+
+def test_a_task_waits_for_room(made: Made, run: Run) -> None:
+    adapter, wire = made
+
+    async def use() -> None:
+        with adapter.start_session(MIN_CAPACITY) as session:
+            wire.fault(Fault.STALL, 1)
+            sending = asyncio.create_task(session.send_async(packets(300, 1000)))
+            await asyncio.sleep(0.01)
+            assert not sending.done()
+            wire.fault(Fault.STALL, 0)
+            assert await asyncio.wait_for(sending, SECONDS) == 300
+            wire.settle()
+            assert len(wire.receive(SECONDS)) == 300
+
+    run(use())
+
+
+def test_a_task_is_told_of_a_lost_wake_up_too(made: Made, run: Run) -> None:
+    adapter, wire = made
+
+    async def use() -> bytes:
+        with adapter.start_session() as session:
+            receiving = asyncio.create_task(session.receive_async())
+            await asyncio.sleep(0)
+            wire.fault(Fault.LOST_WAKEUPS, 1)
+            wire.send([packet(5)])
+            return bytes((await asyncio.wait_for(receiving, SECONDS))[0])
+
+    assert run(use()) == packet(5)
+
+
+def test_two_event_loops_may_wait_for_one_session(made: Made) -> None:
+    adapter, wire = made
+    with adapter.start_session() as session:
+        both = threading.Barrier(3)
+        found: list[int] = []
+
+        async def use() -> None:
+            both.wait(SECONDS)
+            async for bundle in session:
+                found.extend(map(number_of, bundle))
+                if len(found) == 20:
+                    session.close()
+
+        with in_threads(lambda: asyncio.run(use()), lambda: asyncio.run(use())):
+            both.wait(SECONDS)
+            wire.send(packets(20))
+    assert sorted(found) == list(range(20))
+
+
+def test_a_loop_that_was_closed_is_not_told(made: Made, bench: Bench) -> None:
+    adapter, wire = made
+    with adapter.start_session() as session:
+        loop = asyncio.new_event_loop()
+        forget = session._port.readable.notify(loop, lambda: None)
+        loop.close()
+        wire.send([packet(1)])
+        assert session.receive(SECONDS)[0] == packet(1)
+        forget()
