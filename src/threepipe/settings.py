@@ -22,8 +22,6 @@ __all__ = [
     "check_mtu",
     "check_name",
     "check_queues",
-    "parse_domains",
-    "parse_servers",
 ]
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface

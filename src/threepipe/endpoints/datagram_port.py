@@ -41,9 +41,8 @@ class DatagramPort(EndpointPort):
     def receive(self) -> Bundle:
         """Return the IP packets of the datagrams that are ready."""
         packets: list[memoryview] = []
-        for _ in range(
-            MAX_BUNDLE
-        ):  # Bounded by reads, not packets: a flood of invalid datagrams must not starve others.
+        # Bounded by reads, not packets: a flood of invalid datagrams must not starve others.
+        for _ in range(MAX_BUNDLE):
             memory = self._arena.free()
             if len(packets) >= MAX_BUNDLE or (packets and len(memory) < MAX_RECORD * 2):
                 break  # Stop while the arena has room; replacing it for one more read costs more.

@@ -14,14 +14,7 @@ from threepipe.endpoints.grammar import split_command
 from threepipe.endpoints.request import Side
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import parse_host_port
-from threepipe.settings import (
-    AdapterSettings,
-    check_capacity,
-    parse_addresses,
-    parse_domains,
-    parse_routes,
-    parse_servers,
-)
+from threepipe.settings import AdapterSettings, WindowsSettings, check_capacity, parse_addresses, parse_routes
 
 __all__ = ["KINDS", "Kind", "Option"]
 
@@ -141,6 +134,14 @@ def _only(parse: Callable[[list[str]], Sequence[Any]]) -> Callable[[str], Any]:
     return lambda text: parse([text])[0]
 
 
+def _server(text: str) -> Any:
+    return WindowsSettings(dns=[text]).dns[0]
+
+
+def _domain(text: str) -> str:
+    return WindowsSettings(search=[text]).search[0]
+
+
 def _command(text: str) -> list[str]:
     if not (words := split_command(text)):
         raise InvalidSetting("exec needs a command, as in exec:'ssh host threepipe pipe tun:t0 -'")
@@ -169,8 +170,8 @@ _ADAPTER = (
     Option("route", "NETWORK/LENGTH", "a network to reach through the adapter", _only(parse_routes), True),
     Option("mtu", "BYTES", "the longest packet; by default the system's choice, 1500", _integer),
     Option("metric", "NUMBER", "the priority of its routes, the smallest first", _integer),
-    Option("dns", "ADDRESS", "a DNS server to use while it exists; Windows only", _only(parse_servers), True),
-    Option("search", "DOMAIN", "a domain to complete short names with; Windows only", _only(parse_domains), True),
+    Option("dns", "ADDRESS", "a DNS server to use while it exists; Windows only", _server, True),
+    Option("search", "DOMAIN", "a domain to complete short names with; Windows only", _domain, True),
     Option("netns", "NAMESPACE", "its network namespace: a name, a path or a process id"),
     Option("persistent", "", "keep the adapter when the pipe ends"),
     Option("owner", "USER", "a user who may open a persistent adapter without being root"),
