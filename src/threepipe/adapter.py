@@ -72,7 +72,7 @@ class Adapter:
             metric: The preference of its routes, the smallest first; by default the system's choice.
             netns: The network namespace to create it in: a name, a path or a process id.
             persistent: True to keep the interface after it is closed.
-            owner: The user (name or id) who may open a persistent adapter, besides root; by default this user.
+            owner: The user (name or id) that may open a persistent adapter, besides root; by default this user.
             group: The group (name or id) whose members may open it. With an owner too, only that user may, as a
                 member of that group.
             offload: True to exchange superpackets with the system if it can; a bundle splits them only when a

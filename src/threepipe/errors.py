@@ -1,9 +1,9 @@
-"""Every exception threepipe raises, and when.
+"""Every exception that threepipe raises, and when.
 
-Two families. A `ThreepipeError` that is also a `ValueError` says the caller gave something that
-cannot work. An `AdapterError` is also an `OSError`: the operating system refused, its errno is kept
-in `.errno`, and the text says what to do next. There is a class of its own only where a program
-would act differently. This file knows no platform: the platforms choose the class and the text.
+A `ThreepipeError` that is also a `ValueError` means that the caller gave a value that cannot work. An `AdapterError`
+or `EndpointError` is also an `OSError`: the operating system refused, `errno` has its error number, and the text says
+what to do. A subclass exists only where a program would act differently. This module knows no platform; the platforms
+choose the class and the text.
 """
 
 __all__ = [
@@ -31,20 +31,20 @@ __all__ = [
 
 
 class ThreepipeError(Exception):
-    """The root: catches everything threepipe raises on purpose, and nothing else."""
+    """The base class of all exceptions that threepipe raises on purpose."""
 
 
 class InvalidSetting(ThreepipeError, ValueError):
-    """A name, address, route, MTU, capacity, owner or namespace that cannot work on any machine.
+    """A name, address, route, MTU, capacity, owner or namespace cannot work.
 
-    Raised before anything was made. What only this machine refuses is an `AdapterError`.
+    Raised before anything is created. A value that only this machine refuses raises `AdapterError`.
     """
 
 
 class InvalidPacket(ThreepipeError, ValueError):
-    """Something given to be sent is not an IPv4 or IPv6 packet; nothing of its bundle was sent.
+    """A packet to be sent is not an IPv4 or IPv6 packet; nothing of its bundle was sent.
 
-    `index` is its place in the bundle. Packets that arrive are never a reason for it.
+    `index` is its position in the bundle. Received packets never raise this.
     """
 
     def __init__(self, index: int, reason: str) -> None:
@@ -56,69 +56,69 @@ class InvalidPacket(ThreepipeError, ValueError):
 
 
 class SessionClosed(ThreepipeError):
-    """The session was closed, by you or by closing its adapter; every waiter gets it.
+    """The session was closed, by you or by closing its adapter. Every waiter gets this.
 
-    Not for an adapter that somebody else removed: that is `AdapterGone`.
+    An adapter that another program removed raises `AdapterGone`.
     """
 
 
 class SessionExists(ThreepipeError):
-    """A second session was asked for while one is open: an adapter has one at a time."""
+    """The adapter already has an open session, and an adapter has one at a time."""
 
 
 class AdapterClosed(ThreepipeError):
-    """This adapter object was closed before; open or create the adapter again."""
+    """This adapter object is closed; open or create the adapter again."""
 
 
 class RingCorrupt(ThreepipeError):
-    """The other side of a ring wrote what cannot be: the ring is of no more use in this direction.
+    """The other side wrote invalid ring state; this direction of the ring is unusable.
 
-    Wintun's ERROR_INVALID_DATA. Not raised for packets that are merely not IP.
+    Wintun's ERROR_INVALID_DATA. Packets that are merely not IP do not raise this.
     """
 
 
 class RingEnded(ThreepipeError):
-    """The other side of a ring has ended it, with whatever was still in it. Wintun's ERROR_HANDLE_EOF."""
+    """The other side has ended the ring; packets still in it are lost. Wintun's ERROR_HANDLE_EOF."""
 
 
 class EndpointEnded(ThreepipeError):
-    """Nothing more will come from an endpoint: its other end closed the connection, or a replay is over.
+    """An endpoint has ended regularly: its other end closed the connection, or a replay is over.
 
-    The ordinary end. A connection that breaks in the middle of a packet is an `EndpointError`.
+    A connection that breaks in the middle of a packet raises `EndpointError`.
     """
 
 
 class EndpointError(ThreepipeError, OSError):
-    """The operating system, or the other end, refused something about an endpoint that is no adapter.
+    """The operating system or the other end refused an operation on a connection, file or program.
 
-    A connection, a file, a program; `errno` says how, the text what to do.
+    `errno` has the error number, and the text says what to do.
     """
 
 
 class AdapterError(ThreepipeError, OSError):
-    """The operating system refused something about an adapter; `errno` says how, the text what to do.
+    """The operating system refused an operation on an adapter.
 
-    This class itself is raised where no subclass fits.
+    `errno` has the error number, and the text says what to do. This class itself is raised if no subclass fits.
     """
 
 
 class AdapterUnavailable(AdapterError):
-    """This machine cannot make adapters at all now: no TUN device, no driver, or no support.
+    """This machine cannot create adapters now: no TUN device, no driver, or no support.
 
-    Not a matter of privilege (`PermissionDenied`). `MemoryAdapter` works without any of it.
+    A lack of privilege raises `PermissionDenied`. `MemoryAdapter` needs none of these.
     """
 
 
 class PermissionDenied(AdapterError, PermissionError):
-    """This user may not do that; another user, or the same adapter given to this one, could."""
+    """This user lacks the privilege; another user may have it, or may give this user the adapter."""
 
 
 class NameTaken(AdapterError):
-    """`Adapter.create` was given the name of an interface that exists."""
+    """`Adapter.create` got the name of an existing interface."""
 
 
 class AdapterNotFound(AdapterError):
-    """`Adapter.open` found no adapter of that name to open."""
+    """`Adapter.open` found no adapter of that name."""
 
 
 class AdapterBusy(AdapterError):
@@ -126,22 +126,22 @@ class AdapterBusy(AdapterError):
 
 
 class AdapterGone(AdapterError):
-    """The adapter was removed under its holder: by an administrator, or by the other end of its pair.
+    """The open adapter was removed, by an administrator or by the other end of its pair.
 
-    Terminal: the session is of no more use. Not raised after your own `close()` (`SessionClosed`).
+    The session is unusable from then on. Your own `close()` raises `SessionClosed` instead.
     """
 
 
 class LinkDown(AdapterError):
-    """The interface was set down by an administrator; sending works again once it is up."""
+    """An administrator set the interface down; sending works again once it is up."""
 
 
 class NamespaceNotFound(AdapterError):
-    """There is no network namespace of that name, path or process."""
+    """No network namespace has that name, path or process."""
 
 
 class IPv6Unavailable(AdapterError):
-    """Only IPv6 addresses or routes were asked for, and IPv6 is disabled on this machine.
+    """Only IPv6 addresses or routes were given, and IPv6 is disabled on this machine.
 
-    Where IPv4 was asked for too, the adapter works for IPv4 and a warning is logged instead.
+    With IPv4 addresses or routes too, the adapter works for IPv4, and a warning is logged instead.
     """

@@ -148,7 +148,7 @@ class AdapterSettings(NamedTuple):
                 f"a GUID belongs to one adapter: give a name without %d, or leave out {self.windows.guid}"
             )
         if not self.persistent and (self.owner is not None or self.group is not None):
-            raise InvalidSetting("owner and group need persistent=True; only this program can use other adapters")
+            raise InvalidSetting("owner and group need a persistent adapter; set persistent, or leave them out")
         return self
 
 

@@ -179,7 +179,7 @@ def test_a_lone_string_is_no_list(wanted: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("wanted", [{"owner": 0}, {"group": 0}, {"owner": "root", "group": "root"}])
 def test_only_persistent_adapters_have_owners(wanted: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSetting, match="owner and group need persistent=True"):
+    with pytest.raises(InvalidSetting, match="owner and group need a persistent adapter"):
         check("t", **wanted)
     assert check("t", persistent=True, **wanted).persistent
 

@@ -92,7 +92,7 @@ MISTAKES = [
     ("tun:t0,metric=0", "metric 0: give 1 to"),
     ("tun:t0,queues=256", "256 queues: give 1 to 255"),
     ("tun:t0,capacity=1000000", "capacity 1000000: give a power of two"),
-    ("tun:t0,owner=user", "owner and group need persistent"),
+    ("tun:t0,owner=user", "owner and group need a persistent adapter"),
     ("fd:3:3", "descriptor 3 is given twice; write fd:3 if it goes both ways"),
     ("exec:'a", "No closing quotation"),
     ("exec: ", "exec needs a command"),

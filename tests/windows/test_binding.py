@@ -33,7 +33,7 @@ pytestmark = pytest.mark.windows
 HEADER = Path(__file__).parents[1] / "support" / "contract_dll" / "contract.h"
 GUID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
 CAPACITY = 0x20000
-ADMINISTRATOR = "administrator; run this as one"
+ADMINISTRATOR = "administrator rights; use an elevated terminal"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_library_that_lacks_a_function_is_refused() -> None:
         other: ctypes.CDLL = ctypes.WinDLL("kernel32")
     else:
         other = ctypes.CDLL(None)
-    with pytest.raises(AdapterUnavailable, match="for it lacks WintunCreateAdapter"):
+    with pytest.raises(AdapterUnavailable, match="as it lacks WintunCreateAdapter"):
         Wintun(other)
 
 
@@ -111,9 +111,9 @@ def test_an_adapter_from_its_creation_to_its_end(wintun: Wintun, contract: Contr
 @pytest.mark.parametrize(
     ("code", "kind", "text"),
     [
-        (2, AdapterUnavailable, "tp0 cannot be made, for the driver does not start here"),
+        (2, AdapterUnavailable, "tp0 cannot be created, as the driver does not start"),
         (5, PermissionDenied, ADMINISTRATOR),
-        (183, NameTaken, "was made as tp0 exists"),
+        (183, NameTaken, "created as tp0 exists"),
         (1460, AdapterError, "tp0: "),
     ],
 )
@@ -130,7 +130,7 @@ def test_what_creating_may_be_refused_for(
 @pytest.mark.parametrize(
     ("function", "code", "kind", "text"),
     [
-        (Function.OPEN_ADAPTER, 1168, AdapterNotFound, "no adapter of Wintun's driver is named tp0"),
+        (Function.OPEN_ADAPTER, 1168, AdapterNotFound, "Wintun's driver has no adapter tp0"),
         (Function.OPEN_ADAPTER, 2, AdapterNotFound, "no driver runs"),
         (Function.OPEN_ADAPTER, 5, PermissionDenied, ADMINISTRATOR),
         (Function.START_SESSION, 1247, AdapterBusy, "tp0 has a session in another program"),
@@ -138,7 +138,7 @@ def test_what_creating_may_be_refused_for(
         (Function.START_SESSION, 1168, AdapterGone, "tp0 was removed"),
         (Function.START_SESSION, 5, PermissionDenied, ADMINISTRATOR),
         (Function.DELETE_DRIVER, 5, PermissionDenied, ADMINISTRATOR),
-        (Function.DELETE_DRIVER, 0xE000023D, AdapterBusy, "have all programs close their adapters"),
+        (Function.DELETE_DRIVER, 0xE000023D, AdapterBusy, "close the adapters of all programs"),
     ],
 )
 def test_what_other_calls_may_be_refused_for(
@@ -157,7 +157,7 @@ def test_what_other_calls_may_be_refused_for(
 
 
 def test_an_error_tells_what_the_library_said(wintun: Wintun) -> None:
-    with pytest.raises(AdapterNotFound, match="; Wintun says: Failed to find"):
+    with pytest.raises(AdapterNotFound, match="; Wintun's log: Failed to find"):
         wintun.open_adapter("nowhere")
 
 
@@ -208,7 +208,7 @@ def test_the_library_logs_to_logging(wintun: Wintun, adapter: int, caplog: pytes
 def test_a_line_has_its_own_level_and_time(level: int, severity: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "threepipe.wintun")
     # 2019-03-22 12:34:56.789 UTC, in units of 100 ns since 1601.
-    Log().take(level, 131_977_460_967_890_000, "50 % of it")
+    Log().write(level, 131_977_460_967_890_000, "50 % of it")
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (severity, "50 % of it")
     assert record.created == pytest.approx(1_553_272_496.789)

@@ -83,9 +83,9 @@ def test_a_refusal_is_our_error_with_the_lines_and_the_code_of_the_dll(
         "open_adapter": lambda: wintun.open_adapter("tp0"),
     }
     caplog.set_level(logging.INFO, "threepipe.wintun")
-    with pytest.raises(AdapterError, match=r"tp0.*; Wintun says: Failed to ") as caught:
+    with pytest.raises(AdapterError, match=r"tp0.*; Wintun's log: Failed to ") as caught:
         calls[call]()
-    said = str(caught.value).partition("; Wintun says: ")[2].split(" / ")
+    said = str(caught.value).partition("; Wintun's log: ")[2].split(" / ")
     logged = iter([record.getMessage() for record in caplog.records if record.levelno > logging.INFO])
     assert all(line in logged for line in said)  # In that order; a thread of the DLL's may have logged more since.
     assert int(said[-1].rpartition("(Code ")[2].rstrip(")"), 16) == (error_code(caught.value) or 0)
@@ -98,7 +98,7 @@ def test_a_program_that_wants_an_adapter_is_told(data: Path) -> None:
     assert done.status == 1
     # Not always the last line: the DLL clears up in a thread of its own, and logs that this failed when it does.
     [complaint] = [line for line in done.complaint.splitlines() if line.startswith("threepipe: tp0: ")]
-    assert "; Wintun says: Failed to " in complaint
+    assert "; Wintun's log: Failed to " in complaint
 
 
 def test_the_doctor_knows_it_and_asks_it_for_the_driver(data: Path) -> None:

@@ -1,6 +1,6 @@
-"""What a platform lacks: every function of a platform, each saying so and what works all the same.
+"""Stand-ins for functions that a platform lacks; each says so, and what works instead.
 
-Systems without adapters take all of them, Windows some.
+Systems without adapters use all of them, Windows some.
 """
 
 import errno
@@ -29,7 +29,7 @@ __all__ = [
     "routed",
 ]
 
-_TEXT = f"threepipe makes no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
+_TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
 
 def create(settings: AdapterSettings) -> NoReturn:
@@ -45,15 +45,15 @@ def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
 
 
 def enlarge_buffers(opened: socket.socket) -> None:
-    """Leave them as the system made them."""
+    """Do nothing: keep the system's default buffers."""
 
 
 def open_capture(name: str, netns: NamespaceName | None) -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, f"threepipe captures no adapters on {sys.platform}; pipes have --capture")
+    raise AdapterUnavailable(errno.ENOSYS, f"threepipe captures no adapters on {sys.platform}; use a pipe's --capture")
 
 
 def open_inherited(number: int) -> Port | None:
-    return None  # Adapters have no descriptors here.
+    return None  # Adapters have no descriptors on these systems.
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
@@ -69,7 +69,7 @@ def probe() -> list[Finding]:
 
 
 def free_table() -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, f"threepipe makes no routes of wg-quick's on {sys.platform}; Table = off")
+    raise AdapterUnavailable(errno.ENOSYS, f"threepipe cannot set policy routes on {sys.platform}; set Table = off")
 
 
 def path_mtu(address: str) -> int:

@@ -65,7 +65,7 @@ def test_the_guid_is_the_names_own() -> None:
 @pytest.mark.parametrize("name", ["Ethernet", "ethernet"])
 def test_a_name_that_somebody_has_is_taken_and_nobody_renamed(bench: Bench, name: str) -> None:
     bench.contract.ContractAddInterface("Ethernet", Kind.NEIGHBOUR)
-    with pytest.raises(NameTaken, match=f"an interface named {name} exists; take another name"):
+    with pytest.raises(NameTaken, match=f"an interface named {name} exists; choose another name"):
         bench.create(name)
     assert bench.names() == ["Ethernet"]
 
@@ -111,9 +111,9 @@ def test_a_template_becomes_the_first_free_number(bench: Bench) -> None:
     ("settings", "text"),
     [
         ({"netns": "red"}, "no network namespaces"),
-        ({"persistent": True}, "goes with its program"),
+        ({"persistent": True}, "never outlives its program"),
         ({"queues": 2}, "2 queues"),
-        ({"metric": 10_000}, "Windows takes 1 to 9999"),
+        ({"metric": 10_000}, "on Windows give 1 to 9999"),
     ],
 )
 def test_what_windows_does_not_have_is_refused(bench: Bench, settings: dict[str, object], text: str) -> None:

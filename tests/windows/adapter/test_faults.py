@@ -55,7 +55,7 @@ def test_a_driver_that_gave_up_receiving_ends_the_session(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         wire.fault(Fault.CORRUPT_HEAD, 0xFFFFFFFF)
-        with pytest.raises(AdapterGone, match="or its driver gave up"):
+        with pytest.raises(AdapterGone, match="or its driver failed"):
             session.send([packet(0)])
         with pytest.raises(AdapterGone):
             session.receive()

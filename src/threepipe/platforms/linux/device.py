@@ -30,8 +30,8 @@ _MAX_ID = 0xFFFFFFFE  # To the kernel 0xFFFFFFFF means "no owner".
 def create(settings: AdapterSettings) -> "LinuxDevice":
     """Create the interface and set it up; on an error leave nothing behind."""
     _refuse(settings)
-    owner = _identity("owner", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
-    group = _identity("group", settings.group, lambda name: grp.getgrnam(name).gr_gid)
+    owner = _resolve_id("owner", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
+    group = _resolve_id("group", settings.group, lambda name: grp.getgrnam(name).gr_gid)
     if settings.persistent and owner is None and group is None:
         owner = os.geteuid()  # Any user could open an interface without an owner.
 
@@ -185,14 +185,14 @@ def _refuse(settings: AdapterSettings) -> None:
     raise InvalidSetting("only adapters on Windows have a GUID and a tunnel type; leave out windows")
 
 
-def _identity(what: str, who: str | int | None, look_up: Callable[[str], int]) -> int | None:
+def _resolve_id(kind: str, given: str | int | None, look_up: Callable[[str], int]) -> int | None:
     """Return the id of a user or group, given by name or id. Raises `InvalidSetting`."""
-    if who is None:
+    if given is None:
         return None
     try:
-        number = int(who) if isinstance(who, int) or who.isdecimal() else look_up(who)
+        number = int(given) if isinstance(given, int) or given.isdecimal() else look_up(given)
     except KeyError:
-        raise InvalidSetting(f"{what} {who!r} does not exist on this machine; give a name or a numeric id") from None
+        raise InvalidSetting(f"{kind} {given!r} does not exist on this machine; give a name or a numeric id") from None
     if not 0 <= number <= _MAX_ID:
-        raise InvalidSetting(f"{what} {who!r}: ids range from 0 to {_MAX_ID}")
+        raise InvalidSetting(f"{kind} {given!r}: ids range from 0 to {_MAX_ID}")
     return number

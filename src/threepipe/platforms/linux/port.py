@@ -1,8 +1,8 @@
 """The packet path on Linux: bundles read from and written to TUN descriptors. No control code.
 
-With offload, every packet has a virtio header in front (IFF_VNET_HDR), and superpackets pass whole in
-both directions; what is sent is coalesced. Without, there are whole packets only. The descriptors belong
-to the device; this file owns only what is waited on: an epoll of them and of a doorbell that closing rings.
+With offload, every packet has a virtio header (IFF_VNET_HDR), superpackets pass whole in both directions, and packets
+to be sent are coalesced. Without offload, there are single packets only. The device owns the descriptors; this module
+owns what sessions wait on: an epoll of the descriptors and of a doorbell, which closing rings.
 """
 
 import sys
@@ -32,7 +32,7 @@ __all__ = ["LinuxPort", "Records"]
 
 
 class Records(Protocol):
-    """How records are read from and written to a descriptor, as `descriptor` says it."""
+    """Functions that read records from a descriptor and write them to it, as those of `core.descriptor`."""
 
     def receive(self, file: io.FileIO, memory: memoryview, limit: int, /) -> list[memoryview]: ...
 
@@ -40,9 +40,9 @@ class Records(Protocol):
 
 
 class LinuxPort:
-    """A session's traffic on the attached, non-blocking descriptors of an interface.
+    """The traffic of a session, on the attached, non-blocking descriptors of an interface.
 
-    It receives from all `queues`, a bundle from each in turn, and sends by `sender`.
+    It receives from all `queues`, a bundle from each in turn, and sends to `sender`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LinuxPort:
         take_link_down: Callable[[], None],
         records: Records = fast,
     ) -> None:
-        """`offload` is what the interface has. `records` is for descriptors with more in front of a packet."""
+        """`offload` is that of the interface. `records` replaces `fast` for descriptors with more before a packet."""
         self._queues = list(queues)
         self._name = name
         self._take_link_down = take_link_down
@@ -72,7 +72,7 @@ class LinuxPort:
         self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
 
     def receive(self) -> Bundle:
-        """Return what the first queue with packets has."""
+        """Return the packets of the first queue that has any, beginning with the queue whose turn it is."""
         memory = self._arena.free()
         records: list[memoryview] = []
         for _ in self._queues:
@@ -82,14 +82,14 @@ class LinuxPort:
             except OSError as error:
                 raise tun.refused(error, self._name) from None
             if len(self._queues) > 1:
-                self._queues.append(self._queues.pop(0))  # The next one's turn.
+                self._queues.append(self._queues.pop(0))  # It is the next queue's turn.
             if records:
                 break
         self._arena.take(sum(map(len, records)))
         return self._bundle(records)
 
     def send(self, bundle: Bundle) -> Bundle:
-        """Write records: superpackets stay whole, and packets are coalesced where the interface takes that."""
+        """Write a bundle: coalesce packets if the interface takes superpackets, which stay whole."""
         end = self._end
         records = self._outgoing(bundle)
         written, error = self._records.send(end.target, records)
@@ -129,7 +129,7 @@ class LinuxPort:
         self._take_link_down()
 
     def dispose(self) -> None:
-        """Close what is waited for; the descriptors stay, as they belong to the device."""
+        """Close the epolls and the doorbell; the device closes the descriptors."""
         self.readable.close()
         self.writable.close()
         self._bell.close()

@@ -1,6 +1,6 @@
-"""Adapters on Windows: one of Wintun's driver, and the interface that lives while its handle is open.
+"""Adapters on Windows: an adapter of Wintun's driver, and the interface that lives while its handle is open.
 
-Brings together the library, the IP Helper and events; none of them knows another.
+This module combines the library, the IP Helper and events; none of these knows another.
 """
 
 import atexit
@@ -26,15 +26,15 @@ from threepipe.settings import AdapterSettings, NamespaceName, WindowsSettings
 __all__ = ["System", "WindowsDevice", "adapters", "create", "guid_of", "open_existing"]
 
 TUNNEL_TYPE = "threepipe"
-"""What Windows shows as the adapter's description by default, with the word Tunnel behind it."""
+"""The default description of adapters; Windows appends the word Tunnel."""
 
-_NAMES = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")  # Drawn once; GUIDs of adapters are made of it.
-_MAX_METRIC = 9999  # Of an interface, as netsh says: interface ipv4 set interface.
-_MOST_NUMBERS = 1000  # That a template is tried with.
+_NAMES = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")  # Random, and never to change: GUIDs derive from it.
+_MAX_METRIC = 9999  # The limit of netsh interface ipv4 set interface.
+_MAX_NUMBERS = 1000  # How many numbers are tried in a template.
 
 
 class System(NamedTuple):
-    """What adapters are made of: the DLLs of this Windows, or those of a test."""
+    """The DLLs of this Windows that adapters need, or stand-ins of a test."""
 
     wintun: Wintun
     ip: IpHelper
@@ -42,12 +42,12 @@ class System(NamedTuple):
 
 
 def create(settings: AdapterSettings) -> "WindowsDevice":
-    """Make the adapter and set it up, or leave nothing."""
+    """Create the adapter and set it up; on an error leave nothing behind."""
     return create_on(system, settings)
 
 
 def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> "WindowsDevice":
-    """Another hold on an adapter of Wintun's driver that some program has."""
+    """Open another handle of an adapter that some program has created with Wintun's driver."""
     return open_on(system, name, netns, queues)
 
 
@@ -60,48 +60,48 @@ def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
 
 @cache
 def system() -> System:
-    """That of this Windows. Raises `AdapterUnavailable` where there is no library."""
+    """Return the DLLs of this Windows. Raises `AdapterUnavailable` if there is no library."""
     if sys.platform != "win32":
-        raise AdapterUnavailable(errno.ENOSYS, "Wintun's driver is of Windows")
+        raise AdapterUnavailable(errno.ENOSYS, "Wintun's driver runs on Windows only")
     from threepipe.platforms.windows import events, iphelper, library
 
     wintun = Wintun(library.load_library(library.find_library()))
-    atexit.register(wintun.silence)  # From then on there is no Python to call.
+    atexit.register(wintun.silence)  # Later the library could not call Python any more.
     return System(wintun, iphelper.system(), events.system())
 
 
 def create_on(find: Callable[[], System], settings: AdapterSettings) -> "WindowsDevice":
-    """`create` on the system that `find` gives, which is asked only when the settings can work."""
+    """Create an adapter on the system that `find` returns, which is called only if Windows can apply the settings."""
     _refuse(settings.netns, settings.persistent, settings.queues)
     if settings.metric is not None and settings.metric > _MAX_METRIC:
-        raise InvalidSetting(f"metric {settings.metric}: Windows takes 1 to {_MAX_METRIC}")
+        raise InvalidSetting(f"metric {settings.metric}: on Windows give 1 to {_MAX_METRIC}")
     found = find()
     if settings.windows is not None and (settings.windows.dns or settings.windows.search):
         found.ip.check_dns()
     if "%d" not in settings.name:
         return _create(found, settings)
-    for number in range(_MOST_NUMBERS):
+    for number in range(_MAX_NUMBERS):
         try:
             return _create(found, settings._replace(name=settings.name.replace("%d", str(number))))
         except NameTaken:
             continue
-    raise _taken(f"{settings.name} with every number")
+    raise _name_taken(f"{settings.name} with every number below {_MAX_NUMBERS}")
 
 
 def open_on(find: Callable[[], System], name: str, netns: NamespaceName | None, queues: int) -> "WindowsDevice":
-    """`open_existing` on the system that `find` gives."""
+    """Open an adapter on the system that `find` returns."""
     _refuse(netns, queues=queues)
     found = find()
     return _device(found, name, found.wintun.open_adapter(name))
 
 
 def guid_of(name: str) -> uuid.UUID:
-    """The GUID of the adapter of that name: always the same, so that Windows knows the network again."""
+    """Return the GUID for adapters of that name: always the same, so that Windows recognises the network."""
     return uuid.uuid5(_NAMES, name.casefold())
 
 
 class WindowsDevice:
-    """One adapter's handle."""
+    """The handle of an adapter."""
 
     def __init__(self, system: System, adapter: int, luid: int, name: str) -> None:
         self._system = system
@@ -112,7 +112,7 @@ class WindowsDevice:
         self.index = system.ip.index_of(luid)
 
     def configure(self, settings: AdapterSettings) -> None:
-        """Give it what was asked for, which goes with it. Raises as `Interface.configure` does."""
+        """Apply the settings, which are undone when it closes. Raises as `Interface.configure` does."""
         self._interface.configure(settings)
 
     def info(self) -> AdapterInfo:
@@ -131,7 +131,7 @@ class WindowsDevice:
             raise
 
     def unpersist(self) -> None:
-        """Nothing: an adapter of this driver goes with the program that made it."""
+        """Do nothing: an adapter of this driver never outlives the program that created it."""
 
     def close(self) -> None:
         with self._lock:
@@ -155,44 +155,44 @@ def _create(system: System, settings: AdapterSettings) -> WindowsDevice:
 
 
 def _device(system: System, name: str, adapter: int) -> WindowsDevice:
-    """The device of a handle that was just got; on an error that is closed."""
+    """Return the device of a new handle; on an error close the handle."""
     with _closed_on_error(lambda: system.wintun.close_adapter(adapter)):
         luid = system.wintun.adapter_luid(adapter)
         found = system.ip.alias_of(luid)
         if found.casefold() != name.casefold():
-            raise _taken(name)  # Somebody took it meanwhile, and the library gave the adapter another one.
+            raise _name_taken(name)  # Another program took the name, and the library renamed the adapter.
         return WindowsDevice(system, adapter, luid, found)
 
 
 def _check_free(system: System, name: str) -> None:
-    """Raise `NameTaken` where an interface has that name: the library would rename it, and tell nobody."""
+    """Raise `NameTaken` if an interface has that name: the library would silently rename it."""
     if system.ip.luid_of(name) is not None:
         _remove_leftovers(system, name)
         if system.ip.luid_of(name) is not None:
-            raise _taken(name)
+            raise _name_taken(name)
 
 
 def _remove_leftovers(system: System, name: str) -> None:
-    """Have the library remove what is left of programs that crashed, which it does before it opens anything."""
+    """Remove the adapters of crashed programs, which the library does before it opens any adapter."""
     try:
         system.wintun.close_adapter(system.wintun.open_adapter(name))
     except AdapterNotFound:
-        pass  # It is somebody else's kind of interface, or is gone now.
+        pass  # It is another kind of interface, or is gone now.
 
 
-def _taken(name: str) -> NameTaken:
-    text = f"an interface named {name} exists; take another name, a template like tp%d, or open it"
+def _name_taken(name: str) -> NameTaken:
+    text = f"an interface named {name} exists; choose another name, a template like tp%d, or open it"
     return windows_error(NameTaken, ERROR_ALREADY_EXISTS, text)
 
 
 def _refuse(netns: NamespaceName | None = None, persistent: bool = False, queues: int = 1) -> None:
-    """Raise `InvalidSetting` for what no Windows has."""
+    """Raise `InvalidSetting` for settings that Windows does not have."""
     if netns is not None:
         raise InvalidSetting("Windows has no network namespaces; leave out netns")
     if persistent:
-        raise InvalidSetting("on Windows an adapter goes with its program, so none can be persistent")
+        raise InvalidSetting("on Windows an adapter never outlives its program; leave out persistent")
     if queues != 1:
-        raise InvalidSetting(f"{queues} queues: adapters on Windows have one")
+        raise InvalidSetting(f"{queues} queues: adapters on Windows have one; leave out queues")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Windows' event objects, and waiting for them: kernel32.dll by ctypes. Knows nothing of packets.
+"""Windows' event objects, and waiting for them, with kernel32.dll by ctypes. Knows nothing of packets.
 
-Calls that wait let other threads of Python run. Functions and constants are those of <synchapi.h>,
+Other threads of Python run during a call that waits. Functions and constants are those of <synchapi.h>,
 <handleapi.h> and <winbase.h>.
 """
 
@@ -38,17 +38,17 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "UnregisterWaitEx": (c_int, (c_void_p, c_void_p)),
     "WaitForMultipleObjects": (c_uint32, (c_uint32, c_void_p, c_int, c_uint32)),
 }
-"""Name -> what it returns, and what it takes."""
+"""The result and argument types of functions, by name."""
 
 
 @cache
 def system() -> "KernelEvents":
-    """The events of this Windows, whose functions are looked up when first asked for."""
+    """Return the events of this Windows; the first call looks up the functions."""
     return KernelEvents()
 
 
 class KernelEvents:
-    """`Events` of `waiting`, by kernel32.dll."""
+    """The `Events` of `waiting`, with kernel32.dll."""
 
     def __init__(self) -> None:
         kernel = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -90,7 +90,7 @@ class KernelEvents:
         self._call("RegisterWaitForSingleObject", byref(wait), event, callback, None, milliseconds, WT_EXECUTEONLYONCE)
 
         def cancel() -> None:
-            # It waits for a callback that runs, and `callback` has to live until then.
+            # The call waits for a running callback, so `callback` must live until it returns.
             self._call("UnregisterWaitEx", wait, INVALID_HANDLE_VALUE)
             _ = callback
 
@@ -108,5 +108,5 @@ def _refused(name: str) -> AdapterError:
 
 
 def _milliseconds(seconds: float) -> int:
-    """Rounded up: who waits for less than a millisecond is to wait all the same."""
+    """Convert to milliseconds, rounded up, so that a short wait does not become a busy loop."""
     return math.ceil(seconds * 1000)

@@ -1,6 +1,6 @@
-"""What an adapter is given on Windows (MTU, addresses, routes, DNS), looking at it, and undoing it all.
+"""The settings of an interface on Windows (MTU, addresses, routes, DNS): applying, describing and undoing them.
 
-Owns the record of what was changed. Knows nothing of drivers and sessions: an interface is a LUID.
+This module owns the record of the changes. It knows no drivers and sessions: an interface is a LUID.
 """
 
 import ipaddress
@@ -29,36 +29,36 @@ __all__ = ["DEFAULT_MTU", "Interface", "describe_all"]
 log = logging.getLogger("threepipe")
 
 DEFAULT_MTU = 1500
-"""Bytes, where none are asked for. Windows would take the driver's 65535, which no network behind it carries."""
+"""Bytes. Windows would take the driver's 65535, which no network behind the adapter carries."""
 
 _SECONDS_FOR_FAMILY = 5.0
 _GONE = frozenset({ERROR_FILE_NOT_FOUND, ERROR_NOT_FOUND})
 _NO_DNS = _GONE | {ERROR_PROC_NOT_FOUND}
 _NO_FAMILY = frozenset({ERROR_NOT_FOUND, ERROR_NOT_SUPPORTED})
 _ENABLE_IPV6 = (
-    r"to enable it, take DisabledComponents out of HKLM\SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters"
+    r"to enable it, remove DisabledComponents from HKLM\SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters"
     " and restart Windows"
 )
 _FAMILIES = {4: win.AF_INET, 6: win.AF_INET6}
 
 
 class Interface:
-    """One interface, and the record of what was changed on it. For one thread at a time."""
+    """An interface, and the record of changes to it. For one thread at a time."""
 
     def __init__(self, ip: IpHelper, luid: int, name: str, seconds_for_family: float = _SECONDS_FOR_FAMILY) -> None:
-        """`seconds_for_family`: how long Windows may take to put IPv4 or IPv6 on an interface that is new."""
+        """`seconds_for_family`: how long Windows may take to add IPv4 or IPv6 to a new interface."""
         self._ip = ip
         self._luid = luid
         self._name = name
         self._seconds_for_family = seconds_for_family
-        self._before: dict[int, dict[str, int]] = {}  # Family -> fields and what they were.
+        self._before: dict[int, dict[str, int]] = {}  # Fields and their original values, by family.
         self._undo: list[tuple[str, Callable[[], None]]] = []
 
     def configure(self, settings: AdapterSettings) -> None:
-        """Give it its MTU, metric, addresses, routes and DNS; where one is refused, all of them are undone.
+        """Set its MTU, metric, addresses, routes and DNS; undo all of them if one is refused.
 
-        Raises `IPv6Unavailable` where all that was asked for is IPv6, which is off here (else it warns),
-        `PermissionDenied`, `AdapterGone`, and `AdapterError` for what Windows refuses.
+        Where IPv6 is disabled, log a warning, or raise `IPv6Unavailable` if only IPv6 was asked for. Also raises
+        `PermissionDenied`, `AdapterGone`, and `AdapterError` for other refusals.
         """
         wanted: Sequence[Address | Network] = settings.addresses + settings.routes
         try:
@@ -69,7 +69,7 @@ class Interface:
                 self._go_without(ipv6, len(ipv6) == len(wanted))
             self.set_mtu(settings.mtu or DEFAULT_MTU)
             for version in there:
-                # At once, and by nobody else's word: the link has no neighbours and no routers.
+                # Addresses work at once, and no router is asked: the link has no neighbours.
                 self._change(version, DadTransmits=0, RouterDiscoveryBehavior=win.RouterDiscoveryDisabled)
             if settings.metric is not None:
                 for version in 4, 6:
@@ -80,23 +80,23 @@ class Interface:
             if windows.dns or windows.search:
                 self.set_dns(windows.dns, windows.search)
             else:
-                self._forget_dns()
+                self._clear_dns()
         except BaseException:
             self.undo()
             raise
 
     def set_mtu(self, mtu: int) -> None:
-        """Bytes of the longest packet, for both families; IPv6 keeps what it has where `mtu` is too small for it."""
+        """Set the MTU in bytes for both families. IPv6 keeps its MTU if `mtu` is too small for it."""
         for version in 4, 6:
             if (version == 4 or mtu >= MIN_IPV6_MTU) and self._has(version):
                 self._change(version, NlMtu=mtu)
 
     def set_metric(self, version: int, metric: int | None) -> None:
-        """The preference of IPv4's or IPv6's routes here, the smallest first; None leaves it to Windows."""
+        """Set the preference of its IPv4 or IPv6 routes, the smallest first; None leaves it to Windows."""
         self._change(version, UseAutomaticMetric=metric is None, Metric=metric or 0)
 
     def set_dns(self, servers: Iterable[IpAddress], domains: Iterable[str]) -> None:
-        """The servers to ask for names while it is up, and the domains to look for short names in.
+        """Set its DNS servers, and the domains that are appended to short names.
 
         Raises `AdapterError` before Windows 10, build 19041.
         """
@@ -108,18 +108,18 @@ class Interface:
                 self._undo.append(("DNS", partial(self._ip.set_dns, self._luid, family, "", "")))
 
     def describe(self) -> AdapterInfo:
-        """The interface as it is now. Raises `AdapterGone`."""
+        """Return the present state of the interface. Raises `AdapterGone`."""
         return _info(self._ip, self._ip.link(self._luid), self._name, self._ip.addresses(), self._ip.routes())
 
     def undo(self) -> None:
-        """Take back all that was changed, the last first; what is gone is as wanted. May be repeated."""
+        """Undo all changes, the last first; those that vanished are undone already. May be repeated."""
         while self._undo:
-            what, take_back = self._undo.pop()
+            what, undo = self._undo.pop()
             try:
-                take_back()
+                undo()
             except AdapterError as error:
                 if error_code(error) not in _GONE:
-                    log.warning("%s: %s was not taken back: %s", self._name, what, error.strerror)
+                    log.warning("%s: %s was not undone: %s", self._name, what, error.strerror)
 
     def _add(self, settings: AdapterSettings, there: Sequence[int]) -> None:
         ip, luid = self._ip, self._luid
@@ -127,34 +127,36 @@ class Interface:
             if address.version in there:
                 ip.add_address(luid, address.ip, address.network.prefixlen)
                 self._undo.append((str(address), partial(ip.delete_address, luid, address.ip)))
-        networks = {address.network for address in settings.addresses}  # Whose routes come with the address.
+        networks = {address.network for address in settings.addresses}  # Windows adds the routes of these.
         for route in dict.fromkeys(settings.routes):
             if route.version in there and route not in networks:
                 if not route.prefixlen and settings.metric is None:
-                    self.set_metric(route.version, 0)  # A default route is asked for to be taken.
+                    self.set_metric(route.version, 0)  # A default route must come before others to be used.
                 start, length = route.network_address, route.prefixlen
                 ip.add_route(luid, start, length)
                 self._undo.append((str(route), partial(ip.delete_route, luid, start, length)))
 
-    def _forget_dns(self) -> None:
-        """Take away what a program that crashed has left: it stays in the registry, under the GUID."""
+    def _clear_dns(self) -> None:
+        """Remove the DNS settings of a crashed program, which stay in the registry under the GUID."""
         for version, family in _FAMILIES.items():
             try:
                 if self._has(version):
                     self._ip.set_dns(self._luid, family, "", "")
             except AdapterError as error:
                 if error_code(error) not in _NO_DNS:
-                    log.warning("%s: DNS of an earlier one was not taken back: %s", self._name, error.strerror)
+                    log.warning(
+                        "%s: an earlier adapter's DNS settings were not removed: %s", self._name, error.strerror
+                    )
 
     def _go_without(self, ipv6: Sequence[Address | Network], alone: bool) -> None:
         items = ", ".join([str(item) for item in ipv6])
-        text = f"IPv6 is disabled here, so {self._name} goes without {items}; {_ENABLE_IPV6}"
+        text = f"IPv6 is disabled here, so {self._name} does not get {items}; {_ENABLE_IPV6}"
         if alone:
             raise windows_error(IPv6Unavailable, ERROR_NOT_SUPPORTED, text)
         log.warning(text)
 
     def _await_family(self, version: int) -> bool:
-        """Whether that family comes to the interface, which Windows does a moment after it was made."""
+        """Wait for Windows to add that family to a new interface; return False if it does not."""
         deadline = time.monotonic() + self._seconds_for_family
         while not (there := self._has(version)) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -164,14 +166,14 @@ class Interface:
         return _family(self._ip, self._luid, version) is not None
 
     def _change(self, version: int, **fields: int) -> None:
-        """Set fields of a family's row, and keep what they were before the first change."""
+        """Set fields of a family's row, and record the values before the first change."""
         family = _FAMILIES[version]
         row = self._ip.interface(self._luid, family)
         before = {field: getattr(row, field) for field in fields}
         self._write(row, fields)
         if family not in self._before:
             self._before[family] = {}
-            self._undo.append((f"the set-up of IPv{version}", partial(self._restore, family)))
+            self._undo.append((f"the IPv{version} settings", partial(self._restore, family)))
         self._before[family] = before | self._before[family]
 
     def _restore(self, family: int) -> None:
@@ -184,7 +186,7 @@ class Interface:
 
 
 def describe_all(ip: IpHelper) -> list[AdapterInfo]:
-    """All layer-3 virtual interfaces, by whatever program: those that carry bare IP packets and are no hardware."""
+    """Return the state of all virtual interfaces that carry bare IP packets, by whatever program."""
     addresses, routes = ip.addresses(), ip.routes()
     links = [link for link in ip.links() if (link.Type, link.MediaType) == (win.IF_TYPE_PROP_VIRTUAL, win.NdisMediumIP)]
     return [_info(ip, link, text_of(link.Alias), addresses, routes) for link in links]
@@ -212,9 +214,9 @@ def _info(
         routes=tuple(
             ipaddress.ip_network((ip_of(row.DestinationPrefix.Prefix).packed, row.DestinationPrefix.PrefixLength))
             for row in routes
-            if row.InterfaceLuid.Value == luid and row.Protocol != win.RouteProtocolLocal  # Those Windows makes.
+            if row.InterfaceLuid.Value == luid and row.Protocol != win.RouteProtocolLocal  # Added by Windows.
         ),
-        # Windows sends out what the program receives.
+        # Windows transmits what the program receives.
         statistics=AdapterStatistics(
             received_packets=link.OutUcastPkts + link.OutNUcastPkts,
             received_bytes=link.OutOctets,
@@ -228,7 +230,7 @@ def _info(
 
 
 def _family(ip: IpHelper, luid: int, version: int) -> win.MIB_IPINTERFACE_ROW | None:
-    """What that family does on the interface, or None where it is not there."""
+    """Return the row of that family on the interface; None if the interface does not have it."""
     try:
         return ip.interface(luid, _FAMILIES[version])
     except AdapterError as error:

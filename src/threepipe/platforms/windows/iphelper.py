@@ -1,7 +1,7 @@
-"""The calls of Windows' IP Helper (iphlpapi.dll), one method for each thing asked of it.
+"""The calls of Windows' IP Helper (iphlpapi.dll), one method for each.
 
-Owns the calls: their arguments, their tables' memory, and what becomes of the codes they return.
-Knows rows and not what an adapter should look like, which is `interface`'s.
+This module owns their arguments, the memory of their tables, and the errors for the codes they return. It knows rows;
+`interface` knows how an adapter should look.
 """
 
 import ctypes
@@ -31,32 +31,32 @@ from threepipe.platforms.windows.winerror import (
 __all__ = ["IpAddress", "IpHelper", "system"]
 
 _REFUSALS: dict[int, tuple[type[AdapterError], str]] = {
-    ERROR_ACCESS_DENIED: (PermissionDenied, "it takes an administrator; run as one"),
-    ERROR_FILE_NOT_FOUND: (AdapterGone, "the adapter was removed by somebody else; make or open it again"),
-    ERROR_NOT_FOUND: (AdapterError, "Windows does not find it; it may have been removed by somebody else"),
-    ERROR_NOT_SUPPORTED: (AdapterError, "this Windows has no such thing; threepipe doctor says whether IPv6 is there"),
-    ERROR_INVALID_PARAMETER: (AdapterError, "Windows refuses that value; give another"),
+    ERROR_ACCESS_DENIED: (PermissionDenied, "access denied; use an elevated terminal"),
+    ERROR_FILE_NOT_FOUND: (AdapterGone, "the adapter was removed by another program; create or open it again"),
+    ERROR_NOT_FOUND: (AdapterError, "not found; another program may have removed it"),
+    ERROR_NOT_SUPPORTED: (AdapterError, "not supported by this Windows; threepipe doctor shows if it has IPv6"),
+    ERROR_INVALID_PARAMETER: (AdapterError, "Windows refuses the value; give another"),
     ERROR_OBJECT_ALREADY_EXISTS: (
         AdapterError,
         "the system has it already, perhaps on another adapter; remove it there",
     ),
 }
-"""Code -> the class of our error, and what its text says after what was tried."""
+"""The exception and its text, by Windows' code."""
 
 
 @cache
 def system() -> "IpHelper":
-    """The IP Helper of this Windows, loaded when first asked for. Raises `AdapterUnavailable` elsewhere."""
+    """Return the IP Helper of this Windows; the first call loads it. Raises `AdapterUnavailable` elsewhere."""
     if sys.platform != "win32":
-        raise AdapterUnavailable(errno.ENOSYS, "the IP Helper is of Windows")
+        raise AdapterUnavailable(errno.ENOSYS, "only Windows has an IP Helper")
     return IpHelper(ctypes.WinDLL("iphlpapi"))
 
 
 class IpHelper:
-    """A loaded iphlpapi.dll, or a stand-in with the same functions. Thread-safe, as they are.
+    """A loaded iphlpapi.dll, or a stand-in with the same functions. Thread-safe, as the functions are.
 
-    Every method raises `PermissionDenied`, `AdapterGone` or `AdapterError` with Windows' code; the
-    number in `luid` is that of NET_LUID, and a family is AF_INET or AF_INET6 of `structures`.
+    Every method raises `PermissionDenied`, `AdapterGone` or `AdapterError` with Windows' code. A `luid` is the number
+    in a NET_LUID, and a family is AF_INET or AF_INET6 of `structures`.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -68,38 +68,38 @@ class IpHelper:
                 self._functions[name] = function
 
     def index_of(self, luid: int) -> int:
-        """The interface's index (ConvertInterfaceLuidToIndex)."""
+        """Return the interface's index (ConvertInterfaceLuidToIndex)."""
         index = ctypes.c_uint32()
         self._call("looking up the adapter's index", "ConvertInterfaceLuidToIndex", _luid(luid), byref(index))
         return index.value
 
     def alias_of(self, luid: int) -> str:
-        """The interface's name, as people see it (ConvertInterfaceLuidToAlias)."""
+        """Return the interface's name, as Windows shows it (ConvertInterfaceLuidToAlias)."""
         alias = (c_uint16 * (win.IF_MAX_STRING_SIZE + 1))()
         self._call("looking up the adapter's name", "ConvertInterfaceLuidToAlias", _luid(luid), alias, len(alias))
         return text_of(alias)
 
     def luid_of(self, alias: str) -> int | None:
-        """The LUID of the interface of that name in any case, or None (ConvertInterfaceAliasToLuid)."""
+        """Return the LUID of the interface of that name, ignoring case, or None (ConvertInterfaceAliasToLuid)."""
         luid = win.NET_LUID()
         code = self._function("ConvertInterfaceAliasToLuid")(wide(alias), byref(luid))
         return int(luid.Value) if code == NO_ERROR else None
 
     def link(self, luid: int) -> win.MIB_IF_ROW2:
-        """What the interface is and has counted (GetIfEntry2)."""
+        """Return the interface's properties and counters (GetIfEntry2)."""
         row = win.MIB_IF_ROW2()
         row.InterfaceLuid.Value = luid
         self._call("asking about the adapter", "GetIfEntry2", byref(row))
         return row
 
     def links(self) -> list[win.MIB_IF_ROW2]:
-        """The same of all interfaces (GetIfTable2)."""
+        """Return the properties and counters of all interfaces (GetIfTable2)."""
         return list(self._rows("GetIfTable2", win.MIB_IF_TABLE2, win.MIB_IF_ROW2))
 
     def interface(self, luid: int, family: int) -> win.MIB_IPINTERFACE_ROW:
-        """What one family of IP does on the interface (GetIpInterfaceEntry).
+        """Return the settings of one family on the interface (GetIpInterfaceEntry).
 
-        ERROR_NOT_FOUND says that the interface is there and that family is not.
+        The code ERROR_NOT_FOUND means that the interface does not have that family.
         """
         row = win.MIB_IPINTERFACE_ROW()
         self._function("InitializeIpInterfaceEntry")(byref(row))
@@ -108,60 +108,60 @@ class IpHelper:
         return row
 
     def set_interface(self, row: win.MIB_IPINTERFACE_ROW) -> None:
-        """Have the family do as `row`, got from `interface`, says (SetIpInterfaceEntry)."""
+        """Apply the settings in `row`, which `interface` returned (SetIpInterfaceEntry)."""
         if row.Family == win.AF_INET:
-            row.SitePrefixLength = 0  # It is refused as it was given out, says the function's documentation.
+            row.SitePrefixLength = 0  # The function refuses the value that it returned, says its documentation.
         self._call(f"setting up {_FAMILY_NAMES[row.Family]}", "SetIpInterfaceEntry", byref(row))
 
     def addresses(self) -> list[win.MIB_UNICASTIPADDRESS_ROW]:
-        """All addresses of both families on all interfaces (GetUnicastIpAddressTable)."""
+        """Return all addresses of both families on all interfaces (GetUnicastIpAddressTable)."""
         table, row = win.MIB_UNICASTIPADDRESS_TABLE, win.MIB_UNICASTIPADDRESS_ROW
         return list(self._rows("GetUnicastIpAddressTable", table, row, win.AF_UNSPEC))
 
     def add_address(self, luid: int, address: IpAddress, prefix_length: int) -> None:
-        """Give the interface an address that is good at once (CreateUnicastIpAddressEntry)."""
+        """Add an address to the interface, usable at once (CreateUnicastIpAddressEntry)."""
         row = self._address_row(luid, address)
         row.OnLinkPrefixLength = prefix_length
-        # Nobody else is on this link, so there is nobody to ask whether the address is free.
+        # No duplicate address detection: the link has no other nodes.
         row.DadState = win.IpDadStatePreferred
         row.SkipAsSource = False
         self._call(f"adding {address}/{prefix_length}", "CreateUnicastIpAddressEntry", byref(row))
 
     def delete_address(self, luid: int, address: IpAddress) -> None:
-        """Take an address away (DeleteUnicastIpAddressEntry)."""
+        """Remove an address (DeleteUnicastIpAddressEntry)."""
         row = self._address_row(luid, address)
         self._call(f"removing {address}", "DeleteUnicastIpAddressEntry", byref(row))
 
     def routes(self) -> list[win.MIB_IPFORWARD_ROW2]:
-        """All routes of both families (GetIpForwardTable2)."""
+        """Return all routes of both families (GetIpForwardTable2)."""
         table, row = win.MIB_IPFORWARD_TABLE2, win.MIB_IPFORWARD_ROW2
         return list(self._rows("GetIpForwardTable2", table, row, win.AF_UNSPEC))
 
     def add_route(self, luid: int, network: IpAddress, prefix_length: int) -> None:
-        """Have a network be reached through the interface, with no next hop (CreateIpForwardEntry2)."""
+        """Route a network to the interface, without a next hop (CreateIpForwardEntry2)."""
         row = self._route_row(luid, network, prefix_length)
-        row.Metric = 0  # Added to the interface's own.
+        row.Metric = 0  # Windows adds the interface's metric.
         self._call(f"adding the route {network}/{prefix_length}", "CreateIpForwardEntry2", byref(row))
 
     def delete_route(self, luid: int, network: IpAddress, prefix_length: int) -> None:
-        """Take such a route away (DeleteIpForwardEntry2)."""
+        """Remove a route (DeleteIpForwardEntry2)."""
         row = self._route_row(luid, network, prefix_length)
         self._call(f"removing the route {network}/{prefix_length}", "DeleteIpForwardEntry2", byref(row))
 
     def check_dns(self) -> None:
-        """Raise `AdapterError` where `set_dns` cannot work."""
+        """Raise `AdapterError` if this Windows cannot do `set_dns`."""
         if "SetInterfaceDnsSettings" not in self._functions:
             raise windows_error(AdapterError, ERROR_PROC_NOT_FOUND, _NO_DNS_SETTINGS)
 
     def set_dns(self, luid: int, family: int, servers: str, domains: str) -> None:
-        """The interface's DNS servers of a family and its search domains, separated by commas.
+        """Set the interface's DNS servers of a family and its search domains, both separated by commas.
 
-        Empty ones take them away (SetInterfaceDnsSettings, of Windows 10, build 19041, and newer).
+        An empty text removes them (SetInterfaceDnsSettings, of Windows 10, build 19041, and newer).
         """
         self.check_dns()
         guid = win.GUID()
         self._call("looking up the adapter's GUID", "ConvertInterfaceLuidToGuid", _luid(luid), byref(guid))
-        strings = wide(servers), wide(domains)  # Kept until the call is over.
+        strings = wide(servers), wide(domains)  # These must live until the call returns.
         settings = win.DNS_INTERFACE_SETTINGS(Version=win.DNS_INTERFACE_SETTINGS_VERSION1)
         settings.Flags = win.DNS_SETTING_NAMESERVER | win.DNS_SETTING_SEARCHLIST
         if family == win.AF_INET6:
@@ -171,7 +171,7 @@ class IpHelper:
 
     def _address_row(self, luid: int, address: IpAddress) -> win.MIB_UNICASTIPADDRESS_ROW:
         row = win.MIB_UNICASTIPADDRESS_ROW()
-        self._function("InitializeUnicastIpAddressEntry")(byref(row))  # Its lifetimes become endless.
+        self._function("InitializeUnicastIpAddressEntry")(byref(row))  # Sets infinite lifetimes.
         row.InterfaceLuid.Value, row.Address = luid, socket_address(address)
         return row
 
@@ -184,14 +184,14 @@ class IpHelper:
         return row
 
     def _rows(self, name: str, table: type[Any], row: type[Any], *arguments: int) -> Iterator[Any]:
-        """Copies of the rows of a table that Windows allocates, which is freed at once."""
+        """Yield copies of the rows of a table that Windows allocates, then free the table."""
         pointer = POINTER(table)()
-        self._call("asking for a table of the system", name, *arguments, byref(pointer))
+        self._call("reading a table of the system", name, *arguments, byref(pointer))
         try:
             start = ctypes.addressof(pointer.contents) + table.Table.offset
             size = ctypes.sizeof(row)
-            for place in range(start, start + pointer.contents.NumEntries * size, size):
-                yield row.from_buffer_copy(ctypes.string_at(place, size))
+            for address in range(start, start + pointer.contents.NumEntries * size, size):
+                yield row.from_buffer_copy(ctypes.string_at(address, size))
         finally:
             self._function("FreeMibTable")(pointer)
 
@@ -203,13 +203,13 @@ class IpHelper:
     def _function(self, name: str) -> Any:
         if function := self._functions.get(name):
             return function
-        raise windows_error(AdapterError, ERROR_PROC_NOT_FOUND, f"the IP Helper of this system has no {name}")
+        raise windows_error(AdapterError, ERROR_PROC_NOT_FOUND, f"this Windows has no {name}; use a newer one")
 
 
 _FAMILY_NAMES = {win.AF_INET: "IPv4", win.AF_INET6: "IPv6"}
 
 _NO_DNS_SETTINGS = (
-    "this Windows cannot be told DNS settings by a program (SetInterfaceDnsSettings came with Windows 10, build 19041);"
+    "programs can set DNS since Windows 10, build 19041 (SetInterfaceDnsSettings), and this Windows is older;"
     " set NameServer and SearchList in the registry, below the adapter's GUID in"
     r" HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters\Interfaces, and the same below Tcpip6"
 )

@@ -1,4 +1,4 @@
-"""Finding wintun.dll, and loading it when it is the one it should be. Knows none of its functions."""
+"""Finding wintun.dll, and loading it if it is the pinned release. Knows none of its functions."""
 
 import contextlib
 import ctypes
@@ -21,7 +21,7 @@ from threepipe.platforms.windows.winerror import (
 __all__ = ["VARIABLE", "find_library", "is_named", "load_library", "unload_library", "use_library", "user_folder"]
 
 VARIABLE = "THREEPIPE_WINTUN"
-"""Of the environment: the file to load, whatever its hash."""
+"""The environment variable with the file to load, whatever its hash."""
 
 # <winnt.h>, <fileapi.h>, <libloaderapi.h>
 GENERIC_READ = 0x80000000
@@ -33,47 +33,47 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "CreateFileW": (c_void_p, (c_wchar_p, c_uint32, c_uint32, c_void_p, c_uint32, c_uint32, c_void_p)),
     "CloseHandle": (c_int, (c_void_p,)),
 }
-"""Name -> what it returns, and what it takes."""
+"""The result and argument types of functions, by name."""
 
-_PACKAGE = Path(__file__).absolute().parents[2]  # The folder of threepipe itself.
+_PACKAGE = Path(__file__).absolute().parents[2]  # The folder of threepipe.
 
 _named: Path | None = None
 
 
 def use_library(path: str | os.PathLike[str] | None) -> None:
-    """Have this process load the file at `path` from now on, whatever its hash; None takes that back."""
+    """Make this process load the file at `path` from now on, whatever its hash; None undoes that."""
     global _named
     _named = None if path is None else Path(path).absolute()
 
 
 def is_named(path: Path) -> bool:
-    """Whether the user named this file himself, by `use_library` or by `THREEPIPE_WINTUN`."""
-    return path == _named_by_user()
+    """Return True if the user chose this file, by `use_library` or by `THREEPIPE_WINTUN`."""
+    return path == _chosen_by_user()
 
 
 def find_library() -> Path:
-    """The DLL to load: the one that was named, else beside the program, else the user's own.
+    """Return the DLL to load: the one the user chose, else beside the program, else in the user's folder.
 
-    Loads and checks nothing. Raises `AdapterUnavailable` where there is none.
+    Loads and checks nothing. Raises `AdapterUnavailable` if there is none.
     """
-    if named := _named_by_user():
+    if named := _chosen_by_user():
         if named.is_file():
             return named
-        raise _missing(f"{named}, which {VARIABLE} or the program names, is no file; name another")
+        raise _missing(f"{named}, chosen by {VARIABLE} or by the program, is not a file; choose another")
     beside = [folder / DLL_NAME for folder in _program_folders()]
     folder = user_folder(process_architecture())
     for path in [*beside, folder / DLL_NAME]:
         if path.is_file():
             return path
-    raise _missing(f"there is no {DLL_NAME} beside the program, nor in {folder}; get it: threepipe driver install")
+    raise _missing(f"there is no {DLL_NAME} beside the program or in {folder}; run: threepipe driver install")
 
 
 def load_library(path: Path) -> ctypes.CDLL:
-    """Load the DLL at `path`, which has to be the pinned release's unless the user named it himself.
+    """Load the DLL at `path`, which must be the pinned release's unless the user chose the file.
 
-    Its functions keep the last error (GetLastError). Raises `AdapterUnavailable` for a missing file,
-    one for another architecture, and one of another content, and `PermissionDenied` for one that
-    this user may not read; the texts tell them apart.
+    Its functions keep the last error (GetLastError). Raises `AdapterUnavailable` for a missing file, another
+    architecture or other content, with texts that tell these apart, and `PermissionDenied` if this user may not read
+    the file.
     """
     try:
         with _held(path) as content:
@@ -81,16 +81,16 @@ def load_library(path: Path) -> ctypes.CDLL:
                 RELEASE.check(content, process_architecture(), str(path))
             return _load(path, content)
     except FileNotFoundError:
-        raise _missing(f"{path} is not there any more; get it: threepipe driver install") from None
+        raise _missing(f"{path} is gone; run: threepipe driver install") from None
     except PermissionError as error:
         if isinstance(error, PermissionDenied):
             raise
-        text = f"this user may not read {path}; let him, or remove it and say: threepipe driver install"
+        text = f"this user may not read {path}; allow it, or remove the file and run: threepipe driver install"
         raise windows_error(PermissionDenied, ERROR_ACCESS_DENIED, text) from None
 
 
 def unload_library(library: ctypes.CDLL) -> None:
-    """Let go of what `load_library` returned, which is not to be called again, so that its file can be removed."""
+    """Unload a DLL that `load_library` returned, so that its file can be removed. Do not use the DLL afterwards."""
     import _ctypes
 
     if sys.platform == "win32":
@@ -100,13 +100,16 @@ def unload_library(library: ctypes.CDLL) -> None:
 
 
 def user_folder(architecture: str) -> Path:
-    """Where `threepipe driver install` puts the DLL for that architecture. Raises `AdapterUnavailable`."""
+    """Return the folder in which `threepipe driver install` puts the DLL for `architecture`.
+
+    Raises `AdapterUnavailable`.
+    """
     if data := os.environ.get("LOCALAPPDATA"):
         return Path(data, "threepipe", "driver", architecture)
-    raise _missing("LOCALAPPDATA is not set, which names the user's folder for data; set it, or say where with --to")
+    raise _missing("LOCALAPPDATA, the user's data folder, is not set; set it, or name a folder with --to")
 
 
-def _named_by_user() -> Path | None:
+def _chosen_by_user() -> Path | None:
     if _named is not None:
         return _named
     variable = os.environ.get(VARIABLE)
@@ -114,16 +117,16 @@ def _named_by_user() -> Path | None:
 
 
 def _program_folders() -> list[Path]:
-    """Where programs have their DLLs: by the executable, by the script, and in this package."""
+    """Return the folders for DLLs of a program: of the executable, of the script, and of this package."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     return [Path(file).absolute().parent for file in (sys.executable, main) if file] + [_PACKAGE]
 
 
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[bytes]:
-    """The content of a file, which on Windows nobody can write, rename or replace until this is left.
+    """Yield the content of a file; on Windows no program can write, rename or replace it until the block ends.
 
-    Without it, what is loaded by an administrator could be another file than the one that was checked.
+    Otherwise another program could replace the file between the check and the load by an administrator.
     """
     if sys.platform == "win32":
         kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -144,14 +147,14 @@ def _held(path: Path) -> Iterator[bytes]:
 def _load(path: Path, content: bytes) -> ctypes.CDLL:
     try:
         if sys.platform == "win32":
-            # What it needs in turn comes from the system's folder only.
+            # Its own dependencies come from the system's folder only.
             return ctypes.WinDLL(str(path.absolute()), use_last_error=True, winmode=LOAD_LIBRARY_SEARCH_SYSTEM32)
         return ctypes.CDLL(str(path.absolute()), use_errno=True)
     except OSError as error:
         found = architecture_of(content)
         code = getattr(error, "winerror", None) or ERROR_BAD_EXE_FORMAT
         reason = f"it is for {found}, this Python for {process_architecture()}" if found else error.strerror or error
-        text = f"{path} cannot be loaded: {reason}; threepipe driver install gets the right one"
+        text = f"{path} cannot be loaded: {reason}; to get the right one, run: threepipe driver install"
         raise windows_error(AdapterUnavailable, code, text) from None
 
 

@@ -1,7 +1,7 @@
-"""The packet path on Windows: bundles out of and into the rings of a Wintun session. No control code.
+"""The packet path on Windows: bundles from and to the rings of a Wintun session. No control code.
 
-How the library is called for them is told in `exchange`, or the native core does it; errors, locks and waking are
-here, and once a bundle.
+`core.rings` or the native core calls the library for every packet. This module handles errors and waking, once per
+bundle.
 """
 
 from threepipe.bundle import Arena, Bundle
@@ -24,15 +24,15 @@ __all__ = ["WindowsPort"]
 
 
 class WindowsPort:
-    """A session's traffic, on a session of the library that it takes over."""
+    """The traffic of a session, on a session of the library, which it owns."""
 
     def __init__(self, wintun: Wintun, session: int, name: str, capacity: int, events: Events) -> None:
-        """`capacity`: bytes of each ring."""
+        """`capacity` is the size in bytes of each ring."""
         self._wintun = wintun
         self._session = session
         self._rings = Rings(wintun, session, capacity)
         self._name = name
-        self._ended = 0  # The code with which the session ended by itself.
+        self._ended = 0  # The error code with which the driver ended the session.
         self._arena = Arena()
         self.readable = Arrival(events, wintun.read_wait_event(session))
         self.writable = Room(self.readable.wait_for_end())
@@ -42,7 +42,7 @@ class WindowsPort:
         packets = self._take()
         if not packets and not self._ended:
             self.readable.clear()
-            packets = self._take()  # Those that came before it was cleared; later ones set it again.
+            packets = self._take()  # Packets that came before the reset; later ones set it again.
         return Bundle.of_views(packets)
 
     def _take(self) -> list[memoryview]:
@@ -60,7 +60,7 @@ class WindowsPort:
         self._check_alive()
         packets = bundle.buffers
         longest = max(map(len, packets), default=0)
-        if longest > MAX_PACKET:  # The library would take it, and break its ring.
+        if longest > MAX_PACKET:  # The library would accept it and corrupt the ring.
             raise InvalidPacket(list(map(len, packets)).index(longest), f"is longer than {MAX_PACKET} bytes")
         accepted, code = fast.give(self._rings, packets)
         if accepted:
@@ -86,13 +86,13 @@ class WindowsPort:
             raise self._end(self._ended)
 
     def _end(self, code: int) -> AdapterError | RingCorrupt:
-        """The error that says how the session ended; whoever waits gets it, too."""
+        """Record how the session ended, wake all waiters, and return the error."""
         self._ended = code
         self.readable.end()
         if code == ERROR_INVALID_DATA:
             text = f"the driver corrupted the ring of {self._name}; close the session and start another"
             return RingCorrupt(text)
         if code == ERROR_HANDLE_EOF:
-            text = f"{self._name} was removed by somebody else, or its driver gave up; make or open it again"
+            text = f"{self._name} was removed by another program, or its driver failed; create or open it again"
             return windows_error(AdapterGone, code, text)
         return windows_error(AdapterError, code, f"{self._name}: {reason(code)}")

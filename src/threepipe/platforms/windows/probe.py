@@ -1,4 +1,4 @@
-"""What this Windows offers, found out by looking. Makes no adapter: the first one installs a driver."""
+"""The abilities of this Windows, found by looking. Creates no adapter, as the first one installs a driver."""
 
 import sys
 
@@ -20,11 +20,11 @@ __all__ = ["probe"]
 
 _IPV6_KEY = r"SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters"
 _IPV6_VALUE = "DisabledComponents"
-_OFF_FOR_ADAPTERS = 0x10  # All interfaces but tunnels of the system's own, says Microsoft's guide to that value.
+_OFF_FOR_ADAPTERS = 0x10  # All interfaces except tunnels of the system, says Microsoft's guide.
 
 
 def probe() -> list[Finding]:
-    """Findings in the order to show them; adapters can be made where no essential one is not `ok`."""
+    """Return findings in the order to show; adapters can be created if every essential one is `ok`."""
     library = _library()
     return [_system(), _administrator(), library, *([_driver()] if library.ok else []), _ipv6()]
 
@@ -38,9 +38,9 @@ def _system() -> Finding:
 def _administrator() -> Finding:
     name = "administrator"
     if ctypes.WinDLL("shell32").IsUserAnAdmin():
-        return Finding(name, True, "this program runs as one", essential=True)
-    advice = "start it from a terminal that was opened with: Run as administrator"
-    return Finding(name, False, "this program does not run as one, which making adapters takes", advice, essential=True)
+        return Finding(name, True, "this program has administrator rights", essential=True)
+    advice = "use an elevated terminal: Run as administrator"
+    return Finding(name, False, "creating adapters needs administrator rights", advice, essential=True)
 
 
 def _library() -> Finding:
@@ -50,12 +50,12 @@ def _library() -> Finding:
         unload_library(load_library(path))
         own = hashlib.sha256(path.read_bytes()).hexdigest()
     except AdapterError as error:
-        # The library's texts put what to do behind a semicolon.
+        # The error's text has the advice after a semicolon.
         detail, _, advice = str(error.strerror).partition("; ")
         return Finding(name, False, detail, advice, essential=True)
     known = own in RELEASE.dll_hashes.values()
-    what = f"Wintun {RELEASE.version}" if known else "of another release, or of somebody else"
-    whose = "; the user named it" if is_named(path) else ""
+    what = f"Wintun {RELEASE.version}" if known else "another release or another program's"
+    whose = "; chosen by the user" if is_named(path) else ""
     return Finding(name, True, f"{path}: {what} (SHA-256 {own}){whose}", essential=True)
 
 
@@ -64,9 +64,9 @@ def _driver() -> Finding:
     try:
         version = running_version()
     except AdapterError as error:
-        return Finding(name, False, str(error.strerror), "threepipe driver install gets a DLL that has all functions")
+        return Finding(name, False, str(error.strerror), "run: threepipe driver install")
     if version is None:
-        return Finding(name, True, "none runs: Windows loads it with the first adapter")
+        return Finding(name, True, "none runs: Windows loads it for the first adapter")
     return Finding(name, True, f"version {version} runs")
 
 
@@ -75,8 +75,8 @@ def _ipv6() -> Finding:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _IPV6_KEY) as key:
             disabled, _ = winreg.QueryValueEx(key, _IPV6_VALUE)
     except OSError:
-        disabled = 0  # Neither has to be there.
+        disabled = 0  # The key and the value are optional.
     if disabled & _OFF_FOR_ADAPTERS:
-        advice = f"take {_IPV6_VALUE} out of HKLM\\{_IPV6_KEY} and restart Windows"
+        advice = f"remove {_IPV6_VALUE} from HKLM\\{_IPV6_KEY} and restart Windows"
         return Finding("IPv6", False, f"{_IPV6_VALUE} is {disabled:#x}: IPv6 is disabled for adapters", advice)
     return Finding("IPv6", True, "new adapters have IPv6")

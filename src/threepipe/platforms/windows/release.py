@@ -1,6 +1,6 @@
-"""The release of Wintun that threepipe drives: where it is had, its hashes, and whose processor a DLL is for.
+"""The release of Wintun that threepipe drives: its address and hashes, and the architecture of a DLL.
 
-Data, and reading it off bytes; opens and loads nothing.
+Pure data and parsing; opens and loads nothing.
 """
 
 import errno
@@ -16,16 +16,16 @@ __all__ = ["DLL_NAME", "MACHINES", "RELEASE", "Release", "architecture_of", "pro
 DLL_NAME = "wintun.dll"
 
 MACHINES = {0x8664: "amd64", 0xAA64: "arm64", 0x014C: "x86", 0x01C4: "arm"}
-"""IMAGE_FILE_MACHINE_AMD64, _ARM64, _I386 and _ARMNT of <winnt.h> -> the release's name of the architecture."""
+"""The release's names of architectures, by IMAGE_FILE_MACHINE_AMD64, _ARM64, _I386 and _ARMNT of <winnt.h>."""
 
 _PLATFORMS = {"win-amd64": "amd64", "win-arm64": "arm64", "win32": "x86", "win-arm32": "arm"}
-"""What `sysconfig` calls a Python -> the same."""
+"""The same names, by the platform names of `sysconfig`."""
 
-_NEW_HEADER = 0x3C  # Where the DOS header says at which byte the other one starts (e_lfanew).
+_NEW_HEADER = 0x3C  # The offset in the DOS header of the offset of the PE header (e_lfanew).
 
 
 class Release(NamedTuple):
-    """A version, and the hashes (SHA-256, in hexadecimal) of its zip and of the DLL for each architecture."""
+    """A version, and the SHA-256 (hexadecimal) of its zip and of the DLL for each architecture."""
 
     version: str
     url: str
@@ -38,12 +38,12 @@ class Release(NamedTuple):
             return
         found = architecture_of(content)
         if found and found != architecture:
-            text = f"{name} is for {found}, and wanted is the one for {architecture}"
+            text = f"{name} is for {found}, not for {architecture}"
             code = ERROR_BAD_EXE_FORMAT
         else:
-            text = f"{name} is not the {DLL_NAME} of Wintun {self.version}: its SHA-256 is another, so it is not used"
+            text = f"{name} was not used: its SHA-256 is not that of the {DLL_NAME} of Wintun {self.version}"
             code = ERROR_INVALID_IMAGE_HASH
-        raise windows_error(AdapterUnavailable, code, f"{text}; threepipe driver install fetches the right one")
+        raise windows_error(AdapterUnavailable, code, f"{text}; to get the right one, run: threepipe driver install")
 
 
 RELEASE = Release(
@@ -57,11 +57,11 @@ RELEASE = Release(
         "arm": "daad267411ecdc70a0535e274d2c3e9da3d0084bdac7662cb8424dd4a031b4d9",
     },
 )
-"""The newest, of 2021. The zip's hash is the one on its home page."""
+"""The newest release, of 2021. The hash of the zip is from its home page."""
 
 
 def architecture_of(content: bytes) -> str | None:
-    """Whose processor a DLL is for, by the machine field of its header; None for what is no DLL of these."""
+    """Return the architecture of a DLL, from the machine field of its header; None for any other content."""
     try:
         (start,) = struct.unpack_from("<I", content, _NEW_HEADER)
         signature, machine = struct.unpack_from("<4sH", content, start)
@@ -71,15 +71,15 @@ def architecture_of(content: bytes) -> str | None:
 
 
 def process_architecture() -> str:
-    """The architecture of this Python, which its DLLs must have, whatever the system's is.
+    """Return the architecture of this Python, which its DLLs must have; that of the system may differ.
 
-    Raises `AdapterUnavailable` where Wintun is not built for it.
+    Raises `AdapterUnavailable` if Wintun has no build for it.
     """
     import sysconfig
 
     platform = sysconfig.get_platform()
     if architecture := _PLATFORMS.get(platform):
         return architecture
-    text = f"there is no {DLL_NAME} for this Python, of {platform}, but for Windows on {', '.join(MACHINES.values())}"
-    advice = "to get it for such a machine: threepipe driver install --architecture NAME --to FOLDER"
+    text = f"this Python is for {platform}, and {DLL_NAME} is for Windows on {', '.join(MACHINES.values())}"
+    advice = "to get it for such a machine, run: threepipe driver install --architecture NAME --to FOLDER"
     raise AdapterUnavailable(errno.ENOSYS, f"{text}; {advice}")

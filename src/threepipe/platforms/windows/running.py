@@ -1,6 +1,6 @@
-"""Wintun's driver as Windows runs it: which version, and having Windows forget it.
+"""Wintun's driver in Windows: its running version, and removing it.
 
-Loads the DLL for each question and lets go of it, so that its file can be replaced afterwards.
+Every call loads the DLL and unloads it again, so that its file can be replaced afterwards.
 """
 
 import ctypes
@@ -16,15 +16,15 @@ __all__ = ["delete_driver", "running_version"]
 
 
 def running_version() -> str | None:
-    """The version of the driver that Windows has loaded, or None (WintunGetRunningDriverVersion).
+    """Return the version of the driver that Windows has loaded, or None (WintunGetRunningDriverVersion).
 
-    Windows loads it with the first adapter. Raises as `load_library` does.
+    Windows loads it for the first adapter. Raises as `load_library` does.
     """
     name = "WintunGetRunningDriverVersion"
     with _loaded() as library:
-        # Without the binding, which would take the log from the one that an adapter of this process has.
+        # Without a `Wintun`, which would take over the log of an adapter in this process.
         if not hasattr(library, name):
-            text = f"{library._name} is no library of Wintun, for it lacks {name}; threepipe driver install gets one"
+            text = f"{library._name} is not Wintun, as it lacks {name}; run: threepipe driver install"
             raise windows_error(AdapterUnavailable, ERROR_PROC_NOT_FOUND, text)
         function = library[name]
         function.restype, function.argtypes = FUNCTIONS[name]
@@ -33,10 +33,10 @@ def running_version() -> str | None:
 
 
 def delete_driver() -> None:
-    """Take the driver out of Windows (WintunDeleteDriver).
+    """Remove the driver from Windows (WintunDeleteDriver).
 
-    Raises `PermissionDenied` for who is no administrator, `AdapterError` while an adapter is there,
-    and as `load_library` does.
+    Raises `PermissionDenied` without administrator rights, `AdapterBusy` while any adapter exists, and as
+    `load_library` does.
     """
     with _loaded() as library:
         wintun = Wintun(library)

@@ -1,9 +1,8 @@
 # ruff: noqa: N801  (The names are Microsoft's.)
-"""The structures, constants and functions of Windows' IP Helper, as its headers lay them out.
+"""The structures, constants and functions of Windows' IP Helper, as declared in its headers.
 
-Declares, and does nothing else. Widths are written out and characters are 16-bit numbers, so that a
-structure has the layout of Windows wherever it is made; a test compares all of it with the headers.
-It is the same for 64 and 32 bits, but for the pointers of `DNS_INTERFACE_SETTINGS`.
+Widths are explicit and characters are 16-bit numbers, so that a structure has the layout of Windows on every system;
+a test compares all of them with the headers. 64 and 32 bits differ only in the pointers of `DNS_INTERFACE_SETTINGS`.
 """
 
 import ctypes
@@ -43,7 +42,7 @@ __all__ = [
 # <ws2def.h>, <ifdef.h>, <ipifcons.h>, <ntddndis.h>, <nldef.h>
 AF_UNSPEC = 0
 AF_INET = 2
-AF_INET6 = 23  # Windows' own; Python's socket module has this system's.
+AF_INET6 = 23  # Windows' value; Python's socket module has that of the running system.
 IF_MAX_STRING_SIZE = 256
 IF_MAX_PHYS_ADDRESS_LENGTH = 32
 IF_TYPE_PROP_VIRTUAL = 53
@@ -229,7 +228,7 @@ class MIB_IF_TABLE2(Structure):
 
 
 class DNS_INTERFACE_SETTINGS(Structure):
-    """Its strings are pointers to 16-bit characters that end with a zero, and have to live as long as it."""
+    """The DNS settings; its strings are pointers to zero-terminated 16-bit characters, which must outlive it."""
 
     _fields_ = (
         ("Version", _ULONG),
@@ -267,9 +266,9 @@ FUNCTIONS: dict[str, Prototype] = {
     "GetIpForwardTable2": (_ULONG, (c_uint16, POINTER(POINTER(MIB_IPFORWARD_TABLE2)))),
     "FreeMibTable": (None, (c_void_p,)),
 }
-"""Name -> what it returns, and what it takes: <netioapi.h>, since Windows Vista."""
+"""The result and argument types of functions, by name: <netioapi.h>, since Windows Vista."""
 
 NEWER_FUNCTIONS: dict[str, Prototype] = {
     "SetInterfaceDnsSettings": (_ULONG, (GUID, POINTER(DNS_INTERFACE_SETTINGS))),
 }
-"""Those of Windows 10, build 19041."""
+"""The same since Windows 10, build 19041."""

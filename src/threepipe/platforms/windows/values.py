@@ -1,4 +1,4 @@
-"""Addresses and texts, as Python has them and as Windows' structures do."""
+"""Conversion of addresses and texts between Python and Windows' structures."""
 
 import ctypes
 import ipaddress
@@ -12,7 +12,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def socket_address(address: IpAddress) -> win.SOCKADDR_INET:
-    """`address` as Windows has it, with port, flow and scope 0."""
+    """Return `address` as a SOCKADDR_INET with port, flow and scope 0."""
     packed = win.SOCKADDR_INET()
     if address.version == 4:
         packed.si_family = win.AF_INET
@@ -24,18 +24,18 @@ def socket_address(address: IpAddress) -> win.SOCKADDR_INET:
 
 
 def ip_of(packed: win.SOCKADDR_INET) -> IpAddress:
-    """The address in `packed`, without the scope that an address of a link has there."""
+    """Return the address in `packed`, without the scope of a link-local address."""
     if packed.si_family == win.AF_INET:
         return ipaddress.IPv4Address(bytes(packed.Ipv4.sin_addr))
     return ipaddress.IPv6Address(bytes(packed.Ipv6.sin6_addr))
 
 
 def text_of(characters: "ctypes.Array[c_uint16]") -> str:
-    """The text in an array of 16-bit characters, up to its zero."""
+    """Return the text in an array of 16-bit characters, up to its zero."""
     return bytes(characters).decode("utf-16-le", "surrogatepass").partition("\0")[0]
 
 
 def wide(text: str) -> "ctypes.Array[c_uint16]":
-    """`text` as 16-bit characters with a zero behind, for a pointer to be given to Windows."""
+    """Return `text` as zero-terminated 16-bit characters, to be passed to Windows as a pointer."""
     encoded = f"{text}\0".encode("utf-16-le", "surrogatepass")
     return (c_uint16 * (len(encoded) // 2)).from_buffer_copy(encoded)

@@ -1,7 +1,7 @@
-"""What a session on Windows is waited for by: packets to receive, and room to send. Knows no packets and no DLL.
+"""Waiting on a session on Windows: for packets to receive, and for room to send. Knows no packets and no DLL.
 
-An event, here, is the number of a Windows event object. `Events` is what has to be asked of a system;
-the one system that has them is in `events`.
+An event is the handle of a Windows event object, as a number. `Events` names the calls of the system; `events` has the
+real ones.
 """
 
 import errno
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["Arrival", "Events", "Room"]
 
 PATIENCE = 1.0
-"""Seconds after which whoever waits looks anyway: drivers up to 0.14.1 lose a wake-up now and then.
+"""Seconds after which a waiter looks without an event: drivers up to 0.14.1 sometimes lose a wake-up.
 
-It is also how long Ctrl-C may take, which interrupts no wait on Windows.
+Ctrl-C may take as long, as it interrupts no wait on Windows.
 """
 
-_SHORTEST, _LONGEST = 0.001, 0.016  # Seconds; no event tells when a full ring has room again.
+_SHORTEST, _LONGEST = 0.001, 0.016  # Seconds; there is no event for room in a full ring.
 
 Cancel = Callable[[], None]
 
 
 class Events(Protocol):
-    """Event objects of the system. Thread-safe."""
+    """The event objects of the system. Thread-safe."""
 
     def create(self) -> int:
-        """A new event that stays set until it is reset; not set."""
+        """Return a new manual-reset event, not set."""
 
     def duplicate(self, event: int) -> int:
-        """Another handle of the same event, to be closed apart."""
+        """Return another handle of the same event, to be closed separately."""
 
     def set(self, event: int) -> None: ...
 
@@ -44,48 +44,51 @@ class Events(Protocol):
     def close(self, event: int) -> None: ...
 
     def waiter(self, *events: int) -> Callable[[float], None]:
-        """What waits until one of `events` is set, or so many seconds; it resets the auto-reset one that woke it."""
+        """Return a function that waits until one of `events` is set, or for the given seconds.
+
+        It resets the auto-reset event that ended the wait.
+        """
 
     def watch(self, event: int, timeout: float, fired: Callable[[], None]) -> Cancel:
-        """Call `fired` once, on a thread of the system's, when `event` is set or `timeout` seconds are over.
+        """Call `fired` once, on a thread of the system, when `event` is set or after `timeout` seconds.
 
-        Has to be cancelled even so; once that has returned, `fired` neither runs nor will.
+        The watch must be cancelled even after that. Once `Cancel` has returned, `fired` neither runs nor will run.
         """
 
 
 class Arrival:
-    """Set when packets may have come, and for ever once `end` was called.
+    """A waitable that is set when packets may have come, and for ever after `end`.
 
-    The driver's event is reset by the first one whom it wakes. So whoever receives empties the ring, or
-    sets the event `again`; and whoever finds nothing calls `clear`, and looks once more before he waits.
+    The first waiter that the driver's event wakes resets it. So a receiver must empty the ring or set the event
+    `again`; and a receiver that finds nothing must `clear` it and look once more before it waits.
     """
 
     def __init__(self, events: Events, read_event: int) -> None:
-        """`read_event` is the session's, which is gone at its end; waiting may outlast that, on a handle of its own."""
+        """`read_event` is the session's and dies with it; a duplicate handle lets waiting outlast the session."""
         self._events = events
         self._read = events.duplicate(read_event)
         self._end = events.create()
         self._wait = events.waiter(self._end, self._read)
         self._lock = threading.Lock()
         self._ended = False
-        self._was_set_again = False  # Since anybody was woken.
+        self._was_set_again = False  # Since the last waiter was woken.
         self._listeners: list[Callable[[], None]] = []
-        self._watch: Cancel | None = None  # While a watch runs that has not fired.
-        self._spent: list[Cancel] = []  # Those of watches that have.
+        self._watch: Cancel | None = None  # The watch that has not fired yet.
+        self._spent: list[Cancel] = []  # The watches that have fired.
 
     def fileno(self) -> int:
-        """The handle of an event, for the system's own waiting functions; waiting resets it."""
+        """Return the handle of an event for the system's waiting functions, which reset it."""
         return self._read
 
     def wait(self, timeout: float | None) -> None:
-        """Until packets came or the end, at most `timeout` seconds, and not longer than `PATIENCE`."""
+        """Wait for packets or the end, at most `timeout` seconds and never longer than `PATIENCE`."""
         self._wait(PATIENCE if timeout is None or timeout > PATIENCE else timeout)
         self._was_set_again = False
 
     def notify(self, loop: "asyncio.AbstractEventLoop", callback: Callable[[], None]) -> Cancel:
-        """Have `loop` call `callback` once when it is set; to be cancelled by what is returned, even then.
+        """Make `loop` call `callback` once when this is set. The returned function must be called even after that.
 
-        All that wait so share one watch of the system, which is there only while somebody does.
+        All callbacks share one watch of the system, which exists only while there are callbacks.
         """
         listener = partial(call_soon, loop, callback)
         with self._lock:
@@ -98,16 +101,16 @@ class Arrival:
         return partial(self._forget, listener)
 
     def clear(self) -> None:
-        """Be not set, after nothing was found; at the end it stays set."""
+        """Reset after a receiver found nothing; after `end` it stays set."""
         self._events.reset(self._read)
         self._was_set_again = False
-        if self._ended:  # After that, for the end may have come in between.
+        if self._ended:  # Checked last, as `end` may have come in between.
             self._events.set(self._read)
 
     def again(self) -> None:
-        """Be set, for packets were left.
+        """Set again, as packets were left.
 
-        Nothing is done where it was set before and woke nobody; whoever was woken just now will receive, and come here.
+        Do nothing if no waiter has woken since the last call; a waiter that just woke will receive and come here.
         """
         if not self._was_set_again:
             self._was_set_again = True
@@ -119,20 +122,20 @@ class Arrival:
             self.again()
 
     def end(self) -> None:
-        """Wake everybody who waits, now and later; may be repeated."""
+        """Wake every waiter, now and later. May be repeated."""
         with self._lock:
             self._ended = True
             listeners, self._listeners = self._listeners, []
         self._events.set(self._end)
-        self._events.set(self._read)  # For who waits by the handle.
-        _tell(listeners)
+        self._events.set(self._read)  # For those that wait on the handle.
+        _call_all(listeners)
 
     def wait_for_end(self) -> Callable[[float], None]:
-        """What waits so many seconds, and returns early at the end."""
+        """Return a function that waits for the given seconds, or until `end`."""
         return self._events.waiter(self._end)
 
     def close(self) -> None:
-        """Nobody may wait any more."""
+        """Close the events. No thread may wait any more."""
         self._forget(None)
         self._events.close(self._read)
         self._events.close(self._end)
@@ -143,9 +146,9 @@ class Arrival:
             if self._watch is not None:
                 self._spent.append(self._watch)
                 self._watch = None
-        # A task that is told may be cancelled before it receives: what woke it is kept for the next one.
+        # The task may be cancelled before it receives, so keep the event set for the next one.
         self._events.set(self._read)
-        _tell(listeners)
+        _call_all(listeners)
 
     def _forget(self, listener: Callable[[], None] | None) -> None:
         with self._lock:
@@ -155,35 +158,35 @@ class Arrival:
             if not self._listeners and self._watch is not None:
                 cancels.append(self._watch)
                 self._watch = None
-        for cancel in cancels:  # Without the lock, for it waits for `_fired` to end.
+        for cancel in cancels:  # Without the lock, as it waits for `_fired` to end.
             cancel()
 
 
 class Room:
-    """Set when sending should be tried again, which is after 1 ms at first, then 2, up to 16."""
+    """A waitable that is set when sending should be tried again: after 1 ms, then 2, up to 16."""
 
     def __init__(self, wait_for_end: Callable[[float], None]) -> None:
         self._wait_for_end = wait_for_end
         self._delay = _SHORTEST
 
     def fileno(self) -> int:
-        """Raises `OSError`: there is nothing that becomes ready."""
+        """Raise `OSError`, as there is no event."""
         raise OSError(errno.ENOTSUP, "Wintun has no event for room in the ring")
 
     def wait(self, timeout: float | None) -> None:
-        """Until another try is due, or the end, at most `timeout` seconds."""
+        """Wait until another try is due, or until the end, at most `timeout` seconds."""
         delay = self._next_delay()
         self._wait_for_end(delay if timeout is None else min(timeout, delay))
 
     def notify(self, loop: "asyncio.AbstractEventLoop", callback: Callable[[], None]) -> Cancel:
-        """Have `loop` call `callback` when another try is due."""
+        """Make `loop` call `callback` when another try is due."""
         return loop.call_later(self._next_delay(), callback).cancel
 
     def hold(self, held: bool) -> None:
-        """Do nothing: what is sent is never kept."""
+        """Do nothing: a session keeps no packets that were sent."""
 
     def found(self) -> None:
-        """There was room: the next wait is short again."""
+        """Make the next wait short again, as there was room."""
         self._delay = _SHORTEST
 
     def _next_delay(self) -> float:
@@ -192,6 +195,6 @@ class Room:
         return delay
 
 
-def _tell(listeners: list[Callable[[], None]]) -> None:
+def _call_all(listeners: list[Callable[[], None]]) -> None:
     for listener in listeners:
         listener()

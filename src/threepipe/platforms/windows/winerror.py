@@ -1,4 +1,4 @@
-"""Windows' error numbers, and errors of ours that keep them. Knows no function that fails."""
+"""Windows' error codes, and `AdapterError` with such a code. Knows no function that fails."""
 
 import ctypes
 import sys
@@ -38,9 +38,9 @@ Kind = TypeVar("Kind", bound=AdapterError)
 
 
 def windows_error(kind: type[Kind], code: int, text: str) -> Kind:
-    """An error of ours whose `winerror` is `code`, from which Python makes its `errno`.
+    """Return an error whose `winerror` is `code`; Python derives its `errno`.
 
-    On other systems, where a stand-in for a DLL fails, `errno` is `code`: they have no `winerror`.
+    Other systems have no `winerror`: for the stand-ins of DLLs there, `errno` is `code`.
     """
     if sys.platform == "win32":
         return kind(0, text, None, code)
@@ -48,14 +48,14 @@ def windows_error(kind: type[Kind], code: int, text: str) -> Kind:
 
 
 def error_code(error: OSError) -> int | None:
-    """The code that `windows_error` was given."""
+    """Return the code that `windows_error` was given."""
     if sys.platform == "win32":
         return error.winerror
     return error.errno
 
 
 def reason(code: int) -> str:
-    """What Windows says of `code`, in the user's language."""
+    """Return Windows' text for `code`, in the user's language."""
     if sys.platform == "win32":
         return ctypes.FormatError(code).strip()
     return f"error {code}"

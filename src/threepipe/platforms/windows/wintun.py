@@ -1,7 +1,7 @@
-"""The binding of Wintun's library: the 14 functions of wintun.h 0.14, with their types and their errors.
+"""The binding of Wintun's library: the 14 functions of wintun.h 0.14, with their types and errors.
 
-Knows no adapters and sessions but by their handles. The functions that run for every packet are given
-as they are, for `port` to call in bulk; all others are methods that raise. Which file is loaded is `library`'s.
+This module knows adapters and sessions by their handles only. The functions that run for every packet are plain
+attributes, which `core.rings` calls in bulk; all others are methods that raise. `library` chooses the file to load.
 """
 
 import ctypes
@@ -72,30 +72,30 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "WintunAllocateSendPacket": (c_void_p, (c_void_p, c_uint32)),
     "WintunSendPacket": (None, (c_void_p, c_void_p)),
 }
-"""Name -> what it returns, and what it takes. Pointers are plain numbers, which is what ctypes converts fastest."""
+"""The result and argument types of functions, by name. ctypes converts pointers fastest as plain numbers."""
 
 
 class Wintun:
-    """A loaded library. Every method may be called from any thread."""
+    """A loaded library. Thread-safe."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        """`library` keeps the last error: loaded with `use_last_error`, or `use_errno` where that is not Windows.
+        """`library` must keep the last error: loaded with `use_last_error`, or on other systems with `use_errno`.
 
-        Raises `AdapterUnavailable` where it lacks a function.
+        Raises `AdapterUnavailable` if it lacks a function.
         """
         functions = {name: _function(library, name) for name in FUNCTIONS}
         self._functions = functions
         self._log = Log()
-        self._logger = _Logger(self._log.take)  # Kept, for the library calls it whenever it likes.
+        self._logger = _Logger(self._log.write)  # Kept alive: the library may call it at any time.
         functions["WintunSetLogger"](self._logger)
-        # What follows is what `exchange` wants of a `Library`.
-        hot = _holding_the_gil(library)
-        self.receive_packet = _unconverted(hot, "WintunReceivePacket")
-        self.receive_packet_or_say_why = functions["WintunReceivePacket"]
-        self.release_receive_packet = _function(hot, "WintunReleaseReceivePacket")
-        self.allocate_send_packet = _unconverted(hot, "WintunAllocateSendPacket")
-        self.allocate_send_packet_or_say_why = functions["WintunAllocateSendPacket"]
-        self.send_packet = _function(hot, "WintunSendPacket")
+        # The following are the `PacketFunctions` of `core.rings`.
+        gil_held = _holding_the_gil(library)
+        self.receive_packet = _unconverted(gil_held, "WintunReceivePacket")
+        self.receive_packet_with_error = functions["WintunReceivePacket"]
+        self.release_receive_packet = _function(gil_held, "WintunReleaseReceivePacket")
+        self.allocate_send_packet = _unconverted(gil_held, "WintunAllocateSendPacket")
+        self.allocate_send_packet_with_error = functions["WintunAllocateSendPacket"]
+        self.send_packet = _function(gil_held, "WintunSendPacket")
         self.addresses = (
             _address(self.receive_packet),
             _address(self.release_receive_packet),
@@ -104,117 +104,121 @@ class Wintun:
         )
 
     def last_error(self) -> int:
-        """Why the last call of this thread failed, if it was one that says so."""
+        """Return the error code of this thread's last failed call, if that call keeps one."""
         return get_last_error()
 
     def reference_to(self, address: int) -> Any:
-        """A pointer with that value, as functions take it quickest that run for every packet."""
+        """Return a pointer to `address`, in the form that the functions for every packet take fastest."""
         return ctypes.byref(ctypes.c_char.from_address(address))
 
     def memory_at(self, address: int, size: int) -> memoryview:
-        """That memory, whatever is there; nothing is read."""
+        """Return a view of that memory, without reading it."""
         return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
 
     def create_adapter(self, name: str, tunnel_type: str, guid: uuid.UUID) -> int:
-        """Make an adapter and return its handle; its name may become another where that is taken.
+        """Create an adapter and return its handle; the library renames the adapter if the name is taken.
 
-        Takes seconds where the driver has to be installed. Raises `NameTaken`, `PermissionDenied`,
+        Takes seconds if Windows must install the driver. Raises `NameTaken`, `PermissionDenied` or
         `AdapterUnavailable`.
         """
         identity = ctypes.create_string_buffer(guid.bytes_le, 16)
         return self._handle(_NOT_CREATED, name, "WintunCreateAdapter", name, tunnel_type, ctypes.addressof(identity))
 
     def open_adapter(self, name: str) -> int:
-        """A handle of the adapter of that name in any case. Raises `AdapterNotFound`, `PermissionDenied`."""
+        """Open the adapter of that name, ignoring case; return its handle.
+
+        Raises `AdapterNotFound` or `PermissionDenied`.
+        """
         return self._handle(_NOT_OPENED, name, "WintunOpenAdapter", name)
 
     def close_adapter(self, adapter: int) -> None:
-        """Let the adapter go; it is removed where this handle created it."""
+        """Close the handle; the adapter is removed if this handle created it."""
         self._functions["WintunCloseAdapter"](adapter)
 
     def adapter_luid(self, adapter: int) -> int:
-        """The NET_LUID of an adapter."""
+        """Return the NET_LUID of an adapter."""
         luid = c_uint64()
         self._functions["WintunGetAdapterLUID"](adapter, ctypes.addressof(luid))
         return luid.value
 
     def running_driver_version(self) -> tuple[int, int] | None:
-        """Major and minor number of the driver that is loaded, or None."""
+        """Return the major and minor version of the loaded driver, or None."""
         version = self._functions["WintunGetRunningDriverVersion"]()
         return (version >> 16, version & 0xFFFF) if version else None
 
     def delete_driver(self) -> None:
-        """Take the driver out of the system. Raises `AdapterBusy` while any program has an adapter."""
+        """Remove the driver from Windows. Raises `AdapterBusy` while any program has an adapter."""
         self._handle(_NOT_DELETED, "the driver", "WintunDeleteDriver")
 
     def start_session(self, adapter: int, name: str, capacity: int) -> int:
         """Take the link up, with rings of `capacity` bytes; return the session's handle.
 
-        Raises `AdapterBusy` and `AdapterGone`.
+        Raises `AdapterBusy` or `AdapterGone`.
         """
         return self._handle(_NOT_STARTED, name, "WintunStartSession", adapter, capacity)
 
     def end_session(self, session: int) -> None:
-        """Take the link down. Nobody may be in a call on the session, or wait for its event."""
+        """Take the link down. No thread may be in a call on the session, or wait for its event."""
         self._functions["WintunEndSession"](session)
 
     def read_wait_event(self, session: int) -> int:
-        """The handle of the auto-reset event that is set when packets came. Good until the session's end."""
+        """Return the auto-reset event that is set when packets come, valid until the session ends."""
         return int(self._functions["WintunGetReadWaitEvent"](session))
 
     def silence(self) -> None:
-        """Have the library log no more, as it must at the end of the interpreter."""
+        """Stop the library's logging, as necessary before the interpreter ends."""
         self._functions["WintunSetLogger"](None)
 
     def _handle(self, refusals: "Refusals", name: str, function: str, *arguments: object) -> int:
-        """Call what returns a handle or a truth, and nothing where it failed."""
-        handle, complaints = self._log.during(lambda: self._functions[function](*arguments))
+        """Call a function that returns a handle or true, or zero for failure; raise the error then."""
+        handle, logged = self._log.during(lambda: self._functions[function](*arguments))
         if not handle:
             code = get_last_error()
             kind, text = refusals.get(code, (AdapterError, "{name}: {reason}"))
-            said = f"; Wintun says: {' / '.join(complaints)}" if complaints else ""
-            raise windows_error(kind, code, text.format(name=name, reason=reason(code) if code else _UNTOLD) + said)
+            log = f"; Wintun's log: {' / '.join(logged)}" if logged else ""
+            raise windows_error(kind, code, text.format(name=name, reason=reason(code) if code else _NO_REASON) + log)
         return handle
 
 
-_UNTOLD = "it failed without saying why"
+_NO_REASON = "it failed without an error code"
 
 Refusals = dict[int, tuple[type[AdapterError], str]]
-"""For a code: the exception, and what it says of a {name}."""
+"""The exception and its text about a {name}, by Windows' code."""
 
 _NOT_CREATED: Refusals = {
-    ERROR_ACCESS_DENIED: (PermissionDenied, "making {name} takes an administrator; run this as one"),
-    ERROR_FILE_NOT_FOUND: (AdapterUnavailable, "{name} cannot be made, for the driver does not start here; threepipe"
-                           " doctor says what this machine offers"),
-    ERROR_ALREADY_EXISTS: (NameTaken, "an adapter that was made as {name} exists, perhaps under another name now; take"
-                           " another name"),
+    ERROR_ACCESS_DENIED: (PermissionDenied, "creating {name} needs administrator rights; use an elevated terminal"),
+    ERROR_FILE_NOT_FOUND: (AdapterUnavailable, "{name} cannot be created, as the driver does not start; run:"
+                           " threepipe doctor"),
+    ERROR_ALREADY_EXISTS: (NameTaken, "an adapter created as {name} exists, perhaps renamed since; choose another"
+                           " name"),
 }  # fmt: skip
 
 _NOT_OPENED: Refusals = {
-    ERROR_ACCESS_DENIED: (PermissionDenied, "opening {name} takes an administrator; run this as one"),
-    ERROR_FILE_NOT_FOUND: (AdapterNotFound, "no adapter is named {name}, and no driver runs; create it"),
-    ERROR_NOT_FOUND: (AdapterNotFound, "no adapter of Wintun's driver is named {name}; create it"),
+    ERROR_ACCESS_DENIED: (PermissionDenied, "opening {name} needs administrator rights; use an elevated terminal"),
+    ERROR_FILE_NOT_FOUND: (AdapterNotFound, "there is no adapter {name}, and no driver runs; create it"),
+    ERROR_NOT_FOUND: (AdapterNotFound, "Wintun's driver has no adapter {name}; create it"),
 }  # fmt: skip
 
 _NOT_STARTED: Refusals = {
-    ERROR_ACCESS_DENIED: (PermissionDenied, "a session on {name} takes an administrator; run this as one"),
+    ERROR_ACCESS_DENIED: (PermissionDenied, "a session on {name} needs administrator rights; use an elevated"
+                          " terminal"),
     ERROR_ALREADY_INITIALIZED: (AdapterBusy, "{name} has a session in another program, or by another Adapter object of"
-                                " this one; close it there first"),
-    ERROR_FILE_NOT_FOUND: (AdapterGone, "{name} was removed by somebody else; make or open it again"),
-    ERROR_NOT_FOUND: (AdapterGone, "{name} was removed by somebody else; make or open it again"),
+                                " this one; close that session first"),
+    ERROR_FILE_NOT_FOUND: (AdapterGone, "{name} was removed by another program; create or open it again"),
+    ERROR_NOT_FOUND: (AdapterGone, "{name} was removed by another program; create or open it again"),
 }  # fmt: skip
 
 _NOT_DELETED: Refusals = {
-    ERROR_ACCESS_DENIED: (PermissionDenied, "removing {name} takes an administrator; run this as one"),
-    ERROR_INF_IN_USE_BY_DEVICES: (AdapterBusy, "{name} is in use; have all programs close their adapters first"),
+    ERROR_ACCESS_DENIED: (PermissionDenied, "removing {name} needs administrator rights; use an elevated terminal"),
+    ERROR_INF_IN_USE_BY_DEVICES: (AdapterBusy, "{name} is in use; close the adapters of all programs first"),
 }
 
 
 def _function(library: ctypes.CDLL, name: str) -> Any:
     try:
-        function = library[name]  # Another object each time, so that its types are set for nobody else.
+        function = library[name]  # A new object each time, so that its types affect no other user.
     except AttributeError:
-        text = f"{library._name} is no library of Wintun 0.14, for it lacks {name}; threepipe driver install gets one"
+        text = f"{library._name} is not Wintun 0.14, as it lacks {name}; run: threepipe driver install"
         raise windows_error(AdapterUnavailable, ERROR_PROC_NOT_FOUND, text) from None
     function.restype, function.argtypes = FUNCTIONS[name]
     return function
@@ -225,20 +229,17 @@ def _address(function: Any) -> int:
 
 
 def _unconverted(library: ctypes.CDLL, name: str) -> Any:
-    """A function that takes its arguments as they are: references and small numbers.
-
-    Converting them would take as long as the call.
-    """
+    """Return a function that takes references and small numbers without conversion, which would double its time."""
     function = _function(library, name)
     del function.argtypes
     return function
 
 
 def _holding_the_gil(library: ctypes.CDLL) -> ctypes.CDLL:
-    """The same library, for calls during which no other thread of Python runs, and which keep no last error.
+    """Return the same library for calls that hold the GIL and keep no last error.
 
-    They take less time than letting others run, and coming back from that may take milliseconds while
-    another thread is busy. None of them waits or logs. On x86 ctypes has no such calls (stdcall).
+    Such a call takes less time than releasing the GIL, and taking it again may cost milliseconds while another thread
+    is busy. None of the calls waits or logs. ctypes has no such calls for x86 (stdcall).
     """
     if ctypes.sizeof(c_void_p) < 8:
         return library
