@@ -1,7 +1,7 @@
 """threepipe: a dumb layer-3 pipe for Python.
 
 A program gets a virtual network adapter of the operating system and reads and writes the IP packets
-that go through it, in bundles. This file is the whole public surface of that contract.
+that pass through it, in bundles. This file is the whole public surface of that contract.
 """
 
 from typing import TYPE_CHECKING
@@ -78,7 +78,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """What is loaded when it is first asked for, since most programs want an adapter of the system alone."""
+    """Load a name when it is first used, as most programs need only adapters of the system."""
     if name == "MemoryAdapter":
         from threepipe.memory import MemoryAdapter
 

@@ -1,10 +1,10 @@
-"""MemoryAdapter: two adapters in one process, each the other's network, over Wintun's ring.
+"""Two adapters in one process, each the other's network, over Wintun's ring.
 
-It keeps the whole contract, needs no privilege and no operating system: for tests, for programs that
-bring their own network stack, and where no TUN can be had.
+They keep the whole contract and need no privilege and no operating system: for tests, for programs that
+bring their own network stack, and for systems without TUN devices.
 
 A session has one ring, for the packets towards its program; the other session writes to it. As on a
-cable, what is sent while the other end has no session is refused.
+cable, packets sent while the other end has no session are refused.
 """
 
 import errno
@@ -16,6 +16,7 @@ from threepipe.adapter import Adapter
 from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.core.pump import BYTES, PACKETS, Counts, new_counts
 from threepipe.errors import AdapterGone
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size
@@ -27,13 +28,13 @@ _numbers = itertools.count()
 
 
 class MemoryAdapter(Adapter):
-    """One of two adapters that `pair` makes. Not of the operating system: `adapters()` does not list it."""
+    """One of two adapters that `pair` makes. It is not the operating system's, so `adapters()` does not list it."""
 
     @staticmethod
     def pair(*, mtu: int = 1500) -> tuple["MemoryAdapter", "MemoryAdapter"]:
-        """Two adapters that are each other's network. `mtu` in bytes is told, and not enforced.
+        """Make two adapters that are each other's network. `mtu`, in bytes, is reported but not enforced.
 
-        When one is closed, the other's session raises `AdapterGone` once it has received what was sent.
+        When one is closed, the other's session raises `AdapterGone` once it has received the packets sent before.
         """
         check_mtu(mtu, ipv6=False)
         left, right = _MemoryDevice(mtu), _MemoryDevice(mtu)
@@ -42,7 +43,7 @@ class MemoryAdapter(Adapter):
 
 
 class _MemoryDevice:
-    """One end: its counters, and its port while it has a session."""
+    """One end: its counts, and its port while it has a session."""
 
     far: "_MemoryDevice"
 
@@ -52,13 +53,11 @@ class _MemoryDevice:
         self.mtu = mtu
         self.port: _MemoryPort | None = None
         self.closed = False
-        self.received = [0, 0]  # Packets, bytes.
-        self.sent = [0, 0]
+        self.received, self.sent = new_counts(), new_counts()
 
     def info(self) -> AdapterInfo:
-        packets, size = self.received
-        sent_packets, sent_size = self.sent
-        statistics = AdapterStatistics(packets, size, 0, sent_packets, sent_size, 0)
+        received, sent = self.received, self.sent
+        statistics = AdapterStatistics(received[PACKETS], received[BYTES], 0, sent[PACKETS], sent[BYTES], 0)
         return AdapterInfo(self.name, self.index, self.mtu, self.port is not None, statistics=statistics)
 
     def set_mtu(self, mtu: int) -> None:
@@ -71,7 +70,7 @@ class _MemoryDevice:
         return port
 
     def unpersist(self) -> None:
-        """Nothing: a memory adapter never outlives its process."""
+        """Do nothing: a memory adapter never outlives its process."""
 
     def close(self) -> None:
         if not self.closed:
@@ -79,14 +78,14 @@ class _MemoryDevice:
             self.far.network_changed()
 
     def network_changed(self) -> None:
-        """The far end came, went or made room: whoever waits at this end looks again."""
+        """Wake the waiters of this end, as the far end came, went or made room."""
         if port := self.port:
             port.readable.ring()
             port.writable.ring()
 
 
 class _MemoryPort:
-    """The traffic of one end: reads from a ring of its own, writes to that of the far end's port."""
+    """The traffic of one end: reads from its own ring, writes to that of the far end's port."""
 
     def __init__(self, device: _MemoryDevice, capacity: int) -> None:
         self._device = device
@@ -97,7 +96,7 @@ class _MemoryPort:
         self._reader = RingReader(buffer, capacity)
         self._reader.arm()
         self._arena = Arena()
-        # The far end's, used under the lock: it may be sending while this end stops.
+        # Used by the far end, under the lock: it may be sending while this end stops.
         self.inbound = RingWriter(buffer, capacity, self.readable.ring)
         self.inbound_lock = threading.Lock()
         self.sender_waits = False
@@ -106,14 +105,14 @@ class _MemoryPort:
         memory = self._arena.free()
         if not (sizes := self._reader.read(memory, MAX_BUNDLE)):
             self.readable.clear()
-            gone = self._device.far.closed  # Asked before the last look, which so finds all that was sent.
+            gone = self._device.far.closed  # Before the last read, which then finds all that was sent.
             if self._reader.arm():
                 if gone:
                     raise self._gone()
                 return Bundle()
-            self.readable.ring()  # Packets came in between, and perhaps no notice of them.
+            self.readable.ring()  # Packets came meanwhile, perhaps without a notice.
             sizes = self._reader.read(memory, MAX_BUNDLE)
-        self._reader.disarm()  # The bell stays rung until a receive finds nothing.
+        self._reader.disarm()  # The doorbell stays rung until a receive finds nothing.
         if self.sender_waits:
             self.sender_waits = False
             self._device.far.network_changed()
@@ -127,7 +126,7 @@ class _MemoryPort:
 
     def send(self, bundle: Bundle) -> Bundle:
         if rest := self._write(bundle):
-            # Announce the wait first and try once more after: room made in between is not missed.
+            # Announce the wait, then try once more, so that room made meanwhile is not missed.
             self.writable.clear()
             if far := self._device.far.port:
                 far.sender_waits = True
@@ -135,7 +134,7 @@ class _MemoryPort:
         return rest
 
     def _write(self, bundle: Bundle) -> Bundle:
-        """Write what there is room for and return the rest."""
+        """Write as many packets as there is room for and return the rest."""
         if self._device.far.closed:
             raise self._gone()
         if (far := self._device.far.port) is None:
@@ -149,7 +148,7 @@ class _MemoryPort:
         """Lend nothing: the ring is Python's."""
 
     def _gone(self) -> AdapterGone:
-        self.wake()  # For whoever else waits, and may have missed the bell that was cleared just now.
+        self.wake()  # For other waiters, which may have missed the doorbell that was cleared just now.
         return AdapterGone(errno.ENODEV, f"the other end of {self._device.name} was closed")
 
     def wake(self) -> None:
@@ -158,7 +157,7 @@ class _MemoryPort:
 
     def stop(self) -> None:
         self._device.port = None
-        with self.inbound_lock:  # From here on the far end finds no port, or has left this one.
+        with self.inbound_lock:  # From now on the far end finds no port, or has left this one.
             self._device.far.network_changed()
 
     def dispose(self) -> None:
@@ -166,6 +165,6 @@ class _MemoryPort:
         self.writable.close()
 
 
-def _count(counts: list[int], packets: int, size: int) -> None:
-    counts[0] += packets
-    counts[1] += size
+def _count(counts: Counts, packets: int, size: int) -> None:
+    counts[PACKETS] += packets
+    counts[BYTES] += size

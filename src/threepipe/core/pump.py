@@ -92,7 +92,7 @@ class PeersEnd:
     """The UDP sockets of a WireGuard device and the router of its peers, lent to the native loop."""
 
     def __init__(self, router: "Router", handler: object) -> None:
-        """`handler` gets the messages that the router cannot handle; see `threepipe.wireguard.routing`."""
+        """Lend `router`, and `handler` for the messages that it cannot handle; see `threepipe.wireguard.routing`."""
         self.router = router
         self.handler = handler
         self.sockets: list[socket.socket] = []
