@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from threepipe.capture.announcing import announce
-from threepipe.capture.file import CaptureFile
+from threepipe.capture.server import serve_captures
 from threepipe.capture.tap import Taps
+from threepipe.capture.writer import CaptureWriter
 from threepipe.core import fast
 from threepipe.endpoint import Endpoint
 from threepipe.endpoints import open_address
@@ -84,8 +84,8 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
         stack.callback(right.close)
         taps = Taps()
         if plan.capture is not None:
-            taps.add(stack.enter_context(CaptureFile(plan.capture, plan.left.text)).sink)
-        stack.enter_context(announce(taps, plan.left.text, plan.right.text))
+            taps.add(stack.enter_context(CaptureWriter(plan.capture, plan.left.text)).sink)
+        stack.enter_context(serve_captures(taps, plan.left.text, plan.right.text))
         ends: list[Endpoint] = list(taps.around(left, right))
         if plan.mtu_clamp is not None:
             ends = [Clamp(end, plan.mtu_clamp) for end in ends]

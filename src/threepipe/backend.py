@@ -21,10 +21,10 @@ __all__ = [
     "UNKNOWN",
     "AdapterInfo",
     "AdapterStatistics",
+    "CapturedBundle",
     "Device",
     "Finding",
     "Port",
-    "Seen",
     "Sink",
     "Source",
     "Waitable",
@@ -155,18 +155,18 @@ class Finding(NamedTuple):
 UNKNOWN, INBOUND, OUTBOUND = 0, 1, 2
 
 
-class Seen(NamedTuple):
-    """Captured packets that went one way at one moment, in order."""
+class CapturedBundle(NamedTuple):
+    """Captured packets that passed in one direction at one moment, in order."""
 
     direction: int
-    """From the adapter's side, as in other captures: what the system sends is outbound."""
+    """As the system sees the adapter, as in other captures: packets that the system sends are outbound."""
     packets: Sequence[Packet]
     time_ns: int
     """Nanoseconds since 1970, as from `time.time_ns`."""
 
 
-Sink: TypeAlias = Callable[[Seen], None]
-"""Takes captured packets, from several threads. It keeps none, as their memory is used again."""
+Sink: TypeAlias = Callable[[CapturedBundle], None]
+"""A function that gets captured packets, from several threads. It keeps none, as their memory is used again."""
 
 
 class Source(Protocol):
@@ -180,7 +180,7 @@ class Source(Protocol):
     def dropped(self) -> int:
         """Packets that were not captured for lack of room, as far as is known."""
 
-    def __iter__(self) -> Iterator[list[Seen]]:
+    def __iter__(self) -> Iterator[list[CapturedBundle]]:
         """Yield packets as they pass, until `stop` is called or the traffic ends. Raises `ThreepipeError`."""
 
     def stop(self) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 import threepipe
 from tests.support.taps import unix
-from threepipe.capture.announcing import announce
 from threepipe.capture.extcap import main as extcap
+from threepipe.capture.server import serve_captures
 from threepipe.capture.tap import Taps
 
 # Wireshark's questions; what it makes of the answers is in tests/linux/test_capture.py.
@@ -25,7 +25,7 @@ def test_running_pipes_are_interfaces(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with announce(Taps(), "tun:tp0", "exec:{x}\n"):
+    with serve_captures(Taps(), "tun:tp0", "exec:{x}\n"):
         lines = answers(capfd, "--extcap-interfaces", "--extcap-version=4.0")
     name = f"threepipe-pipe:{os.getpid()}"
     assert lines[0] == f"extcap {{version={threepipe.__version__}}}{{display=threepipe}}"
@@ -44,9 +44,9 @@ def test_there_is_no_capture_filter(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--capture",), "--capture takes"),
-        (("--capture", "--extcap-interface", "eth0", "--fifo", "x"), "--capture takes"),
-        (("--capture", "--extcap-interface", "threepipe-pipe:1-0", "--fifo", "x"), "no pipe of this user"),
+        (("--capture",), "--capture needs"),
+        (("--capture", "--extcap-interface", "eth0", "--fifo", "x"), "--capture needs"),
+        (("--capture", "--extcap-interface", "threepipe-pipe:1-0", "--fifo", "x"), "runs no pipe of this user"),
         (("--capture", "--extcap-interface", "threepipe-a", "--fifo", "x", "--extcap-capture-filter", "y"), "filter"),
     ],
 )

@@ -36,10 +36,10 @@ from tests.support.captures import (
     reader,
     section,
 )
-from threepipe.backend import INBOUND, OUTBOUND, UNKNOWN, Seen
-from threepipe.capture.file import CaptureFile
-from threepipe.capture.reading import Captured, CaptureReader
-from threepipe.capture.writing import beginning, packet_blocks, statistics_block
+from threepipe.backend import INBOUND, OUTBOUND, UNKNOWN, CapturedBundle
+from threepipe.capture.pcapng_blocks import file_header, packet_blocks, statistics_block
+from threepipe.capture.reader import CapturedPacket, CaptureReader
+from threepipe.capture.writer import CaptureWriter
 from threepipe.core.packet import is_packet
 
 
@@ -89,11 +89,11 @@ def test_a_packet_without_a_length_of_its_own_is_taken_as_it_is(packet: bytes) -
 
 def test_packets_captured_in_part_are_counted_and_left_out() -> None:
     classic = reader(pcap("<", PACKETS, cut=1))
-    assert (list(classic), classic.snapped) == ([], len(PACKETS))
+    assert (list(classic), classic.truncated) == ([], len(PACKETS))
     blocks = [enhanced("<", packet[:20], 0, more=len(packet) - 20) for packet in PACKETS]
     simple = block("<", 3, struct.pack("<I", len(PACKETS[0])) + PACKETS[0][:20])
     newer = reader(section("<") + interface("<", longest=20) + b"".join(blocks) + simple)
-    assert (list(newer), newer.snapped) == ([], len(PACKETS) + 1)
+    assert (list(newer), newer.truncated) == ([], len(PACKETS) + 1)
 
 
 @BOTH_ORDERS
@@ -175,27 +175,27 @@ def test_interfaces_of_unknown_links_are_passed_over() -> None:
 FRESH = section("<") + interface("<")
 WHOLE = FRESH + enhanced("<", PACKETS[0], 0)
 BROKEN = {
-    "empty": (b"", "too short for a capture, at byte 0"),
-    "short": (b"\xd4\xc3\xb2", "too short for a capture, at byte 3"),
-    "header": (pcap("<", [])[:20], "too short for a capture, at byte 20"),
+    "empty": (b"", "too short for a capture: it ends at byte 0"),
+    "short": (b"\xd4\xc3\xb2", "too short for a capture: it ends at byte 3"),
+    "header": (pcap("<", [])[:20], "too short for a capture: it ends at byte 20"),
     "text": (b"GET / HTTP/1.1\r\n", "neither pcap nor pcapng, but 47455420 at byte 0"),
-    "version": (pcap("<", [])[:4] + b"\3" + bytes(19), "version 3 of pcap, where there is only 2, at byte 4"),
-    "link": (pcap("<", [], 105), "link type 105, of which no IP packets are known, at byte 20"),
-    "no order": (block("<", 0x0A0D0D0A, bytes(16)), "a section without a byte order at byte 0"),
-    "section size": (struct.pack("<III", 0x0A0D0D0A, 8, 0x1A2B3C4D), "a block of 8 bytes at byte 0"),
-    "new version": (block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 2, 0, -1)), "version 2 of pcapng"),
+    "version": (pcap("<", [])[:4] + b"\3" + bytes(19), "pcap version 3, expected 2, at byte 4"),
+    "link": (pcap("<", [], 105), "link type 105, which is unknown or carries no IP, at byte 20"),
+    "no order": (block("<", 0x0A0D0D0A, bytes(16)), "a section without a byte-order magic at byte 0"),
+    "section size": (struct.pack("<III", 0x0A0D0D0A, 8, 0x1A2B3C4D), "a block with the invalid length 8 at byte 0"),
+    "new version": (block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 2, 0, -1)), "version 2, expected 1"),
 }  # fmt: skip
 BROKEN_LATER = {
     "pcap size": (pcap("<", PACKETS[:1]) + b"\xff" * 16, "a packet of 4294967295 bytes"),
-    "small block": (WHOLE + struct.pack("<II", 6, 8), f"a block of 8 bytes at byte {len(WHOLE)}"),
-    "odd block": (WHOLE + struct.pack("<II", 6, 33), f"a block of 33 bytes at byte {len(WHOLE)}"),
-    "ends": (WHOLE + block("<", 99, b"abcd")[:-4] + b"\x20\0\0\0", f"that ends as one of 32 at byte {len(WHOLE)}"),
-    "too short": (WHOLE + block("<", 6, bytes(16)), "a block of 28 bytes, which is too short for its type, at byte"),
+    "small block": (WHOLE + struct.pack("<II", 6, 8), f"a block with the invalid length 8 at byte {len(WHOLE)}"),
+    "odd block": (WHOLE + struct.pack("<II", 6, 33), f"a block with the invalid length 33 at byte {len(WHOLE)}"),
+    "ends": (WHOLE + block("<", 99, b"abcd")[:-4] + b"\x20\0\0\0", f"lengths 16 and 32 at byte {len(WHOLE)}"),
+    "too short": (WHOLE + block("<", 6, bytes(16)), "a block of 28 bytes, too short for its type, at byte"),
     "too full": (WHOLE + block("<", 6, struct.pack("<IIIII", 0, 0, 0, 99, 99)), "99 bytes in a block with room for 0"),
     "simple": (WHOLE + block("<", 3, struct.pack("<I", 99)), "a packet of 99 bytes in a block with room for 0"),
-    "nobody's": (WHOLE + enhanced("<", PACKETS[0], 0, 1), "interface 1, which is not described before, at byte"),
-    "time": (WHOLE + interface("<", options=option("<", 9, b"")), "an interface with a time of another size"),
-    "interface": (WHOLE + interface("<", options=bytes(2 << 20)), "an interface described in 2097172 bytes"),
+    "nobody's": (WHOLE + enhanced("<", PACKETS[0], 0, 1), "interface 1 without a description at byte"),
+    "time": (WHOLE + interface("<", options=option("<", 9, b"")), "a time option of the wrong length"),
+    "interface": (WHOLE + interface("<", options=bytes(2 << 20)), "an interface description of 2097172 bytes"),
 }  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def test_what_goes_wrong_later_is_told_after_what_is_whole(case: str) -> None:
 
 
 def test_a_section_may_not_have_interfaces_without_end() -> None:
-    with pytest.raises(threepipe.EndpointError, match="interface 65536, which is too many"):
+    with pytest.raises(threepipe.EndpointError, match="more than 65536 interfaces"):
         read(section("<") + interface("<") * 65537)
 
 
@@ -230,7 +230,7 @@ def test_a_file_that_is_cut_off_gives_what_is_whole_before(data: bytes) -> None:
     for size in range(header, len(data)):
         found = reader(data + data[header:size])
         assert [bytes(packet) for _, packet, _ in found] == PACKETS[:1]
-        assert found.cut_off == (size > header)
+        assert found.cut_short == (size > header)
 
 
 class Endless:
@@ -254,7 +254,7 @@ def test_a_block_that_claims_four_gigabytes_takes_no_memory(kind: int) -> None:
     file = Endless(WHOLE + struct.pack("<II", kind, 0xFFFFFFFC))
     found = CaptureReader(file, "a.pcap")
     assert [bytes(packet) for _, packet, _ in found] == PACKETS[:1]
-    assert found.cut_off
+    assert found.cut_short
     assert file.most <= 1 << 20
 
 
@@ -286,9 +286,9 @@ ORIGINALS = [
 ]  # fmt: skip
 
 
-def read_what_is_whole(data: bytes) -> tuple[list[Captured], str]:
+def read_what_is_whole(data: bytes) -> tuple[list[CapturedPacket], str]:
     """The packets before the first thing that is wrong, and what that is."""
-    found: list[Captured] = []
+    found: list[CapturedPacket] = []
     try:
         found.extend(reader(data))
     except threepipe.EndpointError as error:
@@ -319,11 +319,11 @@ def test_random_bytes_never_crash_it(data: bytes) -> None:
 
 # Writing.
 
-SEEN = [Seen(OUTBOUND, PACKETS[:2], TIME), Seen(INBOUND, PACKETS[2:], TIME + 1)]
+SEEN = [CapturedBundle(OUTBOUND, PACKETS[:2], TIME), CapturedBundle(INBOUND, PACKETS[2:], TIME + 1)]
 
 
 def test_what_is_written_is_read_with_its_times_and_directions() -> None:
-    found = reader(beginning("tp0") + packet_blocks(SEEN) + statistics_block(TIME, 5, 2))
+    found = reader(file_header("tp0") + packet_blocks(SEEN) + statistics_block(TIME, 5, 2))
     assert [(time, bytes(packet), direction) for time, packet, direction in found] == [
         (TIME, PACKETS[0], OUTBOUND),
         (TIME, PACKETS[1], OUTBOUND),
@@ -335,15 +335,15 @@ def test_what_is_written_is_read_with_its_times_and_directions() -> None:
 @given(st.lists(st.integers(20, 200), max_size=20), st.integers(0, 2**64 - 1))
 def test_packets_of_any_size_and_time_come_back(sizes: list[int], time: int) -> None:
     packets = [b"\x45".ljust(size, b".") for size in sizes]
-    found = reader(beginning("x") + packet_blocks([Seen(INBOUND, packets, time)]))
+    found = reader(file_header("x") + packet_blocks([CapturedBundle(INBOUND, packets, time)]))
     assert [(moment, bytes(packet)) for moment, packet, _ in found] == [(time, packet) for packet in packets]
-    assert not found.cut_off
+    assert not found.cut_short
 
 
 def test_a_file_grows_by_whole_bundles_and_tells_the_counts_at_its_end(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     path.write_bytes(b"something older, and longer than what is written first".ljust(10_000))
-    with CaptureFile(str(path), "tp0") as file:
+    with CaptureWriter(str(path), "tp0") as file:
         assert packets(path.read_bytes()) == []
         file.write(SEEN)
         assert packets(path.read_bytes()) == PACKETS
@@ -359,10 +359,10 @@ def test_a_file_grows_by_whole_bundles_and_tells_the_counts_at_its_end(tmp_path:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows says other things, and has no device that is full")
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(threepipe.EndpointError, match="Is a directory") as refused:
-        CaptureFile(str(tmp_path), "tp0")
+        CaptureWriter(str(tmp_path), "tp0")
     assert refused.value.errno == errno.EISDIR
     with pytest.raises(threepipe.EndpointError, match="/dev/full: No space left on device"):
-        CaptureFile("/dev/full", "tp0")
+        CaptureWriter("/dev/full", "tp0")
 
 
 needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="there is no tshark to read what is written")
@@ -371,7 +371,7 @@ needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="there is n
 @needs_tshark
 def test_wireshark_reads_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
-    with CaptureFile(str(path), "tun:tp0 \udcff") as file:
+    with CaptureWriter(str(path), "tun:tp0 \udcff") as file:
         file.write(SEEN)
         file.close(3)
     fields = (

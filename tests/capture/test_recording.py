@@ -64,7 +64,7 @@ def test_a_full_disk_ends_it_with_whole_blocks(tmp_path: Path) -> None:
     assert "File too large" in done.stdout, done.stderr
     found = reader(path.read_bytes())
     assert len(list(found)) == 2
-    assert not found.cut_off
+    assert not found.cut_short
 
 
 def test_a_pipe_from_file_to_file_copies_the_packets(tmp_path: Path) -> None:

@@ -18,35 +18,35 @@ from tests.support.captures import PACKETS, reader
 from tests.support.taps import SECONDS, Stage, unix
 from tests.support.waiting import come_true
 from threepipe.backend import INBOUND, OUTBOUND
-from threepipe.capture import announcing
-from threepipe.capture.announcing import announce
+from threepipe.capture import server
+from threepipe.capture.client import PipeSource, running_pipes
 from threepipe.capture.live import open_source
-from threepipe.capture.running import PipeSource, running
+from threepipe.capture.server import serve_captures
 from threepipe.capture.tap import Taps
 from threepipe.platforms import runtime_folder
 
 
 @unix
 def test_a_running_pipe_is_found_until_it_ends(folder: Path) -> None:
-    assert running(folder) == []
-    with announce(Taps(), "tun:tp0", "udp:[::1]:4242", folder):
-        (pipe,) = running(folder)
+    assert running_pipes(folder) == []
+    with serve_captures(Taps(), "tun:tp0", "udp:[::1]:4242", folder):
+        (pipe,) = running_pipes(folder)
         assert pipe[:3] == (os.getpid(), "tun:tp0", "udp:[::1]:4242")
         assert pipe.name == f"pipe:{os.getpid()}"
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE(pipe.path.stat().st_mode) == 0o600
-        with announce(Taps(), "a", "b", folder):
-            assert [pipe.name for pipe in running(folder)] == [f"pipe:{os.getpid()}-2", f"pipe:{os.getpid()}"]
-    assert running(folder) == []
+        with serve_captures(Taps(), "a", "b", folder):
+            assert [pipe.name for pipe in running_pipes(folder)] == [f"pipe:{os.getpid()}-2", f"pipe:{os.getpid()}"]
+    assert running_pipes(folder) == []
     assert list(folder.iterdir()) == []
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from threepipe.capture.announcing import announce
+from threepipe.capture.server import serve_captures
 from threepipe.capture.tap import Tap, Taps
-with announce(Taps(), "a", "b", Path(sys.argv[1])):
+with serve_captures(Taps(), "a", "b", Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -56,8 +56,8 @@ def test_what_a_killed_pipe_left_is_removed(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED, folder], timeout=50, check=False)
     (left,) = folder.iterdir()
     assert stat.S_ISSOCK(left.stat().st_mode)
-    with announce(Taps(), "a", "b", folder):
-        assert [pipe.pid for pipe in running(folder)] == [os.getpid()]
+    with serve_captures(Taps(), "a", "b", folder):
+        assert [pipe.pid for pipe in running_pipes(folder)] == [os.getpid()]
         assert not left.exists()
 
 
@@ -82,8 +82,8 @@ def test_what_is_no_running_pipe_is_not_listed(folder: Path) -> None:
             thread = threading.Thread(target=reply)
             thread.start()
             stack.callback(thread.join)
-        assert running(folder) == []
-    assert len(list(folder.iterdir())) == 1 + len(answers) or running(folder) == []
+        assert running_pipes(folder) == []
+    assert len(list(folder.iterdir())) == 1 + len(answers) or running_pipes(folder) == []
 
 
 @unix
@@ -91,9 +91,9 @@ def test_a_folder_that_others_may_open_is_not_used(folder: Path, caplog: pytest.
     folder.mkdir()
     folder.chmod(0o755)
     caplog.set_level("INFO")
-    with announce(Taps(), "a", "b", folder):
+    with serve_captures(Taps(), "a", "b", folder):
         assert list(folder.iterdir()) == []
-        assert running(folder) == []
+        assert running_pipes(folder) == []
     assert "cannot be captured from outside" in caplog.text
 
 
@@ -101,9 +101,9 @@ def test_without_a_place_for_it_a_pipe_runs_all_the_same(monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert runtime_folder() is None
-    with announce(Taps(), "a", "b"):
-        assert running() == []
-    with pytest.raises(threepipe.EndpointError, match="no place where running pipes"):
+    with serve_captures(Taps(), "a", "b"):
+        assert running_pipes() == []
+    with pytest.raises(threepipe.EndpointError, match="no folder for running pipes"):
         PipeSource("pipe:1")
 
 
@@ -111,9 +111,9 @@ def test_without_a_place_for_it_a_pipe_runs_all_the_same(monkeypatch: pytest.Mon
 def test_ordinary_users_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with announce(Taps(), "a", "b"):
+    with serve_captures(Taps(), "a", "b"):
         assert (tmp_path / "threepipe" / f"{os.getpid()}.sock").is_socket()
-        assert [pipe.left for pipe in running()] == ["a"]
+        assert [pipe.left for pipe in running_pipes()] == ["a"]
         source = open_source(f"pipe:{os.getpid()}")
         assert source.name == "a b"
         source.close()
@@ -121,13 +121,13 @@ def test_ordinary_users_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["pipe:", "pipe:x", "pipe:../../run/x", "pipe:1/2"])
 def test_what_is_no_name_of_a_pipe_is_refused(name: str, folder: Path) -> None:
-    with pytest.raises(threepipe.InvalidSetting, match="is no running pipe"):
+    with pytest.raises(threepipe.InvalidSetting, match="does not name a running pipe"):
         PipeSource(name, folder)
 
 
 @unix
 def test_a_pipe_that_does_not_run_is_told(folder: Path) -> None:
-    with pytest.raises(threepipe.EndpointError, match="no pipe of this user runs in process 1"):
+    with pytest.raises(threepipe.EndpointError, match="process 1 runs no pipe of this user"):
         PipeSource("pipe:1", folder)
 
 
@@ -160,7 +160,7 @@ EXPECTED = [(PACKETS[0], OUTBOUND), (PACKETS[1], INBOUND)]
 @unix
 def test_a_running_pipe_is_captured_by_several(stage: Stage, folder: Path) -> None:
     with ExitStack() as stack, ExitStack() as announced:
-        announced.enter_context(announce(stage.taps, "a", "b", folder))
+        announced.enter_context(serve_captures(stage.taps, "a", "b", folder))
         first = Watcher(stack, stage, folder)
         stage.both_ways()
         second = Watcher(stack, stage, folder)
@@ -191,11 +191,11 @@ def asked(folder: Path) -> socket.socket:
 def test_a_reader_that_lags_does_not_hold_up_the_pipe(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(announcing, "_MOST_QUEUED", 10_000)
+    monkeypatch.setattr(server, "_MAX_QUEUED", 10_000)
     bundle = [b"\x45".ljust(1000, b".")] * 8
     total = 400 * len(bundle)  # Far more than a socket and the queue hold.
     with ThreadPoolExecutor(1) as executor, ExitStack() as announced:
-        announced.enter_context(announce(stage.taps, "a", "b", folder))
+        announced.enter_context(serve_captures(stage.taps, "a", "b", folder))
         with asked(folder) as connected, connected.makefile("rb") as stream:
             assert come_true(lambda: bool(stage.taps.sinks))
             for _ in range(400):
@@ -209,7 +209,7 @@ def test_a_reader_that_lags_does_not_hold_up_the_pipe(
     seen = len(list(found))
     assert 0 < seen < total
     assert found.dropped == total - seen
-    assert not found.cut_off
+    assert not found.cut_short
 
 
 def understood(connected: socket.socket) -> bool:
@@ -226,9 +226,9 @@ def understood(connected: socket.socket) -> bool:
 @unix
 def test_idle_and_rude_readers_make_way_for_honest_ones(stage: Stage, folder: Path) -> None:
     with ExitStack() as stack:
-        stack.enter_context(announce(stage.taps, "a", "b", folder))
+        stack.enter_context(serve_captures(stage.taps, "a", "b", folder))
         path = str(folder / f"{os.getpid()}.sock")
-        for _ in range(announcing._MOST_READERS * 3):
+        for _ in range(server._MAX_CLIENTS * 3):
             idle = stack.enter_context(socket.socket(socket.AF_UNIX))
             idle.connect(path)
         for said in (b"x", b"capture it all", b""):
@@ -247,9 +247,9 @@ def test_idle_and_rude_readers_make_way_for_honest_ones(stage: Stage, folder: Pa
 def test_there_are_not_more_captures_than_can_be_served(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(announcing, "_MOST_READERS", 2)
+    monkeypatch.setattr(server, "_MAX_CLIENTS", 2)
     with ExitStack() as stack:
-        stack.enter_context(announce(stage.taps, "a", "b", folder))
+        stack.enter_context(serve_captures(stage.taps, "a", "b", folder))
         for number in range(2):
             stack.enter_context(asked(folder))
             assert come_true(lambda number=number: len(stage.taps.sinks) == number + 1)  # type: ignore[misc]
@@ -257,12 +257,12 @@ def test_there_are_not_more_captures_than_can_be_served(
             another.settimeout(SECONDS)
             another.connect(str(folder / f"{os.getpid()}.sock"))
             assert another.recv(1000) == b""
-        assert "a capture cannot begin: there are 2 already" in caplog.text
+        assert "a capture was refused: 2 are running already" in caplog.text
 
 
 @unix
 def test_stopping_before_anything_came_ends_it(stage: Stage, folder: Path) -> None:
-    with announce(stage.taps, "a", "b", folder):
+    with serve_captures(stage.taps, "a", "b", folder):
         source = PipeSource(f"pipe:{os.getpid()}", folder)
         source.stop()
         assert list(source) == []

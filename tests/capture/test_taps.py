@@ -10,9 +10,9 @@ import pytest
 import threepipe
 from tests.support.captures import PACKETS
 from tests.support.taps import Stage, recorded
-from threepipe.backend import INBOUND, OUTBOUND, Seen
-from threepipe.capture.file import CaptureFile
+from threepipe.backend import INBOUND, OUTBOUND, CapturedBundle
 from threepipe.capture.tap import Tap, Taps
+from threepipe.capture.writer import CaptureWriter
 
 
 class Notes:
@@ -22,7 +22,7 @@ class Notes:
         self.seen: list[tuple[int, list[bytes]]] = []
         self.times: list[int] = []
 
-    def __call__(self, seen: Seen) -> None:
+    def __call__(self, seen: CapturedBundle) -> None:
         self.seen.append((seen.direction, list(map(bytes, seen.packets))))
         self.times.append(seen.time_ns)
 
@@ -49,7 +49,7 @@ def test_sinks_come_and_go_while_it_runs(stage: Stage) -> None:
 
 
 def test_a_sink_that_fails_hurts_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(seen: Seen) -> None:
+    def fail(seen: CapturedBundle) -> None:
         raise OSError(errno.ENOSPC, "the disk is full")
 
     notes = Notes()
@@ -57,7 +57,9 @@ def test_a_sink_that_fails_hurts_nobody(stage: Stage, caplog: pytest.LogCaptureF
     stage.taps.add(notes)
     stage.both_ways()
     assert len(notes.seen) == 2
-    assert [record.getMessage() for record in caplog.records] == ["a capture ends early: [Errno 28] the disk is full"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a capture was ended by its error: [Errno 28] the disk is full"
+    ]
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_a_pump_by_bundles_is_not_interrupted(
 
 def test_a_file_is_a_sink(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
-    with CaptureFile(str(path), "tp0") as file:
+    with CaptureWriter(str(path), "tp0") as file:
         stage.taps.add(file.sink)
         stage.both_ways()
         stage.taps.remove(file.sink)

@@ -15,7 +15,7 @@ import threepipe
 from tests.support.commands import python, run_here
 from threepipe.assembly import Assembly, Plan, assemble
 from threepipe.backend import INBOUND, OUTBOUND
-from threepipe.capture.reading import CaptureReader
+from threepipe.capture.reader import CaptureReader
 from threepipe.echo import echo_request
 from threepipe.endpoint import Filter
 from threepipe.endpoints.address import parse_address

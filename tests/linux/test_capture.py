@@ -24,7 +24,7 @@ from tests.support.hosts import answers
 from tests.support.kernel import STRANGER, Network, call_elsewhere, needs_root
 from tests.support.waiting import come_true
 from threepipe import Adapter, Session
-from threepipe.backend import INBOUND, OUTBOUND, Seen, Sink
+from threepipe.backend import INBOUND, OUTBOUND, CapturedBundle, Sink
 from threepipe.capture.live import open_source
 from threepipe.capture.tap import Taps
 from threepipe.endpoints import open_endpoint
@@ -116,9 +116,11 @@ _HEADERS = 512  # Bytes that programs write before the first packet, and surely 
 # An adapter, from Python.
 
 
-def captured_while(network: Network, action: Callable[[], None], done: Callable[[list[Seen]], bool]) -> list[Seen]:
+def captured_while(
+    network: Network, action: Callable[[], None], done: Callable[[list[CapturedBundle]], bool]
+) -> list[CapturedBundle]:
     """What is seen on tp0 from before `action` until `done`."""
-    seen: list[Seen] = []
+    seen: list[CapturedBundle] = []
     note = _copying(seen)
     source = open_source("tp0", network.path)
 
@@ -148,7 +150,7 @@ def echoes(packets: Iterable[bytes]) -> int:
     )
 
 
-def packets_of(seen: list[Seen], *directions: int) -> list[bytes]:
+def packets_of(seen: list[CapturedBundle], *directions: int) -> list[bytes]:
     """What went in one of `directions`, or in any."""
     chosen = [one for one in seen if not directions or one.direction in directions]
     return [bytes(packet) for one in chosen for packet in one.packets]
@@ -182,7 +184,7 @@ def pumped(network: Network, offload: bool = True) -> Iterator[tuple[Network, Ta
         yield second, taps, session
 
 
-def payloads(seen: list[Seen]) -> dict[int, bytes]:
+def payloads(seen: list[CapturedBundle]) -> dict[int, bytes]:
     """TCP's data that went out over IPv4, by sequence number."""
     packets = [packet for packet in packets_of(seen, OUTBOUND) if packet[0] == 0x45 and packet[9] == 6]
     data = {int.from_bytes(packet[24:28]): packet[20 + (packet[32] >> 4) * 4 :] for packet in packets}
@@ -339,8 +341,8 @@ def test_tcpdump_reads_along(network: Network) -> None:
     ("arguments", "status", "said"),
     [
         (("tp9", "--netns", "{}"), 1, "there is no adapter tp9"),
-        (("pipe:x",), 1, "is no running pipe"),
-        (("pipe:1", "--netns", "x"), 2, "a running pipe is found by its process"),
+        (("pipe:x",), 1, "does not name a running pipe"),
+        (("pipe:1", "--netns", "x"), 2, "a running pipe is found by its process id"),
         (("tp0", "--count", "0"), 2, "count"),
         (("lo", "--netns", "{}"), 1, "lo is not a layer-3 interface"),
     ],
@@ -361,7 +363,7 @@ def test_a_terminal_gets_no_packets() -> None:
         os.close(terminal)
         os.close(own)
     assert done.returncode == 2
-    assert "packets are not for a terminal" in " ".join(done.stderr.split())
+    assert "packets are not printed on a terminal" in " ".join(done.stderr.split())
 
 
 # A pipe that runs in a process of its own.
@@ -369,11 +371,11 @@ def test_a_terminal_gets_no_packets() -> None:
 PIPE = """
 import sys, threepipe
 from pathlib import Path
-from threepipe.capture.announcing import announce
+from threepipe.capture.server import serve_captures
 from threepipe.capture.tap import Taps
 from threepipe.endpoints import open_endpoint
 left, right, taps = open_endpoint(sys.argv[1]), open_endpoint(sys.argv[2], side="right"), Taps()
-with announce(taps, sys.argv[1], sys.argv[2]):
+with serve_captures(taps, sys.argv[1], sys.argv[2]):
     ends = taps.around(left, right)
     print("runs", file=sys.stderr, flush=True)
     try:
@@ -428,7 +430,7 @@ def test_the_command_captures_a_running_pipe(network: Network, tmp_path: Path, r
 def test_a_pump_that_goes_by_makes_way_for_a_capture(network: Network) -> None:
     with pumped(network) as (_, taps, session):
         ping(network)
-        seen: list[Seen] = []
+        seen: list[CapturedBundle] = []
         for _ in range(2):  # The second time packets go by bundles already.
             seen.clear()
             taps.add(sink := _copying(seen))
@@ -440,8 +442,8 @@ def test_a_pump_that_goes_by_makes_way_for_a_capture(network: Network) -> None:
         assert come_true(lambda: not select.select([session.fileno()], [], [], 0)[0])
 
 
-def _copying(seen: list[Seen]) -> Sink:
-    return lambda one: seen.append(Seen(one.direction, list(map(bytes, one.packets)), one.time_ns))
+def _copying(seen: list[CapturedBundle]) -> Sink:
+    return lambda one: seen.append(CapturedBundle(one.direction, list(map(bytes, one.packets)), one.time_ns))
 
 
 # Wireshark.

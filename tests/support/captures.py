@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.support.frames import TCP4, UDP6, frame
-from threepipe.capture.reading import Captured, CaptureReader
+from threepipe.capture.reader import CapturedPacket, CaptureReader
 
 PACKETS = [frame(TCP4, b"one"), frame(UDP6, b"another"), frame(TCP4, b"a third")]
 TIME = 1_700_000_000_123_456_789
@@ -59,7 +59,7 @@ def reader(data: bytes) -> CaptureReader:
     return CaptureReader(io.BytesIO(data), "a.pcap")
 
 
-def read(data: bytes) -> list[Captured]:
+def read(data: bytes) -> list[CapturedPacket]:
     return list(reader(data))
 
 

@@ -1,1 +1,1 @@
-"""Capture: packets to and from files, and looking at those that go through a pipe or an adapter."""
+"""Packet capture: reading and writing capture files, and watching a running pipe or adapter."""

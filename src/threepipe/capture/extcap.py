@@ -1,7 +1,7 @@
 """threepipe-extcap: adapters and running pipes as interfaces of Wireshark and tshark.
 
-Speaks Wireshark's extcap protocol (extcap(4)), to be put into, or linked from, its extcap folder. Nothing but what that
-asks for goes to standard output. Starts without typer and rich, for Wireshark calls it once for every question.
+A program of Wireshark's extcap interface (extcap(4)), for its extcap folder. Only the answers that Wireshark asks for
+go to standard output. It does not load typer and rich, as Wireshark starts it once for every question.
 """
 
 import argparse
@@ -15,16 +15,16 @@ from threepipe.errors import AdapterError, AdapterGone, ThreepipeError
 __all__ = ["main"]
 
 _PREFIX = "threepipe-"
-"""Of names of interfaces here: the adapter itself is one of Wireshark's own, where it is captured otherwise."""
+"""The start of every interface name, as Wireshark lists adapters under their own names, for its own way to capture."""
 
 _NO_FILTER = "threepipe captures all packets; use a display filter"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Answer what Wireshark asks by `arguments` (by default the program's), and exit with 0, or 1 and a complaint."""
-    asked = _parser().parse_args(arguments)
+    """Answer the question in `arguments` (by default the program's). Exit with 1 and an error text if that fails."""
+    question = _parser().parse_args(arguments)
     try:
-        _answer(asked)
+        _answer(question)
     except (ThreepipeError, OSError) as error:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         print(f"threepipe: {text}", file=sys.stderr)  # noqa: T201  # Wireshark shows it.
@@ -36,50 +36,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "threepipe-extcap",
-        description="Wireshark runs this to list and capture threepipe's adapters and pipes: link it into the folder"
-        " that Wireshark names under Help, About, Folders, Extcap.",
+        description="List and capture threepipe's adapters and pipes, for Wireshark, which runs this program: link it"
+        " into the folder that Wireshark shows under Help, About, Folders, Extcap.",
         allow_abbrev=False,
     )
     question = parser.add_mutually_exclusive_group()
-    question.add_argument("--extcap-interfaces", action="store_true", help="list what can be captured")
-    question.add_argument("--extcap-dlts", action="store_true", help="say what kind of packets there are")
-    question.add_argument("--extcap-config", action="store_true", help="list options, of which there are none")
-    question.add_argument("--capture", action="store_true", help="capture")
-    parser.add_argument("--extcap-version", nargs="?", metavar="VERSION", help="the version of Wireshark that asks")
-    parser.add_argument("--extcap-interface", metavar="INTERFACE", help="what to capture, as listed")
-    parser.add_argument("--extcap-capture-filter", metavar="FILTER", help="is refused: there are no capture filters")
-    parser.add_argument("--fifo", metavar="PATH", help="where to write pcapng to")
+    question.add_argument("--extcap-interfaces", action="store_true", help="list the adapters and pipes to capture")
+    question.add_argument("--extcap-dlts", action="store_true", help="print the link type")
+    question.add_argument("--extcap-config", action="store_true", help="list options (there are none)")
+    question.add_argument("--capture", action="store_true", help="capture packets")
+    parser.add_argument("--extcap-version", nargs="?", metavar="VERSION", help="the version of Wireshark")
+    parser.add_argument("--extcap-interface", metavar="INTERFACE", help="the interface to capture, as listed")
+    parser.add_argument("--extcap-capture-filter", metavar="FILTER", help="refused, as there are no capture filters")
+    parser.add_argument("--fifo", metavar="PATH", help="the file to write pcapng to")
     return parser
 
 
-def _answer(asked: argparse.Namespace) -> None:
-    if asked.extcap_interfaces:
-        _say([f"extcap {{version={__version__}}}{{display=threepipe}}", *_interfaces()])
-    elif asked.extcap_dlts:
-        from threepipe.capture.links import RAW
+def _answer(question: argparse.Namespace) -> None:
+    if question.extcap_interfaces:
+        _print([f"extcap {{version={__version__}}}{{display=threepipe}}", *_interfaces()])
+    elif question.extcap_dlts:
+        from threepipe.capture.link_types import RAW
 
-        _say([f"dlt {{number={RAW}}}{{name=RAW}}{{display=Raw IP}}"])
-    elif asked.capture:
-        _capture(asked.extcap_interface, asked.fifo, asked.extcap_capture_filter)
-    elif asked.extcap_capture_filter:
-        _say([_NO_FILTER])  # Wireshark takes any answer for a refusal.
-    elif not asked.extcap_config:
+        _print([f"dlt {{number={RAW}}}{{name=RAW}}{{display=Raw IP}}"])
+    elif question.capture:
+        _capture(question.extcap_interface, question.fifo, question.extcap_capture_filter)
+    elif question.extcap_capture_filter:
+        _print([_NO_FILTER])  # Wireshark takes any answer for a refusal.
+    elif not question.extcap_config:
         _parser().print_help(sys.stderr)
 
 
 def _interfaces() -> list[str]:
     from threepipe.adapter import adapters
-    from threepipe.capture.running import running
+    from threepipe.capture.client import running_pipes
 
-    named = {pipe.name: f"threepipe pipe {pipe.left} {pipe.right}" for pipe in running()}
+    displays = {pipe.name: f"threepipe pipe {pipe.left} {pipe.right}" for pipe in running_pipes()}
     try:
-        named |= {info.name: f"threepipe adapter {info.name}" for info in adapters()}
+        displays |= {info.name: f"threepipe adapter {info.name}" for info in adapters()}
     except AdapterError:
-        pass  # A system without adapters has pipes all the same.
+        pass  # A system without adapters may have pipes.
     return [
         f"interface {{value={_PREFIX}{name}}}{{display={display.translate(_BRACES)}}}"
-        for name, display in named.items()
-        if name == name.translate(_BRACES) and name.isprintable()  # Others cannot be written here.
+        for name, display in displays.items()
+        if name == name.translate(_BRACES) and name.isprintable()  # The syntax has no way to write other names.
     ]
 
 
@@ -87,30 +87,30 @@ _BRACES = str.maketrans("{}\n\r", "()  ")
 
 
 def _capture(interface: str | None, fifo: str | None, capture_filter: str | None) -> None:
-    from threepipe.capture.file import CaptureFile
-    from threepipe.capture.live import Recording, open_source, stopped_by_signals
+    from threepipe.capture.live import LiveCapture, open_source, stopped_by_signals
+    from threepipe.capture.writer import CaptureWriter
 
     if not interface or not interface.startswith(_PREFIX) or not fifo:
-        raise OSError(errno.EINVAL, f"--capture takes --extcap-interface {_PREFIX}NAME and --fifo PATH")
+        raise OSError(errno.EINVAL, f"--capture needs --extcap-interface {_PREFIX}NAME and --fifo PATH")
     if capture_filter:
         raise OSError(errno.EINVAL, _NO_FILTER)
     source = open_source(interface.removeprefix(_PREFIX))
     try:
-        file = CaptureFile(fifo, source.name)
-        recording = Recording(source, file)
+        file = CaptureWriter(fifo, source.name)
+        capture = LiveCapture(source, file)
         try:
             with stopped_by_signals(source):
-                recording.run()
+                capture.run()
         except AdapterGone:
-            pass  # So the capture ends, and what there was stays.
+            pass  # The adapter was removed, which ends the capture; its packets are in the file.
         finally:
-            file.close(recording.summary.dropped)
+            file.close(capture.summary.dropped)
     except BrokenPipeError:
-        pass  # Wireshark has ended it.
+        pass  # Wireshark has ended the capture.
     finally:
         source.close()
 
 
-def _say(lines: Sequence[str]) -> None:
+def _print(lines: Sequence[str]) -> None:
     sys.stdout.writelines([f"{line}\n" for line in lines])
     sys.stdout.flush()

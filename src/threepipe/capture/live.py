@@ -1,4 +1,4 @@
-"""Capturing what goes on, into a file: finding what is named, and moving packets until somebody has enough."""
+"""Live capture: packets of an adapter or a running pipe, written to a file until one of the two ends."""
 
 import signal
 from collections.abc import Iterator
@@ -6,23 +6,25 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from threepipe import platforms
-from threepipe.backend import Seen, Source
-from threepipe.capture.file import CaptureFile
-from threepipe.capture.running import PREFIX, PipeSource
+from threepipe.backend import CapturedBundle, Source
+from threepipe.capture.client import PREFIX, PipeSource
+from threepipe.capture.writer import CaptureWriter
 from threepipe.settings import NamespaceName, check_name
 
-__all__ = ["Recording", "Summary", "open_source", "stopped_by_signals"]
+__all__ = ["LiveCapture", "Summary", "open_source", "stopped_by_signals"]
 
 
 class Summary(NamedTuple):
+    """The counts of a capture."""
+
     packets: int
     bytes: int
     dropped: int
-    """Packets that are missing since there was no room for them."""
+    """Packets that the capture missed for lack of room."""
 
 
 def open_source(name: str, netns: NamespaceName | None = None) -> Source:
-    """The adapter of that name or, where it is `pipe:PID`, the running pipe.
+    """Open the adapter `name`, or the running pipe if the name has the form `pipe:PID`.
 
     Raises `AdapterNotFound`, `PermissionDenied`, `AdapterUnavailable`, `NamespaceNotFound`, `InvalidSetting` and,
     for pipes, `EndpointError`.
@@ -32,50 +34,51 @@ def open_source(name: str, netns: NamespaceName | None = None) -> Source:
     return platforms.open_capture(check_name(name), netns)
 
 
-class Recording:
-    """Moves packets from a source to a file, and knows how many; the caller closes both."""
+class LiveCapture:
+    """The transfer of packets from a source to a file. The caller closes both."""
 
-    def __init__(self, source: Source, file: CaptureFile) -> None:
+    def __init__(self, source: Source, file: CaptureWriter) -> None:
         self._source = source
         self._file = file
         self._packets = self._bytes = 0
 
     @property
     def summary(self) -> Summary:
+        """The counts so far."""
         return Summary(self._packets, self._bytes, self._source.dropped)
 
     def run(self, count: int | None = None) -> None:
-        """Until the source ends or is stopped, `count` packets were written, or nobody reads the file any more.
+        """Write packets until the source ends or is stopped, or the file's reader closes it; at most `count` of them.
 
-        Raises what the source and the file do.
+        Raises as the source and the file do.
         """
         try:
-            for seen in self._source:
+            for bundles in self._source:
                 if count is not None:
-                    seen = _first(seen, count - self._packets)
-                self._file.write(seen)
-                for _, packets, _ in seen:
-                    self._packets += len(packets)
-                    self._bytes += sum(map(len, packets))
+                    bundles = _first(bundles, count - self._packets)
+                self._file.write(bundles)
+                for bundle in bundles:
+                    self._packets += len(bundle.packets)
+                    self._bytes += sum(map(len, bundle.packets))
                 if self._packets == count:
                     return
         except BrokenPipeError:
-            pass  # Who reads the file has seen enough.
+            pass  # The file's reader has closed it.
 
 
-def _first(seen: list[Seen], count: int) -> list[Seen]:
-    """The first `count` packets of it."""
+def _first(bundles: list[CapturedBundle], count: int) -> list[CapturedBundle]:
+    """Return the first `count` packets."""
     kept = []
-    for direction, packets, time_ns in seen:
+    for bundle in bundles:
         if count > 0:
-            kept.append(Seen(direction, packets[:count], time_ns))
-        count -= len(packets)
+            kept.append(bundle._replace(packets=bundle.packets[:count]))
+        count -= len(bundle.packets)
     return kept
 
 
 @contextmanager
 def stopped_by_signals(source: Source) -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM stop `source`; the second one interrupts as ever. For the main thread only."""
+    """Have Ctrl-C and SIGTERM stop `source` while the block runs, and interrupt when repeated. Main thread only."""
 
     def stop(number: int, _: object) -> None:
         source.stop()

@@ -1,42 +1,45 @@
-"""The classic pcap format, of both byte orders and resolutions (draft-ietf-opsawg-pcap). Only reading: new files are
-pcapng, which has room for directions.
+"""Reading the classic pcap format, of both byte orders and time resolutions (draft-ietf-opsawg-pcap).
+
+New files are written as pcapng, which can store directions.
 """
 
 import struct
 from collections.abc import Iterator
 
-from threepipe.capture.cursor import MOST, Cursor, Frame
-from threepipe.capture.links import knows
+from threepipe.capture.link_types import is_known
+from threepipe.capture.records import MAX_BLOCK, ByteReader, PacketRecord
 
-__all__ = ["MAGIC", "open_pcap"]
+__all__ = ["MAGIC", "read_pcap"]
 
-_NANOSECONDS = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # Of the unit that parts of a second are counted in.
+_UNITS = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # Magic number -> nanoseconds in a unit of its times.
 
-MAGIC = {struct.pack(order + "I", magic): (order, unit) for order in "<>" for magic, unit in _NANOSECONDS.items()}
-"""First four bytes of a file -> its byte order, and nanoseconds of its unit."""
+MAGIC = {struct.pack(order + "I", magic): (order, unit) for order in "<>" for magic, unit in _UNITS.items()}
+"""The first four bytes of a file -> its byte order, and the nanoseconds in a unit of its times."""
 
-_HEADER = "HHiIII"  # Version (2 and 4), time zone, accuracy, longest frame, link type; less the magic number.
-_FRAME = "IIII"  # Seconds, parts of one, bytes in the file and on the link.
-_LINK = 0xFFFF  # The upper half of that field says how many bytes of checksum are behind a frame.
+_MAGIC_SIZE = 4
+_HEADER = "HHiIII"  # Version (2 and 4), two reserved fields, snapshot length, link type; the magic number is before it.
+_LINK_TYPE_OFFSET = 20
+_RECORD = "IIII"  # Seconds, units of a fraction of one, captured length, original length.
+_LINK_TYPE = 0xFFFF  # The upper half of that field is for the length of a frame check sequence.
 
 
-def open_pcap(cursor: Cursor, magic: bytes) -> Iterator[Frame]:
-    """Read the header behind `magic`, and give what follows. Raises `EndpointError`, `CutOff`."""
+def read_pcap(file: ByteReader, magic: bytes) -> Iterator[PacketRecord]:
+    """Read the file header after `magic`, and return the records that follow. Raises `EndpointError`, `CutShort`."""
     order, unit = MAGIC[magic]
     header = struct.Struct(order + _HEADER)
-    major, _, _, _, _, link = header.unpack(cursor.take(header.size))
+    major, _, _, _, _, link_type = header.unpack(file.read(header.size))
     if major != 2:
-        raise cursor.wrong(f"version {major} of pcap, where there is only 2,", 4)
-    link &= _LINK
-    if not knows(link):
-        raise cursor.wrong(f"link type {link}, of which no IP packets are known,", 20)
-    return _frames(cursor, struct.Struct(order + _FRAME), unit, link)
+        raise file.error(f"pcap version {major}, expected 2,", _MAGIC_SIZE)
+    link_type &= _LINK_TYPE
+    if not is_known(link_type):
+        raise file.error(f"link type {link_type}, which is unknown or carries no IP,", _LINK_TYPE_OFFSET)
+    return _records(file, struct.Struct(order + _RECORD), unit, link_type)
 
 
-def _frames(cursor: Cursor, header: struct.Struct, unit: int, link: int) -> Iterator[Frame]:
-    while data := cursor.begin(header.size):
-        seconds, parts, size, original = header.unpack(data)
-        if size > MOST:
-            raise cursor.wrong(f"a packet of {size} bytes", cursor.at - header.size)
-        frame = memoryview(cursor.take(size))
-        yield Frame(seconds * 1_000_000_000 + parts * unit, link, frame, size >= original)
+def _records(file: ByteReader, header: struct.Struct, unit: int, link_type: int) -> Iterator[PacketRecord]:
+    while data := file.read_or_end(header.size):
+        seconds, units, size, original = header.unpack(data)
+        if size > MAX_BLOCK:
+            raise file.error(f"a packet of {size} bytes", file.offset - header.size)
+        packet = memoryview(file.read(size))
+        yield PacketRecord(seconds * 1_000_000_000 + units * unit, link_type, packet, size >= original)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from threepipe.backend import OUTBOUND, Seen
+from threepipe.backend import OUTBOUND, CapturedBundle
 from threepipe.bundle import Bundle
-from threepipe.capture.file import CaptureFile
-from threepipe.capture.reading import Captured, CaptureReader
+from threepipe.capture.reader import CapturedPacket, CaptureReader
+from threepipe.capture.writer import CaptureWriter
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 from threepipe.errors import EndpointEnded, EndpointError, ThreepipeError
@@ -44,12 +44,12 @@ def open_pcap(request: OpenRequest[str], *, speed: float = 1.0, loop: bool = Fal
         return Session(ReplayPort(file, path, request.log, speed=speed, loop=loop))
 
 
-def _new_file(path: str) -> CaptureFile:
+def _new_file(path: str) -> CaptureWriter:
     try:
         _check_type(path)
     except FileNotFoundError:
-        pass  # `CaptureFile` creates it.
-    return CaptureFile(os.path.abspath(path), "pipe")
+        pass  # `CaptureWriter` creates it.
+    return CaptureWriter(os.path.abspath(path), "pipe")
 
 
 def _check_type(path: str) -> None:
@@ -135,7 +135,7 @@ class ReplayPort(EndpointPort):
         self._file, self._name, self._log = file, name, log
         self._speed, self._loop, self._clock = speed, loop, clock
         self._packets = iter(self._reader)
-        self._next: Captured | None = None
+        self._next: CapturedPacket | None = None
         self._first: int | None = None  # Nanoseconds: when the first packet was captured.
         self._base: float | None = None  # Seconds of the clock: when it was replayed.
         self._due = 0.0
@@ -183,12 +183,12 @@ class ReplayPort(EndpointPort):
     def _warn_of_skipped(self) -> None:
         counts = {
             "frames without an IP packet": self._reader.not_ip,
-            "packets that were captured in part": self._reader.snapped,
+            "packets that were captured in part": self._reader.truncated,
         }
         skipped = [f"{count} {reason}" for reason, count in counts.items() if count]
         if skipped:
             self._log.warn("skipped", f"skipped {' and '.join(skipped)}")
-        if self._reader.cut_off:
+        if self._reader.cut_short:
             self._log.warn("cut off", "the file ends in the middle of a packet, which was skipped")
 
     def send(self, bundle: Bundle) -> Bundle:
@@ -202,7 +202,7 @@ class ReplayPort(EndpointPort):
 class RecordPort(EndpointPort):
     """A port that writes each packet it is sent to a file, at once, and has none to receive."""
 
-    def __init__(self, file: CaptureFile, log: RateLimitedLog) -> None:
+    def __init__(self, file: CaptureWriter, log: RateLimitedLog) -> None:
         super().__init__()
         self.writable.ring()
         self._file, self._log = file, log
@@ -211,7 +211,7 @@ class RecordPort(EndpointPort):
         return Bundle()
 
     def send(self, bundle: Bundle) -> Bundle:
-        self._file.write([Seen(OUTBOUND, list(bundle), time.time_ns())])
+        self._file.write([CapturedBundle(OUTBOUND, list(bundle), time.time_ns())])
         return Bundle()
 
     def stop(self) -> None:

@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Iterator
 
-from threepipe.backend import INBOUND, OUTBOUND, Seen
+from threepipe.backend import INBOUND, OUTBOUND, CapturedBundle
 from threepipe.bundle import Arena
 from threepipe.core.fast import split
 from threepipe.core.packet import is_packet
@@ -108,7 +108,7 @@ class LinuxCapture:
             data = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
             self._dropped += _STATISTICS.unpack(data)[1]  # The kernel counts from the previous call.
 
-    def __iter__(self) -> Iterator[list[Seen]]:
+    def __iter__(self) -> Iterator[list[CapturedBundle]]:
         """Yield packets as they come, even after the link was down for a while. Raises `AdapterGone`."""
         with selectors.DefaultSelector() as selector:
             for file in (self._socket, self._bell):
@@ -121,8 +121,8 @@ class LinuxCapture:
         while (seen := self._read()) and seen[0].time_ns < self._stopped:
             yield seen
 
-    def _read(self) -> list[Seen]:
-        found: list[Seen] = []
+    def _read(self) -> list[CapturedBundle]:
+        found: list[CapturedBundle] = []
         while len(found) < _MOST:
             memory = self._arena.free()
             if found and len(memory) < 2 * MAX_RECORD:
@@ -140,7 +140,7 @@ class LinuxCapture:
                 self._dropped += 1
                 continue
             direction = OUTBOUND if address[_KIND] == PACKET_OUTGOING else INBOUND
-            found.append(Seen(direction, packets, _time(ancillary)))
+            found.append(CapturedBundle(direction, packets, _time(ancillary)))
         return found
 
     def _check_there(self, error: OSError) -> None:

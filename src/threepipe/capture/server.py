@@ -1,0 +1,269 @@
+"""The server for captures of a running pipe, through which `client` finds the pipe and gets its packets.
+
+One thread serves all clients. No client slows the pipe down: packets that a client is too slow for are dropped, and
+the client is told how many.
+"""
+
+import errno
+import json
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from threepipe.backend import CapturedBundle
+from threepipe.capture.client import REQUEST, SUFFIX
+from threepipe.capture.pcapng_blocks import file_header, packet_blocks, statistics_block
+from threepipe.capture.tap import Taps
+from threepipe.errors import ThreepipeError
+from threepipe.net.connect import listen_unix
+from threepipe.net.doorbell import Doorbell
+from threepipe.platforms import is_private, runtime_folder
+
+__all__ = ["serve_captures"]
+
+_log = logging.getLogger("threepipe.capture")
+
+_MAX_CLIENTS = 16
+_MAX_PIPES = 99  # In one process.
+_MAX_QUEUED = 1 << 22  # Bytes that wait for one client.
+_MAX_CHUNKS = 64  # Queue entries that one client is sent before the next client's turn.
+_FLUSH_TIMEOUT = 1.0  # Seconds that clients get for the rest, when the pipe has ended.
+_ACCEPT_PAUSE = 0.1  # Seconds, after a connection that could not be accepted.
+
+
+@contextmanager
+def serve_captures(taps: Taps, left: str, right: str, folder: Path | None = None) -> Iterator[None]:
+    """Let clients find and capture the pipe with these `taps` while the block runs, by the addresses of its ends.
+
+    If that fails, log the reason and run the block without it.
+    """
+    folder = folder or runtime_folder()
+    listener = None
+    if folder is not None:
+        try:
+            listener, remove = _listen(folder)
+        except (ThreepipeError, OSError) as error:
+            _log.info("this pipe cannot be captured from outside: %s", error)
+    if listener is None:
+        yield
+        return
+    server = _Server(listener, taps, left, right)
+    thread = threading.Thread(target=server.serve, name="threepipe-captures", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        remove()
+        server.end()
+        thread.join()
+        server.close()
+
+
+def _listen(folder: Path) -> tuple[socket.socket, Callable[[], None]]:
+    """Listen at the first free path of this process; return the socket and a function that removes the path."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_private(folder):
+        raise OSError(f"other users may open {folder}; run: chmod 700 {folder}")
+    for number in range(1, _MAX_PIPES + 1):
+        path = folder / f"{os.getpid()}{f'-{number}' if number > 1 else ''}{SUFFIX}"
+        try:
+            listener, remove = listen_unix(str(path))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            listener.setblocking(False)
+            return listener, remove
+    raise OSError(f"this process already runs {_MAX_PIPES} pipes")
+
+
+class _Client:
+    """A connection to a client, and the queue of bytes for it.
+
+    The pipe's threads call `sink`; only the server's thread calls the other methods.
+    """
+
+    def __init__(self, connection: socket.socket, wake: Callable[[], None]) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.requested = False
+        """True once the client has asked for packets."""
+        self.leaving = False
+        """True once nothing is queued any more: the rest is sent, then the connection ends."""
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._queue: deque[bytes | memoryview] = deque()
+        self._queued = 0
+        self._packets = self._dropped = self._reported = 0
+
+    def put(self, data: bytes) -> None:
+        """Queue bytes."""
+        with self._lock:
+            self._queue.append(data)
+            self._queued += len(data)
+
+    def sink(self, bundle: CapturedBundle) -> None:
+        """Queue packets, or drop and count them if there is no room."""
+        blocks = packet_blocks([bundle])
+        with self._lock:
+            self._packets += len(bundle.packets)
+            if self._queued + len(blocks) > _MAX_QUEUED:
+                self._dropped += len(bundle.packets)
+                return
+            if self._dropped != self._reported:
+                blocks = self._statistics(bundle.time_ns) + blocks
+            was_empty = not self._queue
+            self._queue.append(blocks)
+            self._queued += len(blocks)
+        if was_empty:
+            self._wake()
+
+    def _statistics(self, time_ns: int) -> bytes:
+        self._reported = self._dropped
+        return statistics_block(time_ns, self._packets, self._dropped)
+
+    def flush(self) -> bool:
+        """Send what the system accepts now; return True if the queue is empty. Raises `OSError` on a disconnect."""
+        for _ in range(_MAX_CHUNKS):
+            with self._lock:
+                if not self._queue:
+                    return True
+                data = self._queue.popleft()
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            with self._lock:
+                self._queued -= sent
+                if sent < len(data):
+                    self._queue.appendleft(memoryview(data)[sent:])
+                    break
+        return False
+
+    def leave(self) -> None:
+        """Queue the final counts: the client wants no more packets, or the pipe has ended."""
+        if self.requested and not self.leaving:
+            self.leaving = True
+            self.put(self._statistics(time.time_ns()))
+
+    def finish(self, deadline: float) -> None:
+        """Send the rest of the queue, as far as the client reads it before `deadline`."""
+        self.leave()
+        try:
+            while not self.flush() and (remaining := deadline - time.monotonic()) > 0:
+                with selectors.DefaultSelector() as selector:
+                    selector.register(self.socket, selectors.EVENT_WRITE)
+                    selector.select(remaining)
+        except OSError:
+            pass  # The client has disconnected.
+
+
+class _Server:
+    """The loop over all clients, which runs in a thread of its own from `serve` to `end`."""
+
+    def __init__(self, listener: socket.socket, taps: Taps, left: str, right: str) -> None:
+        self._listener = listener
+        self._taps = taps
+        self._interface = f"{left} {right}"
+        self._greeting = json.dumps({"pid": os.getpid(), "left": left, "right": right}).encode() + b"\n"
+        self._clients: list[_Client] = []
+        self._bell = Doorbell()
+        self._ended = threading.Event()
+
+    def serve(self) -> None:
+        """Serve clients until `end`, then send what is queued for them."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._bell, selectors.EVENT_READ)
+            selector.register(self._listener, selectors.EVENT_READ)
+            while not self._ended.is_set():
+                for key, _ in selector.select():
+                    if key.fileobj is self._bell:
+                        self._bell.clear()
+                    elif key.fileobj is self._listener:
+                        self._accept(selector)
+                    elif key.data in self._clients:  # Accepting another one may have removed it just now.
+                        self._receive(selector, key.data)
+                for client in list(self._clients):
+                    self._flush(selector, client)
+        deadline = time.monotonic() + _FLUSH_TIMEOUT
+        for client in self._clients:
+            self._taps.remove(client.sink)
+            client.finish(deadline)
+
+    def end(self) -> None:
+        """Have `serve` return."""
+        self._ended.set()
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Close all sockets. Called after `serve` has returned."""
+        for client in self._clients:
+            client.socket.close()
+        self._listener.close()
+        self._bell.close()
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            _log.warning("a capture was refused: %s", error)
+            self._ended.wait(_ACCEPT_PAUSE)  # If descriptors ran out, some may be free later.
+            return
+        if len(self._clients) == _MAX_CLIENTS:
+            idle = next((client for client in self._clients if not client.requested), None)
+            if idle is None:
+                _log.warning("a capture was refused: %d are running already", _MAX_CLIENTS)
+                connection.close()
+                return
+            self._remove(selector, idle)
+        client = _Client(connection, self._bell.ring)
+        self._clients.append(client)
+        client.put(self._greeting)
+        selector.register(connection, selectors.EVENT_READ, client)
+
+    def _receive(self, selector: selectors.BaseSelector, client: _Client) -> None:
+        """Handle a request or the end of input; do nothing if the socket has only become writable."""
+        try:
+            data = client.socket.recv(len(REQUEST))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data == REQUEST and not client.requested:
+            client.requested = True
+            client.put(file_header(self._interface))
+            self._taps.add(client.sink)
+        elif not data and client.requested:
+            self._taps.remove(client.sink)
+            client.leave()
+        else:
+            self._remove(selector, client)
+
+    def _flush(self, selector: selectors.BaseSelector, client: _Client) -> None:
+        try:
+            done = client.flush()
+        except OSError:
+            done = client.leaving = True
+        if done and client.leaving:
+            self._remove(selector, client)
+        else:
+            # The end of a client's input would wake the selector again and again, so it is not waited for twice.
+            events = 0 if client.leaving else selectors.EVENT_READ
+            events |= 0 if done else selectors.EVENT_WRITE
+            if selector.get_key(client.socket).events != events:
+                selector.modify(client.socket, events, client)
+
+    def _remove(self, selector: selectors.BaseSelector, client: _Client) -> None:
+        self._taps.remove(client.sink)
+        selector.unregister(client.socket)
+        self._clients.remove(client)
+        client.socket.close()
