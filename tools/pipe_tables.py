@@ -32,7 +32,7 @@ def _kinds() -> str:
 
 def _impairments() -> str:
     lines = ["| Setting | |", "|---|---|"]
-    lines += [f"| `{item.name}={item.value}` | {item.help} |" for item in SETTINGS.values()]
+    lines += [f"| `{item.name}={item.example}` | {item.help} |" for item in SETTINGS.values()]
     return "\n".join(lines).replace("left|right", r"left\|right") + "\n"
 
 

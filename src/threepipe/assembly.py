@@ -17,7 +17,7 @@ from threepipe.endpoints.address import EndpointAddress
 from threepipe.errors import InvalidSetting
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
-from threepipe.filters.impairment import Direction, Impairment
+from threepipe.filters.impairment import Impairment, Towards
 from threepipe.pipe import pipe
 from threepipe.settings import check_mtu
 
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 class Assembly:
     """A pipe that is ready to `run`; `close` ends it, from any thread."""
 
-    def __init__(self, left: Endpoint, right: Endpoint, impairs: Sequence[tuple[Direction, Impair]]) -> None:
+    def __init__(self, left: Endpoint, right: Endpoint, impairs: Sequence[tuple[Towards, Impair]]) -> None:
         self.left, self.right = left, right
         self.impairs = impairs
         """The impairments, each with the end that packets go to from it."""
@@ -89,11 +89,11 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
         ends: list[Endpoint] = list(taps.around(left, right))
         if plan.mtu_clamp is not None:
             ends = [Clamp(end, plan.mtu_clamp) for end in ends]
-        impairs: list[tuple[Direction, Impair]] = []
+        impairs: list[tuple[Towards, Impair]] = []
         for number, impairment in enumerate(plan.impairments):
             # Each makes random choices of its own. Packets received from one end go towards the other.
             impairment = impairment._replace(seed=impairment.seed + number)
-            for index, towards in enumerate[Direction](("right", "left")):
+            for index, towards in enumerate[Towards](("right", "left")):
                 if impairment.towards in (None, towards):
                     ends[index] = impair = Impair(ends[index], impairment, towards=towards)
                     impairs.append((towards, impair))

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.support.frames import TCP4, TCP6, UDP4, frame
 from tests.support.impairments import MANY, number_of, packet, within_bounds
-from threepipe.filters.impairment import Direction, Impairment
+from threepipe.filters.impairment import Impairment, Towards
 from threepipe.filters.scheduler import ImpairmentCounts, Scheduler
 
 ALL = 1 << 30
 
 
-def scheduler(towards: Direction = "right", **impairment: float) -> Scheduler:
+def scheduler(towards: Towards = "right", **impairment: float) -> Scheduler:
     return Scheduler(Impairment(**impairment), towards)  # type: ignore[arg-type]
 
 
@@ -245,7 +245,7 @@ EVERYTHING = {
 def test_a_seed_makes_the_same_happen_again() -> None:
     packets = [packet(number) for number in range(500)]
 
-    def outcome(towards: Direction, seed: int) -> list[tuple[float, bytes]]:
+    def outcome(towards: Towards, seed: int) -> list[tuple[float, bytes]]:
         return run(scheduler(towards, seed=seed, **EVERYTHING), packets, 0.001)
 
     assert outcome("right", 1) == outcome("right", 1)

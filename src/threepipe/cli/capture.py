@@ -50,7 +50,7 @@ def capture(
     if write == STANDARD_OUTPUT and sys.stdout.isatty():
         raise typer.BadParameter("packets are not printed on a terminal; give --write FILE or pipe them to a program")
     if netns is not None and name.startswith(PREFIX):
-        raise typer.BadParameter("--netns is for adapters; a running pipe is found by its process id alone")
+        raise typer.BadParameter("a running pipe is found by its process id; --netns is for adapters")
     source = open_source(name, netns)
     try:
         file = CaptureWriter(write, source.name)

@@ -35,7 +35,7 @@ def pipe_help() -> str:
             lines += _entry(f"    ,{option.usage}", option.help + _note(option))
     lines.append("\nSettings of --impair, separated by commas:\n")
     for setting in SETTINGS.values():
-        lines += _entry(f"  {setting.name}={setting.value}", setting.help)
+        lines += _entry(f"  {setting.name}={setting.example}", setting.help)
     return "\n".join(lines)
 
 

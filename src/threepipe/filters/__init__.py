@@ -1,1 +1,1 @@
-"""Filters: endpoints around endpoints, each of which does one thing to the packets that come through it."""
+"""Filters: endpoints that wrap another endpoint and change the packets received from it."""

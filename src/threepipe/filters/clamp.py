@@ -1,7 +1,7 @@
-"""Clamp: keeps TCP from sending segments that are longer than a path carries, by the MSS both ends tell each other.
+"""MSS clamping: a filter that lowers the MSS option of TCP SYNs, so that segments fit the path.
 
-Owns where the option is and how it is changed, in place and without splitting superpackets. RFC 9293,
-section 3.7.1 (the option), RFC 8200, section 4 (extension headers), RFC 1624 (the checksum).
+It changes packets in place and never splits a superpacket. RFC 9293, section 3.7.1 (the option), RFC 8200, section 4
+(extension headers), RFC 1624 (the checksum).
 """
 
 import struct
@@ -15,49 +15,52 @@ from threepipe.settings import check_mtu
 __all__ = ["Clamp", "clamp_mss"]
 
 _HEADERS = {4: 40, 6: 60}
-"""IP version -> bytes of its header and TCP's, both without options, which the MSS does not count."""
-_TCP_HEADER = 20
+"""IP version -> bytes of the IP and TCP headers without options, which the MSS does not count."""
+_GSO_TYPE = 1  # Offset in a record, <linux/virtio_net.h>.
+_IPV4_HEADER, _IPV6_HEADER, _TCP_HEADER = 20, 40, 20  # Bytes without options.
+_IPV4_FRAGMENT, _IPV4_PROTOCOL, _IPV6_NEXT_HEADER = 6, 9, 6  # Offsets in the IP header.
+_TCP_DATA_OFFSET, _TCP_FLAGS = 12, 13  # Offsets in the TCP header.
 _SYN = 0x02
 _END, _NO_OPERATION, _MSS = 0, 1, 2  # Kinds of TCP options.
 _MSS_SIZE = 4
 _FRAGMENT = 44
 _EXTENSIONS = frozenset((0, 43, _FRAGMENT, 60))  # Hop-by-hop, routing, fragment, destination options.
-_MOST_EXTENSIONS = 8  # More than anyone sends; where there are more, the packet passes as it is.
+_MAX_EXTENSIONS = 8  # More than any real packet has. A packet with more of them stays unchanged.
 
 
 class Clamp(Filter):
-    """An endpoint whose TCP connections fit an MTU: in SYNs received from it the MSS is lowered where it is higher.
+    """An endpoint whose TCP connections fit an MTU: in SYNs received from it, a higher MSS is lowered.
 
-    For both ends of connections to know, there is one around each end of a pipe. A SYN without the option
-    stays without: its sender is to be sent 536 or 1220 bytes at most (RFC 9293, section 3.7.1).
+    A pipe needs one around each end, so that both ends of a connection learn the MSS. A SYN without the option stays
+    unchanged, as its sender gets segments of 536 or 1220 bytes at most (RFC 9293, section 3.7.1).
     """
 
     def __init__(self, inner: Endpoint, mtu: int) -> None:
-        """`mtu`: bytes of the longest packet that passes. Raises `InvalidSetting`."""
+        """`mtu`: bytes of the longest packet that fits. Raises `InvalidSetting`."""
         super().__init__(inner)
         self._mtu = check_mtu(mtu, ipv6=False)
 
     def receive(self, timeout: float | None = None) -> Bundle:
+        """Receive from the inner endpoint and lower the MSS."""
         return clamp_mss(self.inner.receive(timeout), self._mtu)
 
 
 def clamp_mss(bundle: Bundle, mtu: int) -> Bundle:
-    """`bundle` with no MSS above `mtu` - 40 bytes (IPv4) or `mtu` - 60 (IPv6) in any TCP SYN.
+    """Lower the MSS in every TCP SYN to `mtu` - 40 bytes (IPv4) or `mtu` - 60 (IPv6), and return the bundle.
 
-    Memory is changed in place and the bundle is the same one, unless a packet in it cannot be written
-    to: then the one returned has a copy in its place. Superpackets stay whole, as none is a SYN. Checksums
-    are corrected for the change alone: a wrong one stays wrong.
+    Packets are changed in place; if a packet is read-only, a new bundle with a copy of it is returned. Superpackets
+    stay whole, as none is a SYN. Checksums are only updated for the change: a wrong one stays wrong.
     """
     records = bundle.records
     views = bundle if records is None else records
     base = 0 if records is None else HEADER_SIZE
     copies: dict[int, memoryview] = {}
     for index, view in enumerate(views):
-        if (transport := _find_syn(view, base)) and (places := _high_options(view, base, transport, mtu)):
+        if (transport := _find_syn(view, base)) and (offsets := _high_values(view, base, transport, mtu)):
             if view.readonly:
                 copies[index] = view = memoryview(bytearray(view))
-            for place in places:
-                _lower(view, base, transport, place, mtu)
+            for offset in offsets:
+                _lower(view, base, transport, offset, mtu)
     if not copies:
         return bundle
     changed = [copies.get(index, view) for index, view in enumerate(views)]
@@ -65,80 +68,84 @@ def clamp_mss(bundle: Bundle, mtu: int) -> Bundle:
 
 
 def _find_syn(view: memoryview, base: int) -> int:
-    """Offset in `view` of the TCP header of a SYN, or 0. The packet begins at `base`.
+    """Return the offset in `view` of the TCP header of a SYN, or 0. The packet starts at `base`, behind a vnet header.
 
-    This is asked for every packet: it makes no slices, and leaves most at the first byte or two.
+    This runs for every packet. So it makes no slices, and decides most cases by a byte or two.
     """
-    if base and view[1] != GSO_NONE:
+    if base and view[_GSO_TYPE] != GSO_NONE:
         return 0
     size = len(view)
-    if size < base + 20 + _TCP_HEADER:
+    if size < base + _IPV4_HEADER + _TCP_HEADER:
         return 0
     first = view[base]
     if first >> 4 == 4:
-        # A fragment other than the first has no header of TCP's, whatever its data looks like.
-        if view[base + 9] != TCP or view[base + 7] or view[base + 6] & 0x1F or first & 0x0F < 5:
+        # Only the first fragment, with offset 0, has a TCP header.
+        fragment = base + _IPV4_FRAGMENT
+        if view[base + _IPV4_PROTOCOL] != TCP or view[fragment + 1] or view[fragment] & 0x1F or first & 0x0F < 5:
             return 0
         transport = base + (first & 0x0F) * 4
-    elif first >> 4 == 6 and size >= base + 40 + _TCP_HEADER:
-        transport = base + 40
-        if (protocol := view[base + 6]) != TCP and (
-            protocol not in _EXTENSIONS or not (transport := _behind_extensions(view, transport, protocol))
+    elif first >> 4 == 6 and size >= base + _IPV6_HEADER + _TCP_HEADER:
+        transport = base + _IPV6_HEADER
+        if (protocol := view[base + _IPV6_NEXT_HEADER]) != TCP and (
+            protocol not in _EXTENSIONS or not (transport := _skip_extensions(view, transport, protocol))
         ):
             return 0
     else:
         return 0
-    return transport if transport + _TCP_HEADER <= size and view[transport + 13] & _SYN else 0
+    return transport if transport + _TCP_HEADER <= size and view[transport + _TCP_FLAGS] & _SYN else 0
 
 
-def _behind_extensions(view: memoryview, place: int, kind: int) -> int:
-    """Offset of the TCP header behind IPv6 extension headers, the first of which, a `kind`, is at `place`; or 0."""
-    for _ in range(_MOST_EXTENSIONS):
-        if place + 8 > len(view):
+def _skip_extensions(view: memoryview, offset: int, kind: int) -> int:
+    """Return the offset of the TCP header behind IPv6 extension headers, or 0.
+
+    The first extension header is at `offset` and has the type `kind`.
+    """
+    for _ in range(_MAX_EXTENSIONS):
+        if offset + 8 > len(view):
             return 0
-        if kind == _FRAGMENT and (view[place + 2] or view[place + 3] & 0xF8):
+        if kind == _FRAGMENT and (view[offset + 2] or view[offset + 3] & 0xF8):
             return 0
-        size = 8 if kind == _FRAGMENT else 8 + view[place + 1] * 8
-        kind = view[place]
-        place += size
+        size = 8 if kind == _FRAGMENT else 8 + view[offset + 1] * 8
+        kind = view[offset]
+        offset += size
         if kind == TCP:
-            return place
+            return offset
         if kind not in _EXTENSIONS:
             return 0
     return 0
 
 
-def _high_options(view: memoryview, base: int, transport: int, mtu: int) -> list[int]:
-    """Offsets of the values that are too high; there may be several, and receivers differ in which one they take."""
-    most = mtu - _HEADERS[view[base] >> 4]
-    return [place for place in _mss_values(view, transport) if view[place] << 8 | view[place + 1] > most]
+def _high_values(view: memoryview, base: int, transport: int, mtu: int) -> list[int]:
+    """Return the offsets of all values that are too high. If there are several, receivers differ in which they use."""
+    limit = mtu - _HEADERS[view[base] >> 4]
+    return [offset for offset in _mss_values(view, transport) if view[offset] << 8 | view[offset + 1] > limit]
 
 
 def _mss_values(view: memoryview, transport: int) -> Iterator[int]:
-    """Offsets of the values of MSS options; ends where the options make no sense."""
-    place = transport + _TCP_HEADER
-    end = min(transport + (view[transport + 12] >> 4) * 4, len(view))
-    while place < end and (kind := view[place]) != _END:
+    """Yield the offsets of the values of MSS options, up to the first malformed option."""
+    offset = transport + _TCP_HEADER
+    end = min(transport + (view[transport + _TCP_DATA_OFFSET] >> 4) * 4, len(view))
+    while offset < end and (kind := view[offset]) != _END:
         if kind == _NO_OPERATION:
-            place += 1
+            offset += 1
             continue
-        size = view[place + 1] if place + 1 < end else 0
-        if size < 2 or place + size > end:
+        size = view[offset + 1] if offset + 1 < end else 0
+        if size < 2 or offset + size > end:
             return
         if kind == _MSS and size == _MSS_SIZE:
-            yield place + 2
-        place += size
+            yield offset + 2
+        offset += size
 
 
-def _lower(view: memoryview, base: int, transport: int, place: int, mtu: int) -> None:
-    """Write the highest allowed value at `place`, and correct the checksum for it."""
-    (old,) = struct.unpack_from("!H", view, place)
+def _lower(view: memoryview, base: int, transport: int, offset: int, mtu: int) -> None:
+    """Write the highest allowed value at `offset`, and update the checksum."""
+    (old,) = struct.unpack_from("!H", view, offset)
     new = mtu - _HEADERS[view[base] >> 4]
-    struct.pack_into("!H", view, place, new)
+    struct.pack_into("!H", view, offset, new)
     if base and _is_partial(view, transport - base):
         return
-    if (place - transport) % 2:
-        # At an odd place its two bytes are in two words of the sum, each in the other half.
+    if (offset - transport) % 2:
+        # At an odd offset the two bytes belong to two words of the sum, in swapped halves.
         old, new = _swapped(old), _swapped(new)
     field = transport + CHECKSUM_OFFSET[TCP]
     (checksum,) = struct.unpack_from("!H", view, field)
@@ -150,7 +157,7 @@ def _lower(view: memoryview, base: int, transport: int, place: int, mtu: int) ->
 
 
 def _is_partial(record: memoryview, transport: int) -> bool:
-    """Whether the checksum is still to be made: the field then holds the pseudo-header's sum, which stays the same."""
+    """Return True if the checksum covers the pseudo-header only, which an MSS does not change."""
     flags, _, _, _, start, offset = HEADER.unpack_from(record)
     return bool(flags & NEEDS_CSUM and start == transport and offset == CHECKSUM_OFFSET[TCP])
 
