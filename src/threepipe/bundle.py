@@ -12,7 +12,7 @@ from threepipe.core.packet import Packet, check_packets
 from threepipe.core.packing import pack, unpack_from
 from threepipe.core.superpacket import MAX_RECORD
 
-__all__ = ["Arena", "Bundle"]
+__all__ = ["EMPTY", "Arena", "Bundle"]
 
 _SINGLE_BYTES = frozenset({bytes, bytearray})
 """Types whose memoryview is one of single bytes."""
@@ -53,6 +53,8 @@ class Bundle(Sequence[memoryview]):
     @classmethod
     def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
         """Make a bundle of packets, views of single bytes, without a look at them: the quick way for ports."""
+        if not views:
+            return EMPTY
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, views, None, None
         return bundle
@@ -60,6 +62,8 @@ class Bundle(Sequence[memoryview]):
     @classmethod
     def of_records(cls, records: Sequence[memoryview]) -> "Bundle":
         """Make a bundle of records with a virtio header each; see `threepipe.core.superpacket`."""
+        if not records:
+            return EMPTY
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, None, records, None
         return bundle
@@ -78,18 +82,25 @@ class Bundle(Sequence[memoryview]):
     def nbytes(self) -> int:
         """Bytes of all packets together, headers included."""
         if self._records is not None:
-            return self._measured()[1]
+            return self.measured()[1]
         return sum(map(len, self.buffers))
+
+    def measured(self) -> tuple[int, int, bool]:
+        """Return the number of packets, their bytes, and True if all are IP packets. Splits nothing."""
+        if self._records is None:
+            return measure(self.buffers, vnet_header=False)
+        if self._measure is None:
+            self._measure = measure(self._records)
+        return self._measure
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is no IP packet. If all are, records stay whole."""
-        measured = measure(self.buffers, vnet_header=False) if self._records is None else self._measured()
-        if not measured[2]:
+        if not self.measured()[2]:
             check_packets(self.buffers)
 
     def __len__(self) -> int:
         if self._records is not None:
-            return self._measured()[0]
+            return self.measured()[0]
         return len(self.buffers)
 
     def __iter__(self) -> Iterator[memoryview]:
@@ -103,12 +114,6 @@ class Bundle(Sequence[memoryview]):
         """Return one packet, or for a slice a bundle of those packets in the same memory, to be released separately."""
         packets = self._split()
         return Bundle(packets[index]) if isinstance(index, slice) else packets[index]
-
-    def _measured(self) -> tuple[int, int, bool]:
-        """Return the number of packets, their bytes, and True if all are IP packets."""
-        if self._measure is None:
-            self._measure = measure(self._records or ())
-        return self._measure
 
     def _split(self) -> Sequence[memoryview]:
         """Return the packets, of which the bundle consists from now on."""
@@ -132,6 +137,8 @@ class Bundle(Sequence[memoryview]):
 
         Memory that something else still exports (a slice, a NumPy array) is freed when that lets go of it.
         """
+        if self is EMPTY:
+            return
         views = self._packets or self._records or ()
         self._packets = self._records = self._given = None
         for view in views:
@@ -174,6 +181,10 @@ def _as_bytes(packet: Packet) -> memoryview:
     """Return a view of `packet` as single bytes. Raise TypeError if its memory is not contiguous."""
     view = memoryview(packet)
     return view if view.format == "B" and view.ndim == 1 and view.c_contiguous else view.cast("B")
+
+
+EMPTY = Bundle()
+"""A bundle without packets, which ports need after most calls."""
 
 
 class Arena:

@@ -17,11 +17,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
 
 from threepipe.backend import Port, Waitable
-from threepipe.bundle import Bundle
+from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
 from threepipe.core.packet import Packet, is_packet
 from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, forward, joinable, new_counts
-from threepipe.errors import AdapterError, InvalidPacket, LinkDown, SessionClosed
+from threepipe.errors import AdapterError, LinkDown, SessionClosed
 
 if TYPE_CHECKING:
     from threepipe.net.doorbell import Doorbell
@@ -227,10 +227,11 @@ class Session:
                 self._port.readable.hold(False)
             else:
                 bundle = self._port.receive()
-            if bundle:
-                self._received[PACKETS] += len(bundle)
-                self._received[BYTES] += bundle.nbytes
-                self._received[BUNDLES] += 1
+            if bundle is not EMPTY:
+                packets, size, _ = bundle.measured()
+                self._received[PACKETS] += packets
+                self._received[BYTES] += size
+                self._received[BUNDLES] += bool(packets)
         return bundle
 
     def _try_receive_packet(self) -> bytes:
@@ -253,11 +254,13 @@ class Session:
         """Send as many packets as there is room for and return the rest."""
         with self._send_lock:
             self._check_open()
-            packets, size = len(bundle), bundle.nbytes
+            packets, size, _ = bundle.measured()
             rest = self._port.send(bundle)
-            if accepted := packets - len(rest):
-                self._sent[PACKETS] += accepted
-                self._sent[BYTES] += size - rest.nbytes
+            if rest is not EMPTY:
+                packets, size = packets - len(rest), size - rest.nbytes
+            if packets:
+                self._sent[PACKETS] += packets
+                self._sent[BYTES] += size
                 self._sent[BUNDLES] += 1
         return rest
 
@@ -268,13 +271,11 @@ class Session:
 
     def _without_invalid(self, bundle: Bundle) -> Bundle:
         """Return the bundle, or if not all its packets are IP packets, one of those that are; count the others."""
-        try:
-            bundle.check()
-        except InvalidPacket:
-            valid = [packet for packet in bundle if is_packet(packet)]
-            self._count_dropped(len(bundle) - len(valid))
-            return Bundle.of_views(valid)
-        return bundle
+        if bundle.measured()[2]:
+            return bundle
+        valid = [packet for packet in bundle if is_packet(packet)]
+        self._count_dropped(len(bundle) - len(valid))
+        return Bundle.of_views(valid)
 
     def _wait(self, waitable: Waitable, deadline: float | None) -> bool:
         """Wait for a change; return False if `deadline` (of the monotonic clock, in seconds) has passed."""
@@ -418,18 +419,16 @@ class _Side:
     def send(self, bundle: Bundle) -> Bundle:
         session = self._session
         bundle = session._without_invalid(bundle)
-        while bundle:
-            try:
-                return session._try_send(bundle)
-            except LinkDown:
-                self.drop(bundle)  # It may come up again.
-                break
-            except AdapterError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                self.drop(bundle[:1])  # Ports raise only where they accepted none, so this packet is the reason.
-                bundle = bundle[1:]
-        return Bundle()
+        try:
+            return session._try_send(bundle)
+        except LinkDown:
+            self.drop(bundle)  # It may come up again.
+            return EMPTY
+        except AdapterError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self.drop(bundle[:1])  # Ports raise only if they accepted none, so the kernel refused this packet.
+            return bundle[1:]
 
     def drop(self, bundle: Bundle) -> None:
         self._session._count_dropped(len(bundle))

@@ -166,11 +166,10 @@ def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> None:
                     if ended is not None:
                         raise
                     ended, deadline = error, time.monotonic() + _LINGER
-            keys = [key for key, _ in selector.select(None if ended is None else deadline - time.monotonic())]
+            ready = [key.data for key, _ in selector.select(None if ended is None else deadline - time.monotonic())]
             if ended is not None and time.monotonic() >= deadline:
                 raise ended
-            rang = any(key.data is None for key in keys)
-            ready = [] if rang else [key.data for key in keys]
+            rang = None in ready
 
 
 class _Direction(Generic[Packets]):
@@ -184,7 +183,8 @@ class _Direction(Generic[Packets]):
     def move(self, selector: selectors.BaseSelector) -> None:
         """Move one bundle, and wait for the target's room while packets have none, else for the source's packets."""
         packets = self._waiting or self._source.receive()
-        self._waiting = (self._target.send(packets) or None) if packets else None
+        if packets:
+            self._waiting = self._target.send(packets) or None
         awaited = self._source.readable if self._waiting is None else self._target.writable
         if awaited is not self._registered:
             self.stop(selector)
