@@ -31,7 +31,7 @@ native = pytest.mark.skipif(fast.pump is None, reason="there is no native loop")
 
 
 class Bench:
-    """Two sessions, behind each of which the test sits with a socket of datagrams, as the kernel sits behind a TUN."""
+    """Two sessions; behind each the test holds a datagram socket, as the kernel is behind a TUN device."""
 
     def __init__(self, stack: ExitStack, vnet_header: bool = True, superpackets: bool = True) -> None:
         self.vnet_header = vnet_header
@@ -109,7 +109,7 @@ class Bench:
 
 
 class Refusing:
-    """Records of descriptors whose writes fail as told."""
+    """Records of descriptors whose writes fail as the test says."""
 
     def __init__(self, send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]]) -> None:
         self.receive = fast.receive
@@ -117,7 +117,7 @@ class Refusing:
 
 
 class NativeBench:
-    """The native loop on two ends, of which the right one sends to a file that refuses everything."""
+    """The native loop on two ends; the right one sends to a file that refuses every write."""
 
     def __init__(self, stack: ExitStack, path: str, sources: Sequence[io.FileIO] | None = None) -> None:
         self.socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -179,7 +179,7 @@ def test_packets_go_both_ways_and_are_counted(stack: ExitStack, vnet_header: boo
 
 
 @EACH_KIND
-def test_a_bundle_is_coalesced_as_the_reference_does(stack: ExitStack, kind: Kind) -> None:
+def test_a_bundle_is_coalesced_as_by_the_reference(stack: ExitStack, kind: Kind) -> None:
     bench = Bench(stack)
     records = [partial(kind, packet) for packet in frames(kind, [b"12345678"] * 20)]
     expected = [bytes(whole) for whole in coalesce([memoryview(bytearray(one)) for one in records], True, True)]
@@ -192,7 +192,7 @@ def test_a_bundle_is_coalesced_as_the_reference_does(stack: ExitStack, kind: Kin
 
 
 @EACH_KIND
-def test_an_end_without_superpackets_gets_packets(stack: ExitStack, kind: Kind) -> None:
+def test_a_target_without_superpackets_gets_single_packets(stack: ExitStack, kind: Kind) -> None:
     bench = Bench(stack, superpackets=False)
     whole = superpacket(kind, frame(kind, b"0123456789"), 4)
     expected = [plain(bytes(packet)) for packet in split([memoryview(bytearray(whole))])]
@@ -203,7 +203,7 @@ def test_an_end_without_superpackets_gets_packets(stack: ExitStack, kind: Kind) 
     assert bench.sent == 3
 
 
-def test_invalid_packets_are_dropped_and_counted(stack: ExitStack) -> None:
+def test_invalid_packets_are_dropped_and_the_others_pass(stack: ExitStack) -> None:
     bench = Bench(stack)
     first, last = frames(TCP4, [b"abcd"] * 2)
     bench.put(plain(first), plain(b"\0" * 40), plain(b"\x45"), plain(last))
@@ -223,7 +223,7 @@ def test_packets_wait_for_room_while_the_opposite_direction_goes_on(stack: ExitS
     feeding = threading.Thread(target=bench.put, args=records)
     feeding.start()
     stack.callback(feeding.join, SECONDS)
-    # The test takes none: what was written stops growing while packets wait, and the other direction works.
+    # The test reads none: the count of written packets stops growing, and the other direction still works.
     assert come_true(lambda: bench.sent > 0)
     for number in range(50):
         back = records[number]
@@ -259,7 +259,7 @@ def test_an_interruption_ends_the_wait_for_room_and_drops_what_waits(stack: Exit
 
 
 @native
-def test_refused_superpackets_are_split_and_none_are_sent_from_then_on(stack: ExitStack) -> None:
+def test_a_refused_superpacket_is_split_and_no_more_are_sent(stack: ExitStack) -> None:
     bench = NativeBench(stack, "/proc/self/oom_score_adj")  # Refuses text that is no number: EINVAL.
     for packet in frames(TCP4, [b"12345678"] * 5):
         bench.socket.send(partial(TCP4, packet))
@@ -286,8 +286,8 @@ def test_a_packet_that_the_kernel_refuses_is_dropped_and_the_others_pass(stack: 
     assert (bench.sent, bench.dropped) == (2, 1)
 
 
-def test_only_the_refused_superpacket_is_split(stack: ExitStack) -> None:
-    """In Python, where the refusal of one in the midst of a bundle can be staged."""
+def test_a_refusal_in_mid_bundle_splits_only_that_superpacket(stack: ExitStack) -> None:
+    """Only the Python loop allows to stage the refusal of one superpacket in the middle of a bundle."""
     bench = Bench(stack)
 
     def refuse(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
@@ -305,7 +305,7 @@ def test_only_the_refused_superpacket_is_split(stack: ExitStack) -> None:
 
 
 @native
-def test_the_native_loop_drops_packets_while_the_link_is_down(stack: ExitStack) -> None:
+def test_the_native_loop_drops_and_counts_packets_while_the_link_is_down(stack: ExitStack) -> None:
     bench = NativeBench(stack, "/proc/self/mem")  # Nothing is mapped at its start: EIO.
     for number in range(1, 4):
         bench.socket.send(plain(frame(TCP4)))
@@ -313,7 +313,7 @@ def test_the_native_loop_drops_packets_while_the_link_is_down(stack: ExitStack) 
     assert bench.stop() == (0, None)
 
 
-def test_packets_are_dropped_while_the_link_is_down(stack: ExitStack) -> None:
+def test_packets_are_dropped_and_counted_while_the_link_is_down(stack: ExitStack) -> None:
     bench = Bench(stack)
     bench.records = Refusing(lambda file, records: (0, errno.EIO))
     bench.start()
@@ -378,8 +378,8 @@ def test_a_record_that_contradicts_itself_is_dropped(stack: ExitStack) -> None:
     assert bench.sent == 1
 
 
-def test_a_source_that_is_ready_and_has_nothing_is_asked_again(stack: ExitStack) -> None:
-    """As when another reader was faster. In Python, where that can be staged."""
+def test_a_source_that_was_emptied_meanwhile_is_read_again(stack: ExitStack) -> None:
+    """Another reader was faster. Only the Python loop allows to stage that."""
     bench = Bench(stack)
     asked: list[int] = []
 
@@ -396,7 +396,7 @@ def test_a_source_that_is_ready_and_has_nothing_is_asked_again(stack: ExitStack)
     assert asked.count(bench.files[0].fileno()) > 2
 
 
-def test_packets_of_all_sources_of_an_end_pass(stack: ExitStack) -> None:
+def test_packets_from_all_sources_of_one_side_pass(stack: ExitStack) -> None:
     bench, other = Bench(stack, vnet_header=False), Bench(stack)
     bench.sources[0] = [bench.files[0], other.files[0]]
     packets = [frame(UDP4, bytes([number]) * 1000) for number in range(200)]
@@ -405,7 +405,7 @@ def test_packets_of_all_sources_of_an_end_pass(stack: ExitStack) -> None:
     for thread in feeding:
         thread.start()
         stack.callback(thread.join, SECONDS)
-    # Both are ready while there is no room, and neither is asked before there is.
+    # Both sources are ready while there is no room; neither is read before there is.
     assert come_true(lambda: bench.received > bench.sent > 0)
     taken = [bench.take() for _ in range(400)]
     assert sorted(taken) == sorted(packets * 2)
@@ -430,7 +430,7 @@ def test_packets_of_two_ready_sources_wait_for_room(stack: ExitStack) -> None:
     assert (bench.sent, bench.dropped) == (2, 0)
 
 
-def test_packets_kept_by_the_session_go_first(stack: ExitStack) -> None:
+def test_packets_kept_by_the_session_are_forwarded_first(stack: ExitStack) -> None:
     bench = Bench(stack)
     packets = [frame(TCP4, bytes([number]), sequence=number * 1000) for number in range(3)]
     bench.put(*map(plain, packets))

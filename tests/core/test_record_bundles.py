@@ -26,7 +26,7 @@ from threepipe import Bundle, InvalidPacket
 
 
 def mixed() -> list[memoryview]:
-    """A plain packet, three TCP segments, a packet whose checksum is open, two datagrams."""
+    """Return records of a plain packet, three TCP segments, a packet with an open checksum, and two datagrams."""
     return [
         record(ip(UDP4, udp(b"plain"))),
         superpacket(TCP4, ip(TCP4, tcp(b"abcdef")), 2),
@@ -73,7 +73,7 @@ def test_counting_and_checking_leave_records_whole(look: Callable[[Bundle], obje
     ],
     ids=["iterate", "reverse", "index", "index from the end", "slice", "empty slice", "pack", "in"],
 )
-def test_looking_at_packets_splits_records(look: Callable[[Bundle], object], seen: object) -> None:
+def test_access_to_single_packets_splits_records(look: Callable[[Bundle], object], seen: object) -> None:
     bundle = Bundle.of_records(mixed())
     assert look(bundle) == seen
     assert bundle.records is None
@@ -81,13 +81,13 @@ def test_looking_at_packets_splits_records(look: Callable[[Bundle], object], see
     assert [len(packet) for packet in bundle] == SIZES
 
 
-def test_split_records_are_complete_packets() -> None:
+def test_split_records_give_complete_packets() -> None:
     expected = [packet for view in mixed() for packet in naive_split(bytes(view))]
     assert contents(Bundle.of_records(mixed())) == expected
     assert_right(expected[4], 40, 17)
 
 
-def test_edits_in_place_are_what_later_looks_see() -> None:
+def test_edits_in_place_are_kept_by_the_bundle() -> None:
     bundle = Bundle.of_records(mixed())
     for index, packet in enumerate(bundle):
         packet[-1] = 0xA0 + index
@@ -99,7 +99,7 @@ def test_edits_in_place_are_what_later_looks_see() -> None:
     assert [packet[-1] for packet in Bundle.unpack(bundle.pack())] == [*edited[:6], 0]
 
 
-def test_releasing_whole_records_gives_their_memory_back() -> None:
+def test_release_of_whole_records_frees_their_memory() -> None:
     memory = bytearray(superpacket(TCP4, BASE[TCP4], 2))
     bundle = Bundle.of_records([memoryview(memory)])
     assert len(bundle) == 3
@@ -115,7 +115,7 @@ def test_releasing_whole_records_gives_their_memory_back() -> None:
     bundle.release()
 
 
-def test_releasing_split_records_gives_their_memory_back() -> None:
+def test_release_of_split_records_frees_their_memory() -> None:
     memory = bytearray(record(BASE[UDP4]))
     with Bundle.of_records([memoryview(memory), superpacket(TCP4, BASE[TCP4], 2)]) as bundle:
         plain, segment = bundle[0], bundle[1]
@@ -127,7 +127,7 @@ def test_releasing_split_records_gives_their_memory_back() -> None:
             bytes(view)
 
 
-def test_split_superpackets_need_their_record_no_more() -> None:
+def test_split_superpackets_outlive_their_record() -> None:
     memory = bytearray(superpacket(TCP4, BASE[TCP4], 2))
     bundle = Bundle.of_records([memoryview(memory)])
     packets = contents(bundle)
@@ -135,7 +135,7 @@ def test_split_superpackets_need_their_record_no_more() -> None:
     assert contents(bundle) == packets
 
 
-def test_release_leaves_records_that_others_export() -> None:
+def test_release_skips_records_that_others_export() -> None:
     exported, free = bytearray(record(BASE[UDP4])), bytearray(record(BASE[UDP4]))
     views = [memoryview(exported), memoryview(free)]
     bundle = Bundle.of_records(views)
@@ -154,7 +154,7 @@ WRONG = pytest.mark.parametrize(
 
 @WRONG
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_check_names_the_record_that_is_no_packet(wrong: bytes, place: int) -> None:
+def test_check_names_the_record_that_is_not_a_packet(wrong: bytes, place: int) -> None:
     right = [record(BASE[TCP6]), record(BASE[UDP4])]
     bundle = Bundle.of_records([*right[:place], record(wrong), *right[place:]])
     for _ in range(2):
@@ -165,7 +165,7 @@ def test_check_names_the_record_that_is_no_packet(wrong: bytes, place: int) -> N
 
 
 @WRONG
-def test_check_counts_packets_rather_than_records(wrong: bytes) -> None:
+def test_check_counts_packets_and_not_records(wrong: bytes) -> None:
     bundle = Bundle.of_records([*mixed(), changed(TCP6, size=0), record(wrong)])
     with pytest.raises(InvalidPacket) as caught:
         bundle.check()
@@ -178,7 +178,7 @@ def test_check_counts_packets_rather_than_records(wrong: bytes) -> None:
     [changed(TCP4, size=0), changed(UDP6, flags=0), record(BASE[TCP4], flags=NEEDS_CSUM, start=20, field=1000)],
     ids=["no size", "no checksum", "checksum beyond the end"],
 )
-def test_check_drops_records_that_have_no_packets(contradiction: memoryview) -> None:
+def test_check_drops_records_without_packets(contradiction: memoryview) -> None:
     bundle = Bundle.of_records([*mixed(), contradiction])
     assert len(bundle) == len(SIZES)
     bundle.check()
@@ -186,7 +186,7 @@ def test_check_drops_records_that_have_no_packets(contradiction: memoryview) -> 
     assert [len(packet) for packet in bundle] == SIZES
 
 
-def test_a_bundle_of_contradictions_is_empty() -> None:
+def test_a_bundle_of_contradictory_records_is_empty() -> None:
     bundle = Bundle.of_records([changed(TCP4, size=0), changed(UDP6, flags=0)])
     assert not bundle
     assert bundle.nbytes == 0
@@ -198,7 +198,7 @@ def test_a_bundle_of_contradictions_is_empty() -> None:
 
 @property_of(100)
 @given(st.lists(superpackets() | HOSTILE, max_size=4))
-def test_a_bundle_tells_the_same_before_and_after_looking(records: list[memoryview]) -> None:
+def test_a_bundle_reports_the_same_sizes_before_and_after_splitting(records: list[memoryview]) -> None:
     bundle = Bundle.of_records(records)
     told = len(bundle), bundle.nbytes, repr(bundle)
     packets = list(bundle)

@@ -1,4 +1,4 @@
-"""Sealing and opening bundles: both implementations by the rules, and one beside the other."""
+"""Sealing and opening bundles: both implementations against the rules, and against each other."""
 
 import random
 import struct
@@ -49,7 +49,7 @@ class Receiver:
         return [bytes(data) for data in packets], sources, used, authentic, total
 
     def takes(self, counter: int) -> bool:
-        """Whether a message with that counter is taken."""
+        """Return True if the receiver accepts a message with `counter`."""
         return bool(self.take(sealed(self.module, [b""], counter)[0][0].tobytes())[3])
 
 
@@ -57,7 +57,7 @@ FOUR, SIX = packet("10.0.0.1", "10.0.0.2", b"four"), packet("fd00::1", "fd00::2"
 
 
 @EACH
-def test_a_message_is_what_the_paper_says(module: ModuleType) -> None:
+def test_a_message_has_the_format_of_the_paper(module: ModuleType) -> None:
     (message,) = messages(sealed(module, [FOUR], 7))
     assert struct.unpack_from("<IIQ", message) == (4, INDEX, 7)
     plain = ChaCha20Poly1305(KEY).decrypt(struct.pack("<4xQ", 7), message[16:], None)
@@ -65,7 +65,7 @@ def test_a_message_is_what_the_paper_says(module: ModuleType) -> None:
 
 
 @EACH
-def test_packets_of_both_families_come_out_as_they_went_in(module: ModuleType) -> None:
+def test_sealed_packets_of_both_families_open_unchanged(module: ModuleType) -> None:
     other = packet("10.0.0.3", "10.0.0.2")
     packets = [FOUR, FOUR, other, SIX, FOUR]
     for number, message in enumerate(messages(sealed(module, packets))):
@@ -94,14 +94,14 @@ def test_packets_of_both_families_come_out_as_they_went_in(module: ModuleType) -
         (1421, 1420, 1436),
     ],
 )
-def test_packets_are_padded_but_not_beyond_the_mtu(module: ModuleType, length: int, mtu: int, padded: int) -> None:
+def test_packets_are_padded_to_16_bytes_and_to_the_mtu_at_most(module: ModuleType, length: int, mtu: int, padded: int) -> None:
     (message,) = messages(sealed(module, [bytes(length)], mtu=mtu))
     assert len(message) == padded + 32
     assert ChaCha20Poly1305(KEY).decrypt(bytes(12), message[16:], None) == bytes(padded)
 
 
 @EACH
-def test_runs_are_what_a_kernel_takes_at_once(module: ModuleType) -> None:
+def test_runs_are_of_equal_size_and_within_the_limits_of_the_kernel(module: ModuleType) -> None:
     small, large = packet("10.0.0.1", "10.0.0.2"), packet("10.0.0.1", "10.0.0.2", bytes(1400))
     runs = sealed(module, [small] * 130 + [large] * 46 + [small, large, small, small, large])
     assert [(len(memory) // size, size) for memory, size in runs[:2]] == [(64, 64), (64, 64)]
@@ -120,7 +120,7 @@ def test_runs_are_what_a_kernel_takes_at_once(module: ModuleType) -> None:
 
 @EACH
 @pytest.mark.parametrize("kind", [TCP4, TCP6], ids=["tcp4", "tcp6"])
-def test_superpackets_are_split_and_each_segment_is_a_message(module: ModuleType, kind: object) -> None:
+def test_each_segment_of_a_superpacket_becomes_a_message(module: ModuleType, kind: object) -> None:
     record = superpacket(kind, frame(kind, bytes(range(250)) * 20), 1000)  # type: ignore[arg-type]
     segments = [bytes(segment) for segment in split([memoryview(bytearray(record))])]
     ((memory, size),) = transport(module).seal(3, [record], True, 1420)
@@ -133,7 +133,7 @@ def test_superpackets_are_split_and_each_segment_is_a_message(module: ModuleType
 
 
 @EACH
-def test_each_counter_is_taken_once_and_old_ones_never(module: ModuleType) -> None:
+def test_a_counter_is_accepted_once_and_only_within_the_window(module: ModuleType) -> None:
     receiver = Receiver(module)
     assert receiver.takes(0)
     assert not receiver.takes(0)
@@ -153,7 +153,7 @@ def test_each_counter_is_taken_once_and_old_ones_never(module: ModuleType) -> No
 
 
 @EACH
-def test_what_is_not_authentic_changes_nothing(module: ModuleType) -> None:
+def test_a_message_that_is_not_authentic_changes_nothing(module: ModuleType) -> None:
     (message,) = messages(sealed(module, [FOUR], 9))
     receiver = Receiver(module)
     for place in range(len(message)):
@@ -166,7 +166,7 @@ def test_what_is_not_authentic_changes_nothing(module: ModuleType) -> None:
 
 
 @EACH
-def test_it_stops_before_what_is_for_another(module: ModuleType) -> None:
+def test_opening_stops_before_a_message_for_another_index_or_of_another_type(module: ModuleType) -> None:
     one, two, three = messages(sealed(module, [FOUR] * 3))
     stranger = two[:4] + bytes(4) + two[8:]
     assert Receiver(module).take(one + stranger + three, 64)[2:] == (64, 1, 64)
@@ -191,13 +191,13 @@ def test_it_stops_before_what_is_for_another(module: ModuleType) -> None:
     ],
     ids=["keepalive", "short", "shorter-than-its-header", "longer-than-it-is", "version-5", "short-6", "longer-6"],
 )
-def test_what_is_no_packet_is_authentic_and_left_out(module: ModuleType, plain: bytes) -> None:
+def test_an_authentic_message_without_an_ip_packet_gives_no_packet(module: ModuleType, plain: bytes) -> None:
     message = struct.pack("<IIQ", 4, INDEX, 0) + ChaCha20Poly1305(KEY).encrypt(bytes(12), plain, None)
     assert Receiver(module).take(message) == ([], [], len(message), 1, len(message))
 
 
 @pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
-def test_both_implementations_do_the_same() -> None:
+def test_both_implementations_seal_and_open_alike() -> None:
     for seed in range(300):
         choose = random.Random(seed)
         packets = traffic(choose, choose.randrange(1, 40), sizes=(1, 7, 40, 1400))
@@ -222,7 +222,7 @@ def test_both_implementations_do_the_same() -> None:
 
 
 @EACH
-def test_counters_are_given_out_once_and_not_the_last_ones(module: ModuleType) -> None:
+def test_counters_are_reserved_once_and_only_below_the_limit(module: ModuleType) -> None:
     keys = transport(module)
     assert [keys.take(3), keys.take(1), keys.counter] == [0, 3, 4]
     keys.counter = REJECT - 2
@@ -230,7 +230,7 @@ def test_counters_are_given_out_once_and_not_the_last_ones(module: ModuleType) -
 
 
 @EACH
-def test_what_was_wiped_neither_seals_nor_opens(module: ModuleType) -> None:
+def test_a_wiped_transport_neither_seals_nor_opens(module: ModuleType) -> None:
     (message,) = messages(sealed(module, [FOUR]))
     keys = transport(module)
     keys.wipe()
@@ -239,6 +239,6 @@ def test_what_was_wiped_neither_seals_nor_opens(module: ModuleType) -> None:
 
 
 @pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
-def test_the_native_one_refuses_keys_of_another_size() -> None:
+def test_the_native_transport_refuses_keys_of_another_size() -> None:
     with pytest.raises(ValueError, match="a key has 32 bytes"):
         fast.Transport(KEY[:31], KEY, 0, 0)

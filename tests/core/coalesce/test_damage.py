@@ -1,4 +1,4 @@
-"""Wrong checksums and lengths: they stay as they are, neither repaired nor passed as right."""
+"""Wrong checksums and lengths: such packets stay as they are, neither repaired nor merged."""
 
 import pytest
 
@@ -26,7 +26,7 @@ from threepipe.core.fast import split
 
 
 @EACH_KIND
-def test_the_tests_below_have_packets_that_are_right_but_for_one_thing(kind: Kind) -> None:
+def test_the_base_packets_of_these_tests_are_merged(kind: Kind) -> None:
     packets = frames(kind, [b"abcd"] * 5)
     assert packets[2] == third(kind) == around_the_third(kind)[12]
     assert of_packets(packets) == grouped(packets, 5)
@@ -36,36 +36,36 @@ def test_the_tests_below_have_packets_that_are_right_but_for_one_thing(kind: Kin
 @EACH_KIND
 @pytest.mark.parametrize("bits", [0x01, 0x80])
 @pytest.mark.parametrize("place", [-1, -4])
-def test_a_damaged_payload_is_not_repaired(kind: Kind, place: int, bits: int) -> None:
+def test_a_damaged_payload_stays_single(kind: Kind, place: int, bits: int) -> None:
     packet = third(kind)
     assert_alone(with_bits(packet, len(packet) + place, bits), kind)
 
 
 @EACH_KIND
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_damaged_checksum_is_not_repaired(kind: Kind, place: int) -> None:
+def test_a_damaged_checksum_stays_single(kind: Kind, place: int) -> None:
     assert_alone(with_bits(third(kind), network_size(kind) + kind.field + place, 0x10), kind)
 
 
 @EACH_KIND
-def test_an_open_checksum_in_a_packet_that_says_it_is_complete(kind: Kind) -> None:
+def test_an_open_checksum_in_a_record_marked_complete_stays_single(kind: Kind) -> None:
     assert_alone(opened(third(kind), network_size(kind), kind), kind)
 
 
 @EACH_IPV4
 @pytest.mark.parametrize("place", [10, 11])
-def test_a_damaged_header_checksum_is_not_repaired(kind: Kind, place: int) -> None:
+def test_a_damaged_ipv4_header_checksum_stays_single(kind: Kind, place: int) -> None:
     assert_alone(with_bits(third(kind), place, 0x04), kind)
 
 
 @EACH_IPV4
-def test_a_header_without_a_checksum_gets_none(kind: Kind) -> None:
+def test_an_ipv4_header_without_a_checksum_stays_single(kind: Kind) -> None:
     assert_alone(with_field(third(kind), 10, 0), kind)
 
 
 @EACH_TCP
-def test_of_two_zeros_the_one_that_is_not_computed_is_not_replaced(kind: Kind) -> None:
-    """A receiver takes 0xFFFF for 0, which TCP does not do; a splitter gives back 0."""
+def test_a_tcp_checksum_of_ffff_in_place_of_zero_stays_single(kind: Kind) -> None:
+    """A receiver takes 0xFFFF for 0. No TCP sends it, and a splitter would give back 0."""
     packets = frames(kind, [b"abcd"] * 5)
     packets[2] = summing_to_zero(third(kind), network_size(kind), kind)
     assert of_packets(packets) == grouped(packets, 5)
@@ -75,7 +75,7 @@ def test_of_two_zeros_the_one_that_is_not_computed_is_not_replaced(kind: Kind) -
 @EACH_IPV4
 @pytest.mark.parametrize("fragment", [0, DONT_FRAGMENT])
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_of_two_zeros_of_a_header_the_one_that_is_not_computed_is_not_replaced(
+def test_an_ipv4_header_checksum_of_ffff_in_place_of_zero_stays_single(
     kind: Kind, place: int, fragment: int
 ) -> None:
     number = int.from_bytes(header_summing_to_zero(frame(kind, fragment=fragment))[4:6], "big")
@@ -87,7 +87,7 @@ def test_of_two_zeros_of_a_header_the_one_that_is_not_computed_is_not_replaced(
 
 
 @EACH_UDP
-def test_udp_whose_checksum_comes_out_as_zero_is_merged(kind: Kind) -> None:
+def test_a_udp_checksum_of_zero_sent_as_ffff_is_merged(kind: Kind) -> None:
     packets = frames(kind, [b"abcd"] * 5)
     packets[2] = with_field(summing_to_zero(third(kind), network_size(kind), kind), network_size(kind) + 6, 0xFFFF)
     assert completed_again(kind, packets[2]) == packets[2]
@@ -96,24 +96,24 @@ def test_udp_whose_checksum_comes_out_as_zero_is_merged(kind: Kind) -> None:
 
 
 @EACH_UDP
-def test_udp_without_a_checksum_stays_apart(kind: Kind) -> None:
+def test_udp_without_a_checksum_stays_single(kind: Kind) -> None:
     assert_alone(with_field(third(kind), network_size(kind) + 6, 0), kind)
-    # Also where 0 is what comes out of the sum.
+    # Also where the checksum would be 0.
     assert_alone(summing_to_zero(third(kind), network_size(kind), kind), kind)
 
 
 @EACH_UDP
 @pytest.mark.parametrize("length", [0, 7, 8, 11, 13, 0xFFFF, 0x010C])
-def test_a_length_of_udp_that_is_not_that_of_the_packet(kind: Kind, length: int) -> None:
+def test_a_udp_length_that_contradicts_the_packet_stays_single(kind: Kind, length: int) -> None:
     start = network_size(kind)
     assert_alone(with_field(third(kind), start + 4, length), kind)
-    # Such packets stay apart even with a checksum over what they say.
+    # Such packets stay single even if the checksum covers the wrong length.
     assert_alone(completed(with_field(third(kind), start + 4, length), start, kind), kind)
 
 
 @EACH_KIND
 @pytest.mark.parametrize("change", [1, -1, 256, -5])
-def test_a_length_of_ip_that_is_not_that_of_the_packet(kind: Kind, change: int) -> None:
+def test_an_ip_length_that_contradicts_the_packet_stays_single(kind: Kind, change: int) -> None:
     place = 2 if kind.version == 4 else 4
     packet = third(kind)
     packet = with_field(packet, place, (int.from_bytes(packet[place : place + 2], "big") + change) % 0x10000)
@@ -124,13 +124,13 @@ def test_a_length_of_ip_that_is_not_that_of_the_packet(kind: Kind, change: int) 
 
 @EACH_KIND
 @pytest.mark.parametrize("padding", [1, 2, 100])
-def test_padding_stays(kind: Kind, padding: int) -> None:
-    # Zeros leave the checksum right, but for the length in the pseudo-header.
+def test_a_padded_packet_stays_single(kind: Kind, padding: int) -> None:
+    # Zeros leave the checksum right, except for the length in the pseudo-header.
     assert_alone(third(kind) + bytes(padding), kind)
 
 
 @EACH_KIND
-def test_packets_cut_short_stay_apart(kind: Kind) -> None:
+def test_a_truncated_packet_stays_single(kind: Kind) -> None:
     packet = third(kind)
     for size in range(network_size(kind) + 8, len(packet)):
         assert_alone(packet[:size], kind)
@@ -138,9 +138,9 @@ def test_packets_cut_short_stay_apart(kind: Kind) -> None:
 
 @EACH_TCP
 @pytest.mark.parametrize("words", [0, 4, 6, 7, 15])
-def test_a_header_of_tcp_that_is_too_short_or_too_long(kind: Kind, words: int) -> None:
+def test_a_tcp_header_that_is_too_short_or_too_long_stays_single(kind: Kind, words: int) -> None:
     start = network_size(kind)
     packet = third(kind)
     packet = packet[: start + 12] + bytes([words << 4]) + packet[start + 13 :]
-    # With 4 bytes of payload a header of 6 words leaves none.
+    # With 4 bytes of payload, a header of 6 words leaves none.
     assert_alone(completed(packet, start, kind), kind)

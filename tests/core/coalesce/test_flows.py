@@ -45,21 +45,21 @@ DIFFERENCES = [
 
 
 @pytest.mark.parametrize(("kind", "change"), DIFFERENCES, ids=str)
-def test_headers_that_differ_begin_another_run(kind: Kind, change: dict[str, Any]) -> None:
+def test_a_changed_header_begins_another_run(kind: Kind, change: dict[str, Any]) -> None:
     train = around_the_third(kind)
     train[12] = third(kind, **change)
     assert of_packets(train) == grouped(train, 12, 1, 12)
     packets = frames(kind, [b"abcd"] * 6)
     packets[2:4] = frames(kind, [b"abcd"] * 2, sequence=1008, identification=0x1236, **change)
     assert of_packets(packets) == grouped(packets, 2, 2, 2)
-    # What differs once comes between what would go together: order is kept.
+    # A packet that differs stands between packets that could be merged: their order is kept.
     packets[3] = frame(kind, sequence=1012, identification=0x1237)
     assert of_packets(packets) == grouped(packets, 2, 1, 3)
 
 
 @EACH_TCP
 @pytest.mark.parametrize("place", range(4))
-def test_each_byte_of_options_counts(kind: Kind, place: int) -> None:
+def test_a_changed_byte_of_the_tcp_options_begins_another_run(kind: Kind, place: int) -> None:
     options = bytearray([8, 10, 1, 2])
     packets = frames(kind, [b"abcd"] * 2, options=bytes(options))
     options[place] ^= 0x10
@@ -80,7 +80,7 @@ def test_each_byte_of_options_counts(kind: Kind, place: int) -> None:
     ],
     ids=str,
 )
-def test_other_flows_are_merged_beside_one_another(kind: Kind, change: dict[str, Any]) -> None:
+def test_interleaved_flows_are_merged_each_for_itself(kind: Kind, change: dict[str, Any]) -> None:
     if "addresses" in change:
         ends = [("10.0.0.1", "10.0.0.3"), ("11.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1")]
         if kind.version == 6:
@@ -91,13 +91,13 @@ def test_other_flows_are_merged_beside_one_another(kind: Kind, change: dict[str,
     assert of_packets(mixed) == [naive_merge(kind, ours), naive_merge(kind, others)]
 
 
-def test_every_kind_between_every_other() -> None:
+def test_interleaved_flows_of_every_kind_are_merged() -> None:
     trains = [frames(kind, [b"abcd", b"efgh", b"ij"]) for kind in KINDS]
     mixed = [packet for turn in zip(*trains, strict=True) for packet in turn]
     assert of_packets(mixed) == [naive_merge(kind, train) for kind, train in zip(KINDS, trains, strict=True)]
 
 
-def test_a_merged_record_stands_where_its_first_packet_did() -> None:
+def test_a_merged_record_takes_the_place_of_its_first_packet() -> None:
     ours, others = frames(TCP4, [b"abcd"] * 4), frames(UDP6, [b"abcd"] * 3)
     mixed = [ours[0], icmp(4), others[0], ours[1], others[1], icmp(6), others[2], ours[2], ours[3]]
     assert of_packets(mixed) == [

@@ -27,7 +27,7 @@ from threepipe.core.fast import split
 from threepipe.core.packet import MAX_PACKET
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 
-# What ends a run: PSH, size, and what differs.
+# PSH and sizes.
 
 
 @EACH_TCP
@@ -41,7 +41,7 @@ def test_psh_ends_a_run(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_a_short_segment_is_the_last(kind: Kind) -> None:
+def test_a_short_segment_ends_a_run(kind: Kind) -> None:
     packets = frames(kind, [b"abcd", b"abcd", b"a", b"a", b"a", b"a"])
     assert of_packets(packets) == grouped(packets, 3, 3)
     packets = frames(kind, [b"abcd", b"abc", b"abcd", b"abcd"])
@@ -59,14 +59,14 @@ def test_a_longer_segment_begins_a_run(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_empty_segments_stay_apart(kind: Kind) -> None:
+def test_empty_segments_stay_single(kind: Kind) -> None:
     packets = frames(kind, [b"", b"", b"abcd", b"abcd", b"", b"abcd", b"abcd", b""])
     assert of_packets(packets) == grouped(packets, 1, 1, 2, 1, 2, 1)
 
 
 @EACH_KIND
 @pytest.mark.parametrize("excess", [0, 1])
-def test_65535_bytes_and_no_more(kind: Kind, excess: int) -> None:
+def test_a_run_is_of_65535_bytes_at_most(kind: Kind, excess: int) -> None:
     headers = network_size(kind) + (20 if kind.protocol == 6 else 8)
     last = (MAX_PACKET - headers) % 1400 + excess
     packets = frames(kind, [*[bytes([index]) * 1400 for index in range(46)], b"z" * last])
@@ -79,7 +79,7 @@ def test_65535_bytes_and_no_more(kind: Kind, excess: int) -> None:
 
 
 @EACH_KIND
-def test_what_is_too_much_for_one_superpacket_begins_another(kind: Kind) -> None:
+def test_packets_beyond_one_superpacket_begin_another(kind: Kind) -> None:
     packets = frames(kind, [b"x" * 20_000] * 8)
     assert of_packets(packets) == grouped(packets, 3, 3, 2)
     packets = frames(kind, [b"x" * 1400] * 60)
@@ -87,7 +87,7 @@ def test_what_is_too_much_for_one_superpacket_begins_another(kind: Kind) -> None
 
 
 @EACH_TCP
-def test_segments_of_tcp_may_be_many(kind: Kind) -> None:
+def test_a_run_of_300_tcp_segments_is_one_record(kind: Kind) -> None:
     packets = frames(kind, [b"x"] * 300)
     assert of_packets(packets) == grouped(packets, 300)
 
@@ -95,7 +95,7 @@ def test_segments_of_tcp_may_be_many(kind: Kind) -> None:
 @EACH_UDP
 @pytest.mark.parametrize("fragment", [0, DONT_FRAGMENT])
 @pytest.mark.parametrize("payload", [b"x", b"four"])
-def test_64_datagrams_and_no_more(kind: Kind, payload: bytes, fragment: int) -> None:
+def test_a_run_is_of_64_datagrams_at_most(kind: Kind, payload: bytes, fragment: int) -> None:
     packets = frames(kind, [payload] * 197, fragment=fragment)
     assert of_packets(packets[:63]) == grouped(packets[:63], 63)
     assert of_packets(packets[:64]) == grouped(packets[:64], 64)
@@ -109,7 +109,7 @@ def test_64_datagrams_and_no_more(kind: Kind, payload: bytes, fragment: int) -> 
 
 
 @EACH_KIND
-def test_two_of_the_longest_packets(kind: Kind) -> None:
+def test_a_packet_of_almost_65535_bytes_is_merged_only_if_both_fit(kind: Kind) -> None:
     headers = network_size(kind) + (20 if kind.protocol == 6 else 8)
     packets = frames(kind, [b"x" * (MAX_PACKET - headers), b"y"])
     assert of_packets(packets) == grouped(packets, 1, 1)
@@ -122,7 +122,7 @@ def test_two_of_the_longest_packets(kind: Kind) -> None:
 
 @EACH_TCP
 @pytest.mark.parametrize("flags", [0, PSH, SYN, *[ACK | flag for flag in (FIN, SYN, RST, URG, ECE, CWR, ECE | CWR)]])
-def test_other_flags_stay_apart_and_end_the_run(kind: Kind, flags: int) -> None:
+def test_a_packet_with_other_flags_stays_single_and_ends_the_run(kind: Kind, flags: int) -> None:
     for extra in (0, PSH):
         packets = frames(kind, [b"abcd"] * 5)
         packets[2] = frame(kind, sequence=1008, identification=0x1236, flags=flags | extra)
@@ -134,7 +134,7 @@ def test_other_flags_stay_apart_and_end_the_run(kind: Kind, flags: int) -> None:
 
 @EACH_TCP
 @pytest.mark.parametrize("reserved", [1, 2, 4, 8, 15])
-def test_reserved_bits_of_tcp_stay_apart(kind: Kind, reserved: int) -> None:
+def test_packets_with_reserved_tcp_bits_stay_single(kind: Kind, reserved: int) -> None:
     packets = frames(kind, [b"abcd"] * 4, reserved=reserved)
     assert of_packets(packets) == grouped(packets, 1, 1, 1, 1)
     packets[:2] = frames(kind, [b"abcd"] * 2)

@@ -28,18 +28,18 @@ SOURCES = st.randoms(use_true_random=False)
 
 @property_of(150)
 @given(SOURCES, st.integers(0, 12), st.booleans())
-def test_traffic_is_merged_as_in_the_model(source: random.Random, count: int, udp: bool) -> None:
+def test_random_traffic_is_merged_as_by_the_model(source: random.Random, count: int, udp: bool) -> None:
     assert_as_the_model(traffic(source, count), False, udp)
 
 
 @property_of(150)
 @given(SOURCES, st.integers(0, 12), st.booleans())
-def test_records_are_merged_as_in_the_model(source: random.Random, count: int, udp: bool) -> None:
+def test_random_records_are_merged_as_by_the_model(source: random.Random, count: int, udp: bool) -> None:
     assert_as_the_model(records_of(source, traffic(source, count)), True, udp)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_much_traffic_is_merged_as_in_the_model(seed: int) -> None:
+def test_long_traffic_is_merged_as_by_the_model(seed: int) -> None:
     source = random.Random(seed)
     packets = traffic(source, 80)
     merged = assert_as_the_model(packets, False, True)
@@ -60,13 +60,13 @@ def test_much_traffic_is_merged_as_in_the_model(seed: int) -> None:
     st.booleans(),
     st.booleans(),
 )
-def test_hostile_packets_never_fail(pieces: list[bytes], as_records: bool, udp: bool) -> None:
+def test_hostile_packets_are_merged_as_by_the_model(pieces: list[bytes], as_records: bool, udp: bool) -> None:
     assert_as_the_model([plain(piece) for piece in pieces] if as_records else pieces, as_records, udp)
 
 
 @property_of(300)
 @given(st.lists(st.binary(min_size=HEADER_SIZE, max_size=120), max_size=4))
-def test_hostile_records_never_fail(pieces: list[bytes]) -> None:
+def test_hostile_records_are_merged_as_by_the_model(pieces: list[bytes]) -> None:
     assert_as_the_model(pieces, True, True)
 
 
@@ -77,7 +77,7 @@ def test_hostile_records_never_fail(pieces: list[bytes]) -> None:
     st.sampled_from([0, DONT_FRAGMENT]),
     st.sampled_from([0x1234, 0xFFF8]),
 )
-def test_damaged_bursts_are_merged_as_in_the_model(
+def test_damaged_bursts_are_merged_as_by_the_model(
     kind: Kind, damage: list[tuple[int, int, int]], fragment: int, first: int
 ) -> None:
     packets = frames(kind, [b"abcd"] * 16, fragment=fragment, identification=first)
@@ -93,7 +93,7 @@ def test_damaged_bursts_are_merged_as_in_the_model(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(1, 255)), max_size=4),
     st.booleans(),
 )
-def test_damaged_trains_are_merged_as_in_the_model(
+def test_damaged_trains_are_merged_as_by_the_model(
     kind: Kind, damage: list[tuple[int, int, int]], as_records: bool
 ) -> None:
     packets = frames(kind, [b"abcd", b"efgh", b"ijkl", b"mn"], options=bytes(4))

@@ -21,14 +21,14 @@ from threepipe.core.superpacket import HEADER_SIZE
 
 
 @EACH_KIND
-def test_open_checksums_are_merged_without_a_look_at_the_payload(kind: Kind) -> None:
+def test_records_with_open_checksums_are_merged(kind: Kind) -> None:
     packets = frames(kind, [b"abcd", b"efgh", b"ij"])
     assert of_records([partial(kind, packet) for packet in packets]) == [naive_merge(kind, packets)]
 
 
 @EACH_KIND
 @pytest.mark.parametrize("which", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 2}])
-def test_open_and_complete_checksums_are_merged(kind: Kind, which: set[int]) -> None:
+def test_records_with_open_and_complete_checksums_are_merged(kind: Kind, which: set[int]) -> None:
     packets = frames(kind, [b"abcd", b"efgh", b"ij"])
     records = [partial(kind, packet) if index in which else plain(packet) for index, packet in enumerate(packets)]
     assert of_records(records) == [naive_merge(kind, packets)]
@@ -36,7 +36,7 @@ def test_open_and_complete_checksums_are_merged(kind: Kind, which: set[int]) -> 
 
 @EACH_KIND
 @pytest.mark.parametrize("change", [1, -1, 0x100])
-def test_another_sum_of_the_pseudo_header_stays_apart(kind: Kind, change: int) -> None:
+def test_a_wrong_sum_of_the_pseudo_header_stays_single(kind: Kind, change: int) -> None:
     wrong = partial(kind, third(kind))
     place = HEADER_SIZE + network_size(kind) + kind.field
     value = int.from_bytes(wrong[place : place + 2], "big") + change
@@ -45,7 +45,7 @@ def test_another_sum_of_the_pseudo_header_stays_apart(kind: Kind, change: int) -
 
 
 @EACH_KIND
-def test_a_complete_checksum_in_a_record_that_says_it_is_open(kind: Kind) -> None:
+def test_a_complete_checksum_in_a_record_marked_open_stays_single(kind: Kind) -> None:
     start = network_size(kind)
     assert_record_alone(record(third(kind), flags=NEEDS_CSUM, start=start, field=kind.field), kind)
 
@@ -54,7 +54,7 @@ def test_a_complete_checksum_in_a_record_that_says_it_is_open(kind: Kind) -> Non
 @pytest.mark.parametrize(
     "change", [{"start": 1}, {"start": -2, "field": 2}, {"field": 1}, {"field": -10}, {"start": 20}]
 )
-def test_an_open_checksum_in_another_place_stays_apart(kind: Kind, change: dict[str, int]) -> None:
+def test_an_open_checksum_in_another_place_stays_single(kind: Kind, change: dict[str, int]) -> None:
     packet = opened(third(kind), start := network_size(kind), kind)
     field = (kind.field + change.get("field", 0)) % 22
     assert_record_alone(record(packet, flags=NEEDS_CSUM, start=start + change.get("start", 0), field=field), kind)
@@ -62,18 +62,18 @@ def test_an_open_checksum_in_another_place_stays_apart(kind: Kind, change: dict[
 
 @EACH_KIND
 @pytest.mark.parametrize("change", [-1, 1, 4])
-def test_an_open_checksum_does_not_excuse_lengths(kind: Kind, change: int) -> None:
+def test_an_open_checksum_with_wrong_lengths_stays_single(kind: Kind, change: int) -> None:
     right = bytes(partial(kind, third(kind)))
     assert_record_alone(memoryview(bytearray(right[:change] if change < 0 else right + bytes(change))), kind)
 
 
 @EACH_IPV4
-def test_an_open_checksum_does_not_excuse_that_of_the_header(kind: Kind) -> None:
+def test_an_open_checksum_with_a_wrong_ipv4_header_checksum_stays_single(kind: Kind) -> None:
     assert_record_alone(partial(kind, with_bits(third(kind), 11, 1)), kind)
 
 
 @EACH_KIND
-def test_what_a_header_says_beside_is_not_looked_at(kind: Kind) -> None:
+def test_fields_of_the_vnet_header_without_meaning_are_ignored(kind: Kind) -> None:
     packets = frames(kind, [b"abcd"] * 4)
     records = [
         record(packets[0], hdr_len=9, size=9, start=9, field=9),

@@ -19,7 +19,7 @@ def test_a_gap_begins_another_run(kind: Kind, gap: int) -> None:
 
 
 @EACH_TCP
-def test_what_is_out_of_order_stays_so(kind: Kind) -> None:
+def test_packets_out_of_order_stay_single(kind: Kind) -> None:
     packets = frames(kind, [b"abcd"] * 4, fragment=DONT_FRAGMENT)
     backwards = packets[::-1]
     assert of_packets(backwards) == grouped(backwards, 1, 1, 1, 1)
@@ -32,7 +32,7 @@ def test_what_is_out_of_order_stays_so(kind: Kind) -> None:
 
 @EACH_TCP
 @pytest.mark.parametrize("sequence", [2**32 - 4, 2**32 - 3, 2**32 - 1, 2**31 - 2, 0])
-def test_sequence_numbers_start_again(kind: Kind, sequence: int) -> None:
+def test_a_run_continues_when_sequence_numbers_wrap(kind: Kind, sequence: int) -> None:
     packets = frames(kind, [b"abcd"] * 3, sequence=sequence)
     assert of_packets(packets) == grouped(packets, 3)
 
@@ -40,7 +40,7 @@ def test_sequence_numbers_start_again(kind: Kind, sequence: int) -> None:
 @EACH_IPV4
 @pytest.mark.parametrize("fragment", [0, RESERVED])
 @pytest.mark.parametrize("first", [0, 0x1234, 0xFFFE, 0xFFFF])
-def test_identifications_count_up(kind: Kind, first: int, fragment: int) -> None:
+def test_a_run_continues_when_identifications_count_up_and_wrap(kind: Kind, first: int, fragment: int) -> None:
     packets = frames(kind, [b"abcd"] * 3, identification=first, fragment=fragment)
     assert of_packets(packets) == grouped(packets, 3)
     assert contents(split(views(of_packets(packets)))) == packets
@@ -52,8 +52,8 @@ def test_identifications_count_up(kind: Kind, first: int, fragment: int) -> None
 
 @EACH_IPV4
 @pytest.mark.parametrize("fragment", [0, DONT_FRAGMENT])
-def test_header_checksums_start_again(kind: Kind, fragment: int) -> None:
-    """They count down as identifications count up: 2, 1, 0, 0xFFFE. What looks like it but is one more is wrong."""
+def test_a_run_continues_when_header_checksums_wrap(kind: Kind, fragment: int) -> None:
+    """Header checksums count down as identifications count up: 2, 1, 0, 0xFFFE. 0xFFFF after 0 is wrong."""
     addresses = "10.0.0.1", "10.0.0.0"
     checksum = int.from_bytes(frame(kind, addresses=addresses, identification=0, fragment=fragment)[10:12], "big")
     addresses = "10.0.0.1", socket.inet_ntoa(bytes([10, 0]) + (checksum - 10).to_bytes(2, "big"))
@@ -75,10 +75,10 @@ def test_header_checksums_start_again(kind: Kind, fragment: int) -> None:
 @EACH_IPV4
 @pytest.mark.parametrize("fragment", [0, DONT_FRAGMENT])
 @pytest.mark.parametrize("first", [0xFFF0, 0xFFFF])
-def test_header_checksums_that_count_down_where_identifications_start_again(
+def test_a_header_checksum_that_counts_down_while_the_identification_wraps_ends_the_run(
     kind: Kind, first: int, fragment: int
 ) -> None:
-    """From 0xFFFF to 0 a sum does not change, for both mean 0: there, one less is wrong."""
+    """From identification 0xFFFF to 0 the sum stays the same, as both mean 0: one less is wrong there."""
     packets = frames(kind, [b"abcd"] * 30, identification=first, fragment=fragment)
     right = 0x10000 - first
     for index in range(right, 30):
@@ -90,7 +90,7 @@ def test_header_checksums_that_count_down_where_identifications_start_again(
 @EACH_IPV4
 @pytest.mark.parametrize("fragment", [0, RESERVED])
 @pytest.mark.parametrize("gap", [0, 2, 0xFFFF, 0x101])
-def test_other_identifications_begin_another_run(kind: Kind, gap: int, fragment: int) -> None:
+def test_an_identification_that_does_not_follow_begins_another_run(kind: Kind, gap: int, fragment: int) -> None:
     packets = frames(kind, [b"abcd"] * 4, fragment=fragment)
     number = (0x1235 + gap) % 0x10000
     packets[2:] = frames(kind, [b"abcd"] * 2, sequence=1008, identification=number, fragment=fragment)
@@ -103,7 +103,7 @@ def test_other_identifications_begin_another_run(kind: Kind, gap: int, fragment:
 @EACH_IPV4
 @pytest.mark.parametrize("fragment", [DONT_FRAGMENT, DONT_FRAGMENT | RESERVED])
 @pytest.mark.parametrize("numbers", [(0, 0, 0), (7, 6, 5), (0xFFFF, 9, 0xFFFF)])
-def test_what_may_not_be_fragmented_has_any_identification(
+def test_packets_with_dont_fragment_have_constant_or_counting_identifications(
     kind: Kind, numbers: tuple[int, int, int], fragment: int
 ) -> None:
     packets = [

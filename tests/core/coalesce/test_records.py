@@ -1,4 +1,4 @@
-"""Superpackets among the records, and the memory of records that come back."""
+"""Superpackets among the records, and the memory of the records returned."""
 
 from itertools import pairwise
 
@@ -41,7 +41,7 @@ def test_superpackets_stay_whole_and_end_their_run(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_superpackets_of_others_end_no_run(kind: Kind) -> None:
+def test_superpackets_of_other_flows_end_no_run(kind: Kind) -> None:
     packets, others = frames(kind, [b"abcd"] * 3), frames(kind, [b"abcd"] * 3, ports=(1, 2))
     whole = naive_merge(kind, others)
     records = [plain(packets[0]), whole, plain(packets[1]), whole, plain(packets[2])]
@@ -59,7 +59,7 @@ def test_superpackets_with_extension_headers_end_all_runs(kind: Kind) -> None:
 
 @EACH_KIND
 @pytest.mark.parametrize("fields", [{"gso_type": 0x80}, {"gso_type": 3}, {"gso_type": 0x85}, {"flags": 0}, {"size": 0}])
-def test_headers_that_make_no_sense_stay_as_they_are(kind: Kind, fields: dict[str, int]) -> None:
+def test_records_with_contradictory_vnet_headers_stay_as_they_are(kind: Kind, fields: dict[str, int]) -> None:
     right = {
         "flags": NEEDS_CSUM,
         "gso_type": kind.gso_type,
@@ -76,7 +76,7 @@ def test_headers_that_make_no_sense_stay_as_they_are(kind: Kind, fields: dict[st
 
 @EACH_KIND
 @AS_RECORDS
-def test_input_is_left_as_it_is_and_results_are_apart(kind: Kind, as_records: bool) -> None:
+def test_the_input_is_unchanged_and_merged_records_are_copies(kind: Kind, as_records: bool) -> None:
     packets = [*frames(kind, [b"abcd"] * 3), icmp(4), *frames(kind, [b"abcd"] * 2, ports=(1, 2)), icmp(6)]
     pieces = [bytearray(plain(packet) if as_records else packet) for packet in packets]
     before = [bytes(piece) for piece in pieces]
@@ -85,7 +85,7 @@ def test_input_is_left_as_it_is_and_results_are_apart(kind: Kind, as_records: bo
     assert [bytes(piece) for piece in pieces] == before
     new = [view for view, expected in zip(found, merged, strict=True) if not as_records or expected[1]]
     assert len(new) == (2 if as_records else 4)
-    for view in new:  # What is new has memory of its own.
+    for view in new:  # Merged records have memory of their own.
         kept = contents(found)
         view[:] = bytes(len(view))
         kept[found.index(view)] = bytes(len(view))
@@ -93,16 +93,16 @@ def test_input_is_left_as_it_is_and_results_are_apart(kind: Kind, as_records: bo
     assert [bytes(piece) for piece in pieces] == before
 
 
-def test_results_outlive_the_packets() -> None:
+def test_merged_records_outlive_the_packets() -> None:
     packets = [*frames(TCP4, [b"abcd"] * 3), icmp(4)]
     pieces = [bytearray(packet) for packet in packets]
     found = coalesce([memoryview(piece) for piece in pieces], False, True)
     for piece in pieces:
-        piece.clear()  # Which bytes would refuse whose memory a result lies in.
+        piece.clear()  # A bytearray that a result viewed would refuse this.
     assert contents(found) == grouped(packets, 3, 1)
 
 
-def test_a_record_that_nothing_was_merged_with_is_the_one_that_came() -> None:
+def test_a_single_record_is_returned_without_a_copy() -> None:
     memory = bytearray(plain(frame(TCP4)))
     (found,) = coalesce([memoryview(memory)], True, True)
     memory[-1] ^= 0xFF
@@ -110,8 +110,8 @@ def test_a_record_that_nothing_was_merged_with_is_the_one_that_came() -> None:
 
 
 @AS_RECORDS
-def test_views_of_one_arena(as_records: bool) -> None:
-    """As they come of `receive`: one behind the other, writable, in one buffer."""
+def test_views_of_one_arena_are_merged(as_records: bool) -> None:
+    """`receive` returns such views: writable, one after the other in one buffer."""
     packets = frames(TCP4, [b"abcd"] * 8)
     pieces = [plain(packet) if as_records else packet for packet in packets]
     arena = memoryview(bytearray(b"".join(pieces)))
@@ -120,12 +120,12 @@ def test_views_of_one_arena(as_records: bool) -> None:
     assert contents(found) == [naive_merge(TCP4, packets)]
 
 
-# What is told about many records, which may be looked at all at once.
+# Sizes of many records, which an implementation may measure all at once.
 
 
 @pytest.mark.parametrize("place", [0, 5, 11])
 @pytest.mark.parametrize("kind", KINDS, ids=["tcp4", "tcp6", "udp4", "udp6"])
-def test_many_records_are_measured_as_each_of_them_is(kind: Kind, place: int) -> None:
+def test_many_records_measure_as_the_sum_of_each(kind: Kind, place: int) -> None:
     packet = frame(kind)
     whole = naive_merge(kind, frames(kind, [b"abcd"] * 3))
     far = {"flags": NEEDS_CSUM, "start": len(packet) - 10, "field": 8}

@@ -32,8 +32,8 @@ def header(gso_type: int, hdr_len: int, size: int, start: int, field: int) -> by
 @pytest.mark.parametrize(
     ("parts", "whole", "fields"),
     [
-        # Identification and sequence number start again at 0; PSH comes from the last. The pseudo-header's sum
-        # is 0a00 + 0001 + 0a00 + 0002 + 0006 + 001b (7 bytes behind 20 of TCP) = 1424.
+        # Identification and sequence number wrap to 0; PSH comes from the last. The pseudo-header's sum
+        # is 0a00 + 0001 + 0a00 + 0002 + 0006 + 001b (7 bytes after 20 of TCP) = 1424.
         (
             [
                 "4500002b ffff0000 400666cb 0a000001 0a000002 01bbc350 fffffffe 0000004d 5010 0200 1015 0000 616263",
@@ -55,7 +55,7 @@ def header(gso_type: int, hdr_len: int, size: int, start: int, field: int) -> by
             "01bbc350 00000010 0000004d 8010 0200 fa2f 0000 0101080a1122334455667788 6162636465",
             (4, 72, 3, 40, 16),
         ),
-        # Nothing may be fragmented, and identifications mean nothing: the first one's is kept.
+        # With "don't fragment", identifications mean nothing: that of the first packet is kept.
         (
             [
                 "4502001e 77774000 4011af53 0a000001 0a000002 01bbc350 000a c569 6162",
@@ -65,7 +65,7 @@ def header(gso_type: int, hdr_len: int, size: int, start: int, field: int) -> by
             "45020022 77774000 4011af4f 0a000001 0a000002 01bbc350 000e 1422 616263646566",
             (5, 28, 2, 20, 6),
         ),
-        # The second checksum would be 0, for which UDP has ffff.
+        # The second checksum would be 0, which UDP sends as ffff.
         (
             [
                 "60000000 000c 1140 fd000000000000000000000000000001 fd000000000000000000000000000002"
@@ -80,7 +80,7 @@ def header(gso_type: int, hdr_len: int, size: int, start: int, field: int) -> by
     ],
     ids=["tcp4", "tcp6", "udp4", "udp6"],
 )
-def test_by_hand(parts: list[str], whole: str, fields: tuple[int, int, int, int, int], as_records: bool) -> None:
+def test_hand_made_packets_become_the_hand_made_record(parts: list[str], whole: str, fields: tuple[int, int, int, int, int], as_records: bool) -> None:
     packets = [bytes.fromhex(part) for part in parts]
     pieces = views(map(plain, packets) if as_records else packets)
     assert contents(coalesce(pieces, as_records, True)) == [header(*fields) + bytes.fromhex(whole)]
@@ -94,7 +94,7 @@ def test_a_train_becomes_one_record(kind: Kind) -> None:
     start = network_size(kind)
     payload = start + (20 if kind.protocol == 6 else 8)
     assert struct.unpack_from("=BBHHHH", whole) == (NEEDS_CSUM, kind.gso_type, payload, 4, start, kind.field)
-    # The packet is what the far end would have made of all the payload in one, with its checksum left open.
+    # The packet is the one that the far end would have sent with all the payload, with its checksum left open.
     assert whole[HEADER_SIZE:] == opened(
         frame(kind, b"0123456789abcd", tos=0xB9, ttl=7, label=0xFEDCB), network_size(kind), kind
     )
@@ -102,14 +102,14 @@ def test_a_train_becomes_one_record(kind: Kind) -> None:
 
 @EACH_TCP
 @pytest.mark.parametrize("options", [b"", bytes([1, 1, 1, 1]), bytes(range(40))], ids=len)
-def test_tcp_options_are_kept(kind: Kind, options: bytes) -> None:
+def test_the_record_keeps_the_tcp_options(kind: Kind, options: bytes) -> None:
     packets = frames(kind, [b"abc", b"def"], options=options, urgent=9, sequence=0)
     (whole,) = of_packets(packets)
     assert whole == naive_merge(kind, packets)
     assert struct.unpack_from("=2xH", whole) == (network_size(kind) + 20 + len(options),)
 
 
-def test_nothing_becomes_nothing() -> None:
+def test_no_packets_give_no_records() -> None:
     assert of_packets([]) == []
 
 
@@ -120,11 +120,11 @@ def test_a_single_packet_stays_as_it_is(kind: Kind) -> None:
     assert of_records([superpacket(kind, packet, 2)]) == [bytes(superpacket(kind, packet, 2))]
 
 
-# Without UDP.
+# A kernel that takes no superpackets of UDP.
 
 
 @EACH_UDP
-def test_udp_stays_apart_where_the_kernel_takes_none_of_it(kind: Kind) -> None:
+def test_datagrams_stay_single_without_udp_superpackets(kind: Kind) -> None:
     packets = frames(kind, [b"abcd"] * 3)
     assert of_packets(packets, udp=False) == grouped(packets, 1, 1, 1)
     records = [partial(kind, packet) for packet in packets]
@@ -132,7 +132,7 @@ def test_udp_stays_apart_where_the_kernel_takes_none_of_it(kind: Kind) -> None:
 
 
 @EACH_TCP
-def test_tcp_is_merged_without_udp(kind: Kind) -> None:
+def test_tcp_is_merged_without_udp_superpackets(kind: Kind) -> None:
     packets = frames(kind, [b"abcd"] * 3)
     assert of_packets(packets, udp=False) == grouped(packets, 3)
     others = frames(UDP4, [b"abcd"] * 2)

@@ -45,7 +45,7 @@ from threepipe.core.superpacket import HEADER_SIZE, PLAIN_HEADER
 
 @property_of(150)
 @given(SOURCES, st.integers(0, 16), st.booleans(), st.booleans())
-def test_traffic(source: random.Random, count: int, as_records: bool, udp: bool) -> None:
+def test_random_traffic_is_coalesced_alike(source: random.Random, count: int, as_records: bool, udp: bool) -> None:
     packets = traffic(source, count)
     pieces = records_of(source, packets) if as_records else packets
     assert_same_records(pieces, as_records, udp)
@@ -65,7 +65,7 @@ def test_traffic(source: random.Random, count: int, as_records: bool, udp: bool)
     ),
     st.booleans(),
 )
-def test_hostile_packets(pieces: list[bytes], udp: bool) -> None:
+def test_hostile_packets_are_coalesced_alike(pieces: list[bytes], udp: bool) -> None:
     assert_same_records(pieces, False, udp)
     assert_same_records([PLAIN_HEADER + piece for piece in pieces], True, udp)
 
@@ -76,7 +76,7 @@ def test_hostile_packets(pieces: list[bytes], udp: bool) -> None:
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(1, 255)), max_size=4),
     st.booleans(),
 )
-def test_damaged_trains(kind: Kind, damage: list[tuple[int, int, int]], left_open: bool) -> None:
+def test_damaged_trains_are_coalesced_alike(kind: Kind, damage: list[tuple[int, int, int]], left_open: bool) -> None:
     packets = frames(kind, [b"abcd", b"efgh", b"ijkl", b"mn"], options=b"\1\1\1\1")
     pieces = [bytes(partial(kind, packet)) if left_open else PLAIN_HEADER + packet for packet in packets]
     for which, place, bits in damage:
@@ -87,8 +87,8 @@ def test_damaged_trains(kind: Kind, damage: list[tuple[int, int, int]], left_ope
 
 @EACH_KIND
 @pytest.mark.parametrize("bit", range(8))
-def test_trains_with_every_bit_of_a_header_turned_over(kind: Kind, bit: int) -> None:
-    """In one packet of five, under the checksums from before and under right ones, of complete and open packets."""
+def test_trains_with_each_header_bit_flipped_are_coalesced_alike(kind: Kind, bit: int) -> None:
+    """One packet of five has the flipped bit: with its old and with new checksums, complete and open."""
     packets = frames(kind, [b"abcdef"] * 5, options=bytes([8, 10, 1, 2]), fragment=0)
     start, end = network_size(kind), len(packets[2]) - 6
     for place in range(end):
@@ -105,8 +105,8 @@ def test_trains_with_every_bit_of_a_header_turned_over(kind: Kind, bit: int) -> 
 
 @EACH_KIND
 @pytest.mark.parametrize("bit", range(8))
-def test_bursts_with_every_bit_of_a_record_turned_over(kind: Kind, bit: int) -> None:
-    """Many at once, whose checksums were left open."""
+def test_bursts_with_each_record_bit_flipped_are_coalesced_alike(kind: Kind, bit: int) -> None:
+    """The bursts are long, and their checksums are open."""
     for first, fragment in [(0x1234, 0), (0xFFF8, 0), (0xFFF8, DONT_FRAGMENT)]:
         packets = frames(kind, [b"abcd"] * 24, identification=first, fragment=fragment)
         burst = [bytes(partial(kind, packet)) for packet in packets]
@@ -120,7 +120,7 @@ def test_bursts_with_every_bit_of_a_record_turned_over(kind: Kind, bit: int) -> 
 @EACH_KIND
 @pytest.mark.parametrize("value", [0, 0xFFFF])
 @pytest.mark.parametrize("place", range(4))
-def test_both_zeros(kind: Kind, place: int, value: int) -> None:
+def test_checksums_of_zero_and_ffff_are_coalesced_alike(kind: Kind, place: int, value: int) -> None:
     start = network_size(kind)
     packets = frames(kind, [b"abcdef"] * 4)
     packets[place] = with_field(summing_to_zero(packets[place], start, kind), start + kind.field, value)
@@ -135,7 +135,7 @@ def test_both_zeros(kind: Kind, place: int, value: int) -> None:
 
 @EACH_KIND
 @pytest.mark.parametrize("excess", [0, 1])
-def test_the_longest_trains(kind: Kind, excess: int) -> None:
+def test_the_longest_trains_are_coalesced_alike(kind: Kind, excess: int) -> None:
     headers = network_size(kind) + (20 if kind.protocol == 6 else 8)
     packets = frames(kind, [*[b"x" * 1400] * 46, b"y" * ((0xFFFF - headers) % 1400 + excess), *[b"x" * 1400] * 3])
     assert_same_records(packets, False, True)
@@ -144,7 +144,7 @@ def test_the_longest_trains(kind: Kind, excess: int) -> None:
 
 @EACH_KIND
 @pytest.mark.parametrize("left_open", [False, True])
-def test_trains_of_many(kind: Kind, left_open: bool) -> None:
+def test_trains_of_63_to_140_packets_are_coalesced_alike(kind: Kind, left_open: bool) -> None:
     for fragment, size in [(0, 1), (DONT_FRAGMENT, 1), (0, 1000), (DONT_FRAGMENT, 1000)]:
         packets = frames(kind, [bytes(size)] * 140, fragment=fragment, identification=0xFFC0)
         pieces = [partial(kind, packet) if left_open else record(packet) for packet in packets]
@@ -155,7 +155,7 @@ def test_trains_of_many(kind: Kind, left_open: bool) -> None:
 
 
 @EACH_KIND
-def test_many_records_of_which_one_is_another(kind: Kind) -> None:
+def test_equal_records_with_one_that_differs_are_split_alike(kind: Kind) -> None:
     packet = frame(kind)
     whole = naive_merge(kind, frames(kind, [b"abcd"] * 3))
     for usual in (PLAIN_HEADER + packet, bytes(partial(kind, packet)), whole):
@@ -168,15 +168,15 @@ def test_many_records_of_which_one_is_another(kind: Kind) -> None:
             assert_same_packets([other, *[usual] * 9])
 
 
-def test_many_flows() -> None:
-    """As many as a table of flows may have to be made larger for, each with a train of its own."""
+def test_a_thousand_flows_are_coalesced_alike() -> None:
+    """The flows, each with a train of its own, are so many that a table of flows may have to grow."""
     trains = [frames(KINDS[port % 4], [b"abcd"] * 3, ports=(port // 4, 7)) for port in range(1000)]
     mixed = [packet for turn in zip(*trains, strict=True) for packet in turn]
     assert_same_records(mixed, False, True)
     assert len(NATIVE.coalesce(copies(mixed), False, True)) == 1000
 
 
-def test_new_records_are_apart_and_others_the_very_same() -> None:
+def test_merged_records_are_copies_and_single_ones_are_not() -> None:
     def ask(core: Core) -> object:
         packets = [*frames(TCP4, [b"abcd"] * 2), icmp(4), *frames(UDP4, [b"abcd"] * 2)]
         mine = copies([PLAIN_HEADER + packet for packet in packets])

@@ -36,7 +36,7 @@ def wire(
     "room", [MAX_RECORD - 1, MAX_RECORD, MAX_RECORD + 46, MAX_RECORD + 47, MAX_RECORD + 48, 1 << 20]
 )
 @pytest.mark.parametrize("limit", [0, 1, 2, 18, 19, 20, 256])
-def test_receive_until_there_is_nothing_or_no_room(limit: int, room: int) -> None:
+def test_receive_stops_when_nothing_is_left_or_there_is_no_room(limit: int, room: int) -> None:
     def ask(core: Core) -> object:
         told = []
         with wire() as (file, far):
@@ -57,7 +57,7 @@ def test_receive_until_there_is_nothing_or_no_room(limit: int, room: int) -> Non
 
 
 @LINUX
-def test_receive_gives_views_of_the_memory_it_was_given() -> None:
+def test_receive_returns_views_of_the_given_memory() -> None:
     def ask(core: Core) -> object:
         with wire() as (file, far):
             far.send(RECORDS[0])
@@ -72,7 +72,7 @@ def test_receive_gives_views_of_the_memory_it_was_given() -> None:
 
 @LINUX
 @pytest.mark.parametrize("kind", ["SOCK_SEQPACKET", "SOCK_DGRAM"])
-def test_the_longest_record(kind: str) -> None:
+def test_the_longest_record_is_sent_and_received(kind: str) -> None:
     data = random.Random(1).randbytes(MAX_RECORD)
 
     def ask(core: Core) -> object:
@@ -86,7 +86,7 @@ def test_the_longest_record(kind: str) -> None:
 
 
 @LINUX
-def test_receive_at_an_end() -> None:
+def test_receive_at_the_end_of_the_stream_returns_nothing() -> None:
     def ask(core: Core) -> object:
         with wire() as (file, far):
             far.send(RECORDS[0])
@@ -98,7 +98,7 @@ def test_receive_at_an_end() -> None:
 
 
 @LINUX
-def test_receive_says_what_the_system_says() -> None:
+def test_receive_raises_the_error_of_the_system() -> None:
     def ask(core: Core) -> object:
         with wire() as (file, far):
             core.send(file, [memoryview(b"unread")])
@@ -111,8 +111,8 @@ def test_receive_says_what_the_system_says() -> None:
 
 
 @LINUX
-def test_receive_keeps_what_came_before_a_fault() -> None:
-    """Where a stretch of a process's memory ends, reading it gives what there is, and then an error."""
+def test_receive_returns_the_records_before_a_fault() -> None:
+    """At the end of a mapping of the process's memory, a read returns the rest, and the next one fails."""
     with open("/proc/self/maps") as file:
         stretches = [line.split()[:2] for line in file]
     starts = {span.split("-")[0] for span, _ in stretches}
@@ -141,7 +141,7 @@ def test_receive_keeps_what_came_before_a_fault() -> None:
 @LINUX
 @pytest.mark.parametrize("size", [100, 1500, 60_000])
 @pytest.mark.parametrize("kind", ["SOCK_SEQPACKET", "SOCK_DGRAM"])
-def test_send_until_there_is_no_room(kind: str, size: int) -> None:
+def test_send_stops_when_there_is_no_room(kind: str, size: int) -> None:
     def ask(core: Core) -> object:
         told = []
         with wire(getattr(socket, kind)) as (file, far):
@@ -154,7 +154,7 @@ def test_send_until_there_is_no_room(kind: str, size: int) -> None:
                     far.recv(1)
                 records = records[written:]
                 told.append((written, error))
-            while core.send(file, records)[0]:  # Room for less than all, and then for none.
+            while core.send(file, records)[0]:  # There is room for some records, and then for none.
                 pass
             told.append(core.send(file, records))
         return told
@@ -166,7 +166,7 @@ def test_send_until_there_is_no_room(kind: str, size: int) -> None:
 
 
 @LINUX
-def test_send_says_how_far_it_came_before_a_fault() -> None:
+def test_send_returns_the_count_before_a_fault() -> None:
     def ask(core: Core) -> object:
         with wire(socket.SOCK_DGRAM) as (file, far):
             far.setblocking(False)
@@ -178,7 +178,7 @@ def test_send_says_how_far_it_came_before_a_fault() -> None:
 
 @LINUX
 @pytest.mark.parametrize(("kind", "error"), [("SOCK_SEQPACKET", errno.EPIPE), ("SOCK_DGRAM", errno.ECONNREFUSED)])
-def test_send_to_nobody(kind: str, error: int) -> None:
+def test_send_without_a_receiver_returns_the_error(kind: str, error: int) -> None:
     def ask(core: Core) -> object:
         with wire(getattr(socket, kind)) as (file, far):
             far.close()
@@ -188,7 +188,7 @@ def test_send_to_nobody(kind: str, error: int) -> None:
 
 
 @LINUX
-def test_a_closed_file_is_refused() -> None:
+def test_a_closed_file_raises_value_error() -> None:
     with wire() as (file, _):
         file.close()
         fault_of_both(lambda core: core.send(file, [memoryview(b"a")]), ValueError)
