@@ -13,7 +13,7 @@ ADDRESSES = ("10.33.3.1/24", "fd33::1/64")
 
 
 def answers(bundle: threepipe.Bundle, own: Sequence[Address]) -> list[bytes]:
-    """Return the replies to echo requests in the bundle. The kernel answers for the adapter's `own` addresses itself."""
+    """Return replies to the echo requests in the bundle. The kernel itself answers for the `own` addresses."""
     replies = []
     for packet in bundle:
         destination = ipaddress.ip_address(bytes(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]))
