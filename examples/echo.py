@@ -1,4 +1,4 @@
-"""Answers ping for every address of its subnets but its own: python examples/echo.py [NAME [ADDRESS ...]]"""
+"""Answer ping for every address of the adapter's subnets: python examples/echo.py [NAME [ADDRESS ...]]"""
 
 import contextlib
 import ipaddress
@@ -13,13 +13,12 @@ ADDRESSES = ("10.33.3.1/24", "fd33::1/64")
 
 
 def answers(bundle: threepipe.Bundle, own: Sequence[Address]) -> list[bytes]:
-    """The replies to those packets of the bundle that ask for an address of our subnets."""
+    """Return replies to the echo requests in the bundle. The kernel itself answers for the `own` addresses."""
     replies = []
     for packet in bundle:
-        where = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
-        asked = ipaddress.ip_address(bytes(where))
+        destination = ipaddress.ip_address(bytes(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]))
         reply = echo_reply(packet)
-        if reply and any(asked in address.network and asked != address.ip for address in own):
+        if reply and any(destination in address.network and destination != address.ip for address in own):
             replies.append(reply)
     return replies
 
@@ -30,7 +29,7 @@ def main(name: str = "echo%d", *addresses: str) -> None:
         with adapter.start_session() as session:
             print(f"{adapter.name} answers ping in", *[address.network for address in own], flush=True)
             for bundle in session:
-                with bundle:  # Its memory can be used again once we have answered.
+                with bundle:  # Frees its memory at the end of the block.
                     session.send(answers(bundle, own), timeout=None)
 
 

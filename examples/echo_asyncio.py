@@ -1,4 +1,4 @@
-"""The same as echo.py in an asyncio program: python examples/echo_asyncio.py [NAME [ADDRESS ...]]"""
+"""Answer ping as echo.py does, in an asyncio program: python examples/echo_asyncio.py [NAME [ADDRESS ...]]"""
 
 import asyncio
 import contextlib

@@ -1,6 +1,6 @@
-"""ICMP echo of both families: making a request, and turning one into its reply. Pure functions.
+"""ICMP echo, the messages of ping, for IPv4 and IPv6. Pure functions on bytes.
 
-RFC 792 (type 8 and 0) and RFC 4443 (type 128 and 129).
+RFC 792 (types 8 and 0) and RFC 4443 (types 128 and 129).
 """
 
 import ipaddress
@@ -17,13 +17,13 @@ _HOP_LIMIT = 64  # RFC 1700's recommended default.
 
 
 def echo_request(source: str, destination: str, identifier: int, sequence: int, payload: Packet = b"") -> bytes:
-    """An ICMP echo request of the addresses' family, both numbers 16 bits, with right checksums.
+    """Return an ICMP echo request with correct checksums. `identifier` and `sequence` have 16 bits.
 
-    Raises ValueError where the addresses are none, or not of one family.
+    Raises ValueError if an address is invalid, or one is IPv4 and the other IPv6.
     """
     own, other = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     if own.version != other.version:
-        raise ValueError(f"{source} and {destination} are not of one family")
+        raise ValueError(f"{source} and {destination} are of different families; give two of IPv4 or two of IPv6")
     echo = struct.pack("!BBHHH", 8 if own.version == 4 else 128, 0, 0, identifier, sequence) + payload
     addresses = own.packed + other.packed
     if own.version == 4:
@@ -38,17 +38,17 @@ def echo_request(source: str, destination: str, identifier: int, sequence: int, 
 
 
 def echo_reply(packet: Packet) -> bytes | None:
-    """The reply to an echo request, or None for any other packet: also for fragments and damaged ones.
+    """Return the reply to an echo request, an IP packet; None for any other packet, a fragment or a damaged packet.
 
-    Bytes of one whole IPv4 or IPv6 packet in and out; IPv6 requests behind extension headers get None.
+    Requests behind IPv6 extension headers get None too.
     """
     view = memoryview(packet)
-    if not (place := _find_echo(view)):
+    if not (layout := _find_echo(view)):
         return None
-    start, source, size = place
+    start, source, size = layout
     destination = source + size
     kind = _KINDS[view[0] >> 4]
-    # The addresses are part of ICMPv6's checksum (RFC 8200, section 8.1), but not their order.
+    # ICMPv6's checksum covers the addresses (RFC 8200, section 8.1). Swapping them does not change it.
     initial = 0
     if kind.protocol == _ICMPV6:
         pseudo_header = bytes(view[source:start]) + struct.pack("!II", len(view) - start, _ICMPV6)
@@ -65,7 +65,7 @@ def echo_reply(packet: Packet) -> bytes | None:
 
 
 class _Kind(NamedTuple):
-    """How a family carries echo: IP protocol, the two types of message."""
+    """The IP protocol and the message types of echo in one IP version."""
 
     protocol: int
     request: int
@@ -76,21 +76,21 @@ _KINDS = {4: _Kind(_ICMP, 8, 0), 6: _Kind(_ICMPV6, 128, 129)}
 
 
 def _find_echo(view: memoryview) -> tuple[int, int, int] | None:
-    """Offsets of the ICMP message and of the source address, and an address's size; None if unfit."""
+    """Return the offsets of the ICMP message and the source address, and an address's size; None if unsuitable."""
     if not is_packet(view):
         return None
     if view[0] >> 4 == 4:
         start, source, size = (view[0] & 0x0F) * 4, 12, 4
         fragment = int.from_bytes(view[6:8], "big") & 0x3FFF  # More-fragments flag and offset.
-        fit = start >= 20 and not fragment and view[9] == _ICMP and not internet_checksum(view[:start])
+        suitable = start >= 20 and not fragment and view[9] == _ICMP and not internet_checksum(view[:start])
         length = int.from_bytes(view[2:4], "big")
     else:
         start, source, size = 40, 8, 16
-        fit = view[6] == _ICMPV6
+        suitable = view[6] == _ICMPV6
         length = start + int.from_bytes(view[4:6], "big")
-    return (start, source, size) if fit and length == len(view) >= start + 8 else None
+    return (start, source, size) if suitable and length == len(view) >= start + 8 else None
 
 
 def _with_checksum(data: bytes, offset: int, initial: int) -> bytes:
-    """`data` with the checksum put in its two zero bytes at `offset`."""
+    """Return `data` with its checksum in the two zero bytes at `offset`."""
     return data[:offset] + internet_checksum(data, initial).to_bytes(2, "big") + data[offset + 2 :]

@@ -1,8 +1,7 @@
-"""The conformance suite: every promise of the contract, for any kind of adapter.
+"""The conformance suite: it checks every promise of the contract for any kind of adapter.
 
-`check_adapter(make)` runs all of `CHECKS`, each on a fresh adapter; a check is a function that raises
-AssertionError and can be run alone. The suite sees an adapter from both sides: as its program, and
-through a `Wire` as its network.
+`check_adapter(make)` runs all of `CHECKS`, each on a new adapter. A check is a function that raises AssertionError,
+and can be run alone. The suite uses an adapter from both sides: as its program, and through a `Wire` as its network.
 """
 
 import asyncio
@@ -26,31 +25,31 @@ __all__ = ["CHECKS", "Make", "Wire", "check_adapter", "make_memory_adapter"]
 
 Error = TypeVar("Error", bound=Exception)
 
-_SECONDS = 10.0  # Longer than anything here takes; only a failure waits for so long.
+_SECONDS = 10.0  # Longer than any step takes. Only a failing check waits that long.
 
 
 class Wire(Protocol):
-    """The network side of an adapter whose session is open: the operating system, or another program."""
+    """The network side of an adapter: the operating system, or another program. Used while a session is open."""
 
     persistent: bool
-    """Whether the adapter is to outlive its closing."""
+    """True if the adapter must still exist after `close`."""
 
     def send(self, packets: Sequence[bytes]) -> int:
-        """Make the system send these to the program, in order; return how many it took."""
+        """Have the system send packets to the program, in order; return how many the system accepted."""
 
     def receive(self, timeout: float) -> list[bytes]:
-        """Packets that came from the program: at least one, unless `timeout` seconds are over."""
+        """Wait up to `timeout` seconds for at least one packet of the program, and return those that arrived."""
 
     def adapter_exists(self) -> bool:
-        """Whether the system knows the adapter now."""
+        """Return True if the system has the adapter now."""
 
 
 Make = Callable[[], AbstractContextManager[tuple[Adapter, Wire]]]
-"""Makes a fresh adapter without a session, and its wire."""
+"""Makes a new adapter without a session, and its wire."""
 
 
 def check_adapter(make: Make) -> None:
-    """Run every check, each on an adapter of its own; AssertionError says which promise is broken."""
+    """Run every check, each on a new adapter. Raises AssertionError, whose text names the broken promise."""
     for check in CHECKS:
         with make() as (adapter, wire):
             check(adapter, wire)
@@ -58,7 +57,7 @@ def check_adapter(make: Make) -> None:
 
 @contextmanager
 def make_memory_adapter() -> Iterator[tuple[Adapter, Wire]]:
-    """The `Make` of memory adapters: the other of the pair is the network."""
+    """Make a memory adapter, with the other one of the pair as its network; a `Make`."""
     adapter, far = MemoryAdapter.pair()
     with adapter, far, far.start_session(MIN_CAPACITY) as session:
         yield adapter, _MemoryWire(adapter, session)
@@ -84,14 +83,14 @@ class _MemoryWire:
             return False
 
 
-# Packets of the suite carry protocol 253, which RFC 3692 keeps for experiments: what a real system says
-# on its own accord (router solicitations, say) is told apart by it.
+# The suite's packets have protocol 253, which RFC 3692 reserves for experiments. That tells them from packets that a
+# system sends by itself, such as router solicitations.
 _PROTOCOL = 253
-_NOISE = 20  # Packets of that kind that may get lost among ours.
+_NOISE = 20  # Packets that the system may send by itself during a check.
 
 
 def _packet(number: int, size: int = 100, version: int = 4) -> bytes:
-    """A packet of `size` bytes that carries its `number` (up to 2**32) and nothing that anybody answers."""
+    """Return a packet of `size` bytes that contains its `number` (below 2**32) and that no system answers."""
     body = number.to_bytes(4, "big")
     if version == 4:
         header = bytes((0x45, 0)) + size.to_bytes(2, "big") + bytes((0, 0, 0, 0, 64, _PROTOCOL, 0, 0))
@@ -111,7 +110,7 @@ def _ours(packets: Iterable[bytes | memoryview]) -> list[bytes]:
 
 
 def _collect(receive: Callable[[float], Iterable[bytes | memoryview]], count: int) -> list[bytes]:
-    """Receive until there are `count` packets of the suite's own, or `_SECONDS` are over."""
+    """Receive until there are `count` packets of the suite, or `_SECONDS` have passed."""
     found: list[bytes] = []
     deadline = time.monotonic() + _SECONDS
     while len(found) < count and (left := deadline - time.monotonic()) > 0:
@@ -128,18 +127,18 @@ def _raises(kind: type[Error], promise: str, action: Callable[..., object], *arg
 
 
 def check_both_directions(adapter: Adapter, wire: Wire) -> None:
-    """Packets of both families and of all sizes arrive whole and in order, in both directions."""
+    """Check that packets of both IP versions and all sizes arrive intact and in order, both ways."""
     sizes = [(20, 4), (40, 6), (21, 4), (41, 6), *((100 + 200 * step, 4 + 2 * (step % 2)) for step in range(8))]
     packets = [_packet(number, size, version) for number, (size, version) in enumerate(sizes)]
     with adapter.start_session() as session:
         assert wire.send(packets) == len(packets)
-        assert _collect(session.receive, len(packets)) == packets, "received packets are not those that were sent"
+        assert _collect(session.receive, len(packets)) == packets, "received packets differ from those sent"
         assert session.send(packets) == len(packets)
-        assert _collect(wire.receive, len(packets)) == packets, "sent packets did not arrive as they were"
+        assert _collect(wire.receive, len(packets)) == packets, "sent packets arrived changed, or not at all"
 
 
 def check_one_packet_calls(adapter: Adapter, wire: Wire) -> None:
-    """`send_packet` and `receive_packet` move one packet; what waits behind it is not lost."""
+    """Check that `send_packet` and `receive_packet` move one packet and lose none behind it."""
     packets = _packets(3)
     with adapter.start_session() as session:
         wire.send(packets)
@@ -149,7 +148,7 @@ def check_one_packet_calls(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_kinds_of_packets(adapter: Adapter, wire: Wire) -> None:
-    """`send` takes a bundle, any iterable and any bytes-like packet, but not a lone packet."""
+    """Check that `send` accepts a bundle, any iterable and any bytes-like packet, and refuses a single packet."""
     a, b, c = _packets(3)
     with adapter.start_session() as session:
         kinds: list[Packet] = [a, bytearray(b), memoryview(c)]
@@ -157,17 +156,17 @@ def check_kinds_of_packets(adapter: Adapter, wire: Wire) -> None:
         assert session.send(Bundle([a, b])) == 2
         assert session.send([]) == 0
         assert _collect(wire.receive, 5) == [a, b, c, a, b]
-        _raises(TypeError, "a lone packet is refused", session.send, a)
+        _raises(TypeError, "send refuses a single packet", session.send, a)
 
 
 def check_validation(adapter: Adapter, wire: Wire) -> None:
-    """A bundle with something that is no packet raises `InvalidPacket` with its place; none of it is sent."""
+    """Check that `send` refuses a bundle with an invalid packet by its index, and that `drop_invalid` drops it."""
     good = _packet(1)
     bad = [b"", b"\x45", _packet(2)[:19], _packet(3, 60, 6)[:39], b"\x00" * 60, b"\x50" * 60, b"\x45" * 65536]
     with adapter.start_session() as session:
         for packet in bad:
-            error = _raises(InvalidPacket, "what is no packet is not sent", session.send, [good, packet, good])
-            assert error.index == 1, "index is not that of the bad packet"
+            error = _raises(InvalidPacket, "send refuses an invalid packet", session.send, [good, packet, good])
+            assert error.index == 1, "the index is not that of the invalid packet"
         assert session.statistics.sent_packets == 0
         assert session.send(Bundle([good, *bad, good]), None, drop_invalid=True) == 2
         assert session.statistics.sent_dropped == len(bad)
@@ -175,19 +174,19 @@ def check_validation(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_timeouts(adapter: Adapter, wire: Wire) -> None:
-    """With nothing to receive a time-out gives an empty bundle, not before its time; 0 does not wait."""
+    """Check that `receive` returns an empty bundle after its timeout and not before, and that 0 does not wait."""
     with adapter.start_session() as session:
         while session.receive(timeout=0.3):
-            pass  # What a system says on its own when a link comes up.
+            pass  # Packets that the system sends by itself when a link comes up.
         start = time.monotonic()
         bundle = session.receive(timeout=0.05)
-        assert bundle or time.monotonic() - start >= 0.049, "receive came back before its time-out"
+        assert bundle or time.monotonic() - start >= 0.049, "receive returned before its timeout"
         assert not session.receive(timeout=0)
         assert session.receive_packet(timeout=0) == b""
 
 
 def check_link_state(adapter: Adapter, wire: Wire) -> None:
-    """The link is up exactly while a session is open; one session follows another."""
+    """Check that the link is up exactly while a session is open, for several sessions in turn."""
     assert not adapter.link_up, "the link is up without a session"
     for _ in range(3):
         with adapter.start_session() as session:
@@ -198,7 +197,7 @@ def check_link_state(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_one_session(adapter: Adapter, wire: Wire) -> None:
-    """A second session is refused while one is open, and so is a capacity that is none."""
+    """Check that a second session is refused while one is open, and that invalid capacities are."""
     for capacity in (0, MIN_CAPACITY - 1, MIN_CAPACITY + 4, 2 * 0x4000000):
         _raises(InvalidSetting, "capacity is checked", adapter.start_session, capacity)
     with adapter.start_session() as session:
@@ -207,24 +206,24 @@ def check_one_session(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_overflow(adapter: Adapter, wire: Wire) -> None:
-    """What does not fit is counted: the first packets stay, in order, and none vanishes without a count."""
+    """Check that a full ring keeps the first packets in order, and that every dropped packet is counted."""
     packets = _packets(3000, 1000)
     with adapter.start_session(MIN_CAPACITY) as session:
         taken = wire.send(packets)
         received: list[bytes] = []
         while bundle := session.receive(timeout=0.3):
             received += _ours(bundle)
-        assert len(received) < len(packets), "more was kept than the capacity holds"
-        assert received == packets[: len(received)], "not the newest packets were dropped"
+        assert len(received) < len(packets), "more packets were kept than fit the capacity"
+        assert received == packets[: len(received)], "packets other than the newest were dropped"
         counted = len(received) + adapter.statistics.received_dropped
-        assert taken <= counted, "a packet was lost without a count"
-        assert counted <= taken + _NOISE, "packets were counted as dropped that were not"
+        assert taken <= counted, "a packet was lost and not counted"
+        assert counted <= taken + _NOISE, "more packets were counted as dropped than were"
         sent = session.send(packets)
         assert sent + session.statistics.sent_dropped == len(packets)
 
 
 def check_memory(adapter: Adapter, wire: Wire) -> None:
-    """Packets that are held stay as they are while others arrive; released ones can be used no more."""
+    """Check that held packets stay unchanged while others arrive, and that released ones are unusable."""
     held: list[tuple[bytes, memoryview]] = []
     with adapter.start_session() as session:
         for number in range(400):
@@ -240,7 +239,7 @@ def check_memory(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_close_wakes_threads(adapter: Adapter, wire: Wire) -> None:
-    """Closing from another thread wakes every thread that waits, with `SessionClosed`."""
+    """Check that closing wakes every waiting thread with `SessionClosed`."""
     session = adapter.start_session()
     ready = threading.Barrier(4)
     ended: list[str] = []
@@ -266,11 +265,11 @@ def check_close_wakes_threads(adapter: Adapter, wire: Wire) -> None:
     session.close()
     for thread in threads:
         thread.join(_SECONDS)
-    assert sorted(ended) == ["iteration", "receive", "receive"], f"only these woke: {ended}"
+    assert sorted(ended) == ["iteration", "receive", "receive"], f"only these threads woke: {ended}"
 
 
 def check_after_close(adapter: Adapter, wire: Wire) -> None:
-    """A closed session refuses everything with `SessionClosed`, but tells its statistics."""
+    """Check that every call of a closed session raises `SessionClosed`, except its statistics."""
     with adapter.start_session() as session:
         session.send([_packet(1)])
     session.close()
@@ -284,7 +283,7 @@ def check_after_close(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_threads(adapter: Adapter, wire: Wire) -> None:
-    """Both directions are used at once, from several threads, and nothing is lost or mixed up."""
+    """Check that several threads can use both directions at once without loss or reordering."""
     count, senders = 100, 3
     with adapter.start_session() as session:
 
@@ -303,28 +302,28 @@ def check_threads(adapter: Adapter, wire: Wire) -> None:
         got_by_wire += _collect(wire.receive, count * senders - len(got_by_wire))
         for thread in threads:
             thread.join(_SECONDS)
-        # The number is the packets' only difference, so that sorting them is sorting by number.
+        # Packets differ by their number only, so sorting them sorts by number.
         expected = _packets(count * senders)
-        assert sorted(got_by_wire) == expected, "packets of several threads got lost"
+        assert sorted(got_by_wire) == expected, "packets of several threads were lost"
         for own in (set(expected[first : first + count]) for first in range(0, len(expected), count)):
             in_order = [packet for packet in got_by_wire if packet in own]
-            assert in_order == sorted(in_order), "packets of one thread changed places"
+            assert in_order == sorted(in_order), "packets of one thread were reordered"
 
 
 def check_fileno(adapter: Adapter, wire: Wire) -> None:
-    """`fileno()` becomes readable when there is something to receive, and when the session is closed."""
+    """Check that `fileno()` becomes readable when a packet arrives, and when the session is closed."""
     with adapter.start_session() as session:
         descriptor = session.fileno()
         while session.receive(timeout=0.3):
             pass
-        assert not _is_readable(descriptor, 0), "readable with nothing to receive"
+        assert not _is_readable(descriptor, 0), "readable without packets"
         wire.send(_packets(2))
-        assert _is_readable(descriptor, _SECONDS), "not readable though there are packets"
+        assert _is_readable(descriptor, _SECONDS), "not readable despite packets"
         assert _collect(session.receive, 2) == _packets(2)
         while session.receive(timeout=0):
             pass
         threading.Timer(0.01, session.close).start()
-        assert _is_readable(descriptor, _SECONDS), "not readable though it was closed"
+        assert _is_readable(descriptor, _SECONDS), "not readable after close"
 
 
 def _is_readable(descriptor: int, timeout: float) -> bool:
@@ -332,12 +331,12 @@ def _is_readable(descriptor: int, timeout: float) -> bool:
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
             return bool(selector.select(timeout))
-    except OSError:  # Windows, whose selectors take sockets only, and where an adapter has an event.
+    except OSError:  # Windows: selectors take sockets only, and an adapter has an event.
         return bool(multiprocessing.connection.wait([descriptor], timeout))
 
 
 def check_asyncio(adapter: Adapter, wire: Wire) -> None:
-    """The same session works in an event loop: waiting, sending, cancelling, iterating, closing."""
+    """Check that a session works in an event loop: waiting, sending, cancelling, iterating, closing."""
     asyncio.run(asyncio.wait_for(_use_asyncio(adapter, wire), _SECONDS))
 
 
@@ -362,7 +361,7 @@ async def _use_asyncio(adapter: Adapter, wire: Wire) -> None:
         wire.send([packet])
         await asyncio.sleep(0)
     await reader
-    assert received == packets, "packets were lost or changed places around a cancelled receive"
+    assert received == packets, "packets were lost or reordered by a cancelled receive"
     assert await session.send_async(packets) == len(packets)
     assert _collect(wire.receive, len(packets)) == packets
 
@@ -379,17 +378,17 @@ async def _use_asyncio(adapter: Adapter, wire: Wire) -> None:
     await asyncio.sleep(0)
     await asyncio.to_thread(session.close)
     first, *others = await asyncio.gather(*tasks, return_exceptions=True)
-    assert first == "ended", "async iteration does not end with the session"
-    assert all(isinstance(end, SessionClosed) for end in others), "a waiting task was not woken by close"
+    assert first == "ended", "async iteration did not end with the session"
+    assert all(isinstance(end, SessionClosed) for end in others), "close did not wake a waiting task"
 
 
 def check_statistics(adapter: Adapter, wire: Wire) -> None:
-    """Session and adapter count every packet and byte, each way."""
+    """Check that session and adapter count every packet and byte, both ways."""
     with adapter.start_session() as session:
         wire.send(_packets(10))
         _collect(session.receive, 10)
         session.send(_packets(7, 200))
-        _collect(wire.receive, 7)  # For a system counts what it has taken, and may do that a little later.
+        _collect(wire.receive, 7)  # The system may count a packet a little later than `send` returns.
         counts, system = session.statistics, adapter.statistics
         assert counts.received_packets >= 10
         assert counts.received_bytes >= 1000
@@ -402,7 +401,7 @@ def check_statistics(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_adapter_end(adapter: Adapter, wire: Wire) -> None:
-    """Closing the adapter closes its session and removes it, unless it is persistent; it may be repeated."""
+    """Check that closing the adapter closes its session and removes it unless persistent, and can be repeated."""
     session = adapter.start_session()
     assert wire.adapter_exists()
     adapter.close()
@@ -411,11 +410,11 @@ def check_adapter_end(adapter: Adapter, wire: Wire) -> None:
     _raises(SessionClosed, "closing the adapter closes its session", session.receive)
     _raises(AdapterClosed, "a closed adapter does nothing", adapter.start_session)
     _raises(AdapterClosed, "a closed adapter does nothing", lambda: adapter.info)
-    assert wire.adapter_exists() == wire.persistent, "the adapter did not go, or stay, with its maker"
+    assert wire.adapter_exists() == wire.persistent, "the adapter exists though it is not persistent, or the reverse"
 
 
 def check_mtu(adapter: Adapter, wire: Wire) -> None:
-    """The MTU can be read and set, and a wrong one is refused and changes nothing."""
+    """Check that the MTU can be read and set, and that an invalid one is refused and changes nothing."""
     adapter.mtu = 1400
     assert adapter.mtu == 1400
     for mtu in (0, 67, 65536):
@@ -442,4 +441,4 @@ CHECKS: tuple[Callable[[Adapter, Wire], None], ...] = (
     check_adapter_end,
     check_mtu,
 )
-"""Every check of the suite, in the order they are best read."""
+"""Every check of the suite, in reading order."""

@@ -71,7 +71,7 @@ def test_where_adapters_can_be_made(network: Network) -> None:
 def test_the_native_core_can_be_refused(network: Network) -> None:
     core = doctor("env", "THREEPIPE_PURE=1", *network.command(), status=0)["native core"]
     assert not core["ok"]
-    assert core["detail"] == "not in use, Python does it: THREEPIPE_PURE refuses it"
+    assert core["detail"] == "not in use, Python does the work per packet: THREEPIPE_PURE refuses it"
 
 
 def test_for_people(network: Network) -> None:

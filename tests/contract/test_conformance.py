@@ -63,5 +63,5 @@ def test_a_broken_promise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with make_memory_adapter() as (adapter, wire):
         adapter.__class__ = LosingAdapter
-        with pytest.raises(AssertionError, match="not those that were sent"):
+        with pytest.raises(AssertionError, match="differ from those sent"):
             CHECKS[0](adapter, wire)

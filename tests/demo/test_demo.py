@@ -16,7 +16,7 @@ import threepipe
 from threepipe.demo import open_stage, play
 from threepipe.demo.kernel import KernelStage, kernel_stage
 from threepipe.demo.memory import memory_stage
-from threepipe.demo.play import Pump
+from threepipe.demo.play import PumpThread
 from threepipe.demo.stream import chunks
 
 DEMO = [sys.executable, "-W", "error", "-m", "threepipe", "demo"]
@@ -170,7 +170,7 @@ def test_memory_stage_leaves_no_thread_and_tells_progress() -> None:
 
 @pytest.mark.kernel
 def test_a_stream_that_breaks_is_no_match() -> None:
-    with kernel_stage() as stage, Pump(stage.left, stage.right):
+    with kernel_stage() as stage, PumpThread(stage.left, stage.right):
         transfer = stage.transfer(1 << 40, lambda done: stage.left.close())
         assert 0 < transfer.bytes < 1 << 40
         assert not transfer.sha256_match

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import threepipe
 from tests.support.kernel import Network
 from tests.support.waiting import come_true
 
@@ -40,6 +41,12 @@ BLOCKS = [
 @pytest.mark.parametrize("block", BLOCKS)
 def test_block_of_the_docs_runs(block: str, network: Network) -> None:
     network.run(sys.executable, "-W", "error", "-c", block)
+
+
+def test_guide_explains_every_public_name() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    prose = re.sub(r"^```.*?^```$", "", guide, flags=re.DOTALL | re.MULTILINE)
+    assert [name for name in threepipe.__all__ if not re.search(rf"\b{name}\b", prose)] == []
 
 
 def test_quick_start_answers_ping(network: Network) -> None:

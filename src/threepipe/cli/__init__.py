@@ -1,8 +1,7 @@
-"""The command line: a list of commands, and what becomes of errors.
+"""The command line: the list of commands, and the handling of errors.
 
-No logic of its own: commands call the library and print. Errors that the library raises on purpose
-become one line on standard error and exit status 1; wrong usage exits 2, as does typer, and Ctrl-C
-130, as do shells.
+Commands only call the library and print. The library's errors become one line on standard error and exit status 1.
+Wrong usage exits with 2, as in typer, and Ctrl-C with 130, as in shells.
 """
 
 import sys
@@ -32,8 +31,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"threepipe {__version__}")
         raise typer.Exit
 
@@ -44,9 +43,9 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """A dumb layer-3 pipe: virtual network adapters whose IP packets programs read and write.
+    """Create virtual network adapters, whose IP packets programs read and write.
 
-    To see what this machine offers, start with:
+    threepipe is a dumb layer-3 pipe. To see what this machine offers, start with:
       threepipe doctor
     """
 
@@ -63,7 +62,7 @@ def main() -> None:
         show_warnings()
         app(prog_name="threepipe")
     except (ThreepipeError, OSError) as error:
-        # An OSError's own text starts with its number, which tells people nothing.
+        # The text of an OSError starts with its errno, which is of no use to people.
         complain(error.strerror or str(error) if isinstance(error, OSError) else str(error))
         sys.exit(1)
     except KeyboardInterrupt:

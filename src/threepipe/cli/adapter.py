@@ -1,7 +1,6 @@
-"""`threepipe adapter`: make, remove and look at adapters.
+"""`threepipe adapter`: create, delete, list and show adapters.
 
-Every command is one call of the library and the printing of what it returns; what the library
-refuses passes through to `main`.
+Every command makes one call of the library and prints the result. `main` handles the library's errors.
 """
 
 import errno
@@ -19,12 +18,12 @@ from threepipe.errors import AdapterNotFound
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Make, remove and look at virtual network adapters.")
+app = typer.Typer(no_args_is_help=True, help="Create, delete, list and show virtual network adapters.")
 
 Name = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
 Netns = Annotated[
     str | None,
-    typer.Option(metavar="NAMESPACE", help="Network namespace it is in: a name, a path or a process id."),
+    typer.Option(metavar="NAMESPACE", help="Network namespace of the adapter: a name, a path or a process id."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -34,42 +33,42 @@ def create(
     name: Annotated[
         str,
         typer.Argument(
-            help="At most 15 bytes; a %d in it becomes the first free number, as in tp%d.",
+            help="1 to 15 bytes; %d becomes the first free number, as in tp%d.",
             show_default=False,
         ),
     ],
     address: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS/LENGTH", help="An address of its own, IPv4 or IPv6. May be repeated."),
+        typer.Option(metavar="ADDRESS/LENGTH", help="IPv4 or IPv6 address to assign. May be repeated."),
     ] = None,
     route: Annotated[
         list[str] | None,
-        typer.Option(metavar="NETWORK/LENGTH", help="A network to be reached through it. May be repeated."),
+        typer.Option(metavar="NETWORK/LENGTH", help="Network to route to it. May be repeated."),
     ] = None,
     mtu: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", help="Longest packet; by default the system's choice, 1500.", show_default=False),
+        typer.Option(metavar="BYTES", help="Longest packet; by default 1500, the system's choice.", show_default=False),
     ] = None,
     metric: Annotated[
         int | None,
-        typer.Option(metavar="NUMBER", help="How its routes stand beside others, the smallest first."),
+        typer.Option(metavar="NUMBER", help="Metric of its routes; the system prefers the lowest."),
     ] = None,
     netns: Netns = None,
     owner: Annotated[
-        str | None, typer.Option(metavar="USER", help="User, by name or id, who may use it without being root.")
+        str | None, typer.Option(metavar="USER", help="User who may open it without being root, by name or id.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option(metavar="GROUP", help="Group, by name or id, whose members may use it.")
+        str | None, typer.Option(metavar="GROUP", help="Group whose members may open it, by name or id.")
     ] = None,
-    queues: Annotated[int, typer.Option(help="Queues that programs may open side by side.")] = 1,
+    queues: Annotated[int, typer.Option(help="Queues that a session uses in parallel.")] = 1,
     json: Json = False,
 ) -> None:
-    """Make a persistent adapter and print its name.
+    """Create a persistent adapter and print its name.
 
-    It is always persistent, for an adapter that is not goes with the program
-    that made it, and this one ends at once. It stays until it is deleted or
-    the system restarts, and its link is down until a program opens it and
-    starts a session. What cannot be made in full leaves nothing.
+    The adapter stays until it is deleted or the system restarts. (An adapter
+    that is not persistent would go with this command.) Its link is down until
+    a program opens it and starts a session. If a setting fails, no adapter is
+    left behind.
 
     Examples:
       threepipe adapter create tp0 --address 10.6.7.1/24 --address fd00::1/64
@@ -90,12 +89,12 @@ def create(
         if json:
             print_json(adapter.info)
         else:
-            typer.echo(os.fsencode(adapter.name))  # Bytes, for it is any that the kernel took.
+            typer.echo(os.fsencode(adapter.name))  # As bytes, since the kernel accepts names that are not UTF-8.
 
 
 @app.command()
 def delete(name: Name, netns: Netns = None) -> None:
-    """Remove a persistent adapter that no program has open.
+    """Delete a persistent adapter that no program has open.
 
     Example:
       threepipe adapter delete tp0
@@ -105,7 +104,7 @@ def delete(name: Name, netns: Netns = None) -> None:
 
 @app.command("list")
 def list_(netns: Netns = None, json: Json = False) -> None:
-    """List the layer-3 adapters of this system, whoever made them.
+    """List the layer-3 adapters of this system, of all programs.
 
     Examples:
       threepipe adapter list
@@ -122,8 +121,8 @@ def list_(netns: Netns = None, json: Json = False) -> None:
 def show(name: Name, netns: Netns = None, json: Json = False) -> None:
     """Show one adapter with its statistics, without opening it.
 
-    Its packets are counted from the program's side: received are those that
-    the system sent through it, sent are those that the program did.
+    The counts are named from the program's side: the program receives packets
+    that the system sends through the adapter, and sends packets to the system.
 
     Examples:
       threepipe adapter show tp0
@@ -141,11 +140,11 @@ def show(name: Name, netns: Netns = None, json: Json = False) -> None:
 
 
 def _account(module: str, look_up: str, number: int | None) -> str:
-    """The name of a user or group, or the id where it has none; nothing for None."""
+    """Return the name of a user or group, its id if it has no name, or nothing for None."""
     if number is None:
         return ""
     try:
-        # By name, for systems whose users have no numbers lack these modules.
+        # Imported by name, as systems without numeric user ids lack these modules.
         return str(getattr(import_module(module), look_up)(number)[0])
     except (ImportError, KeyError):
         return str(number)

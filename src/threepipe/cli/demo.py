@@ -1,4 +1,4 @@
-"""`threepipe demo`: shows the demonstration of `threepipe.demo` as it goes, and its counts as a table."""
+"""`threepipe demo`: the demonstration of `threepipe.demo`, shown as it runs, and its counts as a table."""
 
 import re
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,7 @@ _LARGEST = 1 << 40
 
 
 def _size(text: str) -> int:
-    """Bytes, from a number with or without K, M or G (powers of 1024; KiB and the like as well)."""
+    """Parse a number of bytes, optionally with K, M or G (powers of 1024; also as KiB or KB)."""
     match = re.fullmatch(r"(\d+)(?:([KMG])(?:i?B)?)?", text, re.IGNORECASE | re.ASCII)
     size = int(match[1]) * _UNITS[(match[2] or "").upper()] if match else 0
     if not 1 <= size <= _LARGEST:
@@ -26,23 +26,24 @@ def _size(text: str) -> int:
 
 
 def demo(
-    size: Annotated[str, typer.Option(metavar="BYTES", help="How much to transfer, such as 64M or 2G.")] = "256M",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    size: Annotated[str, typer.Option(metavar="BYTES", help="Bytes to transfer, such as 64M or 2G.")] = "256M",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """See real packets go through this program.
+    """Watch real packets pass through this program.
 
-    Makes two adapters in two fresh network namespaces, joins them, pings across in IPv4 and IPv6,
-    transfers a stream by TCP, and counts. Removes all it made. Without a TUN device it does the same
-    in memory. Exits 0 only if everything arrived intact.
+    It creates two adapters in two new network namespaces, joins them, pings
+    across with IPv4 and IPv6, transfers a stream by TCP and prints the
+    counts. Afterwards it removes what it created. Without a TUN device it
+    uses adapters in memory. The exit status is 0 if everything arrived intact.
     """
     from threepipe.demo import open_stage, play
 
     total = _size(size)
-    with open_stage() as (stage, sentence):
+    with open_stage() as (stage, description):
         if json:
             result = play(stage, total, lambda _: None, lambda _: None)
         else:
-            typer.echo(f"{sentence}.")
+            typer.echo(f"{description}.")
             result = _play_visibly(stage, total)
     if json:
         print_json(result)
@@ -62,7 +63,7 @@ def _play_visibly(stage: "Stage", size: int) -> "Result":
         return play(
             stage,
             size,
-            lambda act: bar.update(task, description=act),
+            lambda step: bar.update(task, description=step),
             lambda done: bar.update(task, completed=done),
         )
 
@@ -84,4 +85,4 @@ def _rows(result: "Result") -> list[tuple[str, str]]:
 def _round_trip(result: "Result", version: int, median: float | None) -> str:
     if version not in result.families:
         return "not enabled on this machine"
-    return "lost" if median is None else f"{median:.3f} ms, the median round trip"
+    return "lost" if median is None else f"{median:.3f} ms (median round trip)"

@@ -1,7 +1,4 @@
-"""`threepipe doctor`: what this machine offers, and what to do about what it lacks.
-
-Prints what the platform's `probe` found out; the finding out is not done here.
-"""
+"""`threepipe doctor`: prints the findings of the platform's `probe` about this machine, with advice."""
 
 from typing import Annotated
 
@@ -15,10 +12,10 @@ __all__ = ["doctor"]
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
-    """See whether adapters can be made here, and what else there is.
+    """Check if adapters can be created here, and what else this machine offers.
 
-    It tries, as the user who runs it, and leaves nothing behind. The exit
-    status is 0 where adapters can be made, and 1 where they cannot.
+    It tries with your privileges and removes what it created. The exit
+    status is 0 if adapters can be created, else 1.
 
     Examples:
       threepipe doctor
@@ -31,7 +28,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
     if json:
         print_json({"adapters_possible": possible, "findings": findings})
     else:
-        rows = [(found.name, "yes" if found.ok else "no", found.detail, found.advice) for found in findings]
+        rows = [(finding.name, "yes" if finding.ok else "no", finding.detail, finding.advice) for finding in findings]
         print_table(("what", "ok", "what was seen", "what to do"), rows, yes="green", no="red")
     if not possible:
         raise typer.Exit(1)
@@ -40,10 +37,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
 def _native_core() -> Finding:
     name = "native core"
     if fast.NATIVE:
-        return Finding(name, True, "in use: threepipe-native does the work of every packet")
+        return Finding(name, True, "in use: threepipe-native does the work per packet")
     return Finding(
         name,
         False,
-        f"not in use, Python does it: {fast.REASON}",
-        "optional, and faster: pip install ./native in a clone",
+        f"not in use, Python does the work per packet: {fast.REASON}",
+        "optional, faster: run pip install ./native in a clone",
     )

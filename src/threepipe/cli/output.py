@@ -1,6 +1,6 @@
-"""What the commands print: tables for people, JSON for programs, complaints for standard error.
+"""The output of all commands: tables for people, JSON for programs, and errors on standard error.
 
-Owns the way things look, and knows nothing of what they mean.
+This file knows the form of the output, and not its meaning.
 """
 
 import dataclasses
@@ -14,23 +14,23 @@ import typer
 __all__ = ["complain", "print_json", "print_table", "printable", "show_warnings"]
 
 _UNLIMITED = 10_000
-"""Columns where there is no terminal: whoever reads lines wants each row to be one."""
+"""Columns without a terminal, so that each row is one line for grep and its like."""
 
 
 def complain(text: str) -> None:
-    """One line on standard error, which says where it comes from."""
+    """Print one line on standard error, with the program's name."""
     typer.echo(f"threepipe: {printable(text)}", err=True)
 
 
 def print_json(value: object) -> None:
-    """`value` as JSON on standard output; what has named fields becomes an object, and addresses strings."""
+    """Print `value` as JSON on standard output: values with named fields as objects, addresses as strings."""
     typer.echo(json.dumps(_plain(value), indent=2))
 
 
 def print_table(headings: Sequence[str] | None, rows: Iterable[Sequence[str]], **styles: str) -> None:
-    """A table on standard output, as wide as the terminal; `styles` says how cells of a certain text look.
+    """Print a table on standard output, as wide as the terminal. `styles` maps the text of cells to their style.
 
-    Without `headings` the first column has the names of what stands in the second.
+    A table without `headings` has two columns, names and values.
     """
     from rich.console import Console
     from rich.table import Table
@@ -41,7 +41,7 @@ def print_table(headings: Sequence[str] | None, rows: Iterable[Sequence[str]], *
     for heading in headings or ("", ""):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        # Text, for a name may look like markup.
+        # As `Text`, since a name may look like markup.
         table.add_row(*[Text(printable(cell), styles.get(cell, "")) for cell in row])
     with console.capture() as captured:
         console.print(table)
@@ -49,18 +49,18 @@ def print_table(headings: Sequence[str] | None, rows: Iterable[Sequence[str]], *
 
 
 def printable(text: str) -> str:
-    """`text` on one line and without control characters, which names of interfaces and files may have."""
+    """Return `text` on one line, with control characters escaped, as names of interfaces and files may have them."""
     return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
 
 
 def show_warnings() -> None:
-    """Let what the library logs, from warnings up, be seen on standard error."""
+    """Print the library's log, from warnings up, on standard error."""
     log = logging.getLogger("threepipe")
-    if not any(isinstance(handler, _Complaints) for handler in log.handlers):
-        log.addHandler(_Complaints(logging.WARNING))
+    if not any(isinstance(handler, _WarningHandler) for handler in log.handlers):
+        log.addHandler(_WarningHandler(logging.WARNING))
 
 
-class _Complaints(logging.Handler):
+class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         complain(f"{record.levelname.lower()}: {record.getMessage()}")
 

@@ -1,8 +1,8 @@
-"""The demonstration: real packets through a Python program, and a count of them.
+"""The demonstration: real packets pass through a Python program, which counts them.
 
-`open_stage` finds out what this machine can show, `play` shows it; how it looks is the command
-line's business. The stages are `kernel`, between two network stacks of the operating system, and
-`memory`, where no adapters can be made.
+`open_stage` finds the best stage that this machine offers, and `play` runs the demonstration on it. The command line
+shows the result. The stages are `kernel`, between two network stacks of the operating system, and `memory`, for
+machines where no adapters can be created.
 """
 
 from collections.abc import Iterator
@@ -15,25 +15,25 @@ from threepipe.errors import AdapterUnavailable, PermissionDenied
 
 __all__ = ["Result", "Stage", "open_stage", "play"]
 
-_SENTENCES = {
-    "root": "As root: two adapters in two fresh network namespaces, this program between them",
-    "user namespace": "As an ordinary user, in a user namespace of its own: two adapters in two fresh"
-    " network namespaces, this program between them",
+_DESCRIPTIONS = {
+    "root": "As root: two adapters in two new network namespaces, with this program between them",
+    "user namespace": "As an ordinary user, in a new user namespace: two adapters in two new network namespaces,"
+    " with this program between them",
 }
 
 
 @contextmanager
 def open_stage() -> Iterator[tuple[Stage, str]]:
-    """The best stage there is, and a sentence that says what it is; leaves nothing behind.
+    """Open the best stage that this machine offers, and yield it with a sentence that describes it.
 
-    As an ordinary user the process goes into a user namespace of its own, and stays in it.
+    An ordinary user's process enters a new user namespace and stays in it. Everything else is removed afterwards.
     """
     with ExitStack() as stack:
         stage: Stage
         try:
             stage = stack.enter_context(kernel_stage())
-            sentence = _SENTENCES[stage.privilege]
+            description = _DESCRIPTIONS[stage.privilege]
         except (AdapterUnavailable, PermissionDenied) as error:
             stage = stack.enter_context(memory_stage())
-            sentence = f"No adapter can be made here: {error.strerror}. So this goes over adapters in memory"
-        yield stage, sentence
+            description = f"In memory, as no adapter can be created here: {error.strerror}"
+        yield stage, description

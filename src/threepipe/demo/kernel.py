@@ -1,7 +1,7 @@
-"""The stage between two network stacks of the operating system, each in a network of its own.
+"""The stage between two network stacks of the operating system, in a network namespace each.
 
-The left stack pings and sends, the right one answers and receives; only this program joins them.
-The ends of the stream are processes of their own, so that this one does nothing but pump.
+The left stack pings and sends, the right one answers and receives; only this program joins them. The stream's ends
+are processes of their own, so that this one only pumps.
 """
 
 import os
@@ -22,19 +22,19 @@ from threepipe.echo import echo_request
 __all__ = ["KernelStage", "kernel_stage"]
 
 _ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
-_PREFIX = {4: 24, 6: 64}
+_PREFIX_LENGTH = {4: 24, 6: 64}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_ICMP = {4: (socket.IPPROTO_ICMP, 0), 6: (socket.IPPROTO_ICMPV6, 129)}  # Protocol, type of a reply.
+_ICMP = {4: (socket.IPPROTO_ICMP, 0), 6: (socket.IPPROTO_ICMPV6, 129)}  # Protocol, and type of an echo reply.
 _IP_HEADER = {4: 20, 6: 40}
-_PING_SECONDS = 2.0
-_CONNECT_SECONDS = 10.0
+_PING_TIMEOUT = 2.0  # Seconds.
+_CONNECT_TIMEOUT = 10.0  # Seconds.
 
 
 @contextmanager
 def kernel_stage() -> Iterator["KernelStage"]:
-    """Two networks with an adapter and a session each; leaves nothing behind.
+    """Create two networks with an adapter and a session each, and remove them afterwards.
 
-    Raises `AdapterUnavailable` or `PermissionDenied` where this machine has none to offer.
+    Raises `AdapterUnavailable` or `PermissionDenied` if this machine or user cannot create them.
     """
     privilege: str
     networks: tuple[PrivateNetwork, ...]
@@ -44,14 +44,14 @@ def kernel_stage() -> Iterator["KernelStage"]:
             stack.callback(network.close)
         adapters = []
         for side, network in enumerate(networks):
-            addresses = [f"{_ADDRESSES[version][side]}/{_PREFIX[version]}" for version in (4, 6)]
+            addresses = [f"{_ADDRESSES[version][side]}/{_PREFIX_LENGTH[version]}" for version in (4, 6)]
             adapter = Adapter.create(f"demo{side}", netns=network.path, addresses=addresses)
             adapters.append(stack.enter_context(adapter))
         yield KernelStage(privilege, networks, adapters)
 
 
 class KernelStage:
-    """See the module; `Stage` says what the methods are for."""
+    """The `Stage` with two networks of the kernel."""
 
     backend = "linux-tun"
 
@@ -68,7 +68,7 @@ class KernelStage:
         protocol, reply = _ICMP[version]
         times = []
         with self._networks[0].run(lambda: socket.socket(_FAMILIES[version], socket.SOCK_RAW, protocol)) as icmp:
-            icmp.settimeout(_PING_SECONDS)
+            icmp.settimeout(_PING_TIMEOUT)
             identifier = os.getpid() & 0xFFFF
             for sequence in range(count):
                 request = echo_request(source, destination, identifier, sequence, bytes(56))
@@ -78,7 +78,7 @@ class KernelStage:
                 try:
                     while True:
                         answer = icmp.recv(0xFFFF)
-                        # Raw sockets of IPv4 give the IP header too, those of IPv6 do not.
+                        # A raw socket returns the IP header in IPv4, and not in IPv6.
                         echo = answer[_IP_HEADER[4] :] if version == 4 else answer
                         if echo[0] == reply and echo[4:8] == expected:
                             break
@@ -94,12 +94,12 @@ class KernelStage:
             with listener:
                 sender = stack.enter_context(self._networks[0].run(socket.socket))
                 for end in (listener, sender):
-                    end.settimeout(_CONNECT_SECONDS)
+                    end.settimeout(_CONNECT_TIMEOUT)
                 sender.connect(listener.getsockname())
                 receiver = stack.enter_context(listener.accept()[0])
             start = time.perf_counter()
-            receiving = stack.enter_context(_End("receive", receiver, size))
-            sending = stack.enter_context(_End("send", sender, size))
+            receiving = stack.enter_context(_StreamProcess("receive", receiver, size))
+            sending = stack.enter_context(_StreamProcess("send", sender, size))
             for line in receiving.lines():
                 progress(int(line))
             seconds = time.perf_counter() - start
@@ -111,12 +111,12 @@ class KernelStage:
         return sum(count.received_dropped + count.sent_dropped for count in counts)
 
 
-class _Done(NamedTuple):
+class _StreamResult(NamedTuple):
     bytes: int
     sha256: str
 
 
-class _End:
+class _StreamProcess:
     """A process at one end of the stream."""
 
     def __init__(self, role: str, end: socket.socket, size: int) -> None:
@@ -127,29 +127,29 @@ class _End:
             stdout=subprocess.PIPE,
             text=True,
             pass_fds=(end.fileno(),),
-            process_group=0,  # Ctrl-C is for the program that shows the demo; it ends this one.
+            process_group=0,  # Ctrl-C goes to the demonstration alone, which ends this process.
         )
-        end.close()  # The process has it now; its end must be seen at the other side.
-        self._result = _Done(0, "")
+        end.close()  # The process has it now. A second holder would hide its end from the other side.
+        self._result = _StreamResult(0, "")
 
     def lines(self) -> Iterator[str]:
-        """The progress, until the process has ended."""
+        """Yield the progress until the process has ended."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("="):
                 _, count, digest = line.split()
-                self._result = _Done(int(count), digest)
+                self._result = _StreamResult(int(count), digest)
             else:
                 yield line
 
-    def result(self) -> "_Done":
-        """What the process got done in the end, as it says itself."""
+    def result(self) -> _StreamResult:
+        """Wait for the process and return the result that it printed."""
         for _ in self.lines():
             pass
         self._process.wait()
         return self._result
 
-    def __enter__(self) -> "_End":
+    def __enter__(self) -> "_StreamProcess":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,6 @@
-"""The stage without an operating system: two pairs of memory adapters, an echo responder at the far end.
+"""The stage without an operating system: two pairs of memory adapters, with an echo responder at the far end.
 
-The stream goes out as the payload of echo requests, and is checked as it comes back.
+The stream is the payload of echo requests, and is checked in the replies.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from threepipe.session import Session
 __all__ = ["MemoryStage", "memory_stage"]
 
 _ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
-_PAYLOAD = 1472  # Bytes of an echo in a packet of 1500.
-_HEADERS = 28
+_PAYLOAD = 1472  # Bytes of an echo request in a packet of 1500.
+_HEADERS = 28  # Bytes of IPv4 and ICMP.
 _WINDOW = 64  # Requests on their way at a time.
-_PING_SECONDS = 2.0
+_REPLY_TIMEOUT = 2.0  # Seconds.
 
 
 @contextmanager
 def memory_stage() -> Iterator["MemoryStage"]:
-    """A program's session, two joined by the pump, and a responder's; leaves nothing behind."""
+    """Open a session for the program, two for the pump, and one that answers echo requests; close them afterwards."""
     with ExitStack() as stack:
         program, left = [stack.enter_context(adapter).start_session() for adapter in MemoryAdapter.pair()]
         right, responder = [stack.enter_context(adapter).start_session() for adapter in MemoryAdapter.pair()]
@@ -45,7 +45,7 @@ def _answer(session: Session) -> None:
 
 
 class MemoryStage:
-    """See the module; `Stage` says what the methods are for."""
+    """The `Stage` with adapters in memory."""
 
     backend = "memory"
     privilege = "none"
@@ -63,7 +63,7 @@ class MemoryStage:
             request = echo_request(*_ADDRESSES[version], 1, sequence, bytes(56))
             start = time.perf_counter()
             self._program.send_packet(request)
-            if self._program.receive_packet(_PING_SECONDS) == echo_reply(request):
+            if self._program.receive_packet(_REPLY_TIMEOUT) == echo_reply(request):
                 times.append(time.perf_counter() - start)
         return times
 
@@ -85,7 +85,7 @@ class MemoryStage:
 
     def _collect(self, count: int) -> Iterator[memoryview]:
         bundle: Bundle
-        while count and (bundle := self._program.receive(_PING_SECONDS)):
+        while count and (bundle := self._program.receive(_REPLY_TIMEOUT)):
             yield from bundle
             count -= len(bundle)
 

@@ -1,6 +1,6 @@
-"""What the demonstration does, whatever the stage: pings both families, then carries a stream.
+"""The demonstration on any stage: it pings with IPv4 and IPv6, then transfers a stream.
 
-Knows no platform. A stage has two sessions that `Pump` joins, a way to ping and a way to transfer.
+A stage has two sessions, which `PumpThread` joins, a way to ping and a way to transfer. This file knows no platform.
 """
 
 import statistics
@@ -13,35 +13,36 @@ from typing import Protocol, Self, TypeVar
 from threepipe.pipe import pipe
 from threepipe.session import Session
 
-__all__ = ["PINGS", "PrivateNetwork", "Pump", "Result", "Stage", "Transfer", "play"]
+__all__ = ["PINGS", "PrivateNetwork", "PumpThread", "Result", "Stage", "Transfer", "play"]
 
 Made = TypeVar("Made")
 
 PINGS = 100
-"""Echo requests a family, one after the other."""
+"""Echo requests for each IP version, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """How a stream arrived: its bytes, the seconds it took, and whether both ends' hashes agree."""
+    """How a stream arrived."""
 
     bytes: int
     seconds: float
     sha256_match: bool
+    """True if both ends computed the same hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the demonstration counted. Round-trip times are medians in milliseconds, None where lost."""
+    """The counts of the demonstration. Round-trip times are medians in milliseconds, None if a reply was lost."""
 
     backend: str
     """"linux-tun" or "memory"."""
     privilege: str
-    """"root", "user namespace", or "none" where none was needed."""
+    """"root", "user namespace", or "none" if none was needed."""
     namespaces: tuple[str, ...]
-    """The kernel's names of the network namespaces that were made."""
+    """The kernel's names of the new network namespaces."""
     families: tuple[int, ...]
-    """The IP versions that this machine has; others are not pinged."""
+    """The IP versions that are enabled; only these are pinged."""
     ping4_ms: float | None
     ping6_ms: float | None
     bytes: int
@@ -55,26 +56,27 @@ class Result:
 
     @property
     def intact(self) -> bool:
-        """Whether the pings of each family there is were answered, and the stream arrived whole."""
+        """True if all pings of each enabled IP version were answered, and the stream arrived intact."""
         medians = {4: self.ping4_ms, 6: self.ping6_ms}
         return self.sha256_match and all(medians[version] is not None for version in self.families)
 
 
 class PrivateNetwork(Protocol):
-    """A network stack of its own, from the platform."""
+    """A separate network stack, which the platform creates."""
 
     @property
     def path(self) -> str:
-        """What `Adapter.create` takes as its `netns`."""
+        """The value for the `netns` of `Adapter.create`."""
 
     def run(self, function: Callable[[], Made]) -> Made:
-        """Call `function` inside; sockets made there stay there."""
+        """Call `function` inside the network, where the sockets that it creates stay."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Remove the network."""
 
 
 class Stage(Protocol):
-    """Two sessions with a network stack, or a program that plays one, at the far side of each."""
+    """Two sessions, each with a network stack, or a program in the role of one, at its far side."""
 
     backend: str
     privilege: str
@@ -84,17 +86,17 @@ class Stage(Protocol):
     right: Session
 
     def ping(self, version: int, count: int) -> list[float]:
-        """Seconds that each answered one of `count` echo requests of the IP `version` took."""
+        """Send `count` echo requests of the IP `version`; return the round-trip times of those answered, in seconds."""
 
     def transfer(self, size: int, progress: Callable[[int], None]) -> Transfer:
-        """Carry `size` bytes from left to right; tells the bytes arrived so far to `progress`."""
+        """Transfer `size` bytes from left to right, and call `progress` with the bytes that have arrived."""
 
     def dropped(self) -> int:
-        """Packets that the network behind the sessions dropped."""
+        """Return how many packets the network behind the sessions dropped."""
 
 
-class Pump:
-    """`pipe` in a thread of its own; leaving the block closes both sessions and raises what it raised."""
+class PumpThread:
+    """`pipe` in a thread of its own. Leaving the block closes both sessions and raises the thread's exception."""
 
     def __init__(self, left: Session, right: Session) -> None:
         self._left = left
@@ -122,15 +124,15 @@ class Pump:
             raise self._error
 
 
-def play(stage: Stage, size: int, told: Callable[[str], None], progress: Callable[[int], None]) -> Result:
-    """Ping, transfer `size` bytes, count. `told` gets a line before each act."""
-    with Pump(stage.left, stage.right):
+def play(stage: Stage, size: int, describe: Callable[[str], None], progress: Callable[[int], None]) -> Result:
+    """Ping, transfer `size` bytes and return the counts. Calls `describe` with a line before each step."""
+    with PumpThread(stage.left, stage.right):
         medians: dict[int, float | None] = {4: None, 6: None}
         for version in stage.families:
-            told(f"ping, IPv{version}")
+            describe(f"ping, IPv{version}")
             times = stage.ping(version, PINGS)
             medians[version] = statistics.median(times) * 1000 if len(times) == PINGS else None
-        told("transfer")
+        describe("transfer")
         transfer = stage.transfer(size, progress)
         dropped = stage.dropped()
     counts = [stage.left.statistics, stage.right.statistics]

@@ -1,4 +1,4 @@
-"""One end of the demonstration's stream: what it carries, and `main`, which runs in a process of its own."""
+"""The demonstration's stream: its content, and `main`, the program at each end, which runs in its own process."""
 
 import hashlib
 import socket
@@ -7,35 +7,35 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["chunks", "main"]
 
-_CHUNK = 1 << 20
-_STALLED_SECONDS = 5.0
+_CHUNK = 1 << 20  # Bytes.
+_STALL_TIMEOUT = 5.0  # Seconds.
 
 
 def chunks(size: int, length: int = _CHUNK) -> Iterator[bytes]:
-    """`size` bytes in pieces of `length`, every piece another, the same each time."""
+    """Yield `size` bytes in chunks of `length`. All chunks differ, and each call yields the same."""
     filler = hashlib.shake_128(b"threepipe").digest(length)
     for number, start in enumerate(range(0, size, length)):
         yield (number.to_bytes(8, "big") + filler)[: min(length, size - start)]
 
 
 def main(role: str, fd: int, size: int) -> None:
-    """Be one end: `role` is send or receive, `fd` an inherited, connected stream socket, `size` in bytes.
+    """Send or receive (the `role`) `size` bytes by the inherited, connected stream socket `fd`.
 
-    The receiver prints the number of bytes done as it goes, both at last "= BYTES SHA256", of what they
-    got done. Ends early when nothing moves for a while, as when the program between the ends is killed.
+    The receiver prints its progress in bytes. Both ends finally print "= BYTES SHA256" of the bytes they transferred.
+    They end early when nothing moves for 5 seconds, as when the program between them is killed.
     """
     digest = hashlib.sha256()
     done = 0
     with socket.socket(fileno=fd) as stream:
-        stream.settimeout(_STALLED_SECONDS)
+        stream.settimeout(_STALL_TIMEOUT)
         try:
             for chunk in _ROLES[role](stream, size):
                 digest.update(chunk)
                 done += len(chunk)
-                if role == "receive":  # Nobody reads what the sender prints until it has ended.
+                if role == "receive":  # The sender's output is only read once it has ended.
                     print(done, flush=True)  # noqa: T201
         except OSError as error:
-            print(f"the demonstration's {role} stopped: {error}", file=sys.stderr)  # noqa: T201
+            print(f"the demonstration failed to {role}: {error}", file=sys.stderr)  # noqa: T201
     print("=", done, digest.hexdigest(), flush=True)  # noqa: T201
 
 
