@@ -45,7 +45,7 @@ class Receiver:
 
     def take(self, data: bytes, size: int = 0) -> tuple[list[bytes], list[tuple[bytes, int]], int, int, int]:
         memory = memoryview(bytearray(data))
-        packets, sources, used, authentic, total = self.transport.unseal(memory, size or len(data))
+        packets, sources, used, authentic, total = self.transport.open(memory, size or len(data))
         return [bytes(data) for data in packets], sources, used, authentic, total
 
     def takes(self, counter: int) -> bool:
@@ -94,7 +94,9 @@ def test_sealed_packets_of_both_families_open_unchanged(module: ModuleType) -> N
         (1421, 1420, 1436),
     ],
 )
-def test_packets_are_padded_to_16_bytes_and_to_the_mtu_at_most(module: ModuleType, length: int, mtu: int, padded: int) -> None:
+def test_packets_are_padded_to_16_bytes_and_to_the_mtu_at_most(
+    module: ModuleType, length: int, mtu: int, padded: int
+) -> None:
     (message,) = messages(sealed(module, [bytes(length)], mtu=mtu))
     assert len(message) == padded + 32
     assert ChaCha20Poly1305(KEY).decrypt(bytes(12), message[16:], None) == bytes(padded)
@@ -224,9 +226,9 @@ def test_both_implementations_seal_and_open_alike() -> None:
 @EACH
 def test_counters_are_reserved_once_and_only_below_the_limit(module: ModuleType) -> None:
     keys = transport(module)
-    assert [keys.take(3), keys.take(1), keys.counter] == [0, 3, 4]
+    assert [keys.reserve(3), keys.reserve(1), keys.counter] == [0, 3, 4]
     keys.counter = REJECT - 2
-    assert [keys.take(3), keys.take(2), keys.take(1)] == [None, REJECT - 2, None]
+    assert [keys.reserve(3), keys.reserve(2), keys.reserve(1)] == [None, REJECT - 2, None]
 
 
 @EACH
@@ -235,7 +237,7 @@ def test_a_wiped_transport_neither_seals_nor_opens(module: ModuleType) -> None:
     keys = transport(module)
     keys.wipe()
     assert keys.seal(0, views([FOUR]), False, 0) == []
-    assert keys.unseal(memoryview(bytearray(message)), len(message)) == ([], [], len(message), 0, 0)
+    assert keys.open(memoryview(bytearray(message)), len(message)) == ([], [], len(message), 0, 0)
 
 
 @pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")

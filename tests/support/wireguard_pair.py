@@ -68,7 +68,7 @@ class End:
             return
         index = int.from_bytes(memory[4:8], "little")
         if found := self.tunnel.keypair(index, now):
-            opened = found[1].transport.unseal(memory, len(memory))
+            opened = found[1].transport.open(memory, len(memory))
             self.packets += [bytes(packet) for packet in self.tunnel.accept(*found, opened, len(memory), source, now)]
 
     def peer(self, other: "End") -> PeerStatus:

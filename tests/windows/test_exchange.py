@@ -53,10 +53,10 @@ class Opened:
         self._context.__exit__(None, None, None)
         assert not self._bench.wrongs()
 
-    def take(self, module: ModuleType, limit: int = 256, room: int = 1 << 20) -> tuple[list[bytes], int]:
+    def receive(self, module: ModuleType, limit: int = 256, room: int = 1 << 20) -> tuple[list[bytes], int]:
         """The packets and the error."""
         memory = memoryview(bytearray(room))
-        packets, used, code = module.take(self.rings, memory, limit)
+        packets, used, code = module.ring_receive(self.rings, memory, limit)
         assert used <= room
         return [bytes(data) for data in packets], code
 
@@ -73,11 +73,11 @@ def packets(number: int, size: int = 100) -> list[bytes]:
 def test_what_is_ready_is_taken_up_to_a_limit(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         opened.wire.send(packets(300))
-        assert opened.take(module, 7) == (packets(300)[:7], 0)
-        assert opened.take(module) == (packets(300)[7:263], 0)
-        assert opened.take(module) == (packets(300)[263:], ERROR_NO_MORE_ITEMS)
-        assert opened.take(module) == ([], ERROR_NO_MORE_ITEMS)
-        assert opened.take(module, 1000) == ([], ERROR_NO_MORE_ITEMS)
+        assert opened.receive(module, 7) == (packets(300)[:7], 0)
+        assert opened.receive(module) == (packets(300)[7:263], 0)
+        assert opened.receive(module) == (packets(300)[263:], ERROR_NO_MORE_ITEMS)
+        assert opened.receive(module) == ([], ERROR_NO_MORE_ITEMS)
+        assert opened.receive(module, 1000) == ([], ERROR_NO_MORE_ITEMS)
 
 
 @EACH
@@ -86,7 +86,7 @@ def test_views_are_of_the_memory_that_was_given_or_of_their_own(bench: Bench, mo
         for room, own in ((1000, False), (250, True)):
             opened.wire.send(packets(3))
             memory = bytearray(room)
-            views, used, _ = module.take(opened.rings, memoryview(memory), 256)
+            views, used, _ = module.ring_receive(opened.rings, memoryview(memory), 256)
             assert [view.obj is memory for view in views] == [not own] * 3
             assert (used == 0) == own
             views[1][:4] = b"\x45abc"
@@ -100,8 +100,8 @@ def test_the_ring_may_begin_again_in_the_middle_of_a_bundle(bench: Bench, module
             sent = packets(1 + index % 13, 1000 + 37 * index)
             fitting = sent[: (MIN_CAPACITY - 4) // (len(sent[0]) + 8)]
             opened.wire.send(fitting)
-            assert opened.take(module, room=1 << 17)[0] == fitting
-            assert module.give(opened.rings, [memoryview(data) for data in fitting]) == (len(fitting), 0)
+            assert opened.receive(module, room=1 << 17)[0] == fitting
+            assert module.ring_send(opened.rings, [memoryview(data) for data in fitting]) == (len(fitting), 0)
             opened.wire.settle()
             assert opened.wire.receive(10) == fitting
 
@@ -111,13 +111,13 @@ def test_a_full_ring_is_said_so(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         opened.wire.fault(Fault.STALL, 1)
         given_ = [memoryview(data) for data in packets(300, 1000)]
-        accepted, code = module.give(opened.rings, given_)
+        accepted, code = module.ring_send(opened.rings, given_)
         assert (0 < accepted < 300, code) == (True, ERROR_BUFFER_OVERFLOW)
-        assert module.give(opened.rings, given_) == (0, ERROR_BUFFER_OVERFLOW)
+        assert module.ring_send(opened.rings, given_) == (0, ERROR_BUFFER_OVERFLOW)
         opened.wire.fault(Fault.STALL, 0)
         opened.wire.settle()
         assert opened.wire.receive(10) == packets(300, 1000)[:accepted]
-        assert module.give(opened.rings, []) == (0, 0)
+        assert module.ring_send(opened.rings, []) == (0, 0)
 
 
 @EACH
@@ -125,18 +125,18 @@ def test_a_corrupt_ring_gives_what_came_before(bench: Bench, module: ModuleType)
     with Opened(bench) as opened:
         opened.wire.send(packets(2))
         opened.wire.fault(Fault.CORRUPT_SIZE, 70_000)
-        assert opened.take(module) == (packets(2), ERROR_INVALID_DATA)
-        assert opened.take(module) == ([], ERROR_INVALID_DATA)
+        assert opened.receive(module) == (packets(2), ERROR_INVALID_DATA)
+        assert opened.receive(module) == ([], ERROR_INVALID_DATA)
 
 
 def test_ctypes_asks_once_more_and_takes_what_came_meanwhile(bench: Bench) -> None:
     with Opened(bench) as opened:
         opened.wire.send(packets(3))
         bench.contract.ContractFailCall(Function.RECEIVE_PACKET, ERROR_NO_MORE_ITEMS, 1)
-        assert opened.take(python_rings) == (packets(1), 0)
-        assert opened.take(python_rings) == (packets(3)[1:], ERROR_NO_MORE_ITEMS)
+        assert opened.receive(python_rings) == (packets(1), 0)
+        assert opened.receive(python_rings) == (packets(3)[1:], ERROR_NO_MORE_ITEMS)
         bench.contract.ContractFailCall(Function.ALLOCATE_SEND_PACKET, ERROR_BUFFER_OVERFLOW, 1)
-        assert python_rings.give(opened.rings, [memoryview(data) for data in packets(3)]) == (3, 0)
+        assert python_rings.ring_send(opened.rings, [memoryview(data) for data in packets(3)]) == (3, 0)
         opened.wire.settle()
         assert opened.wire.receive(10) == packets(3)
 
@@ -146,9 +146,9 @@ def test_what_is_taken_into_no_memory_is_given_back(bench: Bench, module: Module
     with Opened(bench) as opened:
         opened.wire.send(packets(3))
         with pytest.raises(TypeError):
-            module.take(opened.rings, memoryview(bytes(1000)), 256)
+            module.ring_receive(opened.rings, memoryview(bytes(1000)), 256)
         opened.wire.send(packets(1))
-        assert opened.take(module) == (packets(1), ERROR_NO_MORE_ITEMS)
+        assert opened.receive(module) == (packets(1), ERROR_NO_MORE_ITEMS)
 
 
 @pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
@@ -158,16 +158,16 @@ def test_the_core_calls_nothing_at_address_0() -> None:
 
     nowhere: Any = Nowhere()
     with pytest.raises(ValueError, match="address 0"):
-        fast.take(nowhere, memoryview(bytearray(10)), 1)
+        fast.ring_receive(nowhere, memoryview(bytearray(10)), 1)
     with pytest.raises(ValueError, match="address 0"):
-        fast.give(nowhere, [])
+        fast.ring_send(nowhere, [])
 
 
 SIZES = st.lists(st.one_of(st.integers(20, 200), st.sampled_from([1500, 9000, MAX_PACKET])), max_size=40)
 STEPS = st.one_of(
     st.tuples(st.just("come"), SIZES),
-    st.tuples(st.just("take"), st.tuples(st.integers(0, 300), st.sampled_from([0, 1000, 1 << 20]))),
-    st.tuples(st.just("give"), SIZES),
+    st.tuples(st.just("receive"), st.tuples(st.integers(0, 300), st.sampled_from([0, 1000, 1 << 20]))),
+    st.tuples(st.just("send"), SIZES),
 )
 
 
@@ -183,15 +183,15 @@ def told(bench: Bench, module: ModuleType, script: list[tuple[str, Any]]) -> lis
     with Opened(bench) as opened:
         happened: list[object] = []
         for step, argument in script:
-            if step == "take":
-                happened.append(opened.take(module, *argument))
+            if step == "receive":
+                happened.append(opened.receive(module, *argument))
                 continue
             some = [packet(index, size) for index, size in enumerate(argument)]
             if step == "come":
                 opened.wire.send(some)
             else:
                 opened.wire.fault(Fault.STALL, 1)  # What finds room does not depend on the driver's pace.
-                happened.append(module.give(opened.rings, [memoryview(data) for data in some]))
+                happened.append(module.ring_send(opened.rings, [memoryview(data) for data in some]))
                 opened.wire.fault(Fault.STALL, 0)
                 opened.wire.settle()
                 happened.append(opened.wire.receive(0))

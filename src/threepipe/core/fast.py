@@ -17,14 +17,14 @@ __all__ = [
     "Traffic",
     "Transport",
     "coalesce",
-    "give",
     "internet_checksum",
     "measure",
     "pump",
     "receive",
+    "ring_receive",
+    "ring_send",
     "send",
     "split",
-    "take",
 ]
 
 try:
@@ -34,16 +34,16 @@ try:
         Traffic,
         Transport,
         coalesce,
-        give,
         internet_checksum,
         measure,
+        ring_receive,
+        ring_send,
         split,
-        take,
     )
 except ImportError as error:
     from threepipe.core.coalesce import coalesce
     from threepipe.core.packet import internet_checksum
-    from threepipe.core.rings import give, take
+    from threepipe.core.rings import ring_receive, ring_send
     from threepipe.core.superpacket import measure, split
     from threepipe.core.transport import Traffic, Transport
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import MAX_PACKET, Packet
 
-__all__ = ["PacketFunctions", "Rings", "give", "take"]
+__all__ = ["PacketFunctions", "Rings", "ring_receive", "ring_send"]
 
 
 class PacketFunctions(Protocol):
@@ -64,7 +64,7 @@ class Rings:
         self.inbound, self.outbound = _Window(library, capacity), _Window(library, capacity)
 
 
-def take(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
+def ring_receive(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
     """Return copies of up to `limit` ready packets (256 at most), the bytes of `memory` used, and an error code.
 
     The code is that of the call that found no packet, or 0 if there may be more packets. If the packets do not fit
@@ -109,7 +109,7 @@ def _copies(rings: Rings, pointers: list[int], memory: memoryview) -> tuple[list
     return packets, used
 
 
-def give(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
+def ring_send(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
     """Send `packets` of at most 65535 bytes; return how many fit, and the code of the failed call, or 0."""
     library, pointers, code = rings.library, list[int](), 0
     sizes = list(map(len, packets))

@@ -48,7 +48,7 @@ class Transport:
         self._window = bytearray(WINDOW_SIZE)
         self._wiped = False
 
-    def take(self, messages: int) -> int | None:
+    def reserve(self, messages: int) -> int | None:
         """Reserve `messages` counters; return the first, or None when exhausted."""
         counter = self.counter
         if counter + messages > REJECT_AFTER_MESSAGES:
@@ -69,7 +69,7 @@ class Transport:
         key = bytes(self._send_key)  # A copy, so that it is not wiped meanwhile.
         return [] if self._wiped else _seal(key, self.remote_index, counter, records, vnet_header, mtu)
 
-    def unseal(self, memory: memoryview, size: int) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
+    def open(self, memory: memoryview, size: int) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
         """Open messages in place, which lie end to end in `memory`; all have `size` bytes, but the last may be shorter.
 
         Stops at the first one that is no transport message for `local_index`. Accepts each counter once, and only the
@@ -83,7 +83,7 @@ class Transport:
         key = bytes(self._receive_key)
         if self._wiped:
             return [], [], len(memory), 0, 0
-        return _unseal(key, self.local_index, self._window, memory, size)
+        return _open(key, self.local_index, self._window, memory, size)
 
     def wipe(self) -> None:
         """Write zeros over both keys; nothing is sealed or opened any more."""
@@ -140,7 +140,7 @@ def _runs(packets: Sequence[memoryview], mtu: int) -> Iterator[list[tuple[memory
         yield group
 
 
-def _unseal(
+def _open(
     key: bytes, index: int, window: bytearray, memory: memoryview, size: int
 ) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
     from cryptography.exceptions import InvalidTag
@@ -227,29 +227,38 @@ class Traffic:
     Times are in seconds of a clock that does not jump.
     """
 
-    __slots__ = ("owed_more", "owed_since", "rx_bytes", "traversed", "tx_bytes", "unanswered_since", "watched")
+    __slots__ = (
+        "check_scheduled",
+        "keepalive_owed_since",
+        "last_traversal",
+        "need_another_keepalive",
+        "rx_bytes",
+        "tx_bytes",
+        "unanswered_since",
+    )
 
     def __init__(self) -> None:
         self.rx_bytes = self.tx_bytes = 0
         """Bytes of messages, handshakes included."""
         self.unanswered_since: float | None = None
         """Time of the first data sent since the last message received."""
-        self.owed_since: float | None = None
-        """Time of the first data received since the last message sent; `owed_more` is True if more data followed."""
-        self.owed_more = False
-        self.traversed = float("-inf")
+        self.keepalive_owed_since: float | None = None
+        """Time of the first data received since the last message sent."""
+        self.need_another_keepalive = False
+        """True if more data followed that first data."""
+        self.last_traversal = float("-inf")
         """Time of the last authentic message in either direction."""
-        self.watched = False
+        self.check_scheduled = False
         """True while a timer check is scheduled; the check clears it first."""
 
     def sent(self, now: float, data: bool, size: int) -> bool:
         """Note that messages of `size` bytes were sent. Return True if a timer check has to be scheduled."""
         self.tx_bytes += size
-        self.owed_since = None
-        self.traversed = now
+        self.keepalive_owed_since = None
+        self.last_traversal = now
         if data and self.unanswered_since is None:
             self.unanswered_since = now
-        watched, self.watched = self.watched, True
+        watched, self.check_scheduled = self.check_scheduled, True
         return not watched
 
     def count_sent(self, size: int) -> None:
@@ -260,11 +269,11 @@ class Traffic:
         """Note that authentic messages of `size` bytes arrived. Return True if a timer check has to be scheduled."""
         self.rx_bytes += size
         self.unanswered_since = None
-        self.traversed = now
+        self.last_traversal = now
         if data:
-            if self.owed_since is None:
-                self.owed_since = now
+            if self.keepalive_owed_since is None:
+                self.keepalive_owed_since = now
             else:
-                self.owed_more = True
-        watched, self.watched = self.watched, True
+                self.need_another_keepalive = True
+        watched, self.check_scheduled = self.check_scheduled, True
         return not watched

@@ -106,8 +106,8 @@ class Peer:
         self.last_handshake = unix
 
     def keepalive_due(self, timing: Timing) -> float:
-        owed_since = self.traffic.owed_since
-        return NEVER if owed_since is None else owed_since + timing.keepalive
+        keepalive_owed_since = self.traffic.keepalive_owed_since
+        return NEVER if keepalive_owed_since is None else keepalive_owed_since + timing.keepalive
 
     def handshake_due(self, timing: Timing) -> float:
         """When silence is too long, that the peer is there has to be found out anew."""
@@ -115,7 +115,7 @@ class Peer:
         return NEVER if unanswered_since is None else unanswered_since + timing.keepalive + timing.rekey_timeout
 
     def persistent_due(self) -> float:
-        return self.traffic.traversed + self.persistent_keepalive if self.persistent_keepalive else NEVER
+        return self.traffic.last_traversal + self.persistent_keepalive if self.persistent_keepalive else NEVER
 
     def wipe_due(self, timing: Timing) -> float:
         return NEVER if self.keys_since is None else self.keys_since + 3 * timing.reject_after

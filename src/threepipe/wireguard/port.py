@@ -125,7 +125,7 @@ class DevicePort(EndpointPort):
                 memory = memory[size:]
                 continue
             peer, keypair = found
-            opened = keypair.transport.unseal(memory, size)
+            opened = keypair.transport.open(memory, size)
             if opened[3]:
                 self._answer_from(local, endpoint)
             with self._lock:

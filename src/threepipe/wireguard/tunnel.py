@@ -34,7 +34,7 @@ __all__ = ["Event", "Opened", "Outgoing", "Runs", "Sealing", "Tunnel"]
 Runs = list[tuple[memoryview, int]]
 """Datagrams one behind the other, and how long each but the last of them is."""
 Opened = tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]
-"""What `Transport.unseal` returns."""
+"""What `Transport.open` returns."""
 
 _EMPTY = [memoryview(b"")]
 
@@ -233,7 +233,7 @@ class Tunnel:
         keypair = peer.current
         if keypair is None or not keypair.is_good(now, self.timing):
             return None
-        if (counter := keypair.transport.take(packets)) is None:
+        if (counter := keypair.transport.reserve(packets)) is None:
             return None
         self._watch(peer, now, peer.traffic.sent(now, data, 0))
         if keypair.is_stale(now, self.timing):
@@ -292,7 +292,7 @@ class Tunnel:
     ) -> list[memoryview]:
         """The packets of what was opened by `keypair` that are from where `peer` may send from.
 
-        `size`: bytes of each datagram but the last, as `Transport.unseal` was told.
+        `size`: bytes of each datagram but the last, as `Transport.open` was told.
         """
         packets, sources, used, authentic, authentic_size = opened
         if forged := -(-used // size) - authentic:
@@ -439,7 +439,7 @@ class Tunnel:
             if at != peer.check_at:
                 continue  # There was an earlier look, or the peer is gone.
             peer.check_at = NEVER
-            peer.traffic.watched = False  # From now on, for what is noted after this is not looked at here.
+            peer.traffic.check_scheduled = False  # From now on, for what is noted after this is not looked at here.
             self._check(peer, now)
             self._look_again(peer, peer.due(self.timing))
 
@@ -463,12 +463,18 @@ class Tunnel:
             self._initiate(peer, now)
         if now >= peer.keepalive_due(timing):
             traffic = peer.traffic
-            more, traffic.owed_more, traffic.owed_since = traffic.owed_more, False, None
+            more, traffic.need_another_keepalive, traffic.keepalive_owed_since = (
+                traffic.need_another_keepalive,
+                False,
+                None,
+            )
             self._send_keepalive(peer, now)
             if more:
-                traffic.owed_since = now  # What came since the first is answered later once more, as Linux does.
+                traffic.keepalive_owed_since = (
+                    now  # What came since the first is answered later once more, as Linux does.
+                )
         if now >= peer.persistent_due():
-            peer.traffic.traversed = now  # Also where nothing can be sent.
+            peer.traffic.last_traversal = now  # Also where nothing can be sent.
             self._send_keepalive(peer, now)
         if now >= peer.wipe_due(timing):
             self._forget_keys(peer)

@@ -48,7 +48,7 @@ class WindowsPort:
     def _take(self) -> list[memoryview]:
         """Return the packets that are ready, and set `readable` again if there may be more."""
         self._check_alive()
-        packets, used, code = fast.take(self._rings, self._arena.free(), MAX_BUNDLE)
+        packets, used, code = fast.ring_receive(self._rings, self._arena.free(), MAX_BUNDLE)
         self._arena.take(used)
         if code != ERROR_NO_MORE_ITEMS:
             if not packets:
@@ -62,7 +62,7 @@ class WindowsPort:
         longest = max(map(len, packets), default=0)
         if longest > MAX_PACKET:  # The library would accept it and corrupt the ring.
             raise InvalidPacket(list(map(len, packets)).index(longest), f"is longer than {MAX_PACKET} bytes")
-        accepted, code = fast.give(self._rings, packets)
+        accepted, code = fast.ring_send(self._rings, packets)
         if accepted:
             self.writable.found()
         elif code not in (0, ERROR_BUFFER_OVERFLOW):
