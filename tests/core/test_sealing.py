@@ -94,7 +94,9 @@ def test_sealed_packets_of_both_families_open_unchanged(module: ModuleType) -> N
         (1421, 1420, 1436),
     ],
 )
-def test_packets_are_padded_to_16_bytes_and_to_the_mtu_at_most(module: ModuleType, length: int, mtu: int, padded: int) -> None:
+def test_packets_are_padded_to_16_bytes_and_to_the_mtu_at_most(
+    module: ModuleType, length: int, mtu: int, padded: int
+) -> None:
     (message,) = messages(sealed(module, [bytes(length)], mtu=mtu))
     assert len(message) == padded + 32
     assert ChaCha20Poly1305(KEY).decrypt(bytes(12), message[16:], None) == bytes(padded)

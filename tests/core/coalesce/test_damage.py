@@ -75,9 +75,7 @@ def test_a_tcp_checksum_of_ffff_in_place_of_zero_stays_single(kind: Kind) -> Non
 @EACH_IPV4
 @pytest.mark.parametrize("fragment", [0, DONT_FRAGMENT])
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_an_ipv4_header_checksum_of_ffff_in_place_of_zero_stays_single(
-    kind: Kind, place: int, fragment: int
-) -> None:
+def test_an_ipv4_header_checksum_of_ffff_in_place_of_zero_stays_single(kind: Kind, place: int, fragment: int) -> None:
     number = int.from_bytes(header_summing_to_zero(frame(kind, fragment=fragment))[4:6], "big")
     packets = frames(kind, [b"abcd"] * 6, identification=number - place, fragment=fragment)
     assert packets[place][10:12] == bytes(2)

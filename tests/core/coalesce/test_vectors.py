@@ -80,7 +80,9 @@ def header(gso_type: int, hdr_len: int, size: int, start: int, field: int) -> by
     ],
     ids=["tcp4", "tcp6", "udp4", "udp6"],
 )
-def test_hand_made_packets_become_the_hand_made_record(parts: list[str], whole: str, fields: tuple[int, int, int, int, int], as_records: bool) -> None:
+def test_hand_made_packets_become_the_hand_made_record(
+    parts: list[str], whole: str, fields: tuple[int, int, int, int, int], as_records: bool
+) -> None:
     packets = [bytes.fromhex(part) for part in parts]
     pieces = views(map(plain, packets) if as_records else packets)
     assert contents(coalesce(pieces, as_records, True)) == [header(*fields) + bytes.fromhex(whole)]
