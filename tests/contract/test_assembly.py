@@ -1,4 +1,4 @@
-"""Pipes put together from addresses, in memory: what stands between the ends, and what is told of it."""
+"""Pipes assembled from addresses, in memory: their filters, errors and endings."""
 
 import errno
 import socket
@@ -50,7 +50,7 @@ def running(plan: Plan) -> Iterator[Assembly]:
 
 @contextmanager
 def programs(*names: str) -> Iterator[list[threepipe.Session]]:
-    """The other ends of memory endpoints, which have to be there before packets are sent to them."""
+    """Open the other ends of memory endpoints, which must exist before packets are sent to them."""
     sessions = [threepipe.open_endpoint(f"memory:{name}") for name in names]
     try:
         yield sessions
@@ -59,7 +59,7 @@ def programs(*names: str) -> Iterator[list[threepipe.Session]]:
             session.close()
 
 
-def test_what_is_captured_is_what_the_left_end_sees(tmp_path: Path) -> None:
+def test_a_capture_has_the_packets_of_the_left_end(tmp_path: Path) -> None:
     path = tmp_path / "pipe.pcapng"
     with programs("left") as (program,), running(plan("memory:left", "echo", capture=str(path))):
         assert program.send([PING], SECONDS) == 1
@@ -70,7 +70,7 @@ def test_what_is_captured_is_what_the_left_end_sees(tmp_path: Path) -> None:
     assert seen == [(OUTBOUND, PING), (INBOUND, reply)]
 
 
-def test_clamp_is_for_both_directions() -> None:
+def test_mtu_clamp_lowers_the_mss_in_both_directions() -> None:
     with programs("one", "two") as ends, running(plan("memory:one", "memory:two", mtu_clamp=1000)):
         for near, far in (ends, reversed(ends)):
             assert near.send([SYN], SECONDS) == 1
@@ -78,12 +78,12 @@ def test_clamp_is_for_both_directions() -> None:
                 assert int.from_bytes(bundle[0][42:44], "big") == 1000 - 40
 
 
-def test_impairments_add_up_and_choose_apart() -> None:
+def test_two_impairments_lose_packets_independently() -> None:
     half = parse_impairment("loss=50%,towards=right")
     with programs("a", "b") as (left, right), running(plan("memory:a", "memory:b", impairments=[half] * 2)) as assembly:
         for _ in range(10):
             assert left.send([PING] * 100, SECONDS) == 100
-        assert right.send([PING] * 100, SECONDS) == 100  # The other way is as it was.
+        assert right.send([PING] * 100, SECONDS) == 100  # The other direction loses none.
         total = 0
         while total < 100:
             total += len(left.receive(SECONDS))
@@ -92,7 +92,7 @@ def test_impairments_add_up_and_choose_apart() -> None:
             received += len(bundle)
         counts = [impair.counts.lost for towards, impair in assembly.impairs if towards == "right"]
         assert received == 1000 - sum(counts)
-    # A quarter is left, where the same choices for both would have left a half.
+    # A quarter is left; if both made the same choices, a half would be.
     assert 150 < received < 350
 
 
@@ -100,7 +100,7 @@ def test_impairments_add_up_and_choose_apart() -> None:
     "plan",
     [plan("-", "stdio"), plan("echo", "discard", mtu_clamp=5), plan("echo", "discard", capture="/no/such/folder/x")],
 )
-def test_what_cannot_be_leaves_nothing_open(plan: Plan) -> None:
+def test_a_plan_that_fails_leaves_nothing_open(plan: Plan) -> None:
     with pytest.raises(threepipe.ThreepipeError), assemble(plan):
         pass
 
@@ -132,31 +132,31 @@ def test_an_invalid_right_address_leaves_the_left_one_unopened(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="programs do not inherit descriptors there")
-def test_an_end_that_is_over_from_the_beginning_ends_the_pipe() -> None:
+def test_an_end_that_has_ended_before_the_start_ends_the_pipe() -> None:
     near, far = socket.socketpair()
     far.sendall(len(PING).to_bytes(2, "big") + PING)
     far.shutdown(socket.SHUT_WR)
     with far, assemble(plan(f"fd:{near.detach()}", "echo")) as assembly:
-        assembly.left.receive(SECONDS)  # What it had to say was heard by somebody else.
+        assembly.left.receive(SECONDS)  # Somebody else has received its packet.
         assembly.run()
         assert assembly.left.statistics.received_packets == 1
 
 
-def test_a_filter_passes_on_what_is_sent() -> None:
+def test_a_filter_sends_to_its_inner_endpoint() -> None:
     with Filter(threepipe.open_endpoint("echo")) as echo:
         assert echo.send([PING]) == 1
         assert len(echo.receive(SECONDS)) == 1
         assert echo.direct is None
 
 
-def test_interrupting_what_is_closed_is_nothing() -> None:
+def test_interrupt_of_a_closed_session_does_nothing() -> None:
     session = threepipe.open_endpoint("echo")
     session.close()
     interrupt(session)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Python has no Unix sockets here")
-def test_datagrams_one_by_one() -> None:
+def test_datagrams_send_stops_when_the_socket_is_full() -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with near, far:
         datagrams = Datagrams(near)

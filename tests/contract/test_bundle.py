@@ -1,4 +1,4 @@
-"""Tests of bundles, of the exchange format of Wintun's first driver, and of the memory bundles lie in."""
+"""Bundles, the exchange format of Wintun's first driver, and the memory of bundles."""
 
 import operator
 import pickle
@@ -25,7 +25,7 @@ PACKETS = st.builds(
     st.integers(40, 120) | st.just(61424),
     st.integers(0, 255),
 )
-# Sizes that damage a record in every way, beside whole ones.
+# Sizes that damage a record in every way, and sizes of whole records.
 RECORDS = st.builds(
     lambda size, body: size.to_bytes(4, sys.byteorder) + bytes(12) + body,
     st.integers(0, 80) | st.sampled_from([61424, 61425, 0xFFFFFFFF]),
@@ -42,7 +42,7 @@ def contents(packets: Sequence[Packet]) -> list[bytes]:
 
 
 def naive_unpack(data: bytes) -> tuple[list[bytes], int]:
-    """What the driver's write took of `data`, record by record, on copies."""
+    """Return the packets and the byte count that the driver's write took of `data`, record by record, on copies."""
     packets: list[bytes] = []
     rest = data
     for _ in range(256):
@@ -75,7 +75,7 @@ def test_a_bundle_is_a_sequence_of_views() -> None:
         bundle[3]
 
 
-def test_bytes_are_sent_as_they_were_given_until_somebody_looks() -> None:
+def test_a_bundle_keeps_the_given_objects_until_packets_are_accessed() -> None:
     packets = [packet(20), packet(30)]
     bundle = Bundle(packets)
     bundle.check()
@@ -97,7 +97,7 @@ def test_an_empty_bundle_is_false() -> None:
     assert Bundle.unpack_from(b"")[1] == 0
 
 
-def test_slices_are_bundles_on_the_same_memory() -> None:
+def test_slices_are_bundles_over_the_same_memory() -> None:
     memory = bytearray(packet(20))
     bundle = Bundle([memory, packet(21), packet(22), packet(23)])
     assert [len(item) for item in bundle[1:3]] == [21, 22]
@@ -120,7 +120,7 @@ def test_slices_are_bundles_on_the_same_memory() -> None:
     ],
     ids=["bytes", "bytearray", "memoryview", "signed", "words", "array"],
 )
-def test_every_kind_of_buffer_becomes_bytes(kind: Callable[[bytes], Packet]) -> None:
+def test_every_kind_of_buffer_gives_a_view_of_bytes(kind: Callable[[bytes], Packet]) -> None:
     data = packet(20, 7)
     (view,) = Bundle([kind(data)])
     assert view.format == "B"
@@ -128,22 +128,22 @@ def test_every_kind_of_buffer_becomes_bytes(kind: Callable[[bytes], Packet]) -> 
     assert bytes(view) == bytes(kind(data))
 
 
-def test_packets_may_come_from_a_generator() -> None:
+def test_a_bundle_accepts_a_generator_of_packets() -> None:
     assert [len(item) for item in Bundle(packet(size) for size in (20, 21))] == [20, 21]
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_a_lone_packet_is_refused(kind: type[bytes | bytearray | memoryview]) -> None:
+def test_a_bundle_of_one_bytes_object_raises_type_error(kind: type[bytes | bytearray | memoryview]) -> None:
     with pytest.raises(TypeError, match="wrap a single one in a list"):
         Bundle(kind(packet(20)))  # type: ignore[arg-type]
 
 
-def test_what_is_no_buffer_is_refused() -> None:
+def test_a_bundle_of_text_raises_type_error() -> None:
     with pytest.raises(TypeError):
         Bundle(["text"])  # type: ignore[list-item]
 
 
-def test_release_makes_bundle_and_views_invalid() -> None:
+def test_release_invalidates_the_bundle_and_its_views() -> None:
     bundle = Bundle([bytearray(packet(20)), bytearray(packet(20))])
     view = bundle[0]
     bundle.release()
@@ -164,7 +164,7 @@ def test_release_makes_bundle_and_views_invalid() -> None:
     bundle.release()
 
 
-def test_release_gives_the_memory_back() -> None:
+def test_release_frees_the_memory() -> None:
     memory = bytearray(packet(20))
     bundle = Bundle([memory])
     view = bundle[0]
@@ -191,7 +191,7 @@ def test_views_given_to_a_bundle_survive_its_release() -> None:
     assert bytes(view) == packet(20, 5)
 
 
-def test_release_leaves_what_others_export() -> None:
+def test_release_skips_views_that_others_export() -> None:
     exported, free = bytearray(packet(20)), bytearray(packet(20))
     bundle = Bundle([exported, free])
     holder = pickle.PickleBuffer(bundle[0])
@@ -203,7 +203,7 @@ def test_release_leaves_what_others_export() -> None:
     holder.release()
 
 
-def test_leaving_the_block_releases() -> None:
+def test_leaving_a_with_block_releases_the_bundle() -> None:
     memory = bytearray(packet(20))
     with Bundle([memory]) as bundle:
         assert len(bundle) == 1
@@ -213,7 +213,7 @@ def test_leaving_the_block_releases() -> None:
     assert repr(bundle) == "<Bundle released>"
 
 
-def test_pack_writes_what_the_first_driver_read() -> None:
+def test_pack_writes_the_layout_of_the_first_driver() -> None:
     bundle = Bundle([packet(20, 0x11), packet(32, 0x22), packet(33, 0x33)])
     assert bundle.pack() == b"".join(
         [
@@ -224,7 +224,7 @@ def test_pack_writes_what_the_first_driver_read() -> None:
     )
 
 
-def test_padding_may_hold_anything() -> None:
+def test_unpack_ignores_the_content_of_padding() -> None:
     record = (20).to_bytes(4, sys.byteorder) + b"\xff" * 12 + packet(20, 9) + b"\xee" * 12
     bundle, used = Bundle.unpack_from(record * 2)
     assert contents(bundle) == [packet(20, 9)] * 2
@@ -233,24 +233,24 @@ def test_padding_may_hold_anything() -> None:
 
 @PROPERTY
 @given(st.lists(PACKETS, max_size=12))
-def test_unpack_gives_what_was_packed(packets: list[bytes]) -> None:
+def test_unpack_returns_the_packed_packets(packets: list[bytes]) -> None:
     packed = Bundle(packets).pack()
     assert contents(Bundle.unpack(packed)) == packets
     assert Bundle.unpack_from(packed)[1] == len(packed)
 
 
-def test_unpacked_packets_lie_in_the_data() -> None:
+def test_unpacked_packets_are_views_of_the_data() -> None:
     data = bytearray(Bundle([packet(20)]).pack())
     Bundle.unpack(data)[0][19] = 0x77
     assert data[16 + 19] == 0x77
 
 
-def test_unpack_takes_other_items_than_bytes() -> None:
+def test_unpack_accepts_views_of_other_items_than_bytes() -> None:
     words = memoryview(Bundle([packet(20, 1)]).pack()).cast("I")
     assert contents(Bundle.unpack(words)) == [packet(20, 1)]
 
 
-def test_an_exchange_holds_256_packets() -> None:
+def test_an_exchange_holds_256_packets_at_most() -> None:
     full = Bundle([packet(20)] * 256)
     record = full.pack()[:48]
     assert len(full.pack()) == 256 * 48
@@ -261,7 +261,7 @@ def test_an_exchange_holds_256_packets() -> None:
     assert used == 256 * 48
 
 
-def test_skipped_records_count_as_records() -> None:
+def test_skipped_records_count_towards_the_256() -> None:
     no_packet = bytes(16)
     bundle, used = Bundle.unpack_from(no_packet * 256 + Bundle([packet(20)]).pack())
     assert not bundle
@@ -279,7 +279,7 @@ def test_a_packed_packet_has_at_most_61424_bytes() -> None:
     assert Bundle.unpack_from(too_long)[1] == 0
 
 
-def test_pack_refuses_what_is_no_packet() -> None:
+def test_pack_of_an_invalid_packet_raises_with_its_index() -> None:
     with pytest.raises(InvalidPacket) as caught:
         Bundle([packet(20), packet(20), b"\x45" * 19]).pack()
     assert caught.value.index == 2
@@ -294,7 +294,7 @@ def test_an_exchange_has_at_most_15_728_640_bytes() -> None:
         Bundle.unpack(largest + b"\0")
 
 
-def test_unpack_skips_what_is_no_packet() -> None:
+def test_unpack_skips_records_without_a_valid_packet() -> None:
     def record(body: bytes) -> bytes:
         return len(body).to_bytes(4, sys.byteorder) + bytes(12) + body + bytes(-len(body) % 16)
 
@@ -305,7 +305,7 @@ def test_unpack_skips_what_is_no_packet() -> None:
     assert used == len(data)
 
 
-def test_a_stream_cut_anywhere_can_be_completed_later() -> None:
+def test_unpack_of_a_truncated_stream_returns_the_whole_records() -> None:
     packets = [packet(20, 1), packet(33, 2), packet(48, 3), packet(21, 4)]
     stream = Bundle(packets).pack()
     ends = [48, 112, 176, 224]
@@ -320,12 +320,12 @@ def test_a_stream_cut_anywhere_can_be_completed_later() -> None:
 
 @PROPERTY
 @given(st.binary(max_size=300) | st.lists(RECORDS, max_size=6).map(b"".join))
-def test_unpack_takes_any_bytes_as_the_driver_did(data: bytes) -> None:
+def test_unpack_of_any_bytes_returns_what_the_driver_took(data: bytes) -> None:
     bundle, used = Bundle.unpack_from(data)
     assert (contents(bundle), used) == naive_unpack(data)
 
 
-def test_an_arena_gives_all_of_its_memory_again_when_nothing_is_held() -> None:
+def test_an_arena_reuses_all_its_memory_when_nothing_is_held() -> None:
     arena = Arena(0x20000)
     memory = arena.free()
     buffer = memory.obj
@@ -340,7 +340,7 @@ def test_an_arena_gives_all_of_its_memory_again_when_nothing_is_held() -> None:
     assert again.obj is buffer
 
 
-def test_an_arena_is_replaced_when_it_is_used_up_and_held() -> None:
+def test_an_arena_takes_new_memory_when_the_old_is_full_and_held() -> None:
     arena = Arena(0x20000)
     memory = arena.free()
     buffer, size = memory.obj, len(memory) - MAX_RECORD
@@ -355,13 +355,13 @@ def test_an_arena_is_replaced_when_it_is_used_up_and_held() -> None:
     assert memory[-1] == 0xAA
 
 
-def test_a_default_arena_takes_256_packets_and_a_longest_one() -> None:
+def test_a_default_arena_has_room_for_256_packets_and_a_longest_record() -> None:
     assert len(Arena().free()) >= 256 * 1510 + MAX_RECORD
 
 
 @PROPERTY
 @given(st.randoms(use_true_random=False))
-def test_an_arena_never_overwrites_what_is_held(rng: random.Random) -> None:
+def test_an_arena_never_overwrites_held_views(rng: random.Random) -> None:
     arena = Arena(0x30000)
     held: deque[tuple[memoryview, bytes]] = deque()
     for step in range(60):
@@ -381,11 +381,11 @@ def test_an_arena_never_overwrites_what_is_held(rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("view", [memoryview(bytes(40))[::2], memoryview(bytes(40)).cast("H")[::2]])
-def test_memory_in_pieces_is_refused(view: memoryview) -> None:
+def test_a_view_that_is_not_contiguous_raises_type_error(view: memoryview) -> None:
     with pytest.raises(TypeError, match="contiguous"):
         Bundle([view])
 
 
-def test_a_table_of_bytes_is_taken_row_by_row() -> None:
+def test_a_two_dimensional_view_is_flattened() -> None:
     (packet,) = Bundle([memoryview(bytes(range(40))).cast("B", (4, 10))])
     assert len(packet) == 40

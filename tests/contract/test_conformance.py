@@ -1,4 +1,4 @@
-"""Every kind of adapter keeps the whole contract."""
+"""The conformance checks, run on every kind of adapter."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ Check = Callable[[threepipe.Adapter, Wire], None]
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_memory_adapter(check: Check) -> None:
+def test_a_memory_adapter_passes_every_check(check: Check) -> None:
     with make_memory_adapter() as (adapter, wire):
         check(adapter, wire)
 
@@ -20,7 +20,7 @@ def test_memory_adapter(check: Check) -> None:
 @pytest.mark.kernel
 @pytest.mark.parametrize("offload", [True, False], ids=["offload", "plain"])
 @pytest.mark.parametrize("check", CHECKS)
-def test_created_adapter(check: Check, offload: bool, network: Network) -> None:
+def test_a_created_adapter_passes_every_check(check: Check, offload: bool, network: Network) -> None:
     from tests.support.wires import wired
 
     def create() -> threepipe.Adapter:
@@ -32,7 +32,7 @@ def test_created_adapter(check: Check, offload: bool, network: Network) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("check", CHECKS)
-def test_persistent_adapter_opened_again(check: Check, network: Network) -> None:
+def test_a_reopened_persistent_adapter_passes_every_check(check: Check, network: Network) -> None:
     from tests.support.wires import wired
 
     def create_and_open() -> threepipe.Adapter:
@@ -47,8 +47,8 @@ def test_check_adapter_runs_every_check() -> None:
     check_adapter(make_memory_adapter)
 
 
-def test_a_broken_promise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suite must be able to fail: an adapter whose session loses every second packet."""
+def test_check_adapter_fails_for_a_session_that_loses_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session of this adapter loses every second packet: the checks must be able to fail."""
     monkeypatch.setattr("threepipe.testing._SECONDS", 0.2)
 
     class Losing(threepipe.Session):

@@ -1,4 +1,4 @@
-"""Tests of the package as a whole: what importing it loads, and what it offers."""
+"""The package as a whole: the modules that an import loads, and the exported names."""
 
 import errno
 import pickle
@@ -18,29 +18,29 @@ HEAVY = {"pyroute2", "rich", "typer", "asyncio", "cryptography", "ctypes", "hypo
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The top-level modules that `statement` loads in a fresh interpreter."""
+    """Return the top-level modules that `statement` loads in a fresh interpreter."""
     program = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, timeout=50)
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
-def test_importing_is_light() -> None:
+def test_import_loads_no_heavy_module() -> None:
     loaded = loaded_by("import threepipe")
     assert "threepipe" in loaded
     assert not loaded & HEAVY
 
 
-def test_a_session_without_asyncio_does_not_load_it() -> None:
+def test_a_session_used_without_asyncio_does_not_load_asyncio() -> None:
     use = "left, right = threepipe.MemoryAdapter.pair(); left.start_session().close(); left.close(); right.close()"
     assert not loaded_by(f"import threepipe; {use}") & HEAVY
 
 
-def test_everything_offered_is_there() -> None:
+def test_every_exported_name_exists_and_the_list_is_sorted() -> None:
     assert [name for name in threepipe.__all__ if not hasattr(threepipe, name)] == []
     assert threepipe.__all__ == sorted(threepipe.__all__)
 
 
-def test_every_error_is_offered_and_explained() -> None:
+def test_every_error_is_exported_and_has_a_docstring() -> None:
     for name in errors.__all__:
         error = getattr(threepipe, name)
         assert error is getattr(errors, name)
@@ -48,7 +48,7 @@ def test_every_error_is_offered_and_explained() -> None:
         assert error.__doc__
 
 
-def test_errors_keep_what_they_were_made_of() -> None:
+def test_errors_keep_their_arguments() -> None:
     for name in {*errors.__all__} - {"InvalidPacket"}:
         kind = getattr(errors, name)
         if issubclass(kind, threepipe.AdapterError):
@@ -59,7 +59,7 @@ def test_errors_keep_what_they_were_made_of() -> None:
             assert str(kind("do this next")) == "do this next"
 
 
-def test_errors_can_be_caught_as_what_python_calls_them() -> None:
+def test_errors_are_subclasses_of_the_builtin_errors() -> None:
     assert issubclass(threepipe.InvalidSetting, ValueError)
     assert issubclass(threepipe.InvalidPacket, ValueError)
     assert issubclass(threepipe.PermissionDenied, PermissionError)
@@ -68,7 +68,7 @@ def test_errors_can_be_caught_as_what_python_calls_them() -> None:
         assert (found.index, str(found)) == (7, "packet 7 is empty")
 
 
-def test_an_unsupported_system_says_so_and_what_works() -> None:
+def test_an_unsupported_system_raises_adapter_unavailable_with_advice() -> None:
     settings = AdapterSettings("t")
     uses: list[Callable[[], object]] = [
         lambda: unsupported.create(settings),
@@ -82,18 +82,20 @@ def test_an_unsupported_system_says_so_and_what_works() -> None:
         assert caught.value.errno == errno.ENOSYS
 
 
-def test_an_unsupported_system_lacks_what_is_essential() -> None:
+def test_the_probe_of_an_unsupported_system_finds_an_essential_lack() -> None:
     (finding,) = unsupported.probe()
     assert (finding.ok, finding.essential) == (False, True)
     assert Finding("driver", True, "it is there") == Finding("driver", True, "it is there", "", False)
 
 
-def test_adapters_of_a_namespace_that_is_not_there_are_refused() -> None:
-    with pytest.raises((threepipe.AdapterError, threepipe.InvalidSetting)):  # The second where there are none at all.
+def test_adapters_of_a_missing_namespace_raises() -> None:
+    with pytest.raises(
+        (threepipe.AdapterError, threepipe.InvalidSetting)
+    ):  # InvalidSetting where the system has no namespaces.
         threepipe.adapters("/no/such/namespace")
 
 
-def test_memory_adapters_are_loaded_when_asked_for_and_nothing_else_is_there() -> None:
+def test_the_memory_module_is_loaded_on_first_use() -> None:
     for use, loaded in (("threepipe", "False"), ("threepipe.MemoryAdapter", "True")):
         program = f"import sys, threepipe; {use}; print('threepipe.memory' in sys.modules)"
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Tests of memory adapters, of what every adapter has in common, and of unlucky moments between two ends."""
+"""Memory adapters, the behaviour that all adapters share, and races between the two ends."""
 
 import ipaddress
 import select
@@ -39,7 +39,7 @@ def pair() -> Iterator[Pair]:
         yield left, right
 
 
-def test_a_pair_is_two_adapters(pair: Pair) -> None:
+def test_a_pair_is_two_distinct_adapters(pair: Pair) -> None:
     left, right = pair
     other, _ = MemoryAdapter.pair()
     assert len({left.name, right.name, other.name}) == len({left.index, right.index, other.index}) == 3
@@ -49,7 +49,7 @@ def test_a_pair_is_two_adapters(pair: Pair) -> None:
     assert left.start_session().send([PACKET]) == 0
 
 
-def test_the_mtu_is_told_and_not_enforced() -> None:
+def test_the_mtu_of_a_memory_adapter_is_reported_and_not_enforced() -> None:
     left, right = MemoryAdapter.pair(mtu=68)
     with left, right:
         assert (left.mtu, right.mtu) == (68, 68)
@@ -75,7 +75,7 @@ def test_the_link_is_up_while_a_session_is_open(pair: Pair) -> None:
     assert not left.link_up
 
 
-def test_a_second_session_is_refused(pair: Pair) -> None:
+def test_a_second_session_raises_session_exists(pair: Pair) -> None:
     left, right = pair
     session, far = left.start_session(CAPACITY), right.start_session(CAPACITY)
     with pytest.raises(SessionExists, match=f"{left.name} has a session; an adapter has one at a time"):
@@ -84,7 +84,7 @@ def test_a_second_session_is_refused(pair: Pair) -> None:
     assert far.receive()[0] == PACKET
 
 
-def test_one_session_may_follow_another(pair: Pair) -> None:
+def test_a_session_can_follow_a_closed_one(pair: Pair) -> None:
     left, right = pair
     far = right.start_session(CAPACITY)
     for number in range(3):
@@ -95,7 +95,7 @@ def test_one_session_may_follow_another(pair: Pair) -> None:
     assert far.statistics.sent_dropped == 3
 
 
-def test_what_a_session_did_not_receive_goes_with_it(pair: Pair) -> None:
+def test_packets_not_received_are_lost_with_the_session(pair: Pair) -> None:
     left, right = pair
     near, far = left.start_session(CAPACITY), right.start_session(CAPACITY)
     assert near.send([PACKET] * 3) == 3
@@ -107,21 +107,21 @@ def test_what_a_session_did_not_receive_goes_with_it(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("capacity", [0, CAPACITY - 1, CAPACITY + 4, 3 * CAPACITY, 0x8000000])
-def test_a_capacity_that_is_none_is_refused(pair: Pair, capacity: int) -> None:
+def test_an_invalid_capacity_raises(pair: Pair, capacity: int) -> None:
     with pytest.raises(InvalidSetting, match=f"capacity {capacity}: "):
         pair[0].start_session(capacity)
     assert not pair[0].link_up
 
 
 @pytest.mark.parametrize("capacity", [0x20000, 0x40000, 0x400000])
-def test_the_capacity_is_that_of_the_ring(pair: Pair, capacity: int) -> None:
+def test_a_session_holds_as_many_packets_as_its_capacity(pair: Pair, capacity: int) -> None:
     near, far = pair[0].start_session(capacity), pair[1].start_session(CAPACITY)
     fitting = (capacity - 4) // 104
     assert far.send([PACKET] * (fitting + 1)) == fitting
     assert near.send([PACKET] * 2000) == (CAPACITY - 4) // 104
 
 
-def test_adapters_count_over_all_their_sessions(pair: Pair) -> None:
+def test_adapter_statistics_add_up_all_sessions(pair: Pair) -> None:
     left, right = pair
     for _ in range(2):
         with left.start_session(CAPACITY) as near, right.start_session(CAPACITY) as far:
@@ -133,7 +133,7 @@ def test_adapters_count_over_all_their_sessions(pair: Pair) -> None:
     assert right.statistics == AdapterStatistics(512, 51_200, 0, 6, 600, 0)
 
 
-def test_the_far_end_closing_ends_the_session_after_what_it_sent(pair: Pair) -> None:
+def test_close_of_the_far_end_ends_the_session_after_its_last_packets(pair: Pair) -> None:
     left, right = pair
     near, far = left.start_session(CAPACITY), right.start_session(CAPACITY)
     assert far.send([PACKET] * 300) == 300
@@ -148,14 +148,14 @@ def test_the_far_end_closing_ends_the_session_after_what_it_sent(pair: Pair) -> 
         near.receive()
 
 
-def test_a_session_with_a_far_end_that_went_before_is_of_no_use(pair: Pair) -> None:
+def test_a_session_started_after_the_far_end_closed_raises_adapter_gone(pair: Pair) -> None:
     pair[1].close()
     near = pair[0].start_session(CAPACITY)
     with pytest.raises(AdapterGone):
         near.receive()
 
 
-def test_a_closed_adapter_is_of_no_use(pair: Pair) -> None:
+def test_every_use_of_a_closed_adapter_raises(pair: Pair) -> None:
     left, _ = pair
     session = left.start_session(CAPACITY)
     left.close()
@@ -177,7 +177,7 @@ def test_a_closed_adapter_is_of_no_use(pair: Pair) -> None:
             use()
 
 
-def test_deleting_closes(pair: Pair) -> None:
+def test_delete_closes_the_adapter_and_its_session(pair: Pair) -> None:
     left, right = pair
     session = left.start_session(CAPACITY)
     left.delete()
@@ -189,7 +189,7 @@ def test_deleting_closes(pair: Pair) -> None:
 
 
 class FakeDevice:
-    """A device with addresses, on which links do not come up before the second try."""
+    """A device with addresses, whose link does not come up before the second try."""
 
     name = "fake0"
     index = 7
@@ -230,7 +230,7 @@ class FakeDevice:
         (["10.0.0.1/8"], ["fd00::/64"], 1280),
     ],
 )
-def test_the_lowest_mtu_is_that_of_addresses_and_routes(addresses: list[str], routes: list[str], lowest: int) -> None:
+def test_the_lowest_mtu_follows_from_addresses_and_routes(addresses: list[str], routes: list[str], lowest: int) -> None:
     with Adapter(device := FakeDevice(addresses, routes)) as adapter:
         adapter.mtu = lowest
         with pytest.raises(InvalidSetting, match=f"MTU {lowest - 1}"):
@@ -239,7 +239,7 @@ def test_the_lowest_mtu_is_that_of_addresses_and_routes(addresses: list[str], ro
         assert adapter.addresses == device.addresses
 
 
-def test_a_session_that_did_not_start_is_not_in_the_way() -> None:
+def test_a_session_can_start_after_one_failed_to() -> None:
     with Adapter(device := FakeDevice()) as adapter:
         with pytest.raises(LinkDown):
             adapter.start_session(CAPACITY)
@@ -248,7 +248,7 @@ def test_a_session_that_did_not_start_is_not_in_the_way() -> None:
     assert device.calls == ["start", "start", "start", "close"]
 
 
-def test_deleting_takes_a_persistent_interface_away() -> None:
+def test_delete_removes_a_persistent_interface() -> None:
     adapter = Adapter(device := FakeDevice())
     assert (adapter.name, adapter.index) == ("fake0", 7)
     adapter.delete()
@@ -256,7 +256,7 @@ def test_deleting_takes_a_persistent_interface_away() -> None:
 
 
 class Moments:
-    """What another thread does at a moment that only chance would choose: once, then no more."""
+    """Actions of another thread at the moments of a race, which tests choose here; each happens once."""
 
     def __init__(self) -> None:
         self.after_reading_nothing: Callable[[], object] | None = None
@@ -265,7 +265,7 @@ class Moments:
 
 @pytest.fixture
 def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
-    """Memory adapters made in this test are interrupted at these moments."""
+    """Interrupt memory adapters made in this test at these moments."""
     chosen = Moments()
 
     class Reader(RingReader):
@@ -289,7 +289,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
     return chosen
 
 
-def test_a_packet_that_comes_as_receive_gives_up_is_received(moments: Moments, pair: Pair) -> None:
+def test_a_packet_that_arrives_as_receive_gives_up_is_received(moments: Moments, pair: Pair) -> None:
     near, far = pair[0].start_session(CAPACITY), pair[1].start_session(CAPACITY)
     for moment in ("after_reading_nothing", "before_clearing_a_bell"):
         setattr(moments, moment, lambda: far.send([PACKET]))
@@ -297,7 +297,7 @@ def test_a_packet_that_comes_as_receive_gives_up_is_received(moments: Moments, p
         assert not near.receive(timeout=0)
 
 
-def test_room_that_comes_as_send_gives_up_is_used(moments: Moments, pair: Pair) -> None:
+def test_room_that_appears_as_send_gives_up_is_used(moments: Moments, pair: Pair) -> None:
     near, far = pair[0].start_session(CAPACITY), pair[1].start_session(CAPACITY)
     assert near.send([PACKET] * 1260) == 1260
     moments.before_clearing_a_bell = lambda: far.receive(timeout=0)
@@ -310,7 +310,7 @@ def send_and_go(far: Session, adapter: Adapter) -> None:
 
 
 @pytest.mark.parametrize("moment", ["after_reading_nothing", "before_clearing_a_bell"])
-def test_what_was_sent_right_before_closing_is_received(moments: Moments, pair: Pair, moment: str) -> None:
+def test_a_packet_sent_right_before_close_is_received(moments: Moments, pair: Pair, moment: str) -> None:
     near, far = pair[0].start_session(CAPACITY), pair[1].start_session(CAPACITY)
     setattr(moments, moment, lambda: send_and_go(far, pair[1]))
     assert len(near.receive(timeout=0)) == 1
@@ -319,26 +319,26 @@ def test_what_was_sent_right_before_closing_is_received(moments: Moments, pair: 
 
 
 @pytest.mark.parametrize("moment", ["after_reading_nothing", "before_clearing_a_bell"])
-def test_who_is_about_to_wait_learns_that_the_far_end_goes(moments: Moments, pair: Pair, moment: str) -> None:
+def test_a_receive_about_to_wait_notices_that_the_far_end_closes(moments: Moments, pair: Pair, moment: str) -> None:
     near = pair[0].start_session(CAPACITY)
     setattr(moments, moment, pair[1].close)
     try:
         assert not near.receive(timeout=0)
     except AdapterGone:
-        pass  # As good: who does not wait needs no bell.
+        pass  # As good: a caller that does not wait needs no signal.
     assert select.select([near._port.readable], [], [], 0)[0], (
         "the end was cleared away, and who waits now waits for ever"
     )
 
 
-def test_who_is_about_to_wait_for_room_learns_that_the_far_end_goes(moments: Moments, pair: Pair) -> None:
+def test_a_send_about_to_wait_notices_that_the_far_end_closes(moments: Moments, pair: Pair) -> None:
     near = pair[0].start_session(CAPACITY)
     moments.before_clearing_a_bell = pair[1].close
     with pytest.raises(AdapterGone):
         near.send([PACKET], timeout=1)
 
 
-def test_ports_say_that_the_far_end_went_for_ever(pair: Pair) -> None:
+def test_a_port_reports_a_closed_far_end_on_every_call(pair: Pair) -> None:
     with closing(pair[0].start_session(CAPACITY)) as near:
         pair[1].close()
         for _ in range(3):

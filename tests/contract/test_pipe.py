@@ -1,4 +1,4 @@
-"""The pump: both ways, in order, with back-pressure; how it ends."""
+"""The pipe: both directions, order, back-pressure, and its ends."""
 
 import asyncio
 import threading
@@ -21,14 +21,14 @@ def packet(number: int, size: int = 100) -> bytes:
 
 
 class Stage:
-    """Two programs, each behind a pair of memory adapters, and the two sessions between to be piped."""
+    """Two programs, each behind a pair of memory adapters, and the two sessions between them, to be piped."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.adapters = [stack.enter_context(adapter) for _ in "ab" for adapter in threepipe.MemoryAdapter.pair()]
         sessions = [adapter.start_session(MIN_CAPACITY) for adapter in self.adapters]
         self.program_a, self.a, self.b, self.program_b = sessions
         self.executor = stack.enter_context(ThreadPoolExecutor(4))
-        # Runs before the executor is waited for: nothing can be left waiting.
+        # This runs before the executor is joined: no thread can be left waiting.
         for session in sessions:
             stack.callback(session.close)
 
@@ -58,7 +58,7 @@ def test_packets_go_both_ways_in_order(stage: Stage) -> None:
         assert sending.result(SECONDS) == len(packets)
 
 
-def test_a_slow_far_end_makes_the_near_end_wait_and_loses_nothing(stage: Stage) -> None:
+def test_a_slow_target_makes_the_source_wait_and_loses_nothing(stage: Stage) -> None:
     stage.start()
     packets = [packet(number, 1400) for number in range(1000)]  # Ten times what all the rings hold.
     sending = stage.executor.submit(stage.program_a.send, packets, None)
@@ -68,7 +68,7 @@ def test_a_slow_far_end_makes_the_near_end_wait_and_loses_nothing(stage: Stage) 
 
 
 @pytest.mark.parametrize("which", ["a", "b"])
-def test_closing_one_session_ends_it_and_closes_the_other(stage: Stage, which: str) -> None:
+def test_close_of_one_session_ends_the_pipe_and_closes_the_other(stage: Stage, which: str) -> None:
     stage.start()
     getattr(stage, which).close()
     assert stage.ended.result(SECONDS) is None
@@ -76,7 +76,7 @@ def test_closing_one_session_ends_it_and_closes_the_other(stage: Stage, which: s
     assert stage.b.closed
 
 
-def test_closing_while_the_far_end_has_no_room_ends_it(stage: Stage) -> None:
+def test_close_while_the_target_has_no_room_ends_the_pipe(stage: Stage) -> None:
     stage.start()
     packets = [packet(number, 1400) for number in range(1000)]
     sending = stage.executor.submit(stage.program_a.send, packets, None)
@@ -90,7 +90,7 @@ def test_closing_while_the_far_end_has_no_room_ends_it(stage: Stage) -> None:
 
 @pytest.mark.parametrize("which", [0, 3])
 @pytest.mark.parametrize("before", [True, False])
-def test_an_adapter_that_goes_is_told(stage: Stage, which: int, before: bool) -> None:
+def test_an_adapter_that_is_gone_ends_the_pipe_with_its_error(stage: Stage, which: int, before: bool) -> None:
     if not before:
         stage.start()
         assert stage.program_a.send([packet(1)], None) == 1
@@ -105,7 +105,7 @@ def test_an_adapter_that_goes_is_told(stage: Stage, which: int, before: bool) ->
 
 
 class Script:
-    """A port that gives out prepared bundles, then waits; sends fail as `errors` says, one after the other."""
+    """A port that returns prepared bundles and then waits; its sends raise `errors`, one after the other."""
 
     def __init__(self, bundles: list[list[bytes]], errors: list[Exception]) -> None:
         self._bundles = bundles
@@ -146,7 +146,7 @@ class Script:
     def dispose(self) -> None: ...
 
 
-def test_while_a_link_is_down_its_packets_are_dropped_and_counted() -> None:
+def test_packets_for_a_link_that_is_down_are_dropped_and_counted() -> None:
     source = Script([[packet(1), packet(2)], [packet(3)]], [])
     target = Script([], [threepipe.LinkDown(5, "down")])
     a, b = threepipe.Session(source), threepipe.Session(target)
@@ -159,7 +159,7 @@ def test_while_a_link_is_down_its_packets_are_dropped_and_counted() -> None:
         ended.result(SECONDS)
 
 
-def test_what_is_no_packet_is_dropped_and_counted() -> None:
+def test_invalid_packets_are_dropped_and_counted() -> None:
     hostile = [b"", b"\x45", b"\0" * 60, b"\x45" * (MAX_PACKET + 1), b"\x60" * 39]
     source, target = Script([[packet(1), *hostile, packet(2)]], []), Script([], [])
     a, b = threepipe.Session(source), threepipe.Session(target)

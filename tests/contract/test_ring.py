@@ -1,4 +1,4 @@
-"""Tests of the ring: its layout, its rules, its corruption, and a million operations against a model."""
+"""The ring: its layout, its rules, its corruption, and a million operations against a model."""
 
 import pickle
 import random
@@ -21,7 +21,7 @@ def ring() -> Ring:
     return Ring()
 
 
-def test_the_layout_is_that_of_the_driver(ring: Ring) -> None:
+def test_a_ring_has_the_layout_of_the_driver(ring: Ring) -> None:
     assert len(ring.buffer) == 12 + 0x20000 + 0x10000
     assert ring.words == (0, 0, 0)
     assert ring.writer.write([b"abcde", b"", b"fghi"]) == 3
@@ -33,7 +33,7 @@ def test_the_layout_is_that_of_the_driver(ring: Ring) -> None:
     assert ring.words == (24, 24, 0)
 
 
-def test_every_power_of_two_between_is_a_capacity() -> None:
+def test_every_power_of_two_between_the_limits_is_a_capacity() -> None:
     capacity = MIN_CAPACITY
     while capacity <= MAX_CAPACITY:
         assert check_capacity(capacity) == capacity
@@ -42,14 +42,14 @@ def test_every_power_of_two_between_is_a_capacity() -> None:
     assert (MIN_CAPACITY, MAX_CAPACITY) == (128 * 1024, 64 * 1024 * 1024)
 
 
-def test_other_capacities_are_refused() -> None:
+def test_any_other_capacity_raises() -> None:
     for capacity in (-0x20000, 0, 1, 0x10000, 0x1FFFF, 0x20001, 0x30000, 0x3FFFFFF, 0x4000001, 1 << 27):
         for use in (check_capacity, ring_size, lambda size: ClaimingReader(bytearray(0x40000), size)):
             with pytest.raises(InvalidSetting, match="give a power of two from 131072"):
                 use(capacity)
 
 
-def test_a_buffer_too_small_is_refused() -> None:
+def test_a_buffer_that_is_too_small_raises() -> None:
     needed = ring_size(MIN_CAPACITY)
     for make in (
         lambda buffer: ClaimingReader(buffer, MIN_CAPACITY),
@@ -66,7 +66,7 @@ def test_a_record_is_padded_to_four_bytes() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 4, 0x1FFFC, 0x10000])
-def test_all_but_four_bytes_can_be_used(start: int) -> None:
+def test_all_but_four_bytes_of_a_ring_can_be_used(start: int) -> None:
     ring = Ring()
     ring.move_to(start)
     assert ring.writer.write([b"\x45" * (MAX_PACKET - 3), b"\x46" * (0x10000 - 8)]) == 2
@@ -77,14 +77,14 @@ def test_all_but_four_bytes_can_be_used(start: int) -> None:
     assert ring.writer.write([b""]) == 1
 
 
-def test_one_byte_too_many_does_not_fit(ring: Ring) -> None:
+def test_a_packet_one_byte_too_long_does_not_fit(ring: Ring) -> None:
     ring.writer.write([bytes(0x10000 - 4)])
     assert ring.writer.allocate(0x10000 - 7) is None
     assert ring.writer.write([bytes(0x10000 - 7)]) == 0
     assert ring.writer.allocate(0x10000 - 8) is not None
 
 
-def test_a_full_ring_refuses_the_newest(ring: Ring) -> None:
+def test_a_full_ring_rejects_the_newest_packets(ring: Ring) -> None:
     packets = [index.to_bytes(2, "big") + bytes(998) for index in range(200)]
     fitting = (0x20000 - 4) // 1004
     assert ring.writer.write(packets) == fitting
@@ -94,7 +94,7 @@ def test_a_full_ring_refuses_the_newest(ring: Ring) -> None:
 
 
 @pytest.mark.parametrize("bulk", [True, False])
-def test_a_record_runs_past_the_end_and_never_wraps(bulk: bool) -> None:
+def test_a_record_at_the_end_of_the_ring_is_contiguous(bulk: bool) -> None:
     ring = Ring()
     ring.move_to(0x1FFFC)
     longest = bytes(range(256)) * 256
@@ -114,7 +114,7 @@ def test_a_record_runs_past_the_end_and_never_wraps(bulk: bool) -> None:
     assert ring.words == (0x10000, 0x10000, 0)
 
 
-def test_packets_go_out_in_the_order_of_allocation(ring: Ring) -> None:
+def test_packets_are_published_in_the_order_of_allocation(ring: Ring) -> None:
     first, second, third = allocate(ring, b"1111", b"2222", b"3333")
     assert ring.reader.receive() is None
     ring.writer.send(second)
@@ -126,7 +126,7 @@ def test_packets_go_out_in_the_order_of_allocation(ring: Ring) -> None:
     assert ring.read_all() == [b"1111", b"2222", b"3333"]
 
 
-def test_memory_comes_free_in_the_order_of_the_ring(ring: Ring) -> None:
+def test_memory_is_freed_in_the_order_of_the_ring(ring: Ring) -> None:
     ring.writer.write([b"1111", b"2222", b"3333"])
     first, second, third = receive(ring, 4)
     ring.reader.release(third)
@@ -138,7 +138,7 @@ def test_memory_comes_free_in_the_order_of_the_ring(ring: Ring) -> None:
     assert ring.words == (24, 24, 0)
 
 
-def test_a_packet_is_given_back_once(ring: Ring) -> None:
+def test_a_packet_sent_or_released_twice_raises(ring: Ring) -> None:
     (packet,) = allocate(ring, b"abcd")
     ring.writer.send(packet)
     with pytest.raises(ValueError, match="given back before"):
@@ -149,7 +149,7 @@ def test_a_packet_is_given_back_once(ring: Ring) -> None:
         ring.reader.release(received)
 
 
-def test_views_are_invalid_when_given_back(ring: Ring) -> None:
+def test_views_of_a_returned_packet_are_invalid(ring: Ring) -> None:
     (packet,) = allocate(ring, b"abcd")
     ring.writer.send(packet)
     (received,) = receive(ring, 1)
@@ -160,7 +160,7 @@ def test_views_are_invalid_when_given_back(ring: Ring) -> None:
 
 
 @pytest.mark.parametrize("end", ["reader", "writer"])
-def test_a_packet_that_is_exported_can_be_given_back_later(ring: Ring, end: str) -> None:
+def test_an_exported_packet_can_be_returned_later(ring: Ring, end: str) -> None:
     (packet,) = allocate(ring, b"abcd")
     give_back = ring.writer.send
     if end == "reader":
@@ -176,12 +176,12 @@ def test_a_packet_that_is_exported_can_be_given_back_later(ring: Ring, end: str)
 
 
 @pytest.mark.parametrize("size", [-1, 65536, 1 << 32])
-def test_impossible_sizes_are_refused(ring: Ring, size: int) -> None:
+def test_allocate_of_an_impossible_size_raises(ring: Ring, size: int) -> None:
     with pytest.raises(ValueError, match=f"a packet of {size} bytes; a record holds at most 65535"):
         ring.writer.allocate(size)
 
 
-def test_writing_is_all_or_nothing_when_it_raises(ring: Ring) -> None:
+def test_a_write_that_raises_publishes_nothing(ring: Ring) -> None:
     def broken() -> Iterator[bytes]:
         yield b"abcd"
         raise ZeroDivisionError
@@ -195,7 +195,7 @@ def test_writing_is_all_or_nothing_when_it_raises(ring: Ring) -> None:
     assert ring.read_all() == [b"efgh"]
 
 
-def test_bulk_and_single_operations_do_not_mix(ring: Ring) -> None:
+def test_bulk_operations_raise_while_single_packets_are_held(ring: Ring) -> None:
     (packet,) = allocate(ring, b"abcd")
     with pytest.raises(ValueError, match="unsent; send them before"):
         ring.writer.write([b"efgh"])
@@ -208,7 +208,7 @@ def test_bulk_and_single_operations_do_not_mix(ring: Ring) -> None:
     assert ring.read_all() == [b"efgh"]
 
 
-def test_reading_stops_at_the_limit_and_at_the_end_of_the_target(ring: Ring) -> None:
+def test_read_stops_at_the_limit_and_at_the_end_of_the_target(ring: Ring) -> None:
     ring.writer.write([b"1111", b"2222", b"33333"])
     target = memoryview(bytearray(12))
     assert ring.reader.read(target, 0) == []
@@ -232,7 +232,7 @@ OUTSIDE = [1, 2, 3, 5, 0x20000, 0x20004, 0x1FFFF, 0x80000000, 0xFFFFFFFC, 0xFFFF
 
 
 @pytest.mark.parametrize("use", ["receive", "read", "attach writer"])
-def test_a_tail_that_cannot_be_is_corrupt(ring: Ring, use: str) -> None:
+def test_an_impossible_tail_raises_ring_corrupt(ring: Ring, use: str) -> None:
     for tail in OUTSIDE:
         ring.poke(4, tail)
         with pytest.raises(RingCorrupt, match=f"offset {tail:#x} lies outside of a ring of 131072 bytes"):
@@ -240,7 +240,7 @@ def test_a_tail_that_cannot_be_is_corrupt(ring: Ring, use: str) -> None:
 
 
 @pytest.mark.parametrize("use", ["allocate", "write", "attach reader"])
-def test_a_head_that_cannot_be_is_corrupt(ring: Ring, use: str) -> None:
+def test_an_impossible_head_raises_ring_corrupt(ring: Ring, use: str) -> None:
     for head in OUTSIDE:
         ring.poke(0, head)
         with pytest.raises(RingCorrupt, match=f"offset {head:#x} lies outside"):
@@ -249,7 +249,7 @@ def test_a_head_that_cannot_be_is_corrupt(ring: Ring, use: str) -> None:
 
 @pytest.mark.parametrize("use", ["receive", "read"])
 @pytest.mark.parametrize("start", [0, 0x1FFFC])
-def test_a_record_that_cannot_be_is_corrupt(use: str, start: int) -> None:
+def test_an_impossible_record_raises_ring_corrupt(use: str, start: int) -> None:
     for content, size in [(4, 1), (8, 5), (8, 0xFFFFFFFF), (0x1FFFC, 65536), (0x1FFFC, 0x80000004), (0x10000, 65533)]:
         ring = Ring()
         ring.move_to(start)
@@ -259,7 +259,7 @@ def test_a_record_that_cannot_be_is_corrupt(use: str, start: int) -> None:
             USES[use](ring)
 
 
-def test_packets_before_a_corrupt_record_are_delivered(ring: Ring) -> None:
+def test_packets_before_a_corrupt_record_are_read(ring: Ring) -> None:
     ring.writer.write([b"abcd", b"efgh", b"ijkl"])
     ring.poke(12 + 16, 70000)
     target = memoryview(bytearray(100))
@@ -272,7 +272,7 @@ def test_packets_before_a_corrupt_record_are_delivered(ring: Ring) -> None:
 
 @PROPERTY
 @given(st.lists(st.integers(0, ENDED) | st.integers(0, 15).map(lambda word: 4 * word), max_size=12))
-def test_whatever_the_other_side_writes_is_data_or_a_ring_error(words: list[int]) -> None:
+def test_any_header_written_by_the_other_side_gives_data_or_a_ring_error(words: list[int]) -> None:
     ring = Ring()
     for index, word in enumerate(words):
         ring.poke(4 * index, word)
@@ -280,11 +280,11 @@ def test_whatever_the_other_side_writes_is_data_or_a_ring_error(words: list[int]
         try:
             use(ring)
         except (RingCorrupt, RingEnded, ValueError):
-            continue  # A ValueError where a packet of an earlier use is held.
+            continue  # ValueError if a packet of an earlier use is still held.
 
 
 @pytest.mark.parametrize("use", ["receive", "read"])
-def test_the_reader_learns_that_the_writer_ended(ring: Ring, use: str) -> None:
+def test_every_read_after_the_writer_ended_raises_ring_ended(ring: Ring, use: str) -> None:
     ring.writer.write([b"what is still in it goes with it"])
     ring.writer.end()
     assert ring.words[1] == ENDED
@@ -294,7 +294,7 @@ def test_the_reader_learns_that_the_writer_ended(ring: Ring, use: str) -> None:
 
 
 @pytest.mark.parametrize("use", ["allocate", "write"])
-def test_the_writer_learns_that_the_reader_ended(ring: Ring, use: str) -> None:
+def test_every_write_after_the_reader_ended_raises_ring_ended(ring: Ring, use: str) -> None:
     ring.reader.end()
     assert ring.words[0] == ENDED
     for _ in range(2):
@@ -302,7 +302,7 @@ def test_the_writer_learns_that_the_reader_ended(ring: Ring, use: str) -> None:
             USES[use](ring)
 
 
-def test_giving_a_packet_back_does_not_undo_an_end(ring: Ring) -> None:
+def test_returning_a_packet_after_an_end_keeps_the_end(ring: Ring) -> None:
     (sent,) = allocate(ring, b"abcd")
     ring.writer.send(sent)
     (unsent,) = allocate(ring, b"efgh")
@@ -314,7 +314,7 @@ def test_giving_a_packet_back_does_not_undo_an_end(ring: Ring) -> None:
     assert ring.words[:2] == (ENDED, ENDED)
 
 
-def test_an_end_that_has_ended_cannot_be_taken_up_again(ring: Ring) -> None:
+def test_attaching_to_an_ended_direction_raises(ring: Ring) -> None:
     ring.writer.end()
     with pytest.raises(RingEnded):
         USES["attach writer"](ring)
@@ -325,7 +325,7 @@ def test_an_end_that_has_ended_cannot_be_taken_up_again(ring: Ring) -> None:
         USES["attach reader"](ring)
 
 
-def test_a_ring_can_be_taken_up_where_it_was_left(ring: Ring) -> None:
+def test_attaching_continues_where_the_last_reader_and_writer_stopped(ring: Ring) -> None:
     ring.writer.write([b"abcd", b"efgh"])
     ring.reader.read(memoryview(bytearray(4)), 1)
     ClaimingWriter(ring.buffer, ring.capacity, print).write([b"ijkl"])
@@ -336,7 +336,7 @@ def test_a_ring_can_be_taken_up_where_it_was_left(ring: Ring) -> None:
     assert ring.read_all() == [b"ijkl"]
 
 
-def test_an_armed_reader_is_notified_of_everything_published(ring: Ring) -> None:
+def test_an_armed_reader_is_notified_of_every_publication(ring: Ring) -> None:
     assert ring.reader.arm()
     assert ring.words[2] == 1
     assert ring.writer.write([b"abcd", b"efgh"]) == 2
@@ -349,7 +349,7 @@ def test_an_armed_reader_is_notified_of_everything_published(ring: Ring) -> None
     assert ring.notices == 3
 
 
-def test_nothing_written_is_no_news(ring: Ring) -> None:
+def test_a_write_that_accepts_nothing_does_not_notify(ring: Ring) -> None:
     assert ring.reader.arm()
     assert ring.writer.write([]) == 0
     ring.writer.write([bytes(60000), bytes(60000)])
@@ -357,7 +357,7 @@ def test_nothing_written_is_no_news(ring: Ring) -> None:
     assert ring.notices == 1
 
 
-def test_arming_tells_of_what_came_in_between(ring: Ring) -> None:
+def test_arm_returns_false_if_packets_arrived_before(ring: Ring) -> None:
     assert ring.reader.receive() is None
     ring.writer.write([b"abcd"])
     assert ring.notices == 0
@@ -368,7 +368,7 @@ def test_arming_tells_of_what_came_in_between(ring: Ring) -> None:
     assert not ring.reader.arm()
 
 
-def test_a_disarmed_reader_is_left_in_peace(ring: Ring) -> None:
+def test_a_disarmed_reader_is_not_notified(ring: Ring) -> None:
     assert ring.reader.arm()
     ring.reader.disarm()
     assert ring.words[2] == 0
@@ -377,7 +377,7 @@ def test_a_disarmed_reader_is_left_in_peace(ring: Ring) -> None:
     assert ring.notices == 0
 
 
-def test_closing_lets_go_of_the_buffer(ring: Ring) -> None:
+def test_close_releases_the_buffer(ring: Ring) -> None:
     with pytest.raises(BufferError):
         ring.buffer.append(0)
     ring.reader.close()
@@ -387,7 +387,7 @@ def test_closing_lets_go_of_the_buffer(ring: Ring) -> None:
 
 @PROPERTY
 @given(st.lists(st.lists(st.binary(max_size=40) | st.integers(0, MAX_PACKET).map(bytes), max_size=6), max_size=8))
-def test_what_is_written_is_read(bundles: list[list[bytes]]) -> None:
+def test_packets_written_are_read_unchanged(bundles: list[list[bytes]]) -> None:
     ring = Ring()
     for packets in bundles:
         accepted = ring.writer.write(packets)
@@ -396,6 +396,6 @@ def test_what_is_written_is_read(bundles: list[list[bytes]]) -> None:
         assert head == tail
 
 
-@pytest.mark.timeout(300)  # Six seconds, and many times that on a busy machine while coverage is measured.
-def test_a_million_operations_do_what_the_model_does() -> None:
+@pytest.mark.timeout(300)  # It takes six seconds, and many times that on a busy machine under coverage.
+def test_a_million_random_operations_agree_with_the_model() -> None:
     exercise(random.Random(51820), 1_000_000)

@@ -1,4 +1,4 @@
-"""Tests of rings between two threads, and between two processes over shared memory."""
+"""Rings between two threads, and between two processes over shared memory."""
 
 import multiprocessing
 import sys
@@ -16,8 +16,8 @@ from threepipe.ring import ring_size
 
 CAPACITY = 0x80000
 CHUNK = 512
-TIMEOUT = 0.5  # Seconds: the insurance against a wake-up that barriers would have made sure of.
-PATIENCE = 60  # Waits in vain after which the other side is taken for dead.
+TIMEOUT = 0.5  # Seconds: Python has no memory barriers, so a wake-up may be lost.
+PATIENCE = 60  # Timeouts in a row after which the other side counts as dead.
 PATTERN = bytes(range(251)) * 2
 
 
@@ -29,7 +29,7 @@ class Bell(Protocol):
 
 
 class Channel:
-    """One direction: a ring, a bell that says there are packets, and one that says there is room."""
+    """One direction: a ring, a bell for packets and a bell for room."""
 
     def __init__(self, buffer: bytearray | memoryview, packets: Bell, room: Bell) -> None:
         self.reader = ClaimingReader(buffer, CAPACITY)
@@ -39,7 +39,7 @@ class Channel:
         self.target = memoryview(bytearray(CAPACITY))
 
     def write(self, packets: list[bytes]) -> None:
-        """Write all of `packets`, waiting for room as often as it takes."""
+        """Write all of `packets`, and wait for room as often as necessary."""
         waits = 0
         while packets := packets[self.writer.write(packets) :]:
             waits += not self.room.acquire(timeout=TIMEOUT)
@@ -70,7 +70,7 @@ def split(memory: memoryview, sizes: list[int]) -> list[bytes]:
 
 
 def packet(sequence: int) -> bytes:
-    """A packet that says which it is, and whose length and bytes follow from that."""
+    """Return a packet with its number; its length and bytes follow from that."""
     return sequence.to_bytes(4, "big") + PATTERN[sequence % 251 : sequence % 251 + sequence % 191]
 
 
@@ -84,7 +84,7 @@ def produce(channel: Channel, count: int) -> None:
 
 
 def consume(channel: Channel, count: int) -> None:
-    """Receive `count` packets and see that every one is whole and in its place."""
+    """Receive `count` packets and check that each is intact and in order."""
     received = 0
     while received < count:
         packets = channel.read()
@@ -94,7 +94,7 @@ def consume(channel: Channel, count: int) -> None:
 
 
 def echo(names: list[str], bells: list[Bell], count: int) -> None:
-    """The other process: send back what comes, having looked at it."""
+    """Check every packet and send it back; the other process runs this."""
     with (
         closing(SharedMemory(names[0])) as first,
         closing(SharedMemory(names[1])) as second,
@@ -116,7 +116,7 @@ def share(memory: SharedMemory, bells: list[Bell]) -> Channel:
 
 @pytest.fixture(scope="module", autouse=True)
 def tracker() -> None:
-    """Start what multiprocessing starts once a process, and keeps, before descriptors are counted."""
+    """Start the resource tracker, which multiprocessing keeps for the process, before descriptors are counted."""
     if sys.platform != "win32":
         from multiprocessing import resource_tracker
 

@@ -1,4 +1,4 @@
-"""Tests of what is checked before an adapter is made: names, MTU, addresses, routes, owners."""
+"""Checks before an adapter is made: names, MTU, addresses, routes, owners."""
 
 import ipaddress
 import sys
@@ -16,18 +16,18 @@ PROPERTY = settings(derandomize=True, deadline=None, max_examples=500)
 
 
 def check(name: str, *, addresses: Any = (), routes: Any = (), **others: Any) -> AdapterSettings:
-    """The settings that `Adapter.create` makes of what people write."""
+    """Return the settings that `Adapter.create` makes of its arguments."""
     return AdapterSettings(name, parse_addresses(addresses), parse_routes(routes), **others).checked()
 
 
 def kernel_takes(name: bytes) -> bool:
-    """dev_valid_name() of Linux's net/core/dev.c, whose white space is that of Latin-1."""
+    """Return True if dev_valid_name() of Linux's net/core/dev.c does; its white space is that of Latin-1."""
     spaces = b" \t\n\v\f\r\xa0"
     return 0 < len(name) < 16 and name not in (b".", b"..") and not any(byte in b"/:\0" + spaces for byte in name)
 
 
 @pytest.mark.parametrize("name", ["t", "tun0", "a" * 15, "ü" * 7, "...", "-", "wg-home.1", "\U0001f40d" * 3])
-def test_good_names_are_taken(name: str) -> None:
+def test_a_valid_name_is_accepted(name: str) -> None:
     assert check_name(name) == name
     assert check(name).name == name
 
@@ -50,7 +50,7 @@ def test_good_names_are_taken(name: str) -> None:
         ("100%", "of percent signs, none is allowed here"),
     ],
 )
-def test_bad_names_are_refused(name: str, reason: str) -> None:
+def test_an_invalid_name_raises_with_the_reason(name: str, reason: str) -> None:
     with pytest.raises(InvalidSetting, match=reason):
         check_name(name)
     with pytest.raises(InvalidSetting, match=reason):
@@ -58,20 +58,20 @@ def test_bad_names_are_refused(name: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["à", "Ġ", "x\xa0"])
-def test_names_that_are_white_space_to_the_kernel_are_refused(name: str) -> None:
+def test_a_name_with_white_space_of_latin_1_raises(name: str) -> None:
     with pytest.raises(InvalidSetting, match="white space"):
         check_name(name)
 
 
 @pytest.mark.parametrize("name", ["\ud800", "tun\udfff0", "tun\udcff"], ids=["first", "middle", "byte of a path"])
-def test_names_that_are_not_utf_8_are_refused(name: str) -> None:
+def test_a_name_that_is_not_utf_8_raises(name: str) -> None:
     with pytest.raises(InvalidSetting, match="cannot be encoded as UTF-8"):
         check_name(name)
 
 
 @PROPERTY
 @given(st.text(st.characters(max_codepoint=0x17F, exclude_characters="%") | st.sampled_from("./: %d"), max_size=17))
-def test_a_name_is_taken_only_if_the_kernel_takes_it(name: str) -> None:
+def test_every_accepted_name_is_valid_for_the_kernel(name: str) -> None:
     try:
         check_name(name)
     except InvalidSetting:
@@ -80,7 +80,7 @@ def test_a_name_is_taken_only_if_the_kernel_takes_it(name: str) -> None:
     assert "%" not in name
 
 
-def test_a_template_has_one_number_at_most() -> None:
+def test_a_template_with_more_than_one_number_raises() -> None:
     for name in ("tun%d", "%d", "tun", "a%db"):
         assert check_name(name, template=True) == name
         assert check(name).name == name
@@ -90,13 +90,13 @@ def test_a_template_has_one_number_at_most() -> None:
 
 
 @pytest.mark.parametrize("ipv6", [True, False])
-def test_impossible_mtus_are_refused(ipv6: bool) -> None:
+def test_an_impossible_mtu_raises(ipv6: bool) -> None:
     for mtu in (-1, 0, 67, 65536):
         with pytest.raises(InvalidSetting, match=f"MTU {mtu}: give 68 to 65535 bytes"):
             check_mtu(mtu, ipv6=ipv6)
 
 
-def test_ipv6_needs_1280_bytes() -> None:
+def test_an_mtu_below_1280_with_ipv6_raises() -> None:
     assert check_mtu(68, ipv6=False) == 68
     assert check_mtu(1279, ipv6=False) == 1279
     assert check_mtu(1280, ipv6=True) == 1280
@@ -108,14 +108,14 @@ def test_ipv6_needs_1280_bytes() -> None:
 @pytest.mark.parametrize(
     "wanted", [{"addresses": ["fd00::1/64"]}, {"routes": ["fd00::/8"]}, {"addresses": ["10.0.0.1/8", "fd00::1/64"]}]
 )
-def test_the_mtu_is_checked_for_the_families_asked_for(wanted: dict[str, Any]) -> None:
+def test_the_mtu_is_checked_for_the_families_of_addresses_and_routes(wanted: dict[str, Any]) -> None:
     assert check("t", mtu=1280, **wanted).mtu == 1280
     with pytest.raises(InvalidSetting, match="IPv6 needs"):
         check("t", mtu=1279, **wanted)
     assert check("t", mtu=1279, addresses=["10.0.0.1/8"], routes=["10.0.0.0/8"]).mtu == 1279
 
 
-def test_settings_are_kept_as_checked() -> None:
+def test_settings_have_the_parsed_values() -> None:
     checked = check(
         "tun%d",
         addresses=["10.6.7.1/24", ipaddress.ip_interface("fd00::1/64")],
@@ -134,13 +134,13 @@ def test_settings_are_kept_as_checked() -> None:
     assert check("tun") == AdapterSettings("tun")
 
 
-def test_an_address_without_a_prefix_is_a_host() -> None:
+def test_an_address_without_a_prefix_gets_the_longest_one() -> None:
     hosts = check("t", addresses=["10.0.0.1", "fd00::1"]).addresses
     assert [str(host) for host in hosts] == ["10.0.0.1/32", "fd00::1/128"]
 
 
 @pytest.mark.parametrize("address", ["", "10.0.0.256/8", "10.0.0.1/33", "fd00::g/64", "fd00::1/129", "example.com"])
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_an_invalid_address_raises(address: str) -> None:
     with pytest.raises(InvalidSetting, match=r"write it like 10\.6\.7\.1/24 or fd00::1/64"):
         check("t", addresses=["10.0.0.1/8", address])
 
@@ -148,7 +148,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["224.0.0.1/4", "ff02::1/64", "0.0.0.0", "::", "0.0.0.0/24", "::/64", "127.0.0.1/8", "::1"]
 )
-def test_addresses_of_nobody_alone_are_refused(address: str) -> None:
+def test_an_address_that_no_adapter_can_have_raises(address: str) -> None:
     with pytest.raises(InvalidSetting, match="cannot be assigned to an adapter"):
         check("t", addresses=[address])
 
@@ -160,32 +160,32 @@ def test_addresses_of_nobody_alone_are_refused(address: str) -> None:
         ({"routes": ["fe80::%1/64"]}, "route 'fe80::%1/64'"),
     ],
 )
-def test_zones_are_refused(wanted: dict[str, Any], what: str) -> None:
+def test_an_address_with_a_zone_raises(wanted: dict[str, Any], what: str) -> None:
     with pytest.raises(InvalidSetting, match=f"^{what}: leave out the zone"):
         check("t", **wanted)
 
 
 @pytest.mark.parametrize("route", ["", "10.0.0.1/8", "fd00::1/8", "10.0.0.0/33", "default"])
-def test_what_is_no_network_is_refused(route: str) -> None:
+def test_an_invalid_route_raises(route: str) -> None:
     with pytest.raises(InvalidSetting, match=r"write it like 10\.0\.0\.0/8, 0\.0\.0\.0/0 or fd00::/8"):
         check("t", routes=["10.0.0.0/8", route])
 
 
 @pytest.mark.parametrize("wanted", [{"addresses": "10.0.0.1/8"}, {"routes": "10.0.0.0/8"}])
-def test_a_lone_string_is_no_list(wanted: dict[str, Any]) -> None:
+def test_a_string_in_place_of_a_list_raises(wanted: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match=r"'10\.0\.0\.[01]/8': give a list, even for one"):
         check("t", **wanted)
 
 
 @pytest.mark.parametrize("wanted", [{"owner": 0}, {"group": 0}, {"owner": "root", "group": "root"}])
-def test_only_persistent_adapters_have_owners(wanted: dict[str, Any]) -> None:
+def test_an_owner_without_persistent_raises(wanted: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match="owner and group need a persistent adapter"):
         check("t", **wanted)
     assert check("t", persistent=True, **wanted).persistent
 
 
 @pytest.mark.parametrize("metric", [-1, 0, 1 << 32])
-def test_impossible_metrics_are_refused(metric: int) -> None:
+def test_an_impossible_metric_raises(metric: int) -> None:
     assert check("t", metric=1).metric == 1
     assert check("t", metric=(1 << 32) - 1).metric == (1 << 32) - 1
     with pytest.raises(InvalidSetting, match=f"metric {metric}: give 1 to 4294967295; the smallest is preferred"):
@@ -215,17 +215,17 @@ def test_impossible_metrics_are_refused(metric: int) -> None:
         ({"tunnel_type": "a\0b"}, "tunnel type "),
     ],
 )
-def test_what_windows_could_not_be_given_is_refused_everywhere(wanted: dict[str, Any], text: str) -> None:
+def test_an_invalid_windows_setting_raises_on_every_system(wanted: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
         WindowsSettings(**wanted)
 
 
-def test_a_guid_is_for_a_name_without_a_template() -> None:
+def test_a_guid_with_a_name_template_raises() -> None:
     with pytest.raises(InvalidSetting, match="a GUID belongs to one adapter: give a name without %d"):
         Adapter.create("t%d", windows=WindowsSettings(guid=uuid.UUID(int=1)))
 
 
-def test_the_longest_that_windows_takes() -> None:
+def test_the_longest_windows_settings_are_accepted() -> None:
     longest = ".".join(["a" * 63] * 3 + ["a" * 61])
     tunnel_type = "\U0001f40d" * 63 + "a"
     settings = WindowsSettings(search=[longest, "A-1._x"], tunnel_type=tunnel_type, guid=str(uuid.UUID(int=1)))
@@ -244,6 +244,6 @@ def test_the_longest_that_windows_takes() -> None:
         ({"tunnel_type": "Example"}, "only adapters on Windows have a GUID and a tunnel type"),
     ],
 )
-def test_what_linux_does_not_have_is_refused(wanted: dict[str, Any], text: str) -> None:
+def test_windows_settings_on_linux_raise(wanted: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
         Adapter.create("t", windows=WindowsSettings(**wanted))

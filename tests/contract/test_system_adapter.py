@@ -1,6 +1,6 @@
-"""A real adapter of this system, through the contract alone: the system's own sockets are its network.
+"""A real adapter of this system, used through the contract alone; the system's own sockets are its network.
 
-The one test of adapters that is the same on every system. On Windows it wants an administrator and the driver.
+These tests are the same on every system. On Windows they need an administrator and the driver.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ pytestmark = [pytest.mark.windows, *([pytest.mark.kernel] if sys.platform == "li
 
 SECONDS = 10.0
 ADDRESSES = {"10.98.76.1/24": "10.98.76.9", "fd98:76::1/64": "fd98:76::9"}
-"""Those of the adapter, and of each network somebody who is not there but for us."""
+"""The addresses of the adapter, and for each an address of its network where these tests answer."""
 
 LOOPS = ["SelectorEventLoop", *(["ProactorEventLoop"] if sys.platform == "win32" else [])]
 
 
 class Place:
-    """Where the adapter is made: in a network of its own, or, where systems have none, in the only one."""
+    """The place of the adapter: a network of its own if the system has such, else the only one."""
 
     def __init__(self, network: Network | None) -> None:
         self._network = network
@@ -44,7 +44,7 @@ class Place:
 
     @contextmanager
     def socket(self, address: str) -> Iterator[socket.socket]:
-        """A UDP socket of the system's at an address of the adapter's, which it may have to get used to."""
+        """Return a UDP socket bound to an address of the adapter, which may be usable only after a while."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
         def make() -> socket.socket:
@@ -79,7 +79,7 @@ def place() -> Iterator[Place]:
 
 @contextmanager
 def answering(session: threepipe.Session) -> Iterator[None]:
-    """A thread that sends every datagram back, until the session is closed; raises what it raises."""
+    """Send every datagram back in a thread until the session is closed; raise what the thread raises."""
 
     def answer() -> None:
         for bundle in session:
@@ -94,7 +94,7 @@ def answering(session: threepipe.Session) -> Iterator[None]:
             running.result(SECONDS)
 
 
-def test_it_has_what_was_asked_for_and_goes(place: Place) -> None:
+def test_an_adapter_has_its_settings_and_is_gone_after_close(place: Place) -> None:
     with place.create(mtu=1400) as adapter:
         assert adapter.name == "tpx0"
         assert adapter.mtu == 1400
@@ -105,14 +105,14 @@ def test_it_has_what_was_asked_for_and_goes(place: Place) -> None:
     assert "tpx0" not in place.names()
 
 
-def test_it_is_made_again_and_again(place: Place) -> None:
+def test_an_adapter_can_be_made_five_times_in_a_row(place: Place) -> None:
     for _ in range(5):
         with place.create() as adapter:
             adapter.start_session().close()
     assert "tpx0" not in place.names()
 
 
-def test_its_name_is_taken_and_it_has_one_session(place: Place) -> None:
+def test_a_taken_name_or_a_second_session_raises(place: Place) -> None:
     with place.create() as adapter:
         with pytest.raises(threepipe.NameTaken):
             threepipe.Adapter.create("TPX0" if sys.platform == "win32" else "tpx0", netns=place.netns)
@@ -121,7 +121,7 @@ def test_its_name_is_taken_and_it_has_one_session(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("own", "other"), ADDRESSES.items())
-def test_datagrams_of_the_system_come_and_go(place: Place, own: str, other: str) -> None:
+def test_datagrams_of_the_system_are_received_and_answered(place: Place, own: str, other: str) -> None:
     with (
         place.create() as adapter,
         adapter.start_session() as session,
@@ -138,14 +138,14 @@ def test_datagrams_of_the_system_come_and_go(place: Place, own: str, other: str)
         assert session.statistics.received_packets >= 500
 
 
-def test_closing_wakes_who_receives(place: Place) -> None:
+def test_close_wakes_a_receiving_thread(place: Place) -> None:
     with place.create() as adapter:
         session = adapter.start_session()
         waiting = threading.Barrier(2)
 
         def receive() -> None:
             waiting.wait(SECONDS)
-            for _ in session:  # What the system says of its own accord.
+            for _ in session:  # Packets that the system sends on its own.
                 pass
 
         with ThreadPoolExecutor(1) as pool:
@@ -156,7 +156,7 @@ def test_closing_wakes_who_receives(place: Place) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_an_event_loop_receives_and_sends(place: Place, loop: str) -> None:
+def test_an_event_loop_receives_and_answers_datagrams(place: Place, loop: str) -> None:
     own, other = next(iter(ADDRESSES.items()))
     factory: Callable[[], asyncio.AbstractEventLoop] = getattr(asyncio, loop)
 

@@ -1,4 +1,4 @@
-"""The demonstration: over the kernel, over memory, interrupted and killed; and what it says."""
+"""The demonstration: over the kernel, over memory, interrupted and killed; and its output."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def demo(*options: str, before: tuple[str, ...] = ()) -> subprocess.CompletedPro
 
 
 def without_tun(*options: str) -> subprocess.CompletedProcess[str]:
-    """The demo where /dev/net/tun is missing, in a mount namespace of its own."""
+    """Run the demo without /dev/net/tun, in a mount namespace of its own."""
     shell = ("unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /dev/net; exec "$@"', "sh")
     return demo(*options, before=shell)
 
@@ -49,7 +49,7 @@ def check_result(result: dict[str, Any], size: int) -> None:
 
 
 @pytest.mark.kernel
-def test_over_the_kernel_as_json() -> None:
+def test_demo_with_json_prints_the_result_over_the_kernel() -> None:
     done = demo("--json", "--size", "20M")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -60,7 +60,7 @@ def test_over_the_kernel_as_json() -> None:
 
 
 @pytest.mark.kernel
-def test_over_the_kernel_for_people() -> None:
+def test_demo_prints_a_table_over_the_kernel() -> None:
     done = demo("--size", "1000000")
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
@@ -72,7 +72,7 @@ def test_over_the_kernel_for_people() -> None:
 
 
 @pytest.mark.kernel
-def test_without_a_tun_device_it_goes_over_memory() -> None:
+def test_demo_without_a_tun_device_runs_over_memory() -> None:
     done = without_tun("--json", "--size", "3M")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -82,14 +82,14 @@ def test_without_a_tun_device_it_goes_over_memory() -> None:
 
 
 @pytest.mark.kernel
-def test_without_a_tun_device_it_says_so_first() -> None:
+def test_demo_without_a_tun_device_says_so_first() -> None:
     first = without_tun("--size", "10K").stdout.splitlines()[0]
     assert "/dev/net/tun is missing" in first
     assert "memory" in first
 
 
 @pytest.mark.parametrize("size", ["", "0", "-1", "1.5M", "8X", "K", "1025G", "5 M"])
-def test_bad_sizes_are_refused(size: str) -> None:
+def test_demo_with_an_invalid_size_exits_with_2(size: str) -> None:
     done = demo("--size", size)
     assert done.returncode == 2
     assert "bytes" in done.stderr
@@ -98,7 +98,7 @@ def test_bad_sizes_are_refused(size: str) -> None:
 
 
 def children(pid: int) -> set[int]:
-    """The processes whose parent is `pid`."""
+    """Return the processes whose parent is `pid`."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -111,7 +111,7 @@ def children(pid: int) -> set[int]:
 
 
 def start_long_demo() -> tuple[subprocess.Popen[str], set[int]]:
-    """A demo in the middle of a long transfer, and the processes at the ends of its stream."""
+    """Return a demo in the middle of a long transfer, and the processes at the ends of its stream."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", LONG_DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -122,7 +122,7 @@ def start_long_demo() -> tuple[subprocess.Popen[str], set[int]]:
     return process, children(process.pid)
 
 
-# The command itself, told to say when the transfer is under way.
+# The command itself, changed to report that the transfer is under way.
 LONG_DEMO = """
 import sys
 from threepipe.cli import main
@@ -138,11 +138,11 @@ main()
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_stopped_in_mid_transfer_it_leaves_nothing(name: str) -> None:
+def test_demo_stopped_in_mid_transfer_leaves_no_process(name: str) -> None:
     process, ends = start_long_demo()
     with process:
         assert len(ends) == 2
-        # Their descriptors become readable when they end; nothing else would hold adapters and namespaces.
+        # Their descriptors become readable when they end; only they hold adapters and namespaces.
         handles = [os.pidfd_open(pid) for pid in ends]
         process.send_signal(getattr(signal, name))
         assert process.stdout is not None
@@ -157,7 +157,7 @@ def test_stopped_in_mid_transfer_it_leaves_nothing(name: str) -> None:
         assert errors == ""
 
 
-def test_memory_stage_leaves_no_thread_and_tells_progress() -> None:
+def test_memory_stage_leaves_no_thread_and_reports_progress() -> None:
     told: list[str] = []
     progress: list[int] = []
     with memory_stage() as stage:
@@ -169,7 +169,7 @@ def test_memory_stage_leaves_no_thread_and_tells_progress() -> None:
 
 
 @pytest.mark.kernel
-def test_a_stream_that_breaks_is_no_match() -> None:
+def test_a_broken_stream_has_no_matching_hash() -> None:
     with kernel_stage() as stage, PumpThread(stage.left, stage.right):
         transfer = stage.transfer(1 << 40, lambda done: stage.left.close())
         assert 0 < transfer.bytes < 1 << 40
@@ -190,7 +190,7 @@ def test_open_stage_prefers_the_kernel() -> None:
 
 
 @pytest.mark.kernel
-def test_where_ipv6_is_disabled_the_rest_is_shown() -> None:
+def test_demo_with_ipv6_disabled_shows_ipv4() -> None:
     from threepipe.platforms import private_networks
 
     with ExitStack() as stack:

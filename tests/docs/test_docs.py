@@ -1,4 +1,4 @@
-"""README and docs: every block of Python runs, and what they say of commands is so."""
+"""README and docs: every block of Python runs, and the commands they name exist."""
 
 import re
 import signal
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import threepipe
 from tests.support.kernel import Network
 from tests.support.waiting import come_true
 
@@ -19,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
 PROGRAMS = {"codespell", "coverage", "import-linter", "mypy", "pygount", "ruff"}
-"""What developers install and no test imports."""
+"""Programs that developers install and no test imports."""
 
 
 def blocks(path: Path) -> list[str]:
@@ -39,17 +38,11 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_block_of_the_docs_runs(block: str, network: Network) -> None:
+def test_a_python_block_of_the_docs_runs(block: str, network: Network) -> None:
     network.run(sys.executable, "-W", "error", "-c", block)
 
 
-def test_guide_explains_every_public_name() -> None:
-    guide = (ROOT / "docs" / "guide.md").read_text()
-    prose = re.sub(r"^```.*?^```$", "", guide, flags=re.DOTALL | re.MULTILINE)
-    assert [name for name in threepipe.__all__ if not re.search(rf"\b{name}\b", prose)] == []
-
-
-def test_quick_start_answers_ping(network: Network) -> None:
+def test_the_quick_start_of_readme_answers_ping(network: Network) -> None:
     (block,) = blocks(README)
     assert len(block.splitlines()) <= 15
     with subprocess.Popen(network.command(sys.executable, "-c", block), stderr=subprocess.PIPE, text=True) as program:
@@ -64,7 +57,7 @@ def test_quick_start_answers_ping(network: Network) -> None:
     assert all(" 1 received" in answer for answer in answers)
 
 
-def test_commands_that_readme_names_exist() -> None:
+def test_commands_and_make_targets_in_readme_exist() -> None:
     text = README.read_text()
     for name in re.findall(r"^    threepipe ([a-z ]+?)(?: tp0.*| +#.*)?$", text, re.MULTILINE):
         command = [sys.executable, "-m", "threepipe", *name.split(), "--help"]
@@ -74,7 +67,7 @@ def test_commands_that_readme_names_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_check_on_windows_installs_all_that_tests_import() -> None:
+def test_the_install_command_for_windows_names_all_test_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = re.findall(r"^[\w-]+", "\n".join(project["dependency-groups"]["dev"]), re.MULTILINE)
     (named,) = re.findall(r"`pip install \. (.+)`", (ROOT / "docs" / "windows.md").read_text())

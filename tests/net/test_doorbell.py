@@ -1,4 +1,4 @@
-"""Tests of the doorbell: set until cleared, for threads, selectors and event loops."""
+"""The doorbell: set until cleared, for threads, selectors and event loops."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ def is_set(bell: Doorbell) -> bool:
     return bool(select.select([bell], [], [], 0)[0])
 
 
-def test_it_is_set_until_it_is_cleared(bell: Doorbell) -> None:
+def test_a_rung_doorbell_is_set_until_cleared(bell: Doorbell) -> None:
     assert not is_set(bell)
     bell.ring()
     assert is_set(bell)
@@ -34,7 +34,7 @@ def test_it_is_set_until_it_is_cleared(bell: Doorbell) -> None:
     assert is_set(bell)
 
 
-def test_ringing_and_clearing_may_be_repeated(bell: Doorbell) -> None:
+def test_ring_and_clear_can_be_repeated(bell: Doorbell) -> None:
     bell.clear()
     for _ in range(3):
         bell.ring()
@@ -45,14 +45,14 @@ def test_ringing_and_clearing_may_be_repeated(bell: Doorbell) -> None:
     assert is_set(bell)
 
 
-def test_it_never_fills_up(bell: Doorbell) -> None:
+def test_a_doorbell_rung_100_000_times_can_be_cleared(bell: Doorbell) -> None:
     for _ in range(100_000):
         bell.ring()
     bell.clear()
     assert not is_set(bell)
 
 
-def test_ringing_for_ever_cannot_be_cleared(bell: Doorbell) -> None:
+def test_a_doorbell_rung_for_ever_stays_set(bell: Doorbell) -> None:
     bell.ring()
     bell.ring(for_ever=True)
     for _ in range(2):
@@ -61,14 +61,14 @@ def test_ringing_for_ever_cannot_be_cleared(bell: Doorbell) -> None:
         bell.ring()
 
 
-def test_waiting_ends_at_once_when_it_is_set(bell: Doorbell) -> None:
+def test_wait_returns_at_once_when_set(bell: Doorbell) -> None:
     bell.ring()
     bell.wait(None)
     bell.wait(0)
     assert is_set(bell)
 
 
-def test_waiting_ends_after_the_timeout(bell: Doorbell) -> None:
+def test_wait_returns_after_the_timeout(bell: Doorbell) -> None:
     bell.wait(0)
     start = time.monotonic()
     bell.wait(0.02)
@@ -76,14 +76,14 @@ def test_waiting_ends_after_the_timeout(bell: Doorbell) -> None:
     assert not is_set(bell)
 
 
-def test_it_wakes_every_thread(bell: Doorbell) -> None:
+def test_ring_wakes_every_waiting_thread(bell: Doorbell) -> None:
     with ThreadPoolExecutor() as pool:
         waiters = [pool.submit(bell.wait, None) for _ in range(4)]
         bell.ring()
         assert [waiter.result(timeout=10) for waiter in waiters] == [None] * 4
 
 
-def test_an_event_loop_is_told(bell: Doorbell) -> None:
+def test_ring_notifies_an_event_loop(bell: Doorbell) -> None:
     async def wait() -> None:
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
@@ -99,7 +99,7 @@ def test_an_event_loop_is_told(bell: Doorbell) -> None:
     assert is_set(bell)
 
 
-def test_an_event_loop_is_told_at_once_when_it_is_set(bell: Doorbell) -> None:
+def test_notify_calls_back_at_once_when_set(bell: Doorbell) -> None:
     async def wait() -> None:
         ready = asyncio.Event()
         bell.ring()
@@ -109,7 +109,7 @@ def test_an_event_loop_is_told_at_once_when_it_is_set(bell: Doorbell) -> None:
     asyncio.run(wait())
 
 
-def test_who_was_forgotten_is_not_told(bell: Doorbell) -> None:
+def test_a_cancelled_notification_is_not_called(bell: Doorbell) -> None:
     async def wait() -> bool:
         told = asyncio.Event()
         bell.notify(asyncio.get_running_loop(), told.set)()
@@ -120,7 +120,7 @@ def test_who_was_forgotten_is_not_told(bell: Doorbell) -> None:
     assert not asyncio.run(wait())
 
 
-def test_ringing_for_a_loop_that_was_closed_harms_nobody(bell: Doorbell) -> None:
+def test_ring_with_a_closed_event_loop_does_not_raise(bell: Doorbell) -> None:
     loop = asyncio.new_event_loop()
     bell.notify(loop, lambda: None)
     loop.close()
@@ -128,7 +128,7 @@ def test_ringing_for_a_loop_that_was_closed_harms_nobody(bell: Doorbell) -> None
     assert is_set(bell)
 
 
-def test_threads_that_ring_and_clear_leave_it_in_order(bell: Doorbell) -> None:
+def test_concurrent_ring_and_clear_keep_a_doorbell_consistent(bell: Doorbell) -> None:
     def toggle() -> None:
         for _ in range(5_000):
             bell.ring()
@@ -144,9 +144,9 @@ def test_threads_that_ring_and_clear_leave_it_in_order(bell: Doorbell) -> None:
     assert not is_set(bell)
 
 
-def test_ctrl_c_is_looked_at_soon_where_waits_are_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_of_the_main_thread_on_windows_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [patience(timeout) for timeout in (None, 50.0)] == ([None, 50.0] if os.name == "posix" else [0.2, 0.2])
     with ThreadPoolExecutor(1) as other, monkeypatch.context() as elsewhere:
         elsewhere.setattr(os, "name", "nt")
         assert [patience(timeout) for timeout in (None, 50.0, 0.1, 0.0)] == [0.2, 0.2, 0.1, 0.0]
-        assert other.submit(patience, None).result() is None  # It is the main thread's business.
+        assert other.submit(patience, None).result() is None  # Only the main thread handles Ctrl-C.

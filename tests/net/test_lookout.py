@@ -1,4 +1,4 @@
-"""A thread that waits in the place of event loops: who is told, when it stays, and what becomes of failures."""
+"""A thread that waits for event loops: its notifications, its lifetime, and its failures."""
 
 import asyncio
 import selectors
@@ -29,7 +29,7 @@ async def told(lookout: Lookout) -> None:
         forget()
 
 
-def test_all_who_await_are_told_by_one_thread() -> None:
+def test_one_thread_notifies_all_waiters() -> None:
     signal = threading.Semaphore(0)
     lookout = Lookout(lambda: signal.acquire(timeout=SECONDS))
 
@@ -46,7 +46,7 @@ def test_all_who_await_are_told_by_one_thread() -> None:
     lookout.close()
 
 
-def test_what_waiting_raises_who_awaits_next_gets_once() -> None:
+def test_an_error_of_the_wait_is_raised_to_the_next_waiter_once() -> None:
     failures = [OSError("cannot wait")]
 
     def wait() -> None:
@@ -65,7 +65,7 @@ def test_what_waiting_raises_who_awaits_next_gets_once() -> None:
     lookout.close()
 
 
-def test_the_thread_goes_when_nobody_awaits_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_ends_without_waiters_and_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threepipe.net.lookout._IDLE", 0.001)
     lookout = Lookout(lambda: None)
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_the_thread_goes_when_nobody_awaits_and_comes_again(monkeypatch: pytest.
         assert not lookouts()
 
 
-def test_closing_tells_who_awaits_and_waits_for_who_waits() -> None:
+def test_close_notifies_waiters_and_joins_the_thread() -> None:
     go, waits = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -96,7 +96,7 @@ def test_closing_tells_who_awaits_and_waits_for_who_waits() -> None:
     asyncio.run(run())
 
 
-def test_who_was_forgotten_is_not_told_and_a_loop_that_was_closed_harms_nobody() -> None:
+def test_a_cancelled_or_closed_waiter_is_not_notified() -> None:
     go = threading.Event()
     lookout = Lookout(lambda: go.wait(SECONDS))
     called: list[Callable[[], None]] = []
@@ -115,7 +115,7 @@ def test_who_was_forgotten_is_not_told_and_a_loop_that_was_closed_harms_nobody()
     assert not called
 
 
-def test_endpoints_are_awaited_where_there_is_only_select(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoints_can_be_awaited_with_select_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
     with ExitStack() as stack:
         place = here()

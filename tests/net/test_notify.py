@@ -1,4 +1,4 @@
-"""Tests of how an event loop is told of descriptors."""
+"""Notification of event loops about descriptors."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ def open_descriptors() -> int:
     return len(os.listdir("/dev/fd"))
 
 
-def test_several_may_wait_for_one_descriptor() -> None:
+def test_several_tasks_can_wait_for_one_descriptor() -> None:
     before = open_descriptors()
     reader, writer = os.pipe()
 
@@ -38,7 +38,7 @@ def test_several_may_wait_for_one_descriptor() -> None:
     assert open_descriptors() == before
 
 
-def test_a_loop_that_cannot_wait_for_it_leaves_nothing_open() -> None:
+def test_a_closed_loop_leaves_no_descriptor_open() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
     reader, writer = os.pipe()

@@ -1,6 +1,6 @@
-"""`python tools/windows` where it cannot set itself up: which lacks are nobody's fault, and that each is said last.
+"""`python tools/windows` when it cannot set itself up: its exit status, and its last line that says what is missing.
 
-The programs it calls are little ones of these tests; nothing is fetched or installed.
+The programs that it calls are small scripts of these tests; nothing is fetched or installed.
 """
 
 import subprocess
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Wine is set up 
 TOOL = Path(__file__).parents[2] / "tools" / "windows"
 NOT_AVAILABLE, FAILED = 77, 1
 TOOLS = dict.fromkeys(("wine64", "x86_64-w64-mingw32-gcc", "mvn"), "exit 1")
-"""What has to be there, as scripts of the shell."""
+"""The required programs, as shell scripts."""
 
-# What Maven says: without a network, without its plugin either, and of a version that nobody has.
+# Outputs of Maven: without a network, without its plugin, and with a version that does not exist.
 UNKNOWN_HOST = "[ERROR] Could not transfer artifact a:b:c from/to central: transfer failed: Unknown host"
 NO_PLUGIN = "[ERROR] No plugin found for prefix 'dependency' in the current project"
 NOT_FOUND = "[ERROR] Unable to find artifact. a:b:c was not found in https://repo.maven.apache.org/maven2"
@@ -30,7 +30,7 @@ echo > $folder/other.jar"""
 
 
 def set_up(tmp_path: Path, programs: Mapping[str, str]) -> tuple[int, str]:
-    """The status of the tool where those programs alone are to be found, and its last line."""
+    """Run the tool with those programs alone in PATH; return its status and its last line."""
     folder = program_folder(tmp_path, programs)
     done = subprocess.run(
         [sys.executable, TOOL, "--python", "-V"],
@@ -43,7 +43,7 @@ def set_up(tmp_path: Path, programs: Mapping[str, str]) -> tuple[int, str]:
 
 
 def program_folder(tmp_path: Path, programs: Mapping[str, str]) -> Path:
-    """A folder with those scripts of the shell."""
+    """Make a folder with those shell scripts."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, script in programs.items():
@@ -52,7 +52,7 @@ def program_folder(tmp_path: Path, programs: Mapping[str, str]) -> Path:
     return folder
 
 
-def test_tools_that_are_missing_and_nobody_installs(tmp_path: Path) -> None:
+def test_missing_tools_are_named_and_the_status_says_not_available(tmp_path: Path) -> None:
     status, said = set_up(tmp_path, {name: TOOLS[name] for name in ("wine64",)})
     assert status == NOT_AVAILABLE
     assert said.startswith("*** NOTHING WAS RUN ON WINDOWS' PYTHON: ")
@@ -68,15 +68,17 @@ def test_tools_that_are_missing_and_nobody_installs(tmp_path: Path) -> None:
         pytest.param(MAKE_ANOTHER_FILE, FAILED, "not the expected", id="another file"),
     ],
 )
-def test_what_maven_may_do(tmp_path: Path, maven: str, status: int, told: str) -> None:
+def test_a_failure_of_maven_decides_the_status_and_the_last_line(
+    tmp_path: Path, maven: str, status: int, told: str
+) -> None:
     found, said = set_up(tmp_path, TOOLS | {"mvn": maven})
     assert found == status
     assert said.startswith("*** NOTHING WAS RUN ON WINDOWS' PYTHON: ")
     assert told in said
 
 
-def test_what_was_begun_is_begun_again(tmp_path: Path) -> None:
-    """A part is whole, or not there."""
+def test_an_unfinished_part_is_not_kept(tmp_path: Path) -> None:
+    """A part of the cache is complete, or it does not exist."""
     set_up(tmp_path, TOOLS | {"mvn": MAKE_ANOTHER_FILE})
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir() and path.suffix != ".unfinished"]
 
@@ -114,7 +116,7 @@ echo core > $folder/threepipe_native.dll"""
         pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": "exit 0"}, "core", id="rustup had it"),
     ],
 )
-def test_what_the_native_core_takes(tmp_path: Path, programs: Mapping[str, str], told: str) -> None:
+def test_missing_tools_for_the_native_core_are_named(tmp_path: Path, programs: Mapping[str, str], told: str) -> None:
     folder = program_folder(tmp_path, programs)
     done = subprocess.run(
         [sys.executable, "-c", BUILD_CORE, TOOL],

@@ -1,7 +1,7 @@
-"""The command line on a Windows console: what people see there, and Ctrl-C.
+"""The command line on a Windows console: its output and Ctrl-C.
 
-Wine makes a console of a terminal of this system: Python writes to it by Windows' console functions, as it does in
-a window, and what Wine makes of that arrives at the terminal.
+Wine turns a terminal of this system into a console: Python writes to it with Windows' console functions, as in
+a window, and Wine sends the result to the terminal.
 """
 
 import errno
@@ -31,7 +31,7 @@ ROWS, COLUMNS = 50, 160
 
 
 class Console:
-    """A program on a console, and what its window has shown."""
+    """A program on a console, and the text that its window has shown."""
 
     def __init__(self, program: "subprocess.Popen[bytes]", terminal: int) -> None:
         self.program = program
@@ -40,14 +40,14 @@ class Console:
 
     @property
     def text(self) -> str:
-        """All that was shown, without colours; where the cursor only moved on there are spaces."""
+        """Return all text shown, without colours, and with spaces where only the cursor moved."""
         return ESCAPES.sub("", MOVES.sub(lambda move: " " * int(move[1]), self.shown))
 
     def type(self, keys: str) -> None:
         os.write(self._terminal, keys.encode())
 
     def until(self, what: str) -> None:
-        """Wait until the window has shown that."""
+        """Wait until the window has shown the text."""
         deadline = time.monotonic() + SECONDS
         while what not in self.text:
             assert self._read(deadline - time.monotonic()), f"it has not shown {what!r}, but {self.shown!r}"
@@ -65,7 +65,7 @@ class Console:
         try:
             data = os.read(self._terminal, 1 << 16)
         except OSError as error:
-            if error.errno != errno.EIO:  # Which is the end of a terminal.
+            if error.errno != errno.EIO:  # EIO is the end of a terminal.
                 raise
             return False
         self.shown += data.decode(errors="replace")
@@ -74,12 +74,16 @@ class Console:
 
 @contextmanager
 def console(*arguments: str) -> Iterator[Console]:
-    """A Python on Windows with `arguments`, on a console of its own."""
+    """Run a Python on Windows with `arguments` on a console of its own."""
     terminal, streams = pty.openpty()
     try:
         fcntl.ioctl(streams, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
         program = subprocess.Popen(
-            ["setsid", "--ctty", *windows_command("-W", "error", *arguments)],  # Ctrl-C is for whose terminal it is.
+            [
+                "setsid",
+                "--ctty",
+                *windows_command("-W", "error", *arguments),
+            ],  # Ctrl-C goes to the session that owns the terminal.
             env=windows_environment(TERM="xterm"),
             stdin=streams,
             stdout=streams,
@@ -96,24 +100,24 @@ def console(*arguments: str) -> Iterator[Console]:
         os.close(terminal)
 
 
-def test_the_doctor_speaks_in_colours() -> None:
+def test_doctor_prints_in_colours() -> None:
     with console("-m", "threepipe", "doctor") as window:
         window.until("native core")
         assert window.end() == 1  # There is no DLL.
-    assert "\x1b[32m" in window.shown  # Green: what is well.
+    assert "\x1b[32m" in window.shown  # Green marks what works.
     lines = window.text.splitlines()
     assert any(line.startswith("system") and "yes" in line and "Windows 10" in line for line in lines)
     assert any(line.startswith("wintun.dll") and "no" in line for line in lines)
 
 
-def test_text_that_is_not_ascii_arrives() -> None:
+def test_text_that_is_not_ascii_is_shown() -> None:
     with console("-m", "threepipe", "pipe", "--help") as window:
         assert window.end() == 0
-    assert re.search(r"[╭┌]─ Options ─", window.text)  # Round corners or not, as the console can.
+    assert re.search(r"[╭┌]─ Options ─", window.text)  # The corners are round if the console supports it.
     assert "Traceback" not in window.shown
 
 
-def test_the_demonstration_runs() -> None:
+def test_demo_runs_on_a_console() -> None:
     with console("-m", "threepipe", "demo", "--size", "1M") as window:
         assert window.end() == 0
     assert "SHA-256" in window.shown

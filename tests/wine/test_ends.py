@@ -1,4 +1,4 @@
-"""Programs on Windows' Python go with the test that started them, also where it was killed."""
+"""Programs on Windows' Python end with the test that started them, even if that is killed."""
 
 import os
 import select
@@ -23,7 +23,7 @@ with on_windows("-c", "import time; print('up', flush=True); time.sleep(300)") a
 """
 
 
-def test_a_program_goes_with_who_was_killed() -> None:
+def test_a_program_ends_when_its_starter_is_killed() -> None:
     windows_command()
     command = [sys.executable, "-c", STARTER, str(Path(__file__).parents[2])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:

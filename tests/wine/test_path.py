@@ -1,6 +1,6 @@
 """The packet path from this kernel through a program on Windows' Python, and back.
 
-A kernel in a network of its own, its adapter, `threepipe pipe` over UDP; and at the other end of that, under Wine,
+A kernel in a network of its own, its adapter, `threepipe pipe` over UDP; and at the other end, under Wine,
 the contract library, the Windows platform on it, and a program.
 """
 
@@ -29,7 +29,7 @@ SIZE = 64 << 20
 
 @contextmanager
 def cable(network: Network, address: str, own: int, other: int) -> Iterator[None]:
-    """An adapter in `network` whose packets go to the UDP port `other` and come from there to `own`."""
+    """Make an adapter in `network` whose packets go to UDP port `other`, and come from there to port `own`."""
     adapter = f"tun:tp0,netns={network.path},mtu={MTU},{address}"
     far_end = f"udp:127.0.0.1:{other},bind=127.0.0.1:{own}"
     command = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", adapter, far_end]
@@ -46,7 +46,7 @@ def cable(network: Network, address: str, own: int, other: int) -> Iterator[None
 
 
 def says(program: "subprocess.Popen[str]", what: str) -> None:
-    """Wait until a program has said that, and fail with all it said where it ends without."""
+    """Wait until a program prints the text; fail with all its output if it ends before."""
     assert program.stdout is not None
     said = ""
     while what not in said:
@@ -72,14 +72,14 @@ def test_a_program_on_windows_answers_ping(network: Network, example: str) -> No
 
 @pytest.fixture
 def far() -> Iterator[Network]:
-    """Another network."""
+    """Return another network."""
     fresh = Network()
     yield fresh
     fresh.namespace.close()
 
 
 def digest_of_all(listener: socket.socket, digests: list[str]) -> None:
-    """Take one connection, read it to its end, and answer with how many bytes came."""
+    """Accept one connection, read it to its end, and send back the number of bytes."""
     connection, _ = listener.accept()
     with connection:
         connection.settimeout(SECONDS)
@@ -92,7 +92,7 @@ def digest_of_all(listener: socket.socket, digests: list[str]) -> None:
 
 
 def send_all(network: Network, address: tuple[str, int]) -> tuple[str, int]:
-    """Send `SIZE` random bytes from `network`; their SHA-256, and how many the other end says that it got."""
+    """Send `SIZE` random bytes from `network`; return their SHA-256 and the byte count that the other end reports."""
     digest = hashlib.sha256()
     with network.namespace.run(lambda: socket.create_connection(address, SECONDS)) as sock:
         for _ in range(SIZE >> 20):
@@ -105,7 +105,7 @@ def send_all(network: Network, address: tuple[str, int]) -> tuple[str, int]:
 
 @pytest.mark.timeout(300)
 def test_64_mib_of_tcp_go_through_a_forwarder_on_windows(network: Network, far: Network) -> None:
-    """`threepipe pipe` there joins two adapters; on the outer side of each is a kernel."""
+    """`threepipe pipe` on Windows joins two adapters; a kernel is on the outer side of each."""
     ports = free_ports(4)
     networks = f"left:{ports[1]}:{ports[0]},right:{ports[2]}:{ports[3]}"
     command = [ON_CONTRACT, "-m", "threepipe", "pipe", f"tun:left,mtu={MTU}", f"tun:right,mtu={MTU}"]

@@ -1,6 +1,6 @@
-"""Two faults of pytun-pmd3's code for Windows, on the contract library, and that they are not threepipe's.
+"""Two faults of pytun-pmd3's code for Windows, on the contract library, which threepipe does not have.
 
-The programs are those of `python -m benchmarks.windows`, which also measures both. The release is the one that
+The programs are those of `python -m benchmarks.windows`, which measures both, too. The release is the one that
 tools/windows pins.
 """
 
@@ -33,11 +33,11 @@ def outcome(tmp_path: Path, contender: str, fault: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("contender", "woken"), [("bundles", 1), ("singles", 1), ("pytun-pmd3", 0)])
-def test_closing_wakes_who_receives(tmp_path: Path, contender: str, woken: float) -> None:
+def test_close_wakes_a_receiver_except_in_pytun_pmd3(tmp_path: Path, contender: str, woken: float) -> None:
     assert outcome(tmp_path, contender, "close") == {"woken": woken}
 
 
 @pytest.mark.parametrize(("contender", "survived"), [("bundles", 1), ("singles", 1), ("pytun-pmd3", 0)])
-def test_nothing_is_written_to_a_full_ring(tmp_path: Path, contender: str, survived: float) -> None:
-    """Where there is no room the library gives no place, and writing to none is writing to address 0."""
+def test_a_full_ring_is_not_written_to_except_by_pytun_pmd3(tmp_path: Path, contender: str, survived: float) -> None:
+    """Without room the library returns no memory, and a write to it goes to address 0."""
     assert outcome(tmp_path, contender, "full") == {"survived": survived}

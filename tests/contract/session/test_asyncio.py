@@ -20,7 +20,7 @@ from tests.support.sessions import (
 )
 
 
-def test_cancelling_a_receive_loses_nothing(sessions: Sessions) -> None:
+def test_a_cancelled_receive_loses_no_packet(sessions: Sessions) -> None:
     left, right = sessions
 
     async def scenario() -> None:
@@ -29,7 +29,7 @@ def test_cancelling_a_receive_loses_nothing(sessions: Sessions) -> None:
             await asyncio.to_thread(until_waiting, right, 1)
             left.send_packet(packet(number))
             for _ in range(number % 4):
-                await asyncio.sleep(0)  # So many turns of the loop later, the task is cancelled.
+                await asyncio.sleep(0)  # The task is cancelled after that many turns of the loop.
             if task.cancel():
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -40,7 +40,7 @@ def test_cancelling_a_receive_loses_nothing(sessions: Sessions) -> None:
     until_waiting(right, 0)
 
 
-def test_a_session_that_is_always_ready_leaves_others_their_turn(sessions: Sessions) -> None:
+def test_receiving_from_a_ready_session_lets_other_tasks_run(sessions: Sessions) -> None:
     left, right = sessions
     left.send(packets(2000))
     turns = 0
@@ -61,7 +61,7 @@ def test_a_session_that_is_always_ready_leaves_others_their_turn(sessions: Sessi
     asyncio.run(scenario())
 
 
-def test_a_receive_can_be_given_a_time_limit(sessions: Sessions) -> None:
+def test_receive_async_times_out_under_asyncio_timeout(sessions: Sessions) -> None:
     left, right = sessions
 
     async def scenario() -> None:
@@ -75,7 +75,7 @@ def test_a_receive_can_be_given_a_time_limit(sessions: Sessions) -> None:
     asyncio.run(scenario())
 
 
-def test_sending_async_waits_for_room_for_all(sessions: Sessions) -> None:
+def test_send_async_waits_until_all_packets_are_accepted(sessions: Sessions) -> None:
     left, right = sessions
     count = 3 * FITTING
 
@@ -92,7 +92,7 @@ def test_sending_async_waits_for_room_for_all(sessions: Sessions) -> None:
     assert left.statistics.sent_dropped == 0
 
 
-def test_cancelling_a_send_counts_the_rest_as_dropped(sessions: Sessions) -> None:
+def test_a_cancelled_send_counts_the_rest_as_dropped(sessions: Sessions) -> None:
     left, right = sessions
 
     async def scenario() -> None:
@@ -107,7 +107,7 @@ def test_cancelling_a_send_counts_the_rest_as_dropped(sessions: Sessions) -> Non
     assert drain(right, FITTING) == list(range(FITTING))
 
 
-def test_two_loops_in_two_threads_share_a_session(sessions: Sessions) -> None:
+def test_two_event_loops_in_two_threads_share_a_session(sessions: Sessions) -> None:
     left, right = sessions
     count = 5_000
 
@@ -129,7 +129,7 @@ def test_two_loops_in_two_threads_share_a_session(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("sends", ["threads", "tasks"])
-def test_several_senders_deliver_everything_intact(sessions: Sessions, sends: str) -> None:
+def test_packets_of_several_senders_arrive_intact_and_in_order(sessions: Sessions, sends: str) -> None:
     left, right = sessions
     each = 10_000
 

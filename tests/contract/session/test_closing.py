@@ -26,7 +26,7 @@ from threepipe import AdapterGone, MemoryAdapter, Session, SessionClosed
 
 
 def everyone(session: Session) -> Coroutine[None, None, list[object]]:
-    """Two tasks that receive and two that send; what they returned or raised."""
+    """Run two tasks that receive and two that send; return their results and exceptions."""
 
     async def run() -> list[object]:
         waits = session.receive_async(), session.receive_async()
@@ -37,7 +37,7 @@ def everyone(session: Session) -> Coroutine[None, None, list[object]]:
 
 
 @pytest.mark.parametrize("by", ["session", "adapter"])
-def test_closing_wakes_every_waiter(adapters: Pair, sessions: Sessions, by: str) -> None:
+def test_close_wakes_every_waiter(adapters: Pair, sessions: Sessions, by: str) -> None:
     left, _ = sessions
     assert left.send(packets(FITTING)) == FITTING
     threads: list[Future[object]] = [in_thread(left.receive) for _ in range(3)]
@@ -54,7 +54,7 @@ def test_closing_wakes_every_waiter(adapters: Pair, sessions: Sessions, by: str)
     assert left.statistics.sent_dropped == 4 + 4
 
 
-def test_the_far_adapter_going_wakes_every_waiter(adapters: Pair, sessions: Sessions) -> None:
+def test_close_of_the_far_adapter_wakes_every_waiter(adapters: Pair, sessions: Sessions) -> None:
     left, _ = sessions
     assert left.send(packets(FITTING)) == FITTING
     threads: list[Future[object]] = [in_thread(left.receive), in_thread(left.receive)]
@@ -67,7 +67,7 @@ def test_the_far_adapter_going_wakes_every_waiter(adapters: Pair, sessions: Sess
     assert [type(result) for result in loop.result(timeout=10)] == [AdapterGone] * 4
 
 
-def test_everybody_who_closes_returns_when_it_is_closed(adapters: Pair, sessions: Sessions) -> None:
+def test_every_concurrent_close_returns_after_the_link_is_down(adapters: Pair, sessions: Sessions) -> None:
     barrier = threading.Barrier(4)
 
     def close() -> bool:
@@ -81,7 +81,7 @@ def test_everybody_who_closes_returns_when_it_is_closed(adapters: Pair, sessions
     assert sessions[0].closed
 
 
-def test_a_closed_session_is_of_no_use(sessions: Sessions) -> None:
+def test_every_use_of_a_closed_session_raises(sessions: Sessions) -> None:
     left, right = sessions
     right.send(packets(3))
     with left:
@@ -94,7 +94,7 @@ def test_a_closed_session_is_of_no_use(sessions: Sessions) -> None:
     assert not asyncio.run(first_bundle(left))
 
 
-def test_iterating_ends_when_the_session_is_closed(sessions: Sessions) -> None:
+def test_iteration_ends_when_the_session_is_closed(sessions: Sessions) -> None:
     left, right = sessions
 
     def collect() -> list[int]:
@@ -112,14 +112,14 @@ def test_iterating_ends_when_the_session_is_closed(sessions: Sessions) -> None:
     assert sorted([number for future in collecting for number in future.result(timeout=10)]) == list(range(200))
 
 
-def test_iterating_can_be_left_and_taken_up(sessions: Sessions) -> None:
+def test_iteration_can_be_stopped_and_resumed(sessions: Sessions) -> None:
     left, right = sessions
     left.send(packets(300))
     assert len(next(iter(right))) == 256
     assert numbers(asyncio.run(first_bundle(right))) == list(range(256, 300))
 
 
-def test_closing_at_any_moment_harms_nobody() -> None:
+def test_close_at_any_moment_ends_all_users_without_error() -> None:
     rng = random.Random(7)
     for _ in range(100):
         left, right = MemoryAdapter.pair()

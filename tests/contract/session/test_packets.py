@@ -1,4 +1,4 @@
-"""Packets of sessions: order, buffers, refusals, room and statistics."""
+"""Packets of sessions: order, buffers, errors, room and statistics."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ from threepipe.core.packet import Packet
 from threepipe.session import SessionStatistics
 
 
-def test_packets_arrive_in_order_and_at_most_256_at_once(sessions: Sessions) -> None:
+def test_packets_arrive_in_order_and_256_at_most_per_bundle(sessions: Sessions) -> None:
     left, right = sessions
     assert left.send(packets(300)) == 300
     assert left.send(packets(300, 600)) == 300
@@ -36,7 +36,7 @@ def test_packets_arrive_in_order_and_at_most_256_at_once(sessions: Sessions) -> 
     assert not right.receive(timeout=0)
 
 
-def test_both_directions_are_apart(sessions: Sessions) -> None:
+def test_the_two_directions_are_independent(sessions: Sessions) -> None:
     left, right = sessions
     left.send(packets(3))
     right.send(packets(10, 12))
@@ -44,7 +44,7 @@ def test_both_directions_are_apart(sessions: Sessions) -> None:
     assert numbers(right.receive()) == [0, 1, 2]
 
 
-def test_an_empty_bundle_says_that_time_is_over(sessions: Sessions) -> None:
+def test_receive_returns_an_empty_bundle_after_the_timeout(sessions: Sessions) -> None:
     left, _ = sessions
     start = time.monotonic()
     assert len(left.receive(timeout=0)) == 0
@@ -55,7 +55,7 @@ def test_an_empty_bundle_says_that_time_is_over(sessions: Sessions) -> None:
     assert time.monotonic() - start >= 0.019
 
 
-def test_waiting_ends_when_a_packet_arrives(sessions: Sessions) -> None:
+def test_a_waiting_receive_returns_when_a_packet_arrives(sessions: Sessions) -> None:
     left, right = sessions
     waiting = [in_thread(right.receive), in_thread(right.receive, 30)]
     until_waiting(right, 2)
@@ -66,7 +66,7 @@ def test_waiting_ends_when_a_packet_arrives(sessions: Sessions) -> None:
     assert found == [[0], [1]]
 
 
-def test_single_packets_are_copies(sessions: Sessions) -> None:
+def test_receive_packet_returns_bytes_and_keeps_the_rest(sessions: Sessions) -> None:
     left, right = sessions
     assert left.send_packet(packet(1))
     assert left.send(packets(2, 4)) == 2
@@ -78,20 +78,22 @@ def test_single_packets_are_copies(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, Bundle])
-def test_packets_may_come_in_any_iterable(sessions: Sessions, kind: Callable[[list[bytes]], Iterable[Packet]]) -> None:
+def test_send_accepts_any_iterable_of_packets(
+    sessions: Sessions, kind: Callable[[list[bytes]], Iterable[Packet]]
+) -> None:
     left, right = sessions
     assert left.send(kind(packets(3))) == 3
     assert numbers(right.receive()) == [0, 1, 2]
 
 
-def test_packets_may_be_of_any_kind_of_buffer(sessions: Sessions) -> None:
+def test_send_accepts_any_kind_of_buffer(sessions: Sessions) -> None:
     left, right = sessions
     kinds: list[Packet] = [packet(0), bytearray(packet(1)), memoryview(packet(2)), memoryview(packet(3)).cast("I")]
     assert left.send(kinds) == 4
     assert numbers(right.receive()) == [0, 1, 2, 3]
 
 
-def test_nothing_is_sent_of_nothing(sessions: Sessions) -> None:
+def test_send_of_no_packets_returns_zero(sessions: Sessions) -> None:
     left, right = sessions
     assert left.send([]) == 0
     assert left.send([], timeout=None) == 0
@@ -100,12 +102,12 @@ def test_nothing_is_sent_of_nothing(sessions: Sessions) -> None:
     assert not right.receive(timeout=0)
 
 
-def test_a_lone_packet_is_refused(sessions: Sessions) -> None:
+def test_send_of_bytes_in_place_of_a_list_raises_type_error(sessions: Sessions) -> None:
     with pytest.raises(TypeError, match="wrap a single one"):
         sessions[0].send(packet(1))  # type: ignore[arg-type]
 
 
-def test_nothing_of_a_bundle_with_an_invalid_packet_is_sent(sessions: Sessions) -> None:
+def test_send_of_a_bundle_with_an_invalid_packet_sends_nothing(sessions: Sessions) -> None:
     left, right = sessions
     wrong = [packet(0), packet(1), b"\x00" * SIZE, packet(3)]
     uses: list[Callable[[], object]] = [
@@ -123,7 +125,7 @@ def test_nothing_of_a_bundle_with_an_invalid_packet_is_sent(sessions: Sessions) 
     assert not right.receive(timeout=0)
 
 
-def test_forwarding_drops_and_counts_what_is_no_packet(sessions: Sessions) -> None:
+def test_send_with_drop_invalid_drops_and_counts_invalid_packets(sessions: Sessions) -> None:
     left, right = sessions
     wrong = [b"", b"\x45" * 19, b"\x00" * SIZE]
     assert left.send(Bundle([packet(0), *wrong, packet(1)]), None, drop_invalid=True) == 2
@@ -133,7 +135,7 @@ def test_forwarding_drops_and_counts_what_is_no_packet(sessions: Sessions) -> No
     assert left.statistics == SessionStatistics(0, 0, 0, 4, 4 * SIZE, 2, 6)
 
 
-def test_forwarding_waits_for_room(sessions: Sessions) -> None:
+def test_send_with_drop_invalid_waits_for_room(sessions: Sessions) -> None:
     left, right = sessions
     assert left.send(Bundle([b"", *packets(FITTING + 3)]), drop_invalid=True) == FITTING
     assert left.statistics.sent_dropped == 4
@@ -144,7 +146,7 @@ def test_forwarding_waits_for_room(sessions: Sessions) -> None:
     assert left.statistics.sent_dropped == 5
 
 
-def test_received_packets_can_be_answered_in_place(sessions: Sessions) -> None:
+def test_received_packets_can_be_edited_and_sent_back(sessions: Sessions) -> None:
     left, right = sessions
     left.send(packets(3))
     with right.receive() as bundle:
@@ -165,7 +167,7 @@ def test_held_packets_are_never_overwritten(sessions: Sessions) -> None:
     assert numbers(held) == list(range(200))
 
 
-def test_a_full_ring_is_a_smaller_number(sessions: Sessions) -> None:
+def test_send_to_a_full_ring_returns_fewer(sessions: Sessions) -> None:
     left, right = sessions
     assert left.send(packets(FITTING + 10)) == FITTING
     assert left.send(packets(5)) == 0
@@ -176,7 +178,7 @@ def test_a_full_ring_is_a_smaller_number(sessions: Sessions) -> None:
     assert (left.statistics.sent_packets, left.statistics.sent_dropped) == (FITTING + 5, 16)
 
 
-def test_sending_waits_for_room_no_longer_than_told(sessions: Sessions) -> None:
+def test_send_waits_for_room_until_the_timeout(sessions: Sessions) -> None:
     left, _ = sessions
     start = time.monotonic()
     assert left.send(packets(FITTING + 3), timeout=0.02) == FITTING
@@ -186,7 +188,7 @@ def test_sending_waits_for_room_no_longer_than_told(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_sending_goes_on_as_the_reader_makes_room(sessions: Sessions, timeout: float | None) -> None:
+def test_send_continues_as_the_reader_makes_room(sessions: Sessions, timeout: float | None) -> None:
     left, right = sessions
     sending = in_thread(left.send, packets(3 * FITTING), timeout)
     assert drain(right, 3 * FITTING) == list(range(3 * FITTING))
@@ -195,7 +197,7 @@ def test_sending_goes_on_as_the_reader_makes_room(sessions: Sessions, timeout: f
     assert left.statistics.sent_dropped == 0
 
 
-def test_a_blocked_sender_wakes_when_there_is_room(sessions: Sessions) -> None:
+def test_a_blocked_send_returns_when_there_is_room(sessions: Sessions) -> None:
     left, right = sessions
     sending = in_thread(left.send, packets(FITTING + 1), None)
     until_waiting(left, 1)
@@ -203,7 +205,7 @@ def test_a_blocked_sender_wakes_when_there_is_room(sessions: Sessions) -> None:
     assert sending.result(timeout=10) == FITTING + 1
 
 
-def test_a_far_end_without_a_session_has_no_room(adapters: Pair) -> None:
+def test_send_to_an_adapter_without_a_session_waits_for_one(adapters: Pair) -> None:
     left = adapters[0].start_session(CAPACITY)
     assert left.send(packets(3)) == 0
     sending = in_thread(left.send, packets(3, 5), None)
@@ -214,7 +216,7 @@ def test_a_far_end_without_a_session_has_no_room(adapters: Pair) -> None:
     assert left.statistics.sent_dropped == 3
 
 
-def test_statistics_are_exact(sessions: Sessions) -> None:
+def test_statistics_count_packets_bytes_and_bundles(sessions: Sessions) -> None:
     left, right = sessions
     left.send([packet(1, 20), packet(2, 100)])
     left.send_packet(packet(3, 1500))

@@ -1,4 +1,4 @@
-"""Sessions over a port that fails as told."""
+"""Sessions over a port that fails on demand."""
 
 import asyncio
 import errno
@@ -15,7 +15,7 @@ from threepipe.session import SessionStatistics
 
 
 class FakePort:
-    """A port whose `send` does as told, call by call: accept so many packets, or raise."""
+    """A port whose `send` follows a script, call by call: accept that many packets, or raise."""
 
     def __init__(self, *answers: int | OSError) -> None:
         self.answers = list(answers)
@@ -48,7 +48,7 @@ class FakePort:
 
 
 class Exhausted:
-    """Something to wait for in a process that has no descriptors left."""
+    """A waitable in a process that has no descriptors left."""
 
     def fileno(self) -> int:
         raise OSError(errno.EMFILE, "too many open files")
@@ -62,14 +62,14 @@ class Exhausted:
     def hold(self, held: bool) -> None: ...
 
 
-def test_a_port_is_woken_stopped_and_disposed_of_once() -> None:
+def test_close_wakes_stops_and_disposes_of_the_port_once() -> None:
     session = Session(port := FakePort())
     session.close()
     session.close()
     assert port.calls == ["wake", "stop", "dispose"]
 
 
-def test_what_is_left_when_the_link_goes_down_is_dropped() -> None:
+def test_packets_left_when_the_link_goes_down_are_dropped() -> None:
     with closing(Session(FakePort(2, 0, LinkDown(errno.EIO, "down"), 5))) as session:
         with pytest.raises(LinkDown):
             session.send(packets(5), timeout=None)
@@ -79,7 +79,7 @@ def test_what_is_left_when_the_link_goes_down_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("use", ["receive", "receive_async"])
-def test_a_failure_to_wait_leaves_nothing_behind(use: str) -> None:
+def test_a_failed_wait_is_raised_and_the_session_still_closes(use: str) -> None:
     port = FakePort()
     port.readable = Exhausted()
     session = Session(port)

@@ -15,10 +15,10 @@ from tests.support.sessions import CAPACITY, FITTING, Pair, Sessions, in_thread,
 from threepipe import AdapterGone, MemoryAdapter, Session
 from threepipe.backend import Waitable
 
-# Sessions of the following tests are not the fixture's: what `fileno` gave goes with the session object.
+# These tests start sessions of their own: the descriptor that `fileno` returns is freed with the session object.
 
 
-def test_a_selector_tells_of_packets(adapters: Pair) -> None:
+def test_a_selector_reports_packets(adapters: Pair) -> None:
     left, right = (adapter.start_session(CAPACITY) for adapter in adapters)
     right.receive(timeout=0)
     with selectors.DefaultSelector() as selector:
@@ -36,7 +36,7 @@ def test_a_selector_tells_of_packets(adapters: Pair) -> None:
 
 
 @pytest.mark.parametrize("end", [Session.close, MemoryAdapter.close], ids=["session", "adapter"])
-def test_a_selector_tells_of_closing(adapters: Pair, end: Callable[[object], None]) -> None:
+def test_a_selector_reports_a_closed_session(adapters: Pair, end: Callable[[object], None]) -> None:
     session = adapters[0].start_session(CAPACITY)
     session.receive(timeout=0)
     with selectors.DefaultSelector() as selector:
@@ -49,12 +49,12 @@ def test_a_selector_tells_of_closing(adapters: Pair, end: Callable[[object], Non
         adapters[0].close()
         del session
         gc.collect()
-        if sys.platform != "win32":  # Where it is the number of a socket, which could be another's by now.
+        if sys.platform != "win32":  # On Windows it is a socket number that may be in use again.
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(fd)
 
 
-def test_a_selector_tells_of_the_far_adapter_going(adapters: Pair) -> None:
+def test_a_selector_reports_that_the_far_adapter_is_gone(adapters: Pair) -> None:
     session = adapters[0].start_session(CAPACITY)
     session.receive(timeout=0)
     waiting = in_thread(select.select, [session], [], [], 30)
@@ -66,12 +66,12 @@ def test_a_selector_tells_of_the_far_adapter_going(adapters: Pair) -> None:
 
 
 @pytest.mark.parametrize("direction", ["readable", "writable"])
-def test_a_wake_is_for_ever(sessions: Sessions, direction: str) -> None:
+def test_a_woken_port_stays_readable_and_writable(sessions: Sessions, direction: str) -> None:
     left, _ = sessions
     assert left.send(packets(FITTING)) == FITTING
     waitable: Waitable = getattr(left._port, direction)
     left._port.wake()
     assert not left.receive(timeout=0)
     assert not left.send(packets(1))
-    # Who was in `receive` or `send` just then must not put those to sleep again who still wait.
+    # A `receive` or `send` in another thread must not clear the signal that other waiters need.
     assert readable(waitable)
