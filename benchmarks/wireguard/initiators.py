@@ -14,8 +14,8 @@ from contextlib import ExitStack
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from threepipe.wireguard.cookie import Maker
-from threepipe.wireguard.message import RESPONSE, TYPE_COOKIE_REPLY, TYPE_RESPONSE, TYPE_TRANSPORT, kind_of
+from threepipe.wireguard.cookie import CookieGenerator
+from threepipe.wireguard.message import RESPONSE, TYPE_COOKIE_REPLY, TYPE_RESPONSE, TYPE_TRANSPORT, type_of
 from threepipe.wireguard.noise import Identity, initiate, read_response
 from threepipe.wireguard.tai64n import timestamp
 
@@ -36,7 +36,7 @@ class Initiator:
         assert begun is not None
         self._handshake, self._message = begun
         self._response = memoryview(b"")
-        self._maker = Maker(device)
+        self._maker = CookieGenerator(device)
         self._device = ("127.0.0.1", port)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.settimeout(_ANSWER_SECONDS)
@@ -47,10 +47,10 @@ class Initiator:
         for _ in range(_TRIES):
             self.socket.sendto(self._maker.add_macs(self._message, time.monotonic()), self._device)
             answer = memoryview(self.socket.recv(2048))
-            if kind_of(answer) == TYPE_RESPONSE:
+            if type_of(answer) == TYPE_RESPONSE:
                 self._response = answer
                 return True
-            if kind_of(answer) == TYPE_COOKIE_REPLY:
+            if type_of(answer) == TYPE_COOKIE_REPLY:
                 self._maker.take(answer, time.monotonic())
         return False
 

@@ -28,14 +28,14 @@ def bound(family: socket.AddressFamily, host: str) -> socket.socket:
 def test_the_address_that_was_asked_is_told(family: socket.AddressFamily, host: str, elsewhere: str) -> None:
     with bound(family, host) as asked, bound(family, host) as asker:
         datagrams = LinuxDatagrams(asked)
-        datagrams.tell_addresses()
+        datagrams.report_local_addresses()
         asker.sendto(b"asked", asked.getsockname())
         assert datagrams.receive_run(memoryview(bytearray(0xFFFF)))[:2] == (5, 5)
-        assert datagrams.arrived_at == socket.inet_pton(family, host)
-        datagrams.leaves_from = datagrams.arrived_at
+        assert datagrams.received_local == socket.inet_pton(family, host)
+        datagrams.send_local = datagrams.received_local
         assert datagrams.send_run(memoryview(b"answer"), 3, asker.getsockname()) == 6
         assert [asker.recvfrom(10) for _ in range(2)] == [(data, asked.getsockname()) for data in (b"ans", b"wer")]
-        assert datagrams.leaves_from == datagrams.arrived_at
+        assert datagrams.send_local == datagrams.received_local
 
 
 @HOSTS
@@ -46,8 +46,8 @@ def test_an_address_that_is_not_here_any_more_is_left_out(
     with bound(family, host) as receiver, bound(family, host) as sender:
         datagrams = LinuxDatagrams(sender)
         longest = datagrams.longest_segment
-        datagrams.leaves_from = socket.inet_pton(family, elsewhere)
+        datagrams.send_local = socket.inet_pton(family, elsewhere)
         assert datagrams.send_run(memoryview(bytes(300)), size, receiver.getsockname()) == 300
         assert [len(receiver.recv(1000)) for _ in range(300 // size)] == [size] * (300 // size)
-        assert datagrams.leaves_from is None
+        assert datagrams.send_local is None
         assert datagrams.longest_segment == longest  # It was not for the run.

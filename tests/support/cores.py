@@ -109,13 +109,13 @@ def assert_same_packets(records: Sequence[Packet]) -> None:
     of_both(ask)
 
 
-def assert_same_records(pieces: Sequence[Packet], headed: bool, udp: bool) -> None:
+def assert_same_records(pieces: Sequence[Packet], vnet_header: bool, udp: bool) -> None:
     """`coalesce`, and what is told about its results; the pieces stay as they were."""
 
     def ask(core: Core) -> object:
         mine = copies(pieces)
-        told = core.measure(mine, headed)
-        found = core.coalesce(mine, headed, udp)
+        told = core.measure(mine, vnet_header)
+        found = core.coalesce(mine, vnet_header, udp)
         assert contents(mine) == [bytes(piece) for piece in pieces]
         return told, contents(found), core.measure(found), contents(core.split(found))
 
@@ -190,11 +190,11 @@ class Batch:
                 packet = completed(packet, start, kind)
         return piece[:header] + packet
 
-    def _compare(self, what: str, pieces: list[bytes], headed: bool, udp: bool) -> None:
+    def _compare(self, what: str, pieces: list[bytes], vnet_header: bool, udp: bool) -> None:
         mine = [memoryview(piece) for piece in pieces]
-        ours, theirs = PURE.coalesce(mine, headed, udp), NATIVE.coalesce(mine, headed, udp)
+        ours, theirs = PURE.coalesce(mine, vnet_header, udp), NATIVE.coalesce(mine, vnet_header, udp)
         self._check(f"{what}, udp={udp}", pieces, ours, theirs)
-        if not headed:  # The others are compared below, and in part come from here.
+        if not vnet_header:  # The others are compared below, and in part come from here.
             if PURE.measure(ours) != NATIVE.measure(theirs):
                 self._fail("measure what was coalesced", pieces)
             self._check("split what was coalesced", pieces, PURE.split(ours), NATIVE.split(theirs))

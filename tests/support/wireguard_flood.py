@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from tests.support.kernel import Network, udp_socket
 from tests.support.wireguard_peers import End
-from threepipe.wireguard.cookie import Maker
+from threepipe.wireguard.cookie import CookieGenerator
 from threepipe.wireguard.message import COOKIE_REPLY_SIZE, INITIATION, TYPE_INITIATION
 
 __all__ = ["flooded"]
@@ -48,9 +48,9 @@ def flooded(end: End) -> Iterator[threading.Event]:
 
 def _message(end: End) -> bytes:
     """A first message that nothing is right of but its first MAC."""
-    maker = Maker(base64.b64decode(end.public_key))
+    generator = CookieGenerator(base64.b64decode(end.public_key))
     message = INITIATION.pack(TYPE_INITIATION, 7, os.urandom(32), os.urandom(48), os.urandom(28))
-    return maker.add_macs(message, time.monotonic())
+    return generator.add_macs(message, time.monotonic())
 
 
 def _flood(sock: socket.socket, message: bytes, asked: threading.Event, over: threading.Event) -> None:

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer import NEVER
-from threepipe.wireguard.settings import Change, Endpoint, PeerChange, PeerStatus
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.settings import Change, PeerChange, PeerStatus
 from threepipe.wireguard.tunnel import Tunnel
 
 _ports = itertools.count(1000)
@@ -41,7 +42,7 @@ class End:
         self.network = network
         self.key = new_key()
         self.public = Identity(self.key).public
-        self.endpoint: Endpoint = ("192.0.2.1", next(_ports))
+        self.endpoint: PeerEndpoint = ("192.0.2.1", next(_ports))
         self.tunnel = Tunnel(timing=timing, unix_offset=1.7e9)
         self.tunnel.configure(Change(self.key), network.now)
         self.packets: list[bytes] = []
@@ -54,22 +55,12 @@ class End:
         self.tunnel.configure(Change(peers=(change,)), self.network.now)
 
     def send(self, *packets: bytes) -> None:
-        records = [memoryview(packet) for packet in packets]
-        for sealing in self.tunnel.prepare(records, False, self.network.now):
-            runs = sealing.seal(self.tunnel.mtu)
-            assert sealing.peer.endpoint is not None
-            for memory, size in runs:
-                self.network.carry(self, sealing.peer.endpoint, memory, size)
+        self.tunnel.send([memoryview(packet) for packet in packets], False, self.network.now)
+        self.network.collect(self)
 
-    def take(self, datagram: bytes, source: Endpoint) -> None:
-        memory, now = memoryview(bytearray(datagram)), self.network.now
-        if len(memory) < 32 or bytes(memory[:4]) != b"\4\0\0\0":
-            self.tunnel.take_handshake(memory, source, now)
-            return
-        index = int.from_bytes(memory[4:8], "little")
-        if found := self.tunnel.keypair(index, now):
-            opened = found[1].transport.open(memory, len(memory))
-            self.packets += [bytes(packet) for packet in self.tunnel.accept(*found, opened, len(memory), source, now)]
+    def take(self, datagram: bytes, source: PeerEndpoint) -> None:
+        memory = memoryview(bytearray(datagram))
+        self.packets += map(bytes, self.tunnel.receive(memory, len(memory), source, self.network.now))
 
     def peer(self, other: "End") -> PeerStatus:
         (status,) = (peer for peer in self.tunnel.status().peers if peer.public_key == other.public)
@@ -84,11 +75,14 @@ class Network:
         self.ends: list[End] = []
         self.log: list[tuple[float, End, bytes]] = []
         self.filter: Callable[[bytes], bool] = lambda datagram: True
-        self._queue: list[tuple[End, Endpoint, bytes]] = []
+        self._queue: list[tuple[End, PeerEndpoint, bytes]] = []
 
-    def carry(self, sender: End, target: Endpoint, memory: memoryview, size: int) -> None:
-        for start in range(0, len(memory), size):
-            self._queue.append((sender, target, bytes(memory[start : start + size])))
+    def collect(self, sender: End) -> None:
+        """Queue the datagrams that a tunnel has to send."""
+        for outgoing in sender.tunnel.datagrams_to_send():
+            for memory, size in outgoing.runs:
+                for start in range(0, len(memory), size):
+                    self._queue.append((sender, outgoing.endpoint, bytes(memory[start : start + size])))
 
     def hold(self) -> list[bytes]:
         """From now on nothing arrives: it is put in the list that is returned."""
@@ -105,9 +99,7 @@ class Network:
         """Carry all there is, and what comes of it."""
         while True:
             for end in self.ends:
-                for target, runs in end.tunnel.outgoing():
-                    for memory, size in runs:
-                        self.carry(end, target, memory, size)
+                self.collect(end)
             if not self._queue:
                 return
             sender, target, datagram = self._queue.pop(0)

@@ -89,7 +89,7 @@ def test_every_key_is_read() -> None:
     [
         ("PrivateKey = x", "line 1: a line is KEY = VALUE, below"),
         ("[Interface]\nPrivateKey", "line 2: a line is KEY = VALUE"),
-        ("[Interface]\nPrivateKey = x", "line 2: a key is 44 characters of base64"),
+        ("[Interface]\nPrivateKey = x", "line 2: invalid WireGuard key: expected 44 base64 characters"),
         ("[Interface]\n[Device]", r"line 2: \[Device\] is no section"),
         ("[Interface]\nPublicKey = x", "line 2: PublicKey is no key here; there are PrivateKey, ListenPort, FwMark"),
         ("[Interface]\nListenPort = 65536", "line 2: ListenPort = 65536: give a number of 0 to 65535"),
@@ -196,7 +196,7 @@ def test_keys_are_made_and_read() -> None:
     assert _public(f"{key}\n").stdout.strip() == key_to_text(Identity(key_from_text(key)).public)
     refused = _public("no key")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("threepipe: a key is 44 characters")
+    assert refused.stderr.startswith("threepipe: invalid WireGuard key")
 
 
 def test_what_is_not_there_is_said() -> None:

@@ -164,7 +164,7 @@ def test_datagrams_of_strangers_are_counted_and_dropped(pair: Pair) -> None:
         for data in (b"", b"\1" * 148, b"\4\0\0\0" + bytes(60), os.urandom(1000), b"\1\0\0\0" + bytes(144)):
             stranger.sendto(data, ("127.0.0.1", pair.right.status().listen_port))
     assert not pair.right.session.receive(0.2)
-    assert pair.right.rejected == {"no message": 2, "no keypair": 1, "wrong mac1": 1}
+    assert pair.right.rejected == {"not a message": 2, "no keypair": 1, "wrong mac1": 1}
 
 
 def test_a_file_makes_an_endpoint(pair: Pair, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_file_makes_an_endpoint(pair: Pair, tmp_path: Path) -> None:
         assert received(pair.right, 1) == [THERE]
         opener.join()
     file.write_text("[Interface]\nPrivateKey = x\n")
-    with pytest.raises(InvalidSetting, match=r"inside.conf, line 2: a key is 44 characters"):
+    with pytest.raises(InvalidSetting, match=r"inside.conf, line 2: invalid WireGuard key"):
         threepipe.open_endpoint(f"wg:{file}")
 
 
@@ -206,7 +206,7 @@ def test_what_is_forged_is_counted(pair: Pair) -> None:
     opener.start()
     received(pair.right, 1)
     opener.join()
-    (index,) = pair.right._tunnel._indices
+    (index,) = pair.right._tunnel._peers.indices
     stranger_sends(pair.right, b"\4\0\0\0" + index.to_bytes(4, "little") + bytes(56))
     assert not pair.right.session.receive(0.2)
     assert pair.right.rejected == {"not authentic, or not new": 1}
@@ -302,10 +302,10 @@ def test_a_listener_that_fails_does_not_take_the_timers_along(caplog: pytest.Log
 
     with Device(on_event=fail) as device:
         device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
-        device._look_at_timer()
+        device._wake_for_timer()
         assert told.wait(SECONDS)
         told.clear()
         device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
-        device._look_at_timer()
+        device._wake_for_timer()
         assert told.wait(SECONDS)
     assert "what a program got wrong" in caplog.text

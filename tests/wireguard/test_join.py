@@ -204,7 +204,7 @@ def test_what_is_forged_is_dropped_and_counted() -> None:
     with joined() as (left, right), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         exchange(left, right)
         there = ("127.0.0.1", right.device.status().listen_port)
-        for index in [*right.device._tunnel._indices, 7]:
+        for index in [*right.device._tunnel._peers.indices, 7]:
             stranger.sendto(b"\4\0\0\0" + index.to_bytes(4, "little") + bytes(48), there)
         stranger.sendto(b"\1" * 148, there)
         stranger.sendto(b"", there)

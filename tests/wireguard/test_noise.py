@@ -15,8 +15,8 @@ from noise.connection import NoiseConnection
 from threepipe.settings import Network
 from threepipe.wireguard.allowed_ips import AllowedIPs
 from threepipe.wireguard.constants import CONSTRUCTION, COOKIE_LIFETIME, IDENTIFIER
-from threepipe.wireguard.cookie import Checker, Load, Maker, _hchacha20
-from threepipe.wireguard.message import INITIATION, RESPONSE, kind_of
+from threepipe.wireguard.cookie import CookieChecker, CookieGenerator, Load, _hchacha20
+from threepipe.wireguard.message import INITIATION, RESPONSE, type_of
 from threepipe.wireguard.noise import (
     Identity,
     initiate,
@@ -140,26 +140,26 @@ def test_hchacha20_has_the_result_of_its_draft() -> None:
 
 def test_cookies_prove_an_address_for_two_minutes() -> None:
     own = Identity(new_key())
-    checker, maker = Checker(own.public), Maker(own.public)
-    message = memoryview(maker.add_macs(b"some message", 100.0))
+    checker, generator = CookieChecker(own.public), CookieGenerator(own.public)
+    message = memoryview(generator.add_macs(b"some message", 100.0))
     source = b"\x0a\0\0\1\x12\x34"
     assert checker.has_mac1(message)
     assert not checker.has_mac2(message, source, 100.0)
     reply = memoryview(checker.reply(message, 7, source, 100.0))
-    assert kind_of(reply) == 3
-    assert not Maker(own.public).take(reply, 100.0)  # No message was sent that it could answer.
+    assert type_of(reply) == 3
+    assert not CookieGenerator(own.public).receive(reply, 100.0)  # No message was sent that it could answer.
     wrong = bytearray(reply)
     wrong[-1] ^= 1
-    assert not maker.take(memoryview(wrong), 100.0)
-    assert maker.take(reply, 100.0)
-    assert not maker.take(reply, 100.0)  # Once.
-    message = memoryview(maker.add_macs(b"another", 101.0))
+    assert not generator.receive(memoryview(wrong), 100.0)
+    assert generator.receive(reply, 100.0)
+    assert not generator.receive(reply, 100.0)  # Once.
+    message = memoryview(generator.add_macs(b"another", 101.0))
     assert checker.has_mac1(message)
     assert checker.has_mac2(message, source, 101.0)
     assert not checker.has_mac2(message, b"\x0a\0\0\2\x12\x34", 101.0)
     assert not checker.has_mac2(message, source, 100.0 + COOKIE_LIFETIME)
-    assert bytes(maker.add_macs(b"late", 100.0 + COOKIE_LIFETIME))[-16:] == bytes(16)
-    assert not Checker(Identity(new_key()).public).has_mac1(message)
+    assert bytes(generator.add_macs(b"late", 100.0 + COOKIE_LIFETIME))[-16:] == bytes(16)
+    assert not CookieChecker(Identity(new_key()).public).has_mac1(message)
 
 
 def test_load_is_high_while_many_come_and_a_second_after() -> None:
@@ -168,11 +168,11 @@ def test_load_is_high_while_many_come_and_a_second_after() -> None:
     assert load.is_high(10.5)
     assert load.is_high(11.0)
     assert not load.is_high(12.0)
-    assert not any(load.is_too_much_of(b"1234") for _ in range(20))
-    assert load.is_too_much_of(b"1234")
-    assert not load.is_too_much_of(b"5678")
+    assert not any(load.is_too_high_from(b"1234") for _ in range(20))
+    assert load.is_too_high_from(b"1234")
+    assert not load.is_too_high_from(b"5678")
     load.is_high(13.0)
-    assert not load.is_too_much_of(b"1234")
+    assert not load.is_too_high_from(b"1234")
 
 
 def networks(version: int) -> st.SearchStrategy[Network]:

@@ -201,7 +201,7 @@ def test_a_keypair_is_renewed_after_many_messages() -> None:
     left.send(THERE)
     network.settle()
     network.advance(6)
-    (peer,) = left.tunnel._peers.values()
+    (peer,) = left.tunnel._peers
     assert peer.current is not None
     peer.current.transport.counter = REKEY_AFTER_MESSAGES
     left.send(THERE)
@@ -218,7 +218,7 @@ def test_keys_are_wiped_when_nothing_came_of_them_for_long() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
-    (peer,) = right.tunnel._peers.values()
+    (peer,) = right.tunnel._peers
     keypair = peer.current
     assert keypair is not None
     network.advance(539)
@@ -227,7 +227,7 @@ def test_keys_are_wiped_when_nothing_came_of_them_for_long() -> None:
     assert not keypair.transport.seal(0, [memoryview(THERE)], False, 0)
     assert peer.keypairs == []
     assert [event.name for event in right.tunnel.events] == ["handshake", "expired"]
-    assert right.tunnel._indices == {}
+    assert right.tunnel._peers.indices == {}
 
 
 def test_both_at_once_come_to_one_keypair() -> None:
@@ -307,9 +307,9 @@ def test_too_many_initiations_of_one_peer_are_not_looked_at() -> None:
     left.send(THERE)
     network.settle()
     network.now += 0.018
-    left.tunnel._initiate(next(iter(left.tunnel._peers.values())), network.now)
+    left.tunnel._machine.initiate(next(iter(left.tunnel._peers)), network.now)
     network.settle()
-    assert right.tunnel.rejected["too many initiations of one peer"] == 1
+    assert right.tunnel.rejected["too many initiations from one peer"] == 1
 
 
 def test_under_load_who_sends_shows_a_cookie() -> None:
@@ -326,10 +326,10 @@ def test_under_load_who_sends_shows_a_cookie() -> None:
     before = network.kinds().count(COOKIE)
     assert before >= 1
     network.now = 1000.9
-    left.tunnel._retry(next(iter(left.tunnel._peers.values())), network.now)
+    left.tunnel._machine.retry(next(iter(left.tunnel._peers)), network.now)
     network.settle()
     assert network.kinds().count(COOKIE) == before + 1
-    left.tunnel._retry(next(iter(left.tunnel._peers.values())), network.now)
+    left.tunnel._machine.retry(next(iter(left.tunnel._peers)), network.now)
     network.settle()
     assert right.packets == [THERE]
 
@@ -370,7 +370,7 @@ def test_peers_are_changed_and_removed_while_it_runs() -> None:
     right.tunnel.configure(Change(peers=(PeerChange(left.public, remove=True),)), network.now)
     right.tunnel.configure(Change(peers=(PeerChange(left.public, remove=True),)), network.now)
     assert right.tunnel.status().peers == ()
-    assert right.tunnel._indices == {}
+    assert right.tunnel._peers.indices == {}
     left.add(right, "10.0.0.2/32")
     left.send(THERE)
     network.advance(200)
@@ -378,7 +378,7 @@ def test_peers_are_changed_and_removed_while_it_runs() -> None:
     left.tunnel.configure(Change(replace_peers=True, peers=(PeerChange(new_key(), update_only=True),)), network.now)
     assert left.tunnel.status().peers == ()
     network.advance(1000)
-    assert left.tunnel._indices == {}
+    assert left.tunnel._peers.indices == {}
 
 
 def test_a_device_is_no_peer_of_itself() -> None:
@@ -448,7 +448,7 @@ def test_a_keypair_that_is_wiped_meanwhile_seals_nothing() -> None:
     network, left, _right = joined()
     left.send(THERE)
     network.settle()
-    (sealing,) = left.tunnel.prepare([memoryview(THERE)], False, network.now)
+    (sealing,) = left.tunnel._prepare([memoryview(THERE)], False, network.now)
     left.tunnel.configure(Change(replace_peers=True), network.now)
     assert sealing.seal(0) == []
 
@@ -467,11 +467,11 @@ def test_no_bundle_goes_beyond_the_last_counter() -> None:
     network, left, _right = joined()
     left.send(THERE)
     network.settle()
-    (peer,) = left.tunnel._peers.values()
+    (peer,) = left.tunnel._peers
     assert peer.current is not None
     peer.current.transport.counter = REJECT_AFTER_MESSAGES - 1
-    assert left.tunnel.prepare([memoryview(THERE)] * 2, False, network.now) == []
-    assert len(left.tunnel.prepare([memoryview(THERE)], False, network.now)) == 1
+    assert left.tunnel._prepare([memoryview(THERE)] * 2, False, network.now) == []
+    assert len(left.tunnel._prepare([memoryview(THERE)], False, network.now)) == 1
 
 
 def test_a_new_private_key_begins_anew_with_its_attempts() -> None:

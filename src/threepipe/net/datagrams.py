@@ -28,12 +28,12 @@ class Datagrams:
     def __init__(self, bound: socket.socket) -> None:
         bound.setblocking(False)
         self.socket = bound
-        self.arrived_at: bytes | None = None
-        """The address here, 4 or 16 bytes, that the last ones received were sent to; None where nobody told."""
-        self.leaves_from: bytes | None = None
-        """The address here that what is sent is from; None for one that the system chooses.
+        self.received_local: bytes | None = None
+        """The local address, 4 or 16 bytes, that the last datagrams received were sent to; None if unknown."""
+        self.send_local: bytes | None = None
+        """The local address to send from; None to let the system choose.
 
-        It becomes None where nothing can be sent from there, but can from another one.
+        Becomes None if sending from it fails, and from another one does not.
         """
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
@@ -95,8 +95,8 @@ class Datagrams:
         if fwmark:
             raise EndpointError(errno.ENOTSUP, "this system marks no packets; leave out the fwmark")
 
-    def tell_addresses(self) -> None:
-        """From now on `arrived_at` is told, and `leaves_from` minded, where the system can."""
+    def report_local_addresses(self) -> None:
+        """Set `received_local`, and send from `send_local`, from now on, if the system can."""
 
     def allow_fragments(self) -> None:
         """From now on datagrams that are too long for their path go in fragments."""

@@ -1,6 +1,6 @@
-"""Allowed IPs: which peer an address belongs to, by the longest prefix (paper, section 2: cryptokey routing).
+"""Allowed IPs: the peer of an address, by the longest prefix (cryptokey routing; paper, section 2).
 
-Both families. Knows of peers only that they are distinct things.
+For both families. A peer is any hashable object here.
 """
 
 from typing import Generic, TypeVar
@@ -11,20 +11,20 @@ __all__ = ["AllowedIPs"]
 
 Owner = TypeVar("Owner")
 
-_MOST_KNOWN = 1 << 16
+_MAX_KNOWN = 1 << 16
 
 
 class AllowedIPs(Generic[Owner]):
-    """A prefix belongs to one owner at a time: to whom it was given last."""
+    """A map from prefixes to owners. A prefix belongs to the owner that inserted it last."""
 
     def __init__(self) -> None:
-        # Of each family, by its addresses' size in bytes: prefix length -> prefix -> owner, the longest first.
+        # Size of the family's addresses in bytes -> prefix length, the longest first -> prefix -> owner.
         self._tables: dict[int, dict[int, dict[int, Owner]]] = {4: {}, 16: {}}
         self._networks: dict[Owner, dict[Network, None]] = {}
-        self._known: dict[bytes, Owner | None] = {}  # What was found for addresses since the last change.
+        self._known: dict[bytes, Owner | None] = {}  # Results since the last change.
 
     def insert(self, network: Network, owner: Owner) -> None:
-        """Give `network` to `owner`, whoever had it."""
+        """Give `network` to `owner`, taking it from another one."""
         size = network.max_prefixlen // 8
         table = self._tables[size]
         if network.prefixlen not in table:
@@ -38,7 +38,7 @@ class AllowedIPs(Generic[Owner]):
         self._known.clear()
 
     def remove(self, network: Network, owner: Owner) -> None:
-        """Take `network` from `owner`, if it is his."""
+        """Take `network` from `owner`; do nothing if it belongs to another one."""
         if network not in self._networks.get(owner, {}):
             return
         del self._networks[owner][network]
@@ -50,22 +50,22 @@ class AllowedIPs(Generic[Owner]):
         self._known.clear()
 
     def remove_all(self, owner: Owner) -> None:
-        """Take all from `owner`."""
+        """Take all networks from `owner`."""
         for network in self.of(owner):
             self.remove(network, owner)
         self._networks.pop(owner, None)
 
     def of(self, owner: Owner) -> tuple[Network, ...]:
-        """What belongs to `owner`, in the order it was given."""
+        """Return the networks of `owner`, in the order of their insertion."""
         return tuple(self._networks.get(owner, ()))
 
     def find(self, address: bytes) -> Owner | None:
-        """Whom `address`, of 4 or 16 bytes, belongs to."""
+        """Return the owner of an address of 4 or 16 bytes."""
         try:
             return self._known[address]
         except KeyError:
             owner = self._look_up(address)
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[address] = owner
             return owner

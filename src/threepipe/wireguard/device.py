@@ -1,8 +1,8 @@
-"""Device: a WireGuard device with its thread, made of a `Tunnel` and of a port with UDP sockets.
+"""Device: a WireGuard device, made of a `Tunnel`, a port with UDP sockets, and a thread for the timers.
 
-What peers send is received from `session`, and what is sent there goes to them: with an adapter it is
-`threepipe.pipe(adapter_session, device.session)`. Packets pass in the threads of whoever uses the session; one thread
-of the device's own does what is due by time. Knows no adapter, no files and no tools.
+The packets of its peers pass through `session`; with an adapter that is `threepipe.pipe(adapter_session,
+device.session)`. They are sealed and opened in the threads that use the session; the device's own thread does what is
+due by time. Knows no adapter, no files and no tools.
 """
 
 import logging
@@ -18,7 +18,7 @@ from threepipe.session import Session, close_with, interrupt
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.port import DevicePort
-from threepipe.wireguard.settings import Change, PeerChange, Status
+from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, Status
 from threepipe.wireguard.sockets import mark, open_sockets
 from threepipe.wireguard.tunnel import Event, Tunnel
 
@@ -28,7 +28,7 @@ log = logging.getLogger("threepipe")
 
 
 class Device:
-    """A WireGuard device; `close` or `with` ends it. Thread-safe.
+    """A WireGuard device. `close` or `with` ends it. Thread-safe.
 
     ```
     with wireguard.Device(private_key=key, listen_port=51820, peers=[PeerChange(...)]) as device:
@@ -47,30 +47,30 @@ class Device:
         timing: Timing | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        """`listen_port` 0 is one that the system chooses. `mtu`, in bytes, is beyond what packets are not padded.
+        """Open the sockets and start the thread. Raises `InvalidSetting`, and `EndpointError` for a port or mark.
 
-        `on_event` is called, in a thread of the device's, with what happens to peers; it has to be quick. Raises
-        `EndpointError` where a port or a mark cannot be had, and `InvalidSetting`.
+        The system chooses the port if `listen_port` is 0. Padding never makes a packet longer than `mtu` bytes (0: no
+        limit). `on_event` is called in the device's thread for each event of a peer, and has to return soon.
         """
-        asked = Change(private_key, listen_port, fwmark, peers=tuple(peers))
-        asked.check()
+        settings = Change(private_key, listen_port, fwmark, peers=tuple(peers))
+        settings.check()
         self._tunnel = Tunnel(timing=timing, unix_offset=time.time() - time.monotonic())
         self._on_event = on_event
-        self._lock = threading.Lock()
-        self._port = DevicePort(self._tunnel, self._lock, self._look_at_timer)
+        self._port = DevicePort(self._tunnel, self._wake_for_timer)
         self.mtu = mtu
         self._fwmark = 0
         self._bell = Doorbell()
+        self._lock = threading.Lock()  # For the two that follow.
         self._asleep_until = NEVER
         self._closed = False
         self.session = Session(self._port)
-        """The inside: an endpoint, whose packets are those of the peers."""
+        """The inside of the device: an endpoint whose packets are those of the peers."""
         close_with(self.session, self)
         self._thread = threading.Thread(target=self._run, name="threepipe-wireguard", daemon=True)
         try:
             self._port.use(open_sockets(listen_port, fwmark))
             self._fwmark = fwmark
-            self.configure(replace(asked, listen_port=None))
+            self.configure(replace(settings, listen_port=None))
         except BaseException:
             self._port.wake()
             self._port.stop()
@@ -80,9 +80,9 @@ class Device:
         self._thread.start()
 
     def configure(self, change: Change) -> None:
-        """Carry out `change`, while packets go on passing. Raises as the constructor, and nothing is done then.
+        """Carry out `change` while packets pass. Raises as the constructor does, and changes nothing then.
 
-        A listen port of 0 is another one that the system chooses, as with wg(8).
+        For a listen port of 0 the system chooses a new one, as with wg(8).
         """
         change.check()
         fwmark = self._fwmark if change.fwmark is None else change.fwmark
@@ -92,20 +92,17 @@ class Device:
         elif fwmark != self._fwmark:
             mark(self._port.datagrams, fwmark)
         self._fwmark = fwmark
-        with self._lock:
-            self._tunnel.configure(change, time.monotonic())
+        self._tunnel.configure(change, time.monotonic())
         self._port.flush()
-        self._look_at_timer()
 
     def status(self) -> Status:
-        """What it is set to, and how its peers are."""
-        with self._lock:
-            status = self._tunnel.status()
-        return Status(status.private_key, status.public_key, self._port.listen_port, self._fwmark, status.peers)
+        """Return the settings of the device, and the state of its peers."""
+        status = self._tunnel.status()
+        return replace(status, listen_port=self._port.listen_port, fwmark=self._fwmark)
 
     @property
     def mtu(self) -> int:
-        """Bytes beyond which packets are not padded; 0 for no limit. May be set at any time."""
+        """Padding never makes a packet longer than this many bytes; 0 for no limit. May be set at any time."""
         return self._tunnel.mtu
 
     @mtu.setter
@@ -115,11 +112,10 @@ class Device:
     @property
     def rejected(self) -> dict[str, int]:
         """How many datagrams and packets were dropped, by reason."""
-        with self._lock:
-            return dict(self._tunnel.rejected + self._port.rejected())
+        return dict(self._port.rejected())
 
     def close(self) -> None:
-        """End all traffic, wipe all keys, and close the sockets. May be repeated."""
+        """End all traffic, wipe all keys and close the sockets. May be called again."""
         with self._lock:
             closed, self._closed = self._closed, True
         if closed:
@@ -128,8 +124,7 @@ class Device:
         self.session.close()
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join()
-        with self._lock:
-            self._tunnel.configure(Change(bytes(32), replace_peers=True), time.monotonic())
+        self._tunnel.configure(Change(bytes(KEY_SIZE), replace_peers=True), time.monotonic())
         self._bell.close()
 
     def __enter__(self) -> Self:
@@ -140,33 +135,31 @@ class Device:
     ) -> None:
         self.close()
 
-    def _look_at_timer(self) -> None:
-        """Have the thread look when it is to do something, where that is earlier than it thinks; and tell events."""
+    def _wake_for_timer(self) -> None:
+        """Wake the thread if its next timer is earlier than it expects, or if there is an event to report."""
         with self._lock:
-            wanted = self._tunnel.timer < self._asleep_until or (self._tunnel.events and self._on_event)
-        if wanted:
+            wake = self._tunnel.timer < self._asleep_until or (self._tunnel.events and self._on_event)
+        if wake:
             self._bell.ring()
 
     def _run(self) -> None:
         while not self._closed:
+            self._tunnel.handle_timers(time.monotonic())
             with self._lock:
-                self._tunnel.handle_timers(time.monotonic())
                 self._asleep_until = self._tunnel.timer
-                events = list(self._tunnel.events)
-                self._tunnel.events.clear()
             self._port.flush()
-            if self._on_event is not None:
-                for event in events:
-                    self._tell(self._on_event, event)
+            self._report_events()
             if self._closed:
-                return  # By who was told of an event, for one.
+                return  # An event's listener may have closed the device.
             timeout = self._asleep_until - time.monotonic()
             self._bell.wait(None if timeout == NEVER else max(timeout, 0))
             self._bell.clear()
 
-    @staticmethod
-    def _tell(listener: Callable[[Event], None], event: Event) -> None:
-        try:
-            listener(event)
-        except Exception:
-            log.exception("on_event raised, for %s", event.name)  # What is due by time goes on.
+    def _report_events(self) -> None:
+        while self._tunnel.events:
+            event = self._tunnel.events.popleft()
+            if self._on_event is not None:
+                try:
+                    self._on_event(event)
+                except Exception:
+                    log.exception("on_event raised, for %s", event.name)  # The timers must go on.

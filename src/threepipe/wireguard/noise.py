@@ -1,7 +1,7 @@
-"""The handshake, Noise_IKpsk2 as the paper has it (section 5.4): what is hashed, mixed and sealed, and in which order.
+"""The cryptography of the handshake, Noise_IKpsk2 (paper, section 5.4): the order of hashing, mixing and sealing.
 
-Pure functions on keys and messages. Knows no peers, indices' owners, macs, time or retries. What does not open is
-None, whatever the reason: who sent it is to learn nothing.
+Pure functions of keys and messages. Knows no peers, MACs, time or retries. A message that does not open gives None for
+whatever reason, so that its sender learns nothing.
 """
 
 import hmac
@@ -27,35 +27,35 @@ __all__ = [
     "respond",
 ]
 
-_NONCE = bytes(12)  # Every key of a handshake seals once.
+_NONCE = bytes(12)  # Each key of a handshake seals once.
 
 
 class Identity:
-    """A static key of one's own."""
+    """The static key pair of a device."""
 
     def __init__(self, private_key: bytes) -> None:
-        """`private_key`: 32 bytes, clamped as they are used (RFC 7748)."""
+        """`private_key` has 32 bytes; X25519 clamps them (RFC 7748)."""
         self.private = X25519PrivateKey.from_private_bytes(private_key)
         self.public = self.private.public_key().public_bytes_raw()
 
     def shared(self, public_key: bytes) -> bytes | None:
-        """The Diffie-Hellman of the two static keys, None where `public_key` is none."""
+        """Return the Diffie-Hellman of the two static keys; None if `public_key` is invalid."""
         return _exchange(self.private, public_key)
 
 
 class Handshake(NamedTuple):
-    """What one end has so far."""
+    """The state of an unfinished handshake at one end."""
 
     chain: bytes
     hash: bytes
     ephemeral: X25519PrivateKey | None = None
-    """The initiator's own."""
+    """The initiator's key, at the initiator."""
     remote_ephemeral: bytes = b""
-    """The initiator's, at the responder."""
+    """The initiator's public key, at the responder."""
 
 
 class Received(NamedTuple):
-    """An initiation that was opened as far as its static key, which says who wants to speak."""
+    """An initiation opened as far as the static key, which names the peer."""
 
     sender_index: int
     static: bytes
@@ -64,7 +64,7 @@ class Received(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Of a keypair: 32 bytes each."""
+    """The two keys of a keypair, 32 bytes each."""
 
     send: bytes
     receive: bytes
@@ -73,7 +73,7 @@ class Keys(NamedTuple):
 def initiate(
     identity: Identity, remote: bytes, static_static: bytes, index: int, timestamp: bytes
 ) -> tuple[Handshake, bytes] | None:
-    """The first message to `remote`, a static public key, without its MACs. None where that key is none."""
+    """Return an initiation to the static public key `remote`, without MACs. None if that key is invalid."""
     ephemeral = X25519PrivateKey.generate()
     public = ephemeral.public_key().public_bytes_raw()
     if (shared := _exchange(ephemeral, remote)) is None:
@@ -90,7 +90,7 @@ def initiate(
 
 
 def read_initiation(identity: Identity, message: memoryview) -> Received | None:
-    """Open an initiation as far as its static key; `message` has its MACs, which were checked before."""
+    """Open an initiation as far as its static key. `message` has MACs, which the caller has checked."""
     _, index, ephemeral, sealed_static, sealed_timestamp = INITIATION.unpack_from(message)
     chain, mixed = _mix_ephemeral(_start(identity.public), ephemeral)
     if (shared := _exchange(identity.private, ephemeral)) is None:
@@ -102,7 +102,7 @@ def read_initiation(identity: Identity, message: memoryview) -> Received | None:
 
 
 def read_timestamp(received: Received, static_static: bytes) -> tuple[Handshake, bytes] | None:
-    """Open the rest: the handshake so far, and the timestamp, which proves that the sender has the static key."""
+    """Open the timestamp of an initiation, which proves that the sender has the static private key."""
     chain, key = _kdf(received.handshake.chain, static_static, 2)
     if (timestamp := _open(key, received.sealed_timestamp, received.handshake.hash)) is None:
         return None
@@ -113,7 +113,7 @@ def read_timestamp(received: Received, static_static: bytes) -> tuple[Handshake,
 def respond(
     handshake: Handshake, remote: bytes, preshared_key: bytes, index: int, remote_index: int
 ) -> tuple[Keys, bytes] | None:
-    """The second message, without its MACs, and what both then have. None where a key of the initiator's is none."""
+    """Return the new keys and a response, without MACs. None if a key of the initiator is invalid."""
     ephemeral = X25519PrivateKey.generate()
     public = ephemeral.public_key().public_bytes_raw()
     chain, mixed = _mix_ephemeral((handshake.chain, handshake.hash), public)
@@ -129,7 +129,7 @@ def respond(
 
 
 def read_response(identity: Identity, handshake: Handshake, preshared_key: bytes, message: memoryview) -> Keys | None:
-    """Open a response to `handshake`, which is the initiator's; `message` has its MACs."""
+    """Open a response to `handshake`. `message` has MACs, which the caller has checked."""
     _, _, _, ephemeral, sealed_nothing = RESPONSE.unpack_from(message)
     assert handshake.ephemeral is not None
     chain, mixed = _mix_ephemeral((handshake.chain, handshake.hash), ephemeral)
@@ -145,7 +145,7 @@ def read_response(identity: Identity, handshake: Handshake, preshared_key: bytes
 
 
 def _start(responder: bytes) -> tuple[bytes, bytes]:
-    """Chaining key and hash before the first message to whom has the static key `responder`."""
+    """Return the chaining key and hash before the initiation to the static key `responder`."""
     return _CHAIN, _hash(_HASH, responder)
 
 
@@ -159,7 +159,7 @@ def _hash(*parts: bytes) -> bytes:
 
 
 def _kdf(key: bytes, data: bytes, count: int) -> tuple[bytes, ...]:
-    """HKDF of RFC 5869 with HMAC-BLAKE2s: `count` keys."""
+    """Return `count` keys by HKDF (RFC 5869) with HMAC-BLAKE2s."""
     secret = hmac.digest(key, data, blake2s)
     keys, last = [], b""
     for number in range(1, count + 1):
@@ -169,7 +169,7 @@ def _kdf(key: bytes, data: bytes, count: int) -> tuple[bytes, ...]:
 
 
 def _exchange(private: X25519PrivateKey, public: bytes) -> bytes | None:
-    """X25519; None for a point of small order, whose outcome everybody knows."""
+    """Return the X25519 of two keys; None if `public` has small order, so that anybody could compute it."""
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:

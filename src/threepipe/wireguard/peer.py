@@ -1,7 +1,7 @@
-"""Peer and Keypair: what a device knows of one other end, and when something is due to it.
+"""Peer and Keypair: the state that a device has of one peer, and the times at which the peer needs something.
 
-Timers are not set and cancelled for every packet: a peer notes when things happened, and from that `due` works out
-what is to be done by when. Knows no messages, and of cryptography only its results.
+No timer is set or cancelled for each packet. A peer notes the times of what happened, and its `..._due` methods compute
+from these when each action is due. Knows no messages, and no cryptography but its results.
 """
 
 from collections import deque
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from threepipe.core import fast
 from threepipe.wireguard.constants import REKEY_AFTER_MESSAGES, Timing
-from threepipe.wireguard.cookie import Maker
+from threepipe.wireguard.cookie import CookieGenerator
 from threepipe.wireguard.noise import Handshake, Keys
-from threepipe.wireguard.settings import KEY_SIZE, Endpoint
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.settings import KEY_SIZE
 
 __all__ = ["NEVER", "Keypair", "Peer"]
 
@@ -19,7 +20,7 @@ NEVER = float("inf")
 
 
 class Keypair:
-    """Keys for both directions, agreed on in one handshake, and how long they are good."""
+    """The keys for both directions that one handshake agreed on, and their age."""
 
     __slots__ = ("created", "initiator", "transport")
 
@@ -27,105 +28,108 @@ class Keypair:
         self.transport = fast.Transport(keys.send, keys.receive, local_index, remote_index)
         self.created = now
         self.initiator = initiator
-        """Whether the handshake was begun here: who began the last one begins the next."""
+        """True if this device initiated the handshake; only the initiator renews a keypair."""
 
-    def is_good(self, now: float, timing: Timing) -> bool:
-        """Whether messages may still be sent by it, as long as there are counters."""
-        return now - self.created < timing.reject_after
+    def expires_at(self, timing: Timing) -> float:
+        """Return the time from which nothing is sent or accepted with this keypair."""
+        return self.created + timing.reject_after
 
-    def is_stale(self, now: float, timing: Timing) -> bool:
-        """Whether it is time for a new one, to whoever sends."""
-        return self.transport.counter > REKEY_AFTER_MESSAGES or now >= self.renew_at(timing)
-
-    def renew_at(self, timing: Timing) -> float:
-        """When it is time for a new one, whatever the number of messages."""
+    def renew_on_send_at(self, timing: Timing) -> float:
+        """Return the time from which sending begins a new handshake."""
         return self.created + timing.rekey_after if self.initiator else NEVER
 
-    def near_end(self, timing: Timing) -> float:
-        """When it is time for a new one even to who only receives (section 6.2)."""
+    def renew_on_receive_at(self, timing: Timing) -> float:
+        """Return the time from which receiving begins a new handshake too (section 6.2)."""
         if not self.initiator:
             return NEVER
         return self.created + timing.reject_after - timing.keepalive - timing.rekey_timeout
 
+    def needs_renewal(self, now: float, timing: Timing) -> bool:
+        """Return True if sending with this keypair begins a new handshake, for its age or number of messages."""
+        return self.transport.counter > REKEY_AFTER_MESSAGES or now >= self.renew_on_send_at(timing)
+
 
 class Peer:
-    """Times are those of `now`; None or `NEVER` says that nothing is pending."""
+    """The state of one peer. Times are those of `now`; None, `NEVER` or `-NEVER` if something is not pending."""
 
     __slots__ = (
-        "attempts_since", "check_at", "current", "endpoint", "greatest_timestamp", "handshake",
-        "handshake_index", "keys_since", "last_handshake", "last_minute", "maker", "next", "number",
-        "persistent_keepalive", "preshared_key", "previous", "public_key", "sent_initiation", "staged",
-        "static_static", "taken_initiation", "traffic", "try_again",
+        "attempts_since", "check_at", "cookie_generator", "current", "endpoint", "greatest_timestamp", "handshake",
+        "handshake_index", "initiation_received", "initiation_sent", "keys_since", "last_handshake", "local", "next",
+        "number", "persistent_keepalive", "preshared_key", "previous", "public_key", "retry_at",
+        "sent_last_minute_handshake", "staged", "static_static", "traffic",
     )  # fmt: skip
 
     def __init__(self, public_key: bytes, number: int) -> None:
         self.public_key = public_key
         self.number = number
-        """By which a router knows it."""
+        """The number by which the native router knows this peer."""
         self.traffic = fast.Traffic()
         self.preshared_key = bytes(KEY_SIZE)
         self.static_static: bytes | None = None
-        """The Diffie-Hellman of both static keys; None where the peer's is none, or the device has none."""
-        self.maker = Maker(public_key)
-        self.endpoint: Endpoint | None = None
+        """The Diffie-Hellman of both static keys; None if the peer's is invalid, or this device has none."""
+        self.cookie_generator = CookieGenerator(public_key)
+        self.endpoint: PeerEndpoint | None = None
+        self.local: bytes | None = None
+        """The local address that the peer last sent to, and is answered from; None to let the system choose."""
         self.persistent_keepalive = 0
         self.handshake: Handshake | None = None
-        """One begun here and not answered yet, and its index."""
+        """An own handshake without an answer yet, which has the index `handshake_index`."""
         self.handshake_index = 0
         self.greatest_timestamp = b""
         self.current: Keypair | None = None
         self.previous: Keypair | None = None
-        """The one before, by which messages may still be on their way."""
+        """The keypair before the current one; messages sealed with it may still arrive."""
         self.next: Keypair | None = None
-        """One that was responded to: it becomes the current one when the initiator shows that it has it too."""
+        """The responder's new keypair, which becomes the current one when the initiator first uses it."""
         self.staged: deque[tuple[memoryview, bool]] = deque()
-        """Records that wait for a keypair, and whether they have a header."""
+        """Records that wait for a keypair, each with True if it has a virtio header."""
         self.last_handshake = 0.0
-        """In seconds since 1970."""
+        """Seconds since 1970; 0 if there was none."""
         self.attempts_since: float | None = None
-        self.try_again = NEVER
-        self.sent_initiation = self.taken_initiation = -NEVER
+        self.retry_at = NEVER
+        self.initiation_sent = self.initiation_received = -NEVER
         self.keys_since: float | None = None
-        self.last_minute = False
-        """Whether a handshake was begun because what is received is by a keypair near its end."""
+        """The time of the newest keypair."""
+        self.sent_last_minute_handshake = False
+        """True if receiving with a keypair near its end has begun a handshake, as it does once a keypair."""
         self.check_at = NEVER
-        """When the device looks at it next."""
+        """The time of the next scheduled check of this peer."""
 
     @property
     def keypairs(self) -> Sequence[Keypair]:
+        """All keypairs."""
         return [keypair for keypair in (self.current, self.previous, self.next) if keypair is not None]
 
-    def derived(self, now: float) -> None:
-        """Note that there is a new keypair."""
-        self.keys_since = now
-
-    def completed(self, unix: float) -> None:
-        """Note that a handshake is complete, at `unix` seconds since 1970."""
-        self.attempts_since, self.try_again = None, NEVER
-        self.last_minute = False
+    def complete_handshake(self, unix: float) -> None:
+        """Note that a handshake is complete, `unix` seconds since 1970."""
+        self.attempts_since, self.retry_at = None, NEVER
+        self.sent_last_minute_handshake = False
         self.last_handshake = unix
 
     def keepalive_due(self, timing: Timing) -> float:
+        """Return the time by which received data is answered with a keepalive, if nothing else is sent."""
         keepalive_owed_since = self.traffic.keepalive_owed_since
         return NEVER if keepalive_owed_since is None else keepalive_owed_since + timing.keepalive
 
-    def handshake_due(self, timing: Timing) -> float:
-        """When silence is too long, that the peer is there has to be found out anew."""
+    def new_handshake_due(self, timing: Timing) -> float:
+        """Return the time at which unanswered data leads to a new handshake."""
         unanswered_since = self.traffic.unanswered_since
         return NEVER if unanswered_since is None else unanswered_since + timing.keepalive + timing.rekey_timeout
 
-    def persistent_due(self) -> float:
+    def persistent_keepalive_due(self) -> float:
+        """Return the time of the next persistent keepalive."""
         return self.traffic.last_traversal + self.persistent_keepalive if self.persistent_keepalive else NEVER
 
     def wipe_due(self, timing: Timing) -> float:
+        """Return the time at which all keys are wiped, as no new ones followed (section 6.3)."""
         return NEVER if self.keys_since is None else self.keys_since + 3 * timing.reject_after
 
     def due(self, timing: Timing) -> float:
-        """When the first of all is due."""
+        """Return the earliest of all these times."""
         return min(
-            self.try_again,
+            self.retry_at,
             self.keepalive_due(timing),
-            self.handshake_due(timing),
-            self.persistent_due(),
+            self.new_handshake_due(timing),
+            self.persistent_keepalive_due(),
             self.wipe_due(timing),
         )

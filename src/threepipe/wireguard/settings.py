@@ -1,4 +1,4 @@
-"""What a device and its peers are set to, what is to be changed of that, and how they are. Pure data.
+"""The settings of a device and its peers, changes to these, and status. Pure data.
 
 The names are those of wg(8) and of its configuration protocol. Knows neither files nor sockets.
 """
@@ -11,50 +11,49 @@ from dataclasses import dataclass, field
 
 from threepipe.errors import InvalidSetting
 from threepipe.settings import Network
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
 
-__all__ = ["Change", "Endpoint", "PeerChange", "PeerStatus", "Status", "key_from_text", "key_to_text", "parse_networks"]
+__all__ = ["Change", "PeerChange", "PeerStatus", "Status", "key_from_text", "key_to_text", "parse_networks"]
 
 KEY_SIZE = 32
-Endpoint = tuple[str, int]
-"""Where a peer is reached: an IP address, in IPv6 with its zone if it has one, and a UDP port."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """What is to become of one peer. What is None stays as it is."""
+    """A change to one peer. A field that is None leaves its setting as it is."""
 
     public_key: bytes
     remove: bool = False
     update_only: bool = False
-    """Change it if it is there, and do not add it."""
+    """Change the peer if it exists, and do not add it."""
     preshared_key: bytes | None = field(default=None, repr=False)
-    """32 bytes; all of them zero for none."""
-    endpoint: Endpoint | None = None
+    """32 bytes; all zero for none."""
+    endpoint: PeerEndpoint | None = None
     persistent_keepalive: int | None = None
-    """Seconds, 0 for off, 65535 at most."""
+    """Seconds, 65535 at most; 0 for off."""
     replace_allowed_ips: bool = False
     allowed_ips: tuple[Network, ...] = ()
-    """What is added, taken from the peer that had it before."""
+    """Networks to add, and to take from the peers that have them."""
     removed_ips: tuple[Network, ...] = ()
-    """What is taken away, if it is this peer's."""
+    """Networks to remove, if this peer has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to become of a device. What is None stays as it is."""
+    """A change to a device. A field that is None leaves its setting as it is."""
 
     private_key: bytes | None = field(default=None, repr=False)
-    """32 bytes; all of them zero for none."""
+    """32 bytes; all zero for none."""
     listen_port: int | None = None
-    """UDP; 0 for one that the system chooses."""
+    """A UDP port; 0 for one that the system chooses."""
     fwmark: int | None = None
-    """The mark of what it sends, for policy routing; 0 for none."""
+    """The mark of the datagrams sent, for policy routing; 0 for none."""
     replace_peers: bool = False
     """Remove the peers that are not among `peers`."""
     peers: tuple[PeerChange, ...] = ()
 
     def check(self) -> None:
-        """Raise `InvalidSetting` where it cannot be."""
+        """Raise `InvalidSetting` for a value that is out of range."""
         _check_key("private", self.private_key)
         _check_number("listen port", self.listen_port, 0xFFFF)
         _check_number("fwmark", self.fwmark, 0xFFFFFFFF)
@@ -68,7 +67,7 @@ class Change:
 
 def _check_key(what: str, key: bytes | None) -> None:
     if key is not None and len(key) != KEY_SIZE:
-        raise InvalidSetting(f"a {what} key has {KEY_SIZE} bytes, and this one {len(key)}")
+        raise InvalidSetting(f"a {what} key has {KEY_SIZE} bytes, not {len(key)}")
 
 
 def _check_number(what: str, number: int | None, most: int) -> None:
@@ -80,7 +79,7 @@ def _check_endpoint(host: str, port: int) -> None:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        raise InvalidSetting(f"endpoint {host}: give an IP address; names are looked up before") from None
+        raise InvalidSetting(f"endpoint {host}: give an IP address; look names up first") from None
     _check_number(f"endpoint {host}: port", port, 0xFFFF)
 
 
@@ -90,13 +89,13 @@ class PeerStatus:
 
     public_key: bytes
     preshared_key: bytes = field(default=bytes(KEY_SIZE), repr=False)
-    endpoint: Endpoint | None = None
+    endpoint: PeerEndpoint | None = None
     allowed_ips: tuple[Network, ...] = ()
     persistent_keepalive: int = 0
     last_handshake: float = 0.0
-    """Seconds since 1970, 0 where there was none."""
+    """Seconds since 1970; 0 if there was none."""
     rx_bytes: int = 0
-    """Bytes of UDP payload received and found authentic."""
+    """Bytes of authentic UDP payload received."""
     tx_bytes: int = 0
 
 
@@ -112,26 +111,23 @@ class Status:
 
 
 def key_from_text(text: str) -> bytes:
-    """The 32 bytes of a key as people write it, in base64 (wg(8)). Raises `InvalidSetting`, which does not show it."""
+    """Parse a key in base64, as wg(8) prints it. Raises `InvalidSetting`, which does not show the text."""
     try:
         key = b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != KEY_SIZE:
-        raise InvalidSetting("a key is 44 characters of base64, which threepipe wg genkey makes; this is none")
+        raise InvalidSetting("invalid WireGuard key: expected 44 base64 characters (threepipe wg genkey makes one)")
     return key
 
 
 def key_to_text(key: bytes) -> str:
-    """`key` as people write it."""
+    """Return the key in base64, as wg(8) prints it."""
     return b64encode(key).decode()
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Allowed IPs from what people write, such as 10.0.0.0/8 or fd00::1; host bits are cut off, as wg(8) does.
-
-    Raises `InvalidSetting`.
-    """
+    """Parse allowed IPs such as 10.0.0.0/8 or fd00::1. Host bits are cleared, as by wg(8). Raises `InvalidSetting`."""
     networks: list[Network] = []
     for text in texts:
         try:

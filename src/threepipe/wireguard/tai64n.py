@@ -1,14 +1,13 @@
-"""TAI64N: the timestamps of initiations, 12 bytes that sort as time does (cr.yp.to/libtai/tai64.html)."""
+"""TAI64N: the timestamps of initiations, 12 bytes that sort in the order of time (cr.yp.to/libtai/tai64.html)."""
 
 __all__ = ["timestamp"]
 
-_BASE = 2**62 + 10  # 1970 began ten seconds later in TAI.
-_GRAIN = 1 << 24  # Nanoseconds; what is finer would tell of the machine, and is not needed at 50 a second.
+_BASE = 2**62 + 10  # In TAI, 1970 began ten seconds later.
+_NANOSECONDS = 10**9
+_GRAIN = 1 << 24  # Nanoseconds. Finer ones would reveal the machine's clock, and 50 initiations a second need no more.
 
 
 def timestamp(unix: float) -> bytes:
-    """`unix`, seconds since 1970, cut off to some 17 ms."""
-    nanoseconds = int(unix * 1e9)
-    return (_BASE + nanoseconds // 10**9).to_bytes(8, "big") + (nanoseconds % 10**9 // _GRAIN * _GRAIN).to_bytes(
-        4, "big"
-    )
+    """Return the timestamp for `unix` seconds since 1970, rounded down to some 17 ms."""
+    seconds, rest = divmod(int(unix * 1e9), _NANOSECONDS)
+    return (_BASE + seconds).to_bytes(8, "big") + (rest - rest % _GRAIN).to_bytes(4, "big")

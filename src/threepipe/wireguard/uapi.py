@@ -9,7 +9,8 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from threepipe.wireguard.settings import KEY_SIZE, Change, Endpoint, PeerChange, PeerStatus, Status
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, PeerStatus, Status
 
 __all__ = ["UapiError", "emit_status", "parse_change", "parse_status", "written"]
 
@@ -84,7 +85,7 @@ def _number(most: int) -> Callable[[str], int]:
     return read
 
 
-def _endpoint(text: str) -> Endpoint:
+def _endpoint(text: str) -> PeerEndpoint:
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -153,7 +154,7 @@ def emit_status(status: Status) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def written(endpoint: Endpoint) -> str:
+def written(endpoint: PeerEndpoint) -> str:
     """An endpoint as wg(8) writes it."""
     host, port = endpoint
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

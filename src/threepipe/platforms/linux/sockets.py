@@ -73,16 +73,16 @@ class LinuxDatagrams(RunDatagrams):
             if level == socket.IPPROTO_UDP and kind == UDP_GRO:
                 (size,) = _SIZE.unpack_from(data)
             elif (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
-                self.arrived_at = _PKTINFO.unpack_from(data)[1]
+                self.received_local = _PKTINFO.unpack_from(data)[1]
             elif (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO):
-                self.arrived_at = _PKTINFO6.unpack_from(data)[0]
+                self.received_local = _PKTINFO6.unpack_from(data)[0]
         return used, size, source
 
     def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
         self._send(packets, [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))], target)
 
     def send_one(self, packet: memoryview, target: Source) -> None:
-        if self.leaves_from is None:
+        if self.send_local is None:
             super().send_one(packet, target)
         else:
             self._send([packet], [], target)
@@ -91,22 +91,22 @@ class LinuxDatagrams(RunDatagrams):
         # Without a target, sendmsg must not get the argument.
         to = [] if target is None else [target]
         try:
-            self.socket.sendmsg(packets, [*ancillary, *self._origin()], 0, *to)
+            self.socket.sendmsg(packets, [*ancillary, *self._local_address()], 0, *to)
         except OSError as error:
-            if self.leaves_from is None or error.errno in FULL:
+            if self.send_local is None or error.errno in FULL:
                 raise
             self.socket.sendmsg(packets, ancillary, 0, *to)  # Raises again unless the local address was the reason.
-            self.leaves_from = None
+            self.send_local = None
 
-    def _origin(self) -> list[tuple[int, int, bytes]]:
+    def _local_address(self) -> list[tuple[int, int, bytes]]:
         """Return ancillary data with the local address to send from."""
-        if (address := self.leaves_from) is None:
+        if (address := self.send_local) is None:
             return []
         if len(address) == 4:
             return [(socket.IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(0, address, bytes(4)))]
         return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, _PKTINFO6.pack(address, 0))]
 
-    def tell_addresses(self) -> None:
+    def report_local_addresses(self) -> None:
         if self.socket.family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         else:

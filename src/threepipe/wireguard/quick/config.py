@@ -14,9 +14,9 @@ from typing import Any
 
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import Address, Network, check_mtu, check_name, parse_addresses
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import (
     Change,
-    Endpoint,
     PeerChange,
     Status,
     key_from_text,
@@ -62,7 +62,7 @@ class Config:
     """Write what the device has become to the file when it ends."""
     peers: tuple[PeerConfig, ...] = ()
 
-    def change(self, look_up: "Callable[[tuple[str, int]], Endpoint] | None" = None) -> Change:
+    def change(self, look_up: "Callable[[tuple[str, int]], PeerEndpoint] | None" = None) -> Change:
         """What makes a device of it; names of endpoints are looked up, by `resolve` or that. Raises `EndpointError`."""
         find = look_up or resolve
         peers = [
@@ -79,7 +79,7 @@ class Config:
         return Change(self.private_key, self.listen_port, self.fwmark, replace_peers=True, peers=tuple(peers))
 
 
-def resolve(endpoint: tuple[str, int]) -> Endpoint:
+def resolve(endpoint: tuple[str, int]) -> PeerEndpoint:
     """The address of an endpoint. Raises `EndpointError` where its name is not known, perhaps not yet."""
     host, port = endpoint
     try:

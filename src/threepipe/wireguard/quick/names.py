@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.quick.config import resolve
-from threepipe.wireguard.settings import Endpoint
 
 __all__ = ["resolve_patiently"]
 
@@ -23,7 +23,7 @@ _FIRST, _GROWTH, _LONGEST = 1.0, 1.25, 20.0
 log = logging.getLogger("threepipe")
 
 
-def resolve_patiently(endpoint: tuple[str, int], wait: Callable[[float], None] = time.sleep) -> Endpoint:
+def resolve_patiently(endpoint: tuple[str, int], wait: Callable[[float], None] = time.sleep) -> PeerEndpoint:
     """The address of an endpoint, which is tried again while nobody can say, as when there is no network yet.
 
     So often as WG_ENDPOINT_RESOLUTION_RETRIES says, a number or `infinity`; by default 15 times. Raises

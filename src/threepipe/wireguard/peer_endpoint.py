@@ -1,0 +1,64 @@
+"""PeerEndpoint: the address and UDP port of a peer, and its other forms: of sockets, of the native core, of cookies.
+
+This file alone converts between them. It resolves no names.
+"""
+
+import ipaddress
+import socket
+from typing import TypeAlias
+
+__all__ = [
+    "NativeEndpoint",
+    "PeerEndpoint",
+    "SocketAddress",
+    "cookie_sources",
+    "from_native",
+    "from_socket",
+    "to_native",
+    "to_socket",
+]
+
+PeerEndpoint: TypeAlias = tuple[str, int]
+"""An IP address as text, with its zone if IPv6 needs one, and a port."""
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+"""An address as the socket module has it: with a scope, but without a zone in the text."""
+NativeEndpoint: TypeAlias = tuple[bytes, int, int]
+"""An address of 4 or 16 bytes, a port, and the scope of a link-local address."""
+
+
+def to_socket(endpoint: PeerEndpoint) -> tuple[int, SocketAddress] | None:
+    """Return the family and address for a socket; None if the endpoint cannot be reached, as if its zone is gone."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(*endpoint, 0, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0]
+    except OSError:
+        return None
+    return family, address  # type: ignore[return-value]
+
+
+def from_socket(address: SocketAddress) -> PeerEndpoint:
+    """Return the endpoint for the source address of a datagram."""
+    if len(address) == 4 and address[3]:
+        return f"{address[0].partition('%')[0]}%{address[3]}", address[1]
+    return address[0], address[1]
+
+
+def to_native(endpoint: PeerEndpoint) -> NativeEndpoint | None:
+    """Return the endpoint for the native core; None if it cannot be reached."""
+    if (found := to_socket(endpoint)) is None:
+        return None
+    family, address = found
+    host, scope = address[0].partition("%")[0], address[3] if len(address) == 4 else 0
+    return socket.inet_pton(family, host), address[1], scope
+
+
+def from_native(endpoint: NativeEndpoint) -> PeerEndpoint:
+    """Return the endpoint for one of the native core."""
+    address, port, scope = endpoint
+    host = socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+    return f"{host}%{scope}" if scope else host, port
+
+
+def cookie_sources(endpoint: PeerEndpoint) -> tuple[bytes, bytes]:
+    """Return the address, and the address with the port, as bytes: what a cookie is made from (section 5.4.7)."""
+    address = ipaddress.ip_address(endpoint[0].partition("%")[0]).packed
+    return address, address + endpoint[1].to_bytes(2, "big")
