@@ -36,7 +36,7 @@ class Initiator:
         assert begun is not None
         self._handshake, self._message = begun
         self._response = memoryview(b"")
-        self._maker = CookieGenerator(device)
+        self._cookies = CookieGenerator(device)
         self._device = ("127.0.0.1", port)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.settimeout(_ANSWER_SECONDS)
@@ -45,13 +45,13 @@ class Initiator:
     def shake_hands(self) -> bool:
         """Send the initiation until a response comes; return False if none does."""
         for _ in range(_TRIES):
-            self.socket.sendto(self._maker.add_macs(self._message, time.monotonic()), self._device)
+            self.socket.sendto(self._cookies.add_macs(self._message, time.monotonic()), self._device)
             answer = memoryview(self.socket.recv(2048))
             if type_of(answer) == TYPE_RESPONSE:
                 self._response = answer
                 return True
             if type_of(answer) == TYPE_COOKIE_REPLY:
-                self._maker.take(answer, time.monotonic())
+                self._cookies.receive(answer, time.monotonic())
         return False
 
     def confirm(self) -> None:
