@@ -1,7 +1,6 @@
-"""Datagrams: a packet in each, sent and received one a system call; what every system can.
+"""Datagram sockets, with one system call a datagram as on every system, and runs of datagrams at once.
 
-Platforms that can do more have a `Datagrams` of their own: mostly a `RunDatagrams`, of systems that send runs of
-datagrams at once. Knows no sessions.
+Platforms that can do more have a subclass of `Datagrams`, mostly of `RunDatagrams`. Knows no sessions.
 """
 
 import errno
@@ -10,15 +9,14 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from threepipe.core.superpacket import MAX_RECORD
+from threepipe.core.transport import MAX_RUN, MAX_SEGMENTS
 from threepipe.errors import EndpointError
 
 __all__ = ["Datagrams", "RunDatagrams", "Source"]
 
 Source: TypeAlias = Any
-"""Where a datagram came from, as the socket module has it; None where it does not say."""
+"""The sender of a datagram, as the socket module has it; None if that does not tell."""
 
-_MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of Linux's own headers, before 6.9; others say no number.
-_LONGEST_RUN = 65000  # Bytes, which leaves room for what IP and UDP add.
 _NO_RUNS_AT_ALL = frozenset({errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 
@@ -37,24 +35,24 @@ class Datagrams:
         """
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
-        """Datagrams that are ready, of one source, at the start of `memory`, and how many bytes they take.
+        """Receive datagrams of one source into `memory`. Return views of them, the bytes they take, and the source.
 
-        `memory` has room for one at least. There may be more than `limit` of them. Raises `OSError`,
-        `BlockingIOError` where nothing is ready.
+        `memory` has room for one datagram at least; there may be more than `limit` of them. Raises `OSError`, and
+        `BlockingIOError` if nothing is ready.
         """
         used, size, source = self.receive_run(memory)
         starts = range(0, used, size) if size else (0,)
         return [memory[start : min(start + size, used)] for start in starts], used, source
 
     def receive_run(self, memory: memoryview) -> tuple[int, int, Source]:
-        """As `receive`, but not taken apart: how many bytes came, and of how many each datagram is but the last."""
+        """Receive datagrams of one source. Return the bytes received, the size of each but the last, and the source."""
         size, source = self.socket.recvfrom_into(memory, MAX_RECORD)
         return size, size, source
 
     def send(self, packets: Sequence[memoryview], target: Source) -> tuple[int, int]:
-        """Send to `target` (None: whom the socket is connected to) until there is no room.
+        """Send to `target` (None: the socket's peer) until there is no room.
 
-        Returns how many were sent, and the errno of what stopped it or 0.
+        Returns how many were sent, and 0 or the errno that stopped it.
         """
         sent = 0
         try:
@@ -68,9 +66,9 @@ class Datagrams:
         return sent, 0
 
     def send_run(self, memory: memoryview, size: int, target: Source) -> int:
-        """Send datagrams that lie one behind the other, each of `size` bytes but the last, until there is no room.
+        """Send a run of datagrams, which lie end to end, each of `size` bytes but the last, until there is no room.
 
-        Returns how many bytes were sent. A run is of at most 64 datagrams and 65000 bytes. Raises `OSError` where one
+        Returns how many bytes were sent. A run has at most 64 datagrams and 65000 bytes. Raises `OSError` if one
         cannot be sent to `target`.
         """
         for start in range(0, len(memory), size):
@@ -87,11 +85,11 @@ class Datagrams:
             self.socket.sendto(packet, target)
 
     def room(self, target: Source) -> int:
-        """Bytes a datagram to `target` may have to pass whole, 0 where the system does not say."""
+        """Return the most bytes of a datagram that reaches `target` unfragmented; 0 if the system does not tell."""
         return 0
 
     def mark(self, fwmark: int) -> None:
-        """Mark what is sent, for policy routing; 0 for no mark. Raises `EndpointError` where the system has none."""
+        """Mark datagrams for policy routing; 0 for no mark. Raises `EndpointError` on systems without marks."""
         if fwmark:
             raise EndpointError(errno.ENOTSUP, "this system marks no packets; leave out the fwmark")
 
@@ -99,21 +97,21 @@ class Datagrams:
         """Set `received_local`, and send from `send_local`, from now on, if the system can."""
 
     def allow_fragments(self) -> None:
-        """From now on datagrams that are too long for their path go in fragments."""
+        """Send datagrams that are too long for their path in fragments from now on."""
 
 
 class RunDatagrams(Datagrams):
-    """Runs of datagrams of one size, the last of which may be shorter, go in one system call."""
+    """A socket that sends runs, datagrams of one size of which the last may be shorter, in one system call."""
 
-    def __init__(self, bound: socket.socket, longest_segment: int = _LONGEST_RUN) -> None:
-        """`longest_segment`: bytes of a datagram in a run; longer ones go one by one. 0: all do."""
+    def __init__(self, bound: socket.socket, longest_segment: int = MAX_RUN) -> None:
+        """Send datagrams of up to `longest_segment` bytes in runs, longer ones one by one; with 0 all one by one."""
         super().__init__(bound)
         self.longest_segment = longest_segment
 
     def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
-        """Send what are datagrams of `size` bytes one behind the other: all or, where this raises, none.
+        """Send two or more datagrams of `size` bytes, end to end in one or several views: all, or none if this raises.
 
-        Two at least; memory of one piece or several. Each platform has its own.
+        Each platform has its own.
         """
         ...
 
@@ -149,11 +147,11 @@ class RunDatagrams(Datagrams):
         return sent, 0
 
     def _run(self, packets: Sequence[memoryview], start: int) -> int:
-        """The end of the run of datagrams of one size, the last of which may be shorter."""
+        """Return the end of the run that begins at `start`."""
         segment = len(packets[start])
         if segment > self.longest_segment:
             return start + 1
-        most = min(len(packets), start + min(_MOST_SEGMENTS, _LONGEST_RUN // max(segment, 1)))
+        most = min(len(packets), start + min(MAX_SEGMENTS, MAX_RUN // max(segment, 1)))
         end = start + 1
         while end < most and (size := len(packets[end])) <= segment:
             end += 1
@@ -162,7 +160,7 @@ class RunDatagrams(Datagrams):
         return end
 
     def _refuses_runs(self, error: int | None, segment: int) -> bool:
-        """Whether `error` is about the run, and not its datagrams; then there will be no such runs any more."""
+        """Return True if `error` is about the run, not its datagrams; no such runs are sent from then on."""
         if error in _NO_RUNS_AT_ALL:
             self.longest_segment = 0  # A system that is too old, or a device that computes no checksums.
         elif error in (errno.EMSGSIZE, errno.EINVAL):
