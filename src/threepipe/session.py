@@ -326,19 +326,13 @@ def pump(left: Session, right: Session) -> bool:
     Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
     counted; otherwise raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
     """
-    with _pumped(left, right) as bell:
-        ends = left._port.lend(), right._port.lend()
-        try:
-            if fast.pump is not None and joinable(*ends):
-                _pump_natively((left, right), cast(tuple[End, End], ends), bell)
-            elif _has_descriptors(left._port) and _has_descriptors(right._port):
-                forward(_Side(left), _Side(right), bell)
-            else:
-                return False
-        finally:
-            for end in ends:
-                if end is not None:
-                    end.release()
+    with _pumped(left, right) as bell, _lent(left._port) as left_end, _lent(right._port) as right_end:
+        if fast.pump is not None and joinable(left_end, right_end):
+            _pump_natively((left, right), cast(tuple[End, End], (left_end, right_end)), bell)
+        elif _has_descriptors(left._port) and _has_descriptors(right._port):
+            forward(_Side(left), _Side(right), bell)
+        else:
+            return False
     return True
 
 
@@ -382,6 +376,16 @@ def _using(session: Session, bell: "Doorbell") -> Iterator[None]:
         with session._unused:
             session._bells.remove(bell)
             session._unused.notify_all()
+
+
+@contextmanager
+def _lent(port: Port) -> Iterator[End | None]:
+    end = port.lend()
+    try:
+        yield end
+    finally:
+        if end is not None:
+            end.release()
 
 
 def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bell: "Doorbell") -> None:

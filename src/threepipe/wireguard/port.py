@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from threepipe.bundle import Arena, Bundle
@@ -208,7 +209,10 @@ class DevicePort(EndpointPort):
         """Lend the router and duplicates of the sockets, if there is a native core."""
         if self._end is not None:
             with self._sending:  # The present sockets may be closed as soon as there are others.
-                self._end.sockets = [datagrams.socket.dup() for datagrams in self.datagrams]
+                with ExitStack() as undo:
+                    sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
+                    undo.pop_all()
+            self._end.sockets = sockets
         return self._end
 
     def stop(self) -> None:
