@@ -208,10 +208,9 @@ class DevicePort(EndpointPort):
     def lend(self) -> End | None:
         """Lend the router and duplicates of the sockets, if there is a native core."""
         if self._end is not None:
-            with self._sending:  # The present sockets may be closed as soon as there are others.
-                with ExitStack() as undo:
-                    sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
-                    undo.pop_all()
+            with self._sending, ExitStack() as undo:  # `use` may replace and close the present sockets.
+                sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
+                undo.pop_all()
             self._end.sockets = sockets
         return self._end
 
