@@ -1,4 +1,4 @@
-"""Answers to the questions that Wireshark asks an extcap program."""
+"""Answers to the queries that Wireshark sends to an extcap program; tests/linux/test_capture.py runs Wireshark."""
 
 import os
 from pathlib import Path
@@ -11,8 +11,6 @@ from threepipe.capture.extcap import main as extcap
 from threepipe.capture.server import serve_captures
 from threepipe.capture.tap import Taps
 
-# Wireshark's questions; what it makes of the answers is in tests/linux/test_capture.py.
-
 
 def answers(capfd: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     extcap(arguments)
@@ -20,7 +18,7 @@ def answers(capfd: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 
 
 @unix
-def test_running_pipes_are_interfaces(
+def test_running_pipes_are_listed_as_interfaces(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -35,7 +33,7 @@ def test_running_pipes_are_interfaces(
     assert answers(capfd, "--extcap-interface", name) == []
 
 
-def test_there_is_no_capture_filter(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_capture_filter_is_rejected_with_advice(capfd: pytest.CaptureFixture[str]) -> None:
     assert answers(capfd, "--extcap-interface", "threepipe-tp0", "--extcap-capture-filter=") == []
     (refusal,) = answers(capfd, "--extcap-interface", "threepipe-tp0", "--extcap-capture-filter=tcp")
     assert "use a display filter" in refusal
@@ -51,7 +49,7 @@ def test_there_is_no_capture_filter(capfd: pytest.CaptureFixture[str]) -> None:
     ],
 )
 @unix
-def test_what_cannot_be_captured_is_told(
+def test_an_impossible_capture_exits_with_a_reason(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

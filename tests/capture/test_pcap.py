@@ -1,4 +1,4 @@
-"""Capture files: reading all sorts of them, made by plain steps here, and writing ours; and what is no capture."""
+"""Capture files: reading files of every format and files that are broken, and writing."""
 
 import errno
 import io
@@ -54,7 +54,7 @@ def test_classic_files_are_read(order: str, nano: bool) -> None:
 
 @BOTH_ORDERS
 @pytest.mark.parametrize("link", FRAMES)
-def test_packets_are_taken_out_of_the_frames_of_each_link(order: str, link: str) -> None:
+def test_packets_are_read_from_frames_of_every_link_type(order: str, link: str) -> None:
     number, wrap = FRAMES[link]
     frames = [wrap(packet) for packet in PACKETS]
     assert packets(pcap(order, frames, number)) == PACKETS
@@ -64,14 +64,14 @@ def test_packets_are_taken_out_of_the_frames_of_each_link(order: str, link: str)
 
 
 @pytest.mark.parametrize(("link", "version"), [(IPV4, 4), (IPV6, 6)])
-def test_a_link_of_one_family_has_packets_of_that(link: int, version: int) -> None:
+def test_a_link_of_one_ip_version_gives_packets_of_that(link: int, version: int) -> None:
     found = reader(pcap("<", PACKETS, link))
     kept = [packet for packet in PACKETS if packet[0] >> 4 == version]
     assert [bytes(packet) for _, packet, _ in found] == kept
     assert found.not_ip == len(PACKETS) - len(kept)
 
 
-def test_what_is_no_ip_packet_is_counted() -> None:
+def test_frames_without_an_ip_packet_are_counted() -> None:
     hostile = [b"", b"\0", MACS, MACS + b"\x08\x06" + bytes(28), MACS + b"\x08\x00" + PACKETS[1], MACS + b"\x81\x00"]
     hostile += [MACS + b"\x08\x00" + bytes(40), MACS + b"\x86\xdd" + PACKETS[1][:39], MACS + b"\x81\x00\0\0" * 1000]
     hostile += [MACS + b"\x08\x00" + b"\x45\x00\x00\x00".ljust(70_000, b".")]
@@ -83,11 +83,11 @@ def test_what_is_no_ip_packet_is_counted() -> None:
 @pytest.mark.parametrize(
     "packet", [PACKETS[0][:2] + b"\0\0" + PACKETS[0][4:], PACKETS[1][:4] + b"\0\0" + PACKETS[1][6:]]
 )
-def test_a_packet_without_a_length_of_its_own_is_taken_as_it_is(packet: bytes) -> None:
+def test_a_packet_with_a_length_of_zero_is_read_whole(packet: bytes) -> None:
     assert packets(pcap("<", [MACS + ether_type(packet) + packet], ETHERNET)) == [packet]
 
 
-def test_packets_captured_in_part_are_counted_and_left_out() -> None:
+def test_truncated_packets_are_counted_and_skipped() -> None:
     classic = reader(pcap("<", PACKETS, cut=1))
     assert (list(classic), classic.truncated) == ([], len(PACKETS))
     blocks = [enhanced("<", packet[:20], 0, more=len(packet) - 20) for packet in PACKETS]
@@ -97,7 +97,7 @@ def test_packets_captured_in_part_are_counted_and_left_out() -> None:
 
 
 @BOTH_ORDERS
-def test_every_kind_of_packet_block_is_read_and_others_are_skipped(order: str) -> None:
+def test_every_type_of_packet_block_is_read_and_others_are_skipped(order: str) -> None:
     time = option(order, 9, b"\x09")
     obsolete = struct.pack(order + "HHIIII", 0, 0, TIME >> 32, TIME & 0xFFFFFFFF, len(PACKETS[1]), len(PACKETS[1]))
     statistics = struct.pack(order + "III", 0, 0, 0) + option(order, 5, struct.pack(order + "Q", 7))
@@ -117,7 +117,7 @@ def test_every_kind_of_packet_block_is_read_and_others_are_skipped(order: str) -
 
 
 @BOTH_ORDERS
-def test_a_simple_block_has_the_time_of_what_stands_before(order: str) -> None:
+def test_a_simple_block_has_the_time_of_the_block_before(order: str) -> None:
     simple = block(order, 3, struct.pack(order + "I", len(PACKETS[2])) + PACKETS[2])
     data = section(order) + interface(order) + simple + enhanced(order, PACKETS[0], TIME // 1000) + simple
     assert [time for time, _, _ in read(data)] == [0, MICROSECONDS, MICROSECONDS]
@@ -138,7 +138,7 @@ def test_a_simple_block_has_the_time_of_what_stands_before(order: str) -> None:
         (0x80, None, 2, 2_000_000_000),
     ],
 )
-def test_time_has_its_resolution_and_offset(
+def test_times_follow_resolution_and_offset(
     order: str, resolution: int | None, offset: int | None, units: int, expected: int
 ) -> None:
     options = b"" if resolution is None else option(order, 9, bytes([resolution]))
@@ -157,7 +157,7 @@ def test_sections_have_their_own_byte_order_and_interfaces() -> None:
     assert packets(data) == PACKETS * 5
 
 
-def test_interfaces_of_unknown_links_are_passed_over() -> None:
+def test_packets_of_unknown_link_types_are_counted_and_skipped() -> None:
     data = (
         section("<")
         + interface("<", 105)
@@ -170,7 +170,7 @@ def test_interfaces_of_unknown_links_are_passed_over() -> None:
     assert found.not_ip == 1
 
 
-# What cannot be.
+# Broken files.
 
 FRESH = section("<") + interface("<")
 WHOLE = FRESH + enhanced("<", PACKETS[0], 0)
@@ -200,7 +200,7 @@ BROKEN_LATER = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_no_capture_is_refused_with_its_place(case: str) -> None:
+def test_a_file_that_is_not_a_capture_raises_with_the_offset(case: str) -> None:
     data, text = BROKEN[case]
     with pytest.raises(threepipe.EndpointError) as refused:
         reader(data)
@@ -210,7 +210,7 @@ def test_what_is_no_capture_is_refused_with_its_place(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", BROKEN_LATER)
-def test_what_goes_wrong_later_is_told_after_what_is_whole(case: str) -> None:
+def test_a_broken_block_raises_after_the_packets_before_it(case: str) -> None:
     data, text = BROKEN_LATER[case]
     found = iter(reader(data))
     assert bytes(next(found).packet) == PACKETS[0]
@@ -219,13 +219,13 @@ def test_what_goes_wrong_later_is_told_after_what_is_whole(case: str) -> None:
     assert text in str(refused.value.strerror)
 
 
-def test_a_section_may_not_have_interfaces_without_end() -> None:
+def test_a_section_with_65537_interfaces_raises() -> None:
     with pytest.raises(threepipe.EndpointError, match="more than 65536 interfaces"):
         read(section("<") + interface("<") * 65537)
 
 
 @pytest.mark.parametrize("data", [WHOLE, pcap("<", PACKETS[:1])], ids=["pcapng", "pcap"])
-def test_a_file_that_is_cut_off_gives_what_is_whole_before(data: bytes) -> None:
+def test_a_truncated_file_gives_the_packets_before(data: bytes) -> None:
     header = len(FRESH) if data is WHOLE else 24
     for size in range(header, len(data)):
         found = reader(data + data[header:size])
@@ -234,7 +234,7 @@ def test_a_file_that_is_cut_off_gives_what_is_whole_before(data: bytes) -> None:
 
 
 class Endless:
-    """A file that goes on for ever after its beginning, and notes the most that it was asked for at a time."""
+    """A file that continues for ever after its beginning, and records the largest read."""
 
     def __init__(self, data: bytes) -> None:
         self._file = io.BytesIO(data)
@@ -258,7 +258,7 @@ def test_a_block_that_claims_four_gigabytes_takes_no_memory(kind: int) -> None:
     assert file.most <= 1 << 20
 
 
-def test_a_packet_block_too_long_for_a_packet_is_passed_over() -> None:
+def test_a_packet_block_too_long_for_a_packet_is_counted_and_skipped() -> None:
     found = reader(WHOLE + enhanced("<", bytes(2 << 20), 0) + enhanced("<", PACKETS[1], 0))
     assert [bytes(packet) for _, packet, _ in found] == PACKETS[:2]
     assert found.not_ip == 1
@@ -269,7 +269,7 @@ class Failing:
         raise OSError(errno.EIO, "Input/output error")
 
 
-def test_an_error_of_the_disk_is_told() -> None:
+def test_an_error_of_the_disk_raises_with_the_file() -> None:
     with pytest.raises(threepipe.EndpointError, match=r"a\.pcap: Input/output error") as refused:
         CaptureReader(Failing(), "a.pcap")
     assert refused.value.errno == errno.EIO
@@ -287,7 +287,7 @@ ORIGINALS = [
 
 
 def read_what_is_whole(data: bytes) -> tuple[list[CapturedPacket], str]:
-    """The packets before the first thing that is wrong, and what that is."""
+    """Return the packets before the first fault, and the text of the fault."""
     found: list[CapturedPacket] = []
     try:
         found.extend(reader(data))
@@ -297,7 +297,7 @@ def read_what_is_whole(data: bytes) -> tuple[list[CapturedPacket], str]:
 
 
 @given(st.data())
-def test_random_changes_never_crash_it(data: st.DataObject) -> None:
+def test_mutated_files_give_packets_or_a_fault_with_its_offset(data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(ORIGINALS)))
     places = st.integers(0, len(content) - 1)
     for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=8)):
@@ -311,7 +311,7 @@ def test_random_changes_never_crash_it(data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_random_bytes_never_crash_it(data: bytes) -> None:
+def test_random_bytes_give_packets_or_a_fault_with_its_offset(data: bytes) -> None:
     for start in (b"", pcap(">", []), FRESH):
         _, wrong = read_what_is_whole(start + data)
         assert not wrong or "at byte" in wrong
@@ -322,7 +322,7 @@ def test_random_bytes_never_crash_it(data: bytes) -> None:
 SEEN = [CapturedBundle(OUTBOUND, PACKETS[:2], TIME), CapturedBundle(INBOUND, PACKETS[2:], TIME + 1)]
 
 
-def test_what_is_written_is_read_with_its_times_and_directions() -> None:
+def test_written_packets_are_read_with_times_and_directions() -> None:
     found = reader(file_header("tp0") + packet_blocks(SEEN) + statistics_block(TIME, 5, 2))
     assert [(time, bytes(packet), direction) for time, packet, direction in found] == [
         (TIME, PACKETS[0], OUTBOUND),
@@ -333,14 +333,14 @@ def test_what_is_written_is_read_with_its_times_and_directions() -> None:
 
 
 @given(st.lists(st.integers(20, 200), max_size=20), st.integers(0, 2**64 - 1))
-def test_packets_of_any_size_and_time_come_back(sizes: list[int], time: int) -> None:
+def test_packets_of_any_size_and_time_are_read_as_written(sizes: list[int], time: int) -> None:
     packets = [b"\x45".ljust(size, b".") for size in sizes]
     found = reader(file_header("x") + packet_blocks([CapturedBundle(INBOUND, packets, time)]))
     assert [(moment, bytes(packet)) for moment, packet, _ in found] == [(time, packet) for packet in packets]
     assert not found.cut_short
 
 
-def test_a_file_grows_by_whole_bundles_and_tells_the_counts_at_its_end(tmp_path: Path) -> None:
+def test_a_file_grows_by_whole_bundles_and_ends_with_the_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     path.write_bytes(b"something older, and longer than what is written first".ljust(10_000))
     with CaptureWriter(str(path), "tp0") as file:
@@ -357,7 +357,7 @@ def test_a_file_grows_by_whole_bundles_and_tells_the_counts_at_its_end(tmp_path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows says other things, and has no device that is full")
-def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_raises_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(threepipe.EndpointError, match="Is a directory") as refused:
         CaptureWriter(str(tmp_path), "tp0")
     assert refused.value.errno == errno.EISDIR
@@ -369,7 +369,7 @@ needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="there is n
 
 
 @needs_tshark
-def test_wireshark_reads_what_is_written(tmp_path: Path) -> None:
+def test_wireshark_reads_a_written_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     with CaptureWriter(str(path), "tun:tp0 \udcff") as file:
         file.write(SEEN)

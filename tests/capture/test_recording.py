@@ -16,7 +16,7 @@ from threepipe.endpoints import open_endpoint
 from threepipe.endpoints.request import Side
 
 
-def test_what_is_sent_to_a_file_is_in_it_at_once(tmp_path: Path) -> None:
+def test_sent_packets_are_in_the_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     with closing(open_endpoint(f"pcap:{path}", side="right")) as session:
         assert session.send(PACKETS) == len(PACKETS)
@@ -26,7 +26,7 @@ def test_what_is_sent_to_a_file_is_in_it_at_once(tmp_path: Path) -> None:
     assert recorded(path) == [(packet, OUTBOUND) for packet in [*PACKETS, PACKETS[0]]]
 
 
-def test_a_replay_at_the_right_is_refused(tmp_path: Path) -> None:
+def test_replay_options_at_the_right_end_raise(tmp_path: Path) -> None:
     for options in ("speed=2", "loop"):
         with pytest.raises(threepipe.InvalidSetting, match="is for the left end of a pipe only"):
             open_endpoint(f"pcap:{tmp_path / 'a'},{options}", side="right")
@@ -35,7 +35,7 @@ def test_a_replay_at_the_right_is_refused(tmp_path: Path) -> None:
 
 @unix
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_no_program_is_waited_for(tmp_path: Path, side: Side) -> None:
+def test_a_fifo_raises_without_waiting_for_its_other_end(tmp_path: Path, side: Side) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(threepipe.EndpointError, match="is not a plain file"):
@@ -58,7 +58,7 @@ with open_endpoint("pcap:" + sys.argv[1], side="right") as session:
 
 
 @unix
-def test_a_full_disk_ends_it_with_whole_blocks(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_recording_with_whole_blocks(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     done = subprocess.run([sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, timeout=50)
     assert "File too large" in done.stdout, done.stderr

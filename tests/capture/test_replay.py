@@ -1,4 +1,4 @@
-"""Replaying capture files, by a clock that the tests set."""
+"""Replaying capture files, with a clock that the tests set."""
 
 import asyncio
 import errno
@@ -20,7 +20,7 @@ SECOND = 1_000_000_000
 
 
 def timed(times: list[float]) -> bytes:
-    """A capture with a packet at each of `times` (seconds), numbered by its last byte."""
+    """Return a capture with a packet at each of `times` (seconds), numbered by its last byte."""
     blocks = [enhanced("<", numbered(number), int(time * 1000)) for number, time in enumerate(times)]
     return section("<") + interface("<", RAW, option("<", 9, b"\x03")) + b"".join(blocks)
 
@@ -30,7 +30,7 @@ def numbered(number: int) -> bytes:
 
 
 class Replay:
-    """A replay by a clock that only the test moves."""
+    """A replay with a clock that only the test moves."""
 
     def __init__(self, stack: ExitStack, path: Path, data: bytes, *, speed: float = 1.0, loop: bool = False) -> None:
         path.write_bytes(data)
@@ -41,7 +41,7 @@ class Replay:
         self.session = stack.enter_context(threepipe.Session(port))
 
     def at(self, seconds: float) -> list[int]:
-        """The numbers of the packets that are there so long after the start."""
+        """Return the numbers of the packets due `seconds` after the start."""
         self.now = 1000.0 + seconds
         with self.session.receive(0) as bundle:
             return [packet[-1] for packet in bundle]
@@ -53,7 +53,7 @@ def replay(tmp_path: Path) -> Iterator[Callable[..., Replay]]:
         yield lambda data, **options: Replay(stack, tmp_path / "a.pcap", data, **options)
 
 
-def test_packets_come_when_their_time_has_come(replay: Callable[..., Replay]) -> None:
+def test_packets_are_received_when_their_time_has_come(replay: Callable[..., Replay]) -> None:
     played = replay(timed([50, 50, 50.5, 52]))
     assert played.at(0) == [0, 1]
     assert played.at(0.4) == []
@@ -66,13 +66,13 @@ def test_packets_come_when_their_time_has_come(replay: Callable[..., Replay]) ->
         played.at(99)
 
 
-def test_what_is_late_comes_in_one_bundle(replay: Callable[..., Replay]) -> None:
+def test_overdue_packets_are_received_in_one_bundle(replay: Callable[..., Replay]) -> None:
     played = replay(timed([0, 1, 2, 3]))
     assert played.at(0) == [0]
     assert played.at(10) == [1, 2, 3]
 
 
-def test_it_goes_as_many_times_as_fast_as_asked(replay: Callable[..., Replay]) -> None:
+def test_a_replay_with_a_speed_is_that_many_times_faster(replay: Callable[..., Replay]) -> None:
     played = replay(timed([7, 9, 11]), speed=4.0)
     assert played.at(0) == [0]
     assert played.at(0.5) == [1]
@@ -80,7 +80,7 @@ def test_it_goes_as_many_times_as_fast_as_asked(replay: Callable[..., Replay]) -
     assert played.at(1) == [2]
 
 
-def test_in_a_loop_it_begins_again_at_the_time_of_the_last(replay: Callable[..., Replay]) -> None:
+def test_a_loop_starts_again_at_the_time_of_the_last_packet(replay: Callable[..., Replay]) -> None:
     played = replay(timed([5, 6]), loop=True)
     assert played.at(0) == [0]
     assert played.at(1) == [1, 0]
@@ -93,38 +93,38 @@ def test_a_loop_over_no_packets_ends(replay: Callable[..., Replay]) -> None:
         replay(timed([]), loop=True).at(0)
 
 
-def test_times_that_go_back_or_far_away_stop_nothing_before(replay: Callable[..., Replay]) -> None:
+def test_times_that_decrease_or_are_far_away_do_not_delay_earlier_packets(replay: Callable[..., Replay]) -> None:
     played = replay(timed([9, 8, 9.5, 1e16]))
     assert played.at(0) == [0, 1]
     assert played.at(0.5) == [2]
     assert played.at(1e6) == []
 
 
-def test_at_no_speed_to_speak_of_it_waits(replay: Callable[..., Replay]) -> None:
+def test_a_replay_at_almost_no_speed_waits(replay: Callable[..., Replay]) -> None:
     played = replay(timed([0, 1]), speed=5e-324)
     assert played.at(0) == [0]
     assert played.at(1e9) == []
     assert not played.session.receive(0.001)
 
 
-def test_no_more_come_at_once_than_a_session_asks_for(replay: Callable[..., Replay]) -> None:
+def test_a_replay_returns_256_packets_at_most_per_bundle(replay: Callable[..., Replay]) -> None:
     played = replay(timed([0] * 600))
     assert [len(played.at(0)) for _ in range(3)] == [256, 256, 88]
 
 
-def test_its_packets_may_be_changed_as_other_received_ones(replay: Callable[..., Replay]) -> None:
+def test_replayed_packets_are_writable(replay: Callable[..., Replay]) -> None:
     played = replay(timed([0]))
     with played.session.receive(0) as bundle:
         bundle[0][0] = 0x46
 
 
-def test_what_is_sent_to_it_goes_nowhere(replay: Callable[..., Replay]) -> None:
+def test_packets_sent_to_a_replay_are_discarded(replay: Callable[..., Replay]) -> None:
     played = replay(timed([0, 1]))
     assert played.session.send(PACKETS) == len(PACKETS)
     assert played.at(0) == [0]
 
 
-def test_a_file_that_breaks_off_is_told_after_what_is_whole(replay: Callable[..., Replay]) -> None:
+def test_a_broken_block_raises_after_the_packets_before_it(replay: Callable[..., Replay]) -> None:
     played = replay(timed([0, 1]) + block("<", 6, bytes(16)))
     assert played.at(0) == [0]
     assert played.at(5) == [1]
@@ -132,7 +132,7 @@ def test_a_file_that_breaks_off_is_told_after_what_is_whole(replay: Callable[...
         played.at(5)
 
 
-def test_what_is_left_out_is_logged(replay: Callable[..., Replay], caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_frames_are_logged(replay: Callable[..., Replay], caplog: pytest.LogCaptureFixture) -> None:
     data = pcap("<", [b"\x08\x06".rjust(14), FRAMES["ethernet"][1](PACKETS[0])], ETHERNET)
     data += struct.pack("<IIII", 0, 0, 14, 99) + bytes(14) + struct.pack("<IIII", 0, 0, 99, 99)
     played = replay(data)
@@ -149,14 +149,14 @@ def replayed(path: Path) -> threepipe.Session:
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[threepipe.Session]:
-    """A session with packets a moment apart, by the real clock."""
+    """Return a session with packets a moment apart, with the real clock."""
     path = tmp_path / "a.pcapng"
     path.write_bytes(timed([0, 0.03, 0.06]))
     with replayed(path) as session:
         yield session
 
 
-def test_who_receives_waits_for_the_next_packet(quick: threepipe.Session) -> None:
+def test_receive_waits_for_the_next_packet(quick: threepipe.Session) -> None:
     found = [packet[-1] for _ in range(3) for packet in quick.receive(SECONDS)]
     assert found == [0, 1, 2]
     with pytest.raises(threepipe.EndpointEnded):
@@ -164,7 +164,7 @@ def test_who_receives_waits_for_the_next_packet(quick: threepipe.Session) -> Non
 
 
 @descriptors
-def test_who_waits_by_the_descriptor_is_woken_too(quick: threepipe.Session) -> None:
+def test_the_descriptor_wakes_an_event_loop_for_each_packet(quick: threepipe.Session) -> None:
     async def collect() -> list[int]:
         found = []
         try:
@@ -177,7 +177,7 @@ def test_who_waits_by_the_descriptor_is_woken_too(quick: threepipe.Session) -> N
     assert asyncio.run(asyncio.wait_for(collect(), SECONDS)) == [0, 1, 2]
 
 
-def test_closing_wakes_who_waits_for_a_packet_that_is_far_away(tmp_path: Path) -> None:
+def test_close_wakes_a_receive_that_waits_for_a_distant_packet(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     path.write_bytes(timed([0, 9999]))
     with ThreadPoolExecutor(1) as executor, replayed(path) as session:
@@ -195,7 +195,7 @@ def ends_by_closing(session: threepipe.Session) -> bool:
     return False
 
 
-def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_replayed_raises(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no capture")
     with pytest.raises(threepipe.EndpointError, match="neither pcap nor pcapng"):

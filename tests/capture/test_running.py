@@ -27,7 +27,7 @@ from threepipe.platforms import runtime_folder
 
 
 @unix
-def test_a_running_pipe_is_found_until_it_ends(folder: Path) -> None:
+def test_a_running_pipe_is_listed_until_it_ends(folder: Path) -> None:
     assert running_pipes(folder) == []
     with serve_captures(Taps(), "tun:tp0", "udp:[::1]:4242", folder):
         (pipe,) = running_pipes(folder)
@@ -52,7 +52,7 @@ with serve_captures(Taps(), "a", "b", Path(sys.argv[1])):
 
 
 @unix
-def test_what_a_killed_pipe_left_is_removed(folder: Path) -> None:
+def test_the_socket_of_a_killed_pipe_is_removed(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED, folder], timeout=50, check=False)
     (left,) = folder.iterdir()
     assert stat.S_ISSOCK(left.stat().st_mode)
@@ -62,7 +62,7 @@ def test_what_a_killed_pipe_left_is_removed(folder: Path) -> None:
 
 
 @unix
-def test_what_is_no_running_pipe_is_not_listed(folder: Path) -> None:
+def test_a_socket_that_is_not_a_running_pipe_is_not_listed(folder: Path) -> None:
     folder.mkdir(mode=0o700)
     (folder / "1.sock").write_text("a file")
     answers = [b"", b"no json\n", b"{}\n", b"[]\n", b'{"pid": "x", "left": "", "right": ""}\n', b"x" * 70_000]
@@ -77,7 +77,7 @@ def test_what_is_no_running_pipe_is_not_listed(folder: Path) -> None:
                     try:
                         accepted.sendall(answer)
                     except ConnectionError:
-                        pass  # It has heard enough.
+                        pass  # The reader has closed the connection.
 
             thread = threading.Thread(target=reply)
             thread.start()
@@ -87,7 +87,7 @@ def test_what_is_no_running_pipe_is_not_listed(folder: Path) -> None:
 
 
 @unix
-def test_a_folder_that_others_may_open_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_others_can_open_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder.mkdir()
     folder.chmod(0o755)
     caplog.set_level("INFO")
@@ -97,7 +97,7 @@ def test_a_folder_that_others_may_open_is_not_used(folder: Path, caplog: pytest.
     assert "cannot be captured from outside" in caplog.text
 
 
-def test_without_a_place_for_it_a_pipe_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_without_a_runtime_folder_runs_unannounced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert runtime_folder() is None
@@ -108,7 +108,7 @@ def test_without_a_place_for_it_a_pipe_runs_all_the_same(monkeypatch: pytest.Mon
 
 
 @unix
-def test_ordinary_users_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_user_without_root_has_a_private_runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with serve_captures(Taps(), "a", "b"):
@@ -120,19 +120,19 @@ def test_ordinary_users_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["pipe:", "pipe:x", "pipe:../../run/x", "pipe:1/2"])
-def test_what_is_no_name_of_a_pipe_is_refused(name: str, folder: Path) -> None:
+def test_an_invalid_name_of_a_pipe_raises(name: str, folder: Path) -> None:
     with pytest.raises(threepipe.InvalidSetting, match="does not name a running pipe"):
         PipeSource(name, folder)
 
 
 @unix
-def test_a_pipe_that_does_not_run_is_told(folder: Path) -> None:
+def test_a_pipe_that_does_not_run_raises(folder: Path) -> None:
     with pytest.raises(threepipe.EndpointError, match="process 1 runs no pipe of this user"):
         PipeSource("pipe:1", folder)
 
 
 class Watcher:
-    """Captures a running pipe in a thread, from before a packet is sent."""
+    """A capture of a running pipe in a thread, started before a packet is sent."""
 
     def __init__(self, stack: ExitStack, stage: Stage, folder: Path) -> None:
         self.source = PipeSource(f"pipe:{os.getpid()}", folder)
@@ -158,7 +158,7 @@ EXPECTED = [(PACKETS[0], OUTBOUND), (PACKETS[1], INBOUND)]
 
 
 @unix
-def test_a_running_pipe_is_captured_by_several(stage: Stage, folder: Path) -> None:
+def test_several_readers_capture_a_running_pipe(stage: Stage, folder: Path) -> None:
     with ExitStack() as stack, ExitStack() as announced:
         announced.enter_context(serve_captures(stage.taps, "a", "b", folder))
         first = Watcher(stack, stage, folder)
@@ -170,7 +170,7 @@ def test_a_running_pipe_is_captured_by_several(stage: Stage, folder: Path) -> No
         first.join()
         assert come_true(lambda: len(stage.taps.sinks) == 1)
         stage.both_ways()
-        announced.close()  # The pipe ends, and with it the capture.
+        announced.close()  # The pipe ends, and the capture with it.
         second.join()
         assert first.found == EXPECTED * 2
         assert second.found == EXPECTED * 2
@@ -178,7 +178,7 @@ def test_a_running_pipe_is_captured_by_several(stage: Stage, folder: Path) -> No
 
 
 def asked(folder: Path) -> socket.socket:
-    """A connection that was greeted and has asked for packets, of which it reads none."""
+    """Return a connection that got its greeting and has asked for packets, and reads none."""
     connected = socket.socket(socket.AF_UNIX)
     connected.settimeout(SECONDS)
     connected.connect(str(folder / f"{os.getpid()}.sock"))
@@ -188,12 +188,10 @@ def asked(folder: Path) -> socket.socket:
 
 
 @unix
-def test_a_reader_that_lags_does_not_hold_up_the_pipe(
-    stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_reader_does_not_delay_the_pipe(stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_MAX_QUEUED", 10_000)
     bundle = [b"\x45".ljust(1000, b".")] * 8
-    total = 400 * len(bundle)  # Far more than a socket and the queue hold.
+    total = 400 * len(bundle)  # This is far more than a socket and the queue hold.
     with ThreadPoolExecutor(1) as executor, ExitStack() as announced:
         announced.enter_context(serve_captures(stage.taps, "a", "b", folder))
         with asked(folder) as connected, connected.makefile("rb") as stream:
@@ -213,7 +211,7 @@ def test_a_reader_that_lags_does_not_hold_up_the_pipe(
 
 
 def understood(connected: socket.socket) -> bool:
-    """Whether a capture begins; after the greeting, or an end."""
+    """Return True if a capture begins after the greeting, False if the connection ends."""
     try:
         while said := connected.recv(1000):
             if b"threepipe" in said:
@@ -224,7 +222,7 @@ def understood(connected: socket.socket) -> bool:
 
 
 @unix
-def test_idle_and_rude_readers_make_way_for_honest_ones(stage: Stage, folder: Path) -> None:
+def test_idle_and_malformed_readers_make_room_for_honest_ones(stage: Stage, folder: Path) -> None:
     with ExitStack() as stack:
         stack.enter_context(serve_captures(stage.taps, "a", "b", folder))
         path = str(folder / f"{os.getpid()}.sock")
@@ -244,7 +242,7 @@ def test_idle_and_rude_readers_make_way_for_honest_ones(stage: Stage, folder: Pa
 
 
 @unix
-def test_there_are_not_more_captures_than_can_be_served(
+def test_a_capture_beyond_the_limit_is_rejected_and_logged(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server, "_MAX_CLIENTS", 2)
@@ -261,7 +259,7 @@ def test_there_are_not_more_captures_than_can_be_served(
 
 
 @unix
-def test_stopping_before_anything_came_ends_it(stage: Stage, folder: Path) -> None:
+def test_stop_before_the_first_packet_ends_the_capture(stage: Stage, folder: Path) -> None:
     with serve_captures(stage.taps, "a", "b", folder):
         source = PipeSource(f"pipe:{os.getpid()}", folder)
         source.stop()

@@ -16,7 +16,7 @@ from threepipe.capture.writer import CaptureWriter
 
 
 class Notes:
-    """A sink that writes down what it is shown."""
+    """A sink that notes all that it gets."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, list[bytes]]] = []
@@ -27,7 +27,7 @@ class Notes:
         self.times.append(seen.time_ns)
 
 
-def test_a_sink_sees_both_directions_as_an_adapter_at_the_left_does(stage: Stage) -> None:
+def test_a_sink_gets_both_directions_as_seen_from_the_left_end(stage: Stage) -> None:
     notes = Notes()
     stage.taps.add(notes)
     stage.both_ways()
@@ -35,7 +35,7 @@ def test_a_sink_sees_both_directions_as_an_adapter_at_the_left_does(stage: Stage
     assert notes.times == sorted(notes.times)
 
 
-def test_sinks_come_and_go_while_it_runs(stage: Stage) -> None:
+def test_sinks_can_be_added_and_removed_while_a_pipe_runs(stage: Stage) -> None:
     first, second = Notes(), Notes()
     stage.both_ways()
     stage.taps.add(first)
@@ -48,7 +48,7 @@ def test_sinks_come_and_go_while_it_runs(stage: Stage) -> None:
     assert (len(first.seen), len(second.seen)) == (4, 4)
 
 
-def test_a_sink_that_fails_hurts_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sink_that_raises_does_not_disturb_the_pipe(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     def fail(seen: CapturedBundle) -> None:
         raise OSError(errno.ENOSPC, "the disk is full")
 
@@ -64,7 +64,7 @@ def test_a_sink_that_fails_hurts_nobody(stage: Stage, caplog: pytest.LogCaptureF
 
 @pytest.fixture
 def tapped() -> Iterator[tuple[Taps, list[Tap]]]:
-    """Two sessions with taps around them that nobody pumps."""
+    """Return two sessions with taps around them, and no pump."""
     with ExitStack() as stack:
         taps = Taps()
         left, right = [stack.enter_context(end).start_session() for end in threepipe.MemoryAdapter.pair()]
@@ -73,13 +73,13 @@ def tapped() -> Iterator[tuple[Taps, list[Tap]]]:
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[threepipe.Session]:
-    """The sessions whose pump was interrupted."""
+    """Record the sessions whose pump was interrupted."""
     sessions: list[threepipe.Session] = []
     monkeypatch.setattr("threepipe.capture.tap.interrupt", sessions.append)
     return sessions
 
 
-def test_a_pump_that_goes_by_the_taps_is_interrupted_once_a_sink_is_added(
+def test_a_direct_pump_is_interrupted_when_a_sink_is_added(
     tapped: tuple[Taps, list[Tap]], interrupted: list[threepipe.Session]
 ) -> None:
     (taps, ends), notes = tapped, Notes()
@@ -95,22 +95,22 @@ def test_a_pump_that_goes_by_the_taps_is_interrupted_once_a_sink_is_added(
     assert [end.direct for end in ends] == sessions
 
 
-def test_a_pump_by_bundles_is_not_interrupted(
+def test_a_pump_of_bundles_is_not_interrupted(
     tapped: tuple[Taps, list[Tap]], interrupted: list[threepipe.Session]
 ) -> None:
     taps, ends = tapped
     taps.add(print)
     taps.remove(print)
-    assert ends[0].direct is not None  # Of one of them only.
+    assert ends[0].direct is not None  # Of one session only.
     taps.add(print)
     taps.remove(print)
     assert None not in [end.direct for end in ends]
-    ends[0].receive(0)  # After all it goes by bundles.
+    ends[0].receive(0)  # The pump moves bundles after all.
     taps.add(print)
     assert not interrupted
 
 
-def test_a_file_is_a_sink(stage: Stage, tmp_path: Path) -> None:
+def test_a_capture_file_is_a_sink(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     with CaptureWriter(str(path), "tp0") as file:
         stage.taps.add(file.sink)

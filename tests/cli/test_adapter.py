@@ -1,4 +1,4 @@
-"""`threepipe adapter`: every command and option for real, and what becomes of bad input."""
+"""`threepipe adapter`: every command and option on real adapters, and bad input."""
 
 import json
 import subprocess
@@ -21,14 +21,14 @@ COUNTS = list(AdapterStatistics._fields)
 
 
 class Command:
-    """`threepipe adapter`, of which each call is one run; of wrong input it sees to the form of the refusal."""
+    """`threepipe adapter`: each call is one run; for bad input it checks the form of the error message."""
 
     def __init__(self, network: Network, here: Callable[..., Done]) -> None:
         self._netns = network.path
         self._here = here
 
     def __call__(self, *arguments: str, status: int = 0, netns: str | None = None) -> str:
-        """What it printed or, where it is to fail, what it said on standard error."""
+        """Run it and return its output, or its error message if it is expected to fail."""
         where = ["--netns", self._netns if netns is None else netns]
         done = self._here("adapter", *arguments[:1], *where, *arguments[1:])
         assert done.status == status, done.complaint
@@ -52,18 +52,18 @@ def adapter(network: Network, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     return Command(network, partial(run_here, monkeypatch, capfd))
 
 
-def test_create_prints_the_name_and_the_adapter_stays(network: Network, adapter: Command) -> None:
+def test_create_prints_the_name_of_a_persistent_adapter(network: Network, adapter: Command) -> None:
     assert adapter("create", "tp%d") == "tp0\n"
     assert adapter("create", "tp%d") == "tp1\n"
     assert links(network) == {"tp0", "tp1"}
     assert all(info.persistent and not info.link_up for info in threepipe.adapters(network.path))
 
 
-def test_create_with_every_option(network: Network, adapter: Command) -> None:
+def test_create_with_every_option_makes_such_an_adapter(network: Network, adapter: Command) -> None:
     addresses = ["10.6.7.1/24", "10.6.8.1/32", "fd00::1/64"]
     routes = ["10.77.0.0/16", "fd77::/16"]
     options = [f"--address={item}" for item in addresses] + [f"--route={item}" for item in routes]
-    # In a user namespace there is no user but one.
+    # A user namespace has only one user.
     owner, group = (4321, 8765) if AS_ROOT else (0, 0)
     made = json.loads(
         adapter(
@@ -78,12 +78,12 @@ def test_create_with_every_option(network: Network, adapter: Command) -> None:
     assert set(made["routes"]) == set(routes)
     has = network.run("ip", "route") + network.run("ip", "-6", "route")
     assert all(f"{route} dev tp0" in has for route in routes)
-    assert has.count("metric 77") == len(addresses) - 1 + len(routes)  # A host alone has no route.
+    assert has.count("metric 77") == len(addresses) - 1 + len(routes)  # A single host has no route.
     rows = adapter("show", "tp0").splitlines()
     assert [row.split()[1:] for row in rows if row.startswith("routes")] == [["10.77.0.0/16,", "fd77::/16"]]
 
 
-def test_create_for_a_user_and_group_by_name(network: Network, adapter: Command) -> None:
+def test_create_accepts_names_of_user_and_group(network: Network, adapter: Command) -> None:
     adapter("create", "tp0", "--owner", "root", "--group", "root")
     info = adapter.shown("tp0")
     assert (info["owner"], info["group"]) == (0, 0)
@@ -93,12 +93,12 @@ def test_create_for_a_user_and_group_by_name(network: Network, adapter: Command)
 
 
 @needs_root
-def test_ids_without_a_name_are_shown_as_they_are(network: Network, adapter: Command) -> None:
+def test_list_shows_ids_without_a_name_as_numbers(network: Network, adapter: Command) -> None:
     adapter("create", "tp0", "--owner", "43210", "--group", "98765")
     assert adapter("list").splitlines()[1].split()[5:7] == ["43210", "98765"]
 
 
-def test_warnings_go_to_standard_error(network: Network) -> None:
+def test_create_prints_warnings_to_standard_error(network: Network) -> None:
     for scope in ("all", "default"):
         network.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
     addresses = ["--address=10.6.7.1/24", "--address=fd00::1/64"]
@@ -109,27 +109,27 @@ def test_warnings_go_to_standard_error(network: Network) -> None:
     assert json.loads(done.printed)["addresses"] == ["10.6.7.1/24"]
 
 
-def test_only_ipv6_where_there_is_none(network: Network, adapter: Command) -> None:
+def test_create_with_ipv6_alone_while_it_is_disabled_fails(network: Network, adapter: Command) -> None:
     for scope in ("all", "default"):
         network.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
     assert "IPv6 is disabled here" in adapter("create", "tp0", "--address=fd00::1/64", status=1)
     assert links(network) == set()
 
 
-def test_delete(network: Network, adapter: Command) -> None:
+def test_delete_removes_one_adapter(network: Network, adapter: Command) -> None:
     for name in ("tp0", "tp1"):
         Adapter.create(name, netns=network.path, persistent=True).close()
     assert adapter("delete", "tp0") == ""
     assert links(network) == {"tp1"}
 
 
-def test_list_of_none(network: Network, adapter: Command) -> None:
+def test_list_without_adapters_prints_the_heading_alone(network: Network, adapter: Command) -> None:
     assert json.loads(adapter("list", "--json")) == []
     assert adapter("list").split()[0] == "name"
     assert len(adapter("list").splitlines()) == 1
 
 
-def test_list_of_several(network: Network, adapter: Command) -> None:
+def test_list_prints_every_adapter(network: Network, adapter: Command) -> None:
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
     with Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"], mtu=1400) as made:
         Adapter.create("tp1", netns=network.path, persistent=True).close()
@@ -147,7 +147,7 @@ def test_list_of_several(network: Network, adapter: Command) -> None:
     assert rows[1][2:5] == ["1500", "down", "yes"]
 
 
-def test_show_counts_and_does_not_open(network: Network, adapter: Command) -> None:
+def test_show_prints_the_counts_of_an_open_adapter(network: Network, adapter: Command) -> None:
     packet = bytes.fromhex("4500001c000000004011000a0a0607020a060701") + bytes(8)
     with Adapter.create("tp0", netns=network.path) as made, made.start_session() as session:
         before = adapter.shown("tp0")["statistics"]
@@ -163,7 +163,7 @@ def test_show_counts_and_does_not_open(network: Network, adapter: Command) -> No
     assert all(row[2].isdecimal() for row in rows[-6:])
 
 
-def test_here_is_the_namespace_of_the_caller(network: Network) -> None:
+def test_commands_without_netns_use_the_namespace_of_the_caller(network: Network) -> None:
     command = [sys.executable, "-m", "threepipe", "adapter"]
     assert network.run(*command, "create", "tp0") == "tp0\n"
     assert [info["name"] for info in json.loads(network.run(*command, "list", "--json"))] == ["tp0"]
@@ -172,13 +172,13 @@ def test_here_is_the_namespace_of_the_caller(network: Network) -> None:
     assert links(network) == set()
 
 
-def test_netns_of_a_process(network: Network, adapter: Command) -> None:
+def test_netns_accepts_the_id_of_a_process(network: Network, adapter: Command) -> None:
     with subprocess.Popen(network.command("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"there")
         process.stdin.flush()
-        process.stdout.read(5)  # Now it is certainly in the namespace.
+        process.stdout.read(5)  # Now the process is in the namespace.
         assert adapter("create", "tp0", netns=str(process.pid)) == "tp0\n"
     assert links(network) == {"tp0"}
 
@@ -199,7 +199,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_create_refuses_a_name(network: Network, adapter: Command, name: str) -> None:
+def test_create_with_an_invalid_name_fails(network: Network, adapter: Command, name: str) -> None:
     assert NAMES[name] in adapter("create", name, status=1)
     assert links(network) == set()
 
@@ -230,13 +230,15 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("option", "value", "text"), OPTIONS)
-def test_create_refuses_a_value(network: Network, adapter: Command, option: str, value: str, text: str) -> None:
+def test_create_with_an_invalid_value_fails(
+    network: Network, adapter: Command, option: str, value: str, text: str
+) -> None:
     fine = ["--address", "10.6.7.1/24", "--address", "fd00::1/64", "--route", "10.77.0.0/16", "--mtu", "1400"]
     assert text in adapter("create", "tp0", *fine, option, value, status=1)
     assert links(network) == set()
 
 
-def test_create_refuses_what_goes_ill_together(network: Network, adapter: Command) -> None:
+def test_create_with_contradictory_options_fails(network: Network, adapter: Command) -> None:
     assert "IPv6 needs at least 1280" in adapter("create", "tp0", "--address", "fd00::1/64", "--mtu", "1279", status=1)
     with Adapter.create("taker", netns=network.path, routes=["10.77.0.0/16"]):
         complaint = adapter("create", "tp0", "--address", "10.6.7.1/24", "--route", "10.77.0.0/16", status=1)
@@ -244,7 +246,7 @@ def test_create_refuses_what_goes_ill_together(network: Network, adapter: Comman
     assert links(network) == set()
 
 
-def test_create_refuses_a_name_that_is_taken(network: Network, adapter: Command) -> None:
+def test_create_with_a_taken_name_fails(network: Network, adapter: Command) -> None:
     adapter("create", "tp0", "--mtu", "1300")
     assert "tp0 exists; choose another name" in adapter("create", "tp0", "--mtu", "1400", status=1)
     assert adapter.shown("tp0")["mtu"] == 1300
@@ -275,7 +277,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize("arguments", USAGE, ids=" ".join)
-def test_wrong_usage(network: Network, adapter: Command, arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(network: Network, adapter: Command, arguments: list[str]) -> None:
     assert "Error" in adapter(*arguments, status=2)
     assert links(network) == set()
 
@@ -295,14 +297,16 @@ NAMESPACES = {
 
 @pytest.mark.parametrize("netns", NAMESPACES, ids=repr)
 @pytest.mark.parametrize("command", [["create", "tp0"], ["delete", "tp0"], ["list"], ["show", "tp0"]], ids=" ".join)
-def test_every_command_refuses_a_namespace(network: Network, adapter: Command, command: list[str], netns: str) -> None:
+def test_every_command_with_an_invalid_namespace_fails(
+    network: Network, adapter: Command, command: list[str], netns: str
+) -> None:
     assert NAMESPACES[netns] in adapter(*command, netns=netns, status=1)
     assert links(network) == set()
 
 
 @pytest.mark.parametrize("command", ["delete", "show"])
 @pytest.mark.parametrize("name", ["tp0", "lo", "tp", "tp0 "])
-def test_there_is_no_such_adapter(network: Network, adapter: Command, command: str, name: str) -> None:
+def test_show_and_delete_of_a_missing_adapter_fail(network: Network, adapter: Command, command: str, name: str) -> None:
     with Adapter.create("tp00", netns=network.path):
         complaint = adapter(command, name, status=1)
         assert links(network) == {"tp00"}
@@ -310,7 +314,7 @@ def test_there_is_no_such_adapter(network: Network, adapter: Command, command: s
         assert complaint == f"threepipe: there is no adapter {name}; threepipe adapter list shows all adapters\n"
 
 
-def test_delete_leaves_what_is_no_adapter_or_in_use(network: Network, adapter: Command) -> None:
+def test_delete_of_a_busy_or_foreign_interface_fails(network: Network, adapter: Command) -> None:
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
     with Adapter.create("tp0", netns=network.path):
         for name in ("lo", "tap0"):
@@ -319,7 +323,7 @@ def test_delete_leaves_what_is_no_adapter_or_in_use(network: Network, adapter: C
         assert links(network) == {"tap0", "tp0"}
 
 
-def test_control_characters_do_not_reach_the_terminal(network: Network, adapter: Command) -> None:
+def test_control_characters_in_names_are_escaped(network: Network, adapter: Command) -> None:
     with Adapter.create("a\x1b[31mb", netns=network.path):
         assert r"a\x1b[31mb" in adapter("list")
         assert r"a\x1b[31mb" in adapter("show", "a\x1b[31mb")
@@ -327,7 +331,7 @@ def test_control_characters_do_not_reach_the_terminal(network: Network, adapter:
     assert r"no adapter a\x1b[31mb;" in adapter("show", "a\x1b[31mb", status=1)
 
 
-def test_nothing_is_made_where_no_adapter_can_be(network: Network) -> None:
+def test_create_without_a_tun_device_makes_nothing(network: Network) -> None:
     shell = ("unshare", "--mount", "sh", "-ec", 'mount -t tmpfs tmpfs /dev/net; exec "$@"', "sh")
     done = run("adapter", "create", "tp0", "--netns", network.path, prefix=shell)
     assert (done.status, done.printed) == (1, "")
@@ -336,7 +340,7 @@ def test_nothing_is_made_where_no_adapter_can_be(network: Network) -> None:
 
 
 @needs_root
-def test_what_another_user_may_not_do(network: Network) -> None:
+def test_create_and_delete_without_privilege_fail(network: Network) -> None:
     nobody = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     inside = tuple(network.command(*nobody))
     done = run("adapter", "create", "tp0", prefix=inside)

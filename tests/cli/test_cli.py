@@ -1,4 +1,4 @@
-"""The command line as a whole: help, exit statuses, which stream what goes to, and what it loads."""
+"""The command line as a whole: help, exit statuses, output streams, and loaded modules."""
 
 import json
 import os
@@ -21,7 +21,7 @@ COMMANDS = [[], ["adapter"], ["capture"], ["doctor"], ["pipe"], *[["adapter", na
 
 
 def run_program(*lines: str) -> Done:
-    """A program that uses the command line from within."""
+    """Run a program that calls the command line from Python."""
     command = [sys.executable, "-W", "error", "-c", "\n".join(["import sys", "from threepipe import cli", *lines])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     return Done(done.returncode, done.stdout, done.stderr)
@@ -32,12 +32,12 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     return partial(run_here, monkeypatch, capfd)
 
 
-def test_version() -> None:
+def test_version_prints_the_version() -> None:
     assert run("--version") == Done(0, f"threepipe {threepipe.__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_of_every_command(here: Callable[..., Done], command: list[str]) -> None:
+def test_every_command_prints_its_help(here: Callable[..., Done], command: list[str]) -> None:
     done = here(*command, "--help")
     assert (done.status, done.complaint) == (0, "")
     assert here(*command, "-h") == done
@@ -48,7 +48,7 @@ def test_help_of_every_command(here: Callable[..., Done], command: list[str]) ->
 
 
 @pytest.mark.parametrize("command", [[], ["adapter"]], ids=" ".join)
-def test_a_group_alone_shows_its_help(here: Callable[..., Done], command: list[str]) -> None:
+def test_a_group_without_a_command_prints_its_help(here: Callable[..., Done], command: list[str]) -> None:
     done = here(*command)
     assert "Usage: threepipe" in done.plain
 
@@ -67,7 +67,7 @@ def test_a_group_alone_shows_its_help(here: Callable[..., Done], command: list[s
     ],
     ids=" ".join,
 )
-def test_wrong_usage(here: Callable[..., Done], arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(here: Callable[..., Done], arguments: list[str]) -> None:
     done = here(*arguments)
     assert (done.status, done.printed) == (2, "")
     assert "nonsense" in done.plain or "does not take" in done.plain
@@ -80,7 +80,7 @@ def test_the_installed_command_is_main() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["adapter", "create", "--help"]], ids=" ".join)
-def test_starting_is_light(arguments: list[str]) -> None:
+def test_start_loads_no_heavy_module(arguments: list[str]) -> None:
     done = run_program(
         f"sys.argv[1:] = {arguments}",
         "try: cli.main()",
@@ -102,7 +102,7 @@ def test_starting_is_light(arguments: list[str]) -> None:
         ("KeyboardInterrupt()", 130, ""),
     ],
 )
-def test_errors_become_one_line(raised: str, status: int, line: str) -> None:
+def test_an_error_is_printed_in_one_line(raised: str, status: int, line: str) -> None:
     done = run_program(
         "import threepipe",
         "sys.argv[1:] = ['fail']",
@@ -113,7 +113,7 @@ def test_errors_become_one_line(raised: str, status: int, line: str) -> None:
     assert done == Done(status, "", line)
 
 
-def test_control_c() -> None:
+def test_ctrl_c_exits_with_130_without_a_traceback() -> None:
     done = run_program(
         "import signal",
         "sys.argv[1:] = ['fail']",
@@ -124,7 +124,7 @@ def test_control_c() -> None:
     assert done == Done(130, "", "")
 
 
-def test_control_c_while_starting() -> None:
+def test_ctrl_c_during_start_exits_without_a_traceback() -> None:
     done = run_program(
         "import signal",
         "sys.argv[1:] = ['--version']",
@@ -146,7 +146,7 @@ def test_warnings_of_the_library_are_shown_once() -> None:
 
 
 @pytest.mark.kernel
-def test_a_full_disk(network: Network) -> None:
+def test_output_to_a_full_disk_exits_with_1(network: Network) -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "threepipe", "adapter", "list", "--netns", network.path]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=50)
@@ -154,7 +154,7 @@ def test_a_full_disk(network: Network) -> None:
 
 
 @pytest.mark.kernel
-def test_a_reader_that_went_away(network: Network) -> None:
+def test_output_to_a_closed_pipe_exits_with_1_silently(network: Network) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "threepipe", "adapter", "list", "--netns", network.path]
@@ -164,7 +164,7 @@ def test_a_reader_that_went_away(network: Network) -> None:
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> str:
-    """What the command prints on a terminal of 80 columns."""
+    """Return the output of the command on a terminal of 80 columns."""
     if sys.platform == "win32":
         pytest.skip("terminals are made in another way here")
     import fcntl
@@ -175,7 +175,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     command = [sys.executable, "-m", "threepipe", *arguments]
-    # Others' settings of colours are for others: on a terminal, what counts is its kind.
+    # Colour settings of the environment are removed: the type of the terminal counts.
     inherited = {name: text for name, text in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     with subprocess.Popen(command, stdout=its, stderr=its, env=inherited | {"TERM": "xterm"} | environment) as process:
         os.close(its)
@@ -184,14 +184,14 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
             while more := os.read(ours, 65536):
                 printed += more
         except OSError:
-            pass  # EIO: the last that had the terminal open is gone.
+            pass  # EIO: the last process with the terminal open has exited.
     os.close(ours)
     assert process.returncode == 0
     return printed.decode()
 
 
 @pytest.mark.kernel
-def test_colours_only_where_they_are_wanted() -> None:
+def test_output_has_colours_only_on_a_terminal_that_wants_them() -> None:
     green = "\x1b[32myes"
     assert green in on_a_terminal("doctor")
     assert green not in on_a_terminal("doctor", NO_COLOR="1")
@@ -200,20 +200,20 @@ def test_colours_only_where_they_are_wanted() -> None:
 
 
 @pytest.mark.kernel
-def test_a_table_is_as_wide_as_the_terminal_and_cuts_nothing(network: Network) -> None:
+def test_a_table_fits_the_terminal_and_truncates_nothing(network: Network) -> None:
     adapter = threepipe.Adapter.create("tp0", netns=network.path, addresses=[f"fd00::{n:x}/64" for n in range(1, 31)])
     with adapter:
         printed = on_a_terminal("adapter", "list", "--netns", network.path, NO_COLOR="1", TERM="dumb")
         assert max(len(line) for line in printed.splitlines()) <= 80
         assert all(f"fd00::{n:x}/64" in printed for n in range(1, 31))
-        # Without a terminal each adapter is one line, for grep and its like.
+        # Without a terminal, each adapter is one line, for programs such as grep.
         heading, row = run("adapter", "list", "--netns", network.path).printed.splitlines()
         assert heading.split()[0] == "name"
         assert all(f"fd00::{n:x}/64" in row for n in range(1, 31))
 
 
 @pytest.mark.kernel
-def test_json_is_ascii_and_a_name_is_no_markup(network: Network) -> None:
+def test_json_is_ascii_and_names_are_not_markup(network: Network) -> None:
     for name in ("[red]x", "ü"):
         with threepipe.Adapter.create(name, netns=network.path):
             printed = run("adapter", "list", "--json", "--netns", network.path).printed

@@ -1,4 +1,4 @@
-"""`threepipe doctor`: what it finds on machines of several kinds, and that it leaves nothing behind."""
+"""`threepipe doctor`: its findings on several kinds of machines, and that it leaves nothing behind."""
 
 import json
 import platform
@@ -38,12 +38,12 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 def mounted(mounts: str) -> tuple[str, ...]:
-    """The start of a command that is to run where the shell has run `mounts`, seen by nobody else."""
+    """Return the prefix of a command that runs in a mount namespace of its own, after the shell has run `mounts`."""
     return ("unshare", "--mount", "sh", "-ec", f'{mounts}; exec "$@"', "sh")
 
 
 def doctor(*prefix: str, status: int) -> dict[str, dict[str, Any]]:
-    """The findings by name, from a doctor started by `prefix` that is to end with `status`."""
+    """Run doctor with `prefix`, check its exit status, and return its findings by name."""
     done = run("doctor", "--json", prefix=prefix)
     assert (done.status, done.complaint) == (status, "")
     report = json.loads(done.printed)
@@ -57,7 +57,7 @@ def doctor(*prefix: str, status: int) -> dict[str, dict[str, Any]]:
     return {finding["name"]: finding for finding in report["findings"]}
 
 
-def test_where_adapters_can_be_made(network: Network) -> None:
+def test_doctor_with_root_finds_everything(network: Network) -> None:
     found = doctor(*network.command(), status=0)
     assert list(found) == [*NAMES, "native core"]
     assert found["native core"]["ok"] == fast.NATIVE
@@ -68,13 +68,13 @@ def test_where_adapters_can_be_made(network: Network) -> None:
     assert found["UDP offload"]["ok"] == (version >= (6, 2))
 
 
-def test_the_native_core_can_be_refused(network: Network) -> None:
+def test_doctor_with_threepipe_pure_reports_the_native_core_unused(network: Network) -> None:
     core = doctor("env", "THREEPIPE_PURE=1", *network.command(), status=0)["native core"]
     assert not core["ok"]
     assert core["detail"] == "not in use, Python does the work per packet: THREEPIPE_PURE refuses it"
 
 
-def test_for_people(network: Network) -> None:
+def test_doctor_without_json_prints_a_table(network: Network) -> None:
     done = run("doctor", prefix=tuple(network.command()))
     assert (done.status, done.complaint) == (0, "")
     heading, *rows = done.printed.splitlines()
@@ -89,13 +89,13 @@ def test_for_people(network: Network) -> None:
         (EMPTY, "/dev/net/tun is missing", "modprobe tun"),
         (f"{EMPTY}; touch /dev/net/tun", "/dev/net/tun belongs to another driver", "mknod /dev/net/tun c 10 200"),
         (f"{EMPTY}; mkdir /dev/net/tun", "Is a directory", "mknod /dev/net/tun c 10 200"),
-        # Major number 61 is for experiments, and no driver has it.
+        # Major number 61 is reserved for experiments; no driver has it.
         pytest.param(
             f"{EMPTY}; mknod /dev/net/tun c 61 0", "the kernel has no TUN driver", "modprobe tun", marks=needs_root
         ),
     ],
 )
-def test_without_a_tun_device(mounts: str, seen: str, advice: str) -> None:
+def test_doctor_without_a_tun_device_fails_with_advice(mounts: str, seen: str, advice: str) -> None:
     found = doctor(*mounted(mounts), status=1)
     assert not found["TUN device"]["ok"]
     assert seen in found["TUN device"]["detail"]
@@ -103,7 +103,7 @@ def test_without_a_tun_device(mounts: str, seen: str, advice: str) -> None:
     assert list(found) == ["kernel", "TUN device", "network namespaces", "IPv6", "native core"]
 
 
-def test_advice_is_shown_to_people() -> None:
+def test_doctor_without_json_prints_advice() -> None:
     done = run("doctor", prefix=mounted(EMPTY))
     assert (done.status, done.complaint) == (1, "")
     (row,) = [line for line in done.printed.splitlines() if line.startswith("TUN device")]
@@ -112,20 +112,20 @@ def test_advice_is_shown_to_people() -> None:
 
 
 @needs_root
-def test_root_without_capabilities() -> None:
+def test_doctor_as_root_without_capabilities_reports_them() -> None:
     found = doctor(*mounted(FOR_ALL), *WITHOUT_CAPABILITIES, status=1)
     assert "CAP_NET_ADMIN" in found["adapters"]["detail"]
     assert found["adapters"]["advice"].startswith("run as root")
     assert "CAP_SYS_ADMIN" in found["network namespaces"]["detail"]
-    # The kernel lets nobody but who has CAP_SETFCAP make root of a user namespace out of root.
+    # The kernel requires CAP_SETFCAP to map root into a user namespace.
     assert not found["user namespaces"]["ok"]
     assert "sysctl" in found["user namespaces"]["advice"]
     assert "carrier" not in found
 
 
 @needs_root
-def test_only_the_privilege_for_networks(network: Network) -> None:
-    """As root of a container often is."""
+def test_doctor_with_cap_net_admin_alone_can_make_adapters(network: Network) -> None:
+    """Root of a container often has these capabilities."""
     but_one = network.command("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all")
     found = doctor(*mounted(FOR_ALL), *but_one, status=0)
     assert found["adapters"]["detail"] == "one was created with this user's privileges"
@@ -135,7 +135,7 @@ def test_only_the_privilege_for_networks(network: Network) -> None:
 
 
 def made_readable(scratch: Path) -> str:
-    """Mounts that let any user read the files this Python runs from, where they lie below closed directories."""
+    """Return mounts that let any user read the files of this Python, which may be below closed directories."""
     places = [sys.base_prefix, sys.prefix, str(Path(threepipe.__file__).parents[1])]
     bound, closed = [], []
     for number, place in enumerate(dict.fromkeys(places)):
@@ -149,7 +149,7 @@ def made_readable(scratch: Path) -> str:
         [
             "cd /",
             *[f"mount --bind '{place}' '{copy}'" for place, copy in bound],
-            # The directories as they are stay where they are; these cover them for this process.
+            # The directories are unchanged; these mounts cover them for this process.
             *[f"mount -t tmpfs -o mode=755 tmpfs '{directory}'" for directory in dict.fromkeys(closed)],
             *[f"mkdir -p '{place}'; mount --bind '{copy}' '{place}'" for place, copy in bound],
         ]
@@ -157,7 +157,7 @@ def made_readable(scratch: Path) -> str:
 
 
 @needs_root
-def test_ordinary_user(tmp_path: Path) -> None:
+def test_doctor_as_an_ordinary_user_reports_user_namespaces(tmp_path: Path) -> None:
     found = doctor(*mounted(f"{made_readable(tmp_path)}; {FOR_ALL}"), *NOBODY, status=0)
     assert found["TUN device"]["ok"]
     assert found["user namespaces"]["ok"]
@@ -169,7 +169,7 @@ def test_ordinary_user(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_ordinary_user_who_may_not_open_the_device(tmp_path: Path) -> None:
+def test_doctor_as_a_user_without_access_to_the_device_fails_with_advice(tmp_path: Path) -> None:
     mounts = f"{made_readable(tmp_path)}; {FOR_ALL}; chmod 600 /dev/net/tun"
     found = doctor(*mounted(mounts), *NOBODY, status=1)
     assert found["TUN device"]["detail"] == "this user may not open /dev/net/tun"
@@ -178,7 +178,7 @@ def test_ordinary_user_who_may_not_open_the_device(tmp_path: Path) -> None:
     assert "adapters" not in found
 
 
-def test_a_python_that_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_reports_a_python_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = import_module("threepipe.platforms.linux.probe")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     found, refusal = probe._ask_child()
@@ -186,7 +186,7 @@ def test_a_python_that_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) 
     assert refusal.startswith("/nowhere/python cannot be run")
 
 
-def test_ipv6_disabled(network: Network) -> None:
+def test_doctor_with_ipv6_disabled_reports_it(network: Network) -> None:
     for scope in ("all", "default"):
         network.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
     found = doctor(*network.command(), status=0)
@@ -199,15 +199,15 @@ def next_index(network: Network) -> int:
         return adapter.index
 
 
-def test_nothing_is_made_where_it_runs(network: Network) -> None:
+def test_doctor_leaves_no_interface_in_its_network(network: Network) -> None:
     before = next_index(network)
     doctor(*network.command(), status=0)
     assert links(network) == set()
-    # The kernel numbers interfaces in the order they are made.
+    # The kernel numbers interfaces in the order of creation.
     assert next_index(network) == before + 1
 
 
-def test_nothing_is_left_in_its_process(network: Network) -> None:
+def test_the_probe_leaves_nothing_in_its_process(network: Network) -> None:
     def traces() -> tuple[int, str, list[str]]:
         mounts = Path("/proc/self/mountinfo").read_text()
         return threading.active_count(), mounts, [info.name for info in threepipe.adapters()]

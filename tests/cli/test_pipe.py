@@ -1,4 +1,4 @@
-"""`threepipe pipe`: help, what it prints, how it ends, and what it leaves."""
+"""`threepipe pipe`: help, output, endings, and what stays behind."""
 
 import json
 import signal
@@ -52,17 +52,17 @@ def ended(program: "subprocess.Popen[str]", number: int) -> Done:
 
 
 def shown(path: Path) -> str:
-    """The address of a program that gives what is in the file `path`."""
+    """Return the address of a program that prints the file at `path`."""
     return f"exec:{python(f'import sys; sys.stdout.buffer.write(open({str(path)!r}, {chr(34)}rb{chr(34)}).read())')}"
 
 
-def test_help_has_every_kind_option_and_impairment(here: Callable[..., Done]) -> None:
+def test_help_names_every_kind_option_and_impairment(here: Callable[..., Done]) -> None:
     said = here("pipe", "--help").plain
     names = [name for kind in KINDS.values() for name in (kind.name, *[option.name for option in kind.options])]
     assert [name for name in (*names, *SETTINGS) if name not in said] == []
 
 
-def test_page_has_the_tables_of_the_program() -> None:
+def test_the_page_of_the_docs_has_the_tables_of_the_program() -> None:
     write = [
         sys.executable,
         "-c",
@@ -90,24 +90,22 @@ def test_page_has_the_tables_of_the_program() -> None:
         (["pcap:/no/such/file", "discard"], "no such file"),
     ],
 )
-def test_what_cannot_be_ends_with_a_line_that_helps(
-    here: Callable[..., Done], arguments: list[str], advice: str
-) -> None:
+def test_an_impossible_pipe_exits_with_advice(here: Callable[..., Done], arguments: list[str], advice: str) -> None:
     done = here("pipe", *arguments)
     assert done.status == 1
     assert advice in done.complaint.splitlines()[-1]
     assert done.printed == ""
 
 
-def test_packets_on_standard_input_and_output() -> None:
-    """Nothing but packets is on standard output, events are not either."""
+def test_packets_go_through_standard_input_and_output_alone() -> None:
+    """Standard output has packets only; events go to standard error."""
     command = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", "-", f"exec:{CAT}", "--json"]
     done = subprocess.run(command, input=RECORD * 3, capture_output=True, timeout=50)
     assert (done.returncode, done.stdout) == (0, RECORD * 3)
     assert [json.loads(line)["event"] for line in done.stderr.splitlines()][-1] == "end"
 
 
-def test_file_as_standard_input(tmp_path: Path) -> None:
+def test_a_file_as_standard_input_is_read_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(RECORD * 300)
     with (tmp_path / "records").open("rb") as records:
         done = subprocess.run(
@@ -120,7 +118,7 @@ def test_file_as_standard_input(tmp_path: Path) -> None:
     assert last["towards_right"]["sent_packets"] == 300
 
 
-def test_file_as_standard_output(tmp_path: Path) -> None:
+def test_a_file_as_standard_output_gets_all_records(tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(RECORD * 300)
     with (tmp_path / "copy").open("wb") as copy:
         command = [sys.executable, "-m", "threepipe", "pipe", shown(tmp_path / "records"), "-"]
@@ -128,7 +126,7 @@ def test_file_as_standard_output(tmp_path: Path) -> None:
     assert (tmp_path / "copy").read_bytes() == RECORD * 300
 
 
-def test_events_in_json(here: Callable[..., Done], tmp_path: Path) -> None:
+def test_json_prints_events(here: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(RECORD * 2)
     done = here("pipe", shown(tmp_path / "records"), "echo", "--json")
     assert (done.status, done.complaint) == (0, "")
@@ -143,14 +141,14 @@ def test_events_in_json(here: Callable[..., Done], tmp_path: Path) -> None:
     }
 
 
-def test_statistics_for_people_are_lines_where_there_is_no_terminal(here: Callable[..., Done], tmp_path: Path) -> None:
+def test_stats_without_a_terminal_prints_lines(here: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(RECORD * 2)
     done = here("pipe", shown(tmp_path / "records"), "discard", "--stats")
     assert f"> discard: 2 packets, {2 * len(PING)} bytes" in done.complaint
     assert "0 dropped" in done.complaint
 
 
-def test_what_an_impairment_drops_is_in_the_statistics(here: Callable[..., Done], tmp_path: Path) -> None:
+def test_statistics_count_packets_that_an_impairment_drops(here: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(RECORD * 5)
     done = here("pipe", shown(tmp_path / "records"), "discard", "--json", "--impair", "loss=100%,towards=right")
     way = json.loads(done.printed.splitlines()[-1])["towards_right"]
@@ -158,7 +156,7 @@ def test_what_an_impairment_drops_is_in_the_statistics(here: Callable[..., Done]
 
 
 def assert_served(path: Path) -> None:
-    """By the echo behind a listener, as soon as it listens."""
+    """Check that the echo behind a listener answers, as soon as it listens."""
     callers = []
 
     def connects() -> bool:
@@ -177,9 +175,9 @@ def assert_served(path: Path) -> None:
 
 @no_signals
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_it_cleanly(tmp_path: Path, number: int, status: int) -> None:
+def test_a_signal_ends_the_pipe_cleanly(tmp_path: Path, number: int, status: int) -> None:
     with started(f"unix-listen:{tmp_path}/pipe", "echo") as program:
-        assert_served(tmp_path / "pipe")  # Then it is all there, and not about to be opened.
+        assert_served(tmp_path / "pipe")  # Then both ends are open.
         done = ended(program, number)
     assert done.status == status
     assert "Traceback" not in done.complaint
@@ -187,7 +185,7 @@ def test_signals_end_it_cleanly(tmp_path: Path, number: int, status: int) -> Non
 
 
 @no_signals
-def test_listener_takes_the_next_caller_and_once_does_not(tmp_path: Path) -> None:
+def test_a_listener_serves_the_next_caller_unless_once(tmp_path: Path) -> None:
     for options, calls in ((), 2), (("--once",), 1):
         path = tmp_path / f"pipe{calls}"
         with started(f"unix-listen:{path}", "echo", *options) as program:
@@ -197,19 +195,19 @@ def test_listener_takes_the_next_caller_and_once_does_not(tmp_path: Path) -> Non
         assert done.status == (0 if options else 130)
 
 
-def test_command_ends_the_pipe_and_gives_its_status() -> None:
+def test_a_command_that_exits_ends_the_pipe_with_its_status() -> None:
     done = run("pipe", "udp-listen:0", "echo", "--run", python("print('up'); exit(7)"))
     assert (done.status, done.printed) == (7, "up\n")
 
 
-def test_pipe_ends_the_command() -> None:
+def test_a_pipe_that_ends_stops_its_command() -> None:
     done = run("pipe", f"exec:{python('')}", "discard", "--run", python("import time; time.sleep(1000)"))
-    assert done.status == (1 if sys.platform == "win32" else 128 + signal.SIGTERM)  # As TerminateProcess says it.
+    assert done.status == (1 if sys.platform == "win32" else 128 + signal.SIGTERM)  # TerminateProcess sets this status.
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="signals interrupt waiting here, which other tests see")
-def test_ctrl_c_ends_it_while_nothing_comes() -> None:
-    """On Windows it does not interrupt what the main thread waits for."""
+def test_ctrl_c_ends_an_idle_pipe() -> None:
+    """On Windows, Ctrl-C does not interrupt a wait of the main thread."""
     code = (
         "import _thread, sys, threading; from threepipe import cli; sys.argv[1:] = ['pipe', 'udp-listen:0', 'echo'];"
         " threading.Timer(0.5, _thread.interrupt_main).start(); cli.main()"
@@ -220,7 +218,7 @@ def test_ctrl_c_ends_it_while_nothing_comes() -> None:
 
 
 @pytest.mark.kernel
-def test_adapters_go_with_it_also_after_kill(network: Network) -> None:
+def test_the_adapter_of_a_pipe_is_gone_after_its_end_or_kill(network: Network) -> None:
     prefix = tuple(network.command())
     for number in (signal.SIGINT, signal.SIGKILL):
         with started("tun:t%d,address=10.6.7.1/24", "echo", prefix=prefix) as program:
@@ -231,7 +229,7 @@ def test_adapters_go_with_it_also_after_kill(network: Network) -> None:
 
 
 @pytest.mark.kernel
-def test_persistent_adapter_is_opened_where_it_exists(network: Network) -> None:
+def test_an_existing_persistent_adapter_is_opened(network: Network) -> None:
     prefix = tuple(network.command())
     address = "tun:t0,address=10.6.7.1/24,persistent"
     assert run("pipe", address, "echo", "--run", "true", prefix=prefix).status == 0

@@ -1,4 +1,4 @@
-"""Addresses of endpoints: what is written is what is read, and what cannot be read says why."""
+"""Addresses of endpoints: quoting, parsing and the reasons of errors."""
 
 import pytest
 from hypothesis import example, given
@@ -26,7 +26,7 @@ def behind_backslashes(text: str) -> str:
 
 
 def in_turns(text: str) -> str:
-    """Each character in another way."""
+    """Quote each character in another way."""
     ways = (in_single_quotes, in_double_quotes, behind_backslashes)
     return "".join(ways[index % 3](character) for index, character in enumerate(text))
 
@@ -35,7 +35,7 @@ quoting = st.sampled_from([in_single_quotes, in_double_quotes, behind_backslashe
 
 
 @given(kinds, text, st.lists(st.tuples(names, st.none() | text), max_size=4), quoting)
-def test_what_is_quoted_is_read_as_it_was(kind, place, options, quote) -> None:  # type: ignore[no-untyped-def]
+def test_a_quoted_address_parses_to_its_parts(kind, place, options, quote) -> None:  # type: ignore[no-untyped-def]
     written = kind + (f":{quote(place)}" if place else "")
     for name, value in options:
         written += f",{name}" if value is None else f",{name}={quote(value)}"
@@ -48,7 +48,7 @@ def test_what_is_quoted_is_read_as_it_was(kind, place, options, quote) -> None: 
 @example("\\")
 @example("a:b,,")
 @example("a,=")
-def test_any_text_is_read_or_refused(written: str) -> None:
+def test_any_text_parses_or_raises_with_the_text(written: str) -> None:
     said = ""
     try:
         options = split_address(written).options
@@ -59,7 +59,7 @@ def test_any_text_is_read_or_refused(written: str) -> None:
 
 
 @given(text)
-def test_any_place_and_option_is_opened_or_refused_in_words(written: str) -> None:
+def test_any_place_or_option_opens_or_raises_with_a_reason(written: str) -> None:
     for address in (f"echo:{written}", f"echo,{written}", f"nonsense:{written}", f"fd:x{written}"):
         said = "opened, without a word"
         try:
@@ -90,7 +90,7 @@ def test_any_place_and_option_is_opened_or_refused_in_words(written: str) -> Non
         ("", ("", "", ())),
     ],
 )  # fmt: skip
-def test_the_grammar_by_examples(written: str, read: tuple[object, ...]) -> None:
+def test_an_example_address_parses_to_its_parts(written: str, read: tuple[object, ...]) -> None:
     assert split_address(written) == read
 
 
@@ -105,7 +105,7 @@ def test_the_grammar_by_examples(written: str, read: tuple[object, ...]) -> None
         ("unix:/run/x\\", r"ends with a backslash; write \\\\ for a literal one"),
     ],
 )
-def test_what_cannot_be_read_says_why(written: str, text: str) -> None:
+def test_an_address_that_does_not_parse_raises_with_the_reason(written: str, text: str) -> None:
     with pytest.raises(threepipe.InvalidSetting, match=text) as refused:
         threepipe.open_endpoint(written)
     assert repr(written) in str(refused.value)

@@ -1,4 +1,4 @@
-"""Endpoints over UDP: a packet in each datagram, runs of them, what is told of the path, and who is answered."""
+"""Endpoints over UDP: a packet in each datagram, runs of datagrams, path MTU, and peers."""
 
 import asyncio
 import select
@@ -20,7 +20,7 @@ LONGEST = 65507  # Bytes of payload of a UDP datagram over IPv4.
 
 
 def pair(stack: ExitStack) -> tuple[threepipe.Session, threepipe.Session]:
-    """A listener that knows its caller, and the caller."""
+    """Return a listener that knows its caller, and the caller."""
     place = here()
     listener, caller = opened(stack, f"udp-listen:{place}"), opened(stack, f"udp:{place}")
     assert caller.send([packet(0)]) == 1
@@ -29,7 +29,7 @@ def pair(stack: ExitStack) -> tuple[threepipe.Session, threepipe.Session]:
 
 
 def program(stack: ExitStack, place: str = "") -> socket.socket:
-    """A socket of a program that knows nothing of threepipe, connected to `place`."""
+    """Return a plain UDP socket, connected to `place`."""
     plain = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
     plain.settimeout(SECONDS)
     if place:
@@ -38,7 +38,7 @@ def program(stack: ExitStack, place: str = "") -> socket.socket:
     return plain
 
 
-def test_packets_of_all_sizes_go_both_ways_in_order(stack: ExitStack) -> None:
+def test_packets_of_all_sizes_arrive_in_order_both_ways(stack: ExitStack) -> None:
     ends = pair(stack)
     sizes = [20, 1400, 1400, 1400, 600, 21, 1400, 1400, LONGEST, 100, 100, 9000, 9000, 9000, 8999, 40] * 4
     packets = [packet(number, size) for number, size in enumerate(sizes)]
@@ -52,7 +52,7 @@ def test_packets_of_all_sizes_go_both_ways_in_order(stack: ExitStack) -> None:
 def test_runs_of_one_size_arrive_as_single_packets(stack: ExitStack) -> None:
     listener, caller = pair(stack)
     packets = [packet(number, 1400) for number in range(300)]
-    for start in range(0, 300, 60):  # As many as every system keeps for a socket that is not read.
+    for start in range(0, 300, 60):  # Every system queues that many for a socket that nobody reads.
         assert caller.send(packets[start : start + 60], SECONDS) == 60
         assert received(listener, 60) == packets[start : start + 60]
     assert listener.statistics[:2] == (301, 300 * 1400 + 100)
@@ -68,7 +68,7 @@ def test_a_datagram_is_the_bare_packet(stack: ExitStack) -> None:
             assert plain.recv(1 << 16) == echo_reply(request)
 
 
-def test_a_caller_sends_bare_packets_from_where_it_is_told(stack: ExitStack) -> None:
+def test_a_caller_sends_from_its_bind_address(stack: ExitStack) -> None:
     plain = program(stack)
     plain.bind(("127.0.0.1", 0))
     own = here()
@@ -84,7 +84,7 @@ def test_a_caller_sends_bare_packets_from_where_it_is_told(stack: ExitStack) -> 
     assert received(caller, 1) == [packet(9)]
 
 
-def test_a_caller_hears_only_whom_it_calls(stack: ExitStack) -> None:
+def test_a_caller_receives_only_from_its_peer(stack: ExitStack) -> None:
     plain, stranger = program(stack), program(stack)
     plain.bind(("127.0.0.1", 0))
     own = here()
@@ -97,7 +97,7 @@ def test_a_caller_hears_only_whom_it_calls(stack: ExitStack) -> None:
     assert not caller.receive(0)
 
 
-def test_a_listener_answers_whoever_sent_the_last_packet(stack: ExitStack) -> None:
+def test_a_listener_sends_to_the_peer_of_the_last_packet(stack: ExitStack) -> None:
     place = here()
     listener = opened(stack, f"udp-listen:{place}")
     with pytest.raises(threepipe.LinkDown, match="no peer has sent a packet yet"):
@@ -110,7 +110,7 @@ def test_a_listener_answers_whoever_sent_the_last_packet(stack: ExitStack) -> No
         assert [each.recv(1 << 16), each.recv(1 << 16)] == [packet(2), packet(3)]
 
 
-def test_ipv6_and_ipv4_reach_a_listener_on_all_addresses(stack: ExitStack) -> None:
+def test_a_listener_on_all_addresses_receives_ipv4_and_ipv6(stack: ExitStack) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as free:
         free.bind(("::", 0))
         port = free.getsockname()[1]
@@ -125,7 +125,7 @@ def test_ipv6_and_ipv4_reach_a_listener_on_all_addresses(stack: ExitStack) -> No
 
 
 @descriptors
-def test_one_packet_may_be_asked_for_while_more_are_there(stack: ExitStack) -> None:
+def test_receive_packet_keeps_the_other_packets(stack: ExitStack) -> None:
     listener, caller = pair(stack)
     packets = [packet(number, 500) for number in range(20)]
     assert caller.send(packets) == 20
@@ -135,12 +135,12 @@ def test_one_packet_may_be_asked_for_while_more_are_there(stack: ExitStack) -> N
     assert not select.select([listener], [], [], 0)[0]
 
 
-def test_nobody_there_is_told_and_waited_for(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_caller_without_a_listener_keeps_waiting(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
     place = here()
     caller = opened(stack, f"udp:{place}")
     assert caller.send([packet(1)]) == 1
     assert not caller.receive(0.2)
-    for _ in range(2):  # Some systems say at the next sending what became of the one before.
+    for _ in range(2):  # Some systems report the fate of a datagram at the next send.
         assert caller.send([packet(1)]) == 1
     assert "packets cannot be delivered: nothing listens there (yet)" in caplog.text
     listener = opened(stack, f"udp-listen:{place}")
@@ -148,14 +148,14 @@ def test_nobody_there_is_told_and_waited_for(stack: ExitStack, caplog: pytest.Lo
     assert received(listener, 1) == [packet(2)]
 
 
-def test_a_place_that_is_taken_is_said(stack: ExitStack) -> None:
+def test_a_listener_at_a_taken_port_raises(stack: ExitStack) -> None:
     place = here()
     opened(stack, f"udp-listen:{place}")
     with pytest.raises(threepipe.EndpointError, match="another program uses it"):
         threepipe.open_endpoint(f"udp-listen:{place}")
 
 
-def test_asyncio_receives(stack: ExitStack) -> None:
+def test_receive_async_returns_all_packets(stack: ExitStack) -> None:
     listener, caller = pair(stack)
     packets = [packet(number) for number in range(50)]
 
@@ -169,7 +169,7 @@ def test_asyncio_receives(stack: ExitStack) -> None:
     assert asyncio.run(run()) == packets
 
 
-def test_closing_wakes_who_waits(stack: ExitStack) -> None:
+def test_close_wakes_a_waiting_receive(stack: ExitStack) -> None:
     listener, _ = pair(stack)
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(listener.receive)
@@ -180,7 +180,7 @@ def test_closing_wakes_who_waits(stack: ExitStack) -> None:
             waiting.result(SECONDS)
 
 
-def test_what_is_too_long_for_a_datagram_is_dropped_and_told(
+def test_a_packet_too_long_for_a_datagram_is_dropped_and_logged(
     stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, caller = pair(stack)
@@ -191,7 +191,7 @@ def test_what_is_too_long_for_a_datagram_is_dropped_and_told(
 
 
 @pytest.mark.kernel
-def test_packets_that_do_not_fit_in_the_path_are_told_and_go_in_fragments(
+def test_a_packet_above_the_path_mtu_is_logged_and_sent_in_fragments(
     stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     networks = [Network(), Network()]

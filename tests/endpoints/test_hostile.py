@@ -1,4 +1,4 @@
-"""Hostile ends: whatever comes to a listener, it goes on, says what was wrong, and serves the next honest caller."""
+"""Hostile peers: a listener logs each fault and serves the next honest caller."""
 
 import os
 import random
@@ -27,18 +27,18 @@ if sys.platform == "win32":
 
 import resource
 
-RESET = struct.pack("ii", 1, 0)  # struct linger: closing throws away what is unsent, and says so.
+RESET = struct.pack("ii", 1, 0)  # struct linger: close discards unsent data and resets the connection.
 LOGGER = "threepipe.endpoints"
 MANY = 1000
 
 
 def junk(size: int) -> bytes:
-    """Bytes that begin with a record that is no IP packet."""
+    """Return bytes that begin with a record that is not an IP packet."""
     return record(b"\0" * 30) + random.Random(size).randbytes(size)
 
 
 def gone(program: socket.socket) -> bool:
-    """Whether the listener hangs up on this one, in time."""
+    """Return True if the listener closes this connection in time."""
     try:
         while program.recv(1 << 16):
             pass
@@ -62,7 +62,7 @@ RUBBISH = {
 
 
 @pytest.mark.parametrize("what", RUBBISH)
-def test_who_speaks_something_else_is_sent_away(
+def test_a_peer_that_sends_no_records_is_disconnected(
     stack: ExitStack, place: Place, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with at_work(opened(stack, place.listening)):
@@ -86,12 +86,12 @@ HALVES = {
 
 
 @pytest.mark.parametrize(
-    ("place", "reset"),  # Unix sockets are not reset this way.
+    ("place", "reset"),  # Unix sockets have no such reset.
     [("tcp", False), ("unix", False), ("tls", False), ("tcp", True), ("tls", True)],
     indirect=["place"],
 )
 @pytest.mark.parametrize("what", HALVES)
-def test_who_leaves_in_mid_record_is_told_of(
+def test_a_peer_that_leaves_in_mid_record_is_logged(
     stack: ExitStack, place: Place, what: str, reset: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with at_work(opened(stack, place.listening)):
@@ -102,7 +102,7 @@ def test_who_leaves_in_mid_record_is_told_of(
         served(place)
     lines = [line.getMessage() for line in caplog.records if line.name == LOGGER]
     if reset and place.kind == "tls" and not lines:
-        return  # What was on its way is lost with a reset; then there was no record, for all anybody can tell.
+        return  # A reset may discard the record on its way; the listener then has seen none.
     assert len(lines) == 1, lines
     assert any(
         text in lines[0]
@@ -110,16 +110,16 @@ def test_who_leaves_in_mid_record_is_told_of(
     )
 
 
-@pytest.mark.parametrize("place", ["tcp", "unix"], indirect=True)  # With TLS, who has a certificate is the caller.
+@pytest.mark.parametrize("place", ["tcp", "unix"], indirect=True)  # With TLS, a certificate makes a peer the caller.
 @pytest.mark.parametrize("what", ["half a length", "a length alone", "half a record", "HTTP"])
-def test_who_stays_in_mid_record_keeps_nobody_out(stack: ExitStack, place: Place, what: str) -> None:
+def test_a_peer_that_stalls_in_mid_record_makes_room_for_the_next(stack: ExitStack, place: Place, what: str) -> None:
     with at_work(opened(stack, place.listening)), place.connect() as program:
         program.sendall(HALVES[what])
         served(place)
         assert gone(program)
 
 
-def test_the_fault_after_a_good_packet_is_found_without_more_coming(stack: ExitStack, place: Place) -> None:
+def test_a_fault_after_a_packet_is_found_without_more_data(stack: ExitStack, place: Place) -> None:
     listener = opened(stack, place.listening)
     with ThreadPoolExecutor(1) as executor:
         calling = executor.submit(place.connect)
@@ -133,7 +133,7 @@ def test_the_fault_after_a_good_packet_is_found_without_more_coming(stack: ExitS
         assert gone(program)
 
 
-def test_bytes_may_come_one_at_a_time(stack: ExitStack, place: Place) -> None:
+def test_records_sent_byte_by_byte_are_received(stack: ExitStack, place: Place) -> None:
     with at_work(opened(stack, place.listening)), place.connect() as program, program.makefile("rb") as replies:
         request = echo_request("10.1.1.1", "10.1.1.2", 1, 2, b"slow")
         for byte in b"\0\0" + record(request) + b"\0\0":
@@ -141,7 +141,7 @@ def test_bytes_may_come_one_at_a_time(stack: ExitStack, place: Place) -> None:
         assert replies.read(2 + len(request)) == record(echo_reply(request) or b"")
 
 
-def test_the_longest_and_the_empty_record(stack: ExitStack, place: Place) -> None:
+def test_longest_and_empty_records_are_received(stack: ExitStack, place: Place) -> None:
     with at_work(opened(stack, place.listening)), place.connect() as program, program.makefile("rb") as replies:
         request = echo_request("10.1.1.1", "10.1.1.2", 1, 2, bytes(65535 - 28))
         assert len(request) == 65535
@@ -150,7 +150,7 @@ def test_the_longest_and_the_empty_record(stack: ExitStack, place: Place) -> Non
             assert replies.read(2 + len(request)) == record(echo_reply(request) or b"")
 
 
-def test_endless_empty_records_do_not_hold_up_time_and_closing(stack: ExitStack, place: Place) -> None:
+def test_endless_empty_records_do_not_delay_timeout_and_close(stack: ExitStack, place: Place) -> None:
     listener = opened(stack, place.listening)
     with ThreadPoolExecutor(1) as executor:
         calling = executor.submit(place.connect)
@@ -170,7 +170,7 @@ def test_endless_empty_records_do_not_hold_up_time_and_closing(stack: ExitStack,
 
 
 def flood(program: socket.socket) -> None:
-    """Empty records until nobody takes them any more."""
+    """Send empty records until the other end accepts no more."""
     try:
         while True:
             program.sendall(bytes(1 << 18))
@@ -178,9 +178,9 @@ def flood(program: socket.socket) -> None:
         pass
 
 
-def test_what_tls_has_taken_from_the_socket_already_is_not_left_there(stack: ExitStack, tmp_path: Path) -> None:
-    # The rest of the memory packets are received into is just enough for the longest record, of which a
-    # piece of TLS completes the last byte; what else is in that piece is in no socket any more.
+def test_records_buffered_inside_tls_are_received(stack: ExitStack, tmp_path: Path) -> None:
+    # The rest of the receive memory is just enough for the longest record. A TLS record completes its last byte;
+    # the other data of that TLS record is no longer in the socket.
     place = Place("tls", tmp_path)
     listener = opened(stack, place.listening)
     with ThreadPoolExecutor(1) as executor:
@@ -204,10 +204,10 @@ def test_what_tls_has_taken_from_the_socket_already_is_not_left_there(stack: Exi
             assert found == packets[-2:]
 
 
-# Who does not read.
+# Peers that do not read.
 
 
-def test_a_caller_that_never_reads_costs_bounded_memory_and_gets_whole_records(stack: ExitStack, place: Place) -> None:
+def test_a_caller_that_never_reads_costs_bounded_memory(stack: ExitStack, place: Place) -> None:
     listener = opened(stack, place.listening)
     with ThreadPoolExecutor(1) as executor:
         calling = executor.submit(place.connect)
@@ -236,7 +236,7 @@ def test_a_caller_that_never_reads_costs_bounded_memory_and_gets_whole_records(s
         with program.makefile("rb") as replies:
             for number in taken[:-1]:
                 assert replies.read(1402) == record(packet(number, 1400))
-            with ThreadPoolExecutor(1) as executor:  # The rest of the last is written by whoever receives.
+            with ThreadPoolExecutor(1) as executor:  # A receive writes the rest of the last record.
                 last = executor.submit(replies.read, 1402)
                 while not last.done():
                     listener.receive(0.01)
@@ -245,7 +245,7 @@ def test_a_caller_that_never_reads_costs_bounded_memory_and_gets_whole_records(s
             assert replies.read(102) == record(packet(7))
 
 
-def test_a_caller_that_never_reads_holds_the_near_end_and_not_the_listener(stack: ExitStack, place: Place) -> None:
+def test_a_caller_that_never_reads_stops_the_source_and_not_the_listener(stack: ExitStack, place: Place) -> None:
     near, far = threepipe.MemoryAdapter.pair()
     with near, far, near.start_session() as program_session:
         listener = opened(stack, place.listening)
@@ -269,7 +269,7 @@ def test_a_caller_that_never_reads_holds_the_near_end_and_not_the_listener(stack
                 ended.result(SECONDS)
 
 
-def test_closing_does_not_wait_for_who_never_reads(stack: ExitStack, place: Place) -> None:
+def test_close_does_not_wait_for_a_caller_that_never_reads(stack: ExitStack, place: Place) -> None:
     listener = opened(stack, place.listening)
     with ThreadPoolExecutor(1) as executor:
         calling = executor.submit(place.connect)
@@ -286,7 +286,7 @@ def test_closing_does_not_wait_for_who_never_reads(stack: ExitStack, place: Plac
         assert not closing.is_alive()
 
 
-# Many, and silent ones.
+# Many peers, and silent peers.
 
 
 @contextmanager
@@ -303,7 +303,7 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
-def test_a_thousand_connections_that_say_nothing(
+def test_a_thousand_silent_connections_do_not_keep_out_a_caller(
     stack: ExitStack, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     stack.enter_context(many_descriptors())
@@ -321,13 +321,13 @@ def test_a_thousand_connections_that_say_nothing(
     assert len(lines) <= 6, lines
 
 
-def test_a_silent_first_caller_makes_room_for_one_who_speaks(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_silent_first_caller_makes_room_for_one_that_sends(stack: ExitStack, tmp_path: Path) -> None:
     for kind in ("tcp", "unix"):
         folder = tmp_path / kind
         folder.mkdir()
         place = Place(kind, folder)
         listener = opened(stack, place.listening)
-        with place.connect() as silent, place.connect() as speaking:  # Both are there before anybody looks.
+        with place.connect() as silent, place.connect() as speaking:  # Both are connected before the listener accepts.
             speaking.sendall(record(packet(1)))
             assert received(listener, 1) == [packet(1)]
             assert gone(silent)
@@ -336,7 +336,7 @@ def test_a_silent_first_caller_makes_room_for_one_who_speaks(stack: ExitStack, t
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01", HTTP])
-def test_connections_that_are_reset_before_they_are_accepted(stack: ExitStack, place: Place, sent: bytes) -> None:
+def test_connections_reset_before_accept_are_skipped(stack: ExitStack, place: Place, sent: bytes) -> None:
     listener = opened(stack, place.listening)
     for _ in range(5):
         with place.connect_bare() as program:
@@ -346,7 +346,7 @@ def test_connections_that_are_reset_before_they_are_accepted(stack: ExitStack, p
         served(place)
 
 
-def test_a_storm_of_connections_of_all_sorts(stack: ExitStack, place: Place) -> None:
+def test_a_storm_of_faulty_connections_does_not_keep_out_a_caller(stack: ExitStack, place: Place) -> None:
     choose = random.Random(place.kind)
     with at_work(opened(stack, place.listening)):
         held: list[socket.socket] = []
@@ -365,11 +365,11 @@ def test_a_storm_of_connections_of_all_sorts(stack: ExitStack, place: Place) -> 
                     case _:
                         held.append(program)
             except OSError:
-                pass  # It was sent away already.
+                pass  # The listener has closed it already.
         served(place)
 
 
-def test_no_descriptor_left_for_a_caller_is_told_and_overcome(
+def test_a_lack_of_descriptors_is_logged_and_overcome(
     stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = Place("tcp", tmp_path)
@@ -392,20 +392,22 @@ def test_no_descriptor_left_for_a_caller_is_told_and_overcome(
 
 
 def refused(program: ssl.SSLSocket) -> bool:
-    """In TLS 1.3 a client learns what became of its certificate when it reads."""
+    """Return True if reading fails: in TLS 1.3, a client learns only there that its certificate was rejected."""
     with program, pytest.raises((ssl.SSLError, ConnectionError)):
         program.recv(1)
     return True
 
 
-def test_who_shows_no_certificate(stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tls_client_without_a_certificate_is_rejected(
+    stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     with at_work(opened(stack, secure.listening)):
         assert refused(secure.secure(secure.connect_bare(), ""))
         served(secure)
     assert "failed the TLS handshake (PEER_DID_NOT_RETURN_A_CERTIFICATE)" in caplog.text
 
 
-def test_who_shows_a_certificate_of_another_authority(
+def test_a_tls_client_of_another_authority_is_rejected(
     stack: ExitStack, secure: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     issue(trustme.CA(), tmp_path, "stranger", "client")
@@ -415,7 +417,7 @@ def test_who_shows_a_certificate_of_another_authority(
     assert "failed the TLS handshake (CERTIFICATE_VERIFY_FAILED)" in caplog.text
 
 
-def test_who_speaks_an_older_tls(stack: ExitStack, secure: Place, tmp_path: Path) -> None:
+def test_a_client_with_an_older_tls_is_rejected(stack: ExitStack, secure: Place, tmp_path: Path) -> None:
     with at_work(opened(stack, secure.listening)):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(tmp_path / "ca.pem")
@@ -427,13 +429,15 @@ def test_who_speaks_an_older_tls(stack: ExitStack, secure: Place, tmp_path: Path
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", junk(0), HTTP])
-def test_who_stalls_in_the_handshake_keeps_nobody_out(stack: ExitStack, secure: Place, sent: bytes) -> None:
+def test_a_client_that_stalls_in_the_handshake_does_not_keep_out_others(
+    stack: ExitStack, secure: Place, sent: bytes
+) -> None:
     with at_work(opened(stack, secure.listening)), secure.connect_bare() as stalled:
         stalled.sendall(sent)
         served(secure)
 
 
-def test_plain_records_at_a_tls_listener(stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_without_tls_is_rejected(stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture) -> None:
     with at_work(opened(stack, secure.listening)):
         with secure.connect_bare() as program:
             program.sendall(record(packet(1)))
@@ -442,7 +446,9 @@ def test_plain_records_at_a_tls_listener(stack: ExitStack, secure: Place, caplog
     assert "failed the TLS handshake" in caplog.text
 
 
-def test_random_bytes_after_the_handshake(stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_sends_random_bytes_after_the_handshake_is_disconnected(
+    stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     with at_work(opened(stack, secure.listening)):
         with secure.connect() as program:
             assert isinstance(program, ssl.SSLSocket)
@@ -468,7 +474,7 @@ DATAGRAMS = {
 
 @pytest.mark.parametrize("what", DATAGRAMS)
 @pytest.mark.parametrize("known", [False, True])
-def test_datagrams_that_are_no_packets_are_dropped(
+def test_datagrams_without_a_packet_are_dropped(
     stack: ExitStack, what: str, known: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = here()
@@ -497,7 +503,7 @@ def datagrams_to(place: str) -> socket.socket:
     return connected
 
 
-def test_who_sends_no_packets_is_not_answered(stack: ExitStack) -> None:
+def test_a_sender_of_datagrams_without_packets_gets_no_answer(stack: ExitStack) -> None:
     place = here()
     with at_work(opened(stack, f"udp-listen:{place}")):
         honest, hostile = (stack.enter_context(datagrams_to(place)) for _ in "ab")
@@ -512,7 +518,7 @@ def test_who_sends_no_packets_is_not_answered(stack: ExitStack) -> None:
             hostile.recv(1)
 
 
-def test_a_flood_of_datagrams_costs_bounded_memory_and_closing_ends_it(stack: ExitStack) -> None:
+def test_a_flood_of_datagrams_costs_bounded_memory_and_allows_close(stack: ExitStack) -> None:
     place = here()
     listener = opened(stack, f"udp-listen:{place}")
     stop = threading.Event()
@@ -522,7 +528,7 @@ def test_a_flood_of_datagrams_costs_bounded_memory_and_closing_ends_it(stack: Ex
             try:
                 program.send(data())
             except OSError:
-                pass  # Nobody is there any more.
+                pass  # The listener is closed.
 
     choose = random.Random(1)
     with ThreadPoolExecutor(2) as executor:

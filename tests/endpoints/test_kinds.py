@@ -1,4 +1,4 @@
-"""The table of kinds: every opener fits its row, and every mistake is answered with what to write instead."""
+"""The table of kinds: every opener matches its row, and every mistake is answered with advice."""
 
 import inspect
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ def opened(stack: ExitStack, address: str) -> threepipe.Endpoint:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_the_opener_of_a_kind_takes_its_options_and_no_others(kind: Kind) -> None:
+def test_an_opener_has_exactly_the_options_of_its_kind(kind: Kind) -> None:
     module, _, function = kind.opener.partition(":")
     parameters = list(inspect.signature(getattr(import_module(module), function)).parameters.values())
     assert [each.name for each in parameters[1:]] == [option.name for option in kind.options]
@@ -32,7 +32,7 @@ def test_the_opener_of_a_kind_takes_its_options_and_no_others(kind: Kind) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_kind_is_described_in_a_line(kind: Kind) -> None:
+def test_every_help_text_is_one_short_line(kind: Kind) -> None:
     for text in (kind.help, *(option.help for option in kind.options)):
         assert 10 < len(text) < 160
         assert text[0].islower()
@@ -100,20 +100,20 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("address", "text"), MISTAKES, ids=[address[:30] for address, _ in MISTAKES])
-def test_a_mistake_is_answered_with_what_to_write(address: str, text: str) -> None:
+def test_a_mistake_in_an_address_raises_with_advice(address: str, text: str) -> None:
     with pytest.raises(threepipe.InvalidSetting, match=text) as refused:
         parse_address(address)
     assert str(refused.value).startswith(f"address {address!r}")
 
 
 @pytest.mark.parametrize("address", ["pcap:a,speed=2", "pcap:a,loop"])
-def test_an_option_of_the_other_side_is_refused(address: str) -> None:
+def test_an_option_of_the_other_side_raises(address: str) -> None:
     assert parse_address(address, "left").text == address
     with pytest.raises(threepipe.InvalidSetting, match="of pcap is for the left end of a pipe only"):
         parse_address(address, "right")
 
 
-def test_a_parsed_address_has_values_and_not_texts() -> None:
+def test_a_parsed_address_has_typed_values() -> None:
     address = parse_address("tun:t%d,address=10.6.7.1/24,address=fd00::1/64,mtu=1400,persistent,offload=off")
     assert (address.kind, address.parameter) == (KINDS["tun"], "t%d")
     assert address.options == {
@@ -128,12 +128,12 @@ def test_a_parsed_address_has_values_and_not_texts() -> None:
     assert parse_address("exec:a 'b c'").parameter == ["a", "b c"]
 
 
-# The kinds that need nothing.
+# Kinds that need nothing of the system.
 
 REQUESTS = [echo_request(*pair, 1, 2, b"data") for pair in (("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2"))]
 
 
-def test_echo_answers_requests_of_both_families_and_nothing_else(stack: ExitStack) -> None:
+def test_echo_answers_echo_requests_of_both_families_only(stack: ExitStack) -> None:
     echo = opened(stack, "echo")
     others = [echo_reply(request) or b"" for request in REQUESTS]
     assert echo.send(REQUESTS + others) == 4
@@ -142,7 +142,7 @@ def test_echo_answers_requests_of_both_families_and_nothing_else(stack: ExitStac
     assert echo.statistics[:5] == (2, sum(map(len, REQUESTS)), 1, 4, 2 * sum(map(len, REQUESTS)))
 
 
-def test_echo_keeps_a_bounded_number_of_replies_and_then_has_no_room(stack: ExitStack) -> None:
+def test_echo_with_too_many_unread_replies_has_no_room(stack: ExitStack) -> None:
     echo = opened(stack, "echo")
     taken = 0
     while count := echo.send(REQUESTS * 50):
@@ -156,7 +156,7 @@ def test_echo_keeps_a_bounded_number_of_replies_and_then_has_no_room(stack: Exit
     assert echo.send(REQUESTS) == 2
 
 
-def test_discard_takes_everything_and_gives_nothing(stack: ExitStack) -> None:
+def test_discard_accepts_all_packets_and_returns_none(stack: ExitStack) -> None:
     discard = opened(stack, "discard")
     assert discard.send(REQUESTS * 1000) == 2000
     assert discard.statistics.sent_packets == 2000
@@ -166,7 +166,7 @@ def test_discard_takes_everything_and_gives_nothing(stack: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("address", ["memory", "memory:", "memory:named"])
-def test_memory_joins_two_of_one_name_and_then_the_next_two(stack: ExitStack, address: str) -> None:
+def test_memory_joins_each_two_endpoints_of_one_name(stack: ExitStack, address: str) -> None:
     for _ in range(2):
         with ExitStack() as pair:
             one, other = opened(pair, address), opened(pair, address)
@@ -175,7 +175,7 @@ def test_memory_joins_two_of_one_name_and_then_the_next_two(stack: ExitStack, ad
                 assert list(target.receive(SECONDS)) == REQUESTS
 
 
-def test_memory_of_another_name_is_another(stack: ExitStack) -> None:
+def test_memory_endpoints_of_other_names_are_not_joined(stack: ExitStack) -> None:
     names = ("memory:a", "memory:b", "memory:a", "memory:b")
     ends = [opened(stack, name) for name in names]
     ends[0].send(REQUESTS[:1])
@@ -185,7 +185,7 @@ def test_memory_of_another_name_is_another(stack: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("address", ["echo", "discard"])
-def test_what_is_closed_says_so_and_may_be_closed_again(address: str) -> None:
+def test_a_closed_endpoint_raises_and_can_be_closed_again(address: str) -> None:
     endpoint = threepipe.open_endpoint(address)
     endpoint.close()
     endpoint.close()

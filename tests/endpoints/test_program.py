@@ -17,7 +17,7 @@ from threepipe.core.packet import MAX_PACKET
 from threepipe.echo import echo_reply, echo_request
 
 
-def test_a_program_gets_and_gives_records(stack: ExitStack) -> None:
+def test_records_go_to_and_from_a_program(stack: ExitStack) -> None:
     session = opened(stack, f"exec:{CAT}")
     packets = [packet(number, size) for number, size in enumerate([20, 1500, MAX_PACKET] * 50)]
     with ThreadPoolExecutor(1) as executor:
@@ -26,25 +26,25 @@ def test_a_program_gets_and_gives_records(stack: ExitStack) -> None:
         assert sending.result() == len(packets)
 
 
-def test_a_program_that_ends_is_the_end(stack: ExitStack) -> None:
+def test_a_program_that_exits_ends_the_endpoint(stack: ExitStack) -> None:
     session = opened(stack, f"exec:{python('')}")
     with pytest.raises(threepipe.EndpointEnded, match="the command disconnected"):
         session.receive(SECONDS)
 
 
-def test_a_program_that_ends_in_a_record_is_a_fault(stack: ExitStack) -> None:
+def test_a_program_that_exits_in_mid_record_raises(stack: ExitStack) -> None:
     session = opened(stack, f"exec:{python('print(1, end=str())')}")
     with pytest.raises(threepipe.EndpointError, match="the command ended in the middle of a record"):
         session.receive(SECONDS)
 
 
-def test_the_status_of_a_program_is_told(stack: ExitStack) -> None:
+def test_a_program_that_exits_with_a_status_raises_with_it(stack: ExitStack) -> None:
     session = opened(stack, f"exec:{python('exit(7)')}")
     with pytest.raises(threepipe.EndpointError, match="the command ended with status 7"):
         session.receive(SECONDS)
 
 
-def test_no_shell_reads_the_command(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_command_is_not_run_by_a_shell(stack: ExitStack, tmp_path: Path) -> None:
     session = opened(stack, f"exec:{python('print(1, end=str())')}; touch {tmp_path}/made")
     with pytest.raises(threepipe.EndpointError, match="ended in the middle of a record"):
         session.receive(SECONDS)
@@ -64,7 +64,7 @@ def test_no_shell_reads_the_command(stack: ExitStack, tmp_path: Path) -> None:
         (" ", threepipe.InvalidSetting, "exec needs a command"),
     ],
 )
-def test_a_program_that_cannot_be_started(command: str, error: type[Exception], text: str) -> None:
+def test_a_program_that_cannot_start_raises_with_advice(command: str, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         threepipe.open_endpoint(f"exec:{command}")
 
@@ -75,7 +75,7 @@ threepipe.pipe(threepipe.open_endpoint("-"), threepipe.open_endpoint("echo"))
 """
 
 
-def test_standard_input_and_output_carry_records() -> None:
+def test_records_go_through_standard_input_and_output() -> None:
     requests = [echo_request("10.1.1.1", "10.1.1.2", 1, number) for number in range(100)]
     command = [sys.executable, "-W", "error", "-c", STDIO]
     sent = b"".join(map(record, requests))
@@ -93,7 +93,7 @@ def test_standard_input_and_output_carry_records() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
-def test_a_terminal_is_refused() -> None:
+def test_a_terminal_as_standard_input_raises() -> None:
     controller, terminal = os.openpty()
     try:
         done = subprocess.run([sys.executable, "-c", STDIO], stdin=terminal, capture_output=True, text=True)
@@ -104,7 +104,7 @@ def test_a_terminal_is_refused() -> None:
 
 
 @posix
-def test_standard_descriptors_that_are_one_block_again_at_the_end() -> None:
+def test_a_shared_standard_descriptor_is_blocking_again_at_the_end() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(SECONDS)

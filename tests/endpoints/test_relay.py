@@ -1,4 +1,4 @@
-"""Streams over pipes that cannot be waited for; and what is waited for on systems that have select() alone."""
+"""Streams over pipes that no system call can wait for, and waiting on systems with select() alone."""
 
 import io
 import os
@@ -19,7 +19,7 @@ SECONDS = 10.0
 
 
 class Far:
-    """A stream, and the descriptors of the two pipes at its other end."""
+    """A stream, and the far descriptors of its two pipes."""
 
     def __init__(self) -> None:
         read, self.input = os.pipe()
@@ -28,7 +28,7 @@ class Far:
         self.stream = RelayStream(io.FileIO(read, "r"), io.FileIO(write, "w"), closed=self.end)
 
     def end(self) -> None:
-        """As a program does that is made to end."""
+        """Close both descriptors, as a program does when it exits."""
         self.ended.set()
         self.close()
 
@@ -52,7 +52,7 @@ def ready(file: socket.socket, event: int) -> bool:
 
 
 def read(stream: RelayStream, size: int) -> bytes:
-    """What comes until there are `size` bytes, or the end."""
+    """Read until there are `size` bytes, or the end."""
     found = b""
     memory = memoryview(bytearray(size))
     while len(found) < size and ready(stream.reader, selectors.EVENT_READ):
@@ -62,7 +62,7 @@ def read(stream: RelayStream, size: int) -> bytes:
     return found
 
 
-def test_what_is_written_arrives_and_what_is_given_is_read(far: Far) -> None:
+def test_written_bytes_arrive_and_sent_bytes_are_read(far: Far) -> None:
     assert far.stream.read(memoryview(bytearray(9))) is None
     os.write(far.input, b"hello")
     assert read(far.stream, 5) == b"hello"
@@ -71,7 +71,7 @@ def test_what_is_written_arrives_and_what_is_given_is_read(far: Far) -> None:
     assert os.read(far.output, 100) == b"answer"
 
 
-def test_much_goes_through_in_order_and_a_full_pipe_is_waited_for(far: Far) -> None:
+def test_two_megabytes_arrive_in_order_through_a_full_pipe(far: Far) -> None:
     data = b"".join(number.to_bytes(4, "big") for number in range(500_000))
 
     def take() -> bytes:
@@ -91,7 +91,7 @@ def test_much_goes_through_in_order_and_a_full_pipe_is_waited_for(far: Far) -> N
         assert taking.result(SECONDS) == data
 
 
-def test_the_end_of_the_pipe_is_the_end_after_all_that_came(far: Far) -> None:
+def test_the_end_of_the_pipe_is_read_after_all_its_data(far: Far) -> None:
     os.write(far.input, b"last")
     os.close(far.input)
     far.input = -1
@@ -99,7 +99,7 @@ def test_the_end_of_the_pipe_is_the_end_after_all_that_came(far: Far) -> None:
     assert far.stream.read(memoryview(bytearray(1))) == 0
 
 
-def test_nobody_reads_any_more(far: Far) -> None:
+def test_a_write_without_a_reader_raises_connection_error(far: Far) -> None:
     os.close(far.output)
     far.output = -1
     with pytest.raises(ConnectionError):
@@ -111,7 +111,7 @@ def write_on(stream: RelayStream) -> None:
         stream.write(memoryview(b"x" * 1000))
 
 
-def test_closing_writes_what_was_taken_ends_the_other_end_and_leaves_no_thread() -> None:
+def test_close_flushes_and_ends_the_program_and_the_threads() -> None:
     far = Far()
     before = {thread for thread in threading.enumerate() if thread.name.startswith("threepipe-")}
     assert len(before) == 2
@@ -124,7 +124,7 @@ def test_closing_writes_what_was_taken_ends_the_other_end_and_leaves_no_thread()
     assert not [thread for thread in before if thread.is_alive()]
 
 
-def test_files_may_come_while_somebody_waits_where_only_select_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_added_to_a_select_watch_wake_its_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(Watch()) as watch, ThreadPoolExecutor(2) as executor:
@@ -137,10 +137,10 @@ def test_files_may_come_while_somebody_waits_where_only_select_is_there(monkeypa
 
 
 def wait_until_told(watch: Watch, file: socket.socket) -> bool:
-    """As sessions wait: a wait may end early, and who waits looks again."""
+    """Wait as sessions do: a wait may end early, and the caller checks again."""
     file.setblocking(False)
     deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:  # And not so many times: until the other one has heard, waiting does not wait.
+    while time.monotonic() < deadline:  # Until the other thread has noticed, waits return at once.
         watch.wait(SECONDS)
         try:
             return bool(file.recv(1, socket.MSG_PEEK))

@@ -1,4 +1,4 @@
-"""Endpoints that are streams of records: tcp, unix, tls, exec and stdio, honest ends only."""
+"""Endpoints that are streams of records: tcp, unix and tls with honest peers."""
 
 import asyncio
 import select
@@ -16,7 +16,7 @@ from threepipe.core.packet import MAX_PACKET
 from threepipe.echo import echo_reply, echo_request
 
 
-def test_packets_of_every_size_go_both_ways_in_order(stack: ExitStack, place: Place) -> None:
+def test_packets_of_all_sizes_arrive_in_order_both_ways(stack: ExitStack, place: Place) -> None:
     ends = joined(stack, place)
     sizes = [20, 21, 1500, MAX_PACKET, 40, MAX_PACKET - 1, 9000] * 30
     packets = [packet(number, size) for number, size in enumerate(sizes)]
@@ -27,14 +27,14 @@ def test_packets_of_every_size_go_both_ways_in_order(stack: ExitStack, place: Pl
             assert sending.result() == len(packets)
 
 
-def test_the_record_is_a_length_of_16_bits_and_the_packet(stack: ExitStack, place: Place) -> None:
+def test_a_record_is_a_16_bit_length_and_the_packet(stack: ExitStack, place: Place) -> None:
     with at_work(opened(stack, place.listening)), place.connect() as program, program.makefile("rb") as replies:
         request = echo_request("fd00::1", "fd00::2", 1, 2, b"x" * 500)
         program.sendall(b"\0\0" + record(request) + b"\0\0\0\0")
         assert replies.read(2 + len(request)) == record(echo_reply(request) or b"")
 
 
-def test_statistics_count_packets_and_their_bytes_without_the_lengths(stack: ExitStack, place: Place) -> None:
+def test_statistics_count_packets_and_their_bytes_alone(stack: ExitStack, place: Place) -> None:
     listener, caller = joined(stack, place)
     assert caller.send([packet(2, 50), packet(3, 70)]) == 2
     received(listener, 2)
@@ -43,7 +43,7 @@ def test_statistics_count_packets_and_their_bytes_without_the_lengths(stack: Exi
     assert (listener.statistics.sent_packets, listener.statistics.sent_dropped) == (1, 0)
 
 
-def test_one_packet_may_be_asked_for_while_more_are_there(stack: ExitStack, place: Place) -> None:
+def test_receive_packet_keeps_the_other_packets(stack: ExitStack, place: Place) -> None:
     listener, caller = joined(stack, place)
     packets = [packet(number) for number in range(40)]
     assert caller.send(packets) == len(packets)
@@ -62,7 +62,7 @@ def test_the_descriptor_stays_readable_while_packets_are_left(stack: ExitStack, 
     assert not select.select([listener], [], [], 0)[0]
 
 
-def test_large_packets_are_given_out_as_they_come_while_earlier_ones_are_held(stack: ExitStack, place: Place) -> None:
+def test_large_packets_arrive_while_earlier_bundles_are_held(stack: ExitStack, place: Place) -> None:
     listener, caller = joined(stack, place)
     held = []
     for number in range(60):
@@ -78,7 +78,7 @@ def test_large_packets_are_given_out_as_they_come_while_earlier_ones_are_held(st
     assert [len(each) for bundle in held for each in bundle][1::2] == [60] * 60
 
 
-def test_asyncio_receives_and_sends(stack: ExitStack, place: Place) -> None:
+def test_asyncio_sends_and_receives_all_packets(stack: ExitStack, place: Place) -> None:
     listener, caller = joined(stack, place)
     packets = [packet(number, 1400) for number in range(3000)]
 
@@ -94,7 +94,7 @@ def test_asyncio_receives_and_sends(stack: ExitStack, place: Place) -> None:
     assert tuple(asyncio.run(both())) == (len(packets), packets)
 
 
-def test_an_asyncio_waiter_is_woken_by_closing(stack: ExitStack, place: Place) -> None:
+def test_close_wakes_a_waiting_task(stack: ExitStack, place: Place) -> None:
     listener, _ = joined(stack, place)
 
     async def run() -> None:
@@ -108,7 +108,9 @@ def test_an_asyncio_waiter_is_woken_by_closing(stack: ExitStack, place: Place) -
 
 
 @pytest.mark.parametrize("ask", [lambda session: session.receive(), lambda session: endless(session)])
-def test_closing_wakes_who_waits(stack: ExitStack, place: Place, ask: Callable[[threepipe.Session], None]) -> None:
+def test_close_wakes_a_waiting_receive_or_send(
+    stack: ExitStack, place: Place, ask: Callable[[threepipe.Session], None]
+) -> None:
     listener, _ = joined(stack, place)
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(ask, listener)
@@ -120,13 +122,13 @@ def test_closing_wakes_who_waits(stack: ExitStack, place: Place, ask: Callable[[
 
 
 def endless(session: threepipe.Session) -> None:
-    """Send more than there is room for."""
+    """Send without end, more than there is room for."""
     while True:
         session.send([packet(0, 1400)] * 100, None)
 
 
 @unix
-def test_the_pump_joins_two_streams(stack: ExitStack, tmp_path: Path) -> None:
+def test_pipe_joins_two_streams(stack: ExitStack, tmp_path: Path) -> None:
     places = [Place("unix", tmp_path), Place("tcp", tmp_path)]
     ends = [opened(stack, place.listening) for place in places]
     thread = threading.Thread(target=threepipe.pipe, args=ends)
@@ -136,7 +138,9 @@ def test_the_pump_joins_two_streams(stack: ExitStack, tmp_path: Path) -> None:
     programs = [opened(stack, place.calling) for place in places]
     packets: Sequence[bytes] = [packet(number, 1400) for number in range(2000)]
     for program in programs:
-        program.send([packet(0)])  # Each is known once it has sent a packet; the first may come before the other is.
+        program.send(
+            [packet(0)]
+        )  # A caller counts once it has sent a packet; the first packet may arrive before the other caller counts.
     for program in programs:
         program.receive(0.2)
     for source, target in (programs, programs[::-1]):

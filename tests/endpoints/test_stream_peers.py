@@ -1,4 +1,4 @@
-"""Callers of stream endpoints: who is served, who is turned away, and how each end learns of the end."""
+"""Callers of stream endpoints: those served, those turned away, and how each side learns of the end."""
 
 import logging
 import socket
@@ -13,7 +13,7 @@ from tests.support.endpoints import SECONDS, Place, at_work, joined, opened, pac
 from threepipe.echo import echo_reply, echo_request
 
 
-def test_nobody_at_the_other_end_is_a_link_that_is_down(stack: ExitStack, place: Place) -> None:
+def test_send_without_a_client_raises_link_down(stack: ExitStack, place: Place) -> None:
     listener = opened(stack, place.listening)
     with pytest.raises(threepipe.LinkDown, match="no client is connected"):
         listener.send([packet(0)])
@@ -21,14 +21,14 @@ def test_nobody_at_the_other_end_is_a_link_that_is_down(stack: ExitStack, place:
     assert not listener.receive(0)
 
 
-def test_the_next_caller_is_taken_when_one_has_left(stack: ExitStack, place: Place) -> None:
+def test_the_next_caller_is_served_after_one_has_left(stack: ExitStack, place: Place) -> None:
     with at_work(opened(stack, place.listening)):
         for number in range(5):
             served(place, number)
 
 
 @pytest.mark.parametrize("how", ["reuse=off", "once"])
-def test_it_may_end_with_its_first_caller(stack: ExitStack, place: Place, how: str) -> None:
+def test_a_listener_for_one_caller_ends_with_it(stack: ExitStack, place: Place, how: str) -> None:
     once = how == "once"
     listener = opened(stack, place.listening + ("" if once else f",{how}"), once=once)
     with ThreadPoolExecutor(1) as executor:
@@ -40,7 +40,7 @@ def test_it_may_end_with_its_first_caller(stack: ExitStack, place: Place, how: s
         place.connect_bare().close()
 
 
-def test_who_only_knocked_is_not_the_one_caller(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_connection_without_data_does_not_count_as_the_one_caller(stack: ExitStack, tmp_path: Path) -> None:
     place = Place("tcp", tmp_path)
     listener = opened(stack, place.listening, once=True)
     with ThreadPoolExecutor(1) as executor:
@@ -50,18 +50,18 @@ def test_who_only_knocked_is_not_the_one_caller(stack: ExitStack, tmp_path: Path
         ended.result(SECONDS)
 
 
-def test_a_caller_is_told_the_end_by_its_name(stack: ExitStack, place: Place) -> None:
+def test_a_caller_raises_endpoint_ended_with_the_name_of_its_peer(stack: ExitStack, place: Place) -> None:
     listener, caller = joined(stack, place)
     caller_name = place.calling.partition(":")[2].partition(",")[0]
     listener.close()
     with pytest.raises(threepipe.EndpointEnded, match=f"{caller_name} disconnected"):
         caller.receive(SECONDS)
-    with pytest.raises(threepipe.EndpointEnded):  # And again, for whoever asks.
+    with pytest.raises(threepipe.EndpointEnded):  # Each further call raises it again.
         caller.receive(SECONDS)
 
 
 @unix
-def test_who_has_said_all_can_still_be_answered(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_half_closed_caller_can_still_be_answered(stack: ExitStack, tmp_path: Path) -> None:
     path = tmp_path / "half"
     listener = stack.enter_context(threepipe.open_endpoint(f"unix-listen:{path}", once=True))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as program:
@@ -75,7 +75,7 @@ def test_who_has_said_all_can_still_be_answered(stack: ExitStack, tmp_path: Path
         assert program.recv(1000) == record(packet(1))
 
 
-def test_what_was_sent_before_the_end_is_received_before_it(stack: ExitStack, place: Place) -> None:
+def test_packets_sent_before_the_end_are_received_before_it(stack: ExitStack, place: Place) -> None:
     listener, caller = joined(stack, place)
     packets = [packet(number) for number in range(10)]
     assert listener.send(packets) == 10
@@ -101,7 +101,7 @@ def test_a_second_caller_is_turned_away_while_the_first_is_served(
     assert "was refused: another client is connected" in caplog.text
 
 
-def test_who_waits_for_packets_gets_the_first_ones(stack: ExitStack, place: Place) -> None:
+def test_a_receive_that_waits_for_a_caller_gets_its_first_packets(stack: ExitStack, place: Place) -> None:
     listener = opened(stack, place.listening)
     with ThreadPoolExecutor(1) as executor:
         calling = executor.submit(opened, stack, place.calling)
@@ -115,7 +115,9 @@ def test_who_waits_for_packets_gets_the_first_ones(stack: ExitStack, place: Plac
         assert received(calling.result(), 1) == [packet(7)]
 
 
-def test_comings_and_goings_are_told(stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_connections_and_disconnections_are_logged(
+    stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     place = Place("tcp", tmp_path)
     with caplog.at_level(logging.INFO, "threepipe.endpoints"):
         listener, caller = joined(stack, place)

@@ -14,19 +14,19 @@ import threepipe
 from tests.support.endpoints import Place, at_work, opened, served
 
 
-def test_only_tls_1_3_is_spoken(stack: ExitStack, secure: Place) -> None:
+def test_a_connection_uses_tls_1_3(stack: ExitStack, secure: Place) -> None:
     with at_work(opened(stack, secure.listening)), secure.connect() as program:
         assert cast(ssl.SSLSocket, program).version() == "TLSv1.3"
 
 
-def test_a_caller_looks_at_the_name_in_the_certificate(stack: ExitStack, secure: Place) -> None:
+def test_a_caller_rejects_a_certificate_for_another_name(stack: ExitStack, secure: Place) -> None:
     with at_work(opened(stack, secure.listening)):
         with pytest.raises(threepipe.EndpointError, match=r"certificate is not valid for 'vpn\.example\.org'"):
             threepipe.open_endpoint(secure.calling + ",name=vpn.example.org")
         served(secure)
 
 
-def test_a_caller_does_not_trust_another_authority(stack: ExitStack, secure: Place, tmp_path: Path) -> None:
+def test_a_caller_rejects_a_certificate_of_another_authority(stack: ExitStack, secure: Place, tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     calling = secure.calling.partition(",")[0] + secure.files("client", "other")
     with at_work(opened(stack, secure.listening)):
@@ -36,14 +36,14 @@ def test_a_caller_does_not_trust_another_authority(stack: ExitStack, secure: Pla
 
 
 @pytest.mark.parametrize("left_out", ["cert", "key", "ca"])
-def test_tls_wants_all_its_files(secure: Place, left_out: str) -> None:
+def test_tls_without_one_of_its_files_raises(secure: Place, left_out: str) -> None:
     for address in (secure.listening, secure.calling):
         parts = [part for part in address.split(",") if not part.startswith(f"{left_out}=")]
         with pytest.raises(threepipe.InvalidSetting, match=r"tls.* needs cert=FILE, key=FILE, ca=FILE"):
             threepipe.open_endpoint(",".join(parts))
 
 
-def test_files_that_are_no_pair_or_missing_are_named(secure: Place, tmp_path: Path) -> None:
+def test_mismatched_or_missing_files_raise_with_their_names(secure: Place, tmp_path: Path) -> None:
     key = tmp_path / "server.key"
     key.write_text((tmp_path / "client.key").read_text())
     with pytest.raises(
@@ -58,7 +58,7 @@ def test_files_that_are_no_pair_or_missing_are_named(secure: Place, tmp_path: Pa
         threepipe.open_endpoint(secure.listening)
 
 
-def test_an_encrypted_key_is_refused_without_asking(secure: Place, tmp_path: Path) -> None:
+def test_an_encrypted_key_raises_without_a_prompt(secure: Place, tmp_path: Path) -> None:
     key = tmp_path / "server.key"
     secret = serialization.BestAvailableEncryption(b"secret")
     form = serialization.PrivateFormat.TraditionalOpenSSL

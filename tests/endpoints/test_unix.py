@@ -1,4 +1,4 @@
-"""Unix sockets of endpoints: their files and who may use them."""
+"""Unix sockets of endpoints: their files and permissions."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from tests.support.endpoints import opened, unix
 
 
 @unix
-def test_a_unix_socket_is_for_its_user_alone_and_goes_with_the_listener(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_unix_socket_is_private_and_removed_with_its_listener(stack: ExitStack, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     before = os.umask(0)
     try:
@@ -27,7 +27,7 @@ def test_a_unix_socket_is_for_its_user_alone_and_goes_with_the_listener(stack: E
 
 
 @unix
-def test_a_unix_socket_that_was_left_behind_is_replaced(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_stale_unix_socket_is_replaced(stack: ExitStack, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))
@@ -38,7 +38,7 @@ def test_a_unix_socket_that_was_left_behind_is_replaced(stack: ExitStack, tmp_pa
 
 @unix
 @pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), lambda path: path.mkdir()])
-def test_what_else_is_at_the_path_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_another_file_at_the_path_raises_and_is_kept(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = tmp_path / "socket"
     make(path)
     with pytest.raises(threepipe.EndpointError, match="another program uses it; choose another port or path"):
@@ -47,7 +47,7 @@ def test_what_else_is_at_the_path_is_left_alone(tmp_path: Path, make: Callable[[
 
 
 @unix
-def test_a_socket_that_took_its_place_is_not_removed(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_socket_that_replaced_ours_is_not_removed(stack: ExitStack, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     listener = opened(stack, f"unix-listen:{path}")
     path.unlink()
@@ -57,7 +57,7 @@ def test_a_socket_that_took_its_place_is_not_removed(stack: ExitStack, tmp_path:
 
 
 @unix
-def test_a_path_that_cannot_be(tmp_path: Path) -> None:
+def test_an_impossible_path_raises_with_its_name(tmp_path: Path) -> None:
     for path in (tmp_path / "no" / "folder", tmp_path / ("x" * 200)):
         with pytest.raises(threepipe.EndpointError, match=str(path)):
             threepipe.open_endpoint(f"unix-listen:{path}")

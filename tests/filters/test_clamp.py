@@ -1,4 +1,4 @@
-"""Clamping the MSS of TCP: against vectors of its own, the slow checksum, and options nobody sends."""
+"""Clamping the MSS of TCP: vectors, the slow checksum, and malformed options."""
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +37,7 @@ HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION, NOTHING = 0, 43, 44,
 
 
 def clamped(packet: bytes) -> bytes:
-    """The packet alone, alone and read-only, and as a record: the same becomes of each."""
+    """Return the clamped packet, after a check that it is the same writable, read-only and as a record."""
     (written,) = clamp_mss(Bundle([bytearray(packet)]), MTU)
     (copied,) = clamp_mss(Bundle([packet]), MTU)
     headed = clamp_mss(Bundle.of_records([record(packet)]), MTU).records
@@ -48,13 +48,13 @@ def clamped(packet: bytes) -> bytes:
 
 
 def residue(packet: bytes, start: int) -> int:
-    """0 where the checksum of TCP is right; else by how much it is wrong."""
+    """Return by how much the checksum of TCP is wrong: 0 if it is right."""
     return naive_checksum(pseudo_header(packet, start, 6) + packet[start:]) % 0xFFFF
 
 
 @EACH_TCP
 @pytest.mark.parametrize("flags", [SYN, SYN | ACK], ids=["syn", "syn-ack"])
-def test_a_higher_mss_is_lowered_and_the_checksum_right(kind: Kind, flags: int) -> None:
+def test_a_higher_mss_is_lowered_and_the_checksum_updated(kind: Kind, flags: int) -> None:
     options = b"\4\2\x08\x0a" + bytes(8) + b"\1\3\3\7"
     most = MOST[kind.version]
     for value in (most + 1, 1460, 8960, 0xFFFF):
@@ -62,10 +62,10 @@ def test_a_higher_mss_is_lowered_and_the_checksum_right(kind: Kind, flags: int) 
 
 
 @pytest.mark.parametrize("odd", [False, True])
-def test_every_checksum_is_corrected_by_the_difference(odd: bool) -> None:
+def test_every_checksum_is_updated_by_the_difference(odd: bool) -> None:
     packet = bytearray(syn(TCP4, b"\1" * odd + mss(1460)))
     bundle, place = Bundle([packet]), 42 + odd
-    difference = 0x05B4 - 0x04EC if not odd else 0xB405 - 0xEC04  # In an odd place the bytes count the other way round.
+    difference = 0x05B4 - 0x04EC if not odd else 0xB405 - 0xEC04  # At an odd offset the bytes count in reverse order.
     for checksum in range(0x10000):
         packet[36:38], packet[place : place + 2] = checksum.to_bytes(2, "big"), (1460).to_bytes(2, "big")
         clamp_mss(bundle, MTU)
@@ -74,7 +74,7 @@ def test_every_checksum_is_corrected_by_the_difference(odd: bool) -> None:
 
 
 @EACH_TCP
-def test_it_is_never_raised(kind: Kind) -> None:
+def test_an_mss_below_the_limit_is_not_raised(kind: Kind) -> None:
     for value in (0, 1, 536, MOST[kind.version] - 1, MOST[kind.version]):
         packet = syn(kind, mss(value))
         assert clamped(packet) == packet
@@ -82,12 +82,12 @@ def test_it_is_never_raised(kind: Kind) -> None:
 
 @EACH_TCP
 @pytest.mark.parametrize("before", [b"\1", b"\1\1", b"\1\1\1", b"\xfe\3x", b"\5\x0a" + bytes(8)], ids=bytes.hex)
-def test_it_is_found_behind_other_options_and_at_odd_places(kind: Kind, before: bytes) -> None:
+def test_an_mss_after_other_options_and_at_odd_offsets_is_lowered(kind: Kind, before: bytes) -> None:
     assert clamped(syn(kind, before + mss(1460))) == syn(kind, before + mss(MOST[kind.version]))
 
 
 @EACH_TCP
-def test_of_several_each_is_lowered_that_is_higher(kind: Kind) -> None:
+def test_each_of_several_mss_options_is_lowered(kind: Kind) -> None:
     packet = syn(kind, mss(9000) + mss(100) + b"\1" + mss(1460))
     most = mss(MOST[kind.version])
     assert clamped(packet) == syn(kind, most + mss(100) + b"\1" + most)
@@ -99,27 +99,27 @@ def test_of_several_each_is_lowered_that_is_higher(kind: Kind) -> None:
     [
         b"",
         b"\4\2\1\3\3\7",
-        b"\0" + mss(1460),  # Behind the end.
-        b"\2\2" + mss(1460)[2:],  # Of a wrong length, in which there is no value.
+        b"\0" + mss(1460),  # After the end of the options.
+        b"\2\2" + mss(1460)[2:],  # A wrong length, without room for a value.
         b"\2\6\x05\xb4\x05\xb4",
         b"\2\3\x05",
-        b"\5\0" + mss(1460),  # Of length 0, for ever.
+        b"\5\0" + mss(1460),  # A length of 0.
         b"\5\1" + mss(1460),
-        b"\5\xff" + mss(1460),  # Longer than there is room.
-        b"\2",  # Nothing behind the kind.
+        b"\5\xff" + mss(1460),  # Longer than the header.
+        b"\2",  # Nothing after the kind.
         b"\2\4",  # No value.
         mss(1460)[:3],  # Half a value.
     ],
     ids=bytes.hex,
 )
-def test_other_and_malformed_options_stay(kind: Kind, options: bytes) -> None:
-    # What fills up to whole words comes first, for some to be the last bytes of the header.
+def test_other_and_malformed_options_are_unchanged(kind: Kind, options: bytes) -> None:
+    # The padding to whole words comes first, so that some options are the last bytes of the header.
     packet = syn(kind, options.rjust(-len(options) % 4 + len(options), b"\1"))
     assert clamped(packet) == packet
 
 
 @EACH_TCP
-def test_options_that_are_data_or_cut_off_stay(kind: Kind) -> None:
+def test_options_in_the_payload_or_truncated_are_unchanged(kind: Kind) -> None:
     data = frame(kind, mss(1460), flags=SYN)
     assert clamped(data) == data
     whole = syn(kind, mss(1460))
@@ -128,24 +128,24 @@ def test_options_that_are_data_or_cut_off_stay(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_what_is_no_syn_stays(kind: Kind) -> None:
+def test_a_packet_without_syn_is_unchanged(kind: Kind) -> None:
     for flags in (0, ACK, ACK | FIN):
         packet = frame(kind, b"data", flags=flags, options=mss(1460))
         assert clamped(packet) == packet
 
 
-def test_a_syn_with_data_is_one() -> None:
+def test_a_syn_with_data_is_clamped() -> None:
     assert clamped(syn(TCP4, mss(1460), payload=b"early")) == syn(TCP4, mss(1260), payload=b"early")
 
 
-def test_behind_ip_options() -> None:
+def test_a_syn_after_ip_options_is_clamped() -> None:
     for size in (4, 40):
         middle = bytes([1] * size)
         assert clamped(syn(TCP4, mss(1460), middle=middle)) == syn(TCP4, mss(1260), middle=middle)
 
 
 def chain(*kinds: int) -> bytes:
-    """Extension headers of those kinds, one of 8 bytes, the next of 16, and so on."""
+    """Return extension headers of `kinds`: the first of 8 bytes, the next of 16, and so on."""
     headers = b""
     for index, following in enumerate([*kinds[1:], 6]):
         more = 0 if kinds[index] == FRAGMENT else index
@@ -164,25 +164,25 @@ def behind(kinds: tuple[int, ...], value: int) -> bytes:
     [(HOP_BY_HOP,), (ROUTING,), (DESTINATION,), (FRAGMENT,), (HOP_BY_HOP, DESTINATION, ROUTING, FRAGMENT)],
     ids=str,
 )
-def test_behind_extension_headers(kinds: tuple[int, ...]) -> None:
+def test_a_syn_after_extension_headers_is_clamped(kinds: tuple[int, ...]) -> None:
     assert clamped(behind(kinds, 1440)) == behind(kinds, 1240)
 
 
 @pytest.mark.parametrize(
     "kinds",
     [
-        (AUTHENTICATION,),  # It would not be right any more.
+        (AUTHENTICATION,),  # A change would invalidate it.
         (NOTHING,),
         (HOP_BY_HOP, AUTHENTICATION),
-        (DESTINATION,) * 9,  # More than is sensible.
+        (DESTINATION,) * 9,  # More headers than a sensible packet has.
     ],
     ids=str,
 )
-def test_behind_other_headers_and_too_many_it_stays(kinds: tuple[int, ...]) -> None:
+def test_a_syn_after_other_or_too_many_headers_is_unchanged(kinds: tuple[int, ...]) -> None:
     assert clamped(behind(kinds, 1440)) == behind(kinds, 1440)
 
 
-def test_extension_headers_that_lead_out_of_the_packet() -> None:
+def test_extension_headers_that_exceed_the_packet_are_unchanged() -> None:
     packet = behind((HOP_BY_HOP, DESTINATION), 1440)
     for place in (41, 49):
         beyond = packet[:place] + b"\xff" + packet[place + 1 :]
@@ -191,7 +191,7 @@ def test_extension_headers_that_lead_out_of_the_packet() -> None:
     assert clamp_mss(Bundle([last + bytes(24)]), MTU)[0] == last + bytes(24)
 
 
-def test_fragments_but_for_the_first_stay() -> None:
+def test_only_the_first_fragment_is_clamped() -> None:
     transport = tcp(b"", flags=SYN, options=mss(1460))
     for fragment, changes in ((MORE_FRAGMENTS, True), (1, False), (0x100, False), (0x1F00, False)):
         packet = ip(TCP4, transport, fragment=fragment)
@@ -202,7 +202,7 @@ def test_fragments_but_for_the_first_stay() -> None:
         assert (clamped(packet) != packet) is changes
 
 
-def test_a_header_of_ipv4_that_is_too_short_stays() -> None:
+def test_an_ipv4_header_that_is_too_short_is_unchanged() -> None:
     packet = syn(TCP4, mss(1460))
     for size in range(5):
         short = bytes([0x40 + size]) + packet[1:]
@@ -210,8 +210,8 @@ def test_a_header_of_ipv4_that_is_too_short_stays() -> None:
 
 
 @EACH_TCP
-def test_a_checksum_that_is_to_be_completed_needs_no_correction(kind: Kind) -> None:
-    """It holds the sum of the pseudo-header, of which the MSS is no part."""
+def test_an_open_checksum_is_not_updated(kind: Kind) -> None:
+    """An open checksum holds the sum of the pseudo-header, which does not cover the MSS."""
     given = partial(kind, syn(kind, mss(1460)))
     bundle = clamp_mss(Bundle.of_records([given]), MTU)
     assert bundle.records == [partial(kind, syn(kind, mss(MOST[kind.version])))]
@@ -219,7 +219,7 @@ def test_a_checksum_that_is_to_be_completed_needs_no_correction(kind: Kind) -> N
 
 
 @EACH_TCP
-def test_a_header_that_means_another_checksum_leaves_tcps_to_be_corrected(kind: Kind) -> None:
+def test_an_open_checksum_at_another_place_leaves_the_one_of_tcp_updated(kind: Kind) -> None:
     start = network_size(kind)
     for place, field in ((start + 4, 16), (start, 6)):
         given = record(syn(kind, mss(1460)), flags=1, start=place, field=field)
@@ -239,14 +239,14 @@ def test_superpackets_stay_whole(kind: Kind) -> None:
     assert len(bundle) == 10
 
 
-def test_what_can_be_written_to_is_changed_in_place() -> None:
+def test_a_writable_packet_is_changed_in_place() -> None:
     memory = bytearray(syn(TCP4, mss(1460)))
     bundle = Bundle([memory])
     assert clamp_mss(bundle, MTU) is bundle
     assert memory == syn(TCP4, mss(1260))
 
 
-def test_what_cannot_is_copied_and_the_others_stay_where_they_are() -> None:
+def test_a_read_only_packet_is_copied_and_the_others_are_not() -> None:
     given, other = syn(TCP4, mss(1460)), frame(TCP4)
     bundle = clamp_mss(Bundle([other, given]), MTU)
     assert [bytes(packet) for packet in bundle] == [other, syn(TCP4, mss(1260))]
@@ -256,7 +256,7 @@ def test_what_cannot_is_copied_and_the_others_stay_where_they_are() -> None:
     assert [bytes(packet) for packet in headed] == [syn(TCP4, mss(1260))]
 
 
-def test_as_a_filter_it_changes_what_is_received_and_not_what_is_sent() -> None:
+def test_the_filter_clamps_received_packets_only() -> None:
     left, right = MemoryAdapter.pair()
     with left, right, Clamp(left.start_session(), MTU) as clamp, right.start_session() as program:
         program.send([syn(TCP4, mss(1460)), frame(TCP4)])
@@ -293,7 +293,7 @@ OPTIONS = st.lists(
     wrong=st.integers(0, 0xFFFF),
     mtu=st.integers(68, 3000),
 )
-def test_nothing_but_the_mss_and_its_checksum_changes(
+def test_only_the_mss_and_the_checksum_change(
     kind: Kind, options: bytes, flags: int, payload: bytes, wrong: int, mtu: int
 ) -> None:
     packet = frame(kind, payload, flags=flags, options=options)
@@ -317,7 +317,7 @@ def test_nothing_but_the_mss_and_its_checksum_changes(
 
 @a_property()
 @given(st.lists(st.binary(max_size=120), max_size=4), st.booleans())
-def test_random_bytes_do_no_harm(packets: list[bytes], headed: bool) -> None:
+def test_random_bytes_do_not_raise_or_change_size(packets: list[bytes], headed: bool) -> None:
     views = [record(packet) if headed else memoryview(bytearray(packet)) for packet in packets]
     sizes = [len(view) for view in views]
     clamp_mss(Bundle.of_records(views) if headed else Bundle(views), MTU)
@@ -330,7 +330,9 @@ def test_random_bytes_do_no_harm(packets: list[bytes], headed: bool) -> None:
     st.lists(st.tuples(st.integers(0, 100), st.integers(0, 255)), max_size=6),
     st.booleans(),
 )
-def test_neither_do_bytes_changed_here_and_there(packet: bytes, changes: list[tuple[int, int]], headed: bool) -> None:
+def test_mutated_packets_do_not_raise_or_change_size(
+    packet: bytes, changes: list[tuple[int, int]], headed: bool
+) -> None:
     memory = bytearray(packet)
     for place, value in changes:
         memory[place % len(memory)] = value

@@ -25,7 +25,7 @@ SECONDS = 10.0
 
 
 class Stage:
-    """Two programs with a pipe between them; what comes from the first is impaired."""
+    """Two programs with a pipe between them; packets of the first are impaired."""
 
     def __init__(self, stack: ExitStack, impairment: str, back: str | None = None) -> None:
         self.stack = stack
@@ -57,22 +57,22 @@ def stamped() -> bytes:
     return packet(0, 92) + struct.pack("d", time.monotonic())
 
 
-def test_delay_is_measured_within_a_millisecond(stack: ExitStack) -> None:
+def test_the_measured_delay_is_right_within_a_millisecond(stack: ExitStack) -> None:
     stage = Stage(stack, "delay=20ms")
 
     def late() -> list[float]:
         receiving = stage.executor.submit(stage.arrivals, 60)
         for _ in range(60):
             stage.left.send([stamped()])
-            time.sleep(0.0037)  # The interval between packets, of which several are on their way.
+            time.sleep(0.0037)  # The interval between packets; several are on their way at a time.
         return [now - struct.unpack("d", data[92:])[0] for now, data in receiving.result(SECONDS)]
 
     assert_late_by(0.02, 0.001, late)
 
 
-def test_rate_is_measured_within_three_percent(stack: ExitStack) -> None:
+def test_the_measured_rate_is_right_within_three_percent(stack: ExitStack) -> None:
     stage = Stage(stack, "rate=20mbit,limit=5000")
-    packets = [packet(number, 1250) for number in range(3000)]  # For 1.5 s.
+    packets = [packet(number, 1250) for number in range(3000)]  # They take 1.5 s.
     receiving = stage.executor.submit(stage.arrivals, len(packets))
     stage.left.send(packets, None)
     found = receiving.result(SECONDS)
@@ -82,13 +82,13 @@ def test_rate_is_measured_within_three_percent(stack: ExitStack) -> None:
     assert behind_first * 8 / (end - start) == pytest.approx(20e6, rel=0.03)
 
 
-def test_loss_duplication_and_corruption_are_counted_at_the_other_side(stack: ExitStack) -> None:
+def test_loss_duplication_and_corruption_agree_with_the_counts(stack: ExitStack) -> None:
     near, far = map(stack.enter_context, threepipe.MemoryAdapter.pair())
     target, program = [stack.enter_context(adapter.start_session(MAX_CAPACITY)) for adapter in (near, far)]
     packets = [packet(number, 60) for number in range(MANY)]
     bundles = [packets[start : start + 100] for start in range(0, MANY, 100)]
     impaired = replayed(bundles, "loss=5%,duplicate=2%,corrupt=3%,seed=1")
-    pipe(impaired, target)  # Until the replay is over.
+    pipe(impaired, target)  # It returns when the replay ends.
     counts = impaired.counts
     arrived: list[bytes] = []
     while bundle := program.receive(0):
@@ -106,7 +106,7 @@ def test_loss_duplication_and_corruption_are_counted_at_the_other_side(stack: Ex
     assert impaired.inner.statistics.received_packets == MANY
 
 
-def test_both_directions_have_their_own(stack: ExitStack) -> None:
+def test_each_direction_has_its_own_impairment(stack: ExitStack) -> None:
     stage = Stage(stack, "delay=1ms", back="loss=100%")
     stage.right.send([packet(number) for number in range(5)])
     stage.left.send([packet(7)])
@@ -114,7 +114,7 @@ def test_both_directions_have_their_own(stack: ExitStack) -> None:
     assert not stage.left.receive(0)
 
 
-def test_clamp_and_impair_go_together(stack: ExitStack) -> None:
+def test_clamp_and_impair_work_together(stack: ExitStack) -> None:
     adapters = [stack.enter_context(adapter) for _ in "ab" for adapter in threepipe.MemoryAdapter.pair()]
     left, a, b, right = [stack.enter_context(adapter.start_session()) for adapter in adapters]
     slow = Impairment(delay=0.01)
@@ -131,21 +131,21 @@ def test_clamp_and_impair_go_together(stack: ExitStack) -> None:
     assert ended.result(SECONDS) is None
 
 
-def test_one_behind_the_other_they_add_up() -> None:
+def test_two_impairments_in_a_row_add_up() -> None:
     start = time.monotonic()
     with replayed([[packet(number) for number in range(3)]], "delay=15ms") as near:
         far = Impair(near, Impairment(delay=0.01, rate=80e3), towards="right")
         found: list[bytes] = []
         while len(found) < 3:
             found += map(bytes, far.receive(SECONDS))
-        assert time.monotonic() - start >= 0.055  # Of 10 ms for each of the packets, and both delays.
+        assert time.monotonic() - start >= 0.055  # 10 ms for each packet, and both delays.
         assert found == [packet(number) for number in range(3)]
         with pytest.raises(threepipe.EndpointEnded):
             far.receive()
 
 
-def test_many_packets_keep_their_contents_and_order(stack: ExitStack) -> None:
-    """More than the memory that sessions receive into, which is used again and again."""
+def test_delayed_packets_keep_their_contents_and_order(stack: ExitStack) -> None:
+    """The packets exceed the receive memory of sessions, which is reused."""
     stage = Stage(stack, "delay=30ms")
     packets = [random.Random(number).randbytes(4).join([packet(number, 700)] * 2) for number in range(4000)]
     sending = stage.executor.submit(stage.left.send, packets, None)
@@ -154,7 +154,7 @@ def test_many_packets_keep_their_contents_and_order(stack: ExitStack) -> None:
 
 
 class Replay:
-    """A port that gives `bundles`, each when it is asked, and then ends; or is silent."""
+    """A port that returns `bundles` one by one, and then ends or stays silent."""
 
     def __init__(self, bundles: list[list[bytes]], *, ends: bool) -> None:
         self._bundles = bundles
@@ -191,7 +191,7 @@ def replayed(bundles: list[list[bytes]], impairment: str, *, ends: bool = True) 
     return Impair(threepipe.Session(Replay(bundles, ends=ends)), parse_impairment(impairment), towards="right")
 
 
-def test_at_the_end_what_waits_comes_first_and_in_time() -> None:
+def test_delayed_packets_arrive_in_time_before_the_end() -> None:
     start = time.monotonic()
     with replayed([[packet(1)], [packet(2), packet(3)]], "delay=30ms") as impaired:
         found: list[bytes] = []
@@ -204,12 +204,12 @@ def test_at_the_end_what_waits_comes_first_and_in_time() -> None:
                 impaired.receive()
 
 
-def test_an_endpoint_that_ends_with_nothing_on_its_way_ends_at_once() -> None:
+def test_an_end_without_delayed_packets_is_raised_at_once() -> None:
     with replayed([[packet(1)]], "loss=100%") as impaired, pytest.raises(threepipe.EndpointEnded):
         impaired.receive()
 
 
-def test_packets_that_are_none_pass_as_they_are() -> None:
+def test_invalid_packets_pass_unchanged() -> None:
     hostile = [b"", b"\x45", bytes(60), b"\x60" * 39]
     with replayed([hostile], "corrupt=100%") as impaired:
         found = [bytes(data) for data in impaired.receive(SECONDS)]
@@ -217,21 +217,21 @@ def test_packets_that_are_none_pass_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.001, 0.03])
-def test_a_timeout_is_kept(timeout: float) -> None:
+def test_receive_with_a_delayed_packet_keeps_its_timeout(timeout: float) -> None:
     with replayed([[packet(1)]], "delay=1000s", ends=False) as impaired:
         before = time.monotonic()
         assert not impaired.receive(timeout)
         assert time.monotonic() - before >= timeout - CLOCK
 
 
-def test_waiting_for_a_first_packet_costs_nothing() -> None:
+def test_a_wait_for_a_first_packet_takes_no_processor_time() -> None:
     with replayed([], "delay=20ms", ends=False) as impaired:
         before = time.thread_time()
         assert not impaired.receive(0.5)
         assert time.thread_time() - before < 0.05
 
 
-def test_waiting_for_what_is_due_soon_costs_little(stack: ExitStack) -> None:
+def test_a_wait_for_a_packet_due_soon_takes_little_processor_time(stack: ExitStack) -> None:
     near, far = map(stack.enter_context, threepipe.MemoryAdapter.pair())
     impaired = stack.enter_context(Impair(near.start_session(), Impairment(delay=0.0019), towards="right"))
     program = stack.enter_context(far.start_session())
@@ -244,9 +244,9 @@ def test_waiting_for_what_is_due_soon_costs_little(stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("delay", ["delay=1000s", "delay=1ms,rate=1bit"])
-def test_closing_wakes_who_waits_for_a_packet_that_is_due_much_later(ends: bool, delay: str) -> None:
+def test_close_wakes_a_receive_that_waits_for_a_delayed_packet(ends: bool, delay: str) -> None:
     with replayed([[packet(1)]], delay, ends=ends) as impaired, ThreadPoolExecutor(1) as executor:
-        assert not impaired.receive(0.01)  # From here on it is on its way.
+        assert not impaired.receive(0.01)  # From now on the packet is delayed.
         waiting = executor.submit(impaired.receive)
         impaired.close()
         with pytest.raises(threepipe.SessionClosed):
@@ -255,7 +255,7 @@ def test_closing_wakes_who_waits_for_a_packet_that_is_due_much_later(ends: bool,
             impaired.receive(0)
 
 
-def test_an_end_by_accident_is_told_at_once(stack: ExitStack) -> None:
+def test_a_failed_inner_endpoint_is_raised_at_once(stack: ExitStack) -> None:
     near, far = threepipe.MemoryAdapter.pair()
     stack.enter_context(near)
     impaired = stack.enter_context(Impair(near.start_session(), Impairment(delay=1000), towards="right"))
@@ -265,7 +265,7 @@ def test_an_end_by_accident_is_told_at_once(stack: ExitStack) -> None:
         impaired.receive(SECONDS)
 
 
-def test_more_than_a_bundles_worth_comes_in_several() -> None:
+def test_more_packets_than_a_bundle_holds_arrive_in_several() -> None:
     packets = [packet(number) for number in range(3000)]
     with replayed([packets], "delay=1ms") as impaired:
         found: list[bytes] = []
@@ -277,7 +277,7 @@ def test_more_than_a_bundles_worth_comes_in_several() -> None:
         assert impaired.statistics[:3] == (3000, 300_000, 3)
 
 
-def test_both_versions_and_all_protocols_pass(stack: ExitStack) -> None:
+def test_packets_of_both_versions_and_all_protocols_pass(stack: ExitStack) -> None:
     stage = Stage(stack, "delay=1ms,jitter=1ms")
     packets = [frame(kind) for kind in (TCP4, TCP6, UDP4, UDP6)] + [icmp(4), icmp(6)]
     stage.left.send(packets)

@@ -9,7 +9,7 @@ from threepipe.filters.impairment import SETTINGS, Impairment, parse_impairment
 from threepipe.filters.scheduler import Scheduler
 
 
-def test_everything_can_be_written() -> None:
+def test_a_text_with_every_setting_parses() -> None:
     text = (
         "delay=20ms,jitter=5ms,loss=1%,duplicate=0.1%,reorder=1%,corrupt=0.1%,"
         "rate=10mbit,burst=16k,limit=5000,seed=7,towards=left"
@@ -36,7 +36,7 @@ def test_everything_can_be_written() -> None:
         ("towards=right", "right"),
     ],
 )
-def test_units(text: str, value: object) -> None:
+def test_a_value_with_a_unit_parses(text: str, value: object) -> None:
     name = text.strip().partition("=")[0]
     assert getattr(parse_impairment(text), name) == (pytest.approx(value) if isinstance(value, float) else value)
 
@@ -44,11 +44,11 @@ def test_units(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("1500", 1500), ("1500b", 1500), ("2k", 2048), ("2kb", 2048), ("1m", 1 << 20)]
 )
-def test_units_of_bytes(text: str, value: int) -> None:
+def test_a_value_in_bytes_parses(text: str, value: int) -> None:
     assert parse_impairment(f"rate=1mbit,burst={text}").burst == value
 
 
-def test_every_example_of_the_table_can_be_read() -> None:
+def test_every_example_of_the_table_parses() -> None:
     for name, setting in SETTINGS.items():
         assert setting.help
         for value in setting.example.split("|"):
@@ -85,7 +85,7 @@ def test_every_example_of_the_table_can_be_read() -> None:
         ("towards=up", "expected left or right"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_to_write(text: str, complaint: str) -> None:
+def test_an_invalid_text_raises_with_advice(text: str, complaint: str) -> None:
     with pytest.raises(InvalidSetting, match=complaint):
         parse_impairment(text)
 
@@ -100,6 +100,6 @@ def test_what_cannot_be_is_refused_with_what_to_write(text: str, complaint: str)
         Impairment(loss=2),
     ],
 )
-def test_so_it_is_without_text(impairment: Impairment) -> None:
+def test_an_invalid_impairment_raises_in_the_scheduler(impairment: Impairment) -> None:
     with pytest.raises(InvalidSetting):
         Scheduler(impairment, "left")

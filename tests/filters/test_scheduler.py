@@ -1,4 +1,4 @@
-"""The scheduler of impairments, to the exact time of a clock that the tests set."""
+"""The scheduler of impairments, with exact times of a clock that the tests set."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def scheduler(towards: Towards = "right", **impairment: float) -> Scheduler:
 
 
 def run(line: Scheduler, packets: list[bytes], interval: float = 0.0) -> list[tuple[float, bytes]]:
-    """Put them one after the other from the time 0 on, and take each when it is due; when that was."""
+    """Put packets one after the other from time 0 on, take each when it is due, and return them with those times."""
     found: list[tuple[float, bytes]] = []
 
     def take_until(moment: float) -> None:
@@ -37,7 +37,7 @@ def run(line: Scheduler, packets: list[bytes], interval: float = 0.0) -> list[tu
     return found
 
 
-def test_without_settings_all_passes_at_once_and_in_order() -> None:
+def test_packets_without_impairment_pass_at_once_and_in_order() -> None:
     packets = [packet(number) for number in range(100)]
     line = scheduler()
     assert line.next_due is None
@@ -49,7 +49,7 @@ def test_without_settings_all_passes_at_once_and_in_order() -> None:
     assert line.counts == ImpairmentCounts()
 
 
-def test_delay_is_exact() -> None:
+def test_a_delayed_packet_is_due_exactly_after_the_delay() -> None:
     line = scheduler(delay=0.02)
     found = run(line, [packet(number) for number in range(10)], 0.001)
     assert [number_of(data) for _, data in found] == list(range(10))
@@ -59,7 +59,7 @@ def test_delay_is_exact() -> None:
     assert len(line.take(100.02, ALL)) == 1
 
 
-def test_what_was_put_is_copied_and_what_is_taken_can_be_written_to() -> None:
+def test_put_copies_packets_and_take_returns_writable_ones() -> None:
     line, memory = scheduler(), bytearray(packet(1))
     line.put([memoryview(memory)], 0.0)
     memory[:] = bytes(len(memory))
@@ -68,7 +68,7 @@ def test_what_was_put_is_copied_and_what_is_taken_can_be_written_to() -> None:
     assert not taken.readonly
 
 
-def test_jitter_is_spread_evenly_around_the_delay() -> None:
+def test_jitter_is_uniform_around_the_delay() -> None:
     late = [
         due - index for index, (due, _) in enumerate(run(scheduler(delay=0.5, jitter=0.1), [packet(0)] * MANY, 1.0))
     ]
@@ -78,14 +78,14 @@ def test_jitter_is_spread_evenly_around_the_delay() -> None:
     assert all(within_bounds(count, MANY, 0.1) for count in tenths)
 
 
-def test_jitter_does_not_reorder() -> None:
+def test_packets_with_jitter_stay_in_order() -> None:
     line = scheduler(delay=0.05, jitter=0.05)
     found = run(line, [packet(number) for number in range(1000)], 0.001)
     assert [number_of(data) for _, data in found] == list(range(1000))
     assert line.counts.reordered == 0
 
 
-def test_jitter_beyond_the_delay_ends_at_no_delay() -> None:
+def test_jitter_greater_than_the_delay_stops_at_zero() -> None:
     late = [
         due - index for index, (due, _) in enumerate(run(scheduler(delay=0.1, jitter=0.4), [packet(0)] * 1000, 1.0))
     ]
@@ -104,7 +104,7 @@ def test_loss_is_within_statistical_bounds(probability: float, seed: int) -> Non
 
 
 @pytest.mark.parametrize("probability", [0.001, 0.01, 0.1, 0.5])
-def test_duplicates_come_twice_and_as_often_as_asked(probability: float) -> None:
+def test_duplication_is_within_statistical_bounds(probability: float) -> None:
     line = scheduler(duplicate=probability)
     found = [number_of(data) for _, data in run(line, [packet(number) for number in range(MANY)])]
     assert sorted(set(found)) == list(range(MANY))
@@ -114,7 +114,7 @@ def test_duplicates_come_twice_and_as_often_as_asked(probability: float) -> None
 
 
 @pytest.mark.parametrize("make", [lambda: frame(TCP4), lambda: frame(TCP6), lambda: frame(UDP4, middle=b"\1" * 8)])
-def test_corruption_turns_one_bit_over_behind_the_ip_header(make: Callable[[], bytes]) -> None:
+def test_corruption_flips_one_bit_after_the_ip_header(make: Callable[[], bytes]) -> None:
     data = make()
     header = (data[0] & 15) * 4 if data[0] >> 4 == 4 else 40
     line = scheduler(corrupt=0.3)
@@ -129,13 +129,13 @@ def test_corruption_turns_one_bit_over_behind_the_ip_header(make: Callable[[], b
 
 
 @pytest.mark.parametrize("data", [b"", b"\x45", packet(1, 20), frame(TCP6)[:40], frame(TCP6)[:39], b"\x4f" + bytes(59)])
-def test_nothing_is_corrupted_where_nothing_is_behind_the_header(data: bytes) -> None:
+def test_a_bare_header_is_not_corrupted(data: bytes) -> None:
     line = scheduler(corrupt=1)
     assert run(line, [data]) == [(0.0, data)]
     assert line.counts.corrupted == 0
 
 
-def test_an_absurd_header_length_is_taken_for_the_shortest() -> None:
+def test_an_impossible_header_length_counts_as_the_shortest() -> None:
     line = scheduler(corrupt=1)
     for _, found in run(line, [b"\x41" + bytes(20)] * 100):
         assert found[:20] == b"\x41" + bytes(19)
@@ -150,19 +150,19 @@ def test_reordered_packets_overtake_the_delayed_ones() -> None:
     assert ordinary == sorted(ordinary)
     assert [due for due, number in found if number not in early] == [number * 0.001 + 0.0105 for number in ordinary]
     assert within_bounds(len(early), MANY, 0.1)
-    # Ten others are on their way behind the one that overtakes them, unless all of those do so as well.
+    # Ten others are delayed when a packet overtakes them, unless all of those overtake as well.
     after = [{number for _, number in found[place + 1 : place + 12]} for place in range(MANY)]
     overtaking = sum(min(numbers, default=number) < number for (_, number), numbers in zip(found, after, strict=True))
     assert line.counts == ImpairmentCounts(reordered=overtaking)
 
 
-def test_to_overtake_nobody_is_not_counted() -> None:
+def test_a_reordered_packet_that_overtakes_none_is_not_counted() -> None:
     line = scheduler(delay=0.5, reorder=1)
     run(line, [packet(number) for number in range(10)], 1.0)
     assert line.counts == ImpairmentCounts()
 
 
-def test_the_rate_is_exact_and_packets_pass_one_behind_the_other() -> None:
+def test_packets_pass_one_after_the_other_at_the_exact_rate() -> None:
     sizes = [1500, 40, 1000, 60]
     found = run(scheduler(rate=8e6), [packet(0, size) for size in sizes])
     assert [due for due, _ in found] == pytest.approx([0.0015, 0.00154, 0.00254, 0.0026])
@@ -181,21 +181,21 @@ def test_reordered_packets_and_copies_keep_to_the_rate() -> None:
     assert line.counts.reordered > 200
 
 
-def test_a_burst_passes_at_once_after_a_pause_and_no_more_than_that() -> None:
+def test_a_burst_passes_at_once_after_a_pause() -> None:
     line = scheduler(rate=8e6, burst=5000)
     line.put([packet(0, 1000)] * 10, 1.0)
     assert len(line.take(1.0, ALL)) == 5
     for left in range(5):
         assert line.next_due == pytest.approx(1.001 + left * 0.001)
         assert len(line.take(1.0011 + left * 0.001, ALL)) == 1
-    # Two milliseconds after the last one there is room for two again.
+    # Two milliseconds after the last packet there is room for two again.
     line.put([packet(0, 1000)] * 4, 1.007 + 1e-9)
     assert len(line.take(1.007 + 1e-9, ALL)) == 2
     line.put([packet(0, 1000)] * 10, 50.0)
     assert len(line.take(50.0, ALL)) == 7
 
 
-def test_a_thousand_wait_for_the_line_and_those_on_their_way_do_not_count() -> None:
+def test_the_default_limit_counts_packets_that_wait_for_the_line_only() -> None:
     line = scheduler(rate=8e6, delay=10)
     for moment in range(5):
         line.put([packet(0, 1000)] * 1000, moment * 1.0001)
@@ -205,13 +205,13 @@ def test_a_thousand_wait_for_the_line_and_those_on_their_way_do_not_count() -> N
     assert line.counts == ImpairmentCounts(overflowed=10)
 
 
-def test_of_delay_alone_any_number_may_wait() -> None:
+def test_a_delay_alone_has_no_limit_of_packets() -> None:
     line = scheduler(delay=1)
     line.put([packet(0)] * 30_000, 0.0)
     assert len(line) == 30_000
 
 
-def test_a_limit_is_of_all_that_wait() -> None:
+def test_a_given_limit_counts_all_delayed_packets() -> None:
     line = scheduler(rate=8e6, delay=1, limit=10)
     line.put([packet(number, 1000) for number in range(15)], 0.0)
     assert line.counts == ImpairmentCounts(overflowed=5)
@@ -220,7 +220,7 @@ def test_a_limit_is_of_all_that_wait() -> None:
     assert line.counts == ImpairmentCounts(overflowed=5)
 
 
-def test_memory_is_bounded_whatever_the_limit() -> None:
+def test_memory_is_bounded_for_any_limit() -> None:
     line = scheduler(delay=1000, limit=1 << 40)
     line.put([packet(0, 65535)] * 5000, 0.0)
     assert len(line) * 65535 < 1 << 28
@@ -242,7 +242,7 @@ EVERYTHING = {
 }
 
 
-def test_a_seed_makes_the_same_happen_again() -> None:
+def test_equal_seeds_give_equal_results() -> None:
     packets = [packet(number) for number in range(500)]
 
     def outcome(towards: Towards, seed: int) -> list[tuple[float, bytes]]:
@@ -253,7 +253,7 @@ def test_a_seed_makes_the_same_happen_again() -> None:
     assert all(one != other for index, one in enumerate(others) for other in others[:index])
 
 
-def test_what_a_seed_makes_happen_does_not_change_from_version_to_version() -> None:
+def test_a_seed_gives_the_result_of_earlier_versions() -> None:
     line = scheduler("left", loss=0.5, seed=7)
     found = [number_of(data) for _, data in run(line, [packet(number) for number in range(20)])]
     assert found == [0, 3, 4, 5, 8, 9, 15, 16, 17, 18]
@@ -280,9 +280,7 @@ PROBABILITY = st.sampled_from([0.0, 0.1, 0.5, 1.0])
     packets=st.lists(st.binary(max_size=100), max_size=30),
     interval=st.sampled_from([0.0, 0.01, 1.0]),
 )
-def test_every_packet_is_accounted_for_whatever_it_is(
-    impairment: Impairment, packets: list[bytes], interval: float
-) -> None:
+def test_counts_account_for_every_packet(impairment: Impairment, packets: list[bytes], interval: float) -> None:
     line = Scheduler(impairment, "left")
     found = run(line, packets, interval)
     counts = line.counts
