@@ -1,4 +1,4 @@
-"""Adapters on Linux: what they are made of, as the kernel sees it, and the traffic through them."""
+"""Adapters on Linux: their properties as the kernel reports them, and the traffic through them."""
 
 import asyncio
 import fcntl
@@ -29,7 +29,7 @@ ROUTES = ["10.77.0.0/16", "198.51.100.7/32", "fd77::/16", "2001:db8::7/128"]
 
 
 def shown(network: Network, name: str) -> Any:
-    """An interface as iproute2 shows it."""
+    """Return an interface as iproute2 shows it."""
     return json.loads(network.run("ip", "-j", "-d", "addr", "show", "dev", name))[0]
 
 
@@ -39,7 +39,7 @@ def routes(network: Network, name: str) -> set[str]:
 
 
 def disable_ipv6(network: Network) -> None:
-    """Also keeps the kernel from saying anything of its own accord, where packets are counted."""
+    """Disable IPv6, which also stops the kernel from sending packets on its own where tests count packets."""
     for scope in ("all", "default"):
         network.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
 
@@ -56,7 +56,7 @@ def receive_exactly(session: Session, count: int) -> list[bytes]:
 
 @contextmanager
 def answering(session: Session) -> Iterator[None]:
-    """A thread that answers what comes in, until the session is closed."""
+    """Answer packets in a thread until the session is closed."""
 
     def answer() -> None:
         for bundle in session:
@@ -71,7 +71,7 @@ def answering(session: Session) -> Iterator[None]:
         thread.join()
 
 
-def test_taken_names_are_refused(network: Network) -> None:
+def test_create_with_a_taken_name_raises(network: Network) -> None:
     network.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     network.run("ip", "tuntap", "add", "tun0", "mode", "tun")
     with Adapter.create("tp0", netns=network.path):
@@ -81,7 +81,7 @@ def test_taken_names_are_refused(network: Network) -> None:
         assert links(network) == {"tp0", "tun0", "veth0", "veth1"}
 
 
-def test_templates_give_the_first_free_number(network: Network) -> None:
+def test_a_template_gives_the_first_free_number(network: Network) -> None:
     first, second, third = [Adapter.create("tp%d", netns=network.path) for _ in range(3)]
     with first, third:
         assert [first.name, second.name, third.name] == ["tp0", "tp1", "tp2"]
@@ -91,10 +91,10 @@ def test_templates_give_the_first_free_number(network: Network) -> None:
             assert links(network) == {"tp0", "tp1", "tp2", "a0b"}
 
 
-def test_addresses_can_be_used_at_once(network: Network) -> None:
+def test_addresses_are_usable_at_once(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path, addresses=ADDRESSES) as adapter:
         for address in ADDRESSES:
-            udp_socket(network, address.partition("/")[0]).close()  # A tentative one could not be bound.
+            udp_socket(network, address.partition("/")[0]).close()  # A tentative address could not be bound.
         found = shown(network, "tp0")["addr_info"]
         assert {f"{address['local']}/{address['prefixlen']}" for address in found} >= set(ADDRESSES)
         assert not [address for address in found if "tentative" in address]
@@ -112,7 +112,7 @@ def test_addresses_and_routes_outlive_sessions(network: Network) -> None:
             assert {str(address) for address in adapter.addresses} >= set(ADDRESSES)
 
 
-def test_the_metric_is_that_of_all_its_routes(network: Network) -> None:
+def test_all_routes_of_an_adapter_have_its_metric(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path, addresses=ADDRESSES, routes=ROUTES, metric=7) as adapter:
         wanted = {route.removesuffix("/32").removesuffix("/128") for route in ROUTES}
         wanted |= {str(ipaddress.ip_interface(address).network) for address in ADDRESSES if "/32" not in address}
@@ -121,13 +121,13 @@ def test_the_metric_is_that_of_all_its_routes(network: Network) -> None:
         assert {metrics[each.removesuffix("/128")] for each in wanted} == {7}
 
 
-def test_routes_of_ipv4_reach_hosts_on_the_link(network: Network) -> None:
+def test_an_ipv4_route_has_link_scope(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path, routes=["10.77.0.0/16"]):
         (route,) = json.loads(network.run("ip", "-j", "-4", "route", "show", "dev", "tp0"))
         assert (route["dst"], route["scope"]) == ("10.77.0.0/16", "link")
 
 
-def test_of_a_pair_of_addresses_the_own_one_is_shown(network: Network) -> None:
+def test_an_address_with_a_peer_is_reported_as_its_own(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path) as adapter:
         network.run("ip", "addr", "add", "10.6.7.1", "peer", "10.6.7.2/32", "dev", "tp0")
         network.run("ip", "addr", "add", "fd00::1", "peer", "fd00::2/128", "dev", "tp0")
@@ -136,7 +136,7 @@ def test_of_a_pair_of_addresses_the_own_one_is_shown(network: Network) -> None:
 
 def test_repeated_addresses_and_routes_count_once(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path, addresses=ADDRESSES * 2, routes=ROUTES * 2) as adapter:
-        assert len(adapter.addresses) <= len(ADDRESSES) + 1  # The kernel may add one for its link.
+        assert len(adapter.addresses) <= len(ADDRESSES) + 1  # The kernel may add a link-local one.
 
 
 def test_mtu_is_set_at_creation_and_later(network: Network) -> None:
@@ -150,7 +150,7 @@ def test_mtu_is_set_at_creation_and_later(network: Network) -> None:
 
 
 @pytest.mark.parametrize("extra", [{"addresses": ["fd00::1/64"]}, {"routes": ["fd77::/16"]}])
-def test_ipv6_keeps_its_least_mtu(network: Network, extra: dict[str, Any]) -> None:
+def test_an_mtu_below_1280_with_ipv6_raises(network: Network, extra: dict[str, Any]) -> None:
     with pytest.raises(threepipe.InvalidSetting, match="1280"):
         Adapter.create("tp0", netns=network.path, mtu=1279, **extra)
     with Adapter.create("tp0", netns=network.path, mtu=1280, **extra) as adapter:
@@ -161,7 +161,7 @@ def test_ipv6_keeps_its_least_mtu(network: Network, extra: dict[str, Any]) -> No
         assert routes(network, "tp0") == before
 
 
-def test_index_is_the_kernels(network: Network) -> None:
+def test_the_index_is_the_one_of_the_kernel(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path) as adapter:
         assert adapter.index == adapter.info.index == shown(network, "tp0")["ifindex"]
 
@@ -178,7 +178,7 @@ def test_the_link_is_up_exactly_while_a_session_is_open(network: Network) -> Non
             assert (adapter.link_up, lower_up()) == (False, False)
 
 
-def test_a_session_gets_nothing_left_over_from_an_earlier_one(network: Network) -> None:
+def test_a_session_gets_no_packets_of_an_earlier_one(network: Network) -> None:
     disable_ipv6(network)
     with (
         Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"]) as adapter,
@@ -212,7 +212,7 @@ def test_a_persistent_adapter_stays_until_it_is_deleted(network: Network) -> Non
 
 
 @pytest.mark.parametrize("options", ["metric=7", "metric=1", "dns=10.6.7.53,search=example.org", "search=example.org"])
-def test_an_endpoint_gives_an_adapter_that_exists_nothing_it_cannot_look_up(network: Network, options: str) -> None:
+def test_an_option_for_new_adapters_raises_for_an_existing_one(network: Network, options: str) -> None:
     Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"], persistent=True).close()
     address = f"tun:tp0,netns={network.path},address=10.6.7.1/24"
     with pytest.raises(
@@ -222,20 +222,20 @@ def test_an_endpoint_gives_an_adapter_that_exists_nothing_it_cannot_look_up(netw
     threepipe.open_endpoint(address).close()
 
 
-def test_delete_removes_what_is_not_persistent_too(network: Network) -> None:
+def test_delete_removes_an_adapter_that_is_not_persistent(network: Network) -> None:
     Adapter.create("tp0", netns=network.path).delete()
     assert links(network) == set()
 
 
 @pytest.mark.parametrize("who", [0, "0", pwd.getpwuid(0).pw_name])
-def test_owner_is_given_by_name_or_id(network: Network, who: str | int) -> None:
+def test_owner_accepts_a_name_or_an_id(network: Network, who: str | int) -> None:
     Adapter.create("tp0", netns=network.path, persistent=True, owner=who).close()
     (info,) = threepipe.adapters(network.path)
     assert (info.owner, info.persistent) == (0, True)
 
 
 @pytest.mark.parametrize("who", [0, "0", grp.getgrgid(0).gr_name])
-def test_group_is_given_by_name_or_id(network: Network, who: str | int) -> None:
+def test_group_accepts_a_name_or_an_id(network: Network, who: str | int) -> None:
     Adapter.create("tp0", netns=network.path, persistent=True, group=who).close()
     (info,) = threepipe.adapters(network.path)
     assert (info.group, info.persistent) == (0, True)
@@ -243,13 +243,13 @@ def test_group_is_given_by_name_or_id(network: Network, who: str | int) -> None:
 
 @needs_root
 @pytest.mark.parametrize("number", [61234, 2**31 - 1, 2**31, 2**32 - 2])
-def test_owner_and_group_may_be_any_id_of_the_kernel(network: Network, number: int) -> None:
+def test_owner_and_group_accept_any_id_of_the_kernel(network: Network, number: int) -> None:
     Adapter.create("tp0", netns=network.path, persistent=True, owner=number, group=number).close()
     (info,) = threepipe.adapters(network.path)
     assert (info.owner, info.group) == (number, number)
 
 
-def test_adapters_lists_all_layer_3_ones_of_its_namespace(network: Network) -> None:
+def test_adapters_lists_all_layer_3_interfaces_of_its_namespace(network: Network) -> None:
     other = Network()
     network.run("ip", "tuntap", "add", "tun0", "mode", "tun", "user", "0")
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
@@ -267,7 +267,7 @@ def test_adapters_lists_all_layer_3_ones_of_its_namespace(network: Network) -> N
 
 
 def use_everything(netns: str | int | None) -> None:
-    """All control calls on a namespace, which must leave the calling thread where it was."""
+    """Make all control calls on a namespace; the calling thread must stay in its own."""
     before = os.readlink("/proc/thread-self/ns/net")
     with Adapter.create("tp0", netns=netns, addresses=ADDRESSES, persistent=True) as adapter:
         adapter.mtu = 1400
@@ -292,17 +292,17 @@ def use_a_named_namespace() -> None:
     assert subprocess.run(["ip", "netns", "list"], stdout=subprocess.PIPE, check=True).stdout.split() == [b"blue"]
 
 
-def test_namespace_by_path(network: Network) -> None:
+def test_every_call_accepts_a_namespace_by_path(network: Network) -> None:
     use_everything(network.path)
 
 
-def test_namespace_by_name(network: Network) -> None:
+def test_every_call_accepts_a_namespace_by_name(network: Network) -> None:
     call_elsewhere(network, use_a_named_namespace, mounts="mount -t tmpfs none /run; ip netns add blue")
 
 
 @pytest.mark.parametrize("kind", [int, str])
-def test_namespace_by_process(network: Network, kind: Callable[[int], str | int]) -> None:
-    # It echoes a line once it runs, and so is in the namespace; it ends with its standard input.
+def test_every_call_accepts_a_namespace_by_process_id(network: Network, kind: Callable[[int], str | int]) -> None:
+    # The process echoes a line once it is in the namespace; it ends with its standard input.
     with subprocess.Popen(network.command("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -313,7 +313,7 @@ def test_namespace_by_process(network: Network, kind: Callable[[int], str | int]
         process.stdin.close()
 
 
-def test_everything_works_inside_an_asyncio_loop(network: Network) -> None:
+def test_every_call_works_inside_an_event_loop(network: Network) -> None:
     asyncio.run(use_everything_in_a_loop(network.path))
     call_elsewhere(network, use_everything_here_in_a_loop)
 
@@ -359,7 +359,7 @@ def test_packets_beyond_the_capacity_are_counted_as_dropped(network: Network) ->
         assert received + adapter.statistics.received_dropped == sent
 
 
-def test_ipv4_works_and_a_warning_says_that_ipv6_is_disabled(
+def test_an_adapter_with_ipv6_disabled_has_ipv4_and_logs_a_warning(
     network: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     disable_ipv6(network)
@@ -376,7 +376,7 @@ def test_ipv4_works_and_a_warning_says_that_ipv6_is_disabled(
 
 
 @pytest.mark.parametrize("extra", [{"addresses": ["fd00::1/64"]}, {"routes": ["fd77::/16"]}])
-def test_ipv6_alone_is_an_error_where_it_is_disabled(network: Network, extra: dict[str, Any]) -> None:
+def test_ipv6_settings_alone_with_ipv6_disabled_raise(network: Network, extra: dict[str, Any]) -> None:
     disable_ipv6(network)
     with pytest.raises(threepipe.IPv6Unavailable, match="to enable it: sysctl"):
         Adapter.create("tp0", netns=network.path, **extra)
@@ -387,7 +387,7 @@ PINGS = [("ping", "-c", "5", "-i", "0.01", "-W", "10", "-s", "1400", host) for h
 
 
 @pytest.mark.parametrize("ping", PINGS)
-def test_pings_are_answered_by_a_thread(network: Network, ping: tuple[str, ...]) -> None:
+def test_a_thread_answers_pings(network: Network, ping: tuple[str, ...]) -> None:
     with Adapter.create("tp0", netns=network.path, addresses=ADDRESSES) as adapter, adapter.start_session() as session:
         with answering(session):
             printed = network.run(*ping)
@@ -395,7 +395,7 @@ def test_pings_are_answered_by_a_thread(network: Network, ping: tuple[str, ...])
 
 
 @pytest.mark.parametrize("ping", PINGS)
-def test_pings_are_answered_by_a_task(network: Network, ping: tuple[str, ...]) -> None:
+def test_a_task_answers_pings(network: Network, ping: tuple[str, ...]) -> None:
     async def answer(session: Session) -> None:
         async for bundle in session:
             await session.send_async(answers(bundle))
@@ -414,8 +414,8 @@ def test_pings_are_answered_by_a_task(network: Network, ping: tuple[str, ...]) -
     assert " 0% packet loss" in asyncio.run(main())
 
 
-def test_an_adapter_used_with_offloads_before_gives_whole_packets(network: Network) -> None:
-    """The offloads outlive the descriptor that chose them; without its headers, packets would be unfinished."""
+def test_an_adapter_used_with_offloads_before_gives_complete_packets(network: Network) -> None:
+    """Offloads outlive the descriptor that chose them; without vnet headers, packets would be incomplete."""
     from threepipe.platforms.linux import tun
 
     def make() -> None:
@@ -433,6 +433,6 @@ def test_an_adapter_used_with_offloads_before_gives_whole_packets(network: Netwo
         udp_socket(network, "10.6.7.1") as sock,
         answering(session),
     ):
-        # What comes back with a checksum that is not right is thrown away.
+        # The kernel drops answers with a wrong checksum.
         sock.sendto(b"whole", ("10.6.7.2", 9))
         assert sock.recv(100) == b"whole"

@@ -42,7 +42,7 @@ def made(network: Network, offload: bool = True) -> Adapter:
 
 @contextmanager
 def answering(network: Network) -> Iterator[Session]:
-    """An adapter tp0 behind which hosts answer pings."""
+    """Make an adapter tp0, behind which hosts answer pings."""
     with made(network) as adapter, adapter.start_session() as session:
         thread = threading.Thread(target=_answer, args=(session,))
         thread.start()
@@ -64,10 +64,10 @@ def ping(network: Network, count: int = 3) -> None:
 
 
 class Program:
-    """A program that captures, until it is told to end."""
+    """A program that captures until it is told to end."""
 
     def __init__(self, stack: ExitStack, command: list[str], started: Callable[[str], bool], **options: Any) -> None:
-        """`started` says by what it has printed on standard error whether it has begun."""
+        """Start the program, and wait until `started` is true for its standard error."""
         self.said = ""
         self._begun = threading.Event()
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
@@ -85,7 +85,7 @@ class Program:
                 self._begun.set()
 
     def end(self, how: signal.Signals = signal.SIGINT) -> int:
-        """Its status; harmless when repeated."""
+        """End the program and return its status; repeating this is harmless."""
         if self.process.returncode is None:
             self.process.send_signal(how)
         status = self.process.wait(SECONDS * 3)
@@ -96,7 +96,7 @@ class Program:
 
 
 def shown(path: Path, *fields: str) -> list[list[str]]:
-    """What tshark reads in a file: `fields` of each packet."""
+    """Return `fields` of each packet that tshark reads in a file."""
     command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "separator=|", "-E", "occurrence=f"]
     for field in fields:
         command += ["-e", field]
@@ -105,12 +105,12 @@ def shown(path: Path, *fields: str) -> list[list[str]]:
 
 
 def so_far(path: Path) -> list[bytes]:
-    """The packets in a file that is perhaps not made yet, or is being written."""
+    """Return the packets in a file that may not exist yet or is being written."""
     data = path.read_bytes() if path.exists() else b""
     return [bytes(packet) for _, packet, _ in reader(data)] if len(data) >= _HEADERS else []
 
 
-_HEADERS = 512  # Bytes that programs write before the first packet, and surely no more than with some packets.
+_HEADERS = 512  # Bytes: more than a program writes before the first packet, and less than a file with some packets has.
 
 
 # An adapter, from Python.
@@ -119,7 +119,7 @@ _HEADERS = 512  # Bytes that programs write before the first packet, and surely 
 def captured_while(
     network: Network, action: Callable[[], None], done: Callable[[list[CapturedBundle]], bool]
 ) -> list[CapturedBundle]:
-    """What is seen on tp0 from before `action` until `done`."""
+    """Return the packets captured on tp0 from before `action` until `done`."""
     seen: list[CapturedBundle] = []
     note = _copying(seen)
     source = open_source("tp0", network.path)
@@ -144,19 +144,19 @@ def captured_while(
 
 
 def echoes(packets: Iterable[bytes]) -> int:
-    """How many of them are ICMP echo requests and replies."""
+    """Return how many packets are ICMP echo requests and replies."""
     return sum(
         [packet[9] == 1 if packet[0] >> 4 == 4 else packet[6] == 58 and packet[40] in (128, 129) for packet in packets]
     )
 
 
 def packets_of(seen: list[CapturedBundle], *directions: int) -> list[bytes]:
-    """What went in one of `directions`, or in any."""
+    """Return the packets of `directions`, or of all."""
     chosen = [one for one in seen if not directions or one.direction in directions]
     return [bytes(packet) for one in chosen for packet in one.packets]
 
 
-def test_both_directions_of_an_adapter_are_seen(network: Network) -> None:
+def test_a_capture_has_both_directions_of_an_adapter(network: Network) -> None:
     with answering(network):
         seen = captured_while(network, lambda: ping(network), lambda seen: echoes(packets_of(seen)) == 12)
     for direction in (OUTBOUND, INBOUND):
@@ -168,7 +168,7 @@ def test_both_directions_of_an_adapter_are_seen(network: Network) -> None:
 
 @contextmanager
 def pumped(network: Network, offload: bool = True) -> Iterator[tuple[Network, Taps, Session]]:
-    """`network` and another one, joined by the pump on the short way, with taps; and the near session."""
+    """Join `network` and another one by a direct pump with taps; yield the other, the taps and the near session."""
     with ExitStack() as stack:
         second = Network()
         stack.callback(second.namespace.close)
@@ -185,14 +185,14 @@ def pumped(network: Network, offload: bool = True) -> Iterator[tuple[Network, Ta
 
 
 def payloads(seen: list[CapturedBundle]) -> dict[int, bytes]:
-    """TCP's data that went out over IPv4, by sequence number."""
+    """Return the payloads of outbound TCP over IPv4, by sequence number."""
     packets = [packet for packet in packets_of(seen, OUTBOUND) if packet[0] == 0x45 and packet[9] == 6]
     data = {int.from_bytes(packet[24:28]): packet[20 + (packet[32] >> 4) * 4 :] for packet in packets}
     return {sequence: part for sequence, part in data.items() if part}
 
 
 @pytest.mark.parametrize("offload", [True, False])
-def test_superpackets_are_seen_as_the_packets_they_stand_for(network: Network, offload: bool) -> None:
+def test_superpackets_are_captured_as_single_packets(network: Network, offload: bool) -> None:
     payload = os.urandom(1 << 20)
     with pumped(network, offload) as (second, _, _):
 
@@ -220,14 +220,14 @@ def test_superpackets_are_seen_as_the_packets_they_stand_for(network: Network, o
 
 
 def is_right(packet: bytes) -> bool:
-    """Whether the checksum of a TCP packet over IPv4 is right."""
+    """Return True if the checksum of a TCP packet over IPv4 is right."""
     pseudo = packet[12:20] + bytes([0, 6]) + (len(packet) - 20).to_bytes(2)
     data = pseudo + packet[20:]
     data += bytes(len(data) % 2)
     return sum(int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2)) % 0xFFFF == 0
 
 
-def test_a_capture_goes_on_after_the_link_was_down(network: Network) -> None:
+def test_a_capture_continues_after_the_link_was_down(network: Network) -> None:
     with made(network) as adapter:
 
         def up_and_down() -> None:
@@ -240,7 +240,7 @@ def test_a_capture_goes_on_after_the_link_was_down(network: Network) -> None:
         captured_while(network, up_and_down, lambda seen: echoes(packets_of(seen)) >= 2)
 
 
-def test_an_adapter_that_goes_ends_the_capture(network: Network) -> None:
+def test_removal_of_the_adapter_ends_the_capture(network: Network) -> None:
     with made(network) as adapter:
         source = open_source("tp0", network.path)
         adapter.close()
@@ -249,7 +249,7 @@ def test_an_adapter_that_goes_ends_the_capture(network: Network) -> None:
         source.close()
 
 
-def test_what_cannot_be_captured_is_told(network: Network) -> None:
+def test_capture_of_a_missing_or_foreign_interface_raises(network: Network) -> None:
     with pytest.raises(threepipe.AdapterNotFound, match="there is no adapter tp0") as missing:
         open_source("tp0", network.path)
     assert missing.value.errno == errno.ENODEV
@@ -266,7 +266,7 @@ def _try_to_capture() -> None:
 
 
 @needs_root
-def test_ordinary_users_may_not(network: Network) -> None:
+def test_capture_by_an_ordinary_user_raises(network: Network) -> None:
     with pytest.raises(threepipe.PermissionDenied, match="needs CAP_NET_RAW"):
         call_elsewhere(network, _try_to_capture, user=STRANGER)
 
@@ -279,12 +279,12 @@ def capture_command(*arguments: str) -> list[str]:
 
 
 def sees(network: Network) -> bool:
-    """Whether somebody captures in `network`: packet sockets are listed there."""
+    """Return True if a packet socket, that of a capture, is open in `network`."""
     return "tp0" in network.run("ss", "-0", "-a", "-n")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_writes_what_goes_through_an_adapter_until_it_is_told_to_end(
+def test_the_command_writes_packets_of_an_adapter_until_it_is_stopped(
     network: Network, tmp_path: Path, how: signal.Signals
 ) -> None:
     path = tmp_path / "tp0.pcapng"
@@ -305,7 +305,7 @@ def test_the_command_writes_what_goes_through_an_adapter_until_it_is_told_to_end
     assert echo == [["0x00000002", "8"], ["0x00000001", "0"]] * 3
 
 
-def test_so_many_packets_and_no_more_to_standard_output(network: Network) -> None:
+def test_the_command_with_count_ends_after_that_many_packets(network: Network) -> None:
     command = capture_command("tp0", "--netns", network.path, "--count", "4")
     with answering(network), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert come_true(lambda: sees(network))
@@ -316,8 +316,8 @@ def test_so_many_packets_and_no_more_to_standard_output(network: Network) -> Non
     assert re.fullmatch(rb"threepipe: 4 packets, \d+ bytes, 0 dropped\n", complaint)
 
 
-@needs_root  # As root, tcpdump becomes another user first.
-def test_tcpdump_reads_along(network: Network) -> None:
+@needs_root  # As root, tcpdump changes to another user first.
+def test_tcpdump_reads_the_output_of_the_command(network: Network) -> None:
     command = " ".join(capture_command("tp0", "--netns", network.path)) + " | tcpdump -n -l -c 6 -r - icmp"
     with (
         answering(network),
@@ -326,7 +326,7 @@ def test_tcpdump_reads_along(network: Network) -> None:
         ) as process,
     ):
         assert come_true(lambda: sees(network))
-        ping(network)  # And once tcpdump has enough, the next packet says so.
+        ping(network)  # Once tcpdump has exited, the next packet breaks the pipe.
         assert come_true(lambda: network.run("ping", "-c", "1", OTHERS[0]) != "" and process.poll() is not None)
         printed, complaint = process.communicate(timeout=SECONDS)
     assert [line.split(", ")[0].split("ICMP ")[1] for line in printed.splitlines()] == [
@@ -347,7 +347,9 @@ def test_tcpdump_reads_along(network: Network) -> None:
         (("lo", "--netns", "{}"), 1, "lo is not a layer-3 interface"),
     ],
 )
-def test_what_the_command_cannot_do(network: Network, arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_the_command_with_bad_arguments_fails_with_a_reason(
+    network: Network, arguments: tuple[str, ...], status: int, said: str
+) -> None:
     command = capture_command(*[argument.format(network.path) for argument in arguments])
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert done.returncode == status
@@ -355,7 +357,7 @@ def test_what_the_command_cannot_do(network: Network, arguments: tuple[str, ...]
     assert said in re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
 
 
-def test_a_terminal_gets_no_packets() -> None:
+def test_the_command_with_a_terminal_as_output_fails() -> None:
     terminal, own = os.openpty()
     try:
         done = subprocess.run(capture_command("lo"), stdout=own, stderr=subprocess.PIPE, text=True, timeout=50)
@@ -387,7 +389,7 @@ with serve_captures(taps, sys.argv[1], sys.argv[2]):
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> dict[str, str]:
-    """An environment in which running pipes have a place, also where /run is somebody else's."""
+    """Return an environment with a runtime folder for running pipes, even if /run is not writable."""
     return os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
 
 
@@ -408,7 +410,7 @@ def test_the_command_captures_a_running_pipe(network: Network, tmp_path: Path, r
         capture = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=runtime)
         with capture:
             assert come_true(lambda: path.exists() and path.stat().st_size > 0)
-            # Between asking and being served there is a moment, in which packets are not seen yet.
+            # Packets are not captured before the pipe has answered the request.
             assert come_true(
                 lambda: network.run("ping", "-c", "1", OTHERS[0]) != "" and len(shown(path, "icmp.type")) > 0
             )
@@ -427,18 +429,18 @@ def test_the_command_captures_a_running_pipe(network: Network, tmp_path: Path, r
     ] * 3
 
 
-def test_a_pump_that_goes_by_makes_way_for_a_capture(network: Network) -> None:
+def test_a_direct_pump_moves_bundles_while_captured(network: Network) -> None:
     with pumped(network) as (_, taps, session):
         ping(network)
         seen: list[CapturedBundle] = []
-        for _ in range(2):  # The second time packets go by bundles already.
+        for _ in range(2):  # The second time, the pump moves bundles already.
             seen.clear()
             taps.add(sink := _copying(seen))
             ping(network)
             taps.remove(sink)
             assert [echoes(packets_of(seen, direction)) for direction in (OUTBOUND, INBOUND)] == [6, 6]
             ping(network)
-        # Who waits there is not woken for nothing, as a pump's bell that nobody clears would do.
+        # A waiting caller is not woken in vain, as it would be by a pump's doorbell that nobody clears.
         assert come_true(lambda: not select.select([session.fileno()], [], [], 0)[0])
 
 
@@ -458,7 +460,7 @@ def extcap_folder() -> str:
 
 @pytest.fixture
 def tshark(network: Network, tmp_path: Path) -> list[str]:
-    """How tshark is started inside `network`, with our program where it looks for such."""
+    """Return the command for tshark inside `network`, with our program in its folder for extcap."""
     program = tmp_path / "extcap" / "threepipe-extcap"
     program.parent.mkdir()
     code = "from threepipe.capture.extcap import main; main()"
@@ -481,7 +483,7 @@ def test_wireshark_lists_and_captures_an_adapter(network: Network, tshark: list[
         assert come_true(lambda: echoes(so_far(path)) == 12, SECONDS * 2)
         assert program.end() == 0
     kinds = shown(path, "frame.packet_flags_direction", "icmp.type")
-    # Not in order: a request may have overtaken the answer to the one before it.
+    # The order may differ: a request may have overtaken the answer to the one before.
     assert sorted(fields for fields in kinds if fields[1]) == [["0x00000001", "0"]] * 3 + [["0x00000002", "8"]] * 3
 
 
@@ -506,7 +508,7 @@ def test_wireshark_captures_a_running_pipe(
     assert kinds[:2] == [["0x00000002", "8"], ["0x00000001", "0"]]
 
 
-# Files of tcpdump's making, replayed.
+# Files of tcpdump, replayed.
 
 TCPDUMP = {
     "ethernet": ("lo", ()),
@@ -517,9 +519,9 @@ TCPDUMP = {
 }
 
 
-@needs_root  # As root of a user namespace, tcpdump cannot stay who it is.
+@needs_root  # As root of a user namespace, tcpdump cannot keep its user.
 @pytest.mark.parametrize("case", TCPDUMP)
-def test_files_of_tcpdump_are_replayed_with_their_packets_intact(network: Network, tmp_path: Path, case: str) -> None:
+def test_a_file_of_tcpdump_is_replayed_with_its_packets_intact(network: Network, tmp_path: Path, case: str) -> None:
     device, options = TCPDUMP[case]
     path = tmp_path / "a.pcap"
     host = OTHERS[0] if device == "tp0" else "127.0.0.1"
@@ -538,6 +540,6 @@ def test_files_of_tcpdump_are_replayed_with_their_packets_intact(network: Networ
     assert len(packets) == len(read.stdout.splitlines()) >= 8
     assert {len(packet) for packet in packets} == {84}
     assert all(packet[9] == 1 and packet[36:].count(b"\xc0\xff\xee") > 5 for packet in packets)
-    for kind in (0, 8):  # An answer may come after the next question.
+    for kind in (0, 8):  # An answer may come after the next request.
         numbers = [packet[26:28] for packet in packets if packet[20] == kind]
         assert numbers == sorted(numbers)

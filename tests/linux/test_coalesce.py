@@ -1,4 +1,4 @@
-"""What is coalesced, with the kernel as the judge of it: it takes superpackets for the packets that they stand for."""
+"""Coalesced packets, judged by the kernel, which processes superpackets as the packets that they stand for."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ TCP_OF = {"10.77.0.": TCP4, "fd77::": TCP6}
 
 
 def counted(network: Network) -> dict[str, int]:
-    """What the kernel counted of bad checksums and headers, by protocol and name; only what is not 0."""
+    """Return the kernel's counts of bad checksums and headers that are not 0, by protocol and name."""
     found: dict[str, int] = {}
     lines = network.run("cat", "/proc/net/snmp", "/proc/net/netstat").splitlines()
     for names, values in zip(lines[::2], lines[1::2], strict=True):
@@ -53,7 +53,7 @@ def counted(network: Network) -> dict[str, int]:
 
 
 def received_packets(network: Network) -> int:
-    """What the interface has taken from its program, each superpacket as one."""
+    """Return how many packets the interface has got from its program; a superpacket counts as one."""
     (link,) = json.loads(network.run("ip", "-j", "-s", "link", "show", "tp0"))
     packets: int = link["stats64"]["rx"]["packets"]
     return packets
@@ -61,16 +61,16 @@ def received_packets(network: Network) -> int:
 
 @contextmanager
 def sniffer(network: Network) -> Iterator[socket.socket]:
-    """A packet socket that sees what passes the interface, superpackets as they are."""
+    """Return a packet socket on the interface; it gets superpackets whole."""
     with network.namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)  # As much as there may be.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)  # As large as the kernel allows.
         sock.bind(("tp0", 3))
         sock.setblocking(False)
         yield sock
 
 
 def sizes_seen(sock: socket.socket) -> list[int]:
-    """Of all packets that came from the program."""
+    """Return the sizes of all packets that came from the program."""
     sizes: list[int] = []
     while True:
         try:
@@ -82,7 +82,7 @@ def sizes_seen(sock: socket.socket) -> list[int]:
 
 
 class Host:
-    """A network with an adapter, and a session that plays everybody else: 10.77.0.1 and fd77::1."""
+    """A network with an adapter, and a session that plays all other hosts: 10.77.0.1 and fd77::1."""
 
     def __init__(self, stack: ExitStack, prefix: str) -> None:
         self.network = Network()
@@ -98,7 +98,7 @@ class Host:
         assert come_true(lambda: adapter.link_up)
 
     def datagrams(self, payloads: Sequence[bytes]) -> list[bytes]:
-        """Packets with these payloads for its socket."""
+        """Return packets with these payloads for the socket of this host."""
         return frames(self.kind, payloads, addresses=self.addresses, ports=self.ports)
 
     def heard(self, number: int) -> list[bytes]:
@@ -111,11 +111,11 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
         yield Host(stack, request.param)
 
 
-# TCP: a stream that the kernel segments as it likes, that we take apart, and that is put together again.
+# TCP: the kernel segments a stream as it likes, we split its superpackets, and they are coalesced again.
 
 
 @EACH_FAMILY
-def test_a_stream_of_single_packets_arrives_intact_and_in_superpackets(prefix: str) -> None:
+def test_a_stream_of_split_packets_arrives_intact_in_superpackets(prefix: str) -> None:
     with ExitStack() as stack:
         pair = Pair(stack)
         sock = stack.enter_context(sniffer(pair.networks[1]))
@@ -129,8 +129,8 @@ def test_a_stream_of_single_packets_arrives_intact_and_in_superpackets(prefix: s
 
 
 @EACH_FAMILY
-def test_streams_of_many_at_once_arrive_intact(prefix: str) -> None:
-    """Flows that lie between one another, in both directions."""
+def test_many_streams_at_once_arrive_intact(prefix: str) -> None:
+    """The packets of these flows are interleaved, in both directions."""
     with ExitStack() as stack:
         pair = Pair(stack)
         faults: list[BaseException] = []
@@ -153,8 +153,8 @@ def test_streams_of_many_at_once_arrive_intact(prefix: str) -> None:
 
 @EACH_FAMILY
 @pytest.mark.parametrize("move", [pass_on, look_at_every_packet])
-def test_short_writes_arrive_intact(prefix: str, move: Callable[[Session, Session], None]) -> None:
-    """Much PSH, little data: segments of all sizes, none of which is held back or merged wrongly."""
+def test_a_stream_of_short_writes_arrives_intact(prefix: str, move: Callable[[Session, Session], None]) -> None:
+    """Short writes give PSH and segments of all sizes; none is held back or merged wrongly."""
     family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
     pieces = [bytes([index % 251]) * (index * 37 % 3000 + 1) for index in range(300)]
     with ExitStack() as stack:
@@ -183,11 +183,11 @@ def test_short_writes_arrive_intact(prefix: str, move: Callable[[Session, Sessio
         assert counted(pair.networks[0]) == counted(pair.networks[1]) == {}
 
 
-# UDP: datagrams that we make.
+# UDP: datagrams of these tests.
 
 
 @pytest.mark.parametrize(("size", "number"), [(1, 100), (100, 100), (1000, 60), (1400, 60)])
-def test_a_burst_arrives_as_the_datagrams_it_was_made_of(host: Host, size: int, number: int) -> None:
+def test_a_burst_arrives_as_its_datagrams(host: Host, size: int, number: int) -> None:
     payloads = [struct.pack("!H", index)[-size:].ljust(size, b"\xa5") for index in range(number)]
     payloads[-1] = payloads[-1][: size // 2 + 1]
     before = received_packets(host.network)
@@ -195,13 +195,13 @@ def test_a_burst_arrives_as_the_datagrams_it_was_made_of(host: Host, size: int, 
     assert host.heard(number) == payloads
     assert counted(host.network) == {}
     if KERNEL >= (6, 2):
-        # One superpacket has 64 datagrams and 64 KiB at most.
+        # A superpacket has 64 datagrams and 64 KiB at most.
         assert received_packets(host.network) - before <= 2 + number // 64 + size * number // 60_000
 
 
 @TAKES_UDP
 @pytest.mark.parametrize(("size", "number"), [(1, 64), (100, 64), (1000, 60), (1400, 46)])
-def test_a_program_that_asks_for_superpackets_gets_them(host: Host, size: int, number: int) -> None:
+def test_a_socket_with_udp_gro_receives_a_superpacket(host: Host, size: int, number: int) -> None:
     payloads = [os.urandom(size) for _ in range(number - 1)] + [os.urandom(size // 2 + 1)]
     host.socket.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
     with sniffer(host.network) as sock:
@@ -215,7 +215,7 @@ def test_a_program_that_asks_for_superpackets_gets_them(host: Host, size: int, n
     assert counted(host.network) == {}
 
 
-def test_flows_that_alternate_arrive_each_in_order(host: Host) -> None:
+def test_alternating_flows_arrive_each_in_order(host: Host) -> None:
     payloads = [index.to_bytes(2, "big") * 50 for index in range(60)]
     with udp_socket(host.network, host.addresses[1]) as other:
         ours = host.datagrams(payloads)
@@ -227,7 +227,7 @@ def test_flows_that_alternate_arrive_each_in_order(host: Host) -> None:
     assert counted(host.network) == {}
 
 
-def test_datagrams_with_bad_checksums_are_counted_and_not_repaired(host: Host) -> None:
+def test_datagrams_with_bad_checksums_are_dropped_and_counted_by_the_kernel(host: Host) -> None:
     payloads = [index.to_bytes(2, "big") * 50 for index in range(40)]
     packets = host.datagrams(payloads)
     bad = {0, 7, 8, 20, 38}
@@ -245,18 +245,18 @@ def test_datagrams_with_bad_checksums_are_counted_and_not_repaired(host: Host) -
     }
 
 
-def test_segments_with_bad_checksums_are_counted_and_not_repaired(host: Host) -> None:
+def test_segments_with_bad_checksums_are_dropped_and_counted_by_the_kernel(host: Host) -> None:
     kind = TCP4 if host.kind == UDP4 else TCP6
     packets = frames(kind, [b"0123456789"] * 30, addresses=host.addresses, ports=(7777, 7))
     bad = {0, 3, 4, 15, 29}
     for index in bad:
         packets[index] = with_bits(packets[index], len(packets[index]) - 1, 0x01)
     assert host.session.send([*packets, *host.datagrams([b"the last"])]) == 31
-    assert host.heard(1) == [b"the last"]  # And so everything before has been seen.
+    assert host.heard(1) == [b"the last"]  # So the kernel has processed all packets before.
     assert counted(host.network) == {"TcpInCsumErrors": len(bad)}
 
 
-def test_ipv4_headers_with_bad_checksums_are_counted_and_not_repaired() -> None:
+def test_ipv4_headers_with_bad_checksums_are_dropped_and_counted_by_the_kernel() -> None:
     with ExitStack() as stack:
         host = Host(stack, "10.77.0.")
         payloads = [index.to_bytes(2, "big") * 50 for index in range(40)]
@@ -282,8 +282,8 @@ def test_datagrams_without_a_checksum_arrive_among_others() -> None:
         assert counted(host.network) == {}
 
 
-def test_fragments_among_datagrams_are_put_together() -> None:
-    """They are of the same flow, which the second of them does not tell."""
+def test_fragments_among_datagrams_are_reassembled() -> None:
+    """The fragments are of the same flow as the datagrams; the second one does not show it."""
     with ExitStack() as stack:
         host = Host(stack, "10.77.0.")
         payloads = [index.to_bytes(2, "big") * 52 for index in range(9)]
@@ -299,7 +299,7 @@ def test_fragments_among_datagrams_are_put_together() -> None:
         assert counted(host.network) == {}
 
 
-# UDP: datagrams of the kernel, whose checksums it leaves to be completed.
+# UDP: datagrams of the kernel, with open checksums.
 
 
 def look(bundle: Bundle) -> Bundle:
@@ -310,9 +310,7 @@ def look(bundle: Bundle) -> Bundle:
 @EACH_FAMILY
 @pytest.mark.parametrize("see", [look, lambda bundle: bundle], ids=["looked at", "whole"])
 @pytest.mark.parametrize("merged", [False, pytest.param(True, marks=TAKES_UDP)], ids=["datagrams", "superpackets"])
-def test_datagrams_of_the_kernel_arrive_as_it_made_them(
-    prefix: str, see: Callable[[Bundle], Bundle], merged: bool
-) -> None:
+def test_datagrams_of_the_kernel_arrive_unchanged(prefix: str, see: Callable[[Bundle], Bundle], merged: bool) -> None:
     payloads = [index.to_bytes(2, "big") * 250 for index in range(60)]
     with ExitStack() as stack:
         pair = Pair(stack)
@@ -334,13 +332,15 @@ def test_datagrams_of_the_kernel_arrive_as_it_made_them(
         assert counted(pair.networks[0]) == counted(pair.networks[1]) == {}
 
 
-# Forwarding: a kernel that has to segment what it got, for an interface that takes packets only.
+# Forwarding: a kernel segments superpackets for an interface that takes single packets only.
 
 
 @EACH_KIND
 @pytest.mark.parametrize(("size", "number"), [(1, 200), (1000, 100)])
-def test_a_kernel_segments_what_was_coalesced_into_what_it_was(kind: Kind, size: int, number: int) -> None:
-    """All lengths, sequence numbers, identifications and checksums are then of its making, from what we told it."""
+def test_a_forwarding_kernel_segments_superpackets_into_the_original_packets(
+    kind: Kind, size: int, number: int
+) -> None:
+    """The kernel derives all lengths, sequence numbers, identifications and checksums from our record."""
     far = ("10.77.0.1", "10.78.0.9") if kind.version == 4 else ("fd77::1", "fd78::9")
     payloads = [os.urandom(size) for _ in range(number - 1)] + [os.urandom(size // 2 + 1)]
     flows: list[dict[str, Any]] = [{"ports": (1, 7), "fragment": 0}, {"ports": (2, 7)}, {"ports": (3, 7), "ttl": 7}]
@@ -371,17 +371,17 @@ def test_a_kernel_segments_what_was_coalesced_into_what_it_was(kind: Kind, size:
 
 
 def is_of(packet: memoryview, address: str) -> bool:
-    """Whether that is where the packet goes."""
+    """Return True if the packet goes to that port."""
     if ":" in address:
         return bytes(packet[24:40]) == socket.inet_pton(socket.AF_INET6, address)
     return bytes(packet[16:20]) == socket.inet_pton(socket.AF_INET, address)
 
 
-# Single packets, as somebody sees them who knows how they have to be.
+# Single packets, checked by tcpdump.
 
 
 def judged(packets: Sequence[bytes]) -> list[str]:
-    """What tcpdump says about IP packets, a line for each."""
+    """Return the description by tcpdump of each IP packet, a line for each."""
     header = struct.pack("=IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 16, 101)  # LINKTYPE_RAW
     capture = [struct.pack("=IIII", 0, 0, len(packet), len(packet)) + packet for packet in packets]
     command = ["tcpdump", "-r", "-", "-nn", "-vv"]
@@ -398,10 +398,10 @@ def faulty(lines: Sequence[str]) -> list[str]:
 TCPDUMP = pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
 
 
-@needs_root  # As root, tcpdump becomes another user first.
+@needs_root  # As root, tcpdump changes to another user first.
 @TCPDUMP
 @EACH_FAMILY
-def test_split_segments_are_right_to_others(prefix: str) -> None:
+def test_split_tcp_segments_are_valid_for_tcpdump(prefix: str) -> None:
     packets: list[bytes] = []
 
     def collect(source: Session, target: Session) -> None:
@@ -422,11 +422,11 @@ def test_split_segments_are_right_to_others(prefix: str) -> None:
     assert faulty(judged([with_bits(packet, len(packet) - 1, 1) for packet in packets if len(packet) > 1000]))
 
 
-@needs_root  # As root, tcpdump becomes another user first.
+@needs_root  # As root, tcpdump changes to another user first.
 @TCPDUMP
 @EACH_FAMILY
-def test_split_datagrams_are_right_to_others(prefix: str) -> None:
-    """Those that came as one superpacket of the kernel, and those that we made one of."""
+def test_split_datagrams_are_valid_for_tcpdump(prefix: str) -> None:
+    """The datagrams are from a superpacket of the kernel, and from one of ours."""
     ours = frames(UDP_OF[prefix], [os.urandom(1000)] * 30, addresses=(f"{prefix}1", f"{prefix}2"))
     with ExitStack() as stack:
         pair = Pair(stack)

@@ -1,4 +1,4 @@
-"""Faults on Linux, each made to happen: the class, the errno, a text that says what to do, nothing left."""
+"""Faults on Linux, each caused on purpose: exception class, errno, a text with advice, and nothing left behind."""
 
 import asyncio
 import errno
@@ -20,12 +20,12 @@ from threepipe import Adapter, Session
 pytestmark = pytest.mark.kernel
 
 NO_PROCESS = 2**22 + 1
-"""More than the highest process id that Linux can give."""
+"""A number above the highest process id of Linux."""
 
 
 @contextmanager
 def refused(network: Network, kind: type[Exception], code: int | None, *words: str) -> Iterator[None]:
-    """Inside, `kind` is raised with the errno `code` and all of `words`; no interface comes or goes."""
+    """Check that the block raises `kind` with errno `code` and all of `words`, and changes no interface."""
     before = links(network)
     with pytest.raises(kind) as caught:
         yield
@@ -44,20 +44,20 @@ def open_existing(name: str, netns: str | int | None = None) -> None:
     Adapter.open(name, netns=netns).close()
 
 
-def test_missing_device_node(network: Network) -> None:
+def test_create_without_a_device_node_raises(network: Network) -> None:
     with refused(network, threepipe.AdapterUnavailable, errno.ENOENT, "modprobe tun", "--device /dev/net/tun"):
         call_elsewhere(network, create, "tp0", mounts=NO_TUN_NODE)
 
 
 @needs_root
 @pytest.mark.parametrize(("major", "code"), [(10, errno.ENODEV), (60, errno.ENXIO)])
-def test_missing_driver(network: Network, major: int, code: int) -> None:
-    # A number of misc devices that none has, and one that is left for local use.
+def test_create_without_a_driver_raises(network: Network, major: int, code: int) -> None:
+    # A misc device number that no driver has, and a major number for local use.
     with refused(network, threepipe.AdapterUnavailable, code, "no TUN driver", "modprobe tun"):
         call_elsewhere(network, create, "tp0", mounts=tun_node(major=major, minor=250))
 
 
-def test_something_else_in_the_place_of_the_device_node(network: Network) -> None:
+def test_create_with_another_file_at_the_device_node_raises(network: Network) -> None:
     with refused(network, threepipe.AdapterError, errno.EISDIR, "/dev/net/tun"):
         call_elsewhere(network, create, "tp0", mounts=f"{NO_TUN_NODE}; mkdir /dev/net/tun")
     with refused(network, threepipe.AdapterUnavailable, errno.ENOTTY, "/dev/net/tun is not"):
@@ -65,23 +65,23 @@ def test_something_else_in_the_place_of_the_device_node(network: Network) -> Non
 
 
 @needs_root
-def test_no_permission_for_the_device_node(network: Network) -> None:
+def test_create_without_permission_for_the_device_node_raises(network: Network) -> None:
     with refused(network, threepipe.PermissionDenied, errno.EACCES, "run as root", "chmod 0666 /dev/net/tun"):
         call_elsewhere(network, create, "tp0", user=STRANGER, mounts=tun_node(mode="0600"))
 
 
 @needs_root
-def test_no_privilege_to_create(network: Network) -> None:
+def test_create_without_privilege_raises(network: Network) -> None:
     with refused(network, threepipe.PermissionDenied, errno.EPERM, "CAP_NET_ADMIN", "root", "owner"):
         call_elsewhere(network, create, "tp0", user=STRANGER, mounts=tun_node())
 
 
-def test_taken_name(network: Network) -> None:
+def test_create_with_a_taken_name_raises(network: Network) -> None:
     with refused(network, threepipe.NameTaken, errno.EBUSY, "lo", "another name", "tp%d", "open it"):
         create("lo", netns=network.path)
 
 
-def test_busy_adapter(network: Network) -> None:
+def test_open_of_a_busy_adapter_raises(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path, persistent=True):
         with refused(network, threepipe.AdapterBusy, errno.EBUSY, "tp0", "close it there first"):
             open_existing("tp0", netns=network.path)
@@ -100,27 +100,27 @@ BAD_NAMES = {
 
 
 @pytest.mark.parametrize(("word", "name"), [(word, name) for word, names in BAD_NAMES.items() for name in names])
-def test_bad_name(network: Network, word: str, name: str) -> None:
+def test_create_and_open_with_an_invalid_name_raise(network: Network, word: str, name: str) -> None:
     with refused(network, threepipe.InvalidSetting, None, word):
         create(name, netns=network.path)
     with refused(network, threepipe.InvalidSetting, None, word):
         open_existing(name, netns=network.path)
 
 
-def test_a_template_opens_nothing(network: Network) -> None:
+def test_open_with_a_template_raises(network: Network) -> None:
     with refused(network, threepipe.InvalidSetting, None, "percent"):
         open_existing("tp%d", netns=network.path)
 
 
 @pytest.mark.parametrize("name", ["all", "default"])
-def test_name_that_only_the_kernel_refuses(network: Network, name: str) -> None:
-    """Names of sysctl's own folders."""
+def test_create_with_a_name_that_the_kernel_rejects_raises(network: Network, name: str) -> None:
+    """These are names of folders of sysctl itself."""
     with refused(network, threepipe.AdapterError, errno.EINVAL, name, "another name"):
         create(name, netns=network.path)
 
 
-def test_template_without_a_free_number(network: Network) -> None:
-    """All numbers that fit into 15 bytes are in use: the next one would be too long."""
+def test_create_with_a_template_without_a_free_number_raises(network: Network) -> None:
+    """All numbers that fit into 15 bytes are in use; the next name would be too long."""
     pairs = [f"link add abcdefghijklm{number} type veth peer name peer{number}" for number in range(100)]
     network.run("sh", "-c", "\n".join(["ip -batch - <<END", *pairs, "END"]))
     with refused(network, threepipe.NameTaken, errno.EEXIST, "abcdefghijklm%d", "shorter"):
@@ -162,13 +162,13 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("word", "settings"), BAD_SETTINGS, ids=[str(settings) for _, settings in BAD_SETTINGS])
-def test_bad_setting(network: Network, word: str, settings: dict[str, Any]) -> None:
+def test_create_with_an_invalid_setting_raises(network: Network, word: str, settings: dict[str, Any]) -> None:
     with refused(network, threepipe.InvalidSetting, None, word):
         create("tp0", netns=network.path, **settings)
 
 
 @pytest.mark.parametrize("mtu", [67, 65536])
-def test_bad_mtu_for_an_adapter_that_exists(network: Network, mtu: int) -> None:
+def test_an_invalid_mtu_for_an_existing_adapter_raises(network: Network, mtu: int) -> None:
     with Adapter.create("tp0", netns=network.path) as adapter:
         with refused(network, threepipe.InvalidSetting, None, "68 to 65535"):
             adapter.mtu = mtu
@@ -176,7 +176,7 @@ def test_bad_mtu_for_an_adapter_that_exists(network: Network, mtu: int) -> None:
 
 
 @pytest.mark.parametrize("route", ["10.77.0.0/16", "0.0.0.0/0", "fd77::/16", "::/0"])
-def test_route_that_another_interface_has(network: Network, route: str) -> None:
+def test_create_with_a_route_of_another_interface_raises(network: Network, route: str) -> None:
     with (
         Adapter.create("tp0", netns=network.path, routes=[route]),
         refused(network, threepipe.AdapterError, errno.EEXIST, route, "tp1", "the system has it already"),
@@ -185,26 +185,26 @@ def test_route_that_another_interface_has(network: Network, route: str) -> None:
 
 
 @pytest.mark.parametrize(("address", "route"), [("10.6.7.1/24", "10.6.7.0/24"), ("fd00::1/64", "fd00::/64")])
-def test_a_route_to_its_own_network_is_no_conflict(network: Network, address: str, route: str) -> None:
+def test_create_with_a_route_to_its_own_network_succeeds(network: Network, address: str, route: str) -> None:
     with Adapter.create("tp0", netns=network.path, addresses=[address], routes=[route]):
         assert route in network.run("ip", "-6" if ":" in route else "-4", "route")
 
 
-def test_an_address_with_two_prefix_lengths_is_not_blamed_on_others(network: Network) -> None:
+def test_an_address_with_two_prefix_lengths_raises_without_naming_another_interface(network: Network) -> None:
     with pytest.raises(threepipe.AdapterError, match=r"fd00::1/80 for tp0: (?!another interface)"):
         create("tp0", netns=network.path, addresses=["fd00::1/64", "fd00::1/80"])
     assert links(network) == set()
 
 
 def everywhere(netns: str | int) -> Iterator[Any]:
-    """Every call that takes a namespace."""
+    """Return every call that takes a namespace."""
     yield lambda: create("tp0", netns=netns)
     yield lambda: open_existing("tp0", netns=netns)
     yield lambda: threepipe.adapters(netns)
 
 
 @pytest.mark.parametrize("netns", ["no-such-name", "/no/such/path", NO_PROCESS, str(NO_PROCESS), -1])
-def test_missing_namespace(network: Network, netns: str | int) -> None:
+def test_every_call_with_a_missing_namespace_raises(network: Network, netns: str | int) -> None:
     for call in everywhere(netns):
         with refused(network, threepipe.NamespaceNotFound, errno.ENOENT, str(netns), "ip netns"):
             call()
@@ -219,13 +219,13 @@ def test_missing_namespace(network: Network, netns: str | int) -> None:
         ("/proc/self/status", errno.EINVAL),
     ],
 )
-def test_path_that_is_no_namespace(network: Network, path: str, code: int) -> None:
+def test_every_call_with_a_path_that_is_not_a_namespace_raises(network: Network, path: str, code: int) -> None:
     for call in everywhere(path):
         with refused(network, threepipe.NamespaceNotFound, code, path, "network namespace"):
             call()
 
 
-def test_path_of_a_pipe_is_no_namespace_and_keeps_nobody_waiting(network: Network, tmp_path: Path) -> None:
+def test_every_call_with_the_path_of_a_fifo_raises_at_once(network: Network, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for call in everywhere(str(tmp_path / "fifo")):
         with refused(network, threepipe.NamespaceNotFound, errno.EINVAL, "fifo", "not a network namespace"):
@@ -233,18 +233,18 @@ def test_path_of_a_pipe_is_no_namespace_and_keeps_nobody_waiting(network: Networ
 
 
 @pytest.mark.parametrize("netns", ["", ".", "..", "a\0b"])
-def test_bad_namespace_name(network: Network, netns: str) -> None:
+def test_every_call_with_an_invalid_namespace_name_raises(network: Network, netns: str) -> None:
     for call in everywhere(netns):
         with refused(network, threepipe.InvalidSetting, None, "namespace"):
             call()
 
 
-def test_opening_what_is_not_there(network: Network) -> None:
+def test_open_of_a_missing_adapter_raises(network: Network) -> None:
     with refused(network, threepipe.AdapterNotFound, errno.ENODEV, "tp0", "threepipe adapter list"):
         open_existing("tp0", netns=network.path)
 
 
-def test_opening_what_is_no_adapter(network: Network) -> None:
+def test_open_of_another_interface_raises(network: Network) -> None:
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
     network.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     for name in ("tap0", "veth0", "lo"):
@@ -252,7 +252,7 @@ def test_opening_what_is_no_adapter(network: Network) -> None:
             open_existing(name, netns=network.path)
 
 
-def test_opening_what_is_removed_after_it_was_looked_up(network: Network) -> None:
+def test_open_of_an_adapter_removed_meanwhile_raises(network: Network) -> None:
     from threepipe.platforms.linux import tun
 
     def open_too_late() -> None:
@@ -264,7 +264,7 @@ def test_opening_what_is_removed_after_it_was_looked_up(network: Network) -> Non
 
 
 def remove(network: Network, adapter: Adapter) -> None:
-    """As an administrator does it, under the adapter's holder."""
+    """Remove the interface as an administrator does, while a program holds it."""
     network.run("ip", "link", "del", adapter.name)
     assert links(network) == set()
 
@@ -302,7 +302,7 @@ def test_removal_wakes_a_waiting_task(network: Network) -> None:
     async def main() -> None:
         with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
             task = asyncio.create_task(wait(session))
-            await asyncio.sleep(0)  # Lets the task come to its waiting.
+            await asyncio.sleep(0)  # This lets the task begin to wait.
             await asyncio.to_thread(remove, network, adapter)
             with pytest.raises(threepipe.AdapterGone):
                 await asyncio.wait_for(task, 10)
@@ -319,7 +319,7 @@ def test_removal_makes_the_descriptor_readable(network: Network) -> None:
         assert readable == [session.fileno()]
 
 
-def test_everything_but_closing_raises_once_it_is_removed(network: Network) -> None:
+def test_every_call_but_close_raises_after_removal(network: Network) -> None:
     gone, packet = threepipe.AdapterGone, bytes([0x45, *bytes(19)])
     with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
         remove(network, adapter)
@@ -337,7 +337,7 @@ def test_everything_but_closing_raises_once_it_is_removed(network: Network) -> N
             adapter.start_session()
 
 
-def test_deleting_what_is_removed_already_is_closing_it(network: Network) -> None:
+def test_delete_after_removal_closes_the_adapter(network: Network) -> None:
     adapter = Adapter.create("tp0", netns=network.path, persistent=True)
     remove(network, adapter)
     try:
@@ -348,7 +348,7 @@ def test_deleting_what_is_removed_already_is_closing_it(network: Network) -> Non
         adapter.close()
 
 
-def test_an_interface_set_down_refuses_packets_until_it_is_up(network: Network) -> None:
+def test_send_on_an_interface_set_down_raises_until_it_is_up(network: Network) -> None:
     with (
         Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"]) as adapter,
         adapter.start_session() as session,

@@ -1,4 +1,4 @@
-"""The constants and structures of the Linux files are those of this system's own C headers."""
+"""The constants and structures of the Linux platform, compared with this system's C headers."""
 
 import shutil
 import subprocess
@@ -34,14 +34,14 @@ PREFIXES = (
 )
 
 OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
-"""Our name -> the kernel's, where they differ."""
+"""Our names of constants, and the kernel's names where they differ."""
 
 NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
-"""Of Linux 6.2: compared where the headers have them."""
+"""Constants of Linux 6.2: compared if the headers have them."""
 
 
 def constants() -> dict[str, int]:
-    """The numbers our files took from headers, by the headers' names."""
+    """Return the constants of our files, by their names in the headers."""
     found = {}
     for module in (tun, inherited, netlink, namespace, sniff, sockets):
         for own, value in vars(module).items():
@@ -52,11 +52,11 @@ def constants() -> dict[str, int]:
 
 
 def assertions() -> list[str]:
-    """What has to hold besides the constants, as C expressions."""
+    """Return the other conditions, as C expressions."""
     size = tun.IFREQ.size
     return [
         f"IFNAMSIZ == {settings.MAX_NAME + 1}",
-        # The kernel copies a whole one in and out; smaller ones of 32-bit systems fit in it.
+        # The kernel copies a whole structure in and out; the smaller one of 32-bit systems fits in it.
         f"sizeof(struct ifreq) <= {size}",
         f"sizeof(long) != 8 || sizeof(struct ifreq) == {size}",
         "offsetof(struct ifreq, ifr_name) == 0",
@@ -68,14 +68,14 @@ def assertions() -> list[str]:
     ]
 
 
-def test_every_constant_is_found() -> None:
+def test_the_list_of_constants_has_those_of_every_file() -> None:
     names = set(constants())
     assert {"IFF_TUN", "IFF_UP", "TUNSETIFF", "TUNSETCARRIER", "TUN_F_USO6", "IFA_F_NODAD", "RT_SCOPE_LINK"} <= names
     assert {"CLONE_NEWNET", "CLONE_NEWUSER"} <= names
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc to compile against the headers with")
-def test_constants_and_structures_are_those_of_the_headers(tmp_path: Path) -> None:
+def test_constants_and_structures_equal_those_of_the_headers(tmp_path: Path) -> None:
     lines = ["#define _GNU_SOURCE", *[f"#include <{header}>" for header in HEADERS]]
     for name, value in constants().items():
         check = f'_Static_assert((unsigned long){name} == {value:#x}, "our value differs");'

@@ -1,4 +1,4 @@
-"""Impairments and clamping between two networks of the kernel: what ping, TCP and UDP see of them."""
+"""Impairments and clamping between two networks of the kernel, measured by ping, TCP and UDP."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.kernel
 
 MTU = 1300
 HEADERS = {FAMILIES[0]: 40, FAMILIES[1]: 60}
-TIMESTAMPS = 12  # Bytes of TCP's option, which every segment has room less for.
+TIMESTAMPS = 12  # Bytes of the TCP option, by which every segment is shorter.
 
 
 @contextmanager
@@ -46,8 +46,8 @@ def impaired(pair: Pair, towards_right: str, towards_left: str) -> tuple[Impair,
 
 
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_ping_takes_as_much_longer_as_was_asked_for(prefix: str) -> None:
-    """A millisecond is allowed for each of the two delays."""
+def test_ping_takes_longer_by_both_delays(prefix: str) -> None:
+    """The tolerance is a millisecond for each of the two delays."""
     with ExitStack() as stack:
         pair = Pair(stack)
         with piped(*impaired(pair, "delay=20ms", "delay=10ms")):
@@ -61,7 +61,7 @@ def test_ping_takes_as_much_longer_as_was_asked_for(prefix: str) -> None:
             assert_late_by(0.03, 0.002, round_trips)
 
 
-def test_what_is_lost_doubled_and_late_is_what_ping_counts() -> None:
+def test_ping_counts_the_lost_and_duplicated_packets() -> None:
     with ExitStack() as stack:
         pair = Pair(stack)
         ends = impaired(pair, "loss=20%,seed=3", "duplicate=20%,delay=5ms,jitter=2ms")
@@ -71,7 +71,7 @@ def test_what_is_lost_doubled_and_late_is_what_ping_counts() -> None:
             found = re.search(r"(\d+) packets transmitted, (\d+) received,(?: \+(\d+) duplicates,)?", printed)
             assert found is not None, printed
             sent, received, duplicates = map(int, found.groups())
-            # What the kernels say of their own accord, to routers and multicast groups, is impaired as well.
+            # Packets that the kernels send on their own, to routers and multicast groups, are impaired as well.
             assert 0 <= ends[0].counts.lost - before[0] - (sent - received) <= 10
             assert 0 <= ends[1].counts.duplicated - before[1] - duplicates <= 10
     assert 15 <= sent - received <= 65  # 4.5 standard deviations.
@@ -89,11 +89,11 @@ def test_tcp_arrives_intact_through_a_bad_network(prefix: str) -> None:
         counts = ends[0].counts
         assert min(counts[:4]) > 0
         assert counts.overflowed == 0
-        # Some of those that were corrupted reached the kernel's TCP, and nothing else did.
+        # The kernel's TCP counts some of the corrupted packets, and no others.
         assert 0 < sum(pair.faults().values()) <= counts.corrupted + ends[1].counts.corrupted
 
 
-def test_a_rate_is_what_udp_gets() -> None:
+def test_udp_gets_the_set_rate() -> None:
     size, rate = 1250, 20e6
     with ExitStack() as stack:
         pair = Pair(stack)
@@ -125,7 +125,7 @@ def test_a_rate_is_what_udp_gets() -> None:
                         assert len(receiver.recv(2000)) == size - 28
                         count += 1
                     ratio = count * size * 8 / (now - start) / rate
-                    assert ratio <= 1.03 or idleness.share() <= SATURATED  # What was late may come all at once.
+                    assert ratio <= 1.03 or idleness.share() <= SATURATED  # Packets that are late may come all at once.
                     if ratio >= 0.97:
                         break
                 assert ratio >= 0.97 or idleness.share() <= SATURATED
@@ -136,7 +136,7 @@ def test_a_rate_is_what_udp_gets() -> None:
 
 
 class Longest(Filter):
-    """Sees how long packets and records get, and passes bundles on whole."""
+    """A filter that notes the longest packet and record, and passes bundles on whole."""
 
     def __init__(self, inner: Endpoint) -> None:
         super().__init__(inner)
@@ -152,7 +152,7 @@ class Longest(Filter):
 
 
 def sniffer(pair: Pair, side: int) -> socket.socket:
-    """A packet socket on the adapter at that side."""
+    """Return a packet socket on the adapter of that side."""
     sock = pair.networks[side].namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
     sock.settimeout(10)
     sock.bind(("tp0", ETH_P_ALL))
@@ -160,7 +160,7 @@ def sniffer(pair: Pair, side: int) -> socket.socket:
 
 
 def told(sniffing: socket.socket) -> int:
-    """The MSS of the first SYN that comes in from outside."""
+    """Return the MSS of the first SYN from outside."""
     while True:
         packet, address = sniffing.recvfrom(65536)
         if address[2] != socket.PACKET_HOST:
@@ -173,7 +173,7 @@ def told(sniffing: socket.socket) -> int:
 
 @pytest.mark.parametrize("offload", [(True, True), (False, False)], ids=str)
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_both_ends_of_a_connection_keep_to_the_clamp(prefix: str, offload: tuple[bool, bool]) -> None:
+def test_both_ends_of_a_connection_use_the_clamped_mss(prefix: str, offload: tuple[bool, bool]) -> None:
     family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
     expected = MTU - HEADERS[prefix]
     with ExitStack() as stack:
@@ -197,7 +197,7 @@ def test_both_ends_of_a_connection_keep_to_the_clamp(prefix: str, offload: tuple
 
 
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_superpackets_stay_whole_and_are_of_shorter_segments(prefix: str) -> None:
+def test_superpackets_through_a_clamp_stay_whole_with_shorter_segments(prefix: str) -> None:
     with ExitStack() as stack:
         pair = Pair(stack)
         left, right = [Longest(Clamp(session, MTU)) for session in pair.sessions]
@@ -208,7 +208,7 @@ def test_superpackets_stay_whole_and_are_of_shorter_segments(prefix: str) -> Non
         assert pair.faults() == {}
 
 
-def test_without_a_clamp_they_are_longer() -> None:
+def test_segments_without_a_clamp_are_longer() -> None:
     with ExitStack() as stack:
         pair = Pair(stack)
         left, right = map(Longest, pair.sessions)

@@ -1,4 +1,4 @@
-"""Inherited descriptors: TUN devices of every sort that others made, sockets and pipes, and what is refused."""
+"""Inherited descriptors: TUN devices of every sort, sockets, pipes, and descriptors that are rejected."""
 
 import array
 import fcntl
@@ -29,7 +29,7 @@ from threepipe.platforms.linux.inherited import TUNGETVNETHDRSZ
 
 SECONDS = 10.0
 SORTS = [(information, header) for information in (False, True) for header in (0, 10, 12, 20)]
-"""Whether packets have `struct tun_pi` in front, and how many bytes for virtio."""
+"""Sorts of TUN devices: True if packets begin with `struct tun_pi`, and the bytes of the virtio header."""
 HEADED = [sort for sort in SORTS if sort[1]]
 
 ETHTOOL_GTSO = 0x1E  # <linux/ethtool.h>
@@ -44,11 +44,11 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 threepipe.pipe(left, right)
 """
-"""Pipes two addresses until its input ends."""
+"""A program that pipes two addresses until its input ends."""
 
 
 def tun_descriptor(network: Network, information: bool, header: int, kind: int = tun.IFF_TUN) -> int:
-    """A blocking descriptor of a new interface tp0, which is up and has addresses."""
+    """Return a blocking descriptor of a new interface tp0, which is up and has addresses."""
 
     def make() -> int:
         number = os.open(tun.TUN_PATH, os.O_RDWR)
@@ -69,7 +69,7 @@ def addressed(network: Network, host: int) -> None:
 
 
 def state(number: int) -> tuple[bytes, bytes]:
-    """What belongs to its maker: name and flags, and the size of the virtio header."""
+    """Return the state set by the maker: name, flags, and the size of the virtio header."""
     return (
         bytes(fcntl.ioctl(number, tun.TUNGETIFF, bytes(tun.IFREQ.size))),
         bytes(fcntl.ioctl(number, TUNGETVNETHDRSZ, bytes(4))),
@@ -77,7 +77,7 @@ def state(number: int) -> tuple[bytes, bytes]:
 
 
 def takes_superpackets(network: Network) -> bool:
-    """Whether the kernel gives tp0 superpackets of TCP."""
+    """Return True if the kernel sends tp0 superpackets of TCP."""
     value = array.array("I", [ETHTOOL_GTSO, 0])
     request = struct.pack("16sP16x", b"tp0", value.buffer_info()[0])
     with network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as any_socket:
@@ -87,7 +87,7 @@ def takes_superpackets(network: Network) -> bool:
 
 @contextmanager
 def child(*addresses: str, pass_fds: tuple[int, ...]) -> Iterator[None]:
-    """A process that inherits these descriptors and pipes the addresses; it has to end without complaint."""
+    """Run a process that inherits these descriptors and pipes the addresses; it must end without error."""
     command = [sys.executable, "-W", "error", "-c", CHILD, *addresses]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pass_fds=pass_fds
@@ -108,7 +108,7 @@ def is_open(number: int) -> bool:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("information", "header"), SORTS)
-def test_a_tun_device_of_every_sort_is_pumped_by_a_child(network: Network, information: bool, header: int) -> None:
+def test_a_child_pipes_an_inherited_tun_device(network: Network, information: bool, header: int) -> None:
     number = tun_descriptor(network, information, header)
     try:
         addressed(network, 1)
@@ -126,7 +126,9 @@ def test_a_tun_device_of_every_sort_is_pumped_by_a_child(network: Network, infor
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("sorts", [*((sort, sort) for sort in HEADED), (SORTS[0], SORTS[7]), (SORTS[1], SORTS[4])])
-def test_streams_pass_in_superpackets_between_any_two_sorts(sorts: tuple[tuple[bool, int], tuple[bool, int]]) -> None:
+def test_streams_between_two_sorts_of_tun_devices_pass_in_superpackets(
+    sorts: tuple[tuple[bool, int], tuple[bool, int]],
+) -> None:
     with ExitStack() as stack:
         networks = [Network() for _ in sorts]
         for network in networks:
@@ -158,7 +160,7 @@ def hash_of_chunks() -> bytes:
 
 
 def sent_by_tcp(networks: list[Network], prefix: str) -> bytes:
-    """A stream of the kernels' TCP from the first network to the second; the hash of what arrives."""
+    """Send a stream of the kernel's TCP from the first network to the second; return the hash of the received bytes."""
     family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
     listener = networks[1].namespace.run(lambda: socket.create_server((f"{prefix}2", 0), family=family))
     sender = networks[0].namespace.run(lambda: socket.socket(family))
@@ -186,7 +188,7 @@ def sent_by_tcp(networks: list[Network], prefix: str) -> bytes:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("information", "header"), SORTS)
-def test_what_is_closed_leaves_the_interface_as_it_was(network: Network, information: bool, header: int) -> None:
+def test_close_leaves_the_interface_as_it_was(network: Network, information: bool, header: int) -> None:
     number = tun_descriptor(network, information, header)
     kept = os.dup(number)
     try:
@@ -207,7 +209,7 @@ def test_what_is_closed_leaves_the_interface_as_it_was(network: Network, informa
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("information", "header"), SORTS)
-def test_an_interface_that_is_down_or_removed_is_told(network: Network, information: bool, header: int) -> None:
+def test_an_interface_that_is_set_down_or_removed_raises(network: Network, information: bool, header: int) -> None:
     number = tun_descriptor(network, information, header)
     with closing(threepipe.open_endpoint(f"fd:{number}")) as session:
         packet = echo_request("10.77.1.9", "10.77.1.1", 1, 1)
@@ -225,7 +227,9 @@ def test_an_interface_that_is_down_or_removed_is_told(network: Network, informat
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("information", "header"), SORTS)
-def test_a_link_that_is_down_is_taken_and_may_come_up(network: Network, information: bool, header: int) -> None:
+def test_an_interface_that_is_down_is_accepted_and_may_come_up(
+    network: Network, information: bool, header: int
+) -> None:
     number = tun_descriptor(network, information, header)
     network.run("ip", "link", "set", "tp0", "down")
     with closing(threepipe.open_endpoint(f"fd:{number}")) as session:
@@ -238,7 +242,7 @@ def test_a_link_that_is_down_is_taken_and_may_come_up(network: Network, informat
 
 
 def awaited(session: threepipe.Endpoint, wanted: Callable[[memoryview], bool]) -> bytes:
-    """The first packet that is wanted, of all that come."""
+    """Receive until a packet is the wanted one, and return it."""
     while bundle := session.receive(SECONDS):
         for packet in bundle:
             if wanted(packet):
@@ -248,7 +252,7 @@ def awaited(session: threepipe.Endpoint, wanted: Callable[[memoryview], bool]) -
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("header", [0, 10, 12])
-def test_a_tap_device_is_refused_and_left_alone(network: Network, header: int) -> None:
+def test_a_tap_device_raises_and_is_unchanged(network: Network, header: int) -> None:
     number = tun_descriptor(network, False, header, 2)  # IFF_TAP
     try:
         with pytest.raises(threepipe.InvalidSetting, match="tp0, a TAP device, which carries Ethernet"):
@@ -259,7 +263,7 @@ def test_a_tap_device_is_refused_and_left_alone(network: Network, header: int) -
 
 
 @pytest.mark.kernel
-def test_a_tun_descriptor_without_an_interface_is_refused() -> None:
+def test_a_tun_descriptor_without_an_interface_raises() -> None:
     number = os.open(tun.TUN_PATH, os.O_RDWR)
     try:
         with pytest.raises(threepipe.InvalidSetting, match="has no interface"):
@@ -269,7 +273,7 @@ def test_a_tun_descriptor_without_an_interface_is_refused() -> None:
 
 
 @pytest.mark.kernel
-def test_a_virtio_header_that_cannot_be_meant_is_refused(network: Network) -> None:
+def test_a_virtio_header_of_an_unsupported_size_raises(network: Network) -> None:
     number = tun_descriptor(network, False, 1 << 20)
     try:
         with pytest.raises(threepipe.InvalidSetting, match="1048576 bytes; set it to 10 or 12"):
@@ -284,7 +288,7 @@ PACKETS = [echo_request("10.1.1.1", "10.1.1.2", 7, number, bytes(number)) for nu
 
 
 def socket_pair(kind: socket.SocketKind) -> tuple[int, socket.socket]:
-    """A descriptor to be inherited, and a socket at its other end."""
+    """Return a descriptor to be inherited, and the socket at its other end."""
     one, other = socket.socketpair(socket.AF_UNIX, kind)
     other.settimeout(SECONDS)
     return one.detach(), other
@@ -325,7 +329,7 @@ def test_two_pipes_carry_records() -> None:
             assert replies.read(2 + len(packet)) == len(packet).to_bytes(2, "big") + (echo_reply(packet) or b"")
 
 
-def test_a_connected_udp_socket_has_one_other_end() -> None:
+def test_a_connected_udp_socket_receives_from_its_peer_only() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as other, socket.socket(type=socket.SOCK_DGRAM) as one:
         other.bind(("127.0.0.1", 0))
         other.settimeout(SECONDS)
@@ -339,7 +343,7 @@ def test_a_connected_udp_socket_has_one_other_end() -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
-def test_an_unconnected_datagram_socket_answers_whoever_sent_last(family: socket.AddressFamily, tmp_path: Path) -> None:
+def test_an_unconnected_datagram_socket_sends_to_the_last_peer(family: socket.AddressFamily, tmp_path: Path) -> None:
     places: list[tuple[str, int] | str] = [("127.0.0.1", 0)] * 3
     if family == socket.AF_UNIX:
         places = [str(tmp_path / name) for name in "abc"]
@@ -360,7 +364,7 @@ def test_an_unconnected_datagram_socket_answers_whoever_sent_last(family: socket
             assert [other.recv(1 << 16), other.recv(1 << 16)] == PACKETS[1:]
 
 
-def test_sequenced_packets_end_when_the_other_end_closes_and_not_before_all_were_received() -> None:
+def test_a_seqpacket_socket_ends_after_its_last_packet() -> None:
     number, other = socket_pair(socket.SOCK_SEQPACKET)
     with closing(threepipe.open_endpoint(f"fd:{number}")) as session:
         with other:
@@ -373,7 +377,7 @@ def test_sequenced_packets_end_when_the_other_end_closes_and_not_before_all_were
                 session.receive(SECONDS)
 
 
-def test_a_stream_ends_when_the_other_end_closes() -> None:
+def test_a_stream_socket_ends_when_the_other_end_closes() -> None:
     number, other = socket_pair(socket.SOCK_STREAM)
     with closing(threepipe.open_endpoint(f"fd:{number}")) as session:
         other.close()
@@ -383,7 +387,7 @@ def test_a_stream_ends_when_the_other_end_closes() -> None:
 
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_STREAM])
-def test_others_who_have_it_open_find_it_blocking_as_it_was(kind: socket.SocketKind, blocking: bool) -> None:
+def test_close_restores_the_blocking_mode_of_a_shared_descriptor(kind: socket.SocketKind, blocking: bool) -> None:
     number, other = socket_pair(kind)
     kept = os.dup(number)
     os.set_blocking(kept, blocking)
@@ -398,7 +402,7 @@ def test_others_who_have_it_open_find_it_blocking_as_it_was(kind: socket.SocketK
         os.close(kept)
 
 
-# What is refused.
+# Descriptors that are rejected.
 
 
 def a_file(stack: ExitStack) -> int:
@@ -461,7 +465,7 @@ REFUSED: list[tuple[Callable[[ExitStack], int], str]] = [
 
 
 @pytest.mark.parametrize(("make", "text"), REFUSED, ids=[make.__name__ for make, _ in REFUSED])
-def test_what_carries_no_packets_is_refused_and_left_as_it_was(make: Callable[[ExitStack], int], text: str) -> None:
+def test_a_descriptor_without_packets_raises_and_is_unchanged(make: Callable[[ExitStack], int], text: str) -> None:
     with ExitStack() as stack:
         number = make(stack)
         os.set_inheritable(number, True)
@@ -472,7 +476,7 @@ def test_what_carries_no_packets_is_refused_and_left_as_it_was(make: Callable[[E
         assert os.get_blocking(number) == blocking
 
 
-def test_pipes_in_the_wrong_order_are_refused_and_left_as_they_were() -> None:
+def test_pipes_in_the_wrong_order_raise_and_are_unchanged() -> None:
     with ExitStack() as stack:
         numbers = [*os.pipe(), *os.pipe()]
         for number in numbers:
@@ -488,12 +492,12 @@ def test_pipes_in_the_wrong_order_are_refused_and_left_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("numbers", ["999999", "999999:0", "0:999999"])
-def test_a_descriptor_that_is_not_open_is_refused(numbers: str) -> None:
+def test_a_descriptor_that_is_not_open_raises(numbers: str) -> None:
     with pytest.raises(threepipe.InvalidSetting, match=r"descriptor 999999: .*must leave it open"):
         threepipe.open_endpoint(f"fd:{numbers}")
 
 
 @pytest.mark.parametrize("place", ["x", "-1", "3:", ":3", "3:4:5", "0x3", "\u0663", "9" * 10, "9" * 5000])
-def test_what_is_no_number_is_refused(place: str) -> None:
+def test_a_descriptor_that_is_not_a_number_raises(place: str) -> None:
     with pytest.raises(threepipe.InvalidSetting, match="is not a descriptor number; write fd:3"):
         threepipe.open_endpoint(f"fd:{place}")

@@ -1,4 +1,4 @@
-"""Nothing of an adapter is left on Linux: after use, after failure, and after sudden death."""
+"""Adapters on Linux leave nothing behind: after use, after failure, and when their process is killed."""
 
 import errno
 import os
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.kernel
 
 
 def tasks() -> int:
-    """Threads of this process as the kernel counts them."""
+    """Return the number of threads of this process, as counted by the kernel."""
     return len(os.listdir("/proc/self/task"))
 
 
-def test_two_hundred_adapters_used_and_closed(network: Network) -> None:
+def test_two_hundred_adapters_leave_nothing_behind(network: Network) -> None:
     threads, before, descriptors = threading.active_count(), tasks(), len(os.listdir("/proc/self/fd"))
     with udp_socket(network, "0.0.0.0") as sock:
         for _ in range(200):
@@ -37,7 +37,7 @@ def test_two_hundred_adapters_used_and_closed(network: Network) -> None:
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_fifty_processes_killed_in_mid_traffic(network: Network) -> None:
+def test_fifty_processes_killed_in_mid_traffic_leave_no_adapter(network: Network) -> None:
     seen, codes = call_elsewhere(network, kill_in_mid_traffic, 50)
     assert seen == 50
     assert codes == [-signal.SIGKILL] * 50
@@ -45,7 +45,7 @@ def test_fifty_processes_killed_in_mid_traffic(network: Network) -> None:
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_twenty_creations_that_fail_half_way(network: Network, persistent: bool) -> None:
+def test_twenty_failed_creations_leave_nothing_behind(network: Network, persistent: bool) -> None:
     before = tasks()
     with Adapter.create("taker", netns=network.path, routes=["10.77.0.0/16", "fd77::/16"]):
         for number in range(20):

@@ -1,4 +1,4 @@
-"""Superpackets with the kernel at both ends, and as the judge of what they become."""
+"""Superpackets with the kernel at both ends, which also judges the resulting packets."""
 
 import errno
 import fcntl
@@ -27,7 +27,7 @@ UDP_SEGMENT = 103  # <linux/udp.h>
 
 @pytest.mark.parametrize("offload", [(True, True), (True, False), (False, True)], ids=str)
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_tcp_goes_through_the_pump_intact(prefix: str, offload: tuple[bool, bool]) -> None:
+def test_tcp_through_a_pipe_arrives_intact(prefix: str, offload: tuple[bool, bool]) -> None:
     with ExitStack() as stack:
         pair = Pair(stack, offload)
         with joined(*pair.sessions, pass_on):
@@ -36,7 +36,7 @@ def test_tcp_goes_through_the_pump_intact(prefix: str, offload: tuple[bool, bool
 
 
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_superpackets_of_tcp_pass_whole(prefix: str) -> None:
+def test_superpackets_of_tcp_pass_through_bundles_whole(prefix: str) -> None:
     sizes: list[int] = []
 
     def note(source: Session, target: Session) -> None:
@@ -60,7 +60,7 @@ def test_superpackets_of_tcp_pass_whole(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_packets_that_were_looked_at_have_good_checksums(prefix: str) -> None:
+def test_split_packets_have_right_checksums(prefix: str) -> None:
     with ExitStack() as stack:
         pair = Pair(stack)
         with joined(*pair.sessions, look_at_every_packet):
@@ -70,7 +70,7 @@ def test_packets_that_were_looked_at_have_good_checksums(prefix: str) -> None:
 
 @pytest.mark.parametrize("prefix", FAMILIES)
 @pytest.mark.parametrize("move", [pass_on, look_at_every_packet])
-def test_udp_segments_arrive_as_they_were_sent(prefix: str, move: Callable[[Session, Session], None]) -> None:
+def test_udp_segments_arrive_unchanged(prefix: str, move: Callable[[Session, Session], None]) -> None:
     family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
     data = os.urandom(10_100)
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def test_udp_segments_arrive_as_they_were_sent(prefix: str, move: Callable[[Sess
             sender, receiver = [stack.enter_context(end) for end in ends]
             receiver.settimeout(10)
             receiver.bind((f"{prefix}2", 0))
-            # Eleven datagrams in one system call: a superpacket where the kernel offers those of UDP.
+            # Eleven datagrams in one system call: a superpacket if the kernel offers those of UDP.
             option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))
             sender.sendmsg([data], [option], 0, receiver.getsockname()[:2])
             datagrams = [receiver.recv(2000) for _ in range(11)]
@@ -91,7 +91,7 @@ def test_udp_segments_arrive_as_they_were_sent(prefix: str, move: Callable[[Sess
 
 
 def superpacket_of_the_kernel(pair: Pair, prefix: str) -> Bundle:
-    """A bundle that has one, from a stream that nobody answers beyond its first packets."""
+    """Return a bundle with a superpacket, from a stream that is answered only at its beginning."""
     family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
     sender = pair.networks[0].namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
     with sender:
@@ -105,7 +105,7 @@ def superpacket_of_the_kernel(pair: Pair, prefix: str) -> Bundle:
 
 
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_one_packet_of_a_superpacket_at_a_time(prefix: str) -> None:
+def test_receive_packet_returns_the_packets_of_a_superpacket_one_by_one(prefix: str) -> None:
     with ExitStack() as stack:
         pair = Pair(stack)
         session = pair.sessions[0]
@@ -122,14 +122,14 @@ def test_one_packet_of_a_superpacket_at_a_time(prefix: str) -> None:
             packet = session.receive_packet(10)
             if len(packet) >= 100:
                 packets.append(packet)
-                # What is left of it can be waited for, as the descriptor shows.
+                # The rest of the superpacket keeps the descriptor readable.
                 assert len(packets) == 11 or select.select([session.fileno()], [], [], 0)[0]
         assert [len(packet) for packet in packets] == [len(packet) for packet in whole]
         assert session.statistics.received_packets >= 22
 
 
-def test_a_kernel_that_refuses_superpackets_gets_packets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after 6.10.3 and its like: a write of a superpacket is an invalid argument."""
+def test_a_kernel_that_rejects_superpackets_gets_single_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels such as 6.10.3 reject the write of a superpacket with EINVAL."""
 
     with ExitStack() as stack:
         pair = Pair(stack)
@@ -141,7 +141,7 @@ def test_a_kernel_that_refuses_superpackets_gets_packets(monkeypatch: pytest.Mon
         send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]] = fast.send
 
         def refuse(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
-            """Writing, where the kernel takes no superpackets."""
+            """Write as on a kernel that rejects superpackets."""
             whole = [index for index, record in enumerate(records) if record[1]]
             if not whole:
                 return send(file, records)
@@ -157,13 +157,13 @@ def test_a_kernel_that_refuses_superpackets_gets_packets(monkeypatch: pytest.Mon
             seen: list[bytes] = []
             while len(seen) < len(expected):
                 data, address = receiver.recvfrom(70_000)
-                if address[2] == 0:  # PACKET_HOST: it came from the program.
+                if address[2] == 0:  # PACKET_HOST: the packet came from the program.
                     seen.append(data)
         assert seen == expected
         assert len(refused) == 1, "refused superpackets are tried again and again"
 
 
-def test_pipe_ends_well_with_superpackets_on_their_way() -> None:
+def test_close_in_mid_traffic_of_superpackets_ends_the_pipe() -> None:
     with ExitStack() as stack:
         pair = Pair(stack)
         thread = threading.Thread(target=pipe, args=pair.sessions)
@@ -175,7 +175,7 @@ def test_pipe_ends_well_with_superpackets_on_their_way() -> None:
 
 
 def test_a_persistent_adapter_is_left_without_offload(network: Network) -> None:
-    """A program that knows nothing of superpackets can open it after us, and get packets of the link's size."""
+    """A program without support for superpackets can open the adapter later, and gets packets of the link's MTU."""
     from threepipe.platforms.linux import tun
 
     Adapter.create("tp0", netns=network.path, persistent=True, addresses=["10.77.0.1/24"]).close()
@@ -194,7 +194,7 @@ def test_a_persistent_adapter_is_left_without_offload(network: Network) -> None:
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
-                return  # Older kernels segment nothing for a device without checksums: it is one, then.
+                return  # Older kernels do not segment for a device without checksum offload: then it is one packet.
         sizes: list[int] = []
         while len(sizes) < 11:
             assert select.select([file], [], [], 10)[0]

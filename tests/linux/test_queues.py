@@ -1,4 +1,4 @@
-"""Several queues: every flow stays in order, nothing is lost, and an interface with them has one program at a time."""
+"""Several queues: every flow stays in order, no packet is lost, and one program at a time uses the interface."""
 
 import errno
 import socket
@@ -29,7 +29,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def sockets(network: Network, stack: ExitStack, own: str, other: str) -> list[socket.socket]:
-    """One a flow, each connected to the socket of its flow at the other end."""
+    """Return a socket for each flow, connected to the socket of the flow at the other end."""
 
     def make() -> list[socket.socket]:
         return [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(FLOWS)]
@@ -44,7 +44,7 @@ def sockets(network: Network, stack: ExitStack, own: str, other: str) -> list[so
 
 
 def talk(ends: list[socket.socket]) -> None:
-    """Numbered datagrams, of all flows in turn."""
+    """Send numbered datagrams of all flows in turn."""
     for number in range(EACH):
         for end in ends:
             end.send(struct.pack("!I", number))
@@ -56,7 +56,7 @@ def listen(ends: list[socket.socket]) -> list[list[int]]:
 
 @pytest.mark.parametrize("offload", [True, False])
 def test_every_flow_stays_in_order_both_ways(stack: ExitStack, offload: bool) -> None:
-    """While both ends talk: a kernel that moves a flow to the queue it was answered by would mix it up."""
+    """Both ends send at once: a kernel that moves a flow to the queue of its answers would reorder it."""
     networks = [Network(), Network()]
     sessions = []
     for side, network in enumerate(networks, 1):
@@ -85,7 +85,7 @@ def test_every_flow_stays_in_order_both_ways(stack: ExitStack, offload: bool) ->
     assert sessions[1].statistics.sent_dropped == 0
 
 
-def test_the_system_fills_all_queues(network: Network) -> None:
+def test_the_kernel_fills_all_queues(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path, addresses=["10.77.0.1/24"], queues=QUEUES) as adapter:
         assert "numqueues 4" in network.run("ip", "-d", "link", "show", "tp0")
         with adapter.start_session() as session, ExitStack() as stack:
@@ -100,7 +100,7 @@ def test_the_system_fills_all_queues(network: Network) -> None:
             assert bundles > 1, "sixteen flows came by one queue"
 
 
-def test_packets_are_received_one_by_one_from_all_queues(network: Network) -> None:
+def test_receive_packet_returns_packets_of_all_queues(network: Network) -> None:
     with ExitStack() as stack:
         adapter = Adapter.create("tp0", netns=network.path, addresses=["10.77.0.1/24"], queues=QUEUES)
         with adapter, adapter.start_session() as session:
@@ -120,14 +120,14 @@ def persistent(network: Network) -> Network:
 
 
 @pytest.mark.parametrize("queues", [1, 2, QUEUES, QUEUES + 1])
-def test_a_persistent_adapter_can_be_opened_with_any_number(persistent: Network, queues: int) -> None:
+def test_a_persistent_adapter_with_queues_can_be_opened_with_any_number(persistent: Network, queues: int) -> None:
     for _ in range(2):
         with Adapter.open("tp0", netns=persistent.path, queues=queues) as adapter, adapter.start_session():
             assert f"numqueues {queues} " in persistent.run("ip", "-d", "link", "show", "tp0")
 
 
 @pytest.mark.parametrize("queues", [1, 2])
-def test_it_has_one_program_at_a_time(persistent: Network, queues: int) -> None:
+def test_open_of_an_adapter_with_queues_in_use_raises(persistent: Network, queues: int) -> None:
     with Adapter.open("tp0", netns=persistent.path, queues=queues) as adapter, adapter.start_session():
         for other, offload in ((1, True), (QUEUES, False)):
             with pytest.raises(threepipe.AdapterBusy, match="in use by another program") as caught:
@@ -138,7 +138,7 @@ def test_it_has_one_program_at_a_time(persistent: Network, queues: int) -> None:
     Adapter.open("tp0", netns=persistent.path, queues=queues).delete()
 
 
-def test_one_queue_stays_one(network: Network) -> None:
+def test_open_of_an_adapter_of_one_queue_with_two_raises(network: Network) -> None:
     Adapter.create("tp0", netns=network.path, persistent=True).close()
     with pytest.raises(threepipe.InvalidSetting, match="tp0 has one queue"):
         Adapter.open("tp0", netns=network.path, queues=2)
@@ -146,13 +146,13 @@ def test_one_queue_stays_one(network: Network) -> None:
 
 
 @pytest.mark.parametrize("queues", [0, -1, 256])
-def test_numbers_that_cannot_be(network: Network, queues: int) -> None:
+def test_an_impossible_number_of_queues_raises(network: Network, queues: int) -> None:
     with pytest.raises(threepipe.InvalidSetting, match="give 1 to 255"):
         Adapter.create("tp0", netns=network.path, queues=queues)
     with pytest.raises(threepipe.InvalidSetting, match="give 1 to 255"):
         Adapter.open("tp0", netns=network.path, queues=queues)
 
 
-def test_the_most_there_can_be(network: Network) -> None:
+def test_an_adapter_can_have_255_queues(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path, queues=255) as adapter, adapter.start_session():
         pass

@@ -1,4 +1,4 @@
-"""UDP sockets on Linux: the addresses at this end."""
+"""UDP sockets on Linux: local addresses."""
 
 import socket
 import sys
@@ -25,7 +25,7 @@ def bound(family: socket.AddressFamily, host: str) -> socket.socket:
 
 
 @HOSTS
-def test_the_address_that_was_asked_is_told(family: socket.AddressFamily, host: str, elsewhere: str) -> None:
+def test_a_received_run_reports_its_local_address(family: socket.AddressFamily, host: str, elsewhere: str) -> None:
     with bound(family, host) as asked, bound(family, host) as asker:
         datagrams = LinuxDatagrams(asked)
         datagrams.report_local_addresses()
@@ -40,7 +40,7 @@ def test_the_address_that_was_asked_is_told(family: socket.AddressFamily, host: 
 
 @HOSTS
 @pytest.mark.parametrize("size", [300, 100], ids=["one", "a-run"])
-def test_an_address_that_is_not_here_any_more_is_left_out(
+def test_a_run_from_a_local_address_that_is_gone_is_sent_from_another(
     family: socket.AddressFamily, host: str, elsewhere: str, size: int
 ) -> None:
     with bound(family, host) as receiver, bound(family, host) as sender:
@@ -50,4 +50,4 @@ def test_an_address_that_is_not_here_any_more_is_left_out(
         assert datagrams.send_run(memoryview(bytes(300)), size, receiver.getsockname()) == 300
         assert [len(receiver.recv(1000)) for _ in range(300 // size)] == [size] * (300 // size)
         assert datagrams.send_local is None
-        assert datagrams.longest_segment == longest  # It was not for the run.
+        assert datagrams.longest_segment == longest  # The failure was not due to the length of the run.

@@ -1,4 +1,4 @@
-"""`threepipe pipe` between two networks, over every transport, and with ends that others wrote."""
+"""`threepipe pipe` between two networks, over every transport, and with socat at one end."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ THREEPIPE = [sys.executable, "-m", "threepipe"]
 
 
 class Site(NamedTuple):
-    """Two networks that reach each other by a veth link, and a folder."""
+    """Two networks joined by a veth link, and a folder."""
 
     networks: tuple[Network, Network]
     folder: Path
@@ -37,7 +37,7 @@ class Site(NamedTuple):
 
     @contextmanager
     def program(self, end: int, *command: str) -> Iterator["subprocess.Popen[str]"]:
-        """`command` in one of the networks, ended by Ctrl-C, and that cleanly."""
+        """Run `command` in one of the networks; end it by Ctrl-C, which must end it cleanly."""
         with subprocess.Popen(self.networks[end].command(*command), stderr=subprocess.PIPE, text=True) as program:
             try:
                 yield program
@@ -60,7 +60,7 @@ class Site(NamedTuple):
             assert " 1 received" in self.networks[0].run("ping", "-c", "1", "-w", "20", address)
 
     def transfer(self, size: int) -> None:
-        """Send so many bytes by TCP from one network to the other, and compare hashes."""
+        """Send `size` bytes by TCP from one network to the other, and compare hashes."""
         transfer(*self.networks, INSIDE[1], size)
 
 
@@ -78,7 +78,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @contextmanager
 def over_listener(site: Site, caller: str, listener: str, *options: str) -> Iterator[None]:
-    """Two commands, one of which listens."""
+    """Run two commands; one of them listens."""
     with site.pipe(1, site.adapter(1, *options), listener):
         site.come_up(1)
         with site.pipe(0, site.adapter(0, *options), caller):
@@ -115,7 +115,7 @@ def tls(site: Site) -> AbstractContextManager[None]:
 
 @contextmanager
 def over_program(site: Site, *start: str) -> Iterator[None]:
-    """One command, which starts the other by `exec`."""
+    """Run one command, which starts the other by `exec`."""
     command = shlex.join([*start, *THREEPIPE, "pipe", site.adapter(1), "-"])
     with site.pipe(0, site.adapter(0), f"exec:{command}"):
         site.come_up(0)
@@ -129,11 +129,11 @@ def stdio(site: Site) -> AbstractContextManager[None]:
 
 @contextmanager
 def ssh(site: Site) -> Iterator[None]:
-    """With a server of the test's own in the other network, which knows one key."""
+    """Use ssh to a server in the other network, which this test starts and which knows one key."""
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(site.folder / name)], check=True)
     (site.folder / "known").write_text(f"[{OUTSIDE[1]}]:2222 " + (site.folder / "host.pub").read_text())
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Which it wants to be there, and empty.
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd requires this folder, empty.
     settings = {
         "HostKey": site.folder / "host",
         "AuthorizedKeysFile": site.folder / "user.pub",
@@ -155,7 +155,7 @@ def ssh(site: Site) -> Iterator[None]:
     client += [f"-oUserKnownHostsFile={site.folder}/known", "-oBatchMode=yes", f"root@{OUTSIDE[1]}"]
     with site.program(1, *server):
         assert come_true(lambda: ":2222" in site.networks[1].run("ss", "-Hltn"), 20)
-        # SSH hands its words to a shell at the other side.
+        # ssh passes its arguments to a shell on the other side.
         with over_program(site, *client, "env", *[f"{name}={os.environ[name]}" for name in PURE]):
             yield
 
@@ -167,7 +167,7 @@ TRANSPORTS = [udp, tcp, unix, tls, stdio, pytest.param(ssh, marks=needs_root)]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_two_networks_are_joined(site: Site, transport: Transport) -> None:
+def test_a_transport_joins_two_networks(site: Site, transport: Transport) -> None:
     with transport(site):
         site.ping()
         site.transfer(256 * MIB)
@@ -175,7 +175,7 @@ def test_two_networks_are_joined(site: Site, transport: Transport) -> None:
     assert not (site.folder / "pipe").exists()
 
 
-def test_socat_at_the_other_end(site: Site) -> None:
+def test_a_pipe_to_socat_joins_two_networks(site: Site) -> None:
     place = f"{OUTSIDE[1]}:4242"
     device = f"TUN:{INSIDE[1]}/24,tun-name=t1,iff-no-pi,iff-up"
     with site.program(1, "socat", device, f"UDP4-LISTEN:4242,bind={OUTSIDE[1]}"):

@@ -1,4 +1,4 @@
-"""What an ordinary user can do on Linux with a persistent adapter that root made, and what not."""
+"""Rights of an ordinary user on Linux with a persistent adapter that root made."""
 
 import errno
 import socket
@@ -19,7 +19,7 @@ OTHER = 61236
 
 
 def as_user(network: Network, function: Callable[..., Any], *arguments: Any, groups: tuple[int, ...] = ()) -> Any:
-    """What `function` gives an ordinary user who may open /dev/net/tun, as on most machines."""
+    """Call `function` as an ordinary user who may open /dev/net/tun, as on most machines."""
     return call_elsewhere(network, function, *arguments, user=STRANGER, groups=groups, mounts=tun_node())
 
 
@@ -29,7 +29,7 @@ def make(network: Network, **settings: Any) -> None:
 
 
 def use() -> list[bytes]:
-    """Open the adapter and pass a packet each way in both families; what came back."""
+    """Open the adapter and pass a packet each way in both families; return the payloads received."""
     echoed: list[bytes] = []
     with Adapter.open("tp0") as adapter:
         assert not adapter.link_up
@@ -70,7 +70,7 @@ def set_mtu() -> None:
 
 
 @pytest.mark.parametrize(("settings", "groups"), [({"owner": STRANGER}, ()), ({"group": GROUP}, (OTHER, GROUP))])
-def test_owner_and_members_of_the_group_pass_packets(
+def test_owner_and_group_members_can_open_and_use_it(
     network: Network, settings: dict[str, int], groups: tuple[int, ...]
 ) -> None:
     make(network, **settings)
@@ -81,7 +81,7 @@ def test_owner_and_members_of_the_group_pass_packets(
 
 
 @pytest.mark.parametrize("settings", [{}, {"owner": OTHER}, {"group": GROUP}, {"owner": 0, "group": 0}])
-def test_others_may_not_open_it(network: Network, settings: dict[str, int]) -> None:
+def test_open_by_another_user_raises(network: Network, settings: dict[str, int]) -> None:
     make(network, **settings)
     with pytest.raises(threepipe.PermissionDenied, match="tp0 belongs to another user or group; run as root") as caught:
         as_user(network, open_and_close)
@@ -89,20 +89,20 @@ def test_others_may_not_open_it(network: Network, settings: dict[str, int]) -> N
     assert links(network) == {"tp0"}
 
 
-def test_of_owner_and_group_the_kernel_wants_both(network: Network) -> None:
+def test_open_of_an_adapter_with_owner_and_group_requires_both(network: Network) -> None:
     make(network, owner=STRANGER, group=GROUP)
     with pytest.raises(threepipe.PermissionDenied):
         as_user(network, open_and_close)
     as_user(network, open_and_close, groups=(GROUP,))
 
 
-def test_the_owner_may_delete_it(network: Network) -> None:
+def test_the_owner_can_delete_it(network: Network) -> None:
     make(network, owner=STRANGER)
     as_user(network, delete)
     assert links(network) == set()
 
 
-def test_the_owner_may_not_set_it_up(network: Network) -> None:
+def test_set_up_by_the_owner_raises(network: Network) -> None:
     make(network, owner=STRANGER)
     with pytest.raises(threepipe.PermissionDenied, match="setting up tp0 needs CAP_NET_ADMIN; run as root") as denied:
         as_user(network, set_mtu)
@@ -113,7 +113,7 @@ def test_the_owner_may_not_set_it_up(network: Network) -> None:
     assert down.value.errno == errno.ENETDOWN
 
 
-def test_everybody_may_list_them(network: Network) -> None:
+def test_every_user_can_list_adapters(network: Network) -> None:
     make(network, owner=STRANGER)
     (info,) = as_user(network, threepipe.adapters)
     assert (info.name, info.owner) == ("tp0", STRANGER)
@@ -126,7 +126,7 @@ def test_everybody_may_list_them(network: Network) -> None:
         ("/proc/self/ns/net", errno.EPERM, "needs CAP_SYS_ADMIN; run as root"),
     ],
 )
-def test_namespaces_are_roots(network: Network, path: str, code: int, text: str) -> None:
+def test_a_namespace_given_by_an_ordinary_user_raises(network: Network, path: str, code: int, text: str) -> None:
     with pytest.raises(threepipe.PermissionDenied, match=text) as caught:
         as_user(network, threepipe.adapters, path)
     assert caught.value.errno == code

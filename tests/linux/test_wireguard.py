@@ -1,4 +1,4 @@
-"""threepipe-wg and the devices of others, as each other's peers: what goes through, and what is lived through."""
+"""threepipe-wg and other implementations of WireGuard as peers: traffic, restarts, moves and new keys."""
 
 import base64
 import socket
@@ -30,12 +30,12 @@ ENDS = pytest.mark.parametrize("number", [OURS, THEIRS], ids=["ours", "theirs"])
 KEY, ANOTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 INITIATION = 148
 KEEPALIVE = 32
-"""Bytes of the first message of a handshake, and of a message with nothing in it."""
+"""Bytes of a handshake initiation, and of a keepalive."""
 
 
 @pytest.fixture(params=OTHERS)
 def other(request: pytest.FixtureRequest) -> str:
-    """A program that is there."""
+    """Return an installed program; skip if it is missing."""
     if reason := PROGRAMS[request.param].missing():
         pytest.skip(reason)
     return str(request.param)
@@ -43,7 +43,7 @@ def other(request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def started(ours: str | Program, other: str) -> Iterator[Site]:
-    """Threepipe at one end, and another program at the other; started, and without peers."""
+    """Start threepipe at one end and another program at the other, without peers."""
     with sites(ours, other) as made:
         for end in made.ends:
             end.start()
@@ -59,7 +59,7 @@ def site(other: str) -> Iterator[Site]:
 def join(
     site: Site, knowing: int, version: int = 4, secrets: tuple[str, str] = ("", ""), keepalive: int = 0
 ) -> tuple[End, End]:
-    """Make the ends each other's peers; only one knows where the other is, and keeps alive. That one comes first."""
+    """Make the ends peers. Only the first one returned knows the endpoint of the other, and sends keepalives."""
     first, second = site.ends[knowing], site.ends[1 - knowing]
     second.set_peer(first, preshared_key=secrets[second.number])
     settings = [*place(second, version), "persistent-keepalive", str(keepalive)]
@@ -72,7 +72,10 @@ def place(end: End, version: int = 4) -> list[str]:
 
 
 def passed(site: Site, number: int) -> int:
-    """Bytes that end has sent the other, as ours says: not all count handshakes, nor bear to be asked so often."""
+    """Return the bytes that an end has sent, as counted by ours.
+
+    Not all programs count handshakes or allow many queries.
+    """
     received, sent = site.ends[OURS].shown("transfer")
     return int(sent if number == OURS else received)
 
@@ -80,9 +83,7 @@ def passed(site: Site, number: int) -> int:
 @ENDS
 @pytest.mark.parametrize("secret", ["", KEY], ids=["", "preshared"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_initiates_reaches_what_responds_and_is_reached(
-    site: Site, number: int, version: int, secret: str
-) -> None:
+def test_initiator_and_responder_reach_each_other(site: Site, number: int, version: int, secret: str) -> None:
     started = int(time.time())
     initiator, responder = join(site, number, version, (secret, secret))
     for end, other in ((initiator, responder), (responder, initiator)):
@@ -93,22 +94,22 @@ def test_what_initiates_reaches_what_responds_and_is_reached(
         assert all(int(count) > INITIATION for count in end.shown("transfer"))
 
 
-def test_streams_come_through_unchanged(site: Site) -> None:
+def test_streams_through_the_tunnel_arrive_intact(site: Site) -> None:
     first, second = join(site, OURS)
     for sender, receiver, inside in ((first, second, 4), (second, first, 6)):
         transfer(sender.network, receiver.network, INSIDE[inside][receiver.number], 64 * MIB)
 
 
 @ENDS
-def test_another_preshared_key_is_no_peer(site: Site, number: int) -> None:
+def test_a_handshake_with_another_preshared_key_fails(site: Site, number: int) -> None:
     join(site, number, secrets=(KEY, ANOTHER_KEY), keepalive=1)
-    # What makes it ask a second time is that there was no answer to be content with.
+    # A second initiation shows that the first had no valid answer.
     assert come_true(lambda: passed(site, number) >= 2 * INITIATION, 30)
     assert site.ends[OURS].shown("latest-handshakes") == ["0"]
 
 
 @ENDS
-def test_restarted_end_that_knows_the_other_is_back_at_once(site: Site, number: int) -> None:
+def test_a_restarted_end_that_knows_its_peer_reconnects_at_once(site: Site, number: int) -> None:
     initiator, responder = join(site, number)
     initiator.ping(4, responder)
     initiator.stop()
@@ -119,8 +120,8 @@ def test_restarted_end_that_knows_the_other_is_back_at_once(site: Site, number: 
 
 
 @ENDS
-def test_restarted_end_that_knows_nothing_is_found_again(site: Site, number: int) -> None:
-    """The other notices that nothing comes back, and asks for new keys."""
+def test_a_restarted_end_without_an_endpoint_is_found_again(site: Site, number: int) -> None:
+    """The other end notices that no answer comes, and starts a handshake."""
     initiator, responder = join(site, 1 - number)
     initiator.ping(4, responder)
     responder.stop()
@@ -132,7 +133,7 @@ def test_restarted_end_that_knows_nothing_is_found_again(site: Site, number: int
 
 @ENDS
 @pytest.mark.parametrize("version", [4, 6])
-def test_end_that_moves_is_followed(site: Site, number: int, version: int) -> None:
+def test_an_end_that_moves_is_followed(site: Site, number: int, version: int) -> None:
     mover, follower = join(site, number, version)
     mover.ping(4, follower)
     site.move(number, 77, version)
@@ -141,7 +142,7 @@ def test_end_that_moves_is_followed(site: Site, number: int, version: int) -> No
     follower.ping(4, mover)
 
 
-def test_packets_are_not_padded_beyond_an_mtu_that_was_set_later(site: Site) -> None:
+def test_packets_are_not_padded_beyond_a_changed_mtu(site: Site) -> None:
     first, second = join(site, OURS)
     first.set_mtu(1390)
     second.set_mtu(1390)
@@ -152,12 +153,12 @@ def test_packets_are_not_padded_beyond_an_mtu_that_was_set_later(site: Site) -> 
         return passed(site, OURS) - before == 1390 + KEEPALIVE
 
     first.ping(4, second)
-    assert come_true(not_padded, 30)  # The handshake tells it, which may have been a moment ago.
+    assert come_true(not_padded, 30)  # The new MTU is known after the next handshake.
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_answers_come_from_the_address_that_was_asked(site: Site, version: int) -> None:
-    """And not from the one that the system would choose, to which the other end would move."""
+def test_answers_come_from_the_local_address_that_was_used(site: Site, version: int) -> None:
+    """The system would choose another local address, and the other end would roam to it."""
     asker, asked = site.ends[THEIRS], site.ends[OURS]
     site.add_address(OURS, 99, version)
     asked.set_peer(asker)
@@ -167,15 +168,15 @@ def test_answers_come_from_the_address_that_was_asked(site: Site, version: int) 
     transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
     assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(99)]
     site.remove_address(OURS, 99, version)
-    asked.ping(4, asker)  # From the one that is left, to which the other end moves.
+    asked.ping(4, asker)  # The answer comes from the remaining address, and the other end roams to it.
     assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(1)]
     transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
 
 
 @ENDS
-def test_keepalives_go_without_anything_to_say(site: Site, number: int) -> None:
+def test_keepalives_are_sent_without_traffic(site: Site, number: int) -> None:
     join(site, number, keepalive=1)
-    # A handshake, what confirms it, and two more.
+    # A handshake, its confirmation, and two more keepalives.
     assert come_true(lambda: passed(site, number) >= INITIATION + 3 * KEEPALIVE, 30)
     assert site.ends[OURS].shown("latest-handshakes") != ["0"]
 
@@ -185,7 +186,7 @@ HASTY = Timing(rekey_after=1, reject_after=4, rekey_timeout=0.5, keepalive=1)
 
 @ENDS
 def test_keys_are_renewed_in_mid_stream(other: str, number: int, tmp_path: Path) -> None:
-    """Ours get old soon. Where it has responded, it becomes the initiator when the first are too old to be used."""
+    """Our keys expire soon. If ours was the responder, it initiates when the first keys are too old."""
     log = tmp_path / "events"
     with started(hasty(HASTY, log), other) as site:
         first, second = join(site, number)
@@ -195,7 +196,7 @@ def test_keys_are_renewed_in_mid_stream(other: str, number: int, tmp_path: Path)
             return log.read_text().split().count("handshake")
 
         def stream(sender: End, receiver: End) -> int:
-            """Streams until keys were renewed in the midst of three of them; how many there were."""
+            """Send streams until keys were renewed during three of them; return the number of streams."""
             streams = renewed = 0
             while renewed < 3:
                 before, streams = handshakes(), streams + 1
@@ -213,11 +214,11 @@ HANDSHAKES = {1: "initiation", 2: "response", 3: "cookie"}
 
 
 def overheard(sniffing: socket.socket) -> list[str]:
-    """The messages of handshakes that passed on a link since it was asked last."""
+    """Return the handshake messages on a link since the last call."""
     found = []
     try:
         while True:
-            data = sniffing.recv(65536)[28:]  # Behind the headers of IPv4 and UDP.
+            data = sniffing.recv(65536)[28:]  # After the headers of IPv4 and UDP.
             if (kind := HANDSHAKES.get(int.from_bytes(data[:4], "little"))) and len(data) in (148, 92, 64):
                 found.append(f"{kind} with a cookie" if kind != "cookie" and any(data[-16:]) else kind)
     except BlockingIOError:
@@ -225,10 +226,10 @@ def overheard(sniffing: socket.socket) -> list[str]:
 
 
 @ENDS
-def test_cookie_is_asked_for_under_load_and_shown(other: str, number: int, tmp_path: Path) -> None:
-    """That end is under load. Whom it knows goes on, and gets new keys by a cookie."""
+def test_an_end_under_load_demands_a_cookie_and_accepts_it(other: str, number: int, tmp_path: Path) -> None:
+    """The flooded end is under load. Its peer keeps its tunnel, and gets new keys with a cookie."""
     if number == THEIRS and not PROGRAMS[other].asks_all:
-        pytest.skip(f"{other} asks nobody for a cookie but who floods it")
+        pytest.skip(f"{other} sends cookies only to flooding addresses")
     with started(hasty(Timing(rekey_timeout=1), tmp_path / "events"), other) as site:
         honest, flooded_end = join(site, 1 - number)
         honest.ping(4, flooded_end)
@@ -239,7 +240,7 @@ def test_cookie_is_asked_for_under_load_and_shown(other: str, number: int, tmp_p
             assert asked.wait(20)
             honest.ping(4, flooded_end)
             flooded_end.ping(6, honest)
-            for _ in range(5):  # An end that has got over a burst may take one without for a moment.
+            for _ in range(5):  # After a burst, the end may accept an initiation without a cookie for a moment.
                 honest.stop()
                 honest.start()
                 overheard(link)
@@ -249,15 +250,15 @@ def test_cookie_is_asked_for_under_load_and_shown(other: str, number: int, tmp_p
                     break
             assert "cookie" in seen, seen
             after = seen[seen.index("cookie") :]
-            shown = after[after.index("initiation with a cookie") :]  # In a flood, one may be lost.
+            shown = after[after.index("initiation with a cookie") :]  # In a flood, a message may be lost.
             assert any(message.startswith("response") for message in shown), seen
             flooded_end.ping(6, honest)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_others_renew_keys_in_their_own_time_and_nothing_is_lost(tmp_path: Path) -> None:
-    """As initiators, every two minutes: all of them at once, three times each."""
+def test_key_renewals_of_other_programs_lose_no_packets(tmp_path: Path) -> None:
+    """Others are the initiators, and renew keys every two minutes: all at once, three times each."""
     names = [name for name, program in PROGRAMS.items() if name != "threepipe" and not program.missing()]
 
     def live(other: str) -> int:

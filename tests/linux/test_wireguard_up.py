@@ -1,4 +1,4 @@
-"""threepipe wg and wg-quick in the kernel: what a file asks for is there while it lasts, and not after."""
+"""threepipe wg and wg-quick in the kernel: settings of a file apply while the device is up, and are undone after."""
 
 import json
 import os
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.kernel
 
 BIN = Path(sys.executable).parent
 SET_APART = 'mount -t tmpfs none /run && exec "$@"'
-"""Shell for a folder of its own for control sockets."""
+"""Shell commands that give a process a folder of its own for control sockets."""
 SIGNALS_ELSEWHERE = """
 import signal, threading
 threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -31,7 +31,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 from threepipe.cli import main
 main()
 """
-"""The command, with a thread that signals interrupt, and no other: Python handles them in the main one all the same."""
+"""The command with a second thread that gets all signals; Python handles them in the main thread."""
 
 
 Popen: TypeAlias = "subprocess.Popen[str]"
@@ -42,11 +42,11 @@ WITHOUT_NFT = """
     rm /run/bin/nft
     PATH=/run/bin
 """
-"""Bash, behind `SET_APART`, for a place in which only iptables can have packets filtered."""
+"""Bash commands, after `SET_APART`, that hide nft, so that only iptables can filter packets."""
 
 
 class Host:
-    """A network, its key, and its file."""
+    """A network, its key, and its configuration file."""
 
     def __init__(self, number: int, folder: Path, network: Network | None = None) -> None:
         self.network = network or Network()
@@ -71,7 +71,7 @@ class Host:
         meanwhile: Callable[[str], None] | None = None,
         python: Sequence[str] = ("-m", "threepipe"),
     ) -> Iterator[Popen]:
-        """Have the device be up; of what is said before, the first line is given to `meanwhile`."""
+        """Bring the device up for the block; call `meanwhile` with the first line printed before."""
         command = self.network.command("unshare", "--mount", "sh", "-c", apart, "sh")
         program = [*command, sys.executable, "-W", "error", *python, "wg", "up", str(self.path)]
         with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
@@ -87,7 +87,7 @@ class Host:
                 assert process.wait(20) in (0, -signal.SIGKILL)
 
     def state(self) -> set[str]:
-        """What programs could leave behind: rules, links, and routes, those aside that come with a link in time."""
+        """Return what a program could leave behind: rules, links and routes, except routes that appear with a link."""
         routes = "".join(self.network.run("ip", f"-{version}", "route", "show", "table", "all") for version in (4, 6))
         lines = {line for line in routes.splitlines() if "fe80::" not in line and "ff00::" not in line}
         return lines | links(self.network) | set(self.rules().splitlines())
@@ -110,17 +110,17 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def far_hosts(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
-    """The second is at `FAR`, by the default route of the first, which is strict about where packets come from."""
+    """Put the second host at `FAR`, behind the default route of the first, which has strict reverse path filtering."""
     one, two = hosts
     two.network.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
     two.network.run("ip", "address", "add", f"{BEHIND}/32", "dev", "lo")
-    two.network.run("ip", "route", "replace", "192.0.2.0/24", "dev", "v2", "src", FAR)  # And answers from there.
+    two.network.run("ip", "route", "replace", "192.0.2.0/24", "dev", "v2", "src", FAR)  # Its answers have that source.
     one.network.run("ip", "route", "add", "default", "via", "192.0.2.2")
     one.network.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")
     return one, two
 
 
-def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+def test_a_default_route_goes_through_the_tunnel_and_is_undone(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
     told = tmp_path / "told"
     hooks = "\n".join(f"{key} = echo {key} %i >> {told}" for key in ("PreUp", "PostUp", "PreDown", "PostDown"))
@@ -134,7 +134,7 @@ def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[
         assert "lookup main suppress_prefixlength 0" in one.rules()
         assert "not from all fwmark 0xca6c lookup 51820" in one.rules()
         assert "dev up1" in one.network.run("ip", "route", "get", "198.51.100.1")
-        # What has the mark goes where it went before: nowhere, in this network.
+        # Marked packets take the old routes, which lead nowhere in this network.
         assert one.network.run("ip", "route", "get", "198.51.100.1", "mark", "51820", check=False) == ""
         assert "dev v1" in one.network.run("ip", "route", "get", "192.0.2.2")
         assert "mtu 1420" in one.network.run("ip", "link", "show", "up1")
@@ -145,7 +145,7 @@ def test_a_default_route_goes_through_the_tunnel_and_all_is_undone(hosts: tuple[
     assert one.network.run("ip", "route", "show", "table", "all", "dev", "v1").count("up1") == 0
 
 
-def test_a_default_route_lets_nobody_else_in(far_hosts: tuple[Host, Host]) -> None:
+def test_a_default_route_keeps_outside_packets_for_the_tunnel_out(far_hosts: tuple[Host, Host]) -> None:
     one, two = far_hosts
     one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
     two.write(one)
@@ -157,7 +157,7 @@ def test_a_default_route_lets_nobody_else_in(far_hosts: tuple[Host, Host]) -> No
 
     with one.up():
         with two.up():
-            # Also where it is strict about the way that answers come by.
+            # Reverse path filtering is strict here.
             assert " 0% packet loss" in one.network.run("ping", "-c", "2", "-i", "0.2", "-W", "20", "10.5.0.2")
         two.network.run("ip", "route", "add", "10.5.0.1/32", "via", "192.0.2.1")
         assert " 0% packet loss" in ping(two, "192.0.2.1")
@@ -169,9 +169,7 @@ def test_a_default_route_lets_nobody_else_in(far_hosts: tuple[Host, Host]) -> No
 
 
 @pytest.mark.parametrize("before", ["0", "1"])
-def test_marks_count_until_the_last_that_needs_it_has_ended(
-    hosts: tuple[Host, Host], tmp_path: Path, before: str
-) -> None:
+def test_src_valid_mark_is_restored_by_the_last_device(hosts: tuple[Host, Host], tmp_path: Path, before: str) -> None:
     one, two = hosts
     third = Host(3, tmp_path, one.network)
     for host in (one, third):
@@ -185,13 +183,13 @@ def test_marks_count_until_the_last_that_needs_it_has_ended(
     assert one.network.run("sysctl", "-n", name) == f"{before}\n"
 
 
-def test_name_of_an_endpoint_may_be_known_later(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+def test_an_endpoint_name_that_resolves_later_is_used(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
     one.write(two, outside="there.example.org")
     two.write(one)
     names, servers = tmp_path / "hosts", tmp_path / "resolv.conf"
     names.touch()
-    servers.write_text("nameserver 127.0.0.1\n")  # Where nobody is.
+    servers.write_text("nameserver 127.0.0.1\n")  # No server listens there.
     apart = f"mount --bind {names} /etc/hosts && mount --bind {servers} /etc/resolv.conf && {SET_APART}"
 
     def become_known(said: str) -> None:
@@ -203,7 +201,7 @@ def test_name_of_an_endpoint_may_be_known_later(hosts: tuple[Host, Host], tmp_pa
         assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
 
 
-def test_a_device_that_was_killed_comes_up_again(hosts: tuple[Host, Host]) -> None:
+def test_a_killed_device_can_be_brought_up_again(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two)
     two.write(one)
@@ -216,7 +214,7 @@ def test_a_device_that_was_killed_comes_up_again(hosts: tuple[Host, Host]) -> No
             assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
 
 
-def test_what_a_file_has_wrong_is_told_and_nothing_is_left(hosts: tuple[Host, Host]) -> None:
+def test_a_faulty_file_fails_with_its_line_and_leaves_nothing(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     for interface, said in (
         ("MTU = many", f"{one.path}, line 5: MTU = many"),
@@ -233,7 +231,7 @@ def test_what_a_file_has_wrong_is_told_and_nothing_is_left(hosts: tuple[Host, Ho
 
 
 @pytest.mark.parametrize("how", ["signal", "socket"])
-def test_what_the_device_has_become_is_saved_after_pre_down(hosts: tuple[Host, Host], tmp_path: Path, how: str) -> None:
+def test_save_config_writes_the_file_after_pre_down(hosts: tuple[Host, Host], tmp_path: Path, how: str) -> None:
     one, two = hosts
     told = tmp_path / "told"
     one.write(two, f"SaveConfig = true\nPreDown = ping -c 1 -W 20 10.5.0.2 > {told}", "PersistentKeepalive = 25\n")
@@ -257,7 +255,7 @@ def test_what_the_device_has_become_is_saved_after_pre_down(hosts: tuple[Host, H
     assert set(one.path.parent.iterdir()) == {one.path, two.path, told}
 
 
-def test_a_file_stays_as_it_was_where_the_adapter_is_removed_first(hosts: tuple[Host, Host]) -> None:
+def test_save_config_keeps_the_file_if_the_adapter_was_removed(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two, "SaveConfig = true")
     before = one.path.read_text()
@@ -269,8 +267,8 @@ def test_a_file_stays_as_it_was_where_the_adapter_is_removed_first(hosts: tuple[
     assert one.path.read_text() == before
 
 
-def test_a_signal_that_interrupts_no_wait_is_heard(hosts: tuple[Host, Host], tmp_path: Path) -> None:
-    """As one that comes just before a wait begins; here it is another thread's."""
+def test_a_signal_that_interrupts_no_wait_ends_the_device(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    """Such a signal comes just before a wait begins; here another thread gets it."""
     one, two = hosts
     one.write(two, f"PreDown = touch {tmp_path}/down")
     with one.up(python=["-c", SIGNALS_ELSEWHERE]) as process:
@@ -279,7 +277,7 @@ def test_a_signal_that_interrupts_no_wait_is_heard(hosts: tuple[Host, Host], tmp
     assert (tmp_path / "down").exists()
 
 
-def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+def test_a_second_signal_does_not_interrupt_the_shutdown(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
     begun, asked = tmp_path / "begun", tmp_path / "asked"
     wait = f"touch {begun}; while ! [ -e {asked} ]; do sleep 0.05; done; touch {tmp_path}/done"
@@ -298,7 +296,7 @@ def test_a_second_signal_breaks_nothing_off(hosts: tuple[Host, Host], tmp_path: 
     assert one.rules() == before
 
 
-def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+def test_a_background_device_can_be_shown_and_taken_down(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
     hooks = f"PreDown = echo %i >> {tmp_path}/told\nPostDown = sleep 0.5; echo gone >> {tmp_path}/told"
     one.write(two, hooks, allowed="0.0.0.0/0, ::/0")
@@ -318,18 +316,18 @@ def test_a_device_in_the_background_is_shown_and_taken_down(hosts: tuple[Host, H
             timeout=50,
         )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["up1"]["public_key"] == one.public  # And the folder is empty.
+    assert json.loads(done.stdout)["up1"]["public_key"] == one.public  # The folder is empty as well.
     assert "a device of that name is running" in done.stderr
     assert " 0% packet loss" in done.stderr
     assert "there is no device up1" in done.stderr
     assert "up1 is up; Ctrl-C" not in done.stderr
-    # All of it is undone when `down` returns.
+    # Everything is undone when `down` returns.
     assert (tmp_path / "told").read_text() == "up1\ngone\n"
     assert one.state() == before
 
 
 @pytest.mark.parametrize("how", ["signal", "socket", "link"])
-def test_threepipe_wg_is_managed_by_wg_and_leaves_nothing(network: Network, how: str) -> None:
+def test_threepipe_wg_is_managed_by_wg_and_leaves_nothing_behind(network: Network, how: str) -> None:
     ends = {
         "signal": "kill $!",
         "socket": "rm /run/wireguard/wgd.sock",
@@ -362,7 +360,7 @@ def test_threepipe_wg_is_managed_by_wg_and_leaves_nothing(network: Network, how:
 
 
 @pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
-def test_wg_quick_has_its_device_from_threepipe_wg(hosts: tuple[Host, Host]) -> None:
+def test_wg_quick_uses_threepipe_wg_as_its_implementation(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two)
     two.write(one)
@@ -382,7 +380,9 @@ def test_wg_quick_has_its_device_from_threepipe_wg(hosts: tuple[Host, Host]) -> 
 
 @pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
 @pytest.mark.parametrize("tool", ["nft", "iptables"])
-def test_wg_quick_sends_all_else_through_threepipe_wg(far_hosts: tuple[Host, Host], tool: str) -> None:
+def test_wg_quick_with_a_default_route_sends_traffic_through_threepipe_wg(
+    far_hosts: tuple[Host, Host], tool: str
+) -> None:
     if not (shutil.which(tool) and shutil.which("iptables")):
         pytest.skip(f"wg-quick takes {tool} for a default route; install iptables and nftables")
     one, two = far_hosts

@@ -1,4 +1,4 @@
-"""What takes minutes: make soak."""
+"""Tests of minutes on the ring, hostile bytes, streams, processes and the contract: make soak."""
 
 import json
 import random
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.soak
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_five_million_operations_on_a_ring(seed: int) -> None:
+def test_five_million_random_operations_agree_with_the_ring_model(seed: int) -> None:
     exercise(random.Random(seed), 5_000_000)
 
 
 @settings(max_examples=300_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=400))
-def test_hostile_bytes_are_unpacked_and_answered_without_a_crash(data: bytes) -> None:
+def test_hostile_bytes_unpack_without_a_crash(data: bytes) -> None:
     bundle, used = threepipe.Bundle.unpack_from(data)
     assert used <= len(data)
     for packet in bundle:
@@ -44,7 +44,7 @@ def test_a_stream_of_32_gib_arrives_intact() -> None:
 
 
 @pytest.mark.kernel
-def test_five_hundred_processes_killed_in_mid_traffic(network: Network) -> None:
+def test_five_hundred_processes_killed_in_mid_traffic_leave_no_adapter(network: Network) -> None:
     for _ in range(10):
         seen, _codes = call_elsewhere(network, kill_in_mid_traffic, 50)
         assert seen == 50
@@ -53,7 +53,9 @@ def test_five_hundred_processes_killed_in_mid_traffic(network: Network) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("check", CHECKS)
-def test_the_contract_holds_every_time(check: Callable[[threepipe.Adapter, Wire], None], network: Network) -> None:
+def test_every_check_of_the_contract_passes_fifty_times(
+    check: Callable[[threepipe.Adapter, Wire], None], network: Network
+) -> None:
     from tests.support.wires import wired
 
     def create() -> threepipe.Adapter:

@@ -1,6 +1,6 @@
-"""`udp:` with Linux's own Foo-over-UDP at the other end, in a kernel of Debian's that is emulated for it.
+"""`udp:` with Linux's own Foo-over-UDP at the other end, in an emulated kernel of Debian.
 
-The kernel that runs here need not have it, nor be given modules or links: any other in /boot will do.
+The running kernel needs neither that nor modules or links: any kernel in /boot with them will do.
 """
 
 import json
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 PROGRAM = REPOSITORY / "tests" / "support" / "programs" / "fou.py"
 MODULES = ("tun", "veth", "fou", "fou6", "ipip", "sit", "ip6_tunnel")
 SHARING = ("9p", "9pnet_virtio", "overlay")
-"""Modules by which an emulated kernel gets at the files of this machine; those made for clouds lack them."""
+"""Modules by which an emulated kernel reads the files of this machine; cloud kernels lack them."""
 TOOLS = {
     "vng": "virtme-ng, of PyPI",
     f"qemu-system-{platform.machine()}": "qemu-system-x86",
@@ -36,13 +36,13 @@ pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(SECONDS 
 
 
 def find(tool: str) -> str | None:
-    """Its path; what came by pip lies beside Python."""
+    """Return the path of `tool`; programs installed by pip are beside Python."""
     beside = str(Path(sys.executable).parent)
     return shutil.which(tool, path=os.pathsep.join([beside, os.environ["PATH"], "/usr/sbin", "/sbin"]))
 
 
 def kernels() -> list[Path]:
-    """Installed kernels that have all it takes, the newest last."""
+    """Return the installed kernels that have all required modules, the newest last."""
     found = []
     for image in Path("/boot").glob("vmlinuz-*"):
         folder = Path("/lib/modules") / image.name.removeprefix("vmlinuz-")
@@ -54,8 +54,8 @@ def kernels() -> list[Path]:
 
 
 def emulate(kernel: Path, command: list[str], folder: Path) -> str:
-    """What `command` printed in `kernel`, which sees the files of this machine and can change none."""
-    # A folder that the guest would cover with one of its own, such as /var/tmp, is seen if it is named.
+    """Run `command` in `kernel`, with read-only access to the files of this machine; return its output."""
+    # The guest covers some folders, such as /var/tmp, with its own; folders named here stay visible.
     shown = {REPOSITORY, Path(sys.prefix)} if sys.prefix != sys.base_prefix else {REPOSITORY}
     start = [find("vng") or "vng", "--run", str(kernel), "--disable-kvm", "--user", "root", "--memory", "2G"]
     start += ["--cpus", "2", *[f"--rodir={path}" for path in sorted(shown)], "--", shlex.join(command)]
@@ -65,7 +65,7 @@ def emulate(kernel: Path, command: list[str], folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # So that the emulator can be ended with what started it.
+        start_new_session=True,  # Then the emulator can be killed with its parent.
         env=os.environ | {"TMPDIR": str(folder)},
         cwd=REPOSITORY,
     )
@@ -81,7 +81,7 @@ def emulate(kernel: Path, command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.parametrize("pure", ["1", ""], ids=["pure", "native"])
-def test_foo_over_udp_at_the_other_end(pure: str, tmp_path: Path) -> None:
+def test_udp_endpoints_exchange_streams_with_foo_over_udp(pure: str, tmp_path: Path) -> None:
     if not pure:
         pytest.importorskip("threepipe_native", reason="threepipe_native is not installed")
     if missing := [package for tool, package in TOOLS.items() if not find(tool)]:
@@ -100,15 +100,15 @@ def test_foo_over_udp_at_the_other_end(pure: str, tmp_path: Path) -> None:
 
 
 def check(sight: dict[str, Any]) -> None:
-    """What was seen of one tunnel."""
+    """Check the observations of one tunnel."""
     assert sight["pings"] == sight["streams"] == [True, True], sight
     assert sight["faults"] == {}, sight
-    least = sight["bytes"] // 1472  # Packets that a stream takes, unless some are superpackets.
-    # Those that the kernel's link sent were cut on their way out.
+    least = sight["bytes"] // 1472  # The packets of a stream without superpackets.
+    # Superpackets that the kernel's link sent were segmented on their way out.
     assert sight["link"]["sent"] < least, sight
     if sight["kind"] == "udp":
-        # Runs of datagrams came as the packets that they are.
+        # Runs of datagrams arrived as single packets.
         assert sight["link"]["received"] >= least, sight
     else:
-        # Datagrams that came one by one were made superpackets.
+        # Single datagrams were merged into superpackets.
         assert sight["link"]["received"] < least, sight

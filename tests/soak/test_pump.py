@@ -1,7 +1,7 @@
-"""The pump for minutes on end, while links flap, MTUs change, rings overflow and at last an adapter is removed.
+"""The pump for minutes, while links flap, MTUs change and rings overflow, until an adapter is removed.
 
-This file, run as a program, is the process with the pump, whose implementation the environment chooses; the hosts
-of both networks are forked from it. All of them see by a `Board` what the others do.
+This file, run as a program, is the process with the pump; the environment chooses its implementation. It forks the
+hosts of both networks. All processes share a `Board` that shows what each does.
 """
 
 import hashlib
@@ -33,24 +33,29 @@ from threepipe.demo.stream import chunks
 from threepipe.pipe import pipe
 
 REPOSITORY = Path(__file__).parents[2]
-PACKETS, SECONDS = (2_000_000, 8_100_000), (60, 120)  # At least; without offload, and with it.
-GROWTH, MTUS = 4 << 10, (1280, 1500, 9000, 65535)  # KiB of memory, at most, after a phase's first million packets.
+PACKETS, SECONDS = (2_000_000, 8_100_000), (60, 120)  # The minimum, without offload and with it.
+GROWTH, MTUS = 4 << 10, (1280, 1500, 9000, 65535)  # KiB of memory growth allowed after a phase's first million packets.
 FAMILIES = (("10.77.0.", "/24", socket.AF_INET), ("fd77::", "/64", socket.AF_INET6))
-# A flap is to take no IPv6 address, and fragments that wait for others are to be given up after a second.
+# A flap must keep IPv6 addresses, and incomplete fragments must expire after a second.
 SYSCTLS = ("ipv6/conf/all/keep_addr_on_down", "ipv4/ipfrag_time", "ipv6/ip6frag_time")
-PORT, UDP_SEGMENT, UDP_GRO, MAX_DATAGRAMS = 20_000, 103, 104, 64  # <linux/udp.h>; the last is of a superpacket.
-HEAD = struct.Struct("!QI")  # Flow and number of a datagram, and a checksum of that and of what follows.
+PORT, UDP_SEGMENT, UDP_GRO, MAX_DATAGRAMS = (
+    20_000,
+    103,
+    104,
+    64,
+)  # <linux/udp.h>; the last is the limit of a superpacket.
+HEAD = struct.Struct("!QI")  # Flow and number of a datagram, and a checksum of those and the payload.
 
-Board = memoryview  # 64-bit numbers that all processes see, by row and place: each flow's, then what is to be done.
+Board = memoryview  # 64-bit numbers shared by all processes, by row and place: those of each flow, and then the orders.
 PLACES = ("sent", "refused", "received", "reached", "corrupt", "duplicate", "late")
 SENT, REFUSED, RECEIVED, REACHED, CORRUPT, DUPLICATE, LATE = range(7)
-FLOWS, SEGMENTED = range(8), 4  # Bit 0 of a flow is the network it comes from, bit 1 its family, bit 2 SEGMENTED.
+FLOWS, SEGMENTED = range(8), 4  # Bit 0 of a flow is its source network, bit 1 its family, bit 2 SEGMENTED.
 ORDER, WINDOW, IDLE, STREAMED = (8, 0), (8, 1), [(8, 2), (8, 3), (8, 4), (8, 5)], [(8, 6), (8, 7)]
-PAUSE, PLAIN, ALL, END = range(4)  # Orders. PLAIN is of datagrams that are a packet each, whatever the MTU.
+PAUSE, PLAIN, ALL, END = range(4)  # Orders. PLAIN: only datagrams that are one packet each at any MTU.
 
 
 class Flow:
-    """An end of a flow: numbered datagrams, as far ahead of those that arrived as the window says."""
+    """An end of a flow: it sends numbered datagrams, ahead of the arrived ones by the window at most."""
 
     def __init__(self, flow: int, board: Board, chance: random.Random) -> None:
         self.flow, self.board, self.chance = flow, board, chance
@@ -58,7 +63,9 @@ class Flow:
         self.target = f"{prefix}{2 - (flow & 1)}", PORT + flow
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self.socket.setsockopt(socket.SOL_UDP, UDP_GRO, flow & 6 == SEGMENTED)  # Superpackets whole, of one family.
+        self.socket.setsockopt(
+            socket.SOL_UDP, UDP_GRO, flow & 6 == SEGMENTED
+        )  # One family receives superpackets whole.
         self.socket.bind(("", PORT + flow))
         self.small = [chance.randbytes(chance.choice((0, 50, 500, 1188, chance.randrange(1188)))) for _ in range(200)]
         self.large = [chance.randbytes(chance.randrange(1188, 20_000)) for _ in range(20)]
@@ -67,7 +74,7 @@ class Flow:
         self.buffer, self.missing, self.next = memoryview(bytearray(1 << 16)), set[int](), 0
 
     def ready(self) -> bool:
-        """Whether the window is open. What does not arrive is waited for only a moment."""
+        """Return True if the window is open. A lost datagram is waited for only a moment."""
         reached, sent = self.board[self.flow, REACHED], self.board[self.flow, SENT]
         if reached != self.reached:
             self.base, self.reached, self.since = max(self.base, reached), reached, time.monotonic()
@@ -76,7 +83,7 @@ class Flow:
         return sent - self.base < self.board[WINDOW]
 
     def send(self) -> bool:
-        """Some datagrams. What the kernel refuses was not sent, and is tried again by the same number."""
+        """Send some datagrams. One that the kernel rejects was not sent; its number is used again."""
         small, large = self.chance.choices(self.small, k=16), self.chance.choices(self.large)
         full = self.board[ORDER] == ALL
         count = self.chance.randint(2, min(MAX_DATAGRAMS, 65_000 // (HEAD.size + len(small[0]))))
@@ -111,7 +118,7 @@ class Flow:
         return True
 
     def judge(self, data: memoryview) -> int:
-        """The place where a datagram is to be counted."""
+        """Return the place where a datagram counts."""
         number, checksum = HEAD.unpack_from(data) if len(data) >= HEAD.size else (0, 1)
         if zlib.crc32(data[:8], zlib.crc32(data[HEAD.size :])) != checksum or number >> 56 != self.flow:
             return CORRUPT
@@ -126,7 +133,7 @@ class Flow:
 
 
 def host(board: Board, network: Network, side: int, seed: int) -> None:
-    """Be the ends of all UDP in one network."""
+    """Run the ends of all UDP flows in one network."""
     chance, parent = random.Random(seed + side), os.getppid()
     flows = network.namespace.run(lambda: [Flow(flow, board, chance) for flow in FLOWS])
     sources, sinks = flows[side::2], flows[1 - side :: 2]
@@ -135,11 +142,11 @@ def host(board: Board, network: Network, side: int, seed: int) -> None:
         moved = [sink.receive() for sink in sinks]
         moved += [source.send() for source in sources if order != PAUSE and source.ready()]
         if not any(moved):
-            time.sleep(0.001)  # Leaves the processor to the pump, or to who sets the link up again.
+            time.sleep(0.001)  # Leave the processor to the pump, or to the process that sets the link up again.
 
 
 def stream(board: Board, side: int, outgoing: Network, incoming: Network) -> None:
-    """TCP from one network to the other, as long as the order is ALL; the same has to arrive."""
+    """Send TCP from one network to the other while the order is ALL; the same bytes must arrive."""
     sent, received, (prefix, _, family) = hashlib.sha256(), hashlib.sha256(), FAMILIES[side]
     come_true(lambda: board[ORDER] == ALL, 60)
     listener = incoming.namespace.run(lambda: socket.create_server((f"{prefix}{2 - side}", 0), family=family))
@@ -165,7 +172,7 @@ def stream(board: Board, side: int, outgoing: Network, incoming: Network) -> Non
 
 @contextmanager
 def forked(function: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """Call it in another process; it has to come to a good end when the block does."""
+    """Call the function in another process; it must end without error when the block ends."""
     process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
     process.start()
     try:
@@ -178,7 +185,7 @@ def forked(function: Callable[..., None], *arguments: object) -> Iterator[None]:
 
 
 class Phase:
-    """Two networks, two adapters and a pump, from their making to a removal in mid stream."""
+    """Two networks, two adapters and a pump, from their creation to a removal in mid stream."""
 
     def __init__(self, stack: ExitStack, offload: bool, seed: int) -> None:
         self.offload, self.chance, self.stolen = offload, random.Random(seed), [0, 0]
@@ -205,7 +212,7 @@ class Phase:
         return sum(self.board[flow, place] for flow in FLOWS if side in (None, flow & 1))
 
     def packets(self) -> int:
-        """How many were forwarded; tells of it every few seconds."""
+        """Return how many packets were forwarded; print it every few seconds."""
         packets = sum(session.statistics.sent_packets for session in self.sessions)
         self.memory = self.memory or (footprint()[0] if packets >= 1_000_000 else 0)
         if time.monotonic() > self.told + 5:
@@ -221,7 +228,7 @@ class Phase:
         assert order != PAUSE or come_true(lambda: all(self.board[place] for place in IDLE[: 2 + 2 * self.offload]), 60)
 
     def disturb(self) -> None:
-        """Something happens to an interface; every flow has to get over it, and then there is a time of peace."""
+        """Disturb an interface; every flow must recover, and then has a quiet time."""
         side, mtu, kind = self.chance.randrange(2), self.chance.choice(MTUS), self.chance.randrange(4)
         if kind == 0:
             self.adapters[side].mtu = mtu
@@ -234,7 +241,7 @@ class Phase:
             self.networks[side].run("ip", "link", "set", "tp0", "up")
             self.flaps += 1
         self.get_on()
-        self.board[WINDOW] = 500  # A ring that overflows for long would leave nothing to TCP.
+        self.board[WINDOW] = 500  # A ring that overflows for long would starve TCP.
         goal = self.packets() + self.chance.randrange(100_000)
         come_true(lambda: self.packets() >= goal, 3)
 
@@ -248,7 +255,7 @@ class Phase:
         while self.packets() < PACKETS[self.offload] or time.monotonic() < self.began + SECONDS[self.offload]:
             self.disturb()
         assert self.total(LATE) == 0, "packets were overtaken"
-        # Received under the pump's nose, one packet of a superpacket calls the pump off for the others: they are late.
+        # One packet of a superpacket, received beside the pump, makes the pump deliver the others: these are late.
         for side in [0, 1] * 150:
             self.stolen[side] += bool(self.sessions[side].receive_packet(1))
         self.order(PAUSE)
@@ -256,7 +263,7 @@ class Phase:
         assert self.total(CORRUPT) == self.total(DUPLICATE) == 0
         self.order(ALL if self.offload else PLAIN)
         self.get_on()
-        # The end of an adapter in mid stream is the end of the pump.
+        # Removal of an adapter in mid stream ends the pump.
         self.chance.choice(self.networks).run("ip", "link", "del", "tp0")
         assert isinstance(self.pump.exception(5), AdapterGone)
         self.order(END)
@@ -266,9 +273,9 @@ class Phase:
             assert target.sent_dropped > 0, "no link was down"
 
     def unequal(self) -> dict[str, tuple[object, ...]]:
-        """What should be equal and is not, of the counts of all that a packet passes.
+        """Return the counts along the way of a packet that should be equal and are not.
 
-        To the interface and to IP a superpacket is one packet, to the session and the flows all that it stands for.
+        The interface and IP count a superpacket as one packet; the session and the flows count all its packets.
         """
         found: dict[str, tuple[object, ...]] = {}
         kernels = [counters(network) for network in self.networks]
@@ -278,21 +285,21 @@ class Phase:
             source, target = self.sessions[near].statistics, self.sessions[far].statistics
             sent, received, dropped = self.total(SENT, near), self.total(RECEIVED, near), read.received_dropped
             handed = out["IpOutRequests"] - out["IpLooped"] + out["IpFragCreates"] - out["IpFragOKs"]
-            # Addresses go with a link that goes down, and what comes in that moment is a stranger's.
+            # Addresses are removed when a link goes down; packets that arrive then are for a stranger.
             lost = sum(into[f"Ip{name}"] for name in ("InAddrErrors", "InNoRoutes", "InDiscards", "InHdrErrors"))
             pairs: dict[str, tuple[object, ...]] = {
-                # What waits before the interface when it goes down, and what was made for another MTU, IP counts alone.
+                # IP alone counts packets queued at the interface when it goes down, and packets for another MTU.
                 "out": (gap := handed - read[0] - dropped, min(max(gap, 0), self.flaps + out["IpFragFails"])),
                 "pump": (source.received_packets, target.sent_packets + target.sent_dropped + self.stolen[near]),
                 "in": (written.sent_packets, into["IpInReceives"] - into["IpLooped"]),
             }
             if self.offload:
-                # Every loss explains as many datagrams as a superpacket has, or the one that a fragment is of.
+                # Every loss explains as many datagrams as a superpacket has, or the one datagram of a fragment.
                 losses = MAX_DATAGRAMS * (gap + dropped + lost + into["UdpInErrors"]) + into["IpReasmFails"]
                 losses += target.sent_dropped + self.stolen[near]
                 pairs["missing"] = sent - received, min(sent - received, losses)
             else:
-                # What else there is, IPv6 says it to multicast groups. While a link is down it counts no messages.
+                # All other packets are IPv6 to multicast groups. While a link is down it counts no messages.
                 said, unheard = handed - sent, into["IpInReceives"] - into["IpInDelivers"] - lost
                 pairs |= {
                     "sent": (sent, out["UdpOutDatagrams"]),
@@ -307,7 +314,7 @@ class Phase:
 
 
 def counters(network: Network) -> dict[str, int]:
-    """What the kernel counted in `network`, both families together; IpLooped is what it told itself, as of an MTU."""
+    """Return the counts of the kernel in `network`, of both families together; IpLooped is its messages to itself."""
     found: dict[str, int] = {}
     text = network.run("sh", "-c", "nstat -azs; sed -En 's/^ *lo: *[0-9]+/IpLooped/p' /proc/net/dev")
     for kind, name, count in re.findall(r"^(Ip|Udp|Icmp)6?(\w+)\s+(\d+)", text, re.M):
@@ -316,13 +323,13 @@ def counters(network: Network) -> dict[str, int]:
 
 
 def footprint() -> tuple[int, int, int]:
-    """Of this process: KiB in memory, descriptors, threads."""
+    """Return the KiB in memory, the descriptors and the threads of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * (mmap.PAGESIZE >> 10), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
 def soak(seed: int) -> None:
-    """What is soaked, in a process of its own."""
+    """Run all phases; it is the main function of the process with the pump."""
     print(f"SOAK_SEED={seed}; the core is {'native' if fast.NATIVE else 'pure'}", flush=True)  # noqa: T201
     memory, *before = footprint()
     for offload in (False, True):
@@ -331,7 +338,7 @@ def soak(seed: int) -> None:
             phase.run()
             memory = memory if offload else phase.memory
             assert footprint()[0] < min(phase.memory + GROWTH, memory + 2 * GROWTH), f"it grew to {footprint()[0]} KiB"
-        # Namespaces too are descriptors.
+        # Namespaces are descriptors as well.
         assert come_true(lambda: [*footprint()[1:]] == before), f"descriptors, threads: {before}, now {footprint()}"
 
 
@@ -339,7 +346,7 @@ def soak(seed: int) -> None:
 @pytest.mark.kernel
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("pure", ["1", ""], ids=["pure", "native"])
-def test_ten_million_packets(pure: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_million_packets_are_forwarded_and_accounted_for(pure: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not pure:
         pytest.importorskip("threepipe_native", reason="threepipe_native is not installed")
     command = [sys.executable, "-m", __name__, os.environ.get("SOAK_SEED") or str(random.randrange(1 << 32))]
@@ -348,5 +355,5 @@ def test_ten_million_packets(pure: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends all of them, and the kernel tidies up.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends all processes, and the kernel cleans up.
     soak(int(sys.argv[1]))

@@ -1,8 +1,8 @@
-"""Two of our devices whose keys are always new, and a bad network between them, for half an hour.
+"""Two of our devices that renew keys all the time, with a bad network between them, for half an hour.
 
-What the network does to the datagrams is told to `threepipe pipe --impair`: some are lost, some come twice, and some
-overtake others, handshakes as well. The tunnel's streams have to come through as they were sent all the time.
-SOAK_SECONDS is for a shorter time.
+`threepipe pipe --impair` makes the network bad: some datagrams are lost, some come twice, and some overtake others,
+including handshakes. The streams in the tunnel must arrive intact all the time.
+SOAK_SECONDS sets another time.
 """
 
 import json
@@ -23,23 +23,23 @@ from tests.support.waiting import come_true
 from tests.support.wireguard_peers import INSIDE, OUTSIDE, End, hasty, worsened
 from threepipe.wireguard import Timing
 
-SECONDS = float(os.environ.get("SOAK_SECONDS") or 900)  # Of each core.
+SECONDS = float(os.environ.get("SOAK_SECONDS") or 900)  # For each core.
 TIMING = Timing(rekey_after=3, reject_after=8, rekey_attempt=20, rekey_timeout=0.5, keepalive=1.5)
 SELDOM = 6.0
-"""Seconds in which there is one handshake at least, on average: twice the age, for some have to be tried again."""
+"""Seconds with one handshake at least, on average: twice the age, as some must be repeated."""
 BAD = (
     "delay=4ms,jitter=1ms,loss=0.5%,duplicate=1%,reorder=0.5%,seed=1,towards=right",
     "delay=4ms,jitter=1ms,loss=0.5%,duplicate=1%,reorder=0.5%,seed=2,towards=left",
 )
 STREAM = 8 * MIB
-GROWTH = 4 << 10  # KiB of memory, at most, after a fifth of the time.
+GROWTH = 4 << 10  # KiB of memory growth allowed after a fifth of the time.
 LOOK = 5.0
 
 pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(SECONDS + 300)]
 
 
 class Device:
-    """An end, and what is seen of it from outside."""
+    """An end, and its handshakes and memory as observed from outside."""
 
     def __init__(self, end: End, events: Path) -> None:
         self.end, self.events = end, events
@@ -49,21 +49,21 @@ class Device:
         return self.events.read_text().split().count("handshake") if self.events.exists() else 0
 
     def look(self) -> int:
-        """KiB of memory that it has now."""
+        """Return its memory now, in KiB."""
         text = Path(f"/proc/{self.end.pid}/status").read_text()
         self.memory.append(next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")))
         return self.memory[-1]
 
     def settled(self) -> int:
-        """KiB after a fifth of the time."""
+        """Return its memory after a fifth of the time, in KiB."""
         return max(self.memory[: len(self.memory) // 5 + 1])
 
 
 @contextmanager
 def streaming(devices: Sequence[Device], counts: list[int]) -> Iterator[threading.Event]:
-    """Streams one after another, in both directions at once and of both versions, which are compared by hash.
+    """Send streams one after another, in both directions at once and of both versions, and compare their hashes.
 
-    Until the block ends; or one fails, which sets the event.
+    This goes on until the block ends, or until a stream fails, which sets the event.
     """
     over = threading.Event()
 
@@ -93,7 +93,7 @@ def renewed(devices: Sequence[Device], before: Sequence[int]) -> bool:
 
 
 @pytest.mark.parametrize("pure", ["1", ""], ids=["pure", "native"])
-def test_streams_and_new_keys_through_a_bad_network(
+def test_streams_through_a_bad_network_arrive_while_keys_are_renewed(
     pure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not pure:
