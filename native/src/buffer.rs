@@ -1,9 +1,9 @@
-//! Python's memory: buffers borrowed as slices, new bytearrays, and views of them. One of three unsafe modules.
+//! Python's memory: borrowed buffers, new bytearrays, and views of them. One of three modules with unsafe code.
 //!
-//! A buffer is held by the buffer protocol for as long as a slice of it lives, so that its memory stays where
-//! it is and as long as it is, also while other threads run. What is not guaranteed is that its bytes stay the
-//! same: another thread may write to them, as it may under a system call. Nothing may therefore depend on
-//! reading the same value twice; all lengths are those of the buffer protocol, and slices are bounds-checked.
+//! The buffer protocol holds a buffer for as long as a slice of it lives. So its memory keeps its place and its size,
+//! also while other threads run. Its bytes are not guaranteed to keep their values: another thread may write to them,
+//! as it may during a system call. So no code may rely on reading the same value twice. All lengths come from the
+//! buffer protocol, and slices are bounds-checked.
 
 #![allow(unsafe_code)]
 
@@ -22,22 +22,22 @@ use pyo3::types::{PyByteArray, PyMemoryView};
 
 use crate::error::{Error, Result};
 
-/// The buffers of objects that have single bytes in a row; released when this goes.
+/// The buffers of objects that hold contiguous single bytes. Dropping it releases them.
 pub struct Buffers(Vec<ffi::Py_buffer>);
 
-// SAFETY: a `Py_buffer` is pointers and numbers, tied to no thread; only filling and releasing it take the
-// interpreter, and both are attached to it.
+// SAFETY: a `Py_buffer` is pointers and numbers, tied to no thread. Only filling and releasing it need the
+// interpreter, and both are done attached to it.
 unsafe impl Send for Buffers {}
-// SAFETY: shared, it is only read.
+// SAFETY: a shared reference only reads it.
 unsafe impl Sync for Buffers {}
 
 impl Buffers {
-    /// The buffer of `object` alone.
+    /// Hold the buffer of `object`.
     pub fn of(object: &Bound<'_, PyAny>) -> Result<Self> {
         Self::of_all(slice::from_ref(object))
     }
 
-    /// The buffers of `objects`, in order.
+    /// Hold the buffers of `objects`, in order.
     pub fn of_all(objects: &[Bound<'_, PyAny>]) -> Result<Self> {
         let mut buffers = Self(Vec::with_capacity(objects.len()));
         for object in objects {
@@ -48,31 +48,31 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Add the buffer of `object`, for which there is capacity.
+    /// Add the buffer of `object`. The vector must have capacity for it.
     fn hold(&mut self, object: &Bound<'_, PyAny>, flags: c_int) -> Result<&ffi::Py_buffer> {
         let index = self.0.len();
-        let place: &mut MaybeUninit<ffi::Py_buffer> = &mut self.0.spare_capacity_mut()[0];
-        // SAFETY: `place` is valid for writes, and stays where it is, for the vector never grows beyond its
-        // capacity. `object` is valid, and says that the interpreter is attached.
-        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), place.as_mut_ptr(), flags) } < 0 {
+        let buffer: &mut MaybeUninit<ffi::Py_buffer> = &mut self.0.spare_capacity_mut()[0];
+        // SAFETY: `buffer` is valid for writes and does not move, as the vector never grows beyond its capacity.
+        // `object` is valid, and shows that the interpreter is attached.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), buffer.as_mut_ptr(), flags) } < 0 {
             return Err(PyErr::fetch(object.py()).into());
         }
-        // SAFETY: the call succeeded, and so has written the element behind the last one.
+        // SAFETY: the call succeeded, so it has initialised the element after the last one.
         unsafe { self.0.set_len(index + 1) };
         Ok(&self.0[index])
     }
 
-    /// Their bytes.
+    /// Return the bytes of each.
     pub fn slices(&self) -> Vec<&[u8]> {
         self.0.iter().map(bytes).collect()
     }
 
-    /// The bytes of the one at `index`.
+    /// Return the bytes of the one at `index`.
     pub fn slice(&self, index: usize) -> &[u8] {
         bytes(&self.0[index])
     }
 
-    /// The bytes of the one at `index`, to be written to.
+    /// Return the bytes of the one at `index`, for writing.
     pub fn slice_mut(&mut self, index: usize) -> Result<&mut [u8]> {
         let buffer = &self.0[index];
         if buffer.readonly != 0 {
@@ -81,9 +81,9 @@ impl Buffers {
         if buffer.buf.is_null() {
             return Ok(&mut []);
         }
-        // SAFETY: as in `bytes`, and the exporter says that this memory may be written to. As `self` is borrowed
-        // mutably there is no other slice of these buffers meanwhile, not even where two of them share memory.
-        // Other threads see what they would see of a system call that reads into the buffer.
+        // SAFETY: as in `bytes`, and the exporter says that the memory is writable. As `self` is borrowed mutably,
+        // no other slice of these buffers exists meanwhile, not even if two of them share memory. Other threads see
+        // the same as during a system call that reads into the buffer.
         Ok(unsafe { slice::from_raw_parts_mut(buffer.buf.cast(), length(buffer)) })
     }
 }
@@ -92,7 +92,7 @@ impl Drop for Buffers {
     fn drop(&mut self) {
         Python::attach(|_| {
             for buffer in &mut self.0 {
-                // SAFETY: the buffer was filled by `PyObject_GetBuffer`, and is released once, here.
+                // SAFETY: `PyObject_GetBuffer` filled the buffer, and it is released only here, once.
                 unsafe { ffi::PyBuffer_Release(buffer) };
             }
         });
@@ -107,22 +107,22 @@ fn bytes(buffer: &ffi::Py_buffer) -> &[u8] {
     if buffer.buf.is_null() {
         return &[];
     }
-    // SAFETY: the exporter gave `len` contiguous bytes (PyBUF_SIMPLE), and keeps them in place until the buffer
-    // is released, which takes it mutably. That their values may change is dealt with as the module says.
+    // SAFETY: the exporter gave `len` contiguous bytes (PyBUF_SIMPLE) and keeps them in place until the buffer is
+    // released, which needs a mutable reference. Their values may change, as the module's documentation says.
     unsafe { slice::from_raw_parts(buffer.buf.cast(), length(buffer)) }
 }
 
-/// Counters in the memory of an `array("Q")`, which is held as long as this lives.
+/// Counters in the memory of an `array("Q")`, which is held for as long as this lives.
 #[cfg(unix)]
 pub struct Counters<const N: usize>(Buffers);
 
 #[cfg(unix)]
 impl<const N: usize> Counters<N> {
-    /// Those in `array`, which has `N` of them or more.
+    /// Hold the first `N` counters of `array`.
     pub fn of(array: &Bound<'_, PyAny>) -> Result<Self> {
         let mut buffers = Buffers(Vec::with_capacity(1));
         let buffer = buffers.hold(array, ffi::PyBUF_FORMAT | ffi::PyBUF_WRITABLE)?;
-        // SAFETY: with PyBUF_FORMAT it is a C string, or null, which then stands for single bytes.
+        // SAFETY: with PyBUF_FORMAT the format is a C string, or null for single bytes.
         let is_u64 = !buffer.format.is_null() && unsafe { CStr::from_ptr(buffer.format) } == c"Q";
         let aligned = buffer.buf.cast::<AtomicU64>().is_aligned();
         if is_u64 && aligned && !buffer.buf.is_null() && length(buffer) >= N * size_of::<u64>() {
@@ -133,36 +133,36 @@ impl<const N: usize> Counters<N> {
     }
 
     pub fn get(&self) -> &[AtomicU64; N] {
-        // SAFETY: there are `N` aligned numbers of 64 bits, writable, that stay in place until the buffer is
-        // released. Python reads them while they are added to: it sees a number from before or after.
+        // SAFETY: the memory has `N` aligned, writable numbers of 64 bits, and stays in place until the buffer is
+        // released. Python may read a number while it changes, and sees the old or the new value.
         unsafe { &*self.0.0[0].buf.cast() }
     }
 }
 
-/// A new bytearray of `size` bytes, all of which `fill` has to write.
+/// Make a bytearray of `size` bytes. `fill` has to write all of them.
 pub fn new_bytearray(
     py: Python<'_>,
     size: usize,
     fill: impl FnOnce(&mut [u8]) -> Result<()>,
 ) -> Result<Bound<'_, PyAny>> {
     let length = isize::try_from(size).map_err(|_| PyMemoryError::new_err(()))?;
-    // SAFETY: without a source, the interpreter makes an object with memory of that size, or sets an exception.
+    // SAFETY: without a source, the interpreter makes an object with memory of that size or sets an exception.
     let array =
         unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyByteArray_FromStringAndSize(std::ptr::null(), length)) }?;
     debug_assert!(array.is_instance_of::<PyByteArray>());
-    // SAFETY: the object is a bytearray of `size` bytes that nobody else knows yet. Its memory came from an
-    // allocator behind a foreign function, and is written to before anybody reads it.
+    // SAFETY: the object is a bytearray of `size` bytes, and no other code has a reference to it yet. Its memory comes
+    // from an allocator behind a foreign function, and is written before it is read.
     fill(unsafe { slice::from_raw_parts_mut(ffi::PyByteArray_AsString(array.as_ptr()).cast(), size) })?;
     Ok(array)
 }
 
-/// `object` itself where it is a memoryview, else one of it.
+/// Return a memoryview of `object`, or `object` itself if it is one.
 pub fn view_of<'py>(object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
     let is_view = object.is_exact_instance_of::<PyMemoryView>();
     Ok(if is_view { object.clone() } else { PyMemoryView::from(object)?.into_any() })
 }
 
-/// Cuts a memoryview in slices, one behind the other.
+/// Cuts a memoryview into consecutive slices.
 pub struct Cutter<'py> {
     view: Bound<'py, PyAny>,
     position: Bound<'py, PyAny>,
@@ -173,7 +173,7 @@ impl<'py> Cutter<'py> {
         Ok(Self { view: view_of(object)?, position: number(object.py(), 0) })
     }
 
-    /// The slice from where the last one ended up to `end`.
+    /// Return the slice from the end of the previous one to `end`.
     pub fn cut(&mut self, end: usize) -> Result<Bound<'py, PyAny>> {
         let end = number(self.view.py(), end);
         let start = std::mem::replace(&mut self.position, end);
@@ -181,12 +181,12 @@ impl<'py> Cutter<'py> {
     }
 }
 
-/// The slice of `view` from `start` to `end`.
+/// Return the slice of `view` from `start` to `end`.
 pub fn piece<'py>(view: &Bound<'py, PyAny>, start: usize, end: usize) -> Result<Bound<'py, PyAny>> {
     item(view, &slice_object(&number(view.py(), start), &number(view.py(), end))?)
 }
 
-/// Cuts the same number of bytes off the start of memoryviews.
+/// Cuts the same number of bytes from the start of memoryviews.
 pub struct Trimmer<'py>(Bound<'py, PyAny>);
 
 impl<'py> Trimmer<'py> {
@@ -203,17 +203,17 @@ fn number(py: Python<'_>, value: usize) -> Bound<'_, PyAny> {
     value.into_pyobject(py).map_or_else(|never| match never {}, Bound::into_any)
 }
 
-/// A slice object; one that `PyO3` makes keeps its numbers for ever.
+/// Make a slice object. One that `PyO3` makes would leak its numbers.
 fn slice_object<'py>(start: &Bound<'py, PyAny>, end: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
     let py = start.py();
-    // SAFETY: both are valid references, and the interpreter is attached. The call gives a new reference, or
-    // null and an exception.
+    // SAFETY: both references are valid, and the interpreter is attached. The call returns a new reference, or null
+    // with an exception set.
     Ok(unsafe {
         Bound::from_owned_ptr_or_err(py, ffi::PySlice_New(start.as_ptr(), end.as_ptr(), std::ptr::null_mut()))
     }?)
 }
 
 fn item<'py>(view: &Bound<'py, PyAny>, key: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
-    // SAFETY: as above.
+    // SAFETY: as in `slice_object`.
     Ok(unsafe { Bound::from_owned_ptr_or_err(view.py(), ffi::PyObject_GetItem(view.as_ptr(), key.as_ptr())) }?)
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, and the exception it becomes.
+//! The errors of this crate, and the exceptions they become.
 
 use pyo3::PyErr;
 #[cfg(unix)]
@@ -10,25 +10,28 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::types::PyAnyMethods;
 
 pub enum Error {
-    /// Python's own; passed on.
+    /// An exception of Python, passed on.
     Python(PyErr),
-    /// The operating system's.
+    /// An error of the operating system.
     #[cfg(unix)]
     System(rustix::io::Errno),
-    /// A record that is too short for its header.
+    /// A record is too short for its header.
     Short,
-    /// Memory that was to be changed and may not be.
+    /// Memory to be written is read-only.
     ReadOnly,
-    /// A key or a window of another size than it has to have.
-    Size(&'static str, usize),
-    /// A buffer of something else than single bytes.
+    /// A key does not have this size.
+    KeySize(usize),
+    /// A buffer does not hold single bytes.
     NotBytes,
-    /// A function or a session at address 0.
+    /// The address of a function or a session is 0.
     NoAddress,
-    /// Counters that are no `array("Q")` of their length.
+    /// Counters are not an `array("Q")` of this length.
     #[cfg(unix)]
     NotCounters(usize),
-    /// A number that is no file descriptor.
+    /// Two ends of a pump do not fit together.
+    #[cfg(unix)]
+    Mismatch,
+    /// A number is not a file descriptor.
     #[cfg(unix)]
     NotDescriptor(i32),
 }
@@ -58,28 +61,42 @@ impl From<std::io::Error> for Error {
     }
 }
 
+#[cfg(unix)]
+impl From<threepipe_core::pump::Error> for Error {
+    fn from(error: threepipe_core::pump::Error) -> Self {
+        match error {
+            threepipe_core::pump::Error::System(error) => error.into(),
+            threepipe_core::pump::Error::Mismatch => Self::Mismatch,
+        }
+    }
+}
+
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         match error {
             Error::Python(error) => error,
             #[cfg(unix)]
             Error::System(errno) => os_error(errno.raw_os_error()),
-            Error::Short => PyValueError::new_err("a record has a virtio header of 10 bytes at least"),
+            Error::Short => PyValueError::new_err("a record is too short for its virtio header of 10 bytes"),
             Error::ReadOnly => PyTypeError::new_err("cannot modify read-only memory"),
-            Error::Size(what, size) => PyValueError::new_err(format!("a {what} has {size} bytes")),
+            Error::KeySize(size) => PyValueError::new_err(format!("invalid key: expected {size} bytes")),
             Error::NotBytes => PyTypeError::new_err("a buffer of single bytes is required"),
-            Error::NoAddress => PyValueError::new_err("nothing is at address 0"),
+            Error::NoAddress => PyValueError::new_err("the address of a function or a session is 0"),
             #[cfg(unix)]
             Error::NotCounters(length) => {
-                PyTypeError::new_err(format!("counters are an array of typecode 'Q' and {length} long"))
+                PyTypeError::new_err(format!("invalid counters: expected an array of typecode 'Q' with {length} items"))
             }
             #[cfg(unix)]
-            Error::NotDescriptor(number) => PyValueError::new_err(format!("{number} is no file descriptor")),
+            Error::Mismatch => PyTypeError::new_err(
+                "cannot pump between these ends; use two TunEnds of the same vnet_header, or a TunEnd and a PeersEnd",
+            ),
+            #[cfg(unix)]
+            Error::NotDescriptor(number) => PyValueError::new_err(format!("{number} is not a file descriptor")),
         }
     }
 }
 
-/// `OSError` with the text that Python has for `errno`; Python chooses its subclass.
+/// Make an `OSError` with Python's text for `errno`. Python chooses the subclass.
 #[cfg(unix)]
 fn os_error(errno: i32) -> PyErr {
     Python::attach(|py| {

@@ -1,4 +1,4 @@
-//! Python's files as descriptors. One of three unsafe modules.
+//! Python's files as descriptors. One of three modules with unsafe code.
 
 #![allow(unsafe_code)]
 
@@ -10,13 +10,14 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::error::{Error, Result};
 
-/// A file that is held, and its descriptor.
+/// A reference to a file, and its descriptor.
 pub struct File<'py> {
     _object: &'py Bound<'py, PyAny>,
     number: i32,
 }
 
 impl<'py> File<'py> {
+    /// Take the descriptor of `object`, by its method `fileno`.
     pub fn of(object: &'py Bound<'py, PyAny>) -> Result<Self> {
         let number: i32 = object.call_method0(intern!(object.py(), "fileno"))?.extract()?;
         if number < 0 {
@@ -25,15 +26,15 @@ impl<'py> File<'py> {
         Ok(Self { _object: object, number })
     }
 
-    /// The descriptor, for system calls that are over soon.
+    /// Return the descriptor, for a system call that ends soon.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number is not negative. The file is held, and so is open unless somebody closes it by
-        // hand; a system call then fails, or meets whatever was opened instead, as it is with every file of
-        // Python's. No memory depends on it.
+        // SAFETY: the number is not negative. The object is referenced, so the file is open unless other code closes
+        // it explicitly. A system call then fails or meets the file that was opened instead, as with every file of
+        // Python. No memory depends on it.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// A descriptor of the same file that nobody can close, for those that are not.
+    /// Duplicate the descriptor, for long use: no other code can close the duplicate.
     pub fn duplicate(&self) -> Result<OwnedFd> {
         Ok(fcntl_dupfd_cloexec(self.descriptor(), 0)?)
     }

@@ -1,33 +1,41 @@
-//! The native core of threepipe for Python: thin functions over `threepipe_core`.
+//! The native core of threepipe for Python: a thin shell over `threepipe_core`.
 //!
-//! What they do is told in `threepipe_native.pyi`, and in full in the Python modules they stand in for. Here
-//! is only what Python needs: its buffers are borrowed, results become views, and errors exceptions.
+//! `threepipe_native.pyi` and the Python twins say what the functions do. This crate only borrows Python's buffers,
+//! makes views of results, and raises exceptions for errors.
 
+mod address;
 mod buffer;
 #[cfg(unix)]
 mod descriptor;
 mod error;
 #[cfg(unix)]
 mod file;
-mod offload;
+#[cfg(target_os = "linux")]
+mod handler;
+mod packet;
+#[cfg(unix)]
+mod pump;
+mod rings;
 #[cfg(target_os = "linux")]
 mod router;
-mod sealing;
-mod wintun;
+mod transport;
 
-/// Not tied to the GIL: what state there is has locks of its own, and what is borrowed is held by the buffer protocol.
+/// The module does not need the GIL: its state has locks of its own, and the buffer protocol holds borrowed memory.
 #[pyo3::pymodule(gil_used = false)]
 mod threepipe_native {
     #[cfg(unix)]
     #[pymodule_export]
-    use crate::descriptor::{pump, receive, send};
+    use crate::descriptor::{receive, send};
     #[pymodule_export]
-    use crate::offload::{coalesce, internet_checksum, measure, split};
+    use crate::packet::{coalesce, internet_checksum, measure, split};
+    #[cfg(unix)]
+    #[pymodule_export]
+    use crate::pump::pump;
+    #[pymodule_export]
+    use crate::rings::{give, take};
     #[cfg(target_os = "linux")]
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]
-    use crate::sealing::{Traffic, Transport};
-    #[pymodule_export]
-    use crate::wintun::{give, take};
+    use crate::transport::{Traffic, Transport};
 }

@@ -242,5 +242,5 @@ def test_a_wiped_transport_neither_seals_nor_opens(module: ModuleType) -> None:
 
 @pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
 def test_the_native_transport_refuses_keys_of_another_size() -> None:
-    with pytest.raises(ValueError, match="a key has 32 bytes"):
+    with pytest.raises(ValueError, match="expected 32 bytes"):
         fast.Transport(KEY[:31], KEY, 0, 0)

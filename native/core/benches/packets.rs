@@ -1,26 +1,26 @@
-//! Nanoseconds a packet, of each function that runs for every packet: `cargo bench`.
+//! Nanoseconds a packet of each function that runs for every packet: `cargo bench`.
 
-#![allow(clippy::cast_precision_loss)] // Of numbers that are shown with one decimal.
+#![allow(clippy::cast_precision_loss)] // The numbers are shown with one decimal.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use threepipe_core::checksum::{copy_and_sum, internet_checksum};
-use threepipe_core::coalesce::Coalescer;
-use threepipe_core::record::{HEADER_SIZE, Record, Shape};
-use threepipe_core::split::Segments;
+use threepipe_core::packet::checksum::{copy_and_sum, internet_checksum};
+use threepipe_core::packet::coalesce::Coalescer;
+use threepipe_core::packet::record::{HEADER_SIZE, Record, Shape};
+use threepipe_core::packet::split::Segments;
 
 const PACKETS: usize = 256;
 
 fn main() {
     for size in [20, 64, 1500, 65535] {
-        let (data, mut place) = (vec![0x5A; size], vec![0; size]);
+        let (data, mut target) = (vec![0x5A; size], vec![0; size]);
         let time = best(|| {
             black_box(internet_checksum(black_box(&data), 0));
         });
         println!("checksum of {size} bytes: {time:.1} ns, {:.1} GB/s", size as f64 / time);
         let time = best(|| {
-            black_box(copy_and_sum(black_box(&mut place), black_box(&data)));
+            black_box(copy_and_sum(black_box(&mut target), black_box(&data)));
         });
         println!("copy and sum of {size} bytes: {time:.1} ns, {:.1} GB/s", size as f64 / time);
     }
@@ -42,19 +42,19 @@ fn main() {
         black_box(Record::parse(black_box(&merged)).map(|record| record.measure()));
     });
     println!("measure: {time:.1} ns a superpacket");
-    let mut place = vec![0; 1 << 17];
+    let mut target = vec![0; 1 << 17];
     let time = best(|| {
         let Some(Record { shape: Shape::Super(layout), .. }) = Record::parse(black_box(&merged)) else {
-            unreachable!("it was merged")
+            panic!("the record is no superpacket")
         };
         let segments = Segments::new(&merged, layout);
         let mut used = 0;
         for index in 0..segments.count() {
             let end = used + segments.size(index);
-            segments.write(index, &mut place[used..end]);
+            segments.write(index, &mut target[used..end]);
             used = end;
         }
-        black_box(&mut place);
+        black_box(&mut target);
     });
     println!("split: {:.1} ns a packet of 1476 bytes", time / 44.0);
 }
@@ -62,7 +62,7 @@ fn main() {
 fn plan(bundle: &[Vec<u8>], what: &str) {
     let pieces: Vec<&[u8]> = bundle.iter().map(Vec::as_slice).collect();
     let mut coalescer = Coalescer::default();
-    let records = coalescer.plan(&pieces, false, true).runs().len();
+    let records = coalescer.plan(&pieces, false, true).groups().len();
     let time = best(|| {
         black_box(coalescer.plan(black_box(&pieces), false, true));
     });
@@ -73,13 +73,13 @@ fn coalesced(bundle: &[Vec<u8>]) -> Vec<u8> {
     let pieces: Vec<&[u8]> = bundle.iter().map(Vec::as_slice).collect();
     let mut coalescer = Coalescer::default();
     let plan = coalescer.plan(&pieces, false, true);
-    let run = &plan.runs()[0];
-    let mut record = vec![0; run.size(&pieces, false)];
-    plan.write(run, &pieces, false, &mut record);
+    let group = &plan.groups()[0];
+    let mut record = vec![0; group.size(&pieces, false)];
+    plan.write(group, &pieces, false, &mut record);
     record
 }
 
-/// A datagram in IPv4 with right checksums.
+/// Return a datagram in IPv4 with valid checksums.
 fn udp(port: usize, index: usize, size: usize) -> Vec<u8> {
     let mut packet = vec![0; 28 + size];
     packet[0] = 0x45;
@@ -102,7 +102,7 @@ fn put(packet: &mut [u8], offset: usize, value: usize) {
     packet[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
-/// Nanoseconds that `work` takes when nothing disturbs it.
+/// Return the nanoseconds that `work` takes: the best of some rounds.
 fn best(mut work: impl FnMut()) -> f64 {
     let mut best = f64::MAX;
     for _ in 0..20 {

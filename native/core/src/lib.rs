@@ -1,43 +1,19 @@
-//! What threepipe does for every packet, without Python and without unsafe code.
+//! The per-packet work of threepipe, without Python and without unsafe code.
 //!
-//! From the bottom up: [`checksum`]; [`record`], a packet behind a virtio header and what it stands for;
-//! [`split`], a superpacket to packets; [`coalesce`], packets to superpackets; and where there are POSIX
-//! descriptors `descriptor`, records read and written, and `pump`, the loop that moves them, of an `intake` and an
-//! `outlet`.
+//! The layers, top to bottom; each knows only those below it:
 //!
-//! For `WireGuard`: [`sealing`], packets to messages and back; [`transport`], the keys that do it; [`traffic`], what
-//! passed; [`allowed_ips`] and [`router`], for whom and from whom; and on Linux `datagrams`, `opener` and `tunnel`,
-//! the loop between an adapter and UDP sockets.
+//! - `pump`: the forwarding loop between two ends, with its threads and bells (POSIX).
+//! - [`wireguard`]: cryptokey routing, transport keys and messages, and a device's peers as an end of the pump.
+//! - `io`: files and UDP sockets: waiting for them, receiving bundles from them and sending to them (POSIX).
+//! - [`packet`]: checksums, records, split and coalesce. Does no I/O.
 //!
-//! The Python modules of the same names, some of them in `threepipe.wireguard`, are the reference: results are the
-//! same for all input, hostile input among it.
+//! Modules with a twin in Python name it. The twin is the reference: results are the same for all input, hostile
+//! input included.
 
-pub mod allowed_ips;
-pub mod checksum;
-pub mod coalesce;
-#[cfg(target_os = "linux")]
-pub mod datagrams;
 #[cfg(unix)]
-pub mod descriptor;
-#[cfg(target_os = "linux")]
-mod gate;
-#[cfg(unix)]
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // Some of it only the tunnel wants.
-mod intake;
-#[cfg(target_os = "linux")]
-pub mod opener;
-#[cfg(unix)]
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // As above.
-mod outlet;
+pub mod io;
+mod locks;
+pub mod packet;
 #[cfg(unix)]
 pub mod pump;
-pub mod record;
-pub mod router;
-pub mod sealing;
-#[cfg(target_os = "linux")]
-mod sockets;
-pub mod split;
-pub mod traffic;
-pub mod transport;
-#[cfg(target_os = "linux")]
-pub mod tunnel;
+pub mod wireguard;

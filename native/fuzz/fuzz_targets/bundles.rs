@@ -1,4 +1,4 @@
-//! Any bundle: coalesced and split again, every flow has the same packets in the same order.
+//! Any bundle: after it was coalesced and split, every flow has the same packets in the same order.
 
 #![no_main]
 
@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use threepipe_core::checksum::internet_checksum;
-use threepipe_core::coalesce::Coalescer;
-use threepipe_core::record::{HEADER_SIZE, Header, NEEDS_CSUM, PLAIN_HEADER, Record, Shape};
-use threepipe_core::split::{Segments, complete};
+use threepipe_core::packet::checksum::internet_checksum;
+use threepipe_core::packet::coalesce::Coalescer;
+use threepipe_core::packet::record::{HEADER_SIZE, Header, NEEDS_CSUM, PLAIN_HEADER, Record, Shape};
+use threepipe_core::packet::split::{Segments, complete};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
-    headed: bool,
+    vnet_header: bool,
     udp: bool,
     pieces: Vec<Piece>,
 }
@@ -24,7 +24,7 @@ enum Piece {
     Bytes(Vec<u8>),
 }
 
-/// A packet that goes on where the one before it ended, unless it is told otherwise.
+/// A packet that continues its flow, unless a field says otherwise.
 #[derive(Arbitrary, Debug)]
 struct Packet {
     flow: u8,
@@ -35,7 +35,7 @@ struct Packet {
     fragment: Option<bool>,
     options: u8,
     wrong: Wrong,
-    open: bool,
+    partial: bool,
     replaced: Option<(u8, u8)>,
 }
 
@@ -55,10 +55,10 @@ struct Flow {
 }
 
 impl Packet {
-    fn bytes(&self, headed: bool, flow: &mut Flow) -> Vec<u8> {
+    fn bytes(&self, vnet_header: bool, flow: &mut Flow) -> Vec<u8> {
         let (ipv6, udp) = (self.flow & 1 != 0, self.flow & 2 != 0);
         let transport = if ipv6 { 40 } else { 20 };
-        // The same size as before is what is worth most trying.
+        // Segments of the same size as before are the most interesting.
         let size = if self.size < 128 { flow.size } else { self.size & 0x7F };
         flow.size = size;
         let sequence = flow.sequence.wrapping_add(i32::from(self.sequence) as u32);
@@ -98,8 +98,8 @@ impl Packet {
         let addresses = if ipv6 { &packet[8..40] } else { &packet[12..20] };
         let pseudo = !internet_checksum(addresses, length as u64 + if udp { 17 } else { 6 });
         let field = if udp { 6 } else { 16 };
-        let open = headed && self.open;
-        let sum = if open { pseudo } else { internet_checksum(&body, u64::from(pseudo)) };
+        let partial = vnet_header && self.partial;
+        let sum = if partial { pseudo } else { internet_checksum(&body, u64::from(pseudo)) };
         body[field..field + 2].copy_from_slice(&(if udp && sum == 0 { 0xFFFF } else { sum }).to_be_bytes());
         packet.extend(body);
         match self.wrong {
@@ -109,9 +109,9 @@ impl Packet {
             Wrong::Length => packet.push(0),
         }
         let mut bytes = Vec::new();
-        if headed {
+        if vnet_header {
             let header = Header {
-                flags: if open { NEEDS_CSUM } else { 0 },
+                flags: if partial { NEEDS_CSUM } else { 0 },
                 csum_start: transport as u16,
                 csum_offset: field as u16,
                 ..Header::default()
@@ -120,9 +120,9 @@ impl Packet {
         }
         bytes.extend(packet);
         if let Some((offset, byte)) = self.replaced
-            && let Some(place) = bytes.get_mut(usize::from(offset))
+            && let Some(target) = bytes.get_mut(usize::from(offset))
         {
-            *place = byte;
+            *target = byte;
         }
         bytes
     }
@@ -132,38 +132,38 @@ fuzz_target!(|input: Input| {
     let mut flows = vec![Flow { size: 8, ..Flow::default() }; 256];
     let pieces: Vec<Vec<u8>> = (input.pieces.iter())
         .map(|piece| match piece {
-            Piece::Packet(packet) => packet.bytes(input.headed, &mut flows[usize::from(packet.flow)]),
+            Piece::Packet(packet) => packet.bytes(input.vnet_header, &mut flows[usize::from(packet.flow)]),
             Piece::Bytes(bytes) => bytes.clone(),
         })
         .collect();
-    check(&pieces, input.headed, input.udp);
+    check(&pieces, input.vnet_header, input.udp);
 });
 
-fn check(pieces: &[Vec<u8>], headed: bool, udp: bool) {
+fn check(pieces: &[Vec<u8>], vnet_header: bool, udp: bool) {
     let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
     let mut coalescer = Coalescer::default();
-    // Memory that was used before changes nothing.
-    coalescer.plan(&slices, headed, udp);
-    let plan = coalescer.plan(&slices, headed, udp);
+    // A coalescer that reuses its memory makes the same plan.
+    coalescer.plan(&slices, vnet_header, udp);
+    let plan = coalescer.plan(&slices, vnet_header, udp);
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
     for piece in pieces {
-        let record = if headed { piece.clone() } else { [&PLAIN_HEADER, piece.as_slice()].concat() };
+        let record = if vnet_header { piece.clone() } else { [&PLAIN_HEADER, piece.as_slice()].concat() };
         file(&mut before, record);
     }
     let mut seen = vec![false; pieces.len()];
     let mut last_first = None;
-    for run in plan.runs() {
-        assert!(last_first < Some(run.first()));
-        last_first = Some(run.first());
-        let mut record = vec![0; run.size(&slices, headed)];
-        plan.write(run, &slices, headed, &mut record);
-        for index in plan.pieces(run) {
+    for group in plan.groups() {
+        assert!(last_first < Some(group.first()));
+        last_first = Some(group.first());
+        let mut record = vec![0; group.size(&slices, vnet_header)];
+        plan.write(group, &slices, vnet_header, &mut record);
+        for index in plan.pieces(group) {
             assert!(!std::mem::replace(&mut seen[index], true));
         }
-        if run.is_merged() {
+        if group.is_merged() {
             let parsed = Record::parse(&record).expect("a merged record has a header");
             assert!(matches!(parsed.shape, Shape::Super(_)));
-            assert_eq!(parsed.measure().packets, plan.pieces(run).count() as u64);
+            assert_eq!(parsed.measure().packets, plan.pieces(group).count() as u64);
         }
         file(&mut after, record);
     }
@@ -171,7 +171,7 @@ fn check(pieces: &[Vec<u8>], headed: bool, udp: bool) {
     assert_eq!(before, after);
 }
 
-/// Split `record`, and put its packets behind those of their flow.
+/// Split `record`, and append its packets to those of their flows.
 fn file(flows: &mut BTreeMap<Vec<u8>, Vec<Vec<u8>>>, mut record: Vec<u8>) {
     match Record::parse(&record).map(|record| record.shape) {
         Some(Shape::Super(layout)) => {
@@ -182,13 +182,13 @@ fn file(flows: &mut BTreeMap<Vec<u8>, Vec<Vec<u8>>>, mut record: Vec<u8>) {
                 put(flows, packet);
             }
         }
-        Some(Shape::Open(open)) => {
-            complete(&mut record, &open);
+        Some(Shape::Partial(partial)) => {
+            complete(&mut record, &partial);
             put(flows, record.split_off(HEADER_SIZE));
         }
         Some(Shape::Plain) => put(flows, record.split_off(HEADER_SIZE)),
-        // What is no record is kept as it is.
-        Some(Shape::Contradiction) | None => flows.entry(vec![]).or_default().push(record),
+        // A malformed record has to stay as it is.
+        Some(Shape::Malformed) | None => flows.entry(vec![]).or_default().push(record),
     }
 }
 
@@ -198,7 +198,7 @@ fn put(flows: &mut BTreeMap<Vec<u8>, Vec<Vec<u8>>>, mut packet: Vec<u8>) {
         Some(6) if packet.len() >= 44 => [&packet[6..7], &packet[8..44]].concat(),
         _ => vec![],
     };
-    // The identification of what may not be fragmented means nothing; but a wrong checksum is to stay wrong.
+    // The identification of a packet that may not be fragmented has no meaning, but a wrong checksum has to stay wrong.
     if packet.len() >= 20 && packet[0] == 0x45 && packet[6] & 0x40 != 0 {
         let right = internet_checksum(&packet[..20], 0) == 0;
         let computed = packet[10..12] != [0xFF, 0xFF];

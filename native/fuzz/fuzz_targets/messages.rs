@@ -1,26 +1,27 @@
-//! Any datagrams at a device with two peers: only what they sealed comes out, unchanged, once, and from their networks.
+//! Any datagrams to a device with two peers: only packets that the peers sealed come out, unchanged, once, and only
+//! from their allowed IPs.
 
 #![no_main]
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use threepipe_core::datagrams::Arrival;
-use threepipe_core::opener::Opener;
-use threepipe_core::router::{Key, Router};
-use threepipe_core::sealing::Plan;
-use threepipe_core::traffic::Traffic;
-use threepipe_core::transport::Transport;
-use threepipe_core::tunnel::Above;
+use threepipe_core::io::datagrams::Arrival;
+use threepipe_core::pump::Raised;
+use threepipe_core::wireguard::handler::Handler;
+use threepipe_core::wireguard::opener::Opener;
+use threepipe_core::wireguard::router::{Keypair, PeerSettings, Router};
+use threepipe_core::wireguard::sealing::Messages;
+use threepipe_core::wireguard::traffic::Traffic;
+use threepipe_core::wireguard::transport::Transport;
 
 const NOW: f64 = 100.0;
 const PACKETS: u8 = 8;
 
-/// A message that was sealed, as it is or changed; or bytes that never were.
+/// A sealed message, perhaps changed, or other bytes.
 #[derive(Arbitrary, Debug)]
 struct Datagram<'a> {
     peer: bool,
@@ -38,21 +39,19 @@ struct Run<'a> {
     datagrams: Vec<Datagram<'a>>,
 }
 
-/// Does nothing of what goes up.
-struct Nobody;
+/// A handler that does nothing.
+struct NoHandler;
 
-impl Above for Nobody {
-    type Error = Infallible;
-
-    fn send(&self, _: &[&[u8]]) -> Result<(), Infallible> {
+impl Handler for NoHandler {
+    fn send(&self, _: &[&[u8]], _: bool) -> Result<(), Raised> {
         unreachable!("nothing is sent")
     }
 
-    fn receive(&self, _: &[u8], _: &Arrival) -> Result<Vec<Vec<u8>>, Infallible> {
+    fn receive(&self, _: &[u8], _: &Arrival) -> Result<Vec<Vec<u8>>, Raised> {
         Ok(Vec::new())
     }
 
-    fn attend(&self, _: u32, sending: bool) -> Result<f64, Infallible> {
+    fn attend(&self, _: u32, sending: bool) -> Result<f64, Raised> {
         assert!(!sending);
         Ok(f64::INFINITY)
     }
@@ -64,7 +63,7 @@ fn source(number: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, number % 3], 51820))
 }
 
-/// A packet of a peer; every fourth one is from where it may not send from.
+/// Return a packet of a peer. The source of every fourth one is not among its allowed IPs.
 fn packet(peer: u8, number: u8) -> Vec<u8> {
     let length = 20 + u16::from(number) * 3;
     let mut packet = vec![number; length.into()];
@@ -84,16 +83,21 @@ fn check(runs: &[Run<'_>]) {
         let (theirs, ours) = (transport(&key, &other).unwrap(), Arc::new(transport(&other, &key).unwrap()));
         for number in 0..PACKETS {
             let packet = packet(peer, number);
-            let plan = Plan::new(vec![&packet], false, 0).unwrap();
-            let mut message = vec![0; plan.size()];
-            let counter = u64::from(number) * 5_000; // Some are too old once others have come.
-            assert!(theirs.seal(&plan, counter, &mut message));
+            let sealing = Messages::new(vec![&packet], false, 0).unwrap();
+            let mut message = vec![0; sealing.size()];
+            let counter = u64::from(number) * 5_000; // Some are too old once others have arrived.
+            assert!(theirs.seal(&sealing, counter, &mut message));
             sealed.insert(message.clone(), (peer, number));
             messages[usize::from(peer)].push(message);
         }
-        let keypair = Key { transport: ours, until: NOW + 1.0, attend_at: f64::INFINITY };
-        let traffic = Arc::new(Traffic::default());
-        router.set_peer(peer.into(), traffic, Some(source(peer)), None, None, vec![keypair]);
+        let settings = PeerSettings {
+            traffic: Arc::new(Traffic::default()),
+            endpoint: Some(source(peer)),
+            local: None,
+            sending: None,
+            receiving: vec![Keypair::new(ours, NOW + 1.0, f64::INFINITY)],
+        };
+        router.set_peer(peer.into(), settings);
         router.set_allowed(peer.into(), vec![([10, peer, 0, 0].into(), 16)]);
     }
 
@@ -128,13 +132,14 @@ fn check(runs: &[Run<'_>]) {
         }
     }
 
-    let above = Nobody;
-    let mut opener = Opener::new(&router, &above);
-    let Ok(opened) = opener.open(&mut memory, &arrivals, NOW);
-    for found in opened {
+    let handler = NoHandler;
+    let mut opener = Opener::new(&router, &handler);
+    let pieces = opener.open(&mut memory, &arrivals, NOW).expect("a handler that does not fail");
+    for piece in pieces {
+        let found = &memory[piece.place.clone()];
         let peer = found[13];
         let number = (0..PACKETS).find(|number| packet(peer, *number) == found).expect("a packet that was sealed");
-        let taken = possible.get_mut(&(peer, number)).expect("a message that came, from where it may come");
-        assert!(!std::mem::replace(taken, true), "each is taken once");
+        let taken = possible.get_mut(&(peer, number)).expect("a message that arrived from its peer");
+        assert!(!std::mem::replace(taken, true), "each is accepted once");
     }
 }

@@ -1,14 +1,14 @@
-//! Any record: what it is measured to come to is what it is split to, and every segment has right checksums.
+//! Any record: it is split to the packets that it was measured to have, and every segment has valid checksums.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use threepipe_core::checksum::internet_checksum;
-use threepipe_core::record::{HEADER_SIZE, Header, MAX_PACKET, Protocol, Record, Shape};
-use threepipe_core::split::{Segments, complete};
+use threepipe_core::packet::checksum::internet_checksum;
+use threepipe_core::packet::record::{HEADER_SIZE, Header, MAX_PACKET, Protocol, Record, Shape};
+use threepipe_core::packet::split::{Segments, complete};
 
-/// A superpacket that may be one, with some of its bytes replaced.
+/// A superpacket that may be well-formed, with some bytes replaced.
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     ipv6: bool,
@@ -51,8 +51,8 @@ impl Input<'_> {
             *byte = self.data_offset;
         }
         for (offset, byte) in &self.replaced {
-            if let Some(place) = record.get_mut(usize::from(*offset)) {
-                *place = *byte;
+            if let Some(target) = record.get_mut(usize::from(*offset)) {
+                *target = *byte;
             }
         }
         record
@@ -68,10 +68,10 @@ fn check(mut record: Vec<u8>) {
     };
     let measure = parsed.measure();
     match parsed.shape {
-        Shape::Contradiction => assert!(measure.packets == 0 && measure.size == 0 && !measure.valid),
+        Shape::Malformed => assert!(measure.packets == 0 && measure.size == 0 && !measure.valid),
         Shape::Plain => assert!(measure.packets == 1 && measure.size == (record.len() - HEADER_SIZE) as u64),
-        Shape::Open(open) => {
-            complete(&mut record, &open);
+        Shape::Partial(partial) => {
+            complete(&mut record, &partial);
             let again = Record::parse(&record).map(|record| record.shape);
             assert_eq!(again, Some(Shape::Plain));
         }
@@ -79,11 +79,11 @@ fn check(mut record: Vec<u8>) {
             assert!(measure.valid);
             let segments = Segments::new(&record, layout);
             let (mut packets, mut size, mut data) = (0, 0, 0);
-            let mut place = vec![0; MAX_PACKET];
+            let mut target = vec![0; MAX_PACKET];
             for index in 0..segments.count() {
                 let length = segments.size(index);
-                segments.write(index, &mut place[..length]);
-                check_segment(&place[..length], layout.ipv6, layout.transport, layout.protocol);
+                segments.write(index, &mut target[..length]);
+                check_segment(&target[..length], layout.ipv6, layout.transport, layout.protocol);
                 packets += 1;
                 size += length as u64;
                 data += length - layout.payload;
@@ -94,7 +94,7 @@ fn check(mut record: Vec<u8>) {
     }
 }
 
-/// Lengths and checksums, in the plainest way.
+/// Check lengths and checksums, field by field.
 fn check_segment(packet: &[u8], ipv6: bool, transport: usize, protocol: Protocol) {
     let word = |offset: usize| usize::from(u16::from_be_bytes([packet[offset], packet[offset + 1]]));
     let addresses = if ipv6 {

@@ -1,0 +1,123 @@
+//! UDP datagrams in runs (`UDP_SEGMENT`, `UDP_GRO`), with the addresses at both ends.
+//!
+//! The owner of a socket sets its options. The counterpart of `threepipe.net.datagrams`.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::cmsg_space;
+use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, getsockname, recvmmsg,
+    sendmmsg,
+};
+use rustix::io::Errno;
+
+/// The most bytes of a run that `UDP_GRO` hands over.
+pub const LONGEST_RUN: usize = 0xFFFF;
+
+/// A run of datagrams that was received from one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Bytes of the run.
+    pub bytes: usize,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub size: usize,
+    /// The sender's address.
+    pub source: SocketAddr,
+    /// The local address it was sent to, if the socket reports it (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).
+    pub local: Option<IpAddr>,
+}
+
+/// Receive the runs that are ready, each to the start of one of `buffers` of at least [`LONGEST_RUN`] bytes.
+///
+/// One system call. Returns fewer runs than buffers, or none, if no more are ready.
+#[must_use]
+pub fn receive(socket: BorrowedFd<'_>, buffers: Vec<&mut [u8]>) -> Vec<Arrival> {
+    let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo);
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(buffers.len(), Some(room));
+    let mut slices: Vec<_> = buffers.into_iter().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+    let received = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None);
+    // After any error there is nothing to return; some errors report on a datagram that was sent before.
+    received.map(|received| received.map_while(|run| arrival(&run)).collect()).unwrap_or_default()
+}
+
+fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
+    let source = address_of(run.address.as_ref()?)?;
+    let mut arrival = Arrival { bytes: run.bytes, size: run.bytes, source, local: None };
+    for message in run.cmsgs().into_iter().flatten() {
+        match message {
+            ControlMessageOwned::UdpGroSegments(size) => {
+                arrival.size = usize::try_from(size).unwrap_or(arrival.bytes).max(1);
+            }
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                arrival.local = Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()));
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => arrival.local = Some(IpAddr::from(info.ipi6_addr.s6_addr)),
+            _ => {}
+        }
+    }
+    Some(arrival)
+}
+
+/// Send runs of datagrams, each to its target, and return how many runs were sent, which may be fewer.
+///
+/// One system call. A run is sent as a whole or not at all. Its datagrams have `size` bytes each but the last; without
+/// `size` a run is one datagram. All are sent from the address `local`, or from one that the system chooses.
+///
+/// # Errors
+///
+/// The system's, if the first run could not be sent.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    runs: &[(&[u8], SocketAddr)],
+    size: Option<u16>,
+    local: Option<IpAddr>,
+) -> Result<usize, Errno> {
+    let (four, six);
+    let mut messages = Vec::with_capacity(2);
+    if let Some(size) = &size {
+        messages.push(ControlMessage::UdpGsoSegments(size));
+    }
+    match local {
+        Some(IpAddr::V4(address)) => {
+            let ipi_spec_dst = in_addr { s_addr: u32::from_ne_bytes(address.octets()) };
+            four = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr: in_addr { s_addr: 0 } };
+            messages.push(ControlMessage::Ipv4PacketInfo(&four));
+        }
+        Some(IpAddr::V6(address)) => {
+            six = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: address.octets() }, ipi6_ifindex: 0 };
+            messages.push(ControlMessage::Ipv6PacketInfo(&six));
+        }
+        None => {}
+    }
+    // The exact size: the system rejects control messages that end before their memory does.
+    let room = match (size, local) {
+        (None, None) => None,
+        (None, Some(IpAddr::V4(_))) => Some(cmsg_space!(in_pktinfo)),
+        (None, Some(IpAddr::V6(_))) => Some(cmsg_space!(in6_pktinfo)),
+        (Some(_), None) => Some(cmsg_space!(u16)),
+        (Some(_), Some(IpAddr::V4(_))) => Some(cmsg_space!(u16, in_pktinfo)),
+        (Some(_), Some(IpAddr::V6(_))) => Some(cmsg_space!(u16, in6_pktinfo)),
+    };
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(runs.len(), room);
+    let slices: Vec<_> = runs.iter().map(|(run, _)| [IoSlice::new(run)]).collect();
+    let targets: Vec<_> = runs.iter().map(|(_, target)| Some(SockaddrStorage::from(*target))).collect();
+    sendmmsg(socket.as_raw_fd(), &mut headers, &slices, targets, messages, MsgFlags::MSG_DONTWAIT)
+        .map(Iterator::count)
+        .map_err(|error| Errno::from_raw_os_error(error as i32))
+}
+
+/// Return True if `socket` is of IPv6.
+#[must_use]
+pub fn is_ipv6(socket: BorrowedFd<'_>) -> bool {
+    getsockname::<SockaddrStorage>(socket.as_raw_fd()).is_ok_and(|address| address.as_sockaddr_in6().is_some())
+}
+
+fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(address) = address.as_sockaddr_in() {
+        return Some(SocketAddr::V4((*address).into()));
+    }
+    address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into()))
+}

@@ -1,0 +1,89 @@
+//! The target of an outlet: a file that records are written to, waiting while it has no room.
+
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
+use rustix::event::Timespec;
+use rustix::io::{Errno, write, writev};
+
+use crate::io::counters::Counters;
+use crate::io::stop::{Flow, Stop};
+use crate::io::waiting::RoomWait;
+use crate::packet::record::Measure;
+
+/// The time to wait while a target without memory says that it is writable.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// The outcome of writing one record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// It was written.
+    Written,
+    /// The target does not accept such a record (EINVAL).
+    Refused,
+    /// The link is down: this record and the rest of the bundle are dropped.
+    LinkDown,
+}
+
+/// Writes and counts the records of one bundle after the other.
+pub(super) struct Sink<'a> {
+    target: BorrowedFd<'a>,
+    room: RoomWait<'a>,
+    counters: Counters<'a>,
+    /// The records that were written and not yet counted.
+    uncounted: Measure,
+    /// Packets of this bundle that were written and counted.
+    written: u64,
+    /// True after the link of this bundle was found down.
+    link_down: bool,
+}
+
+impl<'a> Sink<'a> {
+    pub(super) fn new(target: BorrowedFd<'a>, bells: &[BorrowedFd<'a>], counters: Counters<'a>) -> Self {
+        let room = RoomWait::new(bells);
+        Self { target, room, counters, uncounted: Measure::NOTHING, written: 0, link_down: false }
+    }
+
+    /// Write one record of the given measure. Wait while there is no room for it.
+    pub(super) fn put(&mut self, record: &[IoSlice<'_>], measure: Measure) -> Flow<Put> {
+        while !self.link_down {
+            let result = match record {
+                [whole] => write(self.target, whole),
+                parts => writev(self.target, parts),
+            };
+            let error = match result {
+                Ok(_) => {
+                    self.uncounted = self.uncounted.and(measure);
+                    return Flow::Continue(Put::Written);
+                }
+                Err(Errno::INTR) => continue,
+                Err(error) => error,
+            };
+            self.count();
+            match error {
+                Errno::AGAIN => self.room.wait(self.target)?,
+                // No memory means no room, but the target is writable, so waiting for that would return at once.
+                Errno::NOBUFS | Errno::NOMEM => self.room.pause(&PAUSE)?,
+                Errno::INVAL => return Flow::Continue(Put::Refused),
+                Errno::IO => self.link_down = true, // It may come up again.
+                error => return Flow::Break(Stop::Target(error)),
+            }
+        }
+        Flow::Continue(Put::LinkDown)
+    }
+
+    /// End a bundle that stands for `packets`: count those that were written, and the rest as dropped.
+    pub(super) fn end_bundle(&mut self, packets: u64) {
+        self.count();
+        self.counters.add_dropped(packets - std::mem::take(&mut self.written));
+        self.link_down = false;
+    }
+
+    fn count(&mut self) {
+        let uncounted = std::mem::replace(&mut self.uncounted, Measure::NOTHING);
+        if uncounted.packets > 0 {
+            self.counters.add_bundle(uncounted);
+            self.written += uncounted.packets;
+        }
+    }
+}

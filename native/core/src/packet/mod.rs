@@ -1,0 +1,7 @@
+//! Packets, records and superpackets. Does no I/O and knows no files.
+
+pub mod checksum;
+pub mod coalesce;
+mod fields;
+pub mod record;
+pub mod split;

@@ -1,0 +1,93 @@
+//! The kinds of ends that a pump forwards between.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicBool;
+
+use crate::io::bundle::{Intake, Outlet};
+use crate::io::counters::Counters;
+use crate::io::tun_intake::TunIntake;
+use crate::io::tun_outlet::{Format, TunOutlet};
+#[cfg(target_os = "linux")]
+use crate::wireguard::{handler::Handler, peers_intake::PeersIntake, peers_outlet::PeersOutlet, router::Router};
+
+/// One of the two ends of a pump.
+#[derive(Clone, Copy)]
+pub enum End<'a> {
+    /// An adapter.
+    Tun(TunEnd<'a>),
+    /// The peers of a `WireGuard` device.
+    #[cfg(target_os = "linux")]
+    Peers(PeersEnd<'a>),
+}
+
+/// The files of an adapter, which are non-blocking. The twin of `TunEnd` in `threepipe.core.pump`.
+#[derive(Clone, Copy)]
+pub struct TunEnd<'a> {
+    /// The files to receive records from.
+    pub sources: &'a [BorrowedFd<'a>],
+    /// The file to send records to.
+    pub target: BorrowedFd<'a>,
+    /// True if records have a virtio header, false if they are packets.
+    pub vnet_header: bool,
+    /// True if the target accepts superpackets of UDP as well as those of TCP.
+    pub udp: bool,
+    /// True while the target accepts superpackets. The pump clears it when one is refused.
+    pub coalescing: &'a AtomicBool,
+    /// Counters of what is received from the sources.
+    pub received: Counters<'a>,
+    /// Counters of what is sent to the target.
+    pub sent: Counters<'a>,
+}
+
+/// The peers of a device, behind its UDP sockets. The twin of `PeersEnd` in `threepipe.core.pump`.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy)]
+pub struct PeersEnd<'a> {
+    /// The peers and their keypairs.
+    pub router: &'a Router,
+    /// At most one socket of each family.
+    pub sockets: &'a [BorrowedFd<'a>],
+    /// The part of the device that the pump does not do itself.
+    pub handler: &'a dyn Handler,
+    /// Counters of the packets received from peers.
+    pub received: Counters<'a>,
+    /// Counters of the packets sent to peers.
+    pub sent: Counters<'a>,
+}
+
+impl<'a> End<'a> {
+    /// Return True for an adapter.
+    pub(super) fn is_tun(&self) -> bool {
+        matches!(self, Self::Tun(_))
+    }
+
+    /// Return the files to wait for.
+    pub(super) fn sources(&self) -> &'a [BorrowedFd<'a>] {
+        match self {
+            Self::Tun(end) => end.sources,
+            #[cfg(target_os = "linux")]
+            Self::Peers(end) => end.sockets,
+        }
+    }
+
+    /// Return the receiving side. Its bundles have at most `size` bytes, if they are an adapter's.
+    pub(super) fn intake(&self, size: usize) -> Box<dyn Intake + 'a> {
+        match self {
+            Self::Tun(end) => Box::new(TunIntake::new(end.vnet_header, end.received, size)),
+            #[cfg(target_os = "linux")]
+            Self::Peers(end) => Box::new(PeersIntake::new(end.router, end.handler, end.received)),
+        }
+    }
+
+    /// Return the sending side, which watches `bells` while it waits for room.
+    pub(super) fn outlet(&self, bells: &[BorrowedFd<'a>]) -> Box<dyn Outlet + 'a> {
+        match self {
+            Self::Tun(end) => {
+                let TunEnd { vnet_header, udp, coalescing, .. } = *end;
+                Box::new(TunOutlet::new(end.target, Format { vnet_header, udp, coalescing }, end.sent, bells))
+            }
+            #[cfg(target_os = "linux")]
+            Self::Peers(end) => Box::new(PeersOutlet::new(end.router, end.handler, end.sent, end.sockets, bells)),
+        }
+    }
+}

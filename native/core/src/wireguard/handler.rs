@@ -1,0 +1,30 @@
+//! The part of a device that the pump does not do itself: handshakes, timers, and packets without a peer or keypair.
+//!
+//! The twin of `Handler` in `threepipe.wireguard.routing`.
+
+use crate::io::datagrams::Arrival;
+use crate::io::stop::Raised;
+
+/// The caller's code, which the pump's threads call. An error that it returns ends the pump.
+pub trait Handler: Sync {
+    /// Handle records that have no peer or cannot be sealed yet. With `vnet_header`, each has a virtio header.
+    ///
+    /// # Errors
+    ///
+    /// Any; it ends the pump.
+    fn send(&self, records: &[&[u8]], vnet_header: bool) -> Result<(), Raised>;
+
+    /// Handle datagrams, the last ones of `arrival`, and return the packets in them.
+    ///
+    /// # Errors
+    ///
+    /// Any; it ends the pump.
+    fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Vec<Vec<u8>>, Raised>;
+
+    /// Do what is due for a peer that messages are sent to or come from. Return when to call again.
+    ///
+    /// # Errors
+    ///
+    /// Any; it ends the pump.
+    fn attend(&self, peer: u32, sending: bool) -> Result<f64, Raised>;
+}

@@ -1,0 +1,9 @@
+//! Tests of the public interface, in one program, so that they share their helpers.
+
+#[cfg(unix)]
+mod adapters;
+mod allowed_ips;
+mod packets;
+#[cfg(target_os = "linux")]
+mod peers;
+mod superpackets;

@@ -1,0 +1,40 @@
+//! A Python object that does the part of a device that the pump does not do. See `threepipe.wireguard.routing`.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyList};
+use threepipe_core::io::datagrams::Arrival;
+use threepipe_core::pump::Raised;
+use threepipe_core::wireguard::handler;
+
+use crate::address::{to_bytes, to_endpoint};
+use crate::buffer::Buffers;
+use crate::error::Error;
+
+/// Calls the methods of a Python object, from threads of the pump.
+pub struct Handler(pub Py<PyAny>);
+
+impl handler::Handler for Handler {
+    fn send(&self, records: &[&[u8]], _vnet_header: bool) -> Result<(), Raised> {
+        Python::attach(|py| {
+            let records = PyList::new(py, records.iter().map(|record| PyByteArray::new(py, record)))?;
+            self.0.bind(py).call_method1(intern!(py, "send"), (records,))?;
+            Ok(())
+        })
+    }
+
+    fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Vec<Vec<u8>>, Raised> {
+        Python::attach(|py| {
+            let local = arrival.local.map(|local| to_bytes(py, local));
+            let arguments = (PyByteArray::new(py, datagrams), arrival.size, to_endpoint(py, arrival.source), local);
+            let packets = self.0.bind(py).call_method1(intern!(py, "receive"), arguments)?;
+            let copy = |packet: &Bound<'_, PyAny>| Ok(Buffers::of(packet)?.slice(0).to_vec());
+            let packets = packets.try_iter()?.map(|packet| copy(&packet?).map_err(|error: Error| PyErr::from(error)));
+            Ok(packets.collect::<PyResult<_>>()?)
+        })
+    }
+
+    fn attend(&self, peer: u32, sending: bool) -> Result<f64, Raised> {
+        Python::attach(|py| Ok(self.0.bind(py).call_method1(intern!(py, "attend"), (peer, sending))?.extract()?))
+    }
+}

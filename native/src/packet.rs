@@ -1,0 +1,163 @@
+//! Checksums and superpackets: the functions that do no I/O.
+//!
+//! Their twins are in `threepipe.core.packet`, `superpacket` and `coalesce`.
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use threepipe_core::packet::checksum;
+use threepipe_core::packet::coalesce::{Coalescer, Group};
+use threepipe_core::packet::record::{HEADER_SIZE, Measure, Record, Shape};
+use threepipe_core::packet::split::{Segments, complete};
+
+use crate::buffer::{Buffers, Cutter, Trimmer, new_bytearray, view_of};
+use crate::error::{Error, Result};
+
+/// The bytes to process from which on the GIL is released. Processing fewer takes less time than releasing it.
+const WORTH_DETACHING: usize = 1 << 15;
+
+#[pyfunction]
+#[pyo3(signature = (data, initial = 0))]
+pub fn internet_checksum(py: Python<'_>, data: &Bound<'_, PyAny>, initial: u64) -> Result<u16> {
+    let buffers = Buffers::of(data)?;
+    let data = buffers.slice(0);
+    Ok(detach(py, data.len(), WORTH_DETACHING, || checksum::internet_checksum(data, initial)))
+}
+
+#[pyfunction]
+#[pyo3(signature = (records, headed=true))]
+pub fn measure(records: &Bound<'_, PyAny>, headed: bool) -> Result<(u64, u64, bool)> {
+    let records = listed(records)?;
+    let buffers = Buffers::of_all(&records)?;
+    let mut all = Measure::NOTHING;
+    for index in 0..records.len() {
+        let record = buffers.slice(index);
+        all = all.and(if headed {
+            Record::parse(record).ok_or(Error::Short)?.measure()
+        } else {
+            Measure::of_packet(record)
+        });
+    }
+    Ok((all.packets, all.size, all.valid))
+}
+
+#[pyfunction]
+pub fn split<'py>(py: Python<'py>, records: &Bound<'py, PyAny>) -> Result<Vec<Bound<'py, PyAny>>> {
+    let records = listed(records)?;
+    let mut buffers = Buffers::of_all(&records)?;
+    let parsed = (0..records.len())
+        .map(|index| Record::parse(buffers.slice(index)).ok_or(Error::Short))
+        .collect::<Result<Vec<_>>>()?;
+
+    // First write all bytes, then make the views of them.
+    let (mut size, mut work, mut count) = (0, 0, 0);
+    for record in &parsed {
+        let measure = record.measure();
+        count += measure.packets as usize;
+        match record.shape {
+            Shape::Super(_) => size += measure.size as usize,
+            Shape::Partial(_) => work += record.length,
+            Shape::Plain | Shape::Malformed => {}
+        }
+    }
+    work += size;
+    let memory =
+        new_bytearray(py, size, |memory| detach(py, work, WORTH_DETACHING, || fill(&mut buffers, &parsed, memory)))?;
+    drop(buffers);
+
+    let mut memory = Cutter::new(&memory)?;
+    let header = Trimmer::new(py, HEADER_SIZE)?;
+    let mut used = 0;
+    let mut packets = Vec::with_capacity(count);
+    for (object, record) in records.iter().zip(&parsed) {
+        match record.shape {
+            Shape::Malformed => {}
+            Shape::Plain | Shape::Partial(_) => packets.push(header.trim(object)?),
+            Shape::Super(layout) => {
+                for index in 0..layout.segments(record.length) {
+                    used += layout.segment_size(record.length, index);
+                    packets.push(memory.cut(used)?);
+                }
+            }
+        }
+    }
+    Ok(packets)
+}
+
+/// Complete checksums in the records themselves, and write the segments of superpackets to `memory`.
+fn fill(buffers: &mut Buffers, parsed: &[Record], mut memory: &mut [u8]) -> Result<()> {
+    for (index, record) in parsed.iter().enumerate() {
+        match record.shape {
+            Shape::Plain | Shape::Malformed => {}
+            Shape::Partial(_) => {
+                let bytes = buffers.slice_mut(index)?;
+                // Parse again: if two records share memory, the checksum was completed before.
+                if let Some(Record { shape: Shape::Partial(partial), .. }) = Record::parse(bytes) {
+                    complete(bytes, &partial);
+                }
+            }
+            Shape::Super(layout) => {
+                let segments = Segments::new(buffers.slice(index), layout);
+                for index in 0..segments.count() {
+                    let target = memory.split_off_mut(..segments.size(index)).unwrap_or_default();
+                    segments.write(index, target);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[pyfunction]
+pub fn coalesce<'py>(
+    py: Python<'py>,
+    packets: &Bound<'py, PyAny>,
+    headed: bool,
+    udp: bool,
+) -> Result<Vec<Bound<'py, PyAny>>> {
+    let packets = listed(packets)?;
+    let buffers = Buffers::of_all(&packets)?;
+    let pieces = buffers.slices();
+    let work = pieces.iter().map(|piece| piece.len()).sum();
+    let mut coalescer = Coalescer::default();
+    let plan = detach(py, work, WORTH_DETACHING, || coalescer.plan(&pieces, headed, udp));
+
+    // A record that was not merged stays the same object.
+    let is_new = |group: &&Group| !headed || group.is_merged();
+    let size = plan.groups().iter().filter(is_new).map(|group| group.size(&pieces, headed)).sum();
+    let memory = new_bytearray(py, size, |mut memory| {
+        detach(py, work, WORTH_DETACHING, || {
+            for group in plan.groups().iter().filter(is_new) {
+                let target = memory.split_off_mut(..group.size(&pieces, headed)).unwrap_or_default();
+                plan.write(group, &pieces, headed, target);
+            }
+        });
+        Ok(())
+    })?;
+
+    let mut memory = Cutter::new(&memory)?;
+    let mut used = 0;
+    plan.groups()
+        .iter()
+        .map(|group| {
+            if is_new(&group) {
+                used += group.size(&pieces, headed);
+                memory.cut(used)
+            } else {
+                view_of(&packets[group.first()])
+            }
+        })
+        .collect()
+}
+
+/// Return references to the objects of a sequence.
+pub fn listed<'py>(sequence: &Bound<'py, PyAny>) -> Result<Vec<Bound<'py, PyAny>>> {
+    if let Ok(list) = sequence.cast::<PyList>() {
+        return Ok(list.iter().collect());
+    }
+    Ok(sequence.try_iter()?.collect::<PyResult<_>>()?)
+}
+
+/// Do `work`, without the GIL if it processes at least `worth` bytes.
+pub fn detach<T: Send>(py: Python<'_>, bytes: usize, worth: usize, work: impl Send + FnOnce() -> T) -> T {
+    if bytes < worth { work() } else { py.detach(work) }
+}
