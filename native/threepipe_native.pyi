@@ -1,15 +1,13 @@
-"""The native core: what runs for every packet, by the names and with the results of its reference.
+"""The native core: the functions and classes that run for every packet, with the names and results of their reference.
 
-The reference is the text to read: `packet`, `superpacket`, `coalesce`, `transport`, `rings`, `descriptor` and
-`pump`. Two differences: records and packets may be any C-contiguous buffers of single bytes, and system calls, and
-loops over more than a few packets, run without the GIL. A record without a whole header is a ValueError.
+The reference is Python: `packet`, `superpacket`, `coalesce`, `transport`, `rings` and `descriptor` in `threepipe.core`.
+Records and packets may be any C-contiguous buffers of single bytes here. System calls, and loops over more than a few
+packets, run without the GIL. A record that is too short for its virtio header raises ValueError.
 
-`receive`, `send` and `pump` are there where there are POSIX descriptors. `Transport` and `Traffic` are classes of the
-core's own, with the methods and attributes of their reference, and may be used by several threads at once.
+`receive`, `send` and `pump` exist on POSIX, `Router` on Linux. All classes are thread-safe.
 """
 
 import io
-from array import array
 from collections.abc import Sequence
 
 from threepipe.core.packet import Packet
@@ -17,29 +15,29 @@ from threepipe.core.pump import End, HasFileno
 from threepipe.core.rings import Rings
 from threepipe.core.transport import Traffic as Traffic
 from threepipe.core.transport import Transport as Transport
-from threepipe.wireguard.routing import Handed
 
 def internet_checksum(data: Packet, initial: int = 0) -> int:
-    """`threepipe.core.packet.internet_checksum`; `initial` has at most 64 bits."""
+    """Do as `threepipe.core.packet.internet_checksum`. `initial` has at most 64 bits."""
 
-def measure(records: Sequence[Packet], headed: bool = True) -> tuple[int, int, bool]:
-    """`threepipe.core.superpacket.measure`."""
+def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, int, bool]:
+    """Do as `threepipe.core.superpacket.measure`."""
 
 def split(records: Sequence[memoryview]) -> list[memoryview]:
-    """`threepipe.core.superpacket.split`: the packets of all superpackets of a call share one new buffer."""
+    """Do as `threepipe.core.superpacket.split`. The packets of all superpackets of a call share one new buffer."""
 
-def coalesce(packets: Sequence[memoryview], headed: bool, udp: bool) -> list[memoryview]:
-    """`threepipe.core.coalesce.coalesce`: all new records of a call share one new buffer."""
+def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> list[memoryview]:
+    """Do as `threepipe.core.coalesce.coalesce`. All new records of a call share one new buffer."""
 
 class Router:
-    """A WireGuard device's peers, by number, as far as passing packets and messages needs them. Linux only.
+    """The peers of a WireGuard device, by number, as far as forwarding packets and messages needs them.
 
-    `threepipe.wireguard.tunnel` is what it does the quick part of; `threepipe.wireguard.routing` keeps it up to date.
-    Thread-safe, also while `run` runs.
+    `threepipe.wireguard.routing` keeps it up to date with `threepipe.wireguard.tunnel`, also while a pump uses it.
     """
 
     def __init__(self) -> None: ...
-    def set_mtu(self, mtu: int) -> None: ...
+    def set_mtu(self, mtu: int) -> None:
+        """Set the bytes beyond which packets are not padded; 0 for no limit."""
+
     def set_peer(
         self,
         number: int,
@@ -49,46 +47,44 @@ class Router:
         sending: tuple[Transport, float, float] | None,
         receiving: Sequence[tuple[Transport, float, float]],
     ) -> None:
-        """Have a peer be as said. `endpoint`: address, port, scope; `local`: from which address here it is
-        sent to, if not from the one it last sent to. A keypair: its transport, when it is over, and when
-        to be told of its use (seconds of `time.monotonic`)."""
+        """Add a peer, or replace it.
+
+        `endpoint` is an address, a port and a scope. `local` is the local address to send from; without it, the address
+        that the peer last sent to is kept. A keypair is its transport, the time when it expires, and the time of use
+        from which the handler is told; times are those of `time.monotonic`.
+        """
 
     def set_allowed(self, number: int, networks: Sequence[tuple[bytes, int]]) -> None:
-        """Give networks, by address and prefix length, and nothing else, to a peer, whoever had them."""
+        """Give networks, by address and prefix length, to a peer in place of those it has; take them from others."""
 
     def remove_peer(self, number: int) -> None:
-        """Forget a peer, but for its networks: what is for it goes up."""
+        """Remove a peer but keep its networks: packets to them go to the handler."""
 
     def rejected(self) -> list[tuple[str, int, int]]:
-        """What was dropped so far: reason, errno or 0, how many."""
+        """Return what was dropped so far: reason, errno or 0, count."""
 
-    def run(
-        self,
-        adapter: End,
-        sockets: Sequence[HasFileno],
-        counts: tuple[array[int], array[int]],
-        bells: Sequence[HasFileno],
-        headed: bool,
-        udp: bool,
-        above: Handed,
-    ) -> int:
-        """Pass packets and messages until a bell is readable; an errno of the adapter, or 0. With a thread for each
-        direction, and descriptors of its own. Raises what `above` raises."""
+def ring_receive(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
+    """Do as `threepipe.core.rings.ring_receive`, without copying the headers between packets.
 
-def take(rings: Rings, memory: memoryview, limit: int) -> tuple[list[memoryview], int, int]:
-    """`threepipe.core.rings.take`, without headers in between. It keeps the GIL, as `give` does: no call waits."""
+    It keeps the GIL, as `ring_send` does: no call waits.
+    """
 
-def give(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
-    """`threepipe.core.rings.give`, which looks at all packets before it asks for places."""
+def ring_send(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
+    """Do as `threepipe.core.rings.ring_send`, but check all packets before the first is allocated."""
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
-    """`threepipe.core.descriptor.receive`."""
+    """Do as `threepipe.core.descriptor.receive`."""
 
 def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
-    """`threepipe.core.descriptor.send`."""
+    """Do as `threepipe.core.descriptor.send`."""
 
-def pump(left: End, right: End, bells: Sequence[HasFileno], headed: bool, udp: bool) -> tuple[int, End | None]:
-    """`threepipe.core.pump.pump`, with a thread for each direction, and descriptors of its own while it runs.
+def pump(left: End, right: End, bells: Sequence[HasFileno]) -> tuple[int, End | None]:
+    """Forward both ways between two ends until a bell is readable, with two threads and duplicates of the descriptors.
 
-    A source that hung up, with nothing left to be read, is an end of it: EPIPE.
+    Return 0 and None for a bell, else the errno and the end that failed, which is never a `PeersEnd`. A source that
+    hung up fails with EPIPE once it is empty. Raise what a handler raises. Raise TypeError unless the ends are two
+    `TunEnd` of one `vnet_header`, or a `TunEnd` and a `PeersEnd`.
+
+    Bundles to a `TunEnd` that is coalescing are coalesced. One that refuses a superpacket has `coalescing` set to False
+    when the pump returns, and gets packets from then on. Packets to an adapter whose link is down are dropped.
     """

@@ -112,28 +112,32 @@ fn bytes(buffer: &ffi::Py_buffer) -> &[u8] {
     unsafe { slice::from_raw_parts(buffer.buf.cast(), length(buffer)) }
 }
 
-/// Counters in the memory of an `array("Q")`, which is held for as long as this lives.
+/// Four counters in the memory of an `array("Q")`, which is held for as long as this lives.
 #[cfg(unix)]
-pub struct Counters<const N: usize>(Buffers);
+pub struct Counters(Buffers);
 
 #[cfg(unix)]
-impl<const N: usize> Counters<N> {
-    /// Hold the first `N` counters of `array`.
+impl Counters {
+    /// The number of counters: packets, bytes, bundles and dropped packets.
+    pub const COUNT: usize = 4;
+
+    /// Hold the first counters of `array`.
     pub fn of(array: &Bound<'_, PyAny>) -> Result<Self> {
         let mut buffers = Buffers(Vec::with_capacity(1));
         let buffer = buffers.hold(array, ffi::PyBUF_FORMAT | ffi::PyBUF_WRITABLE)?;
         // SAFETY: with PyBUF_FORMAT the format is a C string, or null for single bytes.
         let is_u64 = !buffer.format.is_null() && unsafe { CStr::from_ptr(buffer.format) } == c"Q";
         let aligned = buffer.buf.cast::<AtomicU64>().is_aligned();
-        if is_u64 && aligned && !buffer.buf.is_null() && length(buffer) >= N * size_of::<u64>() {
+        if is_u64 && aligned && !buffer.buf.is_null() && length(buffer) >= Self::COUNT * size_of::<u64>() {
             Ok(Self(buffers))
         } else {
-            Err(Error::NotCounters(N))
+            Err(Error::NotCounters(Self::COUNT))
         }
     }
 
-    pub fn get(&self) -> &[AtomicU64; N] {
-        // SAFETY: the memory has `N` aligned, writable numbers of 64 bits, and stays in place until the buffer is
+    /// Return the counters.
+    pub fn get(&self) -> &[AtomicU64; Self::COUNT] {
+        // SAFETY: the memory has `COUNT` aligned, writable numbers of 64 bits, and stays in place until the buffer is
         // released. Python may read a number while it changes, and sees the old or the new value.
         unsafe { &*self.0.0[0].buf.cast() }
     }

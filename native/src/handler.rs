@@ -15,10 +15,10 @@ use crate::error::Error;
 pub struct Handler(pub Py<PyAny>);
 
 impl handler::Handler for Handler {
-    fn send(&self, records: &[&[u8]], _vnet_header: bool) -> Result<(), Raised> {
+    fn send(&self, records: &[&[u8]], vnet_header: bool) -> Result<(), Raised> {
         Python::attach(|py| {
             let records = PyList::new(py, records.iter().map(|record| PyByteArray::new(py, record)))?;
-            self.0.bind(py).call_method1(intern!(py, "send"), (records,))?;
+            self.0.bind(py).call_method1(intern!(py, "send"), (records, vnet_header))?;
             Ok(())
         })
     }

@@ -32,7 +32,7 @@ mod threepipe_native {
     #[pymodule_export]
     use crate::pump::pump;
     #[pymodule_export]
-    use crate::rings::{give, take};
+    use crate::rings::{ring_receive, ring_send};
     #[cfg(target_os = "linux")]
     #[pymodule_export]
     use crate::router::Router;

@@ -24,14 +24,14 @@ pub fn internet_checksum(py: Python<'_>, data: &Bound<'_, PyAny>, initial: u64) 
 }
 
 #[pyfunction]
-#[pyo3(signature = (records, headed=true))]
-pub fn measure(records: &Bound<'_, PyAny>, headed: bool) -> Result<(u64, u64, bool)> {
+#[pyo3(signature = (records, vnet_header = true))]
+pub fn measure(records: &Bound<'_, PyAny>, vnet_header: bool) -> Result<(u64, u64, bool)> {
     let records = listed(records)?;
     let buffers = Buffers::of_all(&records)?;
     let mut all = Measure::NOTHING;
     for index in 0..records.len() {
         let record = buffers.slice(index);
-        all = all.and(if headed {
+        all = all.and(if vnet_header {
             Record::parse(record).ok_or(Error::Short)?.measure()
         } else {
             Measure::of_packet(record)
@@ -111,7 +111,7 @@ fn fill(buffers: &mut Buffers, parsed: &[Record], mut memory: &mut [u8]) -> Resu
 pub fn coalesce<'py>(
     py: Python<'py>,
     packets: &Bound<'py, PyAny>,
-    headed: bool,
+    vnet_header: bool,
     udp: bool,
 ) -> Result<Vec<Bound<'py, PyAny>>> {
     let packets = listed(packets)?;
@@ -119,16 +119,16 @@ pub fn coalesce<'py>(
     let pieces = buffers.slices();
     let work = pieces.iter().map(|piece| piece.len()).sum();
     let mut coalescer = Coalescer::default();
-    let plan = detach(py, work, WORTH_DETACHING, || coalescer.plan(&pieces, headed, udp));
+    let plan = detach(py, work, WORTH_DETACHING, || coalescer.plan(&pieces, vnet_header, udp));
 
     // A record that was not merged stays the same object.
-    let is_new = |group: &&Group| !headed || group.is_merged();
-    let size = plan.groups().iter().filter(is_new).map(|group| group.size(&pieces, headed)).sum();
+    let is_new = |group: &&Group| !vnet_header || group.is_merged();
+    let size = plan.groups().iter().filter(is_new).map(|group| group.size(&pieces, vnet_header)).sum();
     let memory = new_bytearray(py, size, |mut memory| {
         detach(py, work, WORTH_DETACHING, || {
             for group in plan.groups().iter().filter(is_new) {
-                let target = memory.split_off_mut(..group.size(&pieces, headed)).unwrap_or_default();
-                plan.write(group, &pieces, headed, target);
+                let target = memory.split_off_mut(..group.size(&pieces, vnet_header)).unwrap_or_default();
+                plan.write(group, &pieces, vnet_header, target);
             }
         });
         Ok(())
@@ -140,7 +140,7 @@ pub fn coalesce<'py>(
         .iter()
         .map(|group| {
             if is_new(&group) {
-                used += group.size(&pieces, headed);
+                used += group.size(&pieces, vnet_header);
                 memory.cut(used)
             } else {
                 view_of(&packets[group.first()])

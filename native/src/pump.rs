@@ -1,7 +1,7 @@
-//! The pump, between ends that are read by the attributes of the classes in `threepipe.core.pump`.
+//! The pump, between ends that are read by the attributes of `TunEnd` and `PeersEnd` in `threepipe.core.pump`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -11,7 +11,11 @@ use threepipe_core::pump::{self as core, Ended, Side};
 use crate::buffer::Counters;
 use crate::error::{Error, Result};
 use crate::file::File;
+#[cfg(target_os = "linux")]
+use crate::handler::Handler;
 use crate::packet::listed;
+#[cfg(target_os = "linux")]
+use crate::router::Router;
 
 #[pyfunction]
 pub fn pump<'py>(
@@ -19,85 +23,134 @@ pub fn pump<'py>(
     left: &Bound<'py, PyAny>,
     right: &Bound<'py, PyAny>,
     bells: &Bound<'py, PyAny>,
-    headed: bool,
-    udp: bool,
 ) -> Result<(i32, Option<Bound<'py, PyAny>>)> {
-    let ends = [End::of(left, headed, udp)?, End::of(right, headed, udp)?];
+    let ends = [End::of(left)?, End::of(right)?];
     let bells = duplicates(bells)?;
     let ended = py.detach(|| {
-        let sources = ends.each_ref().map(|end| borrowed(&end.sources));
+        let sources = ends.each_ref().map(End::sources);
         let [left, right] = [ends[0].lend(&sources[0]), ends[1].lend(&sources[1])];
         core::pump(&left, &right, &borrowed(&bells))
     });
     for (object, end) in [left, right].into_iter().zip(&ends) {
-        end.tell(object)?;
+        end.report(object)?;
     }
-    Ok(match ended? {
-        Ended::Bell => (0, None),
-        Ended::Failed(error, Side::Left) => (error.raw_os_error(), Some(left.clone())),
-        Ended::Failed(error, Side::Right) => (error.raw_os_error(), Some(right.clone())),
-        Ended::Raised(raised) => return Err(raised_by(raised)),
-    })
+    match ended? {
+        Ended::Bell => Ok((0, None)),
+        Ended::Failed(error, Side::Left) => Ok((error.raw_os_error(), Some(left.clone()))),
+        Ended::Failed(error, Side::Right) => Ok((error.raw_os_error(), Some(right.clone()))),
+        Ended::Raised(raised) => Err(exception(raised)),
+    }
 }
 
 /// Return the exception that a handler raised.
-pub fn raised_by(raised: core::Raised) -> Error {
-    Error::Python(
-        raised.downcast::<PyErr>().map_or_else(|other| PyRuntimeError::new_err(other.to_string()), |error| *error),
-    )
+fn exception(raised: core::Raised) -> Error {
+    let other = |other: core::Raised| PyRuntimeError::new_err(other.to_string());
+    Error::Python(raised.downcast::<PyErr>().map_or_else(other, |error| *error))
 }
 
-pub struct End {
-    pub sources: Vec<OwnedFd>,
+/// An end, with duplicates of its files: the pump may run for days, and no other code may close them meanwhile.
+struct End {
+    kind: Kind,
+    received: Counters,
+    sent: Counters,
+}
+
+enum Kind {
+    Tun(Tun),
+    #[cfg(target_os = "linux")]
+    Peers(Peers),
+}
+
+struct Tun {
+    sources: Vec<OwnedFd>,
     target: OwnedFd,
-    received: Counters<3>,
-    unused: AtomicU64,
-    sent: Counters<4>,
-    coalescing: AtomicBool,
     vnet_header: bool,
     udp: bool,
+    coalescing: AtomicBool,
+}
+
+#[cfg(target_os = "linux")]
+struct Peers {
+    router: Py<Router>,
+    sockets: Vec<OwnedFd>,
+    handler: Handler,
 }
 
 impl End {
-    pub fn of(end: &Bound<'_, PyAny>, vnet_header: bool, udp: bool) -> Result<Self> {
+    /// Read an end. One that has a `router` is a `PeersEnd`.
+    fn of(end: &Bound<'_, PyAny>) -> Result<Self> {
         let py = end.py();
-        Ok(Self {
-            sources: duplicates(&end.getattr(intern!(py, "sources"))?)?,
-            target: File::of(&end.getattr(intern!(py, "target"))?)?.duplicate()?,
-            received: Counters::of(&end.getattr(intern!(py, "received"))?)?,
-            unused: AtomicU64::new(0),
-            sent: Counters::of(&end.getattr(intern!(py, "sent"))?)?,
-            coalescing: AtomicBool::new(end.getattr(intern!(py, "coalescing"))?.extract()?),
-            vnet_header,
-            udp,
-        })
+        let kind = match end.getattr_opt(intern!(py, "router"))? {
+            None => Kind::Tun(Tun {
+                sources: duplicates(&end.getattr(intern!(py, "sources"))?)?,
+                target: File::of(&end.getattr(intern!(py, "target"))?)?.duplicate()?,
+                vnet_header: end.getattr(intern!(py, "vnet_header"))?.extract()?,
+                udp: end.getattr(intern!(py, "udp"))?.extract()?,
+                coalescing: AtomicBool::new(end.getattr(intern!(py, "coalescing"))?.extract()?),
+            }),
+            #[cfg(target_os = "linux")]
+            Some(router) => Kind::Peers(Peers {
+                router: router.cast_into::<Router>().map_err(PyErr::from)?.unbind(),
+                sockets: duplicates(&end.getattr(intern!(py, "sockets"))?)?,
+                handler: Handler(end.getattr(intern!(py, "handler"))?.unbind()),
+            }),
+            #[cfg(not(target_os = "linux"))]
+            Some(_) => return Err(Error::Mismatch),
+        };
+        let received = Counters::of(&end.getattr(intern!(py, "received"))?)?;
+        let sent = Counters::of(&end.getattr(intern!(py, "sent"))?)?;
+        Ok(Self { kind, received, sent })
     }
 
-    pub fn lend<'a>(&'a self, sources: &'a [BorrowedFd<'a>]) -> core::End<'a> {
-        core::End::Tun(core::TunEnd {
-            sources,
-            target: self.target.as_fd(),
-            received: core::Counters::three(self.received.get(), &self.unused),
-            sent: self.sent.get().into(),
-            coalescing: &self.coalescing,
-            vnet_header: self.vnet_header,
-            udp: self.udp,
-        })
+    /// Return the files to receive from.
+    fn sources(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.kind {
+            Kind::Tun(tun) => borrowed(&tun.sources),
+            #[cfg(target_os = "linux")]
+            Kind::Peers(peers) => borrowed(&peers.sockets),
+        }
     }
 
-    pub fn tell(&self, object: &Bound<'_, PyAny>) -> Result<()> {
-        if !self.coalescing.load(Ordering::Relaxed) {
-            object.setattr(intern!(object.py(), "coalescing"), false)?;
+    /// Return the end as the core takes it; `sources` are its own.
+    fn lend<'a>(&'a self, sources: &'a [BorrowedFd<'a>]) -> core::End<'a> {
+        let (received, sent) = (self.received.get().into(), self.sent.get().into());
+        match &self.kind {
+            Kind::Tun(tun) => core::End::Tun(core::TunEnd {
+                sources,
+                target: tun.target.as_fd(),
+                vnet_header: tun.vnet_header,
+                udp: tun.udp,
+                coalescing: &tun.coalescing,
+                received,
+                sent,
+            }),
+            #[cfg(target_os = "linux")]
+            Kind::Peers(peers) => core::End::Peers(core::PeersEnd {
+                router: &peers.router.get().0,
+                sockets: sources,
+                handler: &peers.handler,
+                received,
+                sent,
+            }),
+        }
+    }
+
+    /// Set `coalescing` to False if a superpacket was refused.
+    fn report(&self, object: &Bound<'_, PyAny>) -> Result<()> {
+        match &self.kind {
+            Kind::Tun(tun) if !tun.coalescing.load(Ordering::Relaxed) => {
+                object.setattr(intern!(object.py(), "coalescing"), false)?;
+            }
+            _ => {}
         }
         Ok(())
     }
 }
 
-/// Duplicate the descriptors of `files`: the pump may run for days, and no other code may close them meanwhile.
-pub fn duplicates(files: &Bound<'_, PyAny>) -> Result<Vec<OwnedFd>> {
+fn duplicates(files: &Bound<'_, PyAny>) -> Result<Vec<OwnedFd>> {
     listed(files)?.iter().map(|file| File::of(file)?.duplicate()).collect()
 }
 
-pub fn borrowed(descriptors: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+fn borrowed(descriptors: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     descriptors.iter().map(AsFd::as_fd).collect()
 }

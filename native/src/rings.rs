@@ -28,7 +28,7 @@ type AllocateSendPacket = unsafe extern "system" fn(Session, u32) -> *mut u8;
 type ReturnPacket = unsafe extern "system" fn(Session, *const u8);
 
 #[pyfunction]
-pub fn take<'py>(
+pub fn ring_receive<'py>(
     py: Python<'py>,
     rings: &Bound<'py, PyAny>,
     memory: &Bound<'py, PyAny>,
@@ -58,7 +58,7 @@ pub fn take<'py>(
 }
 
 #[pyfunction]
-pub fn give(rings: &Bound<'_, PyAny>, packets: &Bound<'_, PyAny>) -> Result<(usize, i32)> {
+pub fn ring_send(rings: &Bound<'_, PyAny>, packets: &Bound<'_, PyAny>) -> Result<(usize, i32)> {
     let library = Library::of(rings)?;
     let buffers = Buffers::of_all(&listed(packets)?)?;
     Ok(library.send(&buffers.slices()))

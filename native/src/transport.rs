@@ -58,7 +58,7 @@ impl Transport {
         self.0.set_counter(counter);
     }
 
-    fn take(&self, messages: u64) -> Option<u64> {
+    fn reserve(&self, messages: u64) -> Option<u64> {
         self.0.reserve(messages)
     }
 
@@ -67,12 +67,12 @@ impl Transport {
         py: Python<'py>,
         counter: u64,
         records: &Bound<'py, PyAny>,
-        headed: bool,
+        vnet_header: bool,
         mtu: usize,
     ) -> Result<Runs<'py>> {
         let records = listed(records)?;
         let buffers = Buffers::of_all(&records)?;
-        let messages = Messages::new(buffers.slices(), headed, mtu).ok_or(Error::Short)?;
+        let messages = Messages::new(buffers.slices(), vnet_header, mtu).ok_or(Error::Short)?;
         let size = messages.size();
         let mut sealed = false;
         let memory = new_bytearray(py, size, |memory| {
@@ -97,7 +97,7 @@ impl Transport {
             .collect()
     }
 
-    fn unseal<'py>(&self, py: Python<'py>, memory: &Bound<'py, PyAny>, size: usize) -> Result<Opened<'py>> {
+    fn open<'py>(&self, py: Python<'py>, memory: &Bound<'py, PyAny>, size: usize) -> Result<Opened<'py>> {
         let opened = {
             let mut buffers = Buffers::of(memory)?;
             let bytes = buffers.slice_mut(0)?;
@@ -159,42 +159,42 @@ impl Traffic {
     }
 
     #[getter]
-    fn owed_since(&self) -> Option<f64> {
+    fn keepalive_owed_since(&self) -> Option<f64> {
         self.0.notes().keepalive_owed_since
     }
 
     #[setter]
-    fn set_owed_since(&self, at: Option<f64>) {
+    fn set_keepalive_owed_since(&self, at: Option<f64>) {
         self.0.notes().keepalive_owed_since = at;
     }
 
     #[getter]
-    fn owed_more(&self) -> bool {
+    fn need_another_keepalive(&self) -> bool {
         self.0.notes().need_another_keepalive
     }
 
     #[setter]
-    fn set_owed_more(&self, more: bool) {
-        self.0.notes().need_another_keepalive = more;
+    fn set_need_another_keepalive(&self, needed: bool) {
+        self.0.notes().need_another_keepalive = needed;
     }
 
     #[getter]
-    fn traversed(&self) -> f64 {
+    fn last_traversal(&self) -> f64 {
         self.0.notes().last_traversal
     }
 
     #[setter]
-    fn set_traversed(&self, at: f64) {
+    fn set_last_traversal(&self, at: f64) {
         self.0.notes().last_traversal = at;
     }
 
     #[getter]
-    fn watched(&self) -> bool {
+    fn check_scheduled(&self) -> bool {
         self.0.notes().check_scheduled
     }
 
     #[setter]
-    fn set_watched(&self, watched: bool) {
-        self.0.notes().check_scheduled = watched;
+    fn set_check_scheduled(&self, scheduled: bool) {
+        self.0.notes().check_scheduled = scheduled;
     }
 }

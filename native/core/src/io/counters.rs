@@ -19,13 +19,7 @@ impl<'a> From<&'a [AtomicU64; 4]> for Counters<'a> {
     }
 }
 
-impl<'a> Counters<'a> {
-    /// Make counters of those of packets, bytes and bundles, and one of dropped packets.
-    #[must_use]
-    pub fn three([packets, bytes, bundles]: &'a [AtomicU64; 3], dropped: &'a AtomicU64) -> Self {
-        Self { packets, bytes, bundles, dropped }
-    }
-
+impl Counters<'_> {
     /// Count the packets of one bundle.
     pub(crate) fn add_bundle(self, bundle: Measure) {
         for (counter, added) in [(self.packets, bundle.packets), (self.bytes, bundle.size), (self.bundles, 1)] {
