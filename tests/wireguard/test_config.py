@@ -16,8 +16,8 @@ from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import parse_addresses
 from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
 from threepipe.wireguard.noise import Identity
-from threepipe.wireguard.quick.config import Config, PeerConfig, parse_config, resolve, with_status, write_config
-from threepipe.wireguard.quick.names import resolve_patiently
+from threepipe.wireguard.quick.config import Config, PeerConfig, parse_config, with_status, write_config
+from threepipe.wireguard.quick.names import resolve, resolve_patiently
 
 KEY, OTHER = key_to_text(bytes(range(32))), key_to_text(bytes(range(1, 33)))
 WHOLE = f"""
@@ -87,18 +87,18 @@ def test_every_key_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("PrivateKey = x", "line 1: a line is KEY = VALUE, below"),
-        ("[Interface]\nPrivateKey", "line 2: a line is KEY = VALUE"),
+        ("PrivateKey = x", "line 1: expected KEY = VALUE below"),
+        ("[Interface]\nPrivateKey", "line 2: expected KEY = VALUE"),
         ("[Interface]\nPrivateKey = x", "line 2: invalid WireGuard key: expected 44 base64 characters"),
-        ("[Interface]\n[Device]", r"line 2: \[Device\] is no section"),
-        ("[Interface]\nPublicKey = x", "line 2: PublicKey is no key here; there are PrivateKey, ListenPort, FwMark"),
-        ("[Interface]\nListenPort = 65536", "line 2: ListenPort = 65536: give a number of 0 to 65535"),
+        ("[Interface]\n[Device]", r"line 2: unknown section \[Device\]"),
+        ("[Interface]\nPublicKey = x", "line 2: unknown key PublicKey; expected one of PrivateKey, ListenPort, FwMark"),
+        ("[Interface]\nListenPort = 65536", "line 2: ListenPort = 65536: '65536' is not a number from 0 to 65535"),
         ("[Interface]\nMTU = 10", "line 2: MTU 10: give"),
         ("[Interface]\nTable = main", "line 2: Table = main"),
-        ("[Interface]\nSaveConfig = 1", "line 2: SaveConfig = 1: say true or false"),
+        ("[Interface]\nSaveConfig = 1", "line 2: SaveConfig = 1: give true or false"),
         ("[Interface]\nDNS = a b", "neither an address nor a domain"),
         ("[Interface]\nAddress = 10.0.0.0/33", "line 2: address '10.0.0.0/33'"),
-        (f"[Peer]\nPublicKey = {KEY}\nEndpoint = ::1:5", "line 3: Endpoint = ::1:5: write it NAME:PORT"),
+        (f"[Peer]\nPublicKey = {KEY}\nEndpoint = ::1:5", "line 3: Endpoint = ::1:5: write it as NAME:PORT"),
         (f"[Peer]\nPublicKey = {KEY}\nAllowedIPs = 10.0.0.0/33", "line 3: allowed IP '10.0.0.0/33'"),
         ("[Interface]\nListenPort = 5", r"wg0.conf: \[Interface\] has no PrivateKey"),
         (f"[Interface]\nPrivateKey = {KEY}\n[Peer]\n", r"wg0.conf: a \[Peer\] has no PublicKey"),
@@ -139,7 +139,7 @@ def test_a_file_is_text_in_utf_8_with_a_mark_or_without(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
     assert read_config(path) == parse_config(WHOLE, "wg7", "")
     path.write_bytes(b"[Interface]\n# caf\xe9\n")
-    with pytest.raises(InvalidSetting, match=r"wg7\.conf, line 2: it is no text in UTF-8"):
+    with pytest.raises(InvalidSetting, match=r"wg7\.conf, line 2: not UTF-8 text"):
         read_config(path)
 
 
@@ -206,7 +206,7 @@ def test_what_is_not_there_is_said() -> None:
     done = run("wg", "show", "wg-none")
     assert done.status == 1
     assert done.complaint.startswith("threepipe: ")
-    assert ("is there such a device?" if hasattr(socket, "AF_UNIX") else "by Unix sockets") in done.complaint
+    assert ("is wg-none running?" if hasattr(socket, "AF_UNIX") else "by Unix sockets") in done.complaint
 
 
 def _public(private: str) -> "subprocess.CompletedProcess[str]":

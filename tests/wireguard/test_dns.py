@@ -55,7 +55,7 @@ def test_resolvectl_is_told_where_there_is_no_resolvconf(told: Path) -> None:
 def test_without_either_it_is_refused_unless_nothing_is_asked(told: Path) -> None:
     with dns("wg0", ()):
         pass
-    with pytest.raises(InvalidSetting, match="DNS takes resolvconf or resolvectl"), dns("wg0", ENTRIES):
+    with pytest.raises(InvalidSetting, match="DNS needs resolvconf or resolvectl"), dns("wg0", ENTRIES):
         pass
     assert not told.exists()
 

@@ -246,7 +246,7 @@ def test_show_tells_what_there_is_and_no_secret(device: Fake, tmp_path: Path) ->
         answering.start()
         told = run("wg", "show", "--json", prefix=inside)
         answering.join()
-    assert told.complaint == "threepipe: rude: the device stopped in the middle of its answer\n"
+    assert told.complaint == "threepipe: rude: the device's answer is incomplete\n"
     (status,) = json.loads(told.printed).values()
     assert [peer["peer"] for peer in status["peers"]] == [key_to_text(OTHER), key_to_text(public)]
     first, second = (
@@ -310,7 +310,7 @@ def test_a_name_is_taken_while_its_device_lives_and_not_after(tmp_path: Path) ->
     listen("fake", tmp_path).close()  # As a process that was killed leaves it.
     with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
         assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
-    with pytest.raises(EndpointError, match="is there such a device"):
+    with pytest.raises(EndpointError, match="is fake running"):
         ask("fake", "get=1\n\n", tmp_path)
 
 
@@ -360,7 +360,8 @@ def test_an_inherited_socket_is_one_that_can_be_found(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(
-    ("variable", "said"), [("WG_UAPI_FD", "is no descriptor of a socket"), ("WG_TUN_FD", "is no descriptor")]
+    ("variable", "said"),
+    [("WG_UAPI_FD", "is not a descriptor of an open socket"), ("WG_TUN_FD", "is not a descriptor")],
 )
 def test_a_daemon_says_why_it_is_none(network: Network, tmp_path: Path, variable: str, said: str) -> None:
     inside = ["unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path)]

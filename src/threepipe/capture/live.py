@@ -9,6 +9,7 @@ from threepipe import platforms
 from threepipe.backend import CapturedBundle, Source
 from threepipe.capture.client import PREFIX, PipeSource
 from threepipe.capture.writer import CaptureWriter
+from threepipe.net.signals import handle_signals
 from threepipe.settings import NamespaceName, check_name
 
 __all__ = ["LiveCapture", "Summary", "open_source", "stopped_by_signals"]
@@ -80,14 +81,9 @@ def _first(bundles: list[CapturedBundle], count: int) -> list[CapturedBundle]:
 def stopped_by_signals(source: Source) -> Iterator[None]:
     """Have Ctrl-C and SIGTERM stop `source` while the block runs, and interrupt when repeated. Main thread only."""
 
-    def stop(number: int, _: object) -> None:
+    def stop(number: int) -> None:
         source.stop()
         signal.signal(number, signal.default_int_handler)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
+    with handle_signals(("SIGINT", "SIGTERM"), stop):
         yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -1,7 +1,6 @@
 """`threepipe pipe`: makes a plan of the options, and runs the pipe, its command and its report."""
 
 import logging
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import typer
 from threepipe.cli.pipe_help import pipe_help
 from threepipe.cli.pipe_report import JsonReport, Report, TextReport, traffic_of
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.net.signals import handle_signals
 
 if TYPE_CHECKING:
     from threepipe.assembly import Assembly
@@ -65,7 +65,7 @@ def pipe(
     report: Report
     events = sys.stderr if stdio else sys.stdout
     report = JsonReport(events) if json else TextReport(left, right, statistics=stats)
-    with _ended_by_signals(), _logging_to(report), assemble(plan) as assembly:
+    with handle_signals(("SIGTERM", "SIGBREAK"), _exit), _logging_to(report), assemble(plan) as assembly:
         start = time.monotonic()
         status = 0
 
@@ -168,20 +168,9 @@ class _ReportHandler(logging.Handler):
         self._report.note(record)
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """While the block runs, have SIGTERM, and Ctrl-Break on Windows, end it with cleanup, as Ctrl-C does."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-    before = [(number, signal.signal(number, end)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+def _exit(number: int) -> None:
+    """Exit with the status that shells give a command ended by a signal, after the cleanup that Ctrl-C does too."""
+    raise SystemExit(128 + number)
 
 
 pipe.__doc__ = pipe_help()

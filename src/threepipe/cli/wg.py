@@ -1,6 +1,6 @@
-"""`threepipe wg`: WireGuard devices from configuration files, looking at them, and keys.
+"""`threepipe wg`: brings WireGuard devices up and down, shows them, and makes keys.
 
-Every command is a few calls of `threepipe.wireguard` and the printing of what they return.
+Each command calls `threepipe.wireguard` and prints the result.
 """
 
 import errno
@@ -22,25 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="WireGuard devices: bring them up and down, look at them, make keys.")
+app = typer.Typer(no_args_is_help=True, help="Bring WireGuard devices up and down, show them, and make keys.")
 
 _FOLDER = Path("/etc/wireguard")
-_PATIENCE = 60.0  # Seconds that a device may take to end, with the commands of its file.
+_DOWN_TIMEOUT = 60.0  # Seconds for a device to end, including the commands of its file.
 
-Which = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or a NAME with a file in /etc/wireguard.")
-]
+Which = Annotated[str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command()
 def up(
     config: Which,
-    daemon: Annotated[bool, typer.Option("--daemon", help="Go on in the background once all is there.")] = False,
+    daemon: Annotated[bool, typer.Option("--daemon", help="Continue in the background once the device is up.")] = False,
 ) -> None:
-    """Be the device that a file of wg-quick(8) describes, until Ctrl-C, `threepipe wg down`, or its adapter goes.
+    """Bring up the device of a wg-quick(8) file, until Ctrl-C, `threepipe wg down`, or the removal of its adapter.
 
-    Addresses, routes, DNS and all else are undone at the end.
+    Addresses, routes, DNS and everything else are undone at the end.
     """
     path = _path(config)
     if daemon:
@@ -51,15 +49,15 @@ def up(
 
 
 def _up(path: Path, ready: Callable[[], None]) -> None:
+    from threepipe.net.signals import interrupt_once
     from threepipe.wireguard.quick.config import read_config
-    from threepipe.wireguard.quick.daemon import end_on_signals
     from threepipe.wireguard.quick.up import run
 
-    end_on_signals()
-    try:
-        run(read_config(path), ready, path)
-    except KeyboardInterrupt:
-        pass  # Which is how it is ended.
+    with interrupt_once():
+        try:
+            run(read_config(path), ready, path)
+        except KeyboardInterrupt:
+            pass  # The usual way to end it.
 
 
 def _path(config: str) -> Path:
@@ -68,18 +66,18 @@ def _path(config: str) -> Path:
 
 @app.command()
 def down(config: Which) -> None:
-    """Take a device down, and wait until all that it did is undone."""
+    """Take a device down, and wait until everything it set up is undone."""
     from threepipe.wireguard.uapi_socket import names, take_down
 
     name = _path(config).stem
     if name not in names():
-        raise EndpointError(None, f"there is no device {name}; threepipe wg show has those that are there")
-    deadline = time.monotonic() + _PATIENCE
-    ended = take_down(name, _PATIENCE)
+        raise EndpointError(None, f"there is no device {name}; threepipe wg show lists the devices")
+    deadline = time.monotonic() + _DOWN_TIMEOUT
+    ended = take_down(name, _DOWN_TIMEOUT)
     while ended and (_exists(name) and time.monotonic() < deadline):
-        time.sleep(0.02)  # Where another program listens no more before it ends.
+        time.sleep(0.02)  # Other implementations stop listening before their adapter goes.
     if not ended or _exists(name):
-        raise EndpointError(None, f"{name} has not ended after {_PATIENCE:.0f} seconds; it was told to")
+        raise EndpointError(None, f"{name} was asked to stop but is still running after {_DOWN_TIMEOUT:.0f} s")
 
 
 def _exists(name: str) -> bool:
@@ -90,27 +88,27 @@ def _exists(name: str) -> bool:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The device; by default all of them.")] = "all",
+    name: Annotated[str, typer.Argument(help="The device; all of them by default.")] = "all",
     json: Json = False,
 ) -> None:
-    """Show devices and their peers, of any implementation that wg(8) can manage by a socket. Secrets stay hidden."""
+    """Show devices of any userspace implementation, and their peers. Secrets stay hidden."""
     from threepipe.wireguard.uapi_socket import status_of
 
     statuses = _all() if name == "all" else {name: status_of(name)}
     if json:
-        print_json({each: _told(status) for each, status in statuses.items()})
+        print_json({each: _public(status) for each, status in statuses.items()})
         return
     for each, status in statuses.items():
-        told = _told(status)
-        peers = told.pop("peers")
+        device = _public(status)
+        peers = device.pop("peers")
         assert isinstance(peers, list)
-        for told_of in ({"interface": each, **told}, *peers):
-            print_table(None, [(key.replace("_", " "), _shown(value)) for key, value in told_of.items()])
+        for table in ({"interface": each, **device}, *peers):
+            print_table(None, [(key.replace("_", " "), _text(value)) for key, value in table.items()])
             typer.echo()
 
 
 def _all() -> "dict[str, Status]":
-    """The devices there are, without those that left only a file, and with a word for those that answer nonsense."""
+    """Return the status of every device that answers; report those whose answer is invalid, and skip stale files."""
     from threepipe.wireguard.uapi_socket import names, status_of
 
     found = {}
@@ -123,11 +121,11 @@ def _all() -> "dict[str, Status]":
     return found
 
 
-def _told(status: "Status") -> dict[str, object]:
-    """What may be shown."""
+def _public(status: "Status") -> dict[str, object]:
+    """Return the status without secrets."""
+    from threepipe.net.connect import HostPort
     from threepipe.wireguard.noise import Identity
     from threepipe.wireguard.settings import key_to_text
-    from threepipe.wireguard.uapi import written
 
     return {
         "public_key": key_to_text(Identity(status.private_key).public) if any(status.private_key) else None,
@@ -137,7 +135,7 @@ def _told(status: "Status") -> dict[str, object]:
             {
                 "peer": key_to_text(peer.public_key),
                 "preshared_key": any(peer.preshared_key),
-                "endpoint": written(peer.endpoint) if peer.endpoint else None,
+                "endpoint": str(HostPort(*peer.endpoint)) if peer.endpoint else None,
                 "allowed_ips": [str(network) for network in peer.allowed_ips],
                 "latest_handshake": peer.last_handshake or None,
                 "received_bytes": peer.rx_bytes,
@@ -149,7 +147,7 @@ def _told(status: "Status") -> dict[str, object]:
     }
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "(hidden)" if value else "none"
     if isinstance(value, float):
@@ -165,7 +163,7 @@ def genkey() -> None:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     key = bytearray(X25519PrivateKey.generate().private_bytes_raw())
-    key[0] &= 248  # As wg(8) writes it: with the bits set that X25519 sets (RFC 7748, section 5).
+    key[0] &= 248  # As wg(8), set and clear the bits that X25519 does (RFC 7748, section 5).
     key[31] = key[31] & 127 | 64
     typer.echo(b64encode(key).decode())
 
@@ -178,10 +176,10 @@ def genpsk() -> None:
 
 @app.command()
 def pubkey() -> None:
-    """Read a private key from standard input, and print its public key."""
+    """Read a private key from standard input and print its public key."""
     from threepipe.wireguard.noise import Identity
     from threepipe.wireguard.settings import key_from_text, key_to_text
 
     if sys.stdin.isatty():
-        raise InvalidSetting("a private key is read from standard input: threepipe wg pubkey < FILE")
+        raise InvalidSetting("no private key on standard input; run: threepipe wg pubkey < FILE")
     typer.echo(key_to_text(Identity(key_from_text(sys.stdin.read())).public))

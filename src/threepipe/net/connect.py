@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ __all__ = [
     "keep_alive",
     "listen_unix",
     "parse_host_port",
+    "reach_unix",
 ]
 
 LOOPBACK = "127.0.0.1"
@@ -117,21 +119,32 @@ def keep_alive(connected: socket.socket) -> None:
 
 def connect_unix(path: str) -> socket.socket:
     """Return a socket connected to the Unix socket `path`. Raises `EndpointError`."""
-    with endpoint_errors(f"connecting to {path}", _NOT_CONNECTED), close_on_error(_unix()) as connected:
-        connected.settimeout(_CONNECT_TIMEOUT)
+    with endpoint_errors(f"connecting to {path}", _NOT_CONNECTED):
+        return reach_unix(path)
+
+
+def reach_unix(path: str) -> socket.socket:
+    """Return a socket connected to the Unix socket `path`, with a time limit. Raises `OSError`, unlike `connect_unix`.
+
+    Waits for a listener whose queue is full, up to the limit.
+    """
+    with close_on_error(_unix()) as connected:
+        # Not by settimeout, with which a full queue is an error at once (unix(7)).
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(_CONNECT_TIMEOUT), 0))
         connected.connect(path)
+        connected.settimeout(_CONNECT_TIMEOUT)
         return connected
 
 
-def listen_unix(path: str) -> tuple[socket.socket, Callable[[], None]]:
-    """Return a Unix socket that listens at `path`, for this user alone, and a function that removes its file.
+def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[], None]]:
+    """Return a Unix socket that listens at `path`, and a function that removes its file, which has the given mode.
 
     A stale socket file, at which nothing listens, is replaced; any other file is not. Raises `EndpointError`.
     """
     with endpoint_errors(f"listening at {path}", _NOT_BOUND), close_on_error(_unix()) as listening:
         if _is_stale(path):
             os.unlink(path)
-        before = os.umask(0o177)
+        before = os.umask(0o777 & ~mode)
         try:
             listening.bind(path)
         finally:
@@ -153,8 +166,11 @@ def _is_stale(path: str) -> bool:
             return False
     except FileNotFoundError:
         return False
-    with _unix() as probe:
-        return probe.connect_ex(path) == errno.ECONNREFUSED
+    try:
+        reach_unix(path).close()
+    except OSError as error:
+        return error.errno == errno.ECONNREFUSED
+    return False
 
 
 def _unix() -> socket.socket:

@@ -8,8 +8,6 @@ import errno
 import hashlib
 import http.client
 import io
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from threepipe.errors import AdapterUnavailable, InvalidSetting, PermissionDenied
+from threepipe.platforms.files import write_atomically
 from threepipe.platforms.windows import library, release, running
 from threepipe.platforms.windows.release import DLL_NAME
 from threepipe.platforms.windows.running import running_version
@@ -69,7 +68,7 @@ class Package:
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 if content:
-                    _write_atomically(folder / name, content)
+                    write_atomically(folder / name, content, 0o644)
         except PermissionError:
             raise _write_refused(folder) from None
         return folder / DLL_NAME
@@ -158,22 +157,6 @@ def _unpack(content: bytes, architecture: str) -> tuple[bytes, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         folder = DLL_NAME.removesuffix(".dll")
         return archive.read(f"{folder}/bin/{architecture}/{DLL_NAME}"), archive.read(f"{folder}/{LICENCE_NAME}")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path`, or create it, in one step."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            os.chmod(file.name, 0o644)  # A temporary file is readable by its creator only.
-            os.replace(file.name, path)
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
 
 
 def _write_refused(folder: Path) -> PermissionDenied:

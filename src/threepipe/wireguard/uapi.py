@@ -1,27 +1,30 @@
-"""The configuration protocol of WireGuard's userspace devices (wireguard.com/xplatform), as text. No sockets.
+"""The configuration protocol of WireGuard's userspace devices (wireguard.com/xplatform), as text. Uses no sockets.
 
-Lines of `key=value`, ended by an empty one; keys of peers are in lower-case hex. An operation that fails has a number
-of errno, which are those of wireguard-go.
+A request or answer is lines of `key=value` and an empty line. The keys of peers are in lower-case hex. An answer ends
+with an errno, 0 for success; failures have the numbers that wireguard-go uses.
 """
 
 import errno
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
+from threepipe.net.connect import HostPort
+from threepipe.settings import Network
+from threepipe.wireguard.fields import MAX_KEEPALIVE, MAX_MARK, MAX_PORT, Field, Fields, number, parse_endpoint
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, PeerStatus, Status
 
-__all__ = ["UapiError", "emit_status", "parse_change", "parse_status", "written"]
+__all__ = ["UapiError", "emit_status", "parse_change", "parse_status"]
 
 PROTOCOL_VERSION = 1
-_MOST_KEEPALIVE, _MOST_MARK = 0xFFFF, 0xFFFFFFFF
-_MOST_COUNT = (1 << 64) - 1
-_MOST_ERRNO = 4095  # MAX_ERRNO of Linux.
+_MAX_COUNT = (1 << 64) - 1
+_MAX_ERRNO = 4095  # MAX_ERRNO of Linux.
+_NANOSECONDS = 10**9
 
 
 class UapiError(Exception):
-    """A request that cannot be: `errno` is what the other end is told."""
+    """An invalid request or answer, or a failure that a device reported; `errno` is its number in the protocol."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(text)
@@ -29,105 +32,90 @@ class UapiError(Exception):
 
 
 def parse_change(lines: Iterable[str]) -> Change:
-    """The change that the lines after `set=1` ask for. Raises `UapiError`."""
+    """Parse the lines after `set=1`. Raises `UapiError`."""
     change: dict[str, Any] = {}
     peers: list[dict[str, Any]] = []
     for line in lines:
-        name, equals, text = line.partition("=")
+        key, equals, text = line.partition("=")
         if not equals:
             raise UapiError(errno.EPROTO, f"{line!r} is not of the form key=value")
-        target = peers[-1] if peers else change
-        if name == "public_key":
-            peers.append({"public_key": _key(text)})
-        elif not peers and name in _OF_DEVICE:
-            _set(change, name, text, *_OF_DEVICE[name])
-        elif peers and name in _OF_PEER:
-            _set(target, name, text, *_OF_PEER[name])
-        else:
-            raise UapiError(errno.EINVAL, f"{name!r} is not a key {'of a peer' if peers else 'of a device'}")
+        if key == "public_key":
+            peers.append({"public_key": _parse_key(text)})
+            continue
+        target, fields = (peers[-1], _PEER_FIELDS) if peers else (change, _DEVICE_FIELDS)
+        if key not in fields:
+            raise UapiError(errno.EINVAL, f"unknown key {key!r} of a {'peer' if peers else 'device'}")
+        _set(target, key, text, fields[key])
     return Change(**change, peers=tuple(PeerChange(**peer) for peer in peers))
 
 
-def _set(target: dict[str, Any], name: str, text: str, field: str, read: Callable[[str], Any]) -> None:
+def _set(target: dict[str, Any], key: str, text: str, field: Field) -> None:
     try:
-        value = read(text)
+        value = field.parse(text)
     except ValueError as error:
-        raise UapiError(errno.EINVAL, f"{name}: {error}") from None
-    if field == "allowed_ips":
-        field = "removed_ips" if text.startswith("-") else field
-        value = (*target.get(field, ()), value)
-    if field:
-        target[field] = value
+        raise UapiError(errno.EINVAL, f"{key}: {error}") from None
+    setting = field.setting
+    if setting == "allowed_ips":
+        setting = "removed_ips" if text.startswith("-") else setting
+        value = (*target.get(setting, ()), value)
+    if setting:
+        target[setting] = value
 
 
-def _key(text: str) -> bytes:
+def _parse_key(text: str) -> bytes:
     try:
         key = bytes.fromhex(text)
     except ValueError:
         key = b""
     if len(key) != KEY_SIZE or len(text) != 2 * KEY_SIZE:
-        raise UapiError(errno.EINVAL, "a key is 64 digits in hex")
+        raise UapiError(errno.EINVAL, "invalid WireGuard key: expected 64 hex digits")
     return key
 
 
-def _true(text: str) -> bool:
+def _parse_true(text: str) -> bool:
     if text != "true":
-        raise ValueError("it is true, or left out")
+        raise ValueError("write true, or leave the key out")
     return True
 
 
-def _number(most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) > most:
-            raise ValueError(f"{text!r} is no number of 0 to {most}")
-        return int(text)
-
-    return read
+def _parse_address(text: str) -> PeerEndpoint:
+    host, port = parse_endpoint(text)
+    return str(ipaddress.ip_address(host)), port
 
 
-def _endpoint(text: str) -> PeerEndpoint:
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    address = ipaddress.ip_address(host)
-    if not colon or (address.version == 6) != text.startswith("["):
-        raise ValueError(f"{text!r} is not of the form ADDRESS:PORT or [ADDRESS]:PORT")
-    return str(address), _number(0xFFFF)(port)
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _parse_network(text: str) -> Network:
     if "/" not in text:
         raise ValueError(f"{text!r} has no prefix length")
     return ipaddress.ip_network(text.removeprefix("-"), strict=False)
 
 
-def _version(text: str) -> None:
+def _parse_version(text: str) -> None:
     if text != str(PROTOCOL_VERSION):
-        raise ValueError(f"there is version {PROTOCOL_VERSION} only")
+        raise ValueError(f"only version {PROTOCOL_VERSION} is known")
 
 
-_OF_DEVICE: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "private_key": ("private_key", _key),
-    "listen_port": ("listen_port", _number(0xFFFF)),
-    "fwmark": ("fwmark", _number(_MOST_MARK)),
-    "replace_peers": ("replace_peers", _true),
+_DEVICE_FIELDS: Fields = {
+    "private_key": Field("private_key", _parse_key),
+    "listen_port": Field("listen_port", number(MAX_PORT)),
+    "fwmark": Field("fwmark", number(MAX_MARK)),
+    "replace_peers": Field("replace_peers", _parse_true),
 }
-"""Key -> field of `Change`, and how it is read."""
-_OF_PEER: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "remove": ("remove", _true),
-    "update_only": ("update_only", _true),
-    "preshared_key": ("preshared_key", _key),
-    "endpoint": ("endpoint", _endpoint),
-    "persistent_keepalive_interval": ("persistent_keepalive", _number(_MOST_KEEPALIVE)),
-    "replace_allowed_ips": ("replace_allowed_ips", _true),
-    "allowed_ip": ("allowed_ips", _network),
-    "protocol_version": ("", _version),
+"""The fields of `Change`."""
+_PEER_FIELDS: Fields = {
+    "remove": Field("remove", _parse_true),
+    "update_only": Field("update_only", _parse_true),
+    "preshared_key": Field("preshared_key", _parse_key),
+    "endpoint": Field("endpoint", _parse_address),
+    "persistent_keepalive_interval": Field("persistent_keepalive", number(MAX_KEEPALIVE)),
+    "replace_allowed_ips": Field("replace_allowed_ips", _parse_true),
+    "allowed_ip": Field("allowed_ips", _parse_network),
+    "protocol_version": Field("", _parse_version),
 }
-"""Key -> field of `PeerChange`, nothing where it says nothing, and how it is read."""
+"""The fields of `PeerChange`; the version is no setting of it."""
 
 
 def emit_status(status: Status) -> str:
-    """The answer to `get=1`, without its end."""
+    """Return the answer to `get=1`, without the errno that ends it."""
     lines = []
     if any(status.private_key):
         lines.append(f"private_key={status.private_key.hex()}")
@@ -142,10 +130,10 @@ def emit_status(status: Status) -> str:
             f"protocol_version={PROTOCOL_VERSION}",
         ]
         if peer.endpoint is not None:
-            lines.append(f"endpoint={written(peer.endpoint)}")
+            lines.append(f"endpoint={HostPort(*peer.endpoint)}")
         lines += [
             f"last_handshake_time_sec={seconds}",
-            f"last_handshake_time_nsec={int((peer.last_handshake - seconds) * 1e9)}",
+            f"last_handshake_time_nsec={int((peer.last_handshake - seconds) * _NANOSECONDS)}",
             f"tx_bytes={peer.tx_bytes}",
             f"rx_bytes={peer.rx_bytes}",
             f"persistent_keepalive_interval={peer.persistent_keepalive}",
@@ -154,47 +142,37 @@ def emit_status(status: Status) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def written(endpoint: PeerEndpoint) -> str:
-    """An endpoint as wg(8) writes it."""
-    host, port = endpoint
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def parse_status(text: str) -> Status:
-    """What a device answered to `get=1`: of any implementation. Raises `UapiError`, with the errno it told."""
+    """Parse the answer of a device of any implementation to `get=1`. Raises `UapiError`, also for a reported errno."""
     device: dict[str, Any] = {}
     peers: list[dict[str, Any]] = []
-    ended = False
+    complete = False
     try:
         for line in text.splitlines():
-            name, _, value = line.partition("=")
-            ended = name == "errno" or (ended and not name)
-            if name == "errno" and value != "0":
-                raise UapiError(_number(_MOST_ERRNO)(value), f"the device answered errno {value}")
-            if name == "public_key":
-                peers.append({"public_key": _key(value), "allowed_ips": (), "last_handshake": 0})
-            elif name == "last_handshake_time_nsec":
-                peers[-1]["last_handshake"] += _number(10**9)(value) / 1e9
-            elif name in _TOLD:
-                field, read = _TOLD[name]
+            key, _, value = line.partition("=")
+            complete = key == "errno" or (complete and not key)
+            if key == "errno" and value != "0":
+                raise UapiError(number(_MAX_ERRNO)(value), f"the device answered errno {value}")
+            if key == "public_key":
+                peers.append({"public_key": _parse_key(value), "allowed_ips": (), "last_handshake": 0})
+            elif key == "last_handshake_time_nsec":
+                peers[-1]["last_handshake"] += number(_NANOSECONDS)(value) / _NANOSECONDS
+            elif key in _STATUS_FIELDS:
+                setting, parse = _STATUS_FIELDS[key]
                 target = peers[-1] if peers else device
-                target[field] = (*target["allowed_ips"], read(value)) if field == "allowed_ips" else read(value)
-        if not ended:
-            raise UapiError(errno.EPROTO, "the device stopped in the middle of its answer")
+                target[setting] = (*target[setting], parse(value)) if setting == "allowed_ips" else parse(value)
+        if not complete:
+            raise UapiError(errno.EPROTO, "the device's answer is incomplete")
         return Status(**device, peers=tuple(PeerStatus(**peer) for peer in peers))
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-    ):  # A number that is none, or a key of peers' before any, or the reverse.
-        raise UapiError(errno.EPROTO, "what the device answered is no status") from None
+    except (ValueError, LookupError, TypeError):  # An invalid value; or a key of peers before any peer, or the reverse.
+        raise UapiError(errno.EPROTO, "the device's answer is invalid") from None
 
 
-_TOLD: dict[str, tuple[str, Callable[[str], Any]]] = {
-    **{name: _OF_DEVICE[name] for name in ("private_key", "listen_port", "fwmark")},
-    **{name: _OF_PEER[name] for name in ("preshared_key", "endpoint", "persistent_keepalive_interval", "allowed_ip")},
-    "last_handshake_time_sec": ("last_handshake", _number(_MOST_COUNT)),
-    "rx_bytes": ("rx_bytes", _number(_MOST_COUNT)),
-    "tx_bytes": ("tx_bytes", _number(_MOST_COUNT)),
+_STATUS_FIELDS: Fields = {
+    **{key: _DEVICE_FIELDS[key] for key in ("private_key", "listen_port", "fwmark")},
+    **{key: _PEER_FIELDS[key] for key in ("preshared_key", "endpoint", "persistent_keepalive_interval", "allowed_ip")},
+    "last_handshake_time_sec": Field("last_handshake", number(_MAX_COUNT)),
+    "rx_bytes": Field("rx_bytes", number(_MAX_COUNT)),
+    "tx_bytes": Field("tx_bytes", number(_MAX_COUNT)),
 }
-"""Key -> field of `Status` or `PeerStatus`, and how it is read."""
+"""The fields of `Status` and `PeerStatus`."""

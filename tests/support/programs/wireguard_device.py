@@ -10,16 +10,16 @@ from contextlib import ExitStack
 
 from threepipe import Adapter, AdapterGone
 from threepipe.core import fast
+from threepipe.net.signals import interrupt_once
 from threepipe.pipe import pipe
 from threepipe.wireguard import Device, Event, Timing
-from threepipe.wireguard.quick.daemon import end_on_signals
 from threepipe.wireguard.uapi_socket import UapiServer, listen
 
 MTU = 1420
 
 
 def main(seconds: str, events: str, name: str) -> None:
-    with ExitStack() as stack:
+    with ExitStack() as handlers, ExitStack() as stack:
         told = stack.enter_context(open(events, "a", buffering=1))
 
         def tell(event: Event) -> None:
@@ -29,7 +29,7 @@ def main(seconds: str, events: str, name: str) -> None:
         device = Device(mtu=MTU, timing=Timing(**json.loads(seconds)), on_event=tell)
         stack.enter_context(device)
         stack.enter_context(UapiServer(listen(name), device, device.close))
-        end_on_signals()
+        handlers.enter_context(interrupt_once())
         try:
             pipe(inside, device.session)
         except (KeyboardInterrupt, AdapterGone):

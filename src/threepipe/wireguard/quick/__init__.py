@@ -1,1 +1,1 @@
-"""The world of wg-quick: its files, the daemon behind `threepipe-wg`, DNS, nftables and the commands of hooks."""
+"""The tasks of wg-quick(8): configuration files, commands, DNS, nftables, and the daemon behind `threepipe-wg`."""

@@ -1,4 +1,4 @@
-"""Programs that a configuration file has run: its own commands, and those it needs. Knows no devices."""
+"""Running of programs: the commands of a configuration file, and the tools that its settings need."""
 
 import logging
 import shutil
@@ -13,9 +13,9 @@ log = logging.getLogger("threepipe")
 
 
 def call(commands: Iterable[str], name: str) -> None:
-    """Run commands of the file by Bash, for which wg-quick(8) has them written; where there is none, by sh.
+    """Run commands of a file by Bash, as wg-quick(8) does, or by sh if there is no Bash.
 
-    %i is the interface `name`. Raises `InvalidSetting` where one fails, and then runs no more.
+    `%i` in a command stands for the interface `name`. Raises `InvalidSetting` if one fails; the others do not run then.
     """
     shell = shutil.which("bash") or "/bin/sh"
     for command in commands:
@@ -23,7 +23,7 @@ def call(commands: Iterable[str], name: str) -> None:
 
 
 def call_all(commands: Iterable[str], name: str) -> None:
-    """The same at the end, where one that fails does not keep the others from being run."""
+    """Run all commands of a file, even if one fails, which is logged."""
     for command in commands:
         try:
             call([command], name)
@@ -32,7 +32,7 @@ def call_all(commands: Iterable[str], name: str) -> None:
 
 
 def execute(command: list[str], text: str = "") -> None:
-    """Run a program to its end, with `text` for its input. Raises `InvalidSetting` where it fails."""
+    """Run a program with `text` as its input. Raises `InvalidSetting` if it fails."""
     done = subprocess.run(command, input=text, text=True)
     if done.returncode:
         raise InvalidSetting(f"{' '.join(command)}: ended with status {done.returncode}")

@@ -1,20 +1,21 @@
-"""Configuration files of wg-quick(8): read, and written. Opens no sockets and looks no names up.
+"""Configuration files of wg-quick(8), read and written. Opens no sockets; `names` looks up names.
 
-A file has a section [Interface] and one [Peer] for each peer. Names of sections and keys may be in any case, lists are
-parted by commas, keys of lists may be repeated, and from `#` on a line is a comment.
+A file has a section [Interface], and a section [Peer] for each peer. The names of sections and keys are
+case-insensitive, the items of a list are separated by commas, the key of a list may be repeated, and a comment begins
+with `#`.
 """
 
-import errno
-import ipaddress
-import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.errors import InvalidSetting
+from threepipe.net.connect import HostPort
 from threepipe.settings import Address, Network, check_mtu, check_name, parse_addresses
+from threepipe.wireguard.fields import MAX_KEEPALIVE, MAX_MARK, MAX_PORT, Field, Fields, number, parse_endpoint
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.quick.names import resolve
 from threepipe.wireguard.settings import (
     Change,
     PeerChange,
@@ -24,7 +25,9 @@ from threepipe.wireguard.settings import (
     parse_networks,
 )
 
-__all__ = ["Config", "PeerConfig", "parse_config", "read_config", "resolve", "with_status", "write_config"]
+__all__ = ["Config", "PeerConfig", "parse_config", "read_config", "with_status", "write_config"]
+
+_MAX_TABLE = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,41 +38,40 @@ class PeerConfig:
     preshared_key: bytes | None = field(default=None, repr=False)
     allowed_ips: tuple[Network, ...] = ()
     endpoint: tuple[str, int] | None = None
-    """A name or an address, and a port."""
+    """The name or address, and the port."""
     persistent_keepalive: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole file."""
+    """A configuration file."""
 
     name: str
-    """Of the interface: that of the file, without its ending."""
+    """The name of the interface: that of the file, without its suffix."""
     private_key: bytes = field(repr=False)
     listen_port: int | None = None
     fwmark: int | None = None
     addresses: tuple[Address, ...] = ()
     dns: tuple[str, ...] = ()
-    """Servers, and domains to search."""
+    """Name servers and search domains."""
     mtu: int | None = None
     table: str = "auto"
-    """Where routes go: `auto`, `off` for none, or the number of a table."""
+    """The table for routes: its number, `auto`, or `off` for no routes."""
     pre_up: tuple[str, ...] = ()
     post_up: tuple[str, ...] = ()
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     save: bool = False
-    """Write what the device has become to the file when it ends."""
+    """Write the state of the device to the file when it ends."""
     peers: tuple[PeerConfig, ...] = ()
 
-    def change(self, look_up: "Callable[[tuple[str, int]], PeerEndpoint] | None" = None) -> Change:
-        """What makes a device of it; names of endpoints are looked up, by `resolve` or that. Raises `EndpointError`."""
-        find = look_up or resolve
+    def change(self, look_up: Callable[[tuple[str, int]], PeerEndpoint] = resolve) -> Change:
+        """Return the change that configures a new device, after looking up endpoints. Raises `EndpointError`."""
         peers = [
             PeerChange(
                 peer.public_key,
                 preshared_key=peer.preshared_key,
-                endpoint=find(peer.endpoint) if peer.endpoint else None,
+                endpoint=look_up(peer.endpoint) if peer.endpoint else None,
                 persistent_keepalive=peer.persistent_keepalive,
                 replace_allowed_ips=True,
                 allowed_ips=peer.allowed_ips,
@@ -79,111 +81,93 @@ class Config:
         return Change(self.private_key, self.listen_port, self.fwmark, replace_peers=True, peers=tuple(peers))
 
 
-def resolve(endpoint: tuple[str, int]) -> PeerEndpoint:
-    """The address of an endpoint. Raises `EndpointError` where its name is not known, perhaps not yet."""
-    host, port = endpoint
-    try:
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise EndpointError(error.errno, f"endpoint {host}: {error.strerror}") from None
-    except ValueError:  # Also of the codec for names beyond ASCII.
-        raise EndpointError(errno.EINVAL, f"endpoint {host!r} is no name that can be looked up") from None
-    return found[0][4][0], port  # type: ignore[return-value]
-
-
 def read_config(path: Path) -> Config:
-    """The file at `path`. Raises `InvalidSetting`, which names the line, and `OSError`."""
+    """Read the file at `path`. Raises `InvalidSetting`, which names the line, and `OSError`."""
     try:
-        text = path.read_text("utf-8-sig")  # Windows' editors put a mark in front.
+        text = path.read_text("utf-8-sig")  # Editors on Windows write a byte order mark.
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise InvalidSetting(f"{path}, line {line}: it is no text in UTF-8; save it as such") from None
+        raise InvalidSetting(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
     return parse_config(text, path.stem, str(path))
 
 
 def parse_config(text: str, name: str, source: str) -> Config:
-    """The configuration of the interface `name` in `text`; errors name `source` and the line."""
+    """Parse the configuration of the interface `name`. Raises `InvalidSetting`, which names `source` and the line."""
     check_name(name)
     interface: dict[str, Any] = {}
     peers: list[dict[str, Any]] = []
     section: dict[str, Any] | None = None
-    table: dict[str, tuple[str, Callable[[str], Any]]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    fields: Fields = {}
+    for line_number, line in enumerate(text.splitlines(), 1):
         line = line.partition("#")[0].strip()
         if not line:
             continue
         try:
             if line.startswith("["):
-                section, table = _section(line, interface, peers)
+                section, fields = _section(line, interface, peers)
                 continue
             key, equals, value = line.partition("=")
             if not equals or section is None:
-                raise InvalidSetting("a line is KEY = VALUE, below [Interface] or [Peer]")
-            _set(section, table, key.strip(), value.strip())
+                raise InvalidSetting("expected KEY = VALUE below [Interface] or [Peer]")
+            _set(section, fields, key.strip(), value.strip())
         except ValueError as error:
-            raise InvalidSetting(f"{source}, line {number}: {error}") from None
+            raise InvalidSetting(f"{source}, line {line_number}: {error}") from None
     if "private_key" not in interface:
-        raise InvalidSetting(f"{source}: [Interface] has no PrivateKey; make one with threepipe wg genkey")
+        raise InvalidSetting(f"{source}: [Interface] has no PrivateKey; threepipe wg genkey makes one")
     for peer in peers:
         if "public_key" not in peer:
             raise InvalidSetting(f"{source}: a [Peer] has no PublicKey")
     return Config(name, **interface, peers=tuple(PeerConfig(**peer) for peer in peers))
 
 
-def _section(
-    line: str, interface: dict[str, Any], peers: list[dict[str, Any]]
-) -> tuple[dict[str, Any], "dict[str, tuple[str, Callable[[str], Any]]]"]:
+def _section(line: str, interface: dict[str, Any], peers: list[dict[str, Any]]) -> tuple[dict[str, Any], Fields]:
+    """Return the settings and the fields of the section that `line` begins."""
     match line.lower():
         case "[interface]":
-            return interface, _OF_INTERFACE
+            return interface, _INTERFACE_FIELDS
         case "[peer]":
             peers.append({})
-            return peers[-1], _OF_PEER
-    raise InvalidSetting(f"{line} is no section; there are [Interface] and [Peer]")
+            return peers[-1], _PEER_FIELDS
+    raise InvalidSetting(f"unknown section {line}; expected [Interface] or [Peer]")
 
 
-def _set(section: dict[str, Any], table: "dict[str, tuple[str, Callable[[str], Any]]]", key: str, text: str) -> None:
-    if key.lower() not in table:
-        raise InvalidSetting(f"{key} is no key here; there are {', '.join(_SPELLED[name] for name in table)}")
-    name, read = table[key.lower()]
+def _set(section: dict[str, Any], fields: Fields, key: str, text: str) -> None:
+    if key.lower() not in fields:
+        expected = ", ".join(_SPELLING[name] for name in fields)
+        raise InvalidSetting(f"unknown key {key}; expected one of {expected}")
+    setting, parse = fields[key.lower()]
     try:
-        value = read(text)
+        value = parse(text)
     except InvalidSetting:
         raise
     except ValueError as error:
         raise InvalidSetting(f"{key} = {text}: {error}") from None
-    if isinstance(value, tuple) and name != "endpoint":
-        value = section.get(name, ()) + value
-    section[name] = value
+    if isinstance(value, tuple) and setting != "endpoint":
+        value = section.get(setting, ()) + value
+    section[setting] = value
 
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part for item in text.split(",") if (part := item.strip()))
 
 
-def _number(most: int, off: bool = False) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if off and text.lower() == "off":
-            return 0
-        number = int(text, 0)
-        if not 0 <= number <= most:
-            raise ValueError(f"give a number of 0 to {most}")
-        return number
-
-    return read
+def _number_or_off(maximum: int) -> Callable[[str], int]:
+    """Return a parser of numbers from 0 to `maximum`, and of `off`, which is 0."""
+    parse = number(maximum, any_base=True)
+    return lambda text: 0 if text.lower() == "off" else parse(text)
 
 
-def _mtu(text: str) -> int:
+def _parse_mtu(text: str) -> int:
     return check_mtu(int(text), ipv6=False)
 
 
-def _table(text: str) -> str:
+def _parse_table(text: str) -> str:
     if text.lower() in ("auto", "off"):
         return text.lower()
-    return str(_number(0xFFFFFFFF)(text))
+    return str(number(_MAX_TABLE, any_base=True)(text))
 
 
-def _dns(text: str) -> tuple[str, ...]:
+def _parse_dns(text: str) -> tuple[str, ...]:
     names = _split(text)
     for name in names:
         if not all(character.isalnum() or character in ".:-_%" for character in name):
@@ -191,45 +175,40 @@ def _dns(text: str) -> tuple[str, ...]:
     return names
 
 
-def _switch(text: str) -> bool:
+def _parse_switch(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise ValueError("say true or false")
+        raise ValueError("give true or false")
     return text.lower() == "true"
 
 
-def _endpoint(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = str(ipaddress.IPv6Address(host[1:-1]))
-    elif not host or not colon or ":" in host or any(character.isspace() for character in host):
-        raise ValueError("write it NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT")
-    return host, _number(0xFFFF)(port)
+def _parse_command(text: str) -> tuple[str, ...]:
+    return (text,)
 
 
-_OF_INTERFACE: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "privatekey": ("private_key", key_from_text),
-    "listenport": ("listen_port", _number(0xFFFF)),
-    "fwmark": ("fwmark", _number(0xFFFFFFFF, off=True)),
-    "address": ("addresses", lambda text: parse_addresses(_split(text))),
-    "dns": ("dns", _dns),
-    "mtu": ("mtu", _mtu),
-    "table": ("table", _table),
-    "preup": ("pre_up", lambda text: (text,)),
-    "postup": ("post_up", lambda text: (text,)),
-    "predown": ("pre_down", lambda text: (text,)),
-    "postdown": ("post_down", lambda text: (text,)),
-    "saveconfig": ("save", _switch),
+_INTERFACE_FIELDS: Fields = {
+    "privatekey": Field("private_key", key_from_text),
+    "listenport": Field("listen_port", number(MAX_PORT, any_base=True)),
+    "fwmark": Field("fwmark", _number_or_off(MAX_MARK)),
+    "address": Field("addresses", lambda text: parse_addresses(_split(text))),
+    "dns": Field("dns", _parse_dns),
+    "mtu": Field("mtu", _parse_mtu),
+    "table": Field("table", _parse_table),
+    "preup": Field("pre_up", _parse_command),
+    "postup": Field("post_up", _parse_command),
+    "predown": Field("pre_down", _parse_command),
+    "postdown": Field("post_down", _parse_command),
+    "saveconfig": Field("save", _parse_switch),
 }
-"""Key -> field of `Config`, and how it is read."""
-_OF_PEER: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "publickey": ("public_key", key_from_text),
-    "presharedkey": ("preshared_key", key_from_text),
-    "allowedips": ("allowed_ips", lambda text: parse_networks(_split(text))),
-    "endpoint": ("endpoint", _endpoint),
-    "persistentkeepalive": ("persistent_keepalive", _number(0xFFFF, off=True)),
+"""The fields of `Config`, with keys in lower case."""
+_PEER_FIELDS: Fields = {
+    "publickey": Field("public_key", key_from_text),
+    "presharedkey": Field("preshared_key", key_from_text),
+    "allowedips": Field("allowed_ips", lambda text: parse_networks(_split(text))),
+    "endpoint": Field("endpoint", parse_endpoint),
+    "persistentkeepalive": Field("persistent_keepalive", _number_or_off(MAX_KEEPALIVE)),
 }
-"""Key -> field of `PeerConfig`, and how it is read."""
-_SPELLED = {
+"""The fields of `PeerConfig`, with keys in lower case."""
+_SPELLING = {
     name.lower(): name
     for name in (
         "PrivateKey", "ListenPort", "FwMark", "Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown",
@@ -239,7 +218,7 @@ _SPELLED = {
 
 
 def with_status(config: Config, status: Status) -> Config:
-    """`config` with what the device has become of it: keys, port, mark and peers."""
+    """Return `config` with the keys, port, mark and peers that the device has."""
     peers = tuple(
         PeerConfig(
             peer.public_key,
@@ -260,7 +239,7 @@ def with_status(config: Config, status: Status) -> Config:
 
 
 def write_config(config: Config) -> str:
-    """The text of a file that reads as `config`."""
+    """Return the text of a configuration file."""
     lines = ["[Interface]"]
     lines += [f"Address = {address}" for address in config.addresses]
     lines += [f"DNS = {', '.join(config.dns)}"] if config.dns else []
@@ -289,7 +268,6 @@ def _peer_lines(peer: PeerConfig) -> Iterable[str]:
     if peer.allowed_ips:
         yield f"AllowedIPs = {', '.join(map(str, peer.allowed_ips))}"
     if peer.endpoint is not None:
-        host, port = peer.endpoint
-        yield f"Endpoint = [{host}]:{port}" if ":" in host else f"Endpoint = {host}:{port}"
+        yield f"Endpoint = {HostPort(*peer.endpoint)}"
     if peer.persistent_keepalive:
         yield f"PersistentKeepalive = {peer.persistent_keepalive}"

@@ -1,33 +1,35 @@
-"""threepipe-wg NAME: a device of its own process, as wireguard-go is started, for wg-quick and other tools.
+"""threepipe-wg NAME: a device as a process of its own, which starts as wireguard-go does, for wg-quick and other tools.
 
-It makes the adapter and the socket by which wg(8) manages it, and returns when both are there, while the device goes
-on in the background; in the foreground with -f or WG_PROCESS_FOREGROUND=1. It ends on SIGTERM and SIGINT, and when
-the adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL are as in wireguard-go.
+It creates the adapter and the socket by which wg(8) manages the device, then returns while the device continues in the
+background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM and SIGINT, and when the
+adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
 """
 
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from threepipe.core import fast
 from threepipe.errors import AdapterGone, InvalidSetting, ThreepipeError
 
-__all__ = ["end_on_signals", "in_background", "main", "serve"]
+if TYPE_CHECKING:
+    from threepipe.session import Session
+
+__all__ = ["in_background", "main", "serve"]
 
 _USAGE = "usage: threepipe-wg [-f|--foreground] NAME"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
-_MTU = 1420  # As WireGuard's devices have it where nobody says: 1500 less 80 for IPv6, UDP and the message.
+_DEFAULT_MTU = 1420  # As in other implementations: 1500 less 80 for IPv6, UDP and the message.
 
 _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     foreground = os.environ.get("WG_PROCESS_FOREGROUND") == "1"
     while given and given[0] in ("-f", "--foreground"):
@@ -36,56 +38,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(given) != 1 or given[0].startswith("-"):
         print(_USAGE, file=sys.stderr)  # noqa: T201
         return 1
+    name = given[0]
     logging.basicConfig(
         level=_LEVELS.get(os.environ.get("LOG_LEVEL", "error"), logging.ERROR),
-        format=f"%(levelname)s: ({given[0]}) %(asctime)s %(message)s",
+        format=f"%(levelname)s: ({name}) %(asctime)s %(message)s",
     )
-    name = given[0]
     if foreground:
-        return _told(serve, name, lambda: None)
+        return _status_of(serve, name, lambda: None)
     return in_background(lambda ready: serve(name, ready))
 
 
 def in_background(work: Callable[[Callable[[], None]], None]) -> int:
-    """Do `work` in a process of its own, and return when it says that it is ready, or its exit status before.
+    """Run `work` in a process of its own. Return 0 when it calls `ready`, or its exit status if it ends before.
 
-    Called before there are any threads. What `work` raises on purpose is told on standard error.
+    Call this before any thread is started. Errors of `work` that are threepipe's are printed on standard error.
     """
     if sys.platform == "win32":
-        raise InvalidSetting("there is no background on this system; leave the command running, or make it a service")
-    heard, told = os.pipe()
+        raise InvalidSetting("Windows has no background processes; leave the command running, or make it a service")
+    reader, writer = os.pipe()
     if child := os.fork():
-        os.close(told)
-        with os.fdopen(heard, "rb") as pipe:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
             if pipe.read():
                 return 0
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status) or 1
-    os.close(heard)
+    os.close(reader)
     os.setsid()
 
     def ready() -> None:
-        os.write(told, b"ready")
-        os.close(told)
+        os.write(writer, b"ready")
+        os.close(writer)
         with open(os.devnull, "r+b") as null:
             for descriptor in range(2 if os.environ.get("LOG_LEVEL") else 3):
                 os.dup2(null.fileno(), descriptor)
 
     status = 1
     try:
-        status = _told(work, ready)
+        status = _status_of(work, ready)
     except KeyboardInterrupt:
         pass  # It was ended before it was ready.
     except Exception:
-        traceback.print_exc()  # Ours to mend, and not to be lost with the process.
+        traceback.print_exc()  # A defect; os._exit would lose it.
     finally:
         logging.shutdown()
         sys.stderr.flush()
         os._exit(status)
 
 
-def _told(work: Callable[..., None], *arguments: object) -> int:
-    """Do `work`, and tell what it raises on purpose: the exit status."""
+def _status_of(work: Callable[..., None], *arguments: object) -> int:
+    """Run `work`, print an error of threepipe or the system, and return the exit status."""
     try:
         work(*arguments)
     except (ThreepipeError, OSError) as error:
@@ -94,28 +96,10 @@ def _told(work: Callable[..., None], *arguments: object) -> int:
     return 0
 
 
-def end_on_signals() -> None:
-    """Have whatever asks a program to end raise KeyboardInterrupt, also where a shell lets it ignore that.
-
-    Once: what is being undone then is not to be broken off by a second one. Programs that it runs meanwhile do end.
-    """
-    asked = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if not asked:
-            asked = True
-            raise KeyboardInterrupt
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if (number := getattr(signal, name, None)) is not None:  # The last one is not everywhere.
-            signal.signal(number, end)
-
-
 def serve(name: str, ready: Callable[[], None]) -> None:
-    """Be the device `name` until it is to end; `ready` is called when it can be managed. Raises what opening raises."""
+    """Run the device `name` until it is to end; call `ready` when it can be managed. Raises what opening it raises."""
     from threepipe.adapter import Adapter
-    from threepipe.endpoints import open_endpoint
+    from threepipe.net.signals import interrupt_once
     from threepipe.pipe import pipe
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.tunnel import Event
@@ -123,25 +107,25 @@ def serve(name: str, ready: Callable[[], None]) -> None:
 
     adapter: Adapter | None = None
 
-    def note(event: Event) -> None:
+    def on_event(event: Event) -> None:
         _log.debug("%s", event)
         if adapter is not None and event.name == "handshake":
-            # It is set by others, after this began: wg-quick knows it by then, and there is nothing to be sent yet.
-            with suppress(AdapterGone):  # Which ends the pipe, too, and is told there.
+            # wg-quick sets the adapter's MTU after this began, but before there is a packet to send.
+            with suppress(AdapterGone):  # This ends the pipe too, and is reported there.
                 device.mtu = adapter.info.mtu
 
-    with ExitStack() as waiting, ExitStack() as stack:
-        if number := os.environ.get("WG_TUN_FD"):
-            inside = stack.enter_context(open_endpoint(f"fd:{number}"))
+    with ExitStack() as handlers, ExitStack() as waiting, ExitStack() as stack:
+        if descriptor := os.environ.get("WG_TUN_FD"):
+            inside = stack.enter_context(_inherited_session(descriptor))
         else:
-            adapter = stack.enter_context(Adapter.create(name, mtu=_MTU, offload=fast.NATIVE))
+            adapter = stack.enter_context(Adapter.create(name, mtu=_DEFAULT_MTU, offload=fast.NATIVE))
             inside = stack.enter_context(adapter.start_session())
-        device = stack.enter_context(Device(mtu=_MTU, on_event=note))
+        device = stack.enter_context(Device(mtu=_DEFAULT_MTU, on_event=on_event))
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
         stack.enter_context(UapiServer(listening, device, device.close, waiting))
 
-        end_on_signals()
+        handlers.enter_context(interrupt_once())
         ready()
         _log.debug("device %s is ready", name)
         try:
@@ -150,3 +134,15 @@ def serve(name: str, ready: Callable[[], None]) -> None:
             pass
         except ThreepipeError as error:
             _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.
+
+
+def _inherited_session(descriptor: str) -> "Session":
+    """Return a session on the TUN device that the parent process left open. Raises `InvalidSetting`."""
+    from threepipe import platforms
+    from threepipe.session import Session
+
+    port = platforms.open_inherited(int(descriptor)) if descriptor.isdecimal() else None
+    if port is None:
+        raise InvalidSetting(f"WG_TUN_FD={descriptor} is not a descriptor of an open TUN device; leave it unset")
+    os.set_inheritable(int(descriptor), False)
+    return Session(port)

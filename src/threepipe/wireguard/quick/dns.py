@@ -1,4 +1,4 @@
-"""Who looks names up while a device is up: told by resolvconf, of any make, or by systemd's resolvectl."""
+"""DNS settings while a device is up, set by any implementation of resolvconf, or by systemd's resolvectl."""
 
 import ipaddress
 import logging
@@ -14,16 +14,16 @@ from threepipe.wireguard.quick.commands import execute
 __all__ = ["dns", "is_address", "resolvconf_record"]
 
 ORDER = Path("/etc/resolvconf/interface-order")
-"""Of Debian's resolvconf alone: which records come first, by patterns of their names."""
+"""The order of records in Debian's resolvconf, as patterns of their names. Others do not have this file."""
 
 log = logging.getLogger("threepipe")
 
 
 @contextmanager
 def dns(name: str, entries: Sequence[str]) -> Iterator[None]:
-    """While it lasts, have names be looked up at the addresses among `entries`; the others are domains to search.
+    """Use the addresses in `entries` as name servers of the interface `name`, and the others as search domains.
 
-    `name` is the interface. Raises `InvalidSetting` where nobody here can be told.
+    This lasts while the block runs. Raises `InvalidSetting` if neither tool is installed, or if it fails.
     """
     if not entries:
         yield
@@ -38,9 +38,9 @@ def dns(name: str, entries: Sequence[str]) -> Iterator[None]:
     elif shutil.which("resolvectl"):
         undo = ["resolvectl", "revert", name]
         execute(["resolvectl", "dns", name, *servers])
-        execute(["resolvectl", "domain", name, *domains, "~."])  # If this fails, the first one goes with the interface.
+        execute(["resolvectl", "domain", name, *domains, "~."])  # If this fails, the servers go with the interface.
     else:
-        raise InvalidSetting("DNS takes resolvconf or resolvectl, and there is neither; install one, or leave DNS out")
+        raise InvalidSetting("DNS needs resolvconf or resolvectl; install one, or remove DNS from the file")
     try:
         yield
     finally:
@@ -51,10 +51,10 @@ def dns(name: str, entries: Sequence[str]) -> Iterator[None]:
 
 
 def resolvconf_record(name: str, order: Path = ORDER) -> str:
-    """What resolvconf is to call what it is told about the interface `name`.
+    """Return the name of the record that resolvconf is to have for the interface `name`.
 
-    Debian's own ranks records by the beginnings of their names, and is given the first of those that it knows. Others
-    take the name for an interface, as which resolvectl, where it goes by the name of resolvconf, looks it up.
+    Debian's resolvconf ranks records by the prefixes of their names, so the record gets the first prefix that it knows.
+    Others take the name of the record for that of an interface; resolvectl looks it up when called as resolvconf.
     """
     try:
         patterns = order.read_text().splitlines()
@@ -65,6 +65,7 @@ def resolvconf_record(name: str, order: Path = ORDER) -> str:
 
 
 def is_address(text: str) -> bool:
+    """Return True if `text` is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -1,8 +1,6 @@
-"""Names of endpoints whose addresses are not known at once: waiting for them, as wg(8) does when a device comes up.
+"""Names of endpoints, looked up once, or again and again while there is no answer, as wg(8) does. Knows no device."""
 
-Knows no device. `config.resolve` looks one up, once.
-"""
-
+import errno
 import logging
 import os
 import socket
@@ -11,40 +9,51 @@ from collections.abc import Callable
 
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
-from threepipe.wireguard.quick.config import resolve
 
-__all__ = ["resolve_patiently"]
+__all__ = ["resolve", "resolve_patiently"]
 
 _RETRIES = "WG_ENDPOINT_RESOLUTION_RETRIES"
-_BY_DEFAULT = 15
-_FIRST, _GROWTH, _LONGEST = 1.0, 1.25, 20.0
-"""Seconds between tries, and by what each is longer than the one before: two minutes for 15."""
+_DEFAULT_RETRIES = 15
+_FIRST_DELAY, _DELAY_GROWTH, _MAX_DELAY = 1.0, 1.25, 20.0
+"""Seconds between attempts, and their growth from one to the next: two minutes in all for 15 retries."""
 
 log = logging.getLogger("threepipe")
 
 
-def resolve_patiently(endpoint: tuple[str, int], wait: Callable[[float], None] = time.sleep) -> PeerEndpoint:
-    """The address of an endpoint, which is tried again while nobody can say, as when there is no network yet.
+def resolve(endpoint: tuple[str, int]) -> PeerEndpoint:
+    """Return the address of an endpoint. Raises `EndpointError`, with EAI_AGAIN if it may be known later."""
+    host, port = endpoint
+    try:
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise EndpointError(error.errno, f"endpoint {host}: {error.strerror}") from None
+    except ValueError:  # Raised also by the codec for names beyond ASCII.
+        raise EndpointError(errno.EINVAL, f"endpoint {host!r} is not a valid host name") from None
+    return found[0][4][0], port  # type: ignore[return-value]
 
-    So often as WG_ENDPOINT_RESOLUTION_RETRIES says, a number or `infinity`; by default 15 times. Raises
-    `EndpointError` where there is no such name, or enough of it, and `InvalidSetting`.
+
+def resolve_patiently(endpoint: tuple[str, int], wait: Callable[[float], None] = time.sleep) -> PeerEndpoint:
+    """Return the address of an endpoint, waiting for name servers that do not answer yet.
+
+    Tries again 15 times, or as often as WG_ENDPOINT_RESOLUTION_RETRIES says, which is a number or `infinity`. Raises
+    `EndpointError`, at once if there is no such name, and `InvalidSetting`.
     """
-    left, delay = _retries(), _FIRST
+    left, delay = _retries(), _FIRST_DELAY
     while True:
         try:
             return resolve(endpoint)
         except EndpointError as error:
             if error.errno != socket.EAI_AGAIN or not left:
                 raise
-            log.warning(f"{error}; looked up again in {delay:.1f} s")
+            log.warning(f"{error}; trying again in {delay:.1f} s")
         wait(delay)
-        left, delay = left - 1, min(delay * _GROWTH, _LONGEST)
+        left, delay = left - 1, min(delay * _DELAY_GROWTH, _MAX_DELAY)
 
 
 def _retries() -> float:
-    text = os.environ.get(_RETRIES, str(_BY_DEFAULT))
+    text = os.environ.get(_RETRIES, str(_DEFAULT_RETRIES))
     if text == "infinity":
         return float("inf")
     if not text.isdecimal():
-        raise InvalidSetting(f"{_RETRIES}={text}: give a number, or infinity")
+        raise InvalidSetting(f"{_RETRIES}={text}: give a number or infinity")
     return int(text)

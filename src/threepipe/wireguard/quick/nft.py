@@ -1,8 +1,8 @@
-"""Packet filter rules for a device that everything goes through: nft is told them. Knows no routes and no devices.
+"""Packet filter rules for a device that is the default route, set by nft. Knows no routes and no devices.
 
-Others on the same link as this machine are not to reach the addresses in the tunnel, nor learn by answers that they
-are here; so wg-quick(8) has it as well. And what comes back to the device's datagrams gets their mark, so that a
-strict reverse path filter looks for its source where they went.
+As wg-quick(8): hosts on the same links must not reach this machine's addresses in the tunnel, nor learn by answers that
+it has them. And the answers to the device's datagrams get the datagrams' mark, so that a strict reverse path filter
+looks up the route of the datagrams.
 """
 
 import logging
@@ -15,26 +15,26 @@ from threepipe.errors import InvalidSetting
 from threepipe.settings import Address
 from threepipe.wireguard.quick.commands import execute
 
-__all__ = ["guarded"]
+__all__ = ["protect_addresses"]
 
 log = logging.getLogger("threepipe")
 
 
 @contextmanager
-def guarded(name: str, index: int, addresses: Iterable[Address], mark: int) -> Iterator[None]:
-    """While it lasts, packets for `addresses` come in by the interface `index` alone, or from this machine.
+def protect_addresses(name: str, index: int, addresses: Iterable[Address], mark: int) -> Iterator[None]:
+    """Drop packets for `addresses` that arrive at another interface than `index`, while the block runs.
 
-    `mark` is that of the device's datagrams. Where nft is not there or cannot, it is told, and there are no rules.
+    `mark` is that of the device's datagrams. If nft is missing or fails, a warning is logged and there are no rules.
     """
     if not (nft := shutil.which("nft")):
-        log.warning("there is no nft, so others on the same link can reach the addresses in the tunnel")
+        log.warning("nft is not installed, so hosts on the same links can reach the addresses in the tunnel")
         yield
         return
     table = f"inet threepipe-{re.sub('[^A-Za-z0-9_-]', '.', name)}"
-    strangers = f"iif != {index} {{}} daddr {{}} fib saddr type != local drop"
-    drops = [strangers.format("ip" if address.version == 4 else "ip6", address.ip) for address in addresses]
+    foreign = f"iif != {index} {{}} daddr {{}} fib saddr type != local drop"
+    drops = [foreign.format("ip" if address.version == 4 else "ip6", address.ip) for address in addresses]
     lines = [
-        # One that was killed has left it.
+        # The table may be left from a process that was killed; delete fails unless it exists.
         f"add table {table}",
         f"delete table {table}",
         f"table {table} {{",
@@ -48,7 +48,7 @@ def guarded(name: str, index: int, addresses: Iterable[Address], mark: int) -> I
     try:
         execute([nft, "-f", "-"], "\n".join(lines) + "\n")
     except InvalidSetting as error:
-        log.warning(f"{error}; others on the same link can reach the addresses in the tunnel")
+        log.warning(f"{error}; hosts on the same links can reach the addresses in the tunnel")
         yield
         return
     try:

@@ -1,65 +1,63 @@
-"""What a configuration file asks for, from its adapter to its routes, for as long as it lasts: wg-quick in one process.
+"""A device from a configuration file, with its adapter, routes, DNS and commands: wg-quick(8) in one process.
 
-Knows the order of things, and leaves doing them to those who know how.
+This file decides the order of the steps; each step is done elsewhere.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
 from threepipe.errors import AdapterGone, EndpointError, ThreepipeError
 from threepipe.pipe import pipe
+from threepipe.platforms.files import write_atomically
 from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.quick.commands import call, call_all
-from threepipe.wireguard.quick.config import Config, PeerConfig, resolve, with_status, write_config
+from threepipe.wireguard.quick.config import Config, PeerConfig, with_status, write_config
 from threepipe.wireguard.quick.dns import dns, is_address
-from threepipe.wireguard.quick.names import resolve_patiently
-from threepipe.wireguard.quick.nft import guarded
+from threepipe.wireguard.quick.names import resolve, resolve_patiently
+from threepipe.wireguard.quick.nft import protect_addresses
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
 
 __all__ = ["run"]
 
-_OVERHEAD = 80  # Bytes: IPv6, UDP, and a message beside its packet.
+_OVERHEAD = 80  # Bytes: IPv6, UDP, and the message around a packet.
 _MIN_MTU = 1280
-_TROUBLE = 135.0  # Seconds after the last handshake from which on something is wrong, and its name is looked up again.
-_LOOK = 15.0
-_SIGNALS = 0.2  # Seconds; a signal that comes as a wait begins is only looked at after it.
-_MAIN_TABLE = 254  # <linux/rtnetlink.h>
+_LOOKUP_AFTER = 135.0  # Seconds since the last handshake after which a peer's name is looked up again.
+_LOOKUP_INTERVAL = 15.0  # Seconds.
+_SIGNAL_INTERVAL = 0.2  # Seconds. A signal that arrives just before a wait is handled only after it.
+_MAIN_TABLE = 254  # RT_TABLE_MAIN of <linux/rtnetlink.h>.
 
 log = logging.getLogger("threepipe")
 
 
 def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) -> None:
-    """Be the device that `config` describes until its adapter or the file of its socket is removed, or an exception.
+    """Run the device of `config` until its adapter or the file of its socket is removed, or an exception is raised.
 
-    `ready` is called when all is there. Everything is undone at the end, first of all by the commands of PreDown, while
-    packets still pass; those of PostDown come last. What the device has become is written to `save_to`, if the file
-    says so. Raises what making an adapter and opening sockets raises, and `InvalidSetting` where a command of the
-    file fails.
+    Calls `ready` when everything is set up. At the end everything is undone: first the commands of PreDown run, while
+    packets still pass, and last those of PostDown. With SaveConfig the state of the device is written to `save_to`.
+    Raises the errors of creating adapters and opening sockets, and `InvalidSetting` if a command of the file fails.
     """
     with ExitStack() as stack:
         listening = listen(config.name)
         stack.callback(stop_listening, listening)
-        waiting = stack.enter_context(ExitStack())  # Who waits for the end hears of it when all else is done.
+        waiting = stack.enter_context(ExitStack())  # Clients that wait for the end learn of it after all cleanup below.
         call(config.pre_up, config.name)
         stack.callback(call_all, config.post_down, config.name)
         change = config.change(resolve_patiently)
         mtu = config.mtu or _mtu_for(change)
-        # In pure Python the kernel is quicker at cutting superpackets, and making them.
-        made = Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=fast.NATIVE)
-        adapter = stack.enter_context(made)
+        # The kernel splits and coalesces superpackets faster than pure Python.
+        created = Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=fast.NATIVE)
+        adapter = stack.enter_context(created)
         inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=mtu))
         stack.enter_context(_routes(config, adapter, device, change))
@@ -67,13 +65,13 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
         over = threading.Event()
         failures = stack.enter_context(_traffic(inside, device.session, over))
         stack.enter_context(UapiServer(listening, device, over.set, waiting))
-        stack.enter_context(_watched_names(config.peers, device))
+        stack.enter_context(_refreshed_names(config.peers, device))
         call(config.post_up, config.name)
         if save_to is not None and config.save:
             stack.callback(_save, config, device, save_to.resolve())
         stack.callback(call_all, config.pre_down, config.name)
         ready()
-        while not over.wait(_SIGNALS):
+        while not over.wait(_SIGNAL_INTERVAL):
             pass
         if failures:
             raise failures[0]
@@ -81,20 +79,20 @@ def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) 
 
 @contextmanager
 def _traffic(inside: Session, outside: Session, over: threading.Event) -> Iterator[list[ThreepipeError]]:
-    """Have packets pass while it lasts; where that ends by itself, `over` is set, and what was wrong is in the list."""
+    """Forward packets while the block runs; if that ends earlier, set `over` and add a failure to the yielded list."""
     failures: list[ThreepipeError] = []
 
-    def move() -> None:
+    def forward() -> None:
         try:
             pipe(inside, outside)
         except AdapterGone as error:
-            log.info(str(error))  # An ordinary end.
+            log.info(str(error))  # The adapter was removed, which is an ordinary end.
         except ThreepipeError as error:
             failures.append(error)
         finally:
             over.set()
 
-    thread = threading.Thread(target=move, name="threepipe-traffic")
+    thread = threading.Thread(target=forward, name="threepipe-traffic")
     thread.start()
     try:
         yield failures
@@ -104,32 +102,23 @@ def _traffic(inside: Session, outside: Session, over: threading.Event) -> Iterat
 
 
 def _save(config: Config, device: Device, path: Path) -> None:
-    """Write what the device has become to `path`, as a whole or not at all."""
+    """Write the state of the device to `path`, for root only, as it has keys."""
     status = device.status()
     if not any(status.private_key):
-        log.warning(f"{path} stays as it was: the device has no key any more, as when its adapter was removed")
+        log.warning(f"{path} was not saved: the device has lost its key, as it does when its adapter is removed")
         return
-    # For root alone, however the file was before: there is a key in it.
-    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(write_config(with_status(config, status)))
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_atomically(path, write_config(with_status(config, status)).encode(), 0o600)
 
 
 def _mtu_for(change: Change) -> int:
-    """What fits in the datagrams on their way to the endpoints, as wg-quick reckons."""
+    """Return the MTU that fits the paths to all endpoints, computed as by wg-quick."""
     paths = [platforms.path_mtu(peer.endpoint[0]) for peer in change.peers if peer.endpoint]
     return max(min(paths, default=1500) - _OVERHEAD, _MIN_MTU)
 
 
 @contextmanager
 def _routes(config: Config, adapter: Adapter, device: Device, change: Change) -> Iterator[None]:
-    """Configure the device, and have packets for allowed IPs go to it."""
+    """Configure the device, and route its allowed IPs to the adapter while the block runs."""
     with ExitStack() as stack:
         own = {address.network for address in config.addresses}
         networks: dict[Network, None] = dict.fromkeys(
@@ -141,7 +130,7 @@ def _routes(config: Config, adapter: Adapter, device: Device, change: Change) ->
             device.configure(replace(change, fwmark=table))
             others = [network for network in networks if network.prefixlen]
             stack.enter_context(platforms.routed(adapter.index, others, _MAIN_TABLE, None))
-            stack.enter_context(guarded(config.name, adapter.index, config.addresses, table))
+            stack.enter_context(protect_addresses(config.name, adapter.index, config.addresses, table))
             stack.enter_context(platforms.routed(adapter.index, default, table, table))
         else:
             device.configure(change)
@@ -152,8 +141,8 @@ def _routes(config: Config, adapter: Adapter, device: Device, change: Change) ->
 
 
 @contextmanager
-def _watched_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[None]:
-    """Look the names of endpoints up again where handshakes fail: their addresses may have changed."""
+def _refreshed_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[None]:
+    """Look up endpoints again while the block runs, if handshakes fail, as their addresses may have changed."""
     named = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint and not is_address(peer.endpoint[0])}
     if not named:
         yield
@@ -161,10 +150,10 @@ def _watched_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[None
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(_LOOK):
+        while not over.wait(_LOOKUP_INTERVAL):
             for peer in device.status().peers:
                 endpoint = named.get(peer.public_key)
-                if endpoint is not None and peer.tx_bytes and time.time() - peer.last_handshake > _TROUBLE:
+                if endpoint is not None and peer.tx_bytes and time.time() - peer.last_handshake > _LOOKUP_AFTER:
                     try:
                         found = resolve(endpoint)
                     except EndpointError as error:
