@@ -7,17 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::error::Result;
+use crate::transport::to_bytes;
 
 /// An address of 4 or 16 bytes, a port, and the scope of a link-local address.
 pub type PyEndpoint<'py> = (Bound<'py, PyBytes>, u16, u32);
-
-/// Return the bytes of an address.
-pub fn to_bytes(py: Python<'_>, address: IpAddr) -> Bound<'_, PyBytes> {
-    match address {
-        IpAddr::V4(address) => PyBytes::new(py, &address.octets()),
-        IpAddr::V6(address) => PyBytes::new(py, &address.octets()),
-    }
-}
 
 /// Return the address of 4 or 16 bytes.
 pub fn from_bytes(bytes: &[u8]) -> Result<IpAddr> {

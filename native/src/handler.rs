@@ -7,9 +7,10 @@ use threepipe_core::io::datagrams::Arrival;
 use threepipe_core::pump::Raised;
 use threepipe_core::wireguard::handler;
 
-use crate::address::{to_bytes, to_endpoint};
+use crate::address::to_endpoint;
 use crate::buffer::Buffers;
 use crate::error::Error;
+use crate::transport::to_bytes;
 
 /// Calls the methods of a Python object, from threads of the pump.
 pub struct Handler(pub Py<PyAny>);

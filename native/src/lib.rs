@@ -3,6 +3,7 @@
 //! `threepipe_native.pyi` and the Python twins say what the functions do. This crate only borrows Python's buffers,
 //! makes views of results, and raises exceptions for errors.
 
+#[cfg(target_os = "linux")]
 mod address;
 mod buffer;
 #[cfg(unix)]

@@ -138,12 +138,11 @@ impl End {
     /// Set `coalescing` to False if a superpacket was refused.
     fn report(&self, object: &Bound<'_, PyAny>) -> Result<()> {
         match &self.kind {
-            Kind::Tun(tun) if !tun.coalescing.load(Ordering::Relaxed) => {
-                object.setattr(intern!(object.py(), "coalescing"), false)?;
-            }
-            _ => {}
+            Kind::Tun(tun) if tun.coalescing.load(Ordering::Relaxed) => Ok(()),
+            Kind::Tun(_) => Ok(object.setattr(intern!(object.py(), "coalescing"), false)?),
+            #[cfg(target_os = "linux")]
+            Kind::Peers(_) => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The twin is `threepipe.core.transport`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -9,7 +10,6 @@ use pyo3::types::PyBytes;
 use threepipe_core::wireguard::sealing::{KEY_SIZE, Messages};
 use threepipe_core::wireguard::{traffic, transport};
 
-use crate::address::to_bytes;
 use crate::buffer::{Buffers, Cutter, new_bytearray, piece, view_of};
 use crate::error::{Error, Result};
 use crate::packet::{detach, listed};
@@ -112,6 +112,14 @@ impl Transport {
 
     fn wipe(&self) {
         self.0.wipe();
+    }
+}
+
+/// Return the bytes of an address.
+pub fn to_bytes(py: Python<'_>, address: IpAddr) -> Bound<'_, PyBytes> {
+    match address {
+        IpAddr::V4(address) => PyBytes::new(py, &address.octets()),
+        IpAddr::V6(address) => PyBytes::new(py, &address.octets()),
     }
 }
 

@@ -17,7 +17,8 @@ pub(crate) enum Stop {
     Source(Errno),
     /// Sending failed, or waiting for room.
     Target(Errno),
-    /// The caller's code raised an exception.
+    /// The caller's code raised an exception. Only the handler of a `WireGuard` device can.
+    #[cfg(target_os = "linux")]
     Raised(Raised),
 }
 

@@ -127,6 +127,7 @@ impl<'e, 'a> Route<'e, 'a> {
                 Stop::Bell => {}
                 Stop::Source(error) => failures.push((source, error)),
                 Stop::Target(error) => failures.push((target, error)),
+                #[cfg(target_os = "linux")]
                 Stop::Raised(raised) => return Ended::Raised(raised),
             }
         }
