@@ -43,7 +43,7 @@ test-pure: .venv/test
 	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest
 
 test-native: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core.fast -m pytest; else echo "There is no native core to test."; fi
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session -m pytest; else echo "There is no native core to test."; fi
 
 # The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs
 # there. The first run sets it up, in a minute or two. Tests of the native core run again with it, if it can be built.

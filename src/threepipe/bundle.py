@@ -82,7 +82,8 @@ class Bundle(Sequence[memoryview]):
     def nbytes(self) -> int:
         """Bytes of all packets together, headers included."""
         if self._records is not None:
-            return self.measured()[1]
+            _, size, _ = self.measured()
+            return size
         return sum(map(len, self.buffers))
 
     def measured(self) -> tuple[int, int, bool]:
@@ -95,12 +96,14 @@ class Bundle(Sequence[memoryview]):
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is no IP packet. If all are, records stay whole."""
-        if not self.measured()[2]:
+        _, _, valid = self.measured()
+        if not valid:
             check_packets(self.buffers)
 
     def __len__(self) -> int:
         if self._records is not None:
-            return self.measured()[0]
+            packets, _, _ = self.measured()
+            return packets
         return len(self.buffers)
 
     def __iter__(self) -> Iterator[memoryview]:

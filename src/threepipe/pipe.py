@@ -2,6 +2,7 @@
 
 import threading
 
+from threepipe.core.pump import LINGER
 from threepipe.endpoint import Endpoint, direct_session
 from threepipe.errors import EndpointEnded, LinkDown, SessionClosed, ThreepipeError
 from threepipe.session import pump
@@ -9,7 +10,6 @@ from threepipe.session import pump
 __all__ = ["pipe"]
 
 _SLICE = 0.2  # Seconds; Python runs signal handlers between waits, and on Windows only there.
-_LINGER = 0.5  # Seconds in which answers to the last packets of an ended endpoint may still arrive, as with socat.
 
 
 def pipe(a: Endpoint, b: Endpoint) -> None:
@@ -76,7 +76,7 @@ def _move(source: Endpoint, target: Endpoint, failures: list[ThreepipeError], en
                 except LinkDown:
                     pass  # The target counted them; it may come up again.
     except EndpointEnded:
-        ended.wait(_LINGER)
+        ended.wait(LINGER)
     except SessionClosed:
         pass
     except ThreepipeError as error:

@@ -20,7 +20,7 @@ from threepipe.backend import Port, Waitable
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
 from threepipe.core.packet import Packet, is_packet
-from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, forward, joinable, new_counts
+from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, TunEnd, forward, joinable, new_counts
 from threepipe.errors import AdapterError, LinkDown, SessionClosed
 
 if TYPE_CHECKING:
@@ -271,10 +271,11 @@ class Session:
 
     def _without_invalid(self, bundle: Bundle) -> Bundle:
         """Return the bundle, or if not all its packets are IP packets, one of those that are; count the others."""
-        if bundle.measured()[2]:
+        packets, _, all_valid = bundle.measured()
+        if all_valid:
             return bundle
         valid = [packet for packet in bundle if is_packet(packet)]
-        self._count_dropped(len(bundle) - len(valid))
+        self._count_dropped(packets - len(valid))
         return Bundle.of_views(valid)
 
     def _wait(self, waitable: Waitable, deadline: float | None) -> bool:
@@ -400,6 +401,7 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
                 target.send(source.receive(0), None, drop_invalid=True)
     error, failed = fast.pump(*ends, (bell,))
     if failed is not None:
+        assert isinstance(failed, TunEnd)  # The loop counts errors of sockets instead of ending.
         raise failed.failure(error)
 
 

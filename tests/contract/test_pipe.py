@@ -10,6 +10,7 @@ import pytest
 
 import threepipe
 from threepipe.core.packet import MAX_PACKET
+from threepipe.net.doorbell import Doorbell
 from threepipe.pipe import pipe
 from threepipe.ring import MIN_CAPACITY
 
@@ -170,3 +171,50 @@ def test_invalid_packets_are_dropped_and_counted() -> None:
         assert b.statistics.sent_dropped == len(hostile)
         b.close()
         ended.result(SECONDS)
+
+
+class Ending:
+    """A port with descriptors that gives out prepared bundles and then ends."""
+
+    def __init__(self, *bundles: list[bytes]) -> None:
+        self._bundles = list(bundles)
+        self.readable, self.writable = Doorbell(), Doorbell()
+        self.readable.ring()
+        self.writable.ring()
+        self.sent: list[bytes] = []
+
+    def receive(self) -> threepipe.Bundle:
+        if not self._bundles:
+            raise threepipe.EndpointEnded("the other end has closed")
+        return threepipe.Bundle(self._bundles.pop(0))
+
+    def send(self, bundle: threepipe.Bundle) -> threepipe.Bundle:
+        self.sent += map(bytes, bundle)
+        return threepipe.Bundle()
+
+    def lend(self) -> None:
+        return None
+
+    def wake(self) -> None: ...
+    def stop(self) -> None: ...
+    def dispose(self) -> None:
+        self.readable.close()
+        self.writable.close()
+
+
+def test_a_pipe_of_two_ended_endpoints_delivers_their_packets_and_ends() -> None:
+    left, right = Ending([packet(1), packet(2)]), Ending([packet(3)])
+    a, b = threepipe.Session(left), threepipe.Session(right)
+    pipe(a, b)
+    assert (left.sent, right.sent) == ([packet(3)], [packet(1), packet(2)])
+    assert a.closed
+    assert b.closed
+
+
+def test_an_error_of_an_endpoint_without_descriptors_reaches_the_caller() -> None:
+    class Broken(Script):
+        def receive(self) -> threepipe.Bundle:
+            raise threepipe.AdapterGone(19, "the adapter was removed")
+
+    with pytest.raises(threepipe.AdapterGone, match="was removed"):
+        pipe(threepipe.Session(Broken([], [])), threepipe.Session(Script([], [])))

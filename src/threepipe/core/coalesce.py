@@ -25,9 +25,11 @@ from typing import NamedTuple
 from threepipe.core.packet import MAX_PACKET, internet_checksum
 from threepipe.core.superpacket import (
     CHECKSUM_OFFSET,
+    FLAGS,
     GSO_NONE,
     GSO_TCPV4,
     GSO_TCPV6,
+    GSO_TYPE,
     GSO_UDP_L4,
     HEADER,
     HEADER_SIZE,
@@ -131,7 +133,7 @@ def _segment(
     """Return the fields of a packet, or None if it can be merged with no other."""
     length = len(packet)
     partial = False
-    if record is not None and (record[0] or record[1]):
+    if record is not None and (record[FLAGS] or record[GSO_TYPE]):
         flags, gso_type, _, _, start, offset = HEADER.unpack_from(record)
         partial = bool(flags & NEEDS_CSUM)
         if gso_type != GSO_NONE or (partial and (start, offset) != (transport, CHECKSUM_OFFSET[protocol])):

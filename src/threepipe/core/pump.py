@@ -7,7 +7,6 @@ knows no platform and no session: a `Side` is all that it asks of one.
 
 import io
 import math
-import os
 import selectors
 import time
 from array import array
@@ -25,6 +24,7 @@ __all__ = [
     "BUNDLES",
     "BYTES",
     "DROPPED",
+    "LINGER",
     "PACKETS",
     "Counts",
     "End",
@@ -43,7 +43,8 @@ PACKETS, BYTES, BUNDLES, DROPPED = range(4)
 Counts: TypeAlias = "array[int]"
 """The counts of one direction: four 64-bit numbers in memory to which the native core adds."""
 
-_LINGER = 0.5  # Seconds.
+LINGER = 0.5
+"""Seconds in which answers to the last packets of an ended side may still arrive, as with socat."""
 
 
 def new_counts() -> Counts:
@@ -97,10 +98,6 @@ class PeersEnd:
         self.handler = handler
         self.sockets: list[socket.socket] = []
         self.received, self.sent = new_counts(), new_counts()
-
-    def failure(self, error: int) -> Exception:
-        """Return the exception for an errno of the sockets; the loop counts such errors instead of ending."""
-        return OSError(error, os.strerror(error))
 
     def release(self) -> None:
         """Close the sockets, which are duplicates."""
@@ -165,7 +162,7 @@ def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> None:
                     direction.stop(selector)
                     if ended is not None:
                         raise
-                    ended, deadline = error, time.monotonic() + _LINGER
+                    ended, deadline = error, time.monotonic() + LINGER
             ready = [key.data for key, _ in selector.select(None if ended is None else deadline - time.monotonic())]
             if ended is not None and time.monotonic() >= deadline:
                 raise ended

@@ -19,9 +19,11 @@ from threepipe.core.packet import MAX_PACKET, Packet, internet_checksum, is_pack
 
 __all__ = [
     "CHECKSUM_OFFSET",
+    "FLAGS",
     "GSO_NONE",
     "GSO_TCPV4",
     "GSO_TCPV6",
+    "GSO_TYPE",
     "GSO_UDP_L4",
     "HEADER",
     "HEADER_SIZE",
@@ -42,6 +44,8 @@ PLAIN_HEADER = bytes(HEADER_SIZE)
 """The header of a packet that is complete and stands for itself."""
 
 HEADER = struct.Struct("=BBHHHH")
+FLAGS, GSO_TYPE = 0, 1
+"""Offsets of the header's first two fields, of one byte each."""
 _WORD, _TWO_WORDS, _LONG = struct.Struct("!H"), struct.Struct("!HH"), struct.Struct("!I")
 
 # <linux/virtio_net.h>
@@ -90,11 +94,11 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
     for record in records:
         length = len(record) - HEADER_SIZE
         count, added = 1, 0
-        if record[1] != GSO_NONE:
+        if record[GSO_TYPE] != GSO_NONE:
             layout = _layout(record)
             count = -(-(length - layout.payload) // layout.segment) if layout else 0
             added = (count - 1) * layout.payload if layout else 0
-        elif record[0] and not _can_be_completed(record):
+        elif record[FLAGS] and not _can_be_completed(record):
             count = 0
         packets += count
         size += length + added if count else 0
@@ -158,7 +162,7 @@ def _split(record: memoryview) -> list[memoryview]:
 
 def _can_be_completed(record: Packet) -> bool:
     """Return True if a single packet's checksum is complete, or its field lies behind an IP header."""
-    if not record[0] & NEEDS_CSUM:
+    if not record[FLAGS] & NEEDS_CSUM:
         return True
     _, _, _, _, start, offset = HEADER.unpack_from(record)
     return bool(start >= _SHORTEST_IP_HEADER and start + offset + 2 <= len(record) - HEADER_SIZE)

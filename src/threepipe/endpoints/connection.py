@@ -110,7 +110,8 @@ class Connection:
             if following > start:
                 packets.append(data[start:following])
             position = following
-        if packets and not fast.measure(packets, vnet_header=False)[2]:
+        _, _, valid = fast.measure(packets, vnet_header=False)
+        if not valid:
             bad = next(index for index, packet in enumerate(packets) if not is_packet(packet))
             sample = self._sample(packets[bad])
             self._fault = f"sent a record of {len(packets[bad])} bytes that is not an IP packet{sample}"

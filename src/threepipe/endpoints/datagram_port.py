@@ -59,7 +59,8 @@ class DatagramPort(EndpointPort):
 
     def _valid(self, packets: Sequence[memoryview], source: Source) -> Sequence[memoryview]:
         """Return those that are IP packets, and make their source the peer if listening."""
-        if not fast.measure(packets, vnet_header=False)[2]:
+        _, _, valid = fast.measure(packets, vnet_header=False)
+        if not valid:
             self._log.warn("no packet", f"{_name(source)} sent a datagram that is not an IP packet")
             packets = [packet for packet in packets if is_packet(packet)]
         if packets and self._listening and source != self._peer:

@@ -194,7 +194,7 @@ class StateMachine:
         staged, peer.staged = peer.staged, deque()
         for vnet_header, group in itertools.groupby(staged, lambda item: item[1]):
             records = [record for record, _ in group]
-            packets = fast.measure(records, vnet_header)[0]
+            packets, _, _ = fast.measure(records, vnet_header)
             sealing = self.reserve(peer, records, vnet_header, packets, now, data=True)
             if sealing is None:
                 self.stage(peer, records, vnet_header)

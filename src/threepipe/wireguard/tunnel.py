@@ -164,7 +164,7 @@ class Tunnel:
         """Reserve counters for the records that can be sealed now; stage or drop the others."""
         sealings = []
         for peer, group in self._by_peer(records, HEADER_SIZE if vnet_header else 0):
-            packets = fast.measure(group, vnet_header)[0]
+            packets, _, _ = fast.measure(group, vnet_header)
             if peer is None or (peer.endpoint is None and not peer.current):
                 self._machine.rejected["no peer for the destination" if peer is None else "no endpoint"] += packets
             elif sealing := self._machine.reserve(peer, group, vnet_header, packets, now, data=True):
