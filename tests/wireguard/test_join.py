@@ -44,13 +44,13 @@ class Adapter:
         self.far.settimeout(SECONDS)
         for end in (near, self.far):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.headed = offload is not Offload.NONE
+        self.vnet_header = offload is not Offload.NONE
         self.file = io.FileIO(near.detach(), "r+")
         self.session = Session(LinuxPort([self.file], self.file, "tp0", offload, lambda: None))
 
     def send(self, *packets: bytes) -> None:
         for data in packets:
-            self.far.send(PLAIN + data if self.headed else data)
+            self.far.send(PLAIN + data if self.vnet_header else data)
 
     def close(self) -> None:
         self.session.close()
@@ -61,7 +61,7 @@ class Adapter:
         packets: list[bytes] = []
         while len(packets) < count:
             record = memoryview(bytearray(self.far.recv(1 << 17)))
-            packets += map(bytes, split([record]) if self.headed else [record])
+            packets += map(bytes, split([record]) if self.vnet_header else [record])
         return packets
 
 
