@@ -16,5 +16,5 @@ def number_of(data: Packet) -> int:
 
 
 def within_bounds(happened: int, of: int, probability: float) -> bool:
-    """Return True within 4.5 standard deviations of the binomial distribution, as 999,993 of a million fair counts are."""
+    """Return True within 4.5 standard deviations of the binomial distribution: 999,993 of a million fair counts are."""
     return abs(happened - of * probability) <= 4.5 * math.sqrt(of * probability * (1 - probability))
