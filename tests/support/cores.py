@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import threepipe_native as native
 else:
     native = pytest.importorskip(
-        "threepipe_native", reason="the native core is not installed: there is nothing to compare"
+        "threepipe_native", reason="the native core is not installed, so it cannot be compared"
     )
 
 

@@ -37,7 +37,7 @@ class Network:
 
 
 needs_root = pytest.mark.skipif(
-    not AS_ROOT, reason="takes real root: in a user namespace there is one user, and no device can be made"
+    not AS_ROOT, reason="needs real root: a user namespace has one user, and no device nodes can be made"
 )
 
 STRANGER = 61234

@@ -64,7 +64,7 @@ def until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         tick.wait(0.001)
-    pytest.fail("what was waited for did not happen")
+    pytest.fail("the condition did not become true in time")
 
 
 def until_waiting(session: Session, waiters: int) -> None:

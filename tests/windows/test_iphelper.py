@@ -442,7 +442,7 @@ def test_an_interface_made_by_a_driver_is_found(fake: Fake) -> None:
         fake.ip.link(7 << 48)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="here it is")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has an IP Helper")
 def test_the_ip_helper_on_another_system_raises() -> None:
     with pytest.raises(AdapterUnavailable):
         iphelper.system()

@@ -35,7 +35,7 @@ def _under_wine() -> bool:
 pytestmark = [
     pytest.mark.windows,
     pytest.mark.skipif(not GIVEN, reason="THREEPIPE_OFFICIAL names no DLL; make test-windows does"),
-    pytest.mark.skipif(not _under_wine(), reason="takes a system that loads the DLL and runs no driver, as Wine does"),
+    pytest.mark.skipif(not _under_wine(), reason="needs a system that loads the DLL and runs no driver, as Wine does"),
 ]
 
 FOLDER = Path("threepipe", "driver", "amd64")

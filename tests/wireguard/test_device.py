@@ -87,7 +87,7 @@ def test_packets_pass_in_order_and_are_counted(pair: Pair) -> None:
     assert pair.events[0].name == "handshake"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="addresses are told apart on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports local addresses")
 def test_answers_come_from_the_local_address_that_was_used() -> None:
     with contextlib.closing(Pair("127.0.0.2")) as pair:
         opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))

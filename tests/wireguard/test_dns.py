@@ -11,7 +11,7 @@ from threepipe.errors import InvalidSetting
 from threepipe.wireguard.quick.commands import call, call_all
 from threepipe.wireguard.quick.dns import dns, resolvconf_record
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="such programs are Unix's")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such programs")
 
 ENTRIES = ("10.0.0.53", "fd00::53", "example.org", "lab")
 
