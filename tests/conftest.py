@@ -1,4 +1,4 @@
-"""What tests of the kernel need: namespaces of their own, and a clear word where there can be none."""
+"""Fixtures of all tests: networks and folders of their own, a check for leaks, and the rule for kernel tests."""
 
 import gc
 import os
@@ -15,16 +15,16 @@ import threepipe
 from tests.support.kernel import Network
 
 if sys.platform != "linux":
-    collect_ignore_glob = ["linux/*", "wine/*"]  # They import what others lack.
+    collect_ignore_glob = ["linux/*", "wine/*"]  # They import modules that other systems lack.
 
 if sys.platform == "win32":
-    # What is found by chance is found where tests run fast: under Wine, too slow would be the word for most of them.
+    # Wine is slow; random search is for systems where tests run fast.
     hypothesis.settings.register_profile("windows", deadline=None, max_examples=20)
     hypothesis.settings.load_profile("windows")
 
 
 def _no_kernel() -> str:
-    """Why this process cannot make adapters, or nothing. Enters a user namespace where it helps."""
+    """Return why this process cannot make adapters, or an empty text. Enters a user namespace if that helps."""
     if sys.platform != "linux":
         return f"adapters are not made on {sys.platform}"
     from threepipe.platforms.linux.namespace import Namespace, enter_user_namespace
@@ -42,7 +42,7 @@ def _no_kernel() -> str:
     return ""
 
 
-# Shells let programs in the background ignore Ctrl-C, and so would all that we start and want to interrupt.
+# Shells let background programs ignore Ctrl-C, and child processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_KERNEL = _no_kernel()
@@ -57,7 +57,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    """A network namespace of the test's own, without a name, that goes with it."""
+    """Return a network namespace without a name that is removed after the test."""
     fresh = Network()
     yield fresh
     fresh.namespace.close()
@@ -65,18 +65,18 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder of the test's own. Pytest's goes by the user's name, which in a user namespace is root's."""
+    """Return a folder for the test. Pytest's own depends on the user's name, which is root in a user namespace."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Every test gives back the descriptors it opened."""
+    """Check that the test closes every descriptor it opened."""
     before = _descriptors()
     yield
     if _descriptors() > before:
-        gc.collect()  # Some belong to objects in cycles; collecting for every test would take long.
+        gc.collect()  # Some belong to objects in cycles; a collection after every test would take long.
     assert _descriptors() <= before, "descriptors were left open"
 
 

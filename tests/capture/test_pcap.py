@@ -356,7 +356,7 @@ def test_a_file_grows_by_whole_bundles_and_ends_with_the_counts(tmp_path: Path) 
     assert found.dropped == 4
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows says other things, and has no device that is full")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other error texts, and no device that is full")
 def test_a_file_that_cannot_be_written_raises_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(threepipe.EndpointError, match="Is a directory") as refused:
         CaptureWriter(str(tmp_path), "tp0")
@@ -365,7 +365,7 @@ def test_a_file_that_cannot_be_written_raises_with_its_name(tmp_path: Path) -> N
         CaptureWriter("/dev/full", "tp0")
 
 
-needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="there is no tshark to read what is written")
+needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 
 
 @needs_tshark

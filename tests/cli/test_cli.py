@@ -73,7 +73,7 @@ def test_wrong_usage_exits_with_2(here: Callable[..., Done], arguments: list[str
     assert "nonsense" in done.plain or "does not take" in done.plain
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there it runs from its sources, uninstalled")
+@pytest.mark.skipif(sys.platform == "win32", reason="the command is not installed under Wine")
 def test_the_installed_command_is_main() -> None:
     (script,) = entry_points(group="console_scripts", name="threepipe")
     assert script.load() is cli.main

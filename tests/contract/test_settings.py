@@ -234,7 +234,7 @@ def test_the_longest_windows_settings_are_accepted() -> None:
     assert check("t", windows=settings).windows is settings
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that has none of these")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lacks these settings")
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [

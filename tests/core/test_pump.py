@@ -236,7 +236,7 @@ def test_packets_wait_for_room_while_the_opposite_direction_goes_on(stack: ExitS
     assert (bench.received, bench.sent, bench.dropped) == (2000, 2000, 0)
 
 
-def test_an_interruption_ends_the_wait_for_room_and_drops_what_waits(stack: ExitStack) -> None:
+def test_an_interruption_drops_packets_that_wait_for_room(stack: ExitStack) -> None:
     bench = Bench(stack)
     bench.start()
     packet = plain(frame(UDP4, b"x" * 1000))

@@ -203,11 +203,11 @@ def test_both_implementations_seal_and_open_alike() -> None:
     for seed in range(300):
         choose = random.Random(seed)
         packets = traffic(choose, choose.randrange(1, 40), sizes=(1, 7, 40, 1400))
-        headed = bool(choose.randrange(2))
-        records = records_of(choose, packets) if headed else packets
+        vnet_header = bool(choose.randrange(2))
+        records = records_of(choose, packets) if vnet_header else packets
         counter, mtu = choose.choice([0, 1, 2**40]), choose.choice([0, 576, 1420])
         runs = [
-            transport(module).seal(counter, [memoryview(bytearray(record)) for record in records], headed, mtu)
+            transport(module).seal(counter, [memoryview(bytearray(record)) for record in records], vnet_header, mtu)
             for module in BOTH
         ]
         assert [(bytes(memory), size) for memory, size in runs[0]] == [

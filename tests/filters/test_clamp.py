@@ -40,10 +40,10 @@ def clamped(packet: bytes) -> bytes:
     """Return the clamped packet, after a check that it is the same writable, read-only and as a record."""
     (written,) = clamp_mss(Bundle([bytearray(packet)]), MTU)
     (copied,) = clamp_mss(Bundle([packet]), MTU)
-    headed = clamp_mss(Bundle.of_records([record(packet)]), MTU).records
-    assert headed is not None
-    assert bytes(headed[0][:HEADER_SIZE]) == bytes(HEADER_SIZE)
-    assert bytes(written) == bytes(copied) == bytes(headed[0][HEADER_SIZE:])
+    clamped_records = clamp_mss(Bundle.of_records([record(packet)]), MTU).records
+    assert clamped_records is not None
+    assert bytes(clamped_records[0][:HEADER_SIZE]) == bytes(HEADER_SIZE)
+    assert bytes(written) == bytes(copied) == bytes(clamped_records[0][HEADER_SIZE:])
     return bytes(written)
 
 
@@ -252,8 +252,8 @@ def test_a_read_only_packet_is_copied_and_the_others_are_not() -> None:
     assert [bytes(packet) for packet in bundle] == [other, syn(TCP4, mss(1260))]
     assert bundle[0].obj is other
     assert given == syn(TCP4, mss(1460))
-    headed = clamp_mss(Bundle.of_records([memoryview(bytes(record(given)))]), MTU)
-    assert [bytes(packet) for packet in headed] == [syn(TCP4, mss(1260))]
+    clamped_records = clamp_mss(Bundle.of_records([memoryview(bytes(record(given)))]), MTU)
+    assert [bytes(packet) for packet in clamped_records] == [syn(TCP4, mss(1260))]
 
 
 def test_the_filter_clamps_received_packets_only() -> None:
@@ -317,10 +317,10 @@ def test_only_the_mss_and_the_checksum_change(
 
 @a_property()
 @given(st.lists(st.binary(max_size=120), max_size=4), st.booleans())
-def test_random_bytes_do_not_raise_or_change_size(packets: list[bytes], headed: bool) -> None:
-    views = [record(packet) if headed else memoryview(bytearray(packet)) for packet in packets]
+def test_random_bytes_do_not_raise_or_change_size(packets: list[bytes], as_records: bool) -> None:
+    views = [record(packet) if as_records else memoryview(bytearray(packet)) for packet in packets]
     sizes = [len(view) for view in views]
-    clamp_mss(Bundle.of_records(views) if headed else Bundle(views), MTU)
+    clamp_mss(Bundle.of_records(views) if as_records else Bundle(views), MTU)
     assert [len(view) for view in views] == sizes
 
 
@@ -331,11 +331,11 @@ def test_random_bytes_do_not_raise_or_change_size(packets: list[bytes], headed: 
     st.booleans(),
 )
 def test_mutated_packets_do_not_raise_or_change_size(
-    packet: bytes, changes: list[tuple[int, int]], headed: bool
+    packet: bytes, changes: list[tuple[int, int]], as_records: bool
 ) -> None:
     memory = bytearray(packet)
     for place, value in changes:
         memory[place % len(memory)] = value
     view = memoryview(memory)
-    clamp_mss(Bundle.of_records([view]) if headed else Bundle([view]), MTU)
+    clamp_mss(Bundle.of_records([view]) if as_records else Bundle([view]), MTU)
     assert len(memory) == len(packet)

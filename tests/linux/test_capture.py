@@ -450,7 +450,7 @@ def _copying(seen: list[CapturedBundle]) -> Sink:
 
 # Wireshark.
 
-needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="there is no tshark to ask")
+needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 
 
 def extcap_folder() -> str:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 if sys.platform != "linux":
-    pytest.skip("other systems tell no addresses", allow_module_level=True)
+    pytest.skip("other systems do not report local addresses", allow_module_level=True)
 
 from threepipe.platforms.linux.sockets import LinuxDatagrams
 

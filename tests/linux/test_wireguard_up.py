@@ -359,7 +359,7 @@ def test_threepipe_wg_is_managed_by_wg_and_leaves_nothing_behind(network: Networ
     assert links(network) == set()
 
 
-@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is missing; install wireguard-tools")
 def test_wg_quick_uses_threepipe_wg_as_its_implementation(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two)
@@ -378,13 +378,13 @@ def test_wg_quick_uses_threepipe_wg_as_its_implementation(hosts: tuple[Host, Hos
         assert come_true(lambda: links(one.network) == {"v1"})
 
 
-@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is not there; install wireguard-tools")
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is missing; install wireguard-tools")
 @pytest.mark.parametrize("tool", ["nft", "iptables"])
 def test_wg_quick_with_a_default_route_sends_traffic_through_threepipe_wg(
     far_hosts: tuple[Host, Host], tool: str
 ) -> None:
     if not (shutil.which(tool) and shutil.which("iptables")):
-        pytest.skip(f"wg-quick takes {tool} for a default route; install iptables and nftables")
+        pytest.skip(f"wg-quick needs {tool} for a default route; install iptables and nftables")
     one, two = far_hosts
     one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
     two.write(one)

@@ -38,7 +38,7 @@ def test_only_the_first_signal_interrupts() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
-def test_an_ignored_signal_interrupts_all_the_same() -> None:
+def test_an_ignored_signal_interrupts_as_well() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interrupt_once(), pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Capture files put together by plain steps, and a reader for them."""
+"""Capture files made by plain steps, and a reader for them."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ def ether_type(packet: bytes) -> bytes:
 
 
 def pcap(order: str, frames: Sequence[bytes], link: int = RAW, *, nano: bool = False, cut: int = 0) -> bytes:
-    """A classic file; `cut` bytes less of each frame are in it than there were."""
+    """Return a classic pcap file; it lacks the last `cut` bytes of each frame."""
     magic, unit = (0xA1B23C4D, 1) if nano else (0xA1B2C3D4, 1000)
     data = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link)
     for content in frames:

@@ -1,4 +1,4 @@
-"""Packets that hide their flow, and assertions about packets that must stay alone."""
+"""Packets that hide their flow, and assertions about packets that must stay single."""
 
 from typing import Any
 
@@ -22,16 +22,16 @@ from tests.support.frames import (
 
 
 def third(kind: Kind, payload: bytes = b"abcd", **fields: Any) -> bytes:
-    """The third of a train of packets."""
+    """Return the third of a train of packets."""
     return frame(kind, payload, sequence=1008, identification=0x1236, **fields)
 
 
 def around_the_third(kind: Kind, **fields: Any) -> list[bytes]:
-    """A longer train, with 12 packets before and behind that one: they may be looked at all at once."""
+    """Return a train with 12 packets before and after that one: so many may be processed at once."""
     return frames(kind, [b"abcd"] * 25, sequence=1008 - 4 * 12, identification=0x1236 - 12, **fields)
 
 
-# Packets whose flow cannot be told end all runs, others of no flow none.
+# Packets with an unknown flow end all runs; packets of no flow end none.
 
 
 def barriers() -> dict[str, bytes]:
@@ -76,11 +76,11 @@ NO_BARRIERS = {
 }
 
 
-# Wrong checksums and lengths stay as they are: nothing repairs them, nothing passes them.
+# Packets with wrong checksums and lengths stay as they are.
 
 
 def assert_alone(wrong: bytes, kind: Kind) -> None:
-    """That a packet in the place of the third of a train stays byte for byte and apart, and order is kept."""
+    """Check that a packet in third place of a train stays unchanged and single, and that order is kept."""
     packets = frames(kind, [b"abcd"] * 5)
     packets[2] = wrong
     assert of_packets(packets) == grouped(packets, 2, 1, 2)

@@ -1,4 +1,4 @@
-"""A naive model of `coalesce`: the rules of what is merged, and what the naive splitter gives back."""
+"""A naive model of `coalesce`: its rules for merging, and the naive splitter as a check."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from threepipe.core.fast import coalesce, measure, split
 from threepipe.core.packet import MAX_PACKET
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 
-# The naive model: what is merged is what the naive splitter gives back, and a handful of rules.
+# The naive model: packets are merged if the naive splitter gives them back, and by a handful of rules.
 
 
 def flow_of(packet: bytes) -> tuple[Kind, bytes] | None:
@@ -34,14 +34,14 @@ def flow_of(packet: bytes) -> tuple[Kind, bytes] | None:
 
 
 def is_of_no_flow(packet: bytes) -> bool:
-    """Whether it certainly has neither TCP nor UDP inside."""
+    """Return True if the packet certainly has neither TCP nor UDP inside."""
     if len(packet) >= 20 and packet[0] == 0x45 and not int.from_bytes(packet[6:8], "big") & 0x3FFF:
         return packet[9] not in (6, 17)
     return len(packet) >= 40 and packet[0] >> 4 == 6 and packet[6] in (50, 58, 59)
 
 
 def may_be_merged(piece: bytes, kind: Kind, udp: bool) -> bool:
-    """The rules that are about one record; what comes of merging is tried."""
+    """Return True by the rules about one record; the result of merging is tried separately."""
     flags, gso_type, _, _, start, field = struct.unpack_from("=BBHHHH", piece)
     packet = piece[HEADER_SIZE:]
     at = network_size(kind)
@@ -57,7 +57,7 @@ def may_be_merged(piece: bytes, kind: Kind, udp: bool) -> bool:
 
 
 def meaningful(packet: bytes) -> bytes:
-    """The packet without the identification that one which may not be fragmented has, and its header's checksum."""
+    """Return the packet without identification and header checksum if it has "don't fragment", else unchanged."""
     if len(packet) >= 20 and packet[0] >> 4 == 4 and packet[6] & 0x40:
         return packet[:4] + packet[6:10] + packet[12:]
     return packet
@@ -77,7 +77,7 @@ def is_same_when_split(pieces: Sequence[bytes], kind: Kind) -> bool:
 
 
 def naive_coalesce(pieces: Iterable[bytes], udp: bool) -> list[bytes]:
-    """What becomes of records: every packet is tried behind the last ones of its flow."""
+    """Coalesce records: try to append every packet to the last record of its flow."""
     runs: list[tuple[Kind | None, list[bytes]]] = []
     last: dict[tuple[Kind, bytes], list[bytes]] = {}
     for piece in pieces:
@@ -100,7 +100,7 @@ def naive_coalesce(pieces: Iterable[bytes], udp: bool) -> list[bytes]:
 
 
 def by_flow(packets: Iterable[bytes]) -> dict[object, list[bytes]]:
-    """The packets of each flow in their order; what has no flow that can be told is by itself."""
+    """Return the packets of each flow in order; packets with an unknown flow are by themselves."""
     found: dict[object, list[bytes]] = {}
     for packet in packets:
         found.setdefault(flow_of(packet), []).append(meaningful(packet))
@@ -108,7 +108,7 @@ def by_flow(packets: Iterable[bytes]) -> dict[object, list[bytes]]:
 
 
 def assert_as_the_model(pieces: list[bytes], as_records: bool, udp: bool) -> list[memoryview]:
-    """The records, after everything that can be told about them was found to hold."""
+    """Return the records, after a check of every property against the model."""
     given_pieces = [memoryview(bytearray(piece)) for piece in pieces]
     found = coalesce(given_pieces, as_records, udp)
     assert contents(given_pieces) == pieces

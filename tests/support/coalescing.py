@@ -1,4 +1,4 @@
-"""Packets and records given to `coalesce`, and what should become of them."""
+"""Packets and records for `coalesce`, and their expected results."""
 
 from collections.abc import Iterable, Sequence
 
@@ -30,7 +30,7 @@ def plain(packet: bytes) -> bytes:
 
 
 def as_left_open(packet: bytes) -> bytes:
-    """A record of the packet, with its checksum left to be completed where it is right."""
+    """Return a record of the packet, with an open checksum if the packet's is right."""
     kind = kind_of(packet)
     if kind and len(packet) >= network_size(kind) + kind.field + 2 and completed_again(kind, packet) == packet:
         return bytes(partial(kind, packet))
@@ -42,7 +42,7 @@ def completed_again(kind: Kind, packet: bytes) -> bytes:
 
 
 def of_packets(packets: Sequence[bytes], udp: bool = True) -> list[bytes]:
-    """What becomes of complete packets: the same as of records of them, and as where checksums were left open."""
+    """Coalesce complete packets, and check that records of them, also with open checksums, give the same."""
     found = contents(coalesce(views(packets), False, udp))
     assert contents(coalesce(views(map(plain, packets)), True, udp)) == found
     left_open = contents(coalesce(views(map(as_left_open, packets)), True, udp))
@@ -55,7 +55,7 @@ def of_records(records: Iterable[bytes | memoryview], udp: bool = True) -> list[
 
 
 def grouped(packets: Sequence[bytes], *sizes: int) -> list[bytes]:
-    """The records of the packets, where as many as each of `sizes` says are one."""
+    """Return the records of the packets; each of `sizes` is the number of packets in one record."""
     found, rest = [], list(packets)
     for size in sizes:
         group, rest = rest[:size], rest[size:]

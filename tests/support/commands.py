@@ -1,4 +1,4 @@
-"""Running the command line for tests: in a process of its own, or in this one, which is quicker."""
+"""Running the command line: in a process of its own, or faster in this one."""
 
 import os
 import re
@@ -15,17 +15,17 @@ __all__ = ["CAT", "Done", "python", "run", "run_here"]
 
 
 def python(code: str) -> str:
-    """A program in Python as `exec` and `--run` take it, which is there on every system."""
+    """Return a Python program as a command for `exec` and `--run`, which exists on every system."""
     return shlex.join([sys.executable, "-c", code])
 
 
 CAT = python("import os\nwhile data := os.read(0, 1 << 16): os.write(1, data)")
-"""Gives what it gets, at once."""
+"""A command that writes at once what it reads."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a command."""
+    """The result of a command."""
 
     status: int
     printed: str
@@ -33,19 +33,19 @@ class Done:
 
     @property
     def plain(self) -> str:
-        """All it said, without the colours of help and wrong usage, which some CI asks for."""
+        """Return all output, without the colours of help and wrong usage, which some CI enables."""
         return re.sub(r"\x1b\[[\d;]*m", "", self.printed + self.complaint)
 
 
 def run(*arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> Done:
-    """`threepipe` with `arguments`, started by `prefix`; a warning of Python's is an error in it."""
+    """Run `threepipe` with `arguments`, after `prefix`; warnings of Python are errors there."""
     command = [*prefix, sys.executable, "-W", "error", "-m", "threepipe", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=50)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str) -> Done:
-    """The same by `main`, as the installed command calls it."""
+    """Call `main` in this process, as the installed command does."""
     monkeypatch.setattr(sys, "argv", ["threepipe", *arguments])
     capfd.readouterr()
     with pytest.raises(SystemExit) as ended:

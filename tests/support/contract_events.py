@@ -1,4 +1,4 @@
-"""Events by Linux' eventfd, as the contract library gives them there, behind the interface of the Windows ones."""
+"""Events by Linux' eventfd, as the contract library uses them there, with the interface of the Windows events."""
 
 import os
 import select
@@ -13,10 +13,10 @@ __all__ = ["EventFds"]
 
 
 class EventFds:
-    """`Events` of threepipe.platforms.windows.waiting; knows what is open, and how many watches there are."""
+    """`Events` of threepipe.platforms.windows.waiting; it also counts open events and watches."""
 
     def __init__(self) -> None:
-        self._lasting: set[int] = set()  # Those that stay set until they are reset.
+        self._lasting: set[int] = set()  # Events that stay set until they are reset.
         self.open: set[int] = set()
         self.watches = 0
         self.most_watches = 0
@@ -70,7 +70,7 @@ class EventFds:
         return cancel
 
     def _wait(self, events: tuple[int, ...], seconds: float) -> int | None:
-        """The event that woke it, the first in the order given; None when the time was over."""
+        """Return the event that woke the wait, the first in the given order; None after the timeout."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         for event in events:
@@ -78,7 +78,7 @@ class EventFds:
         while True:
             ready = {event for event, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)}
             for event in events:
-                # Where several wait, one of them takes it, as one only is woken by an auto-reset event.
+                # Of several waiters, one takes it, as an auto-reset event wakes only one.
                 if event in ready and (event in self._lasting or self._take(event)):
                     return event
             if time.monotonic() >= deadline:

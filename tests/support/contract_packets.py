@@ -8,7 +8,7 @@ GIVEN = os.environ.get("THREEPIPE_CONTRACT", "")
 
 CAPACITY = 0x20000
 USABLE = CAPACITY - 4
-"""A ring that is full has its tail 4 bytes behind its head."""
+"""A full ring has its tail 4 bytes before its head."""
 
 HEADER = 4
 ENDED = 0xFFFFFFFF
@@ -21,7 +21,7 @@ VIOLATIONS = {"use_after_end", "end_inside_call", "use_after_close", "wrong_rele
 
 
 def packet(size: int = 28, number: int = 0) -> bytes:
-    """The start of an IPv4 packet, with a number, of `size` bytes."""
+    """Return the start of an IPv4 packet with a number, of `size` bytes."""
     return (b"\x45\0\0\0" + number.to_bytes(4, "big")).ljust(size, b"\x5a")
 
 
@@ -31,9 +31,6 @@ def number(data: bytes) -> int:
 
 def record_length(size: int) -> int:
     return (HEADER + size + 3) & ~3
-
-
-# Adapters.
 
 
 def names(contract: Contract) -> dict[str, Kind]:

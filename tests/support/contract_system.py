@@ -1,6 +1,6 @@
-"""The Windows platform on the contract library: that is Wintun, and its interfaces are those of the IP Helper.
+"""The Windows platform on the contract library, which takes the place of Wintun and of the system's interfaces.
 
-Owns the IP Helper made of it and the wire of its adapters; the library and its controls are `contract_dll`'s.
+Owns the IP Helper made of it and the wires of its adapters; `contract_dll` has the library and its controls.
 Works on Linux with eventfds, and on Windows with its own events.
 """
 
@@ -34,7 +34,7 @@ LEFT = ("unreleased_at_end", "unsent_at_end")
 
 
 def find_contract(config: pytest.Config) -> Path:
-    """The contract library: the one that THREEPIPE_CONTRACT names, or one built here. Skips where neither can be."""
+    """Return the contract library that THREEPIPE_CONTRACT names, or build it; skip the test if neither is possible."""
     if named := os.environ.get("THREEPIPE_CONTRACT"):
         return Path(named)
     if sys.platform != "linux" or not compiler("linux"):
@@ -43,7 +43,7 @@ def find_contract(config: pytest.Config) -> Path:
 
 
 class Bench:
-    """A loaded contract library with all that adapters on it take."""
+    """A loaded contract library with everything that adapters on it need."""
 
     def __init__(self, path: Path) -> None:
         use_library(path)
@@ -56,28 +56,28 @@ class Bench:
         self.system = System(self.wintun, ContractIpHelper(self.contract), self.events)
 
     def close(self) -> None:
-        """Have the library forget our logger. It stays loaded, and would call a function that is no more."""
+        """Unset our logger. The library stays loaded, and would call a function that is gone."""
         self.wintun.silence()
 
     def create(self, name: str, **settings: Any) -> threepipe.Adapter:
-        """`Adapter.create` on this library."""
+        """Call `Adapter.create` on this library."""
         return threepipe.Adapter(create_on(lambda: self.system, AdapterSettings(name, **settings).checked()))
 
     def open(self, name: str) -> threepipe.Adapter:
-        """`Adapter.open` on this library."""
+        """Call `Adapter.open` on this library."""
         return threepipe.Adapter(open_on(lambda: self.system, name, None, 1))
 
     def names(self) -> list[str]:
-        """Of all interfaces."""
+        """Return the names of all interfaces."""
         return sorted(found.name for found in self.contract.interfaces())
 
     def wrongs(self) -> dict[str, int]:
-        """What was done that Wintun forbids, or left undone: nothing, where its contract is kept."""
+        """Return the violations of Wintun's contract, by name; empty if it is kept."""
         return {name: count for name, count in self.contract.counters().items() if name in WRONG + LEFT}
 
     @contextmanager
     def wired(self, name: str = "tp0") -> Iterator[tuple[threepipe.Adapter, "ContractWire"]]:
-        """A fresh adapter and its wire."""
+        """Return a fresh adapter and its wire."""
         with self.create(name) as adapter:
             wire = ContractWire(self, adapter.name)
             try:
@@ -88,7 +88,7 @@ class Bench:
 
 
 class ContractWire:
-    """The network side of an adapter, by a handle of its own."""
+    """The network side of an adapter, with a handle of its own."""
 
     persistent = False
 
@@ -101,7 +101,7 @@ class ContractWire:
     def send(self, packets: Sequence[bytes]) -> int:
         for packet in packets:
             self._contract.inject(self.handle, packet)
-        return len(packets)  # Those without room the driver took, too, and dropped.
+        return len(packets)  # The driver also takes packets without room, and drops them.
 
     def receive(self, timeout: float) -> list[bytes]:
         packets: list[bytes] = []
@@ -116,11 +116,11 @@ class ContractWire:
         assert self._contract.ContractSetFault(self.handle, fault, value)
 
     def settle(self) -> None:
-        """Wait until the driver has taken all that was sent."""
+        """Wait until the driver has taken all sent packets."""
         assert self._contract.ContractSettle(self.handle, 10_000)
 
     def discarded(self) -> int:
-        """How many packets of the program were none, and dropped by the driver."""
+        """Return how many invalid packets of the program the driver has dropped."""
         self.settle()
         return self._contract.statistics(self.handle).get("sent_discarded", 0)
 
@@ -129,13 +129,13 @@ class ContractWire:
 
 
 class ContractIpHelper(IpHelper):
-    """The interfaces of the contract library as the IP Helper shows them; what is set is kept, and shown."""
+    """An IP Helper that shows the interfaces of the contract library, and keeps and shows their settings."""
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
         self._families: dict[tuple[int, int], bytes] = {}
         self.dns: dict[int, tuple[str, str]] = {}
-        """Family -> servers and search domains, as they were set last."""
+        """The last servers and search domains set, by family."""
         self._addresses: dict[tuple[int, IpAddress], win.MIB_UNICASTIPADDRESS_ROW] = {}
 
     def index_of(self, luid: int) -> int:
@@ -178,7 +178,7 @@ class ContractIpHelper(IpHelper):
         return list(self._addresses.values())
 
     def check_dns(self) -> None:
-        """It can."""
+        """Accept DNS: this fake supports it."""
 
     def set_dns(self, luid: int, family: int, servers: str, domains: str) -> None:
         self._find(luid)

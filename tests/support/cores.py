@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import threepipe_native as native
 else:
     native = pytest.importorskip(
-        "threepipe_native", reason="the native core is not installed: there is nothing to compare"
+        "threepipe_native", reason="the native core is not installed, so it cannot be compared"
     )
 
 
@@ -61,7 +61,7 @@ NATIVE = Core(
     native.measure,
     native.split,
     native.coalesce,
-    getattr(native, "receive", pure_descriptor.receive),  # On Windows it has none.
+    getattr(native, "receive", pure_descriptor.receive),  # The core has none on Windows.
     getattr(native, "send", pure_descriptor.send),
 )
 
@@ -72,14 +72,14 @@ def property_of(examples: int) -> settings:
 
 
 def of_both(ask: Callable[[Core], Any]) -> Any:
-    """What both answer."""
+    """Return the answer of both, after a check that it is equal."""
     ours, theirs = ask(PURE), ask(NATIVE)
     assert theirs == ours
     return ours
 
 
 def fault_of_both(ask: Callable[[Core], object], kind: type[Exception]) -> list[Exception]:
-    """The exceptions that both raise."""
+    """Return the exceptions that both raise."""
     caught = []
     for core in (PURE, NATIVE):
         with pytest.raises(kind) as info:
@@ -97,7 +97,7 @@ def copies(pieces: Sequence[Packet]) -> list[memoryview]:
 
 
 def assert_same_packets(records: Sequence[Packet]) -> None:
-    """`measure` and `split`, twice, for the first time may change records; and what became of these."""
+    """Compare `measure`, `split` and the records after, twice, as the first time may change records."""
 
     def ask(core: Core) -> object:
         mine = copies(records)
@@ -110,7 +110,7 @@ def assert_same_packets(records: Sequence[Packet]) -> None:
 
 
 def assert_same_records(pieces: Sequence[Packet], vnet_header: bool, udp: bool) -> None:
-    """`coalesce`, and what is told about its results; the pieces stay as they were."""
+    """Compare `coalesce` and the sizes of its results, and check that the pieces are unchanged."""
 
     def ask(core: Core) -> object:
         mine = copies(pieces)
@@ -126,21 +126,15 @@ def partial_of(kind: Kind) -> Callable[[bytes], memoryview]:
     return lambda packet: partial(kind, packet)
 
 
-# Packets that become records.
-
-
 SOURCES = st.randoms(use_true_random=False)
 
 
-# Much of it.
-
-
 class Disagreement(AssertionError):
-    """Where the two differ, with what makes it happen again."""
+    """A difference of the two, with all that reproduces it."""
 
 
 class Batch:
-    """Bundles from a seed, each put together from a pool of traffic, changed in places, and given to both."""
+    """Bundles from a seed: each is drawn from a pool of traffic, mutated, and given to both."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -153,7 +147,7 @@ class Batch:
     def run(self, count: int) -> int:
         """Compare for at least `count` frames, and return for how many."""
         while self.frames < count:
-            # Small bundles meet more kinds of neighbours; in large ones, trains grow long.
+            # Small bundles have more kinds of neighbours; large ones have longer trains.
             packets, records = self._bundle(0), self._bundle(1)
             udp = self.source.randrange(8) > 0
             self._compare("coalesce packets", packets, False, udp)
@@ -175,7 +169,7 @@ class Batch:
         return parts
 
     def _changed(self, piece: bytes, header: int) -> bytes:
-        """A piece with a bit of its headers turned over, in half of the cases under right checksums."""
+        """Return a piece with a flipped bit in its headers, in half of the cases with right checksums."""
         choose = self.source
         if len(piece) <= header:
             return piece
@@ -194,7 +188,7 @@ class Batch:
         mine = [memoryview(piece) for piece in pieces]
         ours, theirs = PURE.coalesce(mine, vnet_header, udp), NATIVE.coalesce(mine, vnet_header, udp)
         self._check(f"{what}, udp={udp}", pieces, ours, theirs)
-        if not vnet_header:  # The others are compared below, and in part come from here.
+        if not vnet_header:  # Other records are compared below; some of them come from here.
             if PURE.measure(ours) != NATIVE.measure(theirs):
                 self._fail("measure what was coalesced", pieces)
             self._check("split what was coalesced", pieces, PURE.split(ours), NATIVE.split(theirs))

@@ -26,7 +26,7 @@ _ports = count(20_000)
 
 
 def here() -> str:
-    """A HOST:PORT that nobody else listens at: on Linux, at an address of this process alone."""
+    """Return a free HOST:PORT: on Linux, at a loopback address that only this process uses."""
     if sys.platform == "linux":
         number = os.getpid()
         return f"127.{number >> 16 & 0x7F}.{number >> 8 & 0xFF}.{number & 0xFF}:{next(_ports)}"
@@ -43,7 +43,7 @@ def record(packet: bytes) -> bytes:
 
 
 class Place:
-    """Where a listener of one kind is, how endpoints say so, and how a plain program gets there."""
+    """The place of a listener of one kind: its addresses for endpoints, and connections of a plain program."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
@@ -68,10 +68,10 @@ class Place:
         return f",cert={folder / side}.pem,key={folder / side}.key,ca={folder / ca}.pem"
 
     def connect_bare(self) -> socket.socket:
-        """A connection without TLS."""
+        """Connect without TLS."""
         connected = socket.socket(socket.AF_UNIX if self.kind == "unix" else socket.AF_INET)
         try:
-            if self.kind != "unix":  # Which else does not wait while there are others to be accepted.
+            if self.kind != "unix":  # With a timeout, a Unix socket would fail at once while others wait for accept.
                 connected.settimeout(SECONDS)
             connected.connect(self._address)
             connected.settimeout(SECONDS)
@@ -81,12 +81,12 @@ class Place:
         return connected
 
     def connect(self, side: str = "client") -> socket.socket:
-        """A connection of a program that speaks records itself."""
+        """Connect as a program that sends records itself."""
         connected = self.connect_bare()
         return self.secure(connected, side) if self.kind == "tls" else connected
 
     def secure(self, connected: socket.socket, side: str) -> ssl.SSLSocket:
-        """TLS with the certificate of `side`; with none where that is empty."""
+        """Start TLS with the certificate of `side`, or with none if that is empty."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(self._folder / "ca.pem")
         if side:
@@ -99,7 +99,7 @@ class Place:
 
 
 def issue(authority: trustme.CA, folder: Path, side: str, host: str) -> None:
-    """A certificate for `host`, and its key, in files named for `side`."""
+    """Write a certificate for `host` and its key to files named for `side`."""
     issued = authority.issue_cert(host)
     issued.private_key_pem.write_to_path(str(folder / f"{side}.key"))
     issued.cert_chain_pems[0].write_to_path(str(folder / f"{side}.pem"))
@@ -114,7 +114,7 @@ def opened(stack: ExitStack, address: str, *, once: bool = False) -> threepipe.S
 
 @contextmanager
 def at_work(endpoint: threepipe.Endpoint) -> Iterator[None]:
-    """Pipe `endpoint` to one that answers pings, in a thread; it has to end without complaint."""
+    """Pipe `endpoint` to one that answers pings, in a thread that must end without error."""
     with ThreadPoolExecutor(1) as executor:
         ended = executor.submit(threepipe.pipe, endpoint, threepipe.open_endpoint("echo"))
         try:
@@ -132,9 +132,9 @@ def received(session: threepipe.Session, many: int) -> list[bytes]:
 
 
 def joined(stack: ExitStack, place: Place) -> tuple[threepipe.Session, threepipe.Session]:
-    """A listener and its caller, each of which has had a packet of the other."""
+    """Return a listener and its caller, after a packet each way."""
     listener = opened(stack, place.listening)
-    with ThreadPoolExecutor(1) as executor:  # TLS takes two to be joined.
+    with ThreadPoolExecutor(1) as executor:  # A TLS handshake needs both sides at once.
         calling = executor.submit(opened, stack, place.calling)
         while not calling.done():
             listener.receive(0.01)
@@ -147,7 +147,7 @@ def joined(stack: ExitStack, place: Place) -> tuple[threepipe.Session, threepipe
 
 
 def served(place: Place, number: int = 1) -> None:
-    """An honest program connects, asks, is answered and leaves."""
+    """Connect as an honest program, ask, get the answer and disconnect."""
     request = echo_request("10.1.1.1", "10.1.1.2", 1, number)
     with place.connect() as program, program.makefile("rb") as replies:
         program.sendall(record(request))

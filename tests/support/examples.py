@@ -1,4 +1,4 @@
-"""The folder of examples, and what ping says of them."""
+"""The folder of examples, and the counts in ping's output."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ ECHOES = ("echo.py", "echo_asyncio.py")
 
 
 def answered(output: str) -> tuple[int, int]:
-    """How many packets ping says it transmitted and received."""
+    """Return how many packets ping transmitted and received, by its output."""
     match = re.search(r"(\d+) packets transmitted, (\d+) received", output)
     assert match, output
     return int(match[1]), int(match[2])

@@ -1,4 +1,4 @@
-"""IP packets, records and traffic of TCP and UDP, made and taken apart by plain steps that use nothing of threepipe."""
+"""IP packets, records and traffic of TCP and UDP, made and split by plain steps without threepipe."""
 
 import random
 import socket
@@ -16,7 +16,7 @@ class Kind(NamedTuple):
     version: int
     protocol: int
     field: int
-    """Offset of the checksum in the transport header."""
+    """The offset of the checksum in the transport header."""
 
 
 TCP4, TCP6 = Kind(1, 4, 6, 16), Kind(4, 6, 6, 16)
@@ -31,7 +31,7 @@ EACH_IPV6 = pytest.mark.parametrize("kind", [TCP6, UDP6], ids=["tcp6", "udp6"])
 NEEDS_CSUM = 1
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80
 MORE_FRAGMENTS, DONT_FRAGMENT, RESERVED = 0x2000, 0x4000, 0x8000
-"""Bits of the IPv4 header's word for fragments."""
+"""Bits of the fragment field in the IPv4 header."""
 
 ADDRESSES = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}
 
@@ -50,26 +50,26 @@ def with_field(packet: bytes, offset: int, value: int) -> bytes:
 
 
 def with_bits(packet: bytes, offset: int, bits: int) -> bytes:
-    """The packet with these bits of one byte turned over."""
+    """Return the packet with these bits of one byte flipped."""
     return packet[:offset] + bytes([packet[offset] ^ bits]) + packet[offset + 1 :]
 
 
 def completed(packet: bytes, start: int, kind: Kind) -> bytes:
-    """The packet with the right transport checksum, which for UDP is never 0."""
+    """Return the packet with the right transport checksum, which is never 0 for UDP."""
     blank = with_field(packet, start + kind.field, 0)
     checksum = naive_checksum(pseudo_header(blank, start, kind.protocol) + blank[start:])
     return with_field(blank, start + kind.field, checksum or (0xFFFF if kind.protocol == 17 else 0))
 
 
 def opened(packet: bytes, start: int, kind: Kind) -> bytes:
-    """The packet as a kernel leaves it to be completed: the field holds the sum of the pseudo-header."""
+    """Return the packet with an open checksum: the field holds the sum of the pseudo-header."""
     return with_field(packet, start + kind.field, naive_checksum(pseudo_header(packet, start, kind.protocol)) ^ 0xFFFF)
 
 
 def summing_to_zero(packet: bytes, start: int, kind: Kind) -> bytes:
-    """The packet with other data, for which its right transport checksum is 0; it has 2 bytes of data at least.
+    """Return the packet with other data whose right transport checksum is 0; it needs 2 bytes of data.
 
-    The field then holds 0, which UDP does not use: both it and 0xFFFF look right to who adds up.
+    The field then holds 0, which UDP does not use: both 0 and 0xFFFF are right to a receiver that sums.
     """
     packet = with_field(packet, len(packet) - 2 - len(packet) % 2, 0)
     packet = completed(packet, start, kind)
@@ -79,7 +79,7 @@ def summing_to_zero(packet: bytes, start: int, kind: Kind) -> bytes:
 
 
 def header_summing_to_zero(packet: bytes) -> bytes:
-    """The IPv4 packet with another identification, for which the right checksum of its header is 0."""
+    """Return the IPv4 packet with another identification, whose right header checksum is 0."""
     packet = with_field(with_field(packet, 4, 0), 10, 0)
     return with_field(packet, 4, naive_checksum(packet[:20]))
 
@@ -101,7 +101,7 @@ def ip(
     addresses: tuple[str, str] | None = None,
     protocol: int | None = None,
 ) -> bytes:
-    """An IP packet; `middle` is IPv4 options, or an IPv6 extension header."""
+    """Return an IP packet; `middle` is IPv4 options or an IPv6 extension header."""
     if protocol is None:
         protocol = 0 if middle and kind.version == 6 else kind.protocol
     family = socket.AF_INET if kind.version == 4 else socket.AF_INET6
@@ -142,7 +142,7 @@ OF_IP = frozenset({"tos", "fragment", "ttl", "label", "addresses", "protocol", "
 
 
 def frame(kind: Kind, payload: bytes = b"abcd", **fields: Any) -> bytes:
-    """A complete packet with right checksums; `fields` are keywords of `ip` and `tcp`, of which UDP has ports only."""
+    """Return a packet with right checksums; `fields` are keywords of `ip` and `tcp`; UDP takes `ports` only."""
     network = {name: value for name, value in fields.items() if name in OF_IP}
     others = {name: value for name, value in fields.items() if name not in OF_IP}
     if kind.protocol == 6:
@@ -154,7 +154,7 @@ def frame(kind: Kind, payload: bytes = b"abcd", **fields: Any) -> bytes:
 
 
 def frames(kind: Kind, payloads: Sequence[bytes], **fields: Any) -> list[bytes]:
-    """Packets of one flow that follow on each other, in sequence number and identification."""
+    """Return packets of one flow with consecutive sequence numbers and identifications."""
     sequence, identification = fields.pop("sequence", 1000), fields.pop("identification", 0x1234)
     packets = []
     for index, payload in enumerate(payloads):
@@ -165,7 +165,7 @@ def frames(kind: Kind, payloads: Sequence[bytes], **fields: Any) -> list[bytes]:
 
 
 def icmp(version: int, payload: bytes = b"a word about something") -> bytes:
-    """An echo request, without a checksum: nobody is to look at it."""
+    """Return an echo request without a checksum, which no code under test should check."""
     kind = TCP4 if version == 4 else TCP6
     return ip(kind, bytes([8 if version == 4 else 128, 0]) + bytes(6) + payload, protocol=1 if version == 4 else 58)
 
@@ -193,13 +193,13 @@ def superpacket(kind: Kind, packet: bytes, size: int, *, start: int = 0, hdr_len
 
 
 def partial(kind: Kind, packet: bytes) -> memoryview:
-    """A record whose checksum was left to be completed, as a kernel gives it."""
+    """Return a record with an open checksum, as a kernel gives it."""
     start = network_size(kind)
     return record(opened(packet, start, kind), flags=NEEDS_CSUM, start=start, field=kind.field)
 
 
 def naive_split(data: bytes) -> list[bytes]:
-    """What a record stands for, one plain step after the other, on copies."""
+    """Return the packets of a record, made on copies by plain steps."""
     flags, gso_type, _, size, start, field = struct.unpack("=BBHHHH", data[:10])
     packet = data[10:]
     if gso_type == 0:
@@ -251,7 +251,7 @@ def naive_split(data: bytes) -> list[bytes]:
 
 
 def kind_of(packet: bytes) -> Kind | None:
-    """What the packet is, where TCP or UDP comes right behind an IP header without options and fragments."""
+    """Return the kind of the packet if TCP or UDP follows an IP header without options and fragments, else None."""
     version = packet[0] >> 4 if packet else 0
     if version == 4 and len(packet) >= 20 and packet[0] % 16 == 5 and not int.from_bytes(packet[6:8], "big") % 0x4000:
         protocol = packet[9]
@@ -264,13 +264,13 @@ def kind_of(packet: bytes) -> Kind | None:
 
 
 def header_size(kind: Kind, packet: bytes) -> int:
-    """Bytes of all headers."""
+    """Return the size of all headers, in bytes."""
     start = network_size(kind)
     return start + (packet[start + 12] // 16 * 4 if kind.protocol == 6 else 8)
 
 
 def naive_merge(kind: Kind, packets: Sequence[bytes]) -> bytes:
-    """The record of these packets as one: the first one's headers, everybody's payload, the last one's flags."""
+    """Return one record of these packets: headers of the first, payload of all, TCP flags of the last."""
     start = network_size(kind)
     ends = [header_size(kind, packet) for packet in packets]
     whole = packets[0][: ends[0]] + b"".join([packet[end:] for packet, end in zip(packets, ends, strict=True)])
@@ -293,7 +293,7 @@ EXTENSIONS = {4: [bytes([0x94, 4, 0, 0]), bytes(40)], 6: [bytes([6, 0, 1, 4, 0, 
 
 
 class _Flow:
-    """Someone who sends packets that mostly can be merged."""
+    """A sender of packets, most of which can be merged."""
 
     def __init__(self, choose: random.Random, sizes: Sequence[int]) -> None:
         self.kind = choose.choice(KINDS)
@@ -307,7 +307,7 @@ class _Flow:
         self.calm = choose.choice([128, 128, 2048])
 
     def next(self, choose: random.Random) -> bytes:
-        """Its next packet, of which about one in five is remarkable in some way, or very few."""
+        """Return its next packet; about one in five has something special, or very few if the flow is calm."""
         size = self.size
         fields: dict[str, Any] = {}
         match choose.randrange(self.calm):
@@ -390,14 +390,14 @@ class _Flow:
             case 5:
                 packet = choose.choice([b"", b"\x45", b"\x60" + bytes(39), b"\x50" + bytes(60), b"\xff" * 50])
             case 6:
-                packet = with_bits(packet, start + 5, 1)  # A length of UDP, a sequence number of TCP.
+                packet = with_bits(packet, start + 5, 1)  # The length of UDP or the sequence number of TCP.
         return packet
 
 
 def traffic(choose: random.Random, count: int, sizes: Sequence[int] = (1, 2, 7, 8, 40)) -> list[bytes]:
-    """`count` packets of up to three flows, which come in turns or in trains, and what else there is on a wire.
+    """Return `count` packets of up to three flows, in turns or in trains, and other packets among them.
 
-    `sizes` are of payloads, of which each flow has one that most of its packets have.
+    Each flow chooses one of `sizes` for the payload of most of its packets.
     """
     flows = [_Flow(choose, sizes) for _ in range(choose.choice([1, 1, 2, 3]))]
     flow = flows[0]
@@ -410,17 +410,19 @@ def traffic(choose: random.Random, count: int, sizes: Sequence[int] = (1, 2, 7, 
 
 
 def records_of(choose: random.Random, packets: Sequence[bytes]) -> list[bytes]:
-    """Records of the packets: in one case out of three as a kernel's own packets come, with open checksums."""
+    """Return records of the packets; in one case out of three with open checksums, as a kernel's own packets."""
     if choose.randrange(3):
-        return [_headed(choose, packet) for packet in packets]
+        return [_record_of(choose, packet) for packet in packets]
     return [
-        bytes(partial(kind, packet)) if choose.randrange(32) and (kind := kind_of(packet)) else _headed(choose, packet)
+        bytes(partial(kind, packet))
+        if choose.randrange(32) and (kind := kind_of(packet))
+        else _record_of(choose, packet)
         for packet in packets
     ]
 
 
-def _headed(choose: random.Random, packet: bytes) -> bytes:
-    """A record of the packet: mostly complete, at times left open, a superpacket, or one with a strange header."""
+def _record_of(choose: random.Random, packet: bytes) -> bytes:
+    """Return a record of the packet: mostly complete, at times open, a superpacket, or with a strange vnet header."""
     kind = kind_of(packet)
     match choose.randrange(16):
         case 0 | 1 | 2 if kind:

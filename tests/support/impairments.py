@@ -16,5 +16,5 @@ def number_of(data: Packet) -> int:
 
 
 def within_bounds(happened: int, of: int, probability: float) -> bool:
-    """4.5 standard deviations of the binomial distribution: passed by 999,993 fair ones in a million."""
+    """Return True within 4.5 standard deviations of the binomial distribution: 999,993 of a million fair counts are."""
     return abs(happened - of * probability) <= 4.5 * math.sqrt(of * probability * (1 - probability))

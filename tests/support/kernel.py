@@ -1,4 +1,4 @@
-"""Namespaces of networks and mounts for tests of the kernel, and functions that run inside of them."""
+"""Network and mount namespaces for kernel tests, and functions that run inside them."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Network:
         self.run("ip", "link", "set", "lo", "up")
 
     def command(self, *command: str) -> list[str]:
-        """`command` as it has to be started to run inside the namespace."""
+        """Return the command that runs `command` inside the namespace."""
         return ["nsenter", f"--net={self.path}", *command]
 
     def run(self, *command: str, check: bool = True) -> str:
@@ -37,28 +37,28 @@ class Network:
 
 
 needs_root = pytest.mark.skipif(
-    not AS_ROOT, reason="takes real root: in a user namespace there is one user, and no device can be made"
+    not AS_ROOT, reason="needs real root: a user namespace has one user, and no device nodes can be made"
 )
 
 STRANGER = 61234
-"""An ordinary user's id, which needs no entry in any data base."""
+"""The id of an ordinary user; it needs no entry in a database."""
 
 NO_TUN_NODE = "mount -t tmpfs none /dev/net"
-"""Shell for a mount namespace in which /dev/net/tun is missing."""
+"""Shell commands that remove /dev/net/tun in a mount namespace."""
 
 
 def tun_node(mode: str = "0666", major: int = 10, minor: int = 200) -> str:
-    """Shell for a mount namespace in which /dev/net/tun has another mode, or is another device."""
+    """Return shell commands that give /dev/net/tun another mode or device number in a mount namespace."""
     return f"{NO_TUN_NODE}; mknod -m {mode} /dev/net/tun c {major} {minor}"
 
 
 def links(network: Network) -> set[str]:
-    """The names of the interfaces in `network`, less lo."""
+    """Return the names of the interfaces in `network`, except lo."""
     return {link["ifname"] for link in json.loads(network.run("ip", "-j", "link"))} - {"lo"}
 
 
 def udp_socket(network: Network, address: str) -> socket.socket:
-    """A UDP socket of the kernel in `network`, bound to `address` and some port."""
+    """Return a UDP socket of the kernel in `network`, bound to `address` and a free port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = network.namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
     sock.settimeout(10)
@@ -74,9 +74,9 @@ def call_elsewhere(
     groups: Sequence[int] = (),
     mounts: str = "",
 ) -> Any:
-    """What `function` of a test module returns, or raises, in a process of its own inside `network`.
+    """Call `function` of a test module in a process of its own inside `network`; return or raise its result.
 
-    As `user` with `groups`, in a mount namespace of its own where the shell has run `mounts`.
+    The process has `user` and `groups`, and a mount namespace of its own where the shell has run `mounts`.
     """
     program = [sys.executable, str(Path(__file__).with_name("programs") / "call.py")]
     if mounts:

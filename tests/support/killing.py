@@ -1,4 +1,4 @@
-"""Processes that pass traffic and are killed in the midst of it."""
+"""Processes that pass traffic and are killed in the middle of it."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from threepipe import Adapter, Session
 
 
 def there_and_back(sock: socket.socket, session: Session, host: str) -> None:
-    """A packet each way: the kernel's datagram to `host`, and the answer."""
+    """Pass a packet each way: the kernel's datagram to `host`, and the answer."""
     sock.sendto(host.encode(), (host, 9))
     while not (answer := answers(session.receive(timeout=30))):
         pass
@@ -19,8 +19,8 @@ def there_and_back(sock: socket.socket, session: Session, host: str) -> None:
 
 
 def pass_traffic(number: int, ready: int) -> None:
-    """Pass packets both ways without end; a byte goes to `ready` once the first got through."""
-    signal.alarm(60)  # Should nobody be left to kill it.
+    """Pass packets both ways without end; write a byte to `ready` after the first."""
+    signal.alarm(60)  # This ends the process if its parent cannot kill it.
     with (
         Adapter.create("tp%d", addresses=[f"10.6.{number}.1/24"]) as adapter,
         adapter.start_session() as session,
@@ -34,7 +34,7 @@ def pass_traffic(number: int, ready: int) -> None:
 
 
 def kill_in_mid_traffic(count: int) -> tuple[int, list[int]]:
-    """Fork that many processes with an adapter each and kill them: the adapters seen, the exit codes."""
+    """Fork `count` processes with an adapter each and kill them; return the adapters seen and the exit codes."""
     ready, children_ready = os.pipe()
     children = []
     for number in range(count):
@@ -47,7 +47,7 @@ def kill_in_mid_traffic(count: int) -> tuple[int, list[int]]:
         children.append(child)
     os.close(children_ready)
     waiting = count
-    while waiting and (signs := os.read(ready, count)):  # Its end comes where all are dead.
+    while waiting and (signs := os.read(ready, count)):  # The pipe ends if all processes are dead.
         waiting -= len(signs)
     seen = len(threepipe.adapters())
     for child in children:

@@ -38,7 +38,7 @@ class Pair:
         self.sessions = (left.start_session(), right.start_session())
 
     def faults(self) -> dict[str, int]:
-        """What the kernels counted of bad checksums and lengths."""
+        """Return the kernels' counts of bad checksums and lengths."""
         found: dict[str, int] = {}
         for network in self.networks:
             for name, count in re.findall(r"^(\S*(?:Csum|Hdr)\S*Err\S*)\s+(\d+)", network.run("nstat", "-az"), re.M):
@@ -49,7 +49,7 @@ class Pair:
 
 @contextmanager
 def joined(a: Session, b: Session, move: Callable[[Session, Session], None]) -> Iterator[None]:
-    """`move(source, target)` in a thread for each direction, until the block ends."""
+    """Run `move(source, target)` in a thread for each direction, until the block ends."""
     threads = [threading.Thread(target=move, args=ends) for ends in ((a, b), (b, a))]
     for thread in threads:
         thread.start()
@@ -63,7 +63,7 @@ def joined(a: Session, b: Session, move: Callable[[Session, Session], None]) -> 
 
 
 def look_at_every_packet(source: Session, target: Session) -> None:
-    """Pass on single packets, each checked for the size that an MTU of 1500 allows."""
+    """Pass on single packets, and check that none exceeds an MTU of 1500."""
     try:
         for bundle in source:
             packets = list(bundle)
@@ -83,7 +83,7 @@ def pass_on(source: Session, target: Session) -> None:
 
 
 def transfer(pair: Pair, prefix: str) -> None:
-    """A stream of the kernel's TCP from the first network to the second, compared by hash."""
+    """Send a stream of the kernel's TCP from the first network to the second, and compare hashes."""
     family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
     listener = pair.networks[1].namespace.run(lambda: socket.create_server((f"{prefix}2", 0), family=family))
     sender = pair.networks[0].namespace.run(lambda: socket.socket(family))

@@ -1,10 +1,10 @@
-"""The Internet checksum in the plainest way, for tests to compare with."""
+"""The Internet checksum in the plainest way, for comparison."""
 
 import struct
 
 
 def naive_checksum(data: bytes, initial: int = 0) -> int:
-    """RFC 1071: add 16-bit words, the carry back in at the other end, and complement."""
+    """Return the checksum of RFC 1071: the sum of 16-bit words with end-around carry, complemented."""
     total = initial
     for (word,) in struct.iter_unpack("!H", data + bytes(len(data) % 2)):
         total += word

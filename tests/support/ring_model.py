@@ -18,7 +18,7 @@ HEADER = struct.Struct("=IIi")
 
 
 class Ring:
-    """Both ends on one buffer, and the words of its header as the layout has them."""
+    """A ring with both ends on one buffer, and the words of its header."""
 
     def __init__(self, capacity: int = MIN_CAPACITY) -> None:
         self.capacity = capacity
@@ -32,7 +32,7 @@ class Ring:
 
     @property
     def words(self) -> tuple[int, int, int]:
-        """Head, tail and alertable."""
+        """Return head, tail and alertable."""
         return HEADER.unpack_from(self.buffer)
 
     def poke(self, offset: int, word: int) -> None:
@@ -40,7 +40,7 @@ class Ring:
         struct.pack_into("=I", self.buffer, offset, word)
 
     def move_to(self, offset: int) -> None:
-        """Let records of 65540 bytes at most through until head and tail are `offset`."""
+        """Write and read records, of 65540 bytes at most, until head and tail are `offset`."""
         while rest := offset - self.words[1]:
             assert self.writer.write([bytes(min(rest, 0x10000) - 4)]) == 1
             self.read_all()
@@ -73,7 +73,7 @@ def receive(ring: Ring, count: int) -> list[RingPacket]:
 
 @dataclass(slots=True)
 class Record:
-    """A packet in the model: where it lies in an endless stream of bytes, and how far it got."""
+    """A packet in the model: its place in an endless stream of bytes, and its state."""
 
     data: bytes
     start: int
@@ -105,14 +105,14 @@ class Model:
         self.target = memoryview(bytearray(0x20000))
 
     def fresh(self) -> bytes:
-        """Random bytes: mostly few, sometimes as many as can be."""
+        """Return random bytes: mostly few, sometimes as many as possible."""
         choice = self.rng.random()
         size = int(self.rng.random() * (80 if choice < 0.8 else 1500 if choice < 0.99 else MAX_PACKET + 1))
         start = int(self.rng.random() * MAX_PACKET)
         return bytes(self.pool[start : start + size])
 
     def place(self, data: bytes) -> Record | None:
-        """The record for `data` behind all others, or None where there is no room by the rule."""
+        """Return the record for `data` after all others, or None if there is no room by the rule."""
         record = Record(data, self.next_start)
         if record.end - self.head > MIN_CAPACITY - 4:
             self.counts["full"] += 1
@@ -135,7 +135,7 @@ class Model:
         self.unsent.append(record)
 
     def settle(self, queue: deque[Record]) -> RingPacket | None:
-        """Choose a packet that is out, most often an old one, and mark it as given back."""
+        """Choose a packet that is held, most often an old one, and mark it as returned."""
         if not queue:
             return None
         record = queue[int(self.rng.random() ** 6 * len(queue))]
@@ -220,7 +220,7 @@ class Model:
         self.armed = False
 
     def check_notice(self, tail: int, notices: int) -> None:
-        """An armed reader hears of every move of the tail, another of none."""
+        """Check that an armed reader was notified of every move of the tail, and any other of none."""
         if not self.armed:
             assert self.ring.notices == notices
         elif self.tail != tail:
@@ -244,7 +244,7 @@ def exercise(rng: random.Random, operations: int) -> None:
         for operation in model.rng.choices([*choices, model.disarm], model.rng.choice(PHASES), k=500):
             operation()
             model.check()
-    # None of this would mean much if the ring had not been full, empty and past its end often.
+    # The test is worth something only if the ring was often full, empty and past its end.
     assert min([model.counts[key] for key in ("full", "empty", "past the end", "out of order", "notice")]) > 500
     assert min(model.counts["written"], model.counts["read"]) > 50_000
     while model.unsent or model.waiting or model.held:

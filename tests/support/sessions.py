@@ -16,7 +16,7 @@ from threepipe.core.packet import Packet
 CAPACITY = 0x20000
 SIZE = 28
 FITTING = (CAPACITY - 4) // (4 + SIZE)
-"""Packets of `SIZE` bytes that a session has room for."""
+"""The number of packets of `SIZE` bytes that a session has room for."""
 
 Result = TypeVar("Result")
 Pair = tuple[MemoryAdapter, MemoryAdapter]
@@ -24,17 +24,17 @@ Sessions = tuple[Session, Session]
 
 
 def packet(number: int, size: int = SIZE) -> bytes:
-    """A packet that says its number, and whose other bytes follow from that."""
+    """Return a packet with its number; its other bytes follow from that."""
     return b"\x45" + number.to_bytes(4, "big") + bytes([number % 251]) * (size - 5)
 
 
 def packets(*numbers: int) -> list[bytes]:
-    """The packets from the first number to before the second, as `range` has it."""
+    """Return the packets of the numbers in `range(*numbers)`."""
     return [packet(number) for number in range(*numbers)]
 
 
 def numbers(received: Iterable[Packet]) -> list[int]:
-    """The numbers of packets, every one of which is seen to be intact."""
+    """Return the numbers of packets, after a check that each is intact."""
     found = []
     for view in received:
         number = int.from_bytes(view[1:5], "big")
@@ -44,7 +44,7 @@ def numbers(received: Iterable[Packet]) -> list[int]:
 
 
 def in_thread(function: Callable[..., Result], *arguments: object) -> Future[Result]:
-    """Run `function` in a thread that cannot hold up the end of a test that failed."""
+    """Run `function` in a thread that does not delay the end of a failed test."""
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -58,17 +58,17 @@ def in_thread(function: Callable[..., Result], *arguments: object) -> Future[Res
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Return once `condition` holds; the one place that polls, for what announces itself to nobody."""
+    """Return once `condition` holds. Only this function polls, for conditions that nothing signals."""
     tick = threading.Event()
     for _ in range(10_000):
         if condition():
             return
         tick.wait(0.001)
-    pytest.fail("what was waited for did not happen")
+    pytest.fail("the condition did not become true in time")
 
 
 def until_waiting(session: Session, waiters: int) -> None:
-    """Return once as many threads and tasks wait in `session`."""
+    """Return once that many threads and tasks wait in `session`."""
     until(lambda: session._present == 1 + waiters)
 
 
@@ -77,7 +77,7 @@ def readable(waitable: Waitable | Session | int) -> bool:
 
 
 def drain(session: Session, count: int) -> list[int]:
-    """Receive until `count` packets came."""
+    """Receive until `count` packets have come; return their numbers."""
     found: list[int] = []
     while len(found) < count:
         bundle = session.receive(timeout=10)

@@ -26,7 +26,7 @@ def contents(packets: Iterable[memoryview]) -> list[bytes]:
 
 
 def assert_right(packet: bytes, start: int, protocol: int) -> None:
-    """Every length and checksum of the packet is as a receiver wants it."""
+    """Check that every length and checksum of the packet is right."""
     assert is_packet(packet)
     if packet[0] >> 4 == 4:
         assert naive_checksum(packet[:start]) == 0
@@ -44,7 +44,7 @@ def assert_right(packet: bytes, start: int, protocol: int) -> None:
 
 @st.composite
 def superpackets(draw: st.DrawFn) -> memoryview:
-    """A right header, and a packet that is random wherever the way of splitting does not depend on it."""
+    """Draw a right vnet header, and a packet with random bytes in all fields that do not affect splitting."""
     kind = draw(st.sampled_from(KINDS))
     start = draw(st.sampled_from([20, 24, 60] if kind.version == 4 else [40, 48, 88]))
     words = draw(st.integers(5, 15)) if kind.protocol == 6 else 2
@@ -61,13 +61,13 @@ def superpackets(draw: st.DrawFn) -> memoryview:
     )
 
 
-# Records that contradict themselves, and such as only look like it.
+# Records that contradict themselves, and records that only seem to.
 
 BASE = {kind: ip(kind, transport_of(kind, b"abcdef")) for kind in KINDS}
 
 
 def changed(kind: Kind, packet: bytes | None = None, /, **fields: int) -> memoryview:
-    """A right superpacket, but for one thing."""
+    """Return a valid superpacket with one change."""
     right = {
         "flags": NEEDS_CSUM,
         "gso_type": kind.gso_type,

@@ -1,4 +1,4 @@
-"""A pipe with taps, and what a file recorded."""
+"""A pipe with taps, and the packets recorded in a file."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ class Stage:
         self.ended = executor.submit(threepipe.pipe, *self.ends)
 
     def both_ways(self) -> None:
-        """A packet to the right, and one back."""
+        """Send a packet to the right, and one back."""
         for source, target, packet in ((self.left, self.right, PACKETS[0]), (self.right, self.left, PACKETS[1])):
             source.send([packet])
             assert bytes(target.receive_packet(SECONDS)) == packet

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 SATURATED = 0.2
-"""The share of idle time below which what takes its time says nothing about us."""
+"""The share of idle time below which measured times say nothing about us."""
 
 
 class Idleness:
-    """How much of the processors' time nobody wanted since this was made."""
+    """The share of idle processor time since this object was made."""
 
     def __init__(self) -> None:
         self._before = self._ticks()
 
     def share(self) -> float:
-        """From 0 to 1; 0 where the system does not say."""
+        """Return the share from 0 to 1; 0 if the system does not report it."""
         idle, total = [after - before for after, before in zip(self._ticks(), self._before, strict=True)]
         return idle / total if total else 0.0
 
@@ -32,10 +32,10 @@ CLOCK = time.get_clock_info("monotonic").resolution
 
 
 def assert_late_by(expected: float, allowed: float, measure: Callable[[], list[float]]) -> None:
-    """Each round of `measure` is never early; the best median and 95th percentile are late by `allowed` at most.
+    """Check that no round of `measure` is early, and the best median and 95th percentile are late by `allowed` at most.
 
-    All in seconds. Of the percentile nothing can be said where others keep the processors busy, and of the median
-    where they do all the time.
+    All times are in seconds. The percentile is ignored if others keep the processors busy, and the median if they do
+    so all the time.
     """
     medians, percentiles = [], []
     allowed += 2 * CLOCK

@@ -1,4 +1,4 @@
-"""A stream of TCP from one network to another, compared by hash: what it went through has changed nothing."""
+"""A stream of TCP from one network to another, compared by hash."""
 
 import hashlib
 import random
@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 
 def transfer(sending: Network, receiving: Network, address: str, size: int) -> None:
-    """Send so many bytes, whole MiB, to an address of the receiving network, and compare hashes."""
+    """Send `size` bytes, whole MiB, to an address of the receiving network, and compare hashes."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener, sender = (network.namespace.run(lambda: socket.socket(family)) for network in (receiving, sending))
     with listener, sender:

@@ -33,7 +33,7 @@ def number_of(found: bytes | memoryview) -> int:
 
 @contextmanager
 def in_threads(*functions: Callable[[], None]) -> Iterator[None]:
-    """Run them while the body does, and raise what they raise."""
+    """Run `functions` in threads while the block runs, and raise what they raise."""
     with ThreadPoolExecutor(len(functions)) as pool:
         running = [pool.submit(function) for function in functions]
         yield

@@ -1,6 +1,6 @@
-"""Who knows a device's public key, and nothing else, and sends it first messages of handshakes without end.
+"""A flood of handshake initiations by a sender that knows only the public key of a device.
 
-That much makes a device ask for cookies before it looks closer at anything (section 5.4.7 of WireGuard's paper).
+Under such load a device demands cookies before any other check (section 5.4.7 of WireGuard's paper).
 """
 
 import base64
@@ -21,12 +21,12 @@ __all__ = ["flooded"]
 _HOSTS = ("198.51.100.1", "198.51.100.2")
 _PORT = 51820
 _BURST, _PAUSE = 300, 0.05
-"""Messages one behind the other, and seconds between: a queue of wireguard-go is to have some 128 of them at once."""
+"""Messages in a burst, and seconds between bursts: a queue of wireguard-go should have some 128 of them at once."""
 
 
 @contextmanager
 def flooded(end: End) -> Iterator[threading.Event]:
-    """Have `end` be flooded by a link of its own while it lasts; the event is set when a cookie was asked for."""
+    """Flood `end` over a link of its own during the block; set the event when it demands a cookie."""
     attacker = Network()
     try:
         attacker.run("ip", "link", "add", "flood", "type", "veth", "peer", "name", "flood", "netns", end.network.path)
@@ -47,7 +47,7 @@ def flooded(end: End) -> Iterator[threading.Event]:
 
 
 def _message(end: End) -> bytes:
-    """A first message that nothing is right of but its first MAC."""
+    """Return an initiation in which only mac1 is right."""
     generator = CookieGenerator(base64.b64decode(end.public_key))
     message = INITIATION.pack(TYPE_INITIATION, 7, os.urandom(32), os.urandom(48), os.urandom(28))
     return generator.add_macs(message, time.monotonic())
@@ -60,7 +60,7 @@ def _flood(sock: socket.socket, message: bytes, asked: threading.Event, over: th
             for _ in range(_BURST):
                 sock.sendto(message, (_HOSTS[1], _PORT))
         except BlockingIOError:
-            pass  # They are as many as there is room for.
+            pass  # The socket has no room for more.
         try:
             while len(sock.recv(2048)) != COOKIE_REPLY_SIZE:
                 continue

@@ -21,7 +21,7 @@ def new_key() -> bytes:
 
 
 def packet(source: str, destination: str, data: bytes = b"") -> bytes:
-    """An IP packet of either family; its checksum is nobody's business here."""
+    """Return an IP packet of either family; no test here checks its checksum."""
     left, right = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     if left.version == 4:
         return (
@@ -36,7 +36,7 @@ def packet(source: str, destination: str, data: bytes = b"") -> bytes:
 
 
 class End:
-    """A tunnel, and what it has received."""
+    """A tunnel, and the packets that it has received."""
 
     def __init__(self, network: "Network", timing: Timing | None = None) -> None:
         self.network = network
@@ -68,7 +68,7 @@ class End:
 
 
 class Network:
-    """Carries every datagram at once, unless `filter` says otherwise; `log` has all of them."""
+    """A network that carries every datagram at once, unless `filter` rejects it; `log` has all datagrams."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -85,7 +85,7 @@ class Network:
                     self._queue.append((sender, outgoing.endpoint, bytes(memory[start : start + size])))
 
     def hold(self) -> list[bytes]:
-        """From now on nothing arrives: it is put in the list that is returned."""
+        """Hold back all datagrams from now on; return the list that collects them."""
         held: list[bytes] = []
 
         def keep(datagram: bytes) -> bool:
@@ -96,7 +96,7 @@ class Network:
         return held
 
     def settle(self) -> None:
-        """Carry all there is, and what comes of it."""
+        """Carry all datagrams, and those sent in answer to them."""
         while True:
             for end in self.ends:
                 self.collect(end)
@@ -110,7 +110,7 @@ class Network:
                         end.take(datagram, sender.endpoint)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, with all that is due in it."""
+        """Advance the clock, and handle all timers due meanwhile."""
         until = self.now + seconds
         self.settle()
         while (due := min(end.tunnel.timer for end in self.ends)) <= until:
@@ -122,14 +122,14 @@ class Network:
         self.now = until
 
     def kinds(self, sender: End | None = None, since: float = 0) -> list[int]:
-        """The types of messages that were sent."""
+        """Return the types of the messages sent."""
         return [datagram[0] for at, end, datagram in self.log if at >= since and sender in (None, end)]
 
 
 def joined(
     timing: Timing | None = None, *, preshared_key: bytes | None = None, persistent_keepalive: int | None = None
 ) -> tuple[Network, End, End]:
-    """Two ends, of which only the first knows where the other is."""
+    """Return two ends; only the first knows the endpoint of the other."""
     network = Network()
     left, right = End(network, timing), End(network, timing)
     keepalive = persistent_keepalive

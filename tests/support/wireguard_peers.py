@@ -1,7 +1,7 @@
-"""Two WireGuard devices for tests, each a program's in a network of its own, and `wg` to set and to ask them.
+"""Two WireGuard devices for tests, each a program in a network of its own, managed by `wg`.
 
-A program more is a row of `PROGRAMS`: what can be started as wireguard-go is, and be managed by wg(8). Knows of no
-program how it works.
+Another program is a row of `PROGRAMS`: it must start as wireguard-go does, and be managed by wg(8). This module
+must not know how a program works.
 """
 
 import base64
@@ -23,31 +23,31 @@ from threepipe.wireguard import Timing
 __all__ = ["INSIDE", "OUTSIDE", "PROGRAMS", "End", "Outside", "Program", "Site", "hasty", "sites", "worsened"]
 
 _BUILT = Path(__file__).parents[2] / "benchmarks" / "build" / "bin"
-"""Where `make soak` and the benchmarks put what they build."""
+"""The folder where `make soak` and the benchmarks put the programs that they build."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How a device is started; the interface's name comes last."""
+    """A way to start a device; the interface's name is the last argument."""
 
     command: tuple[str, ...]
     package: str
-    """What has to be installed for it."""
+    """The package that must be installed for it."""
     ends: bool = True
-    """Whether it can be trusted to end when it is told to."""
+    """True if it reliably ends when told to."""
     tells_time: bool = True
-    """Whether it gives the time of a handshake to `wg`, which boringtun gives the age of."""
+    """True if it reports the time of a handshake to `wg`; boringtun reports the age."""
     asks_all: bool = True
-    """Whether it asks everybody for cookies when somebody floods it; gotatun asks nobody but him."""
+    """True if it demands cookies from all peers during a flood; gotatun does so from the flooding address only."""
 
     def missing(self) -> str:
-        """Why it cannot be started, or nothing."""
+        """Return why it cannot be started, or an empty text."""
         return "" if shutil.which(self.command[0]) else f"{self.command[0]} is not there; install {self.package}"
 
 
-# These two want to become the user who logged in, and end where nobody has, unless they are told otherwise.
+# These two change to the user who logged in, and exit if there is none, unless told otherwise.
 _STAY_ROOT = ("-f", "--disable-drop-privileges")
-# Else it answers where it first was told to, whatever the other's address has become.
+# Else it keeps answering to the first address of a peer that has moved.
 _FOLLOW = ("--disable-connected-udp",)
 PROGRAMS = {
     "threepipe": Program((str(Path(sys.executable).with_name("threepipe-wg")), "-f"), "threepipe"),
@@ -61,7 +61,7 @@ PROGRAMS = {
 
 
 def hasty(timing: Timing, events: Path, *environment: str) -> Program:
-    """Threepipe, but for the ages of its keys; names of its events are written to a file, a line each."""
+    """Return threepipe with other ages of keys; it writes the names of its events to a file, one per line."""
     path = Path(__file__).with_name("programs") / "wireguard_device.py"
     command = ("env", *environment, sys.executable, "-W", "error", str(path), json.dumps(timing._asdict()), str(events))
     return Program(command, "threepipe")
@@ -70,7 +70,7 @@ def hasty(timing: Timing, events: Path, *environment: str) -> Program:
 INSIDE = {4: ("10.9.0.1", "10.9.0.2"), 6: ("fd99::1", "fd99::2")}
 """The addresses in the tunnel, by version."""
 
-# A folder of its own for the control socket: two devices may have one name, and nothing is left.
+# Each device has a folder of its own for the control socket: two may have one name, and no file stays behind.
 _START = 'mount -t tmpfs none /run && echo apart && exec "$@"'
 _UNTIL_TOLD = "sh -c 'echo there; read told'"
 _NAME = "tunnelled"
@@ -101,7 +101,7 @@ def _key() -> str:
 
 @dataclass
 class End:
-    """One network, and the device in it while it is started."""
+    """A network, and the device in it while it runs."""
 
     number: int
     program: Program
@@ -111,7 +111,7 @@ class End:
 
     @property
     def pid(self) -> int:
-        """Of the program, while it is started."""
+        """Return the process id of the program while it runs."""
         assert self._process
         return self._process.pid
 
@@ -120,7 +120,7 @@ class End:
         return self._run("wg", "pubkey", words=self.private_key).strip()
 
     def start(self) -> None:
-        """Start the program, wait until it can be managed, and set all but its peers."""
+        """Start the program, wait until it can be managed, and set everything except peers."""
         command = self.network.command("unshare", "--mount", "sh", "-c", _START, "sh", *self.program.command, _NAME)
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stdout
@@ -136,7 +136,7 @@ class End:
         self.network.run("ip", "link", "set", _NAME, "mtu", str(mtu))
 
     def stop(self) -> str:
-        """End the program as systems do, and return what it said."""
+        """End the program by a signal, and return its output."""
         assert self._process
         process, self._process = self._process, None
         process.send_signal(signal.SIGTERM)
@@ -151,7 +151,7 @@ class End:
         return printed + complaint
 
     def close(self) -> None:
-        """End the program if it is there, and give the network back."""
+        """End the program if it runs, and remove the network."""
         try:
             if self._process:
                 self.stop()
@@ -159,24 +159,24 @@ class End:
             self.network.namespace.close()
 
     def wg(self, *arguments: str, words: str = "", check: bool = True) -> str:
-        """wg(8), where the control socket of this device is."""
+        """Run wg(8) with the control socket of this device."""
         assert self._process
         place = f"--mount=/proc/{self._process.pid}/ns/mnt"
         return self._run(*self.network.command("nsenter", place, "wg", *arguments), words=words, check=check)
 
     def set_peer(self, other: "End", *settings: str, preshared_key: str = "") -> None:
-        """Have the other as the only peer, with what else `wg set` takes. Once only, for boringtun changes no peer."""
+        """Set the other as the only peer, with more arguments of `wg set`. Once only: boringtun changes no peer."""
         inside = f"{INSIDE[4][other.number]}/32,{INSIDE[6][other.number]}/128"
         secret = ["preshared-key", "/dev/stdin"] if preshared_key else []
         peer = ["peer", other.public_key, *secret, "allowed-ips", inside, *settings]
         self.wg("set", _NAME, *peer, words=preshared_key)
 
     def shown(self, what: str) -> list[str]:
-        """The fields that `wg show` has of the only peer, less its key."""
+        """Return the fields that `wg show` has of the only peer, without its key."""
         return self.wg("show", _NAME, what).split()[1:]
 
     def ping(self, version: int, other: "End") -> None:
-        """Ask the other end until there is an answer."""
+        """Ping the other end until it answers."""
         address = INSIDE[version][other.number]
         said = self.network.run("ping", "-c", "1", "-i", "0.2", "-w", "40", address, check=False)
         assert " received" in said, "there is no ping"
@@ -196,13 +196,13 @@ class Site:
     ends: tuple[End, End]
 
     def move(self, number: int, host: int, version: int) -> None:
-        """Give that end another address on the link, in place of the one it has."""
+        """Replace the address of that end on the link."""
         outside, network = OUTSIDE[version], self.ends[number].network
         network.run("ip", f"-{version}", "address", "flush", "dev", f"v{number}", "scope", "global")
         _add_address(network, number, outside, host)
 
     def add_address(self, number: int, host: int, version: int) -> None:
-        """Give that end one address more on the link."""
+        """Add an address of that end on the link."""
         _add_address(self.ends[number].network, number, OUTSIDE[version], host)
 
     def remove_address(self, number: int, host: int, version: int) -> None:
@@ -218,7 +218,7 @@ def _add_address(network: Network, number: int, outside: Outside, host: int) -> 
 
 @contextmanager
 def sites(*names: str | Program) -> Iterator[Site]:
-    """A site of two programs, those of `PROGRAMS` by their names; not yet started."""
+    """Return a site of two programs of `PROGRAMS`, not yet started."""
     with _apart(names) as (first, second):
         far = ["peer", "name", "v1", "netns", second.network.path]
         first.network.run("ip", "link", "add", "v0", "type", "veth", *far)
@@ -231,7 +231,7 @@ def sites(*names: str | Program) -> Iterator[Site]:
 
 @contextmanager
 def worsened(*programs: str | Program, impairments: Sequence[str]) -> Iterator[Site]:
-    """The same over a network that does to packets what `threepipe pipe --impair` is told."""
+    """Return a site whose network is impaired by `threepipe pipe --impair`."""
     with _apart(programs) as (first, second):
         links = []
         for end in (first, second):
@@ -251,7 +251,7 @@ def worsened(*programs: str | Program, impairments: Sequence[str]) -> Iterator[S
 
 @contextmanager
 def _apart(programs: Sequence[str | Program]) -> Iterator[tuple[End, End]]:
-    """Two ends in networks that nothing joins."""
+    """Return two ends in networks that are not joined."""
     with ExitStack() as stack:
         ends = []
         for number, program in enumerate(programs):

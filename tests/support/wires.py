@@ -17,14 +17,14 @@ PACKET_HOST = 0
 
 
 class PacketWire:
-    """A packet socket on the interface: sends and sees exactly the bytes that pass it."""
+    """A packet socket on the interface, which sends and receives exactly the bytes that pass it."""
 
     def __init__(self, adapter: threepipe.Adapter, network: Network, *, persistent: bool) -> None:
         self.persistent = persistent
         self._name = adapter.name
         self._network = network
         self.socket = network.namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)  # As much as there may be.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)  # As large as the kernel allows.
         self.socket.bind((adapter.name, ETH_P_ALL))
 
     def send(self, packets: Sequence[bytes]) -> int:
@@ -52,7 +52,7 @@ class PacketWire:
 def wired(
     network: Network, make: Callable[[], threepipe.Adapter], *, persistent: bool
 ) -> Iterator[tuple[threepipe.Adapter, Wire]]:
-    """An adapter in `network` and its wire; removes what is persistent."""
+    """Return an adapter in `network` and its wire; remove a persistent one at the end."""
     with make() as adapter:
         wire = PacketWire(adapter, network, persistent=persistent)
         with wire.socket:

@@ -63,7 +63,7 @@ def test_missing_tools_are_named_and_the_status_says_not_available(tmp_path: Pat
     ("maven", "status", "told"),
     [
         pytest.param(SAY.format(UNKNOWN_HOST), NOT_AVAILABLE, "Unknown host", id="no network"),
-        pytest.param(SAY.format(NO_PLUGIN), NOT_AVAILABLE, "No plugin", id="nor a plugin"),
+        pytest.param(SAY.format(NO_PLUGIN), NOT_AVAILABLE, "No plugin", id="no plugin"),
         pytest.param(SAY.format(NOT_FOUND), FAILED, "was not found", id="no such artifact"),
         pytest.param(MAKE_ANOTHER_FILE, FAILED, "not the expected", id="another file"),
     ],
@@ -93,7 +93,7 @@ try:
 except SetupFailed as failure:
     print(type(failure).__name__, failure)
 """
-ASKED_IN_VAIN = SAY.format("error: failed to download from crates.io")
+NO_DOWNLOAD = SAY.format("error: failed to download from crates.io")
 NO_LIBRARY = 'echo "$0-has-no-such-target"'
 BUILD = """\
 folder=$CARGO_TARGET_DIR/x86_64-pc-windows-gnu/release
@@ -109,14 +109,18 @@ echo core > $folder/threepipe_native.dll"""
         pytest.param(
             {"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": SAY.format("error: no network")},
             "NotAvailable rustup target add x86_64-pc-windows-gnu failed: error: no network",
-            id="rustup in vain",
+            id="rustup fails",
         ),
-        pytest.param({"cargo": ASKED_IN_VAIN, "rustc": "echo /"}, "NotAvailable building", id="cargo in vain"),
-        pytest.param({"cargo": SAY.format("error[E0308]"), "rustc": "echo /"}, "SetupFailed building", id="no Rust"),
-        pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": "exit 0"}, "core", id="rustup had it"),
+        pytest.param({"cargo": NO_DOWNLOAD, "rustc": "echo /"}, "NotAvailable building", id="cargo has no network"),
+        pytest.param(
+            {"cargo": SAY.format("error[E0308]"), "rustc": "echo /"}, "SetupFailed building", id="invalid Rust"
+        ),
+        pytest.param({"cargo": BUILD, "rustc": NO_LIBRARY, "rustup": "exit 0"}, "core", id="rustup succeeds"),
     ],
 )
-def test_missing_tools_for_the_native_core_are_named(tmp_path: Path, programs: Mapping[str, str], told: str) -> None:
+def test_building_the_native_core_succeeds_or_names_what_is_missing(
+    tmp_path: Path, programs: Mapping[str, str], told: str
+) -> None:
     folder = program_folder(tmp_path, programs)
     done = subprocess.run(
         [sys.executable, "-c", BUILD_CORE, TOOL],

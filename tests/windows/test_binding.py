@@ -1,4 +1,4 @@
-"""The binding of Wintun's library: functions, errors and the log, on the contract library."""
+"""The binding of Wintun's library, tested on the contract library: functions, errors and the log."""
 
 import ctypes
 import logging
@@ -67,7 +67,7 @@ def adapter(wintun: Wintun) -> Iterator[int]:
     wintun.close_adapter(handle)
 
 
-def test_all_functions_are_bound_as_the_header_has_them() -> None:
+def test_every_function_is_bound_with_the_types_of_the_header() -> None:
     declared = re.findall(r"WINAPI (Wintun\w+)\(([^;]*)\);", HEADER.read_text())
     assert {name: 0 if arguments == "VOID" else arguments.count(",") + 1 for name, arguments in declared} == {
         name: len(arguments) for name, (_, arguments) in FUNCTIONS.items()
@@ -78,7 +78,7 @@ def test_all_functions_are_bound_as_the_header_has_them() -> None:
         assert [ctypes.sizeof(argument) for argument in arguments] == sizes
 
 
-def test_a_library_that_lacks_a_function_is_refused() -> None:
+def test_a_library_without_a_function_raises() -> None:
     if sys.platform == "win32":
         other: ctypes.CDLL = ctypes.WinDLL("kernel32")
     else:
@@ -87,7 +87,7 @@ def test_a_library_that_lacks_a_function_is_refused() -> None:
         Wintun(other)
 
 
-def test_an_adapter_from_its_creation_to_its_end(wintun: Wintun, contract: Contract) -> None:
+def test_an_adapter_is_created_used_and_closed(wintun: Wintun, contract: Contract) -> None:
     assert wintun.running_driver_version() is None
     adapter = wintun.create_adapter("Straße 7", "threepipe", GUID)
     described = contract.describe(adapter)
@@ -117,7 +117,7 @@ def test_an_adapter_from_its_creation_to_its_end(wintun: Wintun, contract: Contr
         (1460, AdapterError, "tp0: "),
     ],
 )
-def test_what_creating_may_be_refused_for(
+def test_an_error_code_of_create_raises_its_exception(
     wintun: Wintun, contract: Contract, code: int, kind: type[AdapterError], text: str
 ) -> None:
     contract.ContractFailCall(Function.CREATE_ADAPTER, code, 1)
@@ -141,7 +141,7 @@ def test_what_creating_may_be_refused_for(
         (Function.DELETE_DRIVER, 0xE000023D, AdapterBusy, "close the adapters of all programs"),
     ],
 )
-def test_what_other_calls_may_be_refused_for(
+def test_an_error_code_of_other_calls_raises_its_exception(
     wintun: Wintun, contract: Contract, adapter: int, function: Function, code: int, kind: type[AdapterError], text: str
 ) -> None:
     calls = {
@@ -156,12 +156,12 @@ def test_what_other_calls_may_be_refused_for(
     assert (error_code(caught.value) or 0) % (1 << 32) == code
 
 
-def test_an_error_tells_what_the_library_said(wintun: Wintun) -> None:
+def test_an_error_has_the_log_lines_of_the_library(wintun: Wintun) -> None:
     with pytest.raises(AdapterNotFound, match="; Wintun's log: Failed to find"):
         wintun.open_adapter("nowhere")
 
 
-def test_an_earlier_complaint_is_not_told_again(wintun: Wintun, contract: Contract, adapter: int) -> None:
+def test_an_error_has_no_earlier_log_lines(wintun: Wintun, contract: Contract, adapter: int) -> None:
     with pytest.raises(AdapterNotFound):
         wintun.open_adapter("nowhere")
     contract.ContractFailCall(Function.START_SESSION, 1247, 1)
@@ -170,15 +170,15 @@ def test_an_earlier_complaint_is_not_told_again(wintun: Wintun, contract: Contra
     assert "nowhere" not in str(caught.value)
 
 
-def test_no_name_is_renamed_by_opening(wintun: Wintun, contract: Contract) -> None:
+def test_open_of_a_foreign_interface_does_not_rename_it(wintun: Wintun, contract: Contract) -> None:
     contract.ContractAddInterface("Ethernet", Kind.NEIGHBOUR)
     with pytest.raises(AdapterNotFound):
         wintun.open_adapter("Ethernet")
     assert [found.name for found in contract.interfaces()] == ["Ethernet"]
 
 
-def test_a_slow_call_lets_others_run(wintun: Wintun, contract: Contract) -> None:
-    """As one that installs the driver is. The other thread has to be able to end it."""
+def test_a_slow_call_lets_other_threads_run(wintun: Wintun, contract: Contract) -> None:
+    """A call that installs the driver is as slow; another thread must be able to end it."""
     contract.ContractDelayCall(Function.CREATE_ADAPTER, 20_000, 1)
     made: list[int] = []
     thread = threading.Thread(target=lambda: made.append(wintun.create_adapter("tp0", "threepipe", GUID)))
@@ -190,7 +190,7 @@ def test_a_slow_call_lets_others_run(wintun: Wintun, contract: Contract) -> None
     wintun.close_adapter(made[0])
 
 
-def test_the_library_logs_to_logging(wintun: Wintun, adapter: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_lines_of_the_library_go_to_logging(wintun: Wintun, adapter: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "threepipe.wintun")
     before = time.time()
     with pytest.raises(AdapterNotFound):
@@ -205,7 +205,7 @@ def test_the_library_logs_to_logging(wintun: Wintun, adapter: int, caplog: pytes
 @pytest.mark.parametrize(
     ("level", "severity"), [(0, logging.INFO), (1, logging.WARNING), (2, logging.ERROR), (7, logging.ERROR)]
 )
-def test_a_line_has_its_own_level_and_time(level: int, severity: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_line_keeps_its_level_and_time(level: int, severity: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "threepipe.wintun")
     # 2019-03-22 12:34:56.789 UTC, in units of 100 ns since 1601.
     Log().write(level, 131_977_460_967_890_000, "50 % of it")
@@ -213,10 +213,10 @@ def test_a_line_has_its_own_level_and_time(level: int, severity: int, caplog: py
     assert (record.levelno, record.getMessage()) == (severity, "50 % of it")
     assert record.created == pytest.approx(1_553_272_496.789)
     assert record.msecs == 789
-    assert record.relativeCreated < 0  # Long before this program.
+    assert record.relativeCreated < 0  # That is long before this program started.
 
 
-def test_what_fails_in_logging_does_not_reach_the_library(wintun: Wintun, adapter: int) -> None:
+def test_an_exception_of_a_log_handler_does_not_reach_the_library(wintun: Wintun, adapter: int) -> None:
     class Failing(logging.Handler):
         calls = 0
 
@@ -235,7 +235,7 @@ def test_what_fails_in_logging_does_not_reach_the_library(wintun: Wintun, adapte
     assert handler.calls
 
 
-def test_silence_ends_the_log(wintun: Wintun, adapter: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_lines_are_logged_after_silence(wintun: Wintun, adapter: int, caplog: pytest.LogCaptureFixture) -> None:
     wintun.silence()
     with pytest.raises(AdapterNotFound):
         wintun.open_adapter("nowhere")

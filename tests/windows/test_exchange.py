@@ -1,4 +1,4 @@
-"""Bundles out of and into a session's rings: both implementations on the contract library, and one beside the other."""
+"""Bundles from and to the rings of a session: both implementations on the contract library, and compared."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -31,7 +31,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 class Opened:
-    """A fresh session of the library, and what is behind it; what was done wrong, or left, fails the test."""
+    """A fresh session of the library and its wire; misuse and packets left behind fail the test."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -54,7 +54,7 @@ class Opened:
         assert not self._bench.wrongs()
 
     def receive(self, module: ModuleType, limit: int = 256, room: int = 1 << 20) -> tuple[list[bytes], int]:
-        """The packets and the error."""
+        """Return the packets and the error."""
         memory = memoryview(bytearray(room))
         packets, used, code = module.ring_receive(self.rings, memory, limit)
         assert used <= room
@@ -70,7 +70,7 @@ def packets(number: int, size: int = 100) -> list[bytes]:
 
 
 @EACH
-def test_what_is_ready_is_taken_up_to_a_limit(bench: Bench, module: ModuleType) -> None:
+def test_receive_returns_ready_packets_up_to_the_limit(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         opened.wire.send(packets(300))
         assert opened.receive(module, 7) == (packets(300)[:7], 0)
@@ -81,7 +81,7 @@ def test_what_is_ready_is_taken_up_to_a_limit(bench: Bench, module: ModuleType) 
 
 
 @EACH
-def test_views_are_of_the_memory_that_was_given_or_of_their_own(bench: Bench, module: ModuleType) -> None:
+def test_received_views_are_of_the_given_memory_or_of_new_memory(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         for room, own in ((1000, False), (250, True)):
             opened.wire.send(packets(3))
@@ -94,7 +94,7 @@ def test_views_are_of_the_memory_that_was_given_or_of_their_own(bench: Bench, mo
 
 
 @EACH
-def test_the_ring_may_begin_again_in_the_middle_of_a_bundle(bench: Bench, module: ModuleType) -> None:
+def test_bundles_across_the_end_of_the_ring_arrive_intact(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         for index in range(200):
             sent = packets(1 + index % 13, 1000 + 37 * index)
@@ -107,7 +107,7 @@ def test_the_ring_may_begin_again_in_the_middle_of_a_bundle(bench: Bench, module
 
 
 @EACH
-def test_a_full_ring_is_said_so(bench: Bench, module: ModuleType) -> None:
+def test_send_to_a_full_ring_returns_the_count_and_overflow(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         opened.wire.fault(Fault.STALL, 1)
         given_ = [memoryview(data) for data in packets(300, 1000)]
@@ -121,7 +121,7 @@ def test_a_full_ring_is_said_so(bench: Bench, module: ModuleType) -> None:
 
 
 @EACH
-def test_a_corrupt_ring_gives_what_came_before(bench: Bench, module: ModuleType) -> None:
+def test_a_corrupt_ring_gives_the_packets_before_the_fault(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         opened.wire.send(packets(2))
         opened.wire.fault(Fault.CORRUPT_SIZE, 70_000)
@@ -129,7 +129,7 @@ def test_a_corrupt_ring_gives_what_came_before(bench: Bench, module: ModuleType)
         assert opened.receive(module) == ([], ERROR_INVALID_DATA)
 
 
-def test_ctypes_asks_once_more_and_takes_what_came_meanwhile(bench: Bench) -> None:
+def test_the_python_implementation_retries_an_empty_ring_once(bench: Bench) -> None:
     with Opened(bench) as opened:
         opened.wire.send(packets(3))
         bench.contract.ContractFailCall(Function.RECEIVE_PACKET, ERROR_NO_MORE_ITEMS, 1)
@@ -142,7 +142,7 @@ def test_ctypes_asks_once_more_and_takes_what_came_meanwhile(bench: Bench) -> No
 
 
 @EACH
-def test_what_is_taken_into_no_memory_is_given_back(bench: Bench, module: ModuleType) -> None:
+def test_receive_into_read_only_memory_raises_and_releases_packets(bench: Bench, module: ModuleType) -> None:
     with Opened(bench) as opened:
         opened.wire.send(packets(3))
         with pytest.raises(TypeError):
@@ -152,7 +152,7 @@ def test_what_is_taken_into_no_memory_is_given_back(bench: Bench, module: Module
 
 
 @pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
-def test_the_core_calls_nothing_at_address_0() -> None:
+def test_the_native_core_rejects_a_function_at_address_0() -> None:
     class Nowhere:
         addresses = (0, 1, 1, 1, 1)
 
@@ -174,12 +174,12 @@ STEPS = st.one_of(
 @pytest.mark.skipif(not fast.NATIVE, reason="there is no native core")
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(script=st.lists(STEPS, max_size=12))
-def test_one_does_what_the_other_does(bench: Bench, script: list[tuple[str, Any]]) -> None:
+def test_both_implementations_give_the_same_results(bench: Bench, script: list[tuple[str, Any]]) -> None:
     assert told(bench, fast, script) == told(bench, python_rings, script)
 
 
 def told(bench: Bench, module: ModuleType, script: list[tuple[str, Any]]) -> list[object]:
-    """What happens on a fresh session."""
+    """Run a script on a fresh session and return its results."""
     with Opened(bench) as opened:
         happened: list[object] = []
         for step, argument in script:
@@ -190,7 +190,7 @@ def told(bench: Bench, module: ModuleType, script: list[tuple[str, Any]]) -> lis
             if step == "come":
                 opened.wire.send(some)
             else:
-                opened.wire.fault(Fault.STALL, 1)  # What finds room does not depend on the driver's pace.
+                opened.wire.fault(Fault.STALL, 1)  # Then the room does not depend on the speed of the driver.
                 happened.append(module.ring_send(opened.rings, [memoryview(data) for data in some]))
                 opened.wire.fault(Fault.STALL, 0)
                 opened.wire.settle()

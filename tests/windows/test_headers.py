@@ -1,4 +1,4 @@
-"""The structures, constants and functions of the Windows files are those of mingw-w64's headers."""
+"""The structures, constants and functions of the Windows platform, compared with mingw-w64's headers."""
 
 import ast
 import ctypes
@@ -17,7 +17,7 @@ from threepipe.platforms import windows
 from threepipe.platforms.windows import library, release, sockets, structures, winerror, wintun
 
 if sys.platform == "win32":
-    pytest.skip("they are compared where the compiler is", allow_module_level=True)
+    pytest.skip("Linux compares the headers, as it has the compilers", allow_module_level=True)
 
 pytestmark = pytest.mark.windows
 
@@ -38,7 +38,7 @@ CONSTANTS: dict[ModuleType, tuple[str, ...]] = {
     library: ("GENERIC_", "FILE_", "OPEN_", "LOAD_"),
     sockets: ("UDP_",),
 }
-"""Module -> how the names of its constants begin."""
+"""The prefixes of constant names, by module."""
 
 UNCHECKED = {
     "DNS_INTERFACE_SETTINGS",
@@ -50,7 +50,7 @@ UNCHECKED = {
     "SetInterfaceDnsSettings",
     "UDP_SEND_MSG_SIZE",
 }
-"""What mingw-w64's headers lack: docs/windows.md names them too."""
+"""Names that mingw-w64's headers lack; docs/windows.md names them as well."""
 
 C_TYPES: dict[Any, str] = {
     None: "void",
@@ -61,20 +61,20 @@ C_TYPES: dict[Any, str] = {
     ctypes.c_void_p: "void *",
     ctypes.c_wchar_p: "const wchar_t *",
 }
-"""The C type that Windows' headers have where our tables have that of ctypes."""
+"""The C types of Windows' headers, by the ctypes type in our tables."""
 
 Prototypes = dict[str, tuple[Any, tuple[Any, ...]]]
 
 
 class WAITORTIMERCALLBACK(ctypes.c_void_p):
-    """Stands for the type of callbacks, which ctypes makes on Windows only."""
+    """A stand-in for the type of callbacks, which ctypes makes on Windows only."""
 
 
 EVENTS = Path(windows.__path__[0], "events.py")
 
 
 def assigned_in_events() -> dict[str, Any]:
-    """What a module that only Windows can import names in capitals, read out of its text."""
+    """Return the names in capitals of a module that only Windows can import, parsed from its text."""
     known = {**vars(ctypes), "_Callback": WAITORTIMERCALLBACK}
     found = {}
     for node in ast.parse(EVENTS.read_text()).body:
@@ -86,12 +86,12 @@ def assigned_in_events() -> dict[str, Any]:
 
 
 def kernel_functions() -> Prototypes:
-    """Those that are not the IP Helper's."""
+    """Return the functions that are not of the IP Helper."""
     return {**assigned_in_events()["FUNCTIONS"], **library.FUNCTIONS, "IsUserAnAdmin": (ctypes.c_int, ())}
 
 
 def constants() -> dict[str, int]:
-    """The numbers our files took from headers, by the headers' names."""
+    """Return the constants of our files, by their names in the headers."""
     found = {
         name: value
         for module, prefixes in CONSTANTS.items()
@@ -104,7 +104,7 @@ def constants() -> dict[str, int]:
 
 
 def layouts() -> dict[str, Any]:
-    """The structures and unions, by name."""
+    """Return the structures and unions by name."""
     kinds = (ctypes.Structure, ctypes.Union)
     return {
         name: kind for name, kind in vars(structures).items() if isinstance(kind, type) and kind.__bases__[0] in kinds
@@ -120,7 +120,7 @@ def layout_assertions(name: str, kind: Any) -> Iterator[str]:
 
 
 def c_types(kind: Any, const: bool = False) -> str:
-    """How C writes a type of ctypes; `const` is what a pointer points to."""
+    """Return the ways C may write a ctypes type; a pointer may point to `const`."""
     if kind in C_TYPES:
         return C_TYPES[kind]
     if isinstance(kind, type) and issubclass(kind, ctypes._Pointer):
@@ -129,14 +129,14 @@ def c_types(kind: Any, const: bool = False) -> str:
 
 
 def prototype_assertion(name: str, result: Any, arguments: tuple[Any, ...]) -> str:
-    """That the header's prototype is ours, but for what pointers promise not to change, which ctypes cannot say."""
+    """Return an assertion that our prototype is that of the header, apart from `const`, which ctypes lacks."""
     choices = [sorted({c_types(kind), c_types(kind, const=True)}) for kind in arguments]
     matches = [f"{c_types(result)} (WINAPI *)({', '.join(choice)}): 1" for choice in product(*choices)]
     return f"_Generic(&{name}, {', '.join(matches)}, default: 0)"
 
 
 def call(name: str, result: Any, arguments: tuple[Any, ...]) -> str:
-    """A C function that calls it with what we give it, for prototypes with pointers that ctypes has as numbers."""
+    """Return a C function that calls it with our types, for prototypes with pointers that are numbers in ctypes."""
     names = [f"a{number}" for number, _ in enumerate(arguments)]
     parameters = [f"{c_types(kind)} {own}" for kind, own in zip(arguments, names, strict=True)]
     return (
@@ -146,7 +146,7 @@ def call(name: str, result: Any, arguments: tuple[Any, ...]) -> str:
 
 
 def size_on_stack(kind: Any) -> int:
-    """Bytes of an argument for a 32-bit function."""
+    """Return the bytes of an argument of a 32-bit function."""
     if issubclass(kind, (ctypes._Pointer, ctypes.c_void_p, ctypes.c_wchar_p, ctypes.c_size_t)):
         return 4
     return max(4, ctypes.sizeof(kind))
@@ -163,7 +163,7 @@ def assertions() -> Iterator[str]:
 
 
 def compile_against_headers(compiler: str, folder: Path, lines: list[str]) -> str:
-    """What the compiler complains of."""
+    """Return the errors of the compiler."""
     source = folder / "windows.c"
     text = ["#define _WIN32_WINNT 0x0A00", *[f"#include <{header}>" for header in HEADERS], *lines]
     source.write_text("\n".join(text) + "\n")
@@ -172,21 +172,21 @@ def compile_against_headers(compiler: str, folder: Path, lines: list[str]) -> st
     return done.stdout
 
 
-def test_everything_is_found() -> None:
+def test_the_lists_have_names_of_every_file() -> None:
     assert {"AF_INET6", "NdisMediumIP", "NO_ERROR", "OPEN_EXISTING", "IMAGE_FILE_MACHINE_ARMNT"} <= {*constants()}
     assert {"GUID", "NET_LUID", "SOCKADDR_INET", "MIB_IF_ROW2", "MIB_IPFORWARD_TABLE2"} <= {*layouts()}
     assert {*constants(), *layouts(), *structures.NEWER_FUNCTIONS} >= UNCHECKED
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_all_is_as_in_the_headers(compiler: str, tmp_path: Path) -> None:
+def test_constants_structures_and_functions_equal_those_of_the_headers(compiler: str, tmp_path: Path) -> None:
     lines = [f'_Static_assert({text}, "ours differs");' for text in assertions()]
     lines += [call(name, *prototype) for name, prototype in kernel_functions().items()]
     assert compile_against_headers(compiler, tmp_path, lines) == ""
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_a_difference_is_seen(compiler: str, tmp_path: Path) -> None:
+def test_a_wrong_structure_or_prototype_fails_to_compile(compiler: str, tmp_path: Path) -> None:
     class GUID(ctypes.Structure):
         _fields_ = (("Data1", ctypes.c_uint32), ("Data3", ctypes.c_uint32))
 
@@ -198,8 +198,8 @@ def test_a_difference_is_seen(compiler: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compiler", COMPILERS[1:])
-def test_functions_take_as_many_bytes_as_we_give_them(compiler: str, tmp_path: Path) -> None:
-    # The symbols of 32-bit import libraries count them, also of the function that no header has.
+def test_functions_take_as_many_argument_bytes_as_in_our_tables(compiler: str, tmp_path: Path) -> None:
+    # Symbols of 32-bit import libraries contain these sizes, also for the function that no header has.
     functions = {**structures.FUNCTIONS, **structures.NEWER_FUNCTIONS, **kernel_functions()}
     lines = []
     for name, (_, arguments) in functions.items():
@@ -213,7 +213,7 @@ def test_functions_take_as_many_bytes_as_we_give_them(compiler: str, tmp_path: P
     assert done.returncode == 0, done.stdout
 
 
-def test_pinned_hashes_are_whole() -> None:
+def test_pinned_hashes_are_complete_and_distinct() -> None:
     hashes = [release.RELEASE.zip_hash, *release.RELEASE.dll_hashes.values()]
     assert {len(bytes.fromhex(text)) for text in hashes} == {32}
     assert len({*hashes}) == 5

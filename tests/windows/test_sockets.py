@@ -1,4 +1,4 @@
-"""Windows' UDP sockets: runs of datagrams in one call, over a socket that cuts what it sends as Windows does."""
+"""UDP sockets on Windows: runs of datagrams in one call, over a fake socket that segments as Windows does."""
 
 import errno
 import socket
@@ -18,10 +18,10 @@ ROOM = 1472  # Bytes of payload in 1500 over IPv4.
 
 
 class CuttingSocket:
-    """What Windows does with what is sent: it is cut at UDP_SEND_MSG_SIZE, where that is not 0.
+    """A socket that segments sent data at UDP_SEND_MSG_SIZE, if that is not 0, as Windows does.
 
-    `known`: whether the system has that option. `refusing`: the error of a run with segments longer than `takes`.
-    `room`: how many calls find room.
+    `known`: True if the system has that option. `refusing`: the error of a run with segments longer than `takes`.
+    `room`: the number of calls that find room.
     """
 
     family = socket.AF_INET
@@ -62,7 +62,7 @@ def packets(*sizes: int) -> list[memoryview]:
 
 
 def sent(opened: CuttingSocket, given: Sequence[memoryview], target: Any = TARGET) -> list[bytes]:
-    """What goes out of a new `WindowsDatagrams` on it, which says that all did."""
+    """Send with a new `WindowsDatagrams`, check that it reports all as sent, and return the datagrams."""
     bound: Any = opened
     assert WindowsDatagrams(bound).send(given, target) == (len(given), 0)
     assert {to for _, to in opened.datagrams} <= {target}
@@ -70,7 +70,7 @@ def sent(opened: CuttingSocket, given: Sequence[memoryview], target: Any = TARGE
 
 
 @pytest.mark.parametrize("target", [TARGET, None])
-def test_a_run_is_one_call(target: Any) -> None:
+def test_a_run_of_equal_datagrams_is_one_call(target: Any) -> None:
     opened, given = CuttingSocket(), packets(*[1400] * 44, 300)
     assert sent(opened, given, target) == given
     assert (opened.calls, opened.changes) == (1, [0, 1400])
@@ -79,61 +79,61 @@ def test_a_run_is_one_call(target: Any) -> None:
 @pytest.mark.parametrize(
     ("sizes", "calls", "changes"),
     [
-        ([1400] * 100, 3, [0, 1400]),  # Of 46, which is what 65000 bytes hold.
-        ([40] * 130, 3, [0, 40]),  # Of 64.
+        ([1400] * 100, 3, [0, 1400]),  # Runs of 46: that many fit in 65000 bytes.
+        ([40] * 130, 3, [0, 40]),  # Runs of 64.
         ([100, 200], 2, [0]),
         ([200, 200, 100, 100], 2, [0, 200]),
-        ([200, 200, 150, 201], 2, [0, 200, 0]),  # The last one alone would be cut.
+        ([200, 200, 150, 201], 2, [0, 200, 0]),  # The last datagram would be segmented if it went alone.
         ([200, 200, 1400, 1400], 2, [0, 200, 1400]),
         ([ROOM, ROOM], 1, [0, ROOM]),
-        ([ROOM + 1, ROOM + 1], 2, [0]),  # They may take fragments.
+        ([ROOM + 1, ROOM + 1], 2, [0]),  # These datagrams may be fragmented.
         ([9000, 60, 60, 9000], 3, [0, 60, 0]),
     ],
 )
-def test_every_datagram_arrives_as_it_was(sizes: list[int], calls: int, changes: list[int]) -> None:
+def test_datagrams_of_every_size_arrive_unchanged(sizes: list[int], calls: int, changes: list[int]) -> None:
     opened, given = CuttingSocket(), packets(*sizes)
     assert sent(opened, given) == given
     assert (opened.calls, opened.changes) == (calls, changes)
 
 
-def test_a_system_without_it_gets_one_by_one() -> None:
+def test_datagrams_without_segmentation_support_go_one_by_one() -> None:
     opened, given = CuttingSocket(known=False), packets(*[1400] * 10)
     assert sent(opened, given) == given
     assert opened.calls == 10
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP])
-def test_a_path_that_refuses_runs_gets_one_by_one(code: int) -> None:
+def test_datagrams_after_a_rejected_run_go_one_by_one(code: int) -> None:
     opened, given = CuttingSocket(refusing=code), packets(*[1400] * 10, 1472, 1472)
     assert sent(opened, given) == given
     assert opened.calls == 12
 
 
-def test_runs_that_its_path_takes_go_on() -> None:
+def test_runs_of_smaller_segments_continue_after_a_rejection() -> None:
     opened, given = CuttingSocket(refusing=errno.EMSGSIZE, takes=1000), packets(*[1400] * 10, *[1000] * 10)
     assert sent(opened, given) == given
     assert opened.calls == 11
 
 
-def test_what_has_no_room_is_not_sent() -> None:
+def test_send_without_room_returns_the_count_sent() -> None:
     bound: Any = CuttingSocket(room=1)
     given = packets(*[1400] * 46, *[1400] * 46)
     assert WindowsDatagrams(bound).send(given, TARGET) == (46, 0)
     assert [data for data, _ in bound.datagrams] == given[:46]
 
 
-def test_an_error_of_the_datagrams_themselves_is_told() -> None:
+def test_an_error_of_single_datagrams_is_returned() -> None:
     bound: Any = CuttingSocket(refusing=errno.ECONNRESET)
     assert WindowsDatagrams(bound).send(packets(1400, 1400), TARGET) == (0, errno.ECONNRESET)
 
 
-def test_buffers_are_enlarged() -> None:
+def test_enlarge_buffers_sets_both_sizes() -> None:
     bound: Any = CuttingSocket()
     enlarge_buffers(bound)
     assert bound.options == {(socket.SOL_SOCKET, option): 1 << 22 for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)}
 
 
-def test_what_is_no_udp_socket_is_left_as_it_is() -> None:
+def test_a_socket_that_is_not_udp_is_unchanged() -> None:
     bound: Any = CuttingSocket()
     bound.family = 1  # AF_UNIX
     assert type(open_datagrams(bound)) is Datagrams
@@ -148,7 +148,7 @@ def datagrams(opened: CuttingSocket) -> WindowsDatagrams:
     return WindowsDatagrams(bound)
 
 
-def test_a_run_in_one_piece_is_one_call_as_well() -> None:
+def test_a_contiguous_run_is_one_call() -> None:
     opened = CuttingSocket()
     assert datagrams(opened).send_run(RUN, 100, TARGET) == 250
     assert opened.calls == 1
@@ -157,11 +157,11 @@ def test_a_run_in_one_piece_is_one_call_as_well() -> None:
     assert opened.datagrams[-1] == (bytes(RUN), None)
 
 
-def test_a_run_in_one_piece_waits_whole_where_there_is_no_room() -> None:
+def test_a_contiguous_run_without_room_sends_nothing() -> None:
     assert datagrams(CuttingSocket(room=0)).send_run(RUN, 100, TARGET) == 0
 
 
-def test_a_run_in_one_piece_that_is_refused_goes_one_by_one() -> None:
+def test_a_rejected_contiguous_run_goes_one_by_one() -> None:
     opened = CuttingSocket(refusing=errno.EINVAL, room=2)
     refused = datagrams(opened)
     assert refused.send_run(RUN, 100, TARGET) == 200
@@ -169,13 +169,13 @@ def test_a_run_in_one_piece_that_is_refused_goes_one_by_one() -> None:
     assert [len(data) for data, _ in opened.datagrams] == [100, 100]
 
 
-def test_what_is_wrong_with_the_target_is_raised() -> None:
+def test_a_contiguous_run_to_an_unreachable_target_raises() -> None:
     with pytest.raises(OSError, match="no such runs") as caught:
         datagrams(CuttingSocket(refusing=errno.ENETUNREACH)).send_run(RUN, 100, TARGET)
     assert caught.value.errno == errno.ENETUNREACH
 
 
-def test_this_system_marks_no_packets() -> None:
+def test_a_mark_on_windows_raises() -> None:
     datagrams(CuttingSocket()).mark(0)
     with pytest.raises(EndpointError, match="leave out the fwmark"):
         datagrams(CuttingSocket()).mark(7)

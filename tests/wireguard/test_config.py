@@ -1,4 +1,4 @@
-"""Files of wg-quick: read, written, and refused with the line; and the keys that commands make."""
+"""Files of wg-quick: reading, writing, and errors with their line; and the keys that commands make."""
 
 import ipaddress
 import socket
@@ -53,7 +53,7 @@ PersistentKeepalive = off
 """
 
 
-def test_every_key_is_read() -> None:
+def test_a_file_with_every_key_parses() -> None:
     config = parse_config(WHOLE, "wg0", "wg0.conf")
     assert config == Config(
         "wg0",
@@ -104,13 +104,13 @@ def test_every_key_is_read() -> None:
         (f"[Interface]\nPrivateKey = {KEY}\n[Peer]\n", r"wg0.conf: a \[Peer\] has no PublicKey"),
     ],
 )
-def test_mistakes_are_told_with_their_line(text: str, said: str) -> None:
+def test_a_mistake_raises_with_its_line(text: str, said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
         parse_config(text, "wg0", "wg0.conf")
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(WHOLE.splitlines())).map("\n".join)))
-def test_whatever_stands_in_a_file_nothing_else_is_raised(text: str) -> None:
+def test_any_text_parses_or_raises_invalid_setting(text: str) -> None:
     try:
         parse_config(text, "wg0", "wg0.conf")
     except InvalidSetting:
@@ -119,7 +119,7 @@ def test_whatever_stands_in_a_file_nothing_else_is_raised(text: str) -> None:
         parse_config(text, "a name that is too long", "wg0.conf")
 
 
-def test_a_file_is_what_makes_a_device_and_what_one_becomes(tmp_path: Path) -> None:
+def test_a_file_gives_a_change_and_a_status_gives_a_file(tmp_path: Path) -> None:
     path = tmp_path / "wg7.conf"
     path.write_text(WHOLE.replace("vpn.example.org", "127.0.0.1"))
     config = read_config(path)
@@ -134,7 +134,7 @@ def test_a_file_is_what_makes_a_device_and_what_one_becomes(tmp_path: Path) -> N
     assert parse_config(write_config(saved), "wg7", "again") == saved
 
 
-def test_a_file_is_text_in_utf_8_with_a_mark_or_without(tmp_path: Path) -> None:
+def test_a_file_in_utf_8_with_or_without_a_mark_is_read(tmp_path: Path) -> None:
     path = tmp_path / "wg7.conf"
     path.write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
     assert read_config(path) == parse_config(WHOLE, "wg7", "")
@@ -144,15 +144,15 @@ def test_a_file_is_text_in_utf_8_with_a_mark_or_without(tmp_path: Path) -> None:
 
 
 @given(st.binary())
-def test_whatever_bytes_a_file_has_nothing_else_is_raised(data: bytes) -> None:
+def test_any_bytes_raise_invalid_setting(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "wg7.conf")
         path.write_bytes(data)
-        with pytest.raises(InvalidSetting):  # By chance there is no private key.
+        with pytest.raises(InvalidSetting):  # Random bytes have no private key.
             read_config(path)
 
 
-def test_a_name_that_is_not_known_is_an_error() -> None:
+def test_an_unknown_endpoint_name_raises() -> None:
     with pytest.raises(EndpointError, match=r"endpoint nowhere\.invalid"):
         resolve(("nowhere.invalid", 5))
     for name in ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 80, "a\0b", f"{'a' * 70}.example"):
@@ -160,7 +160,7 @@ def test_a_name_that_is_not_known_is_an_error() -> None:
             resolve((name, 5))
 
 
-def test_a_name_that_nobody_can_look_up_yet_is_tried_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_resolved_yet_is_retried_with_growing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [socket.gaierror(socket.EAI_AGAIN, "not yet")] * 20
     waits: list[float] = []
 
@@ -190,7 +190,7 @@ def test_a_name_that_nobody_can_look_up_yet_is_tried_again_later_and_later(monke
         resolve_patiently(("wg", 5))
 
 
-def test_keys_are_made_and_read() -> None:
+def test_genkey_genpsk_and_pubkey_print_valid_keys() -> None:
     key = run("wg", "genkey").printed.strip()
     assert len(key) == len(run("wg", "genpsk").printed.strip()) == 44
     assert _public(f"{key}\n").stdout.strip() == key_to_text(Identity(key_from_text(key)).public)
@@ -199,7 +199,7 @@ def test_keys_are_made_and_read() -> None:
     assert refused.stderr.startswith("threepipe: invalid WireGuard key")
 
 
-def test_what_is_not_there_is_said() -> None:
+def test_down_and_show_of_a_missing_device_fail() -> None:
     done = run("wg", "down", "wg-none")
     assert done.status == 1
     assert "there is no device wg-none" in done.complaint

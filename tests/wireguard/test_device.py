@@ -1,4 +1,4 @@
-"""Devices of one process, whose packets are the test's own: no adapter and no privilege; sockets on loopback."""
+"""Devices in one process, with packets of the test and sockets on loopback: no adapter and no privilege."""
 
 import asyncio
 import contextlib
@@ -65,7 +65,7 @@ def received(device: Device, count: int) -> list[bytes]:
 
 
 def answering(pair: Pair) -> None:
-    """The right end receives, which is what has handshakes answered, until it is closed."""
+    """Receive at the right end until it is closed; this also answers handshakes."""
     for _ in pair.right.session:
         pass
 
@@ -87,8 +87,8 @@ def test_packets_pass_in_order_and_are_counted(pair: Pair) -> None:
     assert pair.events[0].name == "handshake"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="addresses are told apart on Linux only")
-def test_answers_come_from_the_address_that_was_asked() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports local addresses")
+def test_answers_come_from_the_local_address_that_was_used() -> None:
     with contextlib.closing(Pair("127.0.0.2")) as pair:
         opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
         opener.start()
@@ -99,7 +99,7 @@ def test_answers_come_from_the_address_that_was_asked() -> None:
         assert pair.left.status().peers[0].endpoint == ("127.0.0.2", pair.right.status().listen_port)
 
 
-def test_asyncio_has_the_same(pair: Pair) -> None:
+def test_a_session_of_a_device_works_in_asyncio(pair: Pair) -> None:
     async def converse() -> bytes:
         async def answer() -> None:
             async for bundle in pair.right.session:
@@ -118,7 +118,7 @@ def test_asyncio_has_the_same(pair: Pair) -> None:
     assert reply[20] == 0
 
 
-def test_closing_wakes_who_waits_and_ends_all(pair: Pair) -> None:
+def test_close_wakes_a_receive_and_ends_the_device(pair: Pair) -> None:
     waiting = threading.Thread(target=answering, args=(pair,))
     waiting.start()
     pair.right.close()
@@ -130,12 +130,12 @@ def test_closing_wakes_who_waits_and_ends_all(pair: Pair) -> None:
         pair.right.session.send([BACK])
 
 
-def test_closing_the_session_closes_the_device(pair: Pair) -> None:
+def test_close_of_the_session_closes_the_device(pair: Pair) -> None:
     pair.left.session.close()
     assert pair.left.status().peers == ()
 
 
-def test_the_port_can_be_changed_while_it_runs(pair: Pair) -> None:
+def test_the_listen_port_can_be_changed_while_running(pair: Pair) -> None:
     before = pair.right.status().listen_port
     with Device() as other:
         taken = other.status().listen_port
@@ -154,12 +154,12 @@ def test_the_port_can_be_changed_while_it_runs(pair: Pair) -> None:
     opener.join()
 
 
-def test_settings_that_cannot_be_are_refused() -> None:
+def test_an_invalid_setting_of_a_device_raises() -> None:
     with pytest.raises(InvalidSetting, match="listen port 65536: give 0 to 65535"):
         Device(listen_port=65536)
 
 
-def test_datagrams_of_strangers_are_counted_and_dropped(pair: Pair) -> None:
+def test_datagrams_of_strangers_are_dropped_and_counted(pair: Pair) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         for data in (b"", b"\1" * 148, b"\4\0\0\0" + bytes(60), os.urandom(1000), b"\1\0\0\0" + bytes(144)):
             stranger.sendto(data, ("127.0.0.1", pair.right.status().listen_port))
@@ -167,7 +167,7 @@ def test_datagrams_of_strangers_are_counted_and_dropped(pair: Pair) -> None:
     assert pair.right.rejected == {"not a message": 2, "no keypair": 1, "wrong mac1": 1}
 
 
-def test_a_file_makes_an_endpoint(pair: Pair, tmp_path: Path) -> None:
+def test_an_endpoint_opens_from_a_file(pair: Pair, tmp_path: Path) -> None:
     key = new_key()
     file = tmp_path / "inside.conf"
     file.write_text(
@@ -194,13 +194,13 @@ def stranger_sends(device: Device, *datagrams: bytes) -> None:
             stranger.sendto(data, ("127.0.0.1", device.status().listen_port))
 
 
-def test_who_sends_no_packets_does_not_have_it_all(pair: Pair) -> None:
+def test_a_flood_of_invalid_datagrams_does_not_occupy_a_receive(pair: Pair) -> None:
     stranger_sends(pair.right, *[b"\1" * 148] * (MAX_BUNDLE + 5))
     assert pair.right.session.receive_packet(0) == b""
-    assert sum(pair.right.rejected.values()) < MAX_BUNDLE + 5  # Closing, for one, has its turn before the rest.
+    assert sum(pair.right.rejected.values()) < MAX_BUNDLE + 5  # A close, for example, has its turn before the rest.
 
 
-def test_what_is_forged_is_counted(pair: Pair) -> None:
+def test_forged_messages_are_dropped_and_counted(pair: Pair) -> None:
     pair.left.session.send([THERE])
     opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
     opener.start()
@@ -212,7 +212,7 @@ def test_what_is_forged_is_counted(pair: Pair) -> None:
     assert pair.right.rejected == {"not authentic, or not new": 1}
 
 
-def test_a_change_that_is_refused_is_not_half_done(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejected_change_is_undone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     before, port = pair.right.status(), _free_port()
 
     def refuse(self: object, fwmark: int) -> None:
@@ -225,7 +225,7 @@ def test_a_change_that_is_refused_is_not_half_done(pair: Pair, monkeypatch: pyte
 
 
 class Full:
-    """A socket without room, until it has some."""
+    """A socket without room until the test gives it some."""
 
     def __init__(self, datagrams: object) -> None:
         self._datagrams = datagrams
@@ -242,24 +242,24 @@ class Full:
         return len(memory)
 
 
-def test_what_has_no_room_is_sent_later_in_order(pair: Pair) -> None:
+def test_messages_without_room_are_sent_later_in_order(pair: Pair) -> None:
     port = pair.left._port
     full = Full(port.datagrams[0])
     port.datagrams[0] = full  # type: ignore[call-overload]
     pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=("127.0.0.1", 9)),)))
-    pair.left.session.send([THERE])  # An initiation, which finds no room.
-    assert pair.left.session.send([THERE], timeout=0) == 0  # What waits is sent first.
+    pair.left.session.send([THERE])  # An initiation finds no room.
+    assert pair.left.session.send([THERE], timeout=0) == 0  # The waiting initiation is sent first.
     full.full = False
     assert pair.left.session.send([THERE]) == 1
     assert [data[0] for data in full.sent] == [1]
 
 
-def test_who_waits_for_room_is_woken_where_the_sockets_change(pair: Pair) -> None:
+def test_a_send_that_waits_for_room_is_woken_by_a_change_of_sockets(pair: Pair) -> None:
     port = pair.left._port
     port.datagrams[0] = Full(port.datagrams[0])  # type: ignore[call-overload]
     pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=("127.0.0.1", 9)),)))
     pair.left.session.send([THERE])
-    port.writable.watch(port.datagrams[0].socket, 0)  # It stays without room, whatever the system says.
+    port.writable.watch(port.datagrams[0].socket, 0)  # The socket stays without room, whatever the system reports.
     accepted: list[int] = []
     waiting = threading.Thread(target=lambda: accepted.append(pair.left.session.send([THERE], timeout=SECONDS)))
     waiting.start()
@@ -285,7 +285,7 @@ def _free_port() -> int:
         (Change(peers=(PeerChange(bytes(32), endpoint=("::1", 65536)),)), "port 65536: give 0 to 65535"),
     ],
 )
-def test_changes_that_cannot_be_are_refused(change: Change, said: str) -> None:
+def test_an_invalid_change_raises_and_changes_nothing(change: Change, said: str) -> None:
     with Device() as device:
         before = device.status()
         with pytest.raises(InvalidSetting, match=said):
@@ -293,7 +293,7 @@ def test_changes_that_cannot_be_are_refused(change: Change, said: str) -> None:
         assert device.status() == before
 
 
-def test_a_listener_that_fails_does_not_take_the_timers_along(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_a_listener_does_not_stop_the_timers(caplog: pytest.LogCaptureFixture) -> None:
     told = threading.Event()
 
     def fail(event: wireguard.Event) -> None:

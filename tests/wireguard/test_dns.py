@@ -1,4 +1,4 @@
-"""What resolvconf and resolvectl are told: by programs of their names that write it down."""
+"""Calls of resolvconf and resolvectl, recorded by fake programs of these names."""
 
 import logging
 import shutil
@@ -11,14 +11,14 @@ from threepipe.errors import InvalidSetting
 from threepipe.wireguard.quick.commands import call, call_all
 from threepipe.wireguard.quick.dns import dns, resolvconf_record
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="such programs are Unix's")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such programs")
 
 ENTRIES = ("10.0.0.53", "fd00::53", "example.org", "lab")
 
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the programs that a test adds write down how they were called, and there are no others."""
+    """Return the file where fake programs record their calls; PATH has only programs that the test adds."""
     for tool in ("sh", "cat"):
         found = shutil.which(tool)
         assert found is not None
@@ -33,9 +33,9 @@ def add_program(told: Path, name: str, status: int = 0) -> None:
     program.chmod(0o755)
 
 
-def test_resolvconf_is_told_of_the_interface_and_told_off(told: Path) -> None:
+def test_dns_calls_resolvconf_and_reverts(told: Path) -> None:
     add_program(told, "resolvconf")
-    add_program(told, "resolvectl")  # Not asked, where there are both.
+    add_program(told, "resolvectl")  # It is not called if both exist.
     with dns("wg0", ENTRIES):
         assert told.read_text() == (
             "resolvconf -a wg0 -m 0 -x\nnameserver 10.0.0.53\nnameserver fd00::53\nsearch example.org lab\n"
@@ -44,7 +44,7 @@ def test_resolvconf_is_told_of_the_interface_and_told_off(told: Path) -> None:
     assert told.read_text() == "resolvconf -d wg0 -f\n"
 
 
-def test_resolvectl_is_told_where_there_is_no_resolvconf(told: Path) -> None:
+def test_dns_without_resolvconf_calls_resolvectl_and_reverts(told: Path) -> None:
     add_program(told, "resolvectl")
     with dns("wg0", ENTRIES):
         assert told.read_text() == "resolvectl dns wg0 10.0.0.53 fd00::53\nresolvectl domain wg0 example.org lab ~.\n"
@@ -52,7 +52,7 @@ def test_resolvectl_is_told_where_there_is_no_resolvconf(told: Path) -> None:
     assert told.read_text() == "resolvectl revert wg0\n"
 
 
-def test_without_either_it_is_refused_unless_nothing_is_asked(told: Path) -> None:
+def test_dns_without_either_program_raises(told: Path) -> None:
     with dns("wg0", ()):
         pass
     with pytest.raises(InvalidSetting, match="DNS needs resolvconf or resolvectl"), dns("wg0", ENTRIES):
@@ -60,7 +60,7 @@ def test_without_either_it_is_refused_unless_nothing_is_asked(told: Path) -> Non
     assert not told.exists()
 
 
-def test_a_resolvconf_that_fails_is_said(told: Path) -> None:
+def test_a_failed_resolvconf_raises_with_its_status(told: Path) -> None:
     add_program(told, "resolvconf", 3)
     with pytest.raises(InvalidSetting, match="resolvconf -a wg0 -m 0 -x: ended with status 3"), dns("wg0", ENTRIES):
         pass
@@ -75,7 +75,7 @@ def test_a_resolvconf_that_fails_is_said(told: Path) -> None:
         (None, "wg0"),
     ],
 )
-def test_only_debians_resolvconf_is_given_a_beginning_it_knows(tmp_path: Path, order: str | None, record: str) -> None:
+def test_the_record_name_has_a_prefix_of_interface_order(tmp_path: Path, order: str | None, record: str) -> None:
     path = tmp_path / "interface-order"
     if order is not None:
         path.write_text(order)
@@ -83,15 +83,13 @@ def test_only_debians_resolvconf_is_given_a_beginning_it_knows(tmp_path: Path, o
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not there")
-def test_commands_are_bashs_and_know_the_interface(tmp_path: Path) -> None:
+def test_commands_run_in_bash_with_the_interface_name(tmp_path: Path) -> None:
     told = tmp_path / "told"
     call([f'[[ "%i" == wg* ]] && echo %i %i > {told}'], "wg0")
     assert told.read_text() == "wg0 wg0\n"
 
 
-def test_commands_are_run_without_bash_too_and_at_the_end_all_of_them(
-    told: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_commands_run_in_sh_without_bash_and_all_run_at_the_end(told: Path, caplog: pytest.LogCaptureFixture) -> None:
     commands = [f"echo 1 >> {told}", "exit 3", f"echo 2 >> {told}"]
     with pytest.raises(InvalidSetting, match="exit 3: ended with status 3"):
         call(commands, "wg0")

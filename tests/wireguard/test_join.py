@@ -1,6 +1,6 @@
 """Devices piped to adapters that lend their descriptors: the native core's loop, and in pure Python the shuttle.
 
-The adapters' far ends are sockets of the test; the way between the devices is loopback.
+The far ends of the adapters are sockets of the test; the devices are joined by loopback.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ PLAIN = bytes(HEADER_SIZE)
 
 
 class Adapter:
-    """A session as an adapter has it; `far` is where the kernel would be."""
+    """A session like that of an adapter; `far` takes the place of the kernel."""
 
     def __init__(self, offload: Offload) -> None:
         near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -44,13 +44,13 @@ class Adapter:
         self.far.settimeout(SECONDS)
         for end in (near, self.far):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.headed = offload is not Offload.NONE
+        self.vnet_header = offload is not Offload.NONE
         self.file = io.FileIO(near.detach(), "r+")
         self.session = Session(LinuxPort([self.file], self.file, "tp0", offload, lambda: None))
 
     def send(self, *packets: bytes) -> None:
         for data in packets:
-            self.far.send(PLAIN + data if self.headed else data)
+            self.far.send(PLAIN + data if self.vnet_header else data)
 
     def close(self) -> None:
         self.session.close()
@@ -61,7 +61,7 @@ class Adapter:
         packets: list[bytes] = []
         while len(packets) < count:
             record = memoryview(bytearray(self.far.recv(1 << 17)))
-            packets += map(bytes, split([record]) if self.headed else [record])
+            packets += map(bytes, split([record]) if self.vnet_header else [record])
         return packets
 
 
@@ -112,7 +112,7 @@ def joined(offload: Offload = Offload.TCP_AND_UDP, timing: Timing | None = None)
 
 
 def numbered(count: int, version: int = 0, size: int = 1000) -> list[bytes]:
-    """Packets from the left to the right."""
+    """Return numbered packets from the left to the right."""
     return [
         packet(LEFT[version], RIGHT[version], number.to_bytes(4, "big") + os.urandom(size)) for number in range(count)
     ]
@@ -135,7 +135,7 @@ def exchange(left: End, right: End) -> None:
 def test_packets_pass_both_ways_in_order_and_are_counted(offload: Offload, version: int) -> None:
     with joined(offload) as (left, right):
         packets = numbered(50, version)
-        left.adapter.send(*packets[:10])  # The first ones wait for a handshake.
+        left.adapter.send(*packets[:10])  # The first packets wait for a handshake.
         assert right.adapter.receive(10) == packets[:10]
         left.adapter.send(*packets[10:])
         assert right.adapter.receive(40) == packets[10:]
@@ -157,7 +157,7 @@ def test_packets_pass_both_ways_in_order_and_are_counted(offload: Offload, versi
         assert theirs.tx_bytes == mine.rx_bytes
 
 
-def test_superpackets_are_sealed_as_their_segments() -> None:
+def test_each_segment_of_a_superpacket_arrives() -> None:
     record = superpacket(TCP4, frame(TCP4, os.urandom(20_000)), 1000)
     segments = [bytes(segment) for segment in split([memoryview(bytearray(record))])]
     source, destination = (socket.inet_ntoa(segments[0][start : start + 4]) for start in (12, 16))
@@ -168,8 +168,8 @@ def test_superpackets_are_sealed_as_their_segments() -> None:
         assert right.adapter.receive(len(segments)) == segments
 
 
-def test_much_and_little_in_turns_both_ways() -> None:
-    """The native core has a thread for each direction while there is much, and one for both while there is little."""
+def test_much_and_little_traffic_in_turns_passes_both_ways() -> None:
+    """The native core uses a thread for each direction under much traffic, and one for both under little."""
     there = [packet(LEFT[0], RIGHT[0], number.to_bytes(4, "big") + bytes(1300)) for number in range(60)]
     here = [packet(RIGHT[0], LEFT[0], number.to_bytes(4, "big") + bytes(1300)) for number in range(60)]
     with joined() as (left, right):
@@ -183,7 +183,7 @@ def test_much_and_little_in_turns_both_ways() -> None:
                 exchange(left, right)
 
 
-def test_what_has_no_peer_or_is_no_packet_is_dropped_and_counted() -> None:
+def test_packets_without_a_peer_and_invalid_packets_are_dropped_and_counted() -> None:
     with joined(Offload.NONE) as (left, right):
         exchange(left, right)
         left.adapter.send(packet(LEFT[0], "10.9.9.9", b"nobody's"), b"\x45no packet")
@@ -192,7 +192,7 @@ def test_what_has_no_peer_or_is_no_packet_is_dropped_and_counted() -> None:
         assert left.device.session.statistics.sent_dropped == 1
 
 
-def test_a_peer_sends_from_its_allowed_ips_only() -> None:
+def test_a_packet_from_outside_the_allowed_ips_is_dropped_and_counted() -> None:
     with joined() as (left, right):
         exchange(left, right)
         left.adapter.send(packet("10.0.0.3", RIGHT[0], b"from elsewhere"))
@@ -200,7 +200,7 @@ def test_a_peer_sends_from_its_allowed_ips_only() -> None:
         assert right.device.rejected["source is not among the peer's allowed IPs"] == 1
 
 
-def test_what_is_forged_is_dropped_and_counted() -> None:
+def test_forged_messages_are_dropped_and_counted() -> None:
     with joined() as (left, right), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         exchange(left, right)
         there = ("127.0.0.1", right.device.status().listen_port)
@@ -217,7 +217,7 @@ def test_what_is_forged_is_dropped_and_counted() -> None:
         exchange(left, right)
 
 
-def test_who_moves_is_followed() -> None:
+def test_a_peer_that_moves_is_followed() -> None:
     with joined() as (left, right):
         exchange(left, right)
         left.device.configure(Change(listen_port=0))
@@ -227,7 +227,7 @@ def test_who_moves_is_followed() -> None:
         assert come_true(lambda: any(event.name == "roamed" for event in right.events), SECONDS)
 
 
-def test_answers_come_from_the_address_that_was_asked() -> None:
+def test_answers_come_from_the_local_address_that_was_used() -> None:
     with joined() as (left, right):
         left.know(right, *RIGHT, endpoint=True, host="127.0.0.2")
         exchange(left, right)
@@ -235,7 +235,7 @@ def test_answers_come_from_the_address_that_was_asked() -> None:
         assert left.device.status().peers[0].endpoint == ("127.0.0.2", right.device.status().listen_port)
 
 
-def test_what_cannot_be_sent_to_one_peer_does_not_keep_the_others_from_theirs() -> None:
+def test_an_unreachable_peer_does_not_block_the_others() -> None:
     with contextlib.ExitStack() as stack:
         hub, *spokes = (End(new_key(), Offload.TCP_AND_UDP, None) for _ in range(6))
         for number, end in enumerate([hub, *spokes]):
@@ -246,7 +246,7 @@ def test_what_cannot_be_sent_to_one_peer_does_not_keep_the_others_from_theirs() 
                 end.know(hub, LEFT[0])
 
         def sent_by_turns(rounds: int) -> list[list[bytes]]:
-            """To each, in the order of all: the first of a round for the first, and so on."""
+            """Send a packet to each spoke in turn, round after round."""
             packets = [
                 packet(LEFT[0], f"10.0.1.{number}", f"{turn}".encode())
                 for turn in range(rounds)
@@ -257,7 +257,7 @@ def test_what_cannot_be_sent_to_one_peer_does_not_keep_the_others_from_theirs() 
 
         for end, packets in zip(spokes, sent_by_turns(1), strict=True):
             assert end.adapter.receive(1) == packets
-        broadcast = ("255.255.255.255", 9)  # Which a socket must ask for.
+        broadcast = ("255.255.255.255", 9)  # A socket needs SO_BROADCAST for this.
         hub.device.configure(Change(peers=(PeerChange(spokes[2].public, endpoint=broadcast),)))
         for index, (end, packets) in enumerate(zip(spokes, sent_by_turns(40), strict=True)):
             if index != 2:
@@ -276,7 +276,7 @@ def test_keypairs_are_renewed_while_packets_pass() -> None:
         assert come_true(exchanged, SECONDS)
 
 
-def test_who_only_receives_has_its_keypair_renewed_before_its_end() -> None:
+def test_an_initiator_that_only_receives_renews_its_keypair_before_its_end() -> None:
     timing = Timing(rekey_after=9.0, reject_after=1.0, rekey_attempt=2.0, rekey_timeout=0.1, keepalive=0.3)
     with joined(timing=timing) as (left, right):
         exchange(left, right)
@@ -288,7 +288,7 @@ def test_who_only_receives_has_its_keypair_renewed_before_its_end() -> None:
         assert come_true(received, SECONDS)
 
 
-def test_what_came_is_answered_in_time_if_by_nothing() -> None:
+def test_a_received_packet_without_an_answer_gets_a_keepalive() -> None:
     with joined(timing=Timing(keepalive=0.2)) as (left, right):
         exchange(left, right)
         (before,) = left.device.status().peers
@@ -297,7 +297,7 @@ def test_what_came_is_answered_in_time_if_by_nothing() -> None:
         assert come_true(lambda: left.device.status().peers[0].rx_bytes == before.rx_bytes + 32, SECONDS)
 
 
-def test_a_peer_is_removed_and_comes_back_while_it_runs() -> None:
+def test_a_peer_can_be_removed_and_added_again_while_running() -> None:
     with joined(timing=Timing(rekey_timeout=0.1)) as (left, right):
         exchange(left, right)
         left.device.configure(Change(replace_peers=True))
@@ -307,7 +307,7 @@ def test_a_peer_is_removed_and_comes_back_while_it_runs() -> None:
         exchange(left, right)
 
 
-def test_a_pipe_that_is_interrupted_goes_on() -> None:
+def test_an_interrupted_pipe_continues() -> None:
     with joined() as (left, right):
         for end in (left, right):
             exchange(left, right)
@@ -317,7 +317,7 @@ def test_a_pipe_that_is_interrupted_goes_on() -> None:
         exchange(left, right)
 
 
-def test_the_order_of_the_two_ends_does_not_matter() -> None:
+def test_a_pipe_accepts_its_ends_in_either_order() -> None:
     with contextlib.closing(Adapter(Offload.NONE)) as adapter, Device() as device:
         piping = threading.Thread(target=threepipe.pipe, args=(device.session, adapter.session))
         piping.start()
@@ -328,7 +328,7 @@ def test_the_order_of_the_two_ends_does_not_matter() -> None:
         assert not piping.is_alive()
 
 
-def test_with_what_borrows_no_descriptors_an_adapter_passes_bundles() -> None:
+def test_an_adapter_piped_to_memory_passes_bundles() -> None:
     near, far = threepipe.MemoryAdapter.pair()
     with contextlib.closing(Adapter(Offload.NONE)) as adapter, near, far, far.start_session() as end:
         session = near.start_session()
@@ -341,7 +341,7 @@ def test_with_what_borrows_no_descriptors_an_adapter_passes_bundles() -> None:
         assert not piping.is_alive()
 
 
-def test_an_adapter_that_goes_ends_the_pipe_with_its_error() -> None:
+def test_an_adapter_that_is_gone_ends_the_pipe_with_its_error() -> None:
     with joined() as (left, right):
         exchange(left, right)
         with open("/dev/null", "wb") as null:

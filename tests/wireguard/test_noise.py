@@ -1,4 +1,4 @@
-"""The handshake beside an independent implementation of Noise; cookies, timestamps, allowed IPs by their rules."""
+"""The handshake against an independent implementation of Noise; cookies, timestamps, load and allowed IPs."""
 
 import ipaddress
 import os
@@ -56,7 +56,7 @@ def shared(identity: Identity, remote: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("preshared", [bytes(32), os.urandom(32)], ids=["no-psk", "psk"])
-def test_an_initiation_is_answered_by_another_implementation(preshared: bytes) -> None:
+def test_another_implementation_answers_our_initiation(preshared: bytes) -> None:
     own, theirs = Identity(new_key()), new_key()
     remote = Identity(theirs).public
     noise = independent(theirs, preshared)
@@ -73,7 +73,7 @@ def test_an_initiation_is_answered_by_another_implementation(preshared: bytes) -
 
 
 @pytest.mark.parametrize("preshared", [bytes(32), os.urandom(32)], ids=["no-psk", "psk"])
-def test_an_initiation_of_another_implementation_is_answered(preshared: bytes) -> None:
+def test_we_answer_an_initiation_of_another_implementation(preshared: bytes) -> None:
     own, theirs = Identity(new_key()), new_key()
     remote = Identity(theirs).public
     noise = independent(theirs, preshared, own.public)
@@ -93,7 +93,7 @@ def test_an_initiation_of_another_implementation_is_answered(preshared: bytes) -
     assert _open(keys.receive, noise.encrypt(b"well met")) == b"well met"
 
 
-def test_nothing_opens_where_a_bit_is_flipped_or_a_key_is_another() -> None:
+def test_a_flipped_bit_or_another_key_fails_to_open() -> None:
     own, other = Identity(new_key()), Identity(new_key())
     begun = initiate(own, other.public, shared(own, other.public), 7, NOW)
     assert begun is not None
@@ -105,7 +105,7 @@ def test_nothing_opens_where_a_bit_is_flipped_or_a_key_is_another() -> None:
         responded = respond(opened[0], own.public, preshared, 8, 7) if opened else None
         return responded[1] if responded else None
 
-    for index in range(8, len(message)):  # The index before is no part of what is hashed.
+    for index in range(8, len(message)):  # The hash does not cover the index before.
         assert respond_to(_flipped(message, index)) is None
     response = respond_to(message)
     assert response is not None
@@ -116,7 +116,7 @@ def test_nothing_opens_where_a_bit_is_flipped_or_a_key_is_another() -> None:
     assert read_initiation(own, memoryview(message + MACS)) is None
 
 
-def test_points_of_small_order_are_no_keys() -> None:
+def test_a_public_key_of_small_order_is_rejected() -> None:
     own = Identity(new_key())
     assert own.shared(bytes(32)) is None
     assert initiate(own, bytes(32), bytes(32), 1, NOW) is None
@@ -124,21 +124,21 @@ def test_points_of_small_order_are_no_keys() -> None:
     assert received is None
 
 
-def test_timestamps_sort_as_time_does() -> None:
+def test_timestamps_sort_by_time() -> None:
     assert timestamp(0.0) == bytes.fromhex("400000000000000a00000000")
     times = [1.0, 1.1, 1.9, 2.0, 1e9, 1e9 + 0.02, 2e9]
     stamps = [timestamp(time) for time in times]
     assert stamps == sorted(set(stamps))
 
 
-def test_hchacha20_has_the_result_of_its_draft() -> None:
+def test_hchacha20_gives_the_result_of_its_draft() -> None:
     key = bytes(range(32))
     nonce = bytes.fromhex("000000090000004a0000000031415927")
     expected = "82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc"
     assert _hchacha20(key, nonce).hex() == expected
 
 
-def test_cookies_prove_an_address_for_two_minutes() -> None:
+def test_a_cookie_proves_an_address_for_two_minutes() -> None:
     own = Identity(new_key())
     checker, generator = CookieChecker(own.public), CookieGenerator(own.public)
     message = memoryview(generator.add_macs(b"some message", 100.0))
@@ -147,12 +147,12 @@ def test_cookies_prove_an_address_for_two_minutes() -> None:
     assert not checker.has_mac2(message, source, 100.0)
     reply = memoryview(checker.reply(message, 7, source, 100.0))
     assert type_of(reply) == 3
-    assert not CookieGenerator(own.public).receive(reply, 100.0)  # No message was sent that it could answer.
+    assert not CookieGenerator(own.public).receive(reply, 100.0)  # It has sent no message that this could answer.
     wrong = bytearray(reply)
     wrong[-1] ^= 1
     assert not generator.receive(memoryview(wrong), 100.0)
     assert generator.receive(reply, 100.0)
-    assert not generator.receive(reply, 100.0)  # Once.
+    assert not generator.receive(reply, 100.0)  # A reply counts once.
     message = memoryview(generator.add_macs(b"another", 101.0))
     assert checker.has_mac1(message)
     assert checker.has_mac2(message, source, 101.0)
@@ -162,7 +162,7 @@ def test_cookies_prove_an_address_for_two_minutes() -> None:
     assert not CookieChecker(Identity(new_key()).public).has_mac1(message)
 
 
-def test_load_is_high_while_many_come_and_a_second_after() -> None:
+def test_load_is_high_until_a_second_after_many_initiations() -> None:
     load = Load()
     assert not any(load.is_high(10.0) for _ in range(128))
     assert load.is_high(10.5)
@@ -176,7 +176,7 @@ def test_load_is_high_while_many_come_and_a_second_after() -> None:
 
 
 def networks(version: int) -> st.SearchStrategy[Network]:
-    """Some that hold one another."""
+    """Draw networks that contain one another."""
     base, bits = (0x0A << 24, 32) if version == 4 else (0xFD << 120, 128)
     numbers = st.integers(0, 255).map(lambda n: base | n << bits // 2 | n)
     return st.builds(lambda n, p: ipaddress.ip_network((n, p), strict=False), numbers, st.integers(0, bits))
@@ -186,7 +186,7 @@ def networks(version: int) -> st.SearchStrategy[Network]:
     st.lists(st.tuples(st.sampled_from("+-x"), networks(4) | networks(6), st.sampled_from("abc")), max_size=40),
     st.data(),
 )
-def test_allowed_ips_are_those_of_a_naive_model(changes: list[tuple[str, Network, str]], data: st.DataObject) -> None:
+def test_allowed_ips_agree_with_a_naive_model(changes: list[tuple[str, Network, str]], data: st.DataObject) -> None:
     allowed: AllowedIPs[str] = AllowedIPs()
     model: dict[Network, str] = {}
     for change, network, owner in changes:
@@ -204,13 +204,13 @@ def test_allowed_ips_are_those_of_a_naive_model(changes: list[tuple[str, Network
         address = data.draw(st.sampled_from([network[0] for _, network, _ in changes] or [ipaddress.ip_address("::")]))
         matching = [network for network in model if address.version == network.version and address in network]
         longest = max(matching, key=lambda network: network.prefixlen, default=None)
-        for _ in range(2):  # Looked up, and remembered.
+        for _ in range(2):  # The second look-up comes from the cache.
             assert allowed.find(address.packed) == (model[longest] if longest else None)
     for owner in "abc":
         assert set(allowed.of(owner)) == {network for network, its in model.items() if its == owner}
 
 
-def test_what_was_found_is_forgotten_before_it_is_too_much() -> None:
+def test_the_cache_of_allowed_ips_is_bounded() -> None:
     allowed: AllowedIPs[str] = AllowedIPs()
     allowed.insert(ipaddress.ip_network("0.0.0.0/0"), "a")
     for number in random.Random(1).sample(range(2**32), 70_000):

@@ -1,4 +1,4 @@
-"""The protocol without I/O: two tunnels, a network that is a list, and a clock that goes as the test says."""
+"""The protocol without I/O: two tunnels, a network that is a list, and a clock that the tests set."""
 
 import ipaddress
 import itertools
@@ -25,7 +25,7 @@ KEEPALIVE = 32
 
 
 @pytest.mark.parametrize("preshared_key", [None, os.urandom(32)], ids=["no-psk", "psk"])
-def test_packets_of_both_families_go_both_ways(preshared_key: bytes | None) -> None:
+def test_packets_of_both_families_pass_both_ways(preshared_key: bytes | None) -> None:
     network, left, right = joined(preshared_key=preshared_key)
     left.send(THERE, THERE6)
     network.settle()
@@ -40,7 +40,7 @@ def test_packets_of_both_families_go_both_ways(preshared_key: bytes | None) -> N
     assert [event.name for event in left.tunnel.events] == ["handshake"]
 
 
-def test_another_preshared_key_is_no_handshake() -> None:
+def test_a_handshake_with_another_preshared_key_fails() -> None:
     network, left, right = joined()
     right.add(left, preshared_key=os.urandom(32))
     left.send(THERE)
@@ -49,7 +49,7 @@ def test_another_preshared_key_is_no_handshake() -> None:
     assert left.tunnel.rejected["response does not open"] == 1
 
 
-def test_an_initiator_with_nothing_to_send_shows_that_it_has_the_keypair() -> None:
+def test_an_initiator_without_packets_confirms_the_keypair_with_a_keepalive() -> None:
     network, left, right = joined(persistent_keepalive=25)
     network.settle()
     assert network.kinds(left) == [INITIATION, TRANSPORT]
@@ -59,14 +59,14 @@ def test_an_initiator_with_nothing_to_send_shows_that_it_has_the_keypair() -> No
     assert left.packets == [BACK]
 
 
-def test_persistent_keepalives_come_at_their_interval() -> None:
+def test_persistent_keepalives_are_sent_at_their_interval() -> None:
     network, left, _ = joined(persistent_keepalive=25)
     network.advance(100)
     sent = [at for at, end, _ in network.log if end is left][2:]
     assert sent == [1025, 1050, 1075, 1100]
 
 
-def test_what_was_received_is_answered_after_ten_seconds_if_by_nothing() -> None:
+def test_data_without_an_answer_gets_a_keepalive_after_ten_seconds() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -76,10 +76,10 @@ def test_what_was_received_is_answered_after_ten_seconds_if_by_nothing() -> None
     assert network.kinds(right) == [RESPONSE, TRANSPORT]
     assert network.log[-1][0] == 1010
     network.advance(60)
-    assert network.kinds(since=1010.1) == []  # A keepalive is not answered.
+    assert network.kinds(since=1010.1) == []  # A keepalive gets no answer.
 
 
-def test_what_was_answered_needs_no_keepalive() -> None:
+def test_data_with_an_answer_gets_no_keepalive() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -88,11 +88,11 @@ def test_what_was_answered_needs_no_keepalive() -> None:
     network.advance(6)
     assert network.kinds(right) == [RESPONSE, TRANSPORT]
     network.advance(4)
-    assert network.kinds(left)[-1] == TRANSPORT  # Which is the keepalive of the other side.
+    assert network.kinds(left)[-1] == TRANSPORT  # This is the keepalive of the other side.
     assert network.log[-1][0] == 1015
 
 
-def test_more_that_came_meanwhile_is_answered_once_more() -> None:
+def test_data_received_during_the_wait_gets_another_keepalive() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.advance(5)
@@ -101,7 +101,7 @@ def test_more_that_came_meanwhile_is_answered_once_more() -> None:
     assert [at for at, end, datagram in network.log if end is right and len(datagram) == KEEPALIVE] == [1010, 1020]
 
 
-def test_silence_after_data_begins_a_new_handshake() -> None:
+def test_silence_after_data_starts_a_handshake() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -117,7 +117,7 @@ def test_silence_after_data_begins_a_new_handshake() -> None:
     assert network.log[-1][0] == 1016
 
 
-def test_handshakes_are_tried_for_ninety_seconds() -> None:
+def test_a_handshake_is_retried_for_ninety_seconds() -> None:
     network, left, right = joined()
     network.filter = lambda datagram: False
     left.send(THERE)
@@ -129,10 +129,10 @@ def test_handshakes_are_tried_for_ninety_seconds() -> None:
     network.filter = lambda datagram: True
     left.send(THERE)
     network.settle()
-    assert right.packets == [THERE]  # The one from before is not delivered late.
+    assert right.packets == [THERE]  # The earlier packet is not delivered late.
 
 
-def test_the_initiator_renews_a_keypair_when_it_sends() -> None:
+def test_an_initiator_that_sends_renews_its_keypair_after_120_seconds() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -151,7 +151,7 @@ def test_the_initiator_renews_a_keypair_when_it_sends() -> None:
     assert (len(right.packets), left.packets) == (4, [BACK])
 
 
-def test_the_responder_does_not_renew_it() -> None:
+def test_a_responder_does_not_renew_its_keypair() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -162,7 +162,7 @@ def test_the_responder_does_not_renew_it() -> None:
     assert INITIATION not in network.kinds(right)
 
 
-def test_an_initiator_that_only_receives_renews_it_before_its_end() -> None:
+def test_an_initiator_that_only_receives_renews_its_keypair_before_its_end() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -177,7 +177,7 @@ def test_an_initiator_that_only_receives_renews_it_before_its_end() -> None:
     assert network.kinds(left)[-2:] == [INITIATION, TRANSPORT]
 
 
-def test_nothing_is_sent_or_taken_by_a_keypair_of_180_seconds() -> None:
+def test_a_keypair_of_180_seconds_neither_sends_nor_receives() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -196,7 +196,7 @@ def test_nothing_is_sent_or_taken_by_a_keypair_of_180_seconds() -> None:
     assert len(right.packets) == 2
 
 
-def test_a_keypair_is_renewed_after_many_messages() -> None:
+def test_a_keypair_is_renewed_after_the_limit_of_messages() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -214,7 +214,7 @@ def test_a_keypair_is_renewed_after_many_messages() -> None:
     assert len(peer.staged) == 1
 
 
-def test_keys_are_wiped_when_nothing_came_of_them_for_long() -> None:
+def test_keys_are_wiped_after_540_seconds_without_a_handshake() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -230,7 +230,7 @@ def test_keys_are_wiped_when_nothing_came_of_them_for_long() -> None:
     assert right.tunnel._peers.indices == {}
 
 
-def test_both_at_once_come_to_one_keypair() -> None:
+def test_simultaneous_handshakes_agree_on_one_keypair() -> None:
     network, left, right = joined()
     right.add(left)
     right.tunnel.configure(Change(peers=(PeerChange(left.public, endpoint=left.endpoint),)), network.now)
@@ -244,7 +244,7 @@ def test_both_at_once_come_to_one_keypair() -> None:
     assert (len(left.packets), len(right.packets)) == (2, 2)
 
 
-def test_the_endpoint_follows_who_sends_what_is_authentic() -> None:
+def test_the_endpoint_follows_authentic_messages_only() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -260,7 +260,7 @@ def test_the_endpoint_follows_who_sends_what_is_authentic() -> None:
     assert left.peer(right).endpoint == right.endpoint
 
 
-def test_packets_go_to_and_come_from_whose_allowed_ips_they_are() -> None:
+def test_packets_are_routed_and_filtered_by_allowed_ips() -> None:
     network, left, right = joined()
     third = End(network)
     third.add(right, "10.0.0.2/32")
@@ -276,7 +276,7 @@ def test_packets_go_to_and_come_from_whose_allowed_ips_they_are() -> None:
     assert right.packets[2:] == [packet("10.0.0.3", "10.0.0.2")]
 
 
-def test_messages_replayed_or_out_of_order_are_taken_once() -> None:
+def test_replayed_or_reordered_messages_are_accepted_once() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -289,7 +289,7 @@ def test_messages_replayed_or_out_of_order_are_taken_once() -> None:
     assert [data[20] for data in right.packets[1:]] == list(range(9, -1, -1))
 
 
-def test_a_replayed_initiation_is_not_answered() -> None:
+def test_a_replayed_initiation_gets_no_answer() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -302,7 +302,7 @@ def test_a_replayed_initiation_is_not_answered() -> None:
     assert right.peer(left).endpoint == left.endpoint
 
 
-def test_too_many_initiations_of_one_peer_are_not_looked_at() -> None:
+def test_initiations_of_one_peer_beyond_the_rate_are_dropped() -> None:
     network, left, right = joined(Timing(rekey_timeout=0.001))
     left.send(THERE)
     network.settle()
@@ -312,7 +312,7 @@ def test_too_many_initiations_of_one_peer_are_not_looked_at() -> None:
     assert right.tunnel.rejected["too many initiations from one peer"] == 1
 
 
-def test_under_load_who_sends_shows_a_cookie() -> None:
+def test_an_initiation_under_load_needs_a_cookie() -> None:
     network, left, right = joined()
     network.filter = lambda datagram: datagram[0] != RESPONSE
     left.send(THERE)
@@ -334,7 +334,7 @@ def test_under_load_who_sends_shows_a_cookie() -> None:
     assert right.packets == [THERE]
 
 
-def test_packets_wait_for_a_handshake_but_not_too_many() -> None:
+def test_a_bounded_number_of_packets_waits_for_a_handshake() -> None:
     network, left, right = joined()
     network.filter = lambda datagram: False
     for number in range(MAX_STAGED + 3):
@@ -345,7 +345,7 @@ def test_packets_wait_for_a_handshake_but_not_too_many() -> None:
     assert left.tunnel.rejected["too many packets wait for a handshake"] == 3
 
 
-def test_a_peer_without_endpoint_cannot_be_sent_to() -> None:
+def test_a_packet_for_a_peer_without_an_endpoint_is_dropped_and_counted() -> None:
     network, _, right = joined()
     right.send(BACK)
     network.settle()
@@ -353,7 +353,7 @@ def test_a_peer_without_endpoint_cannot_be_sent_to() -> None:
     assert network.log == []
 
 
-def test_peers_are_changed_and_removed_while_it_runs() -> None:
+def test_peers_can_be_changed_and_removed_while_running() -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -381,7 +381,7 @@ def test_peers_are_changed_and_removed_while_it_runs() -> None:
     assert left.tunnel._peers.indices == {}
 
 
-def test_a_device_is_no_peer_of_itself() -> None:
+def test_a_device_cannot_be_a_peer_of_itself() -> None:
     network = Network()
     end = End(network)
     end.add(end, "10.0.0.0/8")
@@ -392,7 +392,7 @@ def test_a_device_is_no_peer_of_itself() -> None:
     assert end.tunnel.status().peers == ()
 
 
-def test_without_a_private_key_nothing_is_said() -> None:
+def test_a_tunnel_without_a_private_key_sends_nothing() -> None:
     network, left, right = joined(persistent_keepalive=25)
     network.settle()
     left.tunnel.configure(Change(bytes(32)), network.now)
@@ -405,7 +405,7 @@ def test_without_a_private_key_nothing_is_said() -> None:
     assert left.tunnel.rejected["no private key"] >= 1
 
 
-def test_a_peer_whose_key_is_none_is_kept_and_never_spoken_to() -> None:
+def test_a_peer_with_an_invalid_public_key_is_kept_and_gets_nothing() -> None:
     network = Network()
     end = End(network)
     everything = (ipaddress.ip_network("10.0.0.0/8"),)
@@ -418,7 +418,7 @@ def test_a_peer_whose_key_is_none_is_kept_and_never_spoken_to() -> None:
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
 @given(st.data())
-def test_whatever_comes_nothing_is_raised_and_nothing_wrong_accepted(data: st.DataObject) -> None:
+def test_any_datagram_is_handled_without_an_error_or_a_wrong_packet(data: st.DataObject) -> None:
     network, left, right = joined()
     left.send(THERE)
     network.settle()
@@ -444,7 +444,7 @@ def test_whatever_comes_nothing_is_raised_and_nothing_wrong_accepted(data: st.Da
     assert left.peer(right).endpoint == right.endpoint
 
 
-def test_a_keypair_that_is_wiped_meanwhile_seals_nothing() -> None:
+def test_a_keypair_wiped_meanwhile_seals_nothing() -> None:
     network, left, _right = joined()
     left.send(THERE)
     network.settle()
@@ -453,7 +453,7 @@ def test_a_keypair_that_is_wiped_meanwhile_seals_nothing() -> None:
     assert sealing.seal(0) == []
 
 
-def test_who_was_removed_is_not_looked_at_any_more() -> None:
+def test_a_removed_peer_has_no_timers() -> None:
     network = Network()
     end = End(network)
     everybody = PeerChange(Identity(new_key()).public, persistent_keepalive=5)
@@ -463,7 +463,7 @@ def test_who_was_removed_is_not_looked_at_any_more() -> None:
     assert end.tunnel.timer == NEVER
 
 
-def test_no_bundle_goes_beyond_the_last_counter() -> None:
+def test_a_bundle_beyond_the_last_counter_is_not_sealed() -> None:
     network, left, _right = joined()
     left.send(THERE)
     network.settle()
@@ -474,7 +474,7 @@ def test_no_bundle_goes_beyond_the_last_counter() -> None:
     assert len(left.tunnel._prepare([memoryview(THERE)], False, network.now)) == 1
 
 
-def test_a_new_private_key_begins_anew_with_its_attempts() -> None:
+def test_a_new_private_key_restarts_the_handshake_attempts() -> None:
     network, left, _right = joined()
     network.filter = lambda datagram: False
     left.send(THERE)

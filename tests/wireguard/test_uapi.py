@@ -1,4 +1,4 @@
-"""The configuration protocol as text, and its socket; threepipe wg show beside them."""
+"""The configuration protocol as text, its socket, and threepipe wg show."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ PEER = f"public_key={OTHER.hex()}"
 unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
 
 
-def test_every_key_of_a_change_is_read() -> None:
+def test_a_change_with_every_key_parses() -> None:
     text = f"""private_key={KEY.hex()}
 listen_port=51820
 fwmark=51820
@@ -62,7 +62,7 @@ endpoint=192.0.2.1:1"""
     assert parse_change([]) == Change()
 
 
-def test_a_status_is_read_as_it_was_written() -> None:
+def test_an_emitted_status_parses_to_itself() -> None:
     status = Status(
         KEY,
         bytes(32),
@@ -97,7 +97,7 @@ def test_a_status_is_read_as_it_was_written() -> None:
         "errno=\N{SUPERSCRIPT TWO}",
     ],
 )
-def test_an_answer_that_is_no_status_is_refused(text: str) -> None:
+def test_an_invalid_status_raises(text: str) -> None:
     with pytest.raises(UapiError) as caught:
         parse_status(f"{text}\n")
     assert caught.value.errno in (errno.EPROTO, errno.EINVAL)
@@ -107,12 +107,12 @@ ANSWERED = ["last_handshake_time_sec", "last_handshake_time_nsec", "rx_bytes", "
 
 
 @given(st.lists(st.builds("{}={}".format, st.sampled_from(ANSWERED), st.text(max_size=9) | st.integers())))
-def test_whatever_is_answered_nothing_else_is_raised(lines: list[str]) -> None:
+def test_any_answer_parses_or_raises_uapi_error(lines: list[str]) -> None:
     for text in ("\n".join(lines), "\n".join([PEER, *lines])):
         try:
             parse_status(text)
         except UapiError as error:
-            assert error.errno >= 0  # noqa: PT017 -- no error is as good.
+            assert error.errno >= 0  # noqa: PT017 -- no error is right, too.
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_whatever_is_answered_nothing_else_is_raised(lines: list[str]) -> None:
         ([PEER, "remove=yes"], errno.EINVAL),
     ],
 )
-def test_what_cannot_be_has_a_number(lines: list[str], number: int) -> None:
+def test_an_invalid_change_raises_with_its_errno(lines: list[str], number: int) -> None:
     with pytest.raises(UapiError) as caught:
         parse_change(lines)
     assert caught.value.errno == number
@@ -150,15 +150,15 @@ KEYS = ["private_key", "listen_port", "public_key", "endpoint", "allowed_ip", "r
 @given(
     st.lists(st.one_of(st.text(max_size=40), st.builds("{}={}".format, st.sampled_from(KEYS), st.text(max_size=70))))
 )
-def test_whatever_is_asked_nothing_else_is_raised(lines: list[str]) -> None:
+def test_any_request_parses_or_raises_uapi_error(lines: list[str]) -> None:
     try:
         parse_change(lines)
     except UapiError as error:
-        assert error.errno in (errno.EINVAL, errno.EPROTO)  # noqa: PT017 -- no error is as good.
+        assert error.errno in (errno.EINVAL, errno.EPROTO)  # noqa: PT017 -- no error is right, too.
 
 
 class Fake:
-    """A device that remembers."""
+    """A device that records its changes."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
@@ -185,7 +185,7 @@ def device(tmp_path: Path) -> Iterator[Fake]:
 
 
 @unix
-def test_requests_are_answered(device: Fake, tmp_path: Path) -> None:
+def test_get_and_set_requests_are_answered(device: Fake, tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import ask, names
 
     assert names(tmp_path) == ["fake"]
@@ -200,7 +200,7 @@ def test_requests_are_answered(device: Fake, tmp_path: Path) -> None:
 
 @unix
 @pytest.mark.usefixtures("device")
-def test_who_is_silent_keeps_nobody_out(tmp_path: Path) -> None:
+def test_silent_clients_do_not_keep_out_others(tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import ask
 
     silent = [socket.socket(socket.AF_UNIX) for _ in range(100)]
@@ -224,7 +224,7 @@ MANAGED_HERE = 'mount -t tmpfs none /run; mkdir /run/wireguard; mount --bind "$0
 
 @unix
 @pytest.mark.kernel
-def test_show_tells_what_there_is_and_no_secret(device: Fake, tmp_path: Path) -> None:
+def test_show_prints_the_status_without_secrets(device: Fake, tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import listen
 
     secret, public = bytes(range(2, 34)), bytes(range(3, 35))
@@ -232,7 +232,7 @@ def test_show_tells_what_there_is_and_no_secret(device: Fake, tmp_path: Path) ->
         PeerStatus(OTHER, secret, ("fe80::1%2", 9), parse_networks(["10.0.0.0/8", "fd00::/8"]), 25, 1.5, 10, 20),
         PeerStatus(public),
     )
-    listen("left", tmp_path).close()  # As a process that was killed leaves it.
+    listen("left", tmp_path).close()  # A killed process leaves such a file.
     inside = ("unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path))
     shown = run("wg", "show", "fake", prefix=inside)
     assert shown.status == 0, shown.complaint
@@ -267,7 +267,7 @@ def _answer_once(listening: socket.socket, answer: bytes) -> None:
 
 
 @unix
-def test_who_does_not_take_his_answer_keeps_nobody_out_and_has_all_of_it_later(device: Fake, tmp_path: Path) -> None:
+def test_a_slow_client_does_not_block_others_and_gets_its_whole_answer(device: Fake, tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import ask
 
     device.peers = tuple(PeerStatus(number.to_bytes(32)) for number in range(5000))
@@ -276,7 +276,7 @@ def test_who_does_not_take_his_answer_keeps_nobody_out_and_has_all_of_it_later(d
         slow.settimeout(10)
         slow.connect(str(tmp_path / "fake.sock"))
         slow.sendall(b"get=1\n\n" * 3)
-        answer = slow.recv(1000)  # So he is being answered.
+        answer = slow.recv(1000)  # So the answer has begun.
         started = time.monotonic()
         assert ask("fake", "set=1\nlisten_port=9\n\n", tmp_path) == "errno=0\n\n"
         assert time.monotonic() - started < 5
@@ -287,7 +287,7 @@ def test_who_does_not_take_his_answer_keeps_nobody_out_and_has_all_of_it_later(d
 
 @unix
 @pytest.mark.usefixtures("device")
-def test_a_request_may_come_in_any_pieces_and_not_without_end(tmp_path: Path) -> None:
+def test_a_request_in_pieces_is_answered_and_an_endless_one_is_not(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(tmp_path / "fake.sock"))
@@ -299,7 +299,7 @@ def test_a_request_may_come_in_any_pieces_and_not_without_end(tmp_path: Path) ->
 
 
 @unix
-def test_a_name_is_taken_while_its_device_lives_and_not_after(tmp_path: Path) -> None:
+def test_a_name_is_taken_while_its_device_runs(tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import UapiServer, ask, listen
 
     with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
@@ -307,7 +307,7 @@ def test_a_name_is_taken_while_its_device_lives_and_not_after(tmp_path: Path) ->
         with pytest.raises(EndpointError, match="a device of that name is running"):
             listen("fake", tmp_path)
     assert list(tmp_path.iterdir()) == []
-    listen("fake", tmp_path).close()  # As a process that was killed leaves it.
+    listen("fake", tmp_path).close()  # A killed process leaves such a file.
     with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
         assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
     with pytest.raises(EndpointError, match="is fake running"):
@@ -315,7 +315,7 @@ def test_a_name_is_taken_while_its_device_lives_and_not_after(tmp_path: Path) ->
 
 
 @unix
-def test_removing_the_file_ends_the_device(tmp_path: Path) -> None:
+def test_removal_of_the_socket_file_ends_the_device(tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import UapiServer, listen
 
     gone = threading.Event()
@@ -325,7 +325,7 @@ def test_removing_the_file_ends_the_device(tmp_path: Path) -> None:
 
 
 @unix
-def test_who_takes_a_device_down_sees_when_all_is_undone(tmp_path: Path) -> None:
+def test_take_down_returns_when_the_device_has_ended(tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import UapiServer, listen, take_down
 
     gone = threading.Event()
@@ -337,23 +337,23 @@ def test_who_takes_a_device_down_sees_when_all_is_undone(tmp_path: Path) -> None
             assert not ended.done()
         assert ended.result(20)
     with ExitStack() as waiting, UapiServer(listen("fake", tmp_path), Fake(), gone.set, waiting):
-        assert not take_down("fake", 0.01, tmp_path)  # Too long for its patience.
+        assert not take_down("fake", 0.01, tmp_path)  # The device takes longer than the timeout.
         assert list(tmp_path.iterdir()) == []
-    listen("fake", tmp_path).close()  # As a process that was killed leaves it.
+    listen("fake", tmp_path).close()  # A killed process leaves such a file.
     assert take_down("fake", 20, tmp_path)
     with pytest.raises(EndpointError, match=r"fake\.sock"):
         take_down("fake", 20, tmp_path)
 
 
 @unix
-def test_an_inherited_socket_is_one_that_can_be_found(tmp_path: Path) -> None:
+def test_an_inherited_socket_must_be_a_named_unix_socket(tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import UapiServer, ask, inherit, listen
 
     with socket.socket(socket.AF_UNIX) as nameless, socket.socket(socket.AF_INET) as internet, open(os.devnull) as null:
         for number in ("x", "-1", "99999", nameless.fileno(), internet.fileno(), null.fileno()):
             with pytest.raises(InvalidSetting, match="descriptor"):
                 inherit(str(number))
-        os.fstat(nameless.fileno())  # What is refused stays open.
+        os.fstat(nameless.fileno())  # A rejected descriptor stays open.
     with UapiServer(inherit(str(listen("fake", tmp_path).detach())), Fake(), lambda: None):
         assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
 
@@ -363,7 +363,9 @@ def test_an_inherited_socket_is_one_that_can_be_found(tmp_path: Path) -> None:
     ("variable", "said"),
     [("WG_UAPI_FD", "is not a descriptor of an open socket"), ("WG_TUN_FD", "is not a descriptor")],
 )
-def test_a_daemon_says_why_it_is_none(network: Network, tmp_path: Path, variable: str, said: str) -> None:
+def test_a_daemon_that_cannot_start_prints_the_reason(
+    network: Network, tmp_path: Path, variable: str, said: str
+) -> None:
     inside = ["unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path)]
     program = [
         sys.executable,

@@ -16,7 +16,7 @@ import pytest
 from tests.support.cores import Core, contents, fault_of_both, of_both
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="a pair of such sockets is had on Linux")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such pairs of sockets")
 RECORDS = [bytes([index]) * (HEADER_SIZE + 37 * index) for index in range(1, 20)]
 
 

@@ -1,1 +1,1 @@
-"""A library of ours that keeps Wintun's contract without a driver: its C sources, its builder, its ctypes."""
+"""A library that keeps Wintun's contract without a driver: its C sources, its builder, its ctypes."""

@@ -9,14 +9,14 @@
 
 enum { DRIVER_VERSION = 0 << 16 | 14 };
 
-/* Never freed, so that no other handle has its address and a late user is found out. */
+/* Never freed: no other handle gets its address, so late use is detected. */
 struct adapter {
     struct adapter *next;
-    struct netif *netif; /* NULL once it is closed. */
+    struct netif *netif; /* NULL after close. */
     bool created;
 };
 
-static struct adapter *handles; /* Under the lock of the interfaces. */
+static struct adapter *handles; /* Protected by the lock of the interfaces. */
 
 struct netif *adapter_enter(WINTUN_ADAPTER_HANDLE adapter)
 {
@@ -37,7 +37,7 @@ void adapter_leave(struct netif *netif)
     netifs_unlock();
 }
 
-/* With the lock of the interfaces: one more handle, or NULL without memory. */
+/* Make another handle, with the lock of the interfaces held; NULL without memory. */
 static struct adapter *new_handle(struct netif *netif, bool created)
 {
     struct adapter *adapter = calloc(1, sizeof *adapter);
@@ -49,7 +49,7 @@ static struct adapter *new_handle(struct netif *netif, bool created)
     return adapter;
 }
 
-/* The handle of a new adapter; NULL with an error. */
+/* Return the handle of a new adapter; NULL with an error. */
 static struct adapter *create(const WCHAR *name, const WCHAR *tunnel_type, const GUID *guid, uint32_t *error)
 {
     struct adapter *adapter = NULL;

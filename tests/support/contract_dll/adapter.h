@@ -1,13 +1,13 @@
 /* Handles of adapters.
  *
- * Owns what a program holds of an interface, and finds out who uses a handle after it was closed.
+ * Owns the handles by which a program holds interfaces; detects use of a handle after it was closed.
  */
 #ifndef ADAPTER_H
 #define ADAPTER_H
 
 #include "netif.h"
 
-/* The interface of a handle, held for the caller until adapter_leave; NULL, told and counted, where it was closed. */
+/* Return the interface of a handle, held until adapter_leave; NULL, logged and counted, if it was closed. */
 struct netif *adapter_enter(WINTUN_ADAPTER_HANDLE adapter);
 void adapter_leave(struct netif *netif);
 

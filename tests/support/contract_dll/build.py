@@ -1,6 +1,6 @@
-"""Builds the contract library: a DLL for Windows, a shared library for Linux, or that with AddressSanitizer.
+"""The builder of the contract library: a DLL for Windows, a shared library for Linux, or one with AddressSanitizer.
 
-Owns the compilers' command lines and the cache; must not know what the library does. Run as a program it
+Owns the compilers' command lines and the cache; must not know what the library does. Run as a program, it
 builds one and prints its path: `python tests/support/contract_dll/build.py windows FOLDER`.
 """
 
@@ -18,7 +18,7 @@ Target = Literal["linux", "linux-asan", "windows"]
 
 
 class Toolchain(NamedTuple):
-    """How a target is built."""
+    """The compiler, options and file name of a target."""
 
     compiler: str
     options: tuple[str, ...]
@@ -46,14 +46,14 @@ TARGETS: dict[Target, Toolchain] = {
 
 
 def compiler(target: Target) -> str | None:
-    """The path of the compiler for `target`, or None where it is not installed."""
+    """Return the path of the compiler for `target`, or None if it is not installed."""
     return shutil.which(TARGETS[target].compiler)
 
 
 def sanitizer() -> Path | None:
-    """What LD_PRELOAD has to name for a program, such as Python, that loads the library of `linux-asan`.
+    """Return the library for LD_PRELOAD of a program, such as Python, that loads the library of `linux-asan`.
 
-    None where there is no gcc, or none that has AddressSanitizer.
+    Return None without a gcc that has AddressSanitizer.
     """
     if not compiler("linux-asan"):
         return None
@@ -62,9 +62,9 @@ def sanitizer() -> Path | None:
 
 
 def build(target: Target, folder: Path) -> Path:
-    """The library for `target` in a folder of its own below `folder`, built where its sources have changed.
+    """Return the library for `target` in a folder of its own below `folder`; build it if its sources have changed.
 
-    Raises RuntimeError with what the compiler said.
+    Raises RuntimeError with the output of the compiler.
     """
     toolchain = TARGETS[target]
     sources = [path for path in sorted(_HERE.glob("*.c")) if not path.name.startswith("portable_")]
@@ -73,7 +73,7 @@ def build(target: Target, folder: Path) -> Path:
     if output.exists():
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_suffix(f".{os.getpid()}")  # Renamed when it is whole, for others may build the same.
+    unfinished = output.with_suffix(f".{os.getpid()}")  # Renamed when complete: another process may build the same.
     command: list[str | Path] = [
         toolchain.compiler,
         *_COMMON,

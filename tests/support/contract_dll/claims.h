@@ -1,6 +1,6 @@
-/* Which records of a ring the program holds, and whether what it gives back is one of them.
+/* The records of a ring that the program holds, and a check that a returned packet is one of them.
  *
- * Owns a bit for each place where a record can begin; must not know which way its ring goes.
+ * Owns a bit for each place where a record can begin; must not know the direction of the ring.
  */
 #ifndef CLAIMS_H
 #define CLAIMS_H
@@ -30,7 +30,7 @@ static inline void claims_add(struct claims *claims, uint32_t offset)
     claims->count++;
 }
 
-/* Take a packet of `ring` back: the offset of its record in `*offset`, or false where it is not out. */
+/* Take a packet of `ring` back; set `*offset` to its record. Return false if the program does not hold it. */
 static inline bool claims_settle(
     struct claims *claims, const struct ring *ring, uint32_t capacity, const uint8_t *packet, uint32_t *offset)
 {

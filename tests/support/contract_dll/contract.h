@@ -1,11 +1,11 @@
-/* The contract of Wintun 0.14 and the controls of a library of ours that keeps it without a driver.
+/* The contract of Wintun 0.14, and the controls of a library that keeps it without a driver.
  *
- * Owns the exported names, types and numbers; must not know how any of it is done. The same source is built as
+ * Owns the exported names, types and numbers; must not know the implementation. The same source is built as
  * contract.dll for Windows and as libcontract.so for Linux, where
- *   - the last error is errno: the same codes, to be read at once after a call that failed;
- *   - WCHAR is wchar_t of 4 bytes, and the calling convention is the usual one;
- *   - an event is an eventfd, not blocking, given as a number in a HANDLE: poll it, then read its 8 bytes to reset it.
- * Where Wintun's behaviour was inferred and not read, the text says so.
+ *   - the last error is errno: the same codes; read it at once after a failed call;
+ *   - WCHAR is wchar_t of 4 bytes, and the calling convention is the default one;
+ *   - an event is a non-blocking eventfd, as a number in a HANDLE: poll it, then read its 8 bytes to reset it.
+ * The text marks behaviour of Wintun that was inferred and not read in its sources.
  */
 #ifndef CONTRACT_H
 #define CONTRACT_H
@@ -55,11 +55,11 @@ typedef union {
 #define ERROR_ALREADY_INITIALIZED 1247
 #define WSAEADDRINUSE 10048
 #endif
-#ifndef ERROR_INF_IN_USE_BY_DEVICES /* Of setupapi.h, which is long. */
+#ifndef ERROR_INF_IN_USE_BY_DEVICES /* From setupapi.h, which is long. */
 #define ERROR_INF_IN_USE_BY_DEVICES ((DWORD)0xE000023D)
 #endif
 
-/* ---- The 14 functions, as a program sees them. ---- */
+/* ---- The 14 functions of Wintun. ---- */
 
 typedef struct adapter *WINTUN_ADAPTER_HANDLE;
 typedef struct session *WINTUN_SESSION_HANDLE;
@@ -68,87 +68,87 @@ enum { WINTUN_MIN_RING_CAPACITY = 0x20000, WINTUN_MAX_RING_CAPACITY = 0x4000000,
 
 typedef enum { WINTUN_LOG_INFO, WINTUN_LOG_WARN, WINTUN_LOG_ERR } WINTUN_LOGGER_LEVEL;
 
-/* Called on any thread, in the midst of any other function. Timestamp is a FILETIME: 100 ns since 1601, UTC. */
+/* Called on any thread, during any other function. Timestamp is a FILETIME: 100 ns since 1601, UTC. */
 typedef VOID(CALLBACK *WINTUN_LOGGER_CALLBACK)(WINTUN_LOGGER_LEVEL Level, DWORD64 Timestamp, LPCWSTR Message);
 
-/* Makes an adapter with the description "TunnelType Tunnel" and the GUID asked for (NULL: a random one). Where its Name
- * is taken, whatever has it becomes "Name 1", or "Name 2" and so on; where that cannot be renamed the new adapter is.
- * Nobody is told. Takes the leftovers of crashed programs away first. NULL with ERROR_ALREADY_EXISTS where the GUID is
- * in use (inferred), ERROR_BUFFER_OVERFLOW where a text has more than 127 characters (inferred). */
+/* Make an adapter with the description "TunnelType Tunnel" and the requested GUID (NULL: a random one). If its Name is
+ * taken, the other interface is renamed to "Name 1", or "Name 2" and so on; if that is impossible, the new adapter is.
+ * No caller is told. Removes leftovers of crashed programs first. NULL with ERROR_ALREADY_EXISTS if the GUID is in use
+ * (inferred), ERROR_BUFFER_OVERFLOW if a text has more than 127 characters (inferred). */
 CONTRACT_EXPORT WINTUN_ADAPTER_HANDLE WINAPI WintunCreateAdapter(
     LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID);
 
-/* Another handle of an adapter that there is; names are compared without case. NULL with ERROR_NOT_FOUND. */
+/* Return another handle of an existing adapter; names are compared without case. NULL with ERROR_NOT_FOUND. */
 CONTRACT_EXPORT WINTUN_ADAPTER_HANDLE WINAPI WintunOpenAdapter(LPCWSTR Name);
 
-/* Removes the adapter, where this handle created it; one that was opened is only let go. */
+/* Remove the adapter if this handle created it; a handle that opened it is only closed. */
 CONTRACT_EXPORT VOID WINAPI WintunCloseAdapter(WINTUN_ADAPTER_HANDLE Adapter);
 
 CONTRACT_EXPORT VOID WINAPI WintunGetAdapterLUID(WINTUN_ADAPTER_HANDLE Adapter, NET_LUID *Luid);
 
-/* major << 16 | minor, while there is any adapter; else 0 with ERROR_FILE_NOT_FOUND. */
+/* Return major << 16 | minor while any adapter exists; else 0 with ERROR_FILE_NOT_FOUND. */
 CONTRACT_EXPORT DWORD WINAPI WintunGetRunningDriverVersion(VOID);
 
-/* FALSE with ERROR_INF_IN_USE_BY_DEVICES (inferred) while there are adapters. */
+/* Return FALSE with ERROR_INF_IN_USE_BY_DEVICES (inferred) while adapters exist. */
 CONTRACT_EXPORT BOOL WINAPI WintunDeleteDriver(VOID);
 
 CONTRACT_EXPORT VOID WINAPI WintunSetLogger(WINTUN_LOGGER_CALLBACK NewLogger);
 
-/* Connects the adapter, with a ring of Capacity bytes each way. NULL with ERROR_INVALID_PARAMETER where Capacity is no
- * power of two in range, ERROR_ALREADY_INITIALIZED while it has a session, ERROR_FILE_NOT_FOUND where the adapter is
- * gone (inferred). Here, one process does not see the adapters of another. */
+/* Connect the adapter, with a ring of Capacity bytes each way. NULL with ERROR_INVALID_PARAMETER if Capacity is not a
+ * power of two in range, ERROR_ALREADY_INITIALIZED while it has a session, ERROR_FILE_NOT_FOUND if the adapter is gone
+ * (inferred). In this library, one process does not see the adapters of another. */
 CONTRACT_EXPORT WINTUN_SESSION_HANDLE WINAPI WintunStartSession(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity);
 
-/* Every pointer into the session dies, and so does its event. Nobody may be inside of a call, or wait. */
+/* End the session; every pointer into it and its event become invalid. No thread may be in a call, or wait. */
 CONTRACT_EXPORT VOID WINAPI WintunEndSession(WINTUN_SESSION_HANDLE Session);
 
-/* Auto-reset; set after every packet put into the ring, and when the adapter goes. Good until WintunEndSession. */
+/* Return an auto-reset event, set after every packet and when the adapter is removed. Valid until WintunEndSession. */
 CONTRACT_EXPORT HANDLE WINAPI WintunGetReadWaitEvent(WINTUN_SESSION_HANDLE Session);
 
-/* The next packet, in the ring itself, until it is released. NULL with ERROR_NO_MORE_ITEMS, ERROR_HANDLE_EOF when the
- * adapter is gone, ERROR_INVALID_DATA when the ring is corrupt. */
+/* Return the next packet, in the ring itself, until it is released. NULL with ERROR_NO_MORE_ITEMS, ERROR_HANDLE_EOF if
+ * the adapter is gone, ERROR_INVALID_DATA if the ring is corrupt. */
 CONTRACT_EXPORT BYTE *WINAPI WintunReceivePacket(WINTUN_SESSION_HANDLE Session, DWORD *PacketSize);
 
-/* In any order; room comes back in the order of the ring. What was released is overwritten, to show who still reads. */
+/* Release packets in any order; room is freed in ring order. A released packet is overwritten, to reveal late reads. */
 CONTRACT_EXPORT VOID WINAPI WintunReleaseReceivePacket(WINTUN_SESSION_HANDLE Session, const BYTE *Packet);
 
-/* Room for a packet. NULL with ERROR_BUFFER_OVERFLOW when the ring is full, ERROR_HANDLE_EOF when the adapter is gone
- * or the driver has given this direction up. Does not check PacketSize. */
+/* Return room for a packet. NULL with ERROR_BUFFER_OVERFLOW if the ring is full, ERROR_HANDLE_EOF if the adapter is
+ * gone or the driver has stopped this direction. PacketSize is not checked. */
 CONTRACT_EXPORT BYTE *WINAPI WintunAllocateSendPacket(WINTUN_SESSION_HANDLE Session, DWORD PacketSize);
 
-/* In any order; packets leave in the order of their allocation, so one that is never sent holds all later ones. */
+/* Send packets in any order; they leave in order of allocation, so one that is never sent blocks all later ones. */
 CONTRACT_EXPORT VOID WINAPI WintunSendPacket(WINTUN_SESSION_HANDLE Session, const BYTE *Packet);
 
 /* ---- The network behind an adapter. ---- */
 
-/* From its next session on, the adapter Name is a UDP port of 127.0.0.1: each packet the program sends leaves as one
- * datagram to RemotePort, each datagram to LocalPort (0: any free one) is given to the program. RemotePort 0 undoes it.
- * The variable THREEPIPE_CONTRACT_UDP="NAME:LOCALPORT:REMOTEPORT[,...]" does the same where this was not called. */
+/* From its next session on, make the adapter Name a UDP port of 127.0.0.1: each packet that the program sends leaves as
+ * a datagram to RemotePort, and the program receives each datagram to LocalPort (0: any free one). RemotePort 0 undoes
+ * it. The variable THREEPIPE_CONTRACT_UDP="NAME:LOCALPORT:REMOTEPORT[,...]" does the same without a call. */
 CONTRACT_EXPORT VOID WINAPI ContractSetNetwork(LPCWSTR Name, DWORD LocalPort, DWORD RemotePort);
 
-/* The local port of the running session, 0 without one or without a network. */
+/* Return the local port of the running session; 0 without a session or a network. */
 CONTRACT_EXPORT DWORD WINAPI ContractGetNetworkPort(WINTUN_ADAPTER_HANDLE Adapter);
 
-/* Without a network packets are queued for ContractTake, up to 64 MiB and then the ring fills up; or, if Discard, only
- * counted. To be called while no session runs, or while nothing is sent. */
+/* If Discard, only count packets. Else, without a network, they are queued for ContractTake, up to 64 MiB; then the
+ * ring fills up. Call it while no session runs, or while no packet is sent. */
 CONTRACT_EXPORT VOID WINAPI ContractSetDiscard(WINTUN_ADAPTER_HANDLE Adapter, BOOL Discard);
 
-/* Put a packet of any bytes, 65535 of them at most, into the ring that the program receives from. FALSE, and counted
- * as dropped, without a session or room. */
+/* Put a packet of any bytes, 65535 at most, into the ring that the program receives from. FALSE, and counted as
+ * dropped, without a session or room. */
 CONTRACT_EXPORT BOOL WINAPI ContractInject(WINTUN_ADAPTER_HANDLE Adapter, const BYTE *Packet, DWORD Size);
 
-/* The same packet Count times, until one finds no room, which counts as dropped; how many were put in. */
+/* Put the same packet Count times, until one finds no room and counts as dropped; return how many were put. */
 CONTRACT_EXPORT DWORD WINAPI ContractInjectMany(
     WINTUN_ADAPTER_HANDLE Adapter, const BYTE *Packet, DWORD Size, DWORD Count);
 
-/* The oldest packet that the program sent, copied to Packet; its size. Waits for one up to Milliseconds. 0 with
- * ERROR_NO_MORE_ITEMS, or ERROR_BUFFER_OVERFLOW where it is larger than Size and stays. Good after the session, too. */
+/* Copy the oldest packet that the program sent to Packet, and return its size. Waits for one up to Milliseconds. 0 with
+ * ERROR_NO_MORE_ITEMS, or ERROR_BUFFER_OVERFLOW if it is larger than Size and stays. Works after the session, too. */
 CONTRACT_EXPORT DWORD WINAPI ContractTake(WINTUN_ADAPTER_HANDLE Adapter, BYTE *Packet, DWORD Size, DWORD Milliseconds);
 
-/* Wait until the driver has taken all that was sent, or has given up; FALSE after Milliseconds. */
+/* Wait until the driver has taken all sent packets, or has stopped; FALSE after Milliseconds. */
 CONTRACT_EXPORT BOOL WINAPI ContractSettle(WINTUN_ADAPTER_HANDLE Adapter, DWORD Milliseconds);
 
-/* ---- What there is. ---- */
+/* ---- Interfaces and their statistics. ---- */
 
 typedef struct {
     WCHAR Name[128];
@@ -156,26 +156,26 @@ typedef struct {
     GUID InterfaceGuid;
     NET_LUID InterfaceLuid; /* The index is Info.NetLuidIndex. */
     DWORD Kind;             /* CONTRACT_ADAPTER and so on. */
-    BOOL Connected;         /* Whether a session runs. */
+    BOOL Connected;         /* True while a session runs. */
 } CONTRACT_INTERFACE;
 
-/* As Windows counts them on the interface, named from the program. */
+/* Windows' counts of the interface, named from the side of the program. */
 typedef struct {
     DWORD64 ReceivedPackets, ReceivedBytes;
-    DWORD64 ReceivedDropped; /* For the program, without room or session: ifOutDiscards. */
+    DWORD64 ReceivedDropped; /* Dropped without room or session: ifOutDiscards. */
     DWORD64 SentPackets, SentBytes;
-    DWORD64 SentDiscarded; /* No IP packets: ifInDiscards. */
-    DWORD64 NetworkErrors; /* Datagrams that the socket did not take. */
+    DWORD64 SentDiscarded; /* Not IP packets: ifInDiscards. */
+    DWORD64 NetworkErrors; /* Datagrams that the socket rejected. */
 } CONTRACT_STATISTICS;
 
 enum {
     CONTRACT_ADAPTER,   /* Made by WintunCreateAdapter. */
-    CONTRACT_NEIGHBOUR, /* Of somebody else, can be renamed. */
-    CONTRACT_FIXED,     /* Of somebody else, cannot be renamed. */
-    CONTRACT_LEFTOVER,  /* An adapter of a program that crashed: gone with the next create, open, close or delete. */
+    CONTRACT_NEIGHBOUR, /* A foreign interface that can be renamed. */
+    CONTRACT_FIXED,     /* A foreign interface that cannot be renamed. */
+    CONTRACT_LEFTOVER,  /* An adapter of a crashed program: the next create, open, close or delete removes it. */
 };
 
-/* An interface that is none of ours, of one of the last three kinds. FALSE where the name is taken. */
+/* Add an interface of one of the last three kinds. FALSE if the name is taken. */
 CONTRACT_EXPORT BOOL WINAPI ContractAddInterface(LPCWSTR Name, DWORD Kind);
 
 /* Fill up to Count descriptions and return how many interfaces there are. */
@@ -183,7 +183,7 @@ CONTRACT_EXPORT DWORD WINAPI ContractListInterfaces(CONTRACT_INTERFACE *Descript
 
 CONTRACT_EXPORT VOID WINAPI ContractDescribe(WINTUN_ADAPTER_HANDLE Adapter, CONTRACT_INTERFACE *Description);
 
-/* What the program was given is counted, and what it sent, which the driver takes first unless it is stalled. */
+/* Return the counts of an interface, after the driver has taken all sent packets, unless it is stalled. */
 CONTRACT_EXPORT VOID WINAPI ContractStatistics(WINTUN_ADAPTER_HANDLE Adapter, CONTRACT_STATISTICS *Statistics);
 
 /* ---- Faults on demand. ---- */
@@ -209,51 +209,51 @@ enum { /* The functions, for the next two. */
 /* The next Times calls of Function fail with Error and do nothing else. FALSE for functions that cannot fail. */
 CONTRACT_EXPORT BOOL WINAPI ContractFailCall(DWORD Function, DWORD Error, DWORD Times);
 
-/* The next Times calls of Function, whether they fail or not, first sleep inside of it. Any later call of this, and
- * ContractReset, wakes all that sleep. */
+/* The next Times calls of Function, failing or not, first sleep inside it. Any later call of this function, and of
+ * ContractReset, wakes all sleepers. */
 CONTRACT_EXPORT BOOL WINAPI ContractDelayCall(DWORD Function, DWORD Milliseconds, DWORD Times);
 
 enum {
-    CONTRACT_FAULT_STALL,        /* While Value is not 0 the driver takes nothing, so the ring can be filled. */
+    CONTRACT_FAULT_STALL,        /* While Value is not 0, the driver takes nothing, so the ring can fill. */
     CONTRACT_FAULT_LOST_WAKEUPS, /* The next Value packets for the program set no event. */
-    CONTRACT_FAULT_CORRUPT_SIZE, /* A record that says it has Value bytes, in 8 bytes of ring, for the program. */
+    CONTRACT_FAULT_CORRUPT_SIZE, /* The program gets a record with the size Value in 8 bytes of ring. */
     CONTRACT_FAULT_CORRUPT_TAIL, /* The ring for the program has the tail Value. */
-    CONTRACT_FAULT_CORRUPT_HEAD, /* The ring from the program has the head Value; 0xFFFFFFFF: the driver gave up. */
-    CONTRACT_FAULT_TERMINATE,    /* The adapter goes, as when a person removes it: both rings end. */
+    CONTRACT_FAULT_CORRUPT_HEAD, /* The ring from the program has the head Value; 0xFFFFFFFF: the driver stopped. */
+    CONTRACT_FAULT_TERMINATE,    /* The adapter is removed, as by an administrator: both rings end. */
 };
 
-/* Do that to the running session of Adapter. FALSE with ERROR_NOT_FOUND without one, FALSE without room in the ring. */
+/* Cause the fault in the session of Adapter. FALSE with ERROR_NOT_FOUND without one, FALSE without room in the ring. */
 CONTRACT_EXPORT BOOL WINAPI ContractSetFault(WINTUN_ADAPTER_HANDLE Adapter, DWORD Fault, DWORD Value);
 
-/* ---- What callers did wrong, and what they did that is rare. ---- */
+/* ---- Violations by callers, and rare but allowed uses. ---- */
 
 typedef struct {
-    /* Wrong, and deadly with the real library. A call on what was ended or closed fails with ERROR_INVALID_HANDLE, a
-     * packet that is given back wrongly is left alone. */
+    /* Violations, fatal with the real library. A call on an ended or closed handle fails with ERROR_INVALID_HANDLE; a
+     * packet that is returned wrongly is ignored. */
     DWORD64 UseAfterEnd;     /* A session handle after WintunEndSession. */
-    DWORD64 EndInsideCall;   /* WintunEndSession while another thread was inside of a call on it, which it waits for. */
+    DWORD64 EndInsideCall;   /* WintunEndSession while another thread was in a call on it, which it waits for. */
     DWORD64 UseAfterClose;   /* An adapter handle after WintunCloseAdapter. */
-    DWORD64 WrongRelease;    /* Of a packet that was released before, or never received. */
-    DWORD64 WrongSend;       /* Of a packet that was sent before, or never allocated. */
-    DWORD64 OversizedPacket; /* An allocation of more than 65535 bytes; it is served, and the driver gives up on it. */
+    DWORD64 WrongRelease;    /* The packet was released before, or never received. */
+    DWORD64 WrongSend;       /* The packet was sent before, or never allocated. */
+    DWORD64 OversizedPacket; /* An allocation of more than 65535 bytes; it succeeds, and the driver stops at it. */
     /* Allowed. */
     DWORD64 ReleasedOutOfOrder;
     DWORD64 SentOutOfOrder;
-    DWORD64 UnreleasedAtEnd; /* Packets received and never released when their session ended. */
-    DWORD64 UnsentAtEnd;     /* Packets allocated and never sent. */
-    DWORD64 LostWakeups;     /* Times the event was not set, by CONTRACT_FAULT_LOST_WAKEUPS. */
-    DWORD64 Adapters;        /* Handles that are open now. */
-    DWORD64 Sessions;        /* Sessions that run now. */
-    DWORD64 Sleepers;        /* Calls that ContractDelayCall has sleeping now. */
+    DWORD64 UnreleasedAtEnd; /* Packets received and not released before their session ended. */
+    DWORD64 UnsentAtEnd;     /* Packets allocated and not sent before their session ended. */
+    DWORD64 LostWakeups;     /* How often CONTRACT_FAULT_LOST_WAKEUPS kept the event unset. */
+    DWORD64 Adapters;        /* Open handles. */
+    DWORD64 Sessions;        /* Running sessions. */
+    DWORD64 Sleepers;        /* Calls that sleep by ContractDelayCall. */
 } CONTRACT_COUNTERS;
 
 CONTRACT_EXPORT VOID WINAPI ContractCounters(CONTRACT_COUNTERS *Counters);
 
-/* Whether what is wrong ends the process by abort() with a line on standard error, which it does by default under
+/* Set strict mode: a violation ends the process by abort() with a line on standard error. It is the default under
  * AddressSanitizer only. */
 CONTRACT_EXPORT VOID WINAPI ContractSetStrict(BOOL Strict);
 
-/* Forget counters, calls that shall fail, networks and interfaces of others; adapters and sessions stay. */
+/* Reset counters, planned failures, networks and foreign interfaces; adapters and sessions stay. */
 CONTRACT_EXPORT VOID WINAPI ContractReset(VOID);
 
 #endif

@@ -1,4 +1,4 @@
-/* driver.h: starting, stopping, filling and emptying. Faults are in driver_faults.c. */
+/* driver.h: start and stop, and both directions. Faults are in driver_faults.c. */
 #include "driver.h"
 
 #include <stdlib.h>
@@ -32,24 +32,24 @@ bool driver_give(struct driver *driver, const uint8_t *packet, uint32_t size)
             driver->lost_wakeups--;
         add(&traffic->received_packets, 1);
         add(&traffic->received_bytes, size);
-    } else { /* The newest is dropped. */
+    } else { /* The newest packet is dropped. */
         add(&traffic->received_dropped, 1);
     }
     mutex_unlock(&driver->giving);
     if (lost)
         count(LOST_WAKEUPS, 1);
     else if (room)
-        event_set(driver->readable); /* Always: a program need not say that it waits. */
+        event_set(driver->readable); /* Always: a program need not announce that it waits. */
     return room;
 }
 
-/* What the driver asks of a packet, and no more than that: lengths and checksums are the system's business. */
+/* Check a packet as the driver does: version and size only; the system checks lengths and checksums. */
 static bool is_ip(const uint8_t *packet, uint32_t size)
 {
     return (size >= 20 && packet[0] >> 4 == 4) || (size >= 40 && packet[0] >> 4 == 6);
 }
 
-/* Hand a packet on; false where it has to stay for now. */
+/* Pass a packet on; false if it must stay for now. */
 static bool pass_on(struct driver *driver, const uint8_t *packet, uint32_t size)
 {
     struct traffic *traffic = driver->traffic;
@@ -68,7 +68,7 @@ static bool pass_on(struct driver *driver, const uint8_t *packet, uint32_t size)
     return true;
 }
 
-/* Take one packet of the program's; false where none can be taken now. */
+/* Take one packet of the program; false if none can be taken now. */
 static bool take(struct driver *driver)
 {
     struct ring *ring = driver->outbound;
@@ -78,7 +78,7 @@ static bool take(struct driver *driver)
     ring_state state = RING_CORRUPT;
     if (tail < driver->capacity)
         state = ring_look(ring, driver->head, tail, driver->capacity, &size);
-    if (state == RING_CORRUPT) { /* This direction is dead until there is a new session. */
+    if (state == RING_CORRUPT) { /* This direction is stopped until the next session. */
         driver->gave_up = true;
         atomic_store_explicit(&ring->head, RING_ENDED, memory_order_release);
         return false;
@@ -98,7 +98,7 @@ static bool take_locked(struct driver *driver)
     return taken;
 }
 
-/* Look for a while, as the driver does, before waiting: waking costs more. */
+/* Spin for a while before waiting, as the driver does: a wake-up costs more. */
 static bool take_soon(struct driver *driver)
 {
     uint64_t deadline = monotonic_microseconds() + SPIN_MICROSECONDS;
@@ -115,8 +115,8 @@ static void run_taker(void *argument)
     while (!atomic_load(&driver->stopping)) {
         if (take_soon(driver))
             continue;
-        /* The program stores its tail and then reads this; here it is the other way round. Without a full barrier in
-         * between on either side both could miss what the other did. */
+        /* The program stores its tail and then reads this flag; here the order is reversed. Without a full barrier
+         * between the two on both sides, each could miss the store of the other. */
         atomic_store_explicit(alertable, 1, memory_order_relaxed);
         atomic_thread_fence(memory_order_seq_cst);
         if (!take_locked(driver))
@@ -133,7 +133,7 @@ static void run_listener(void *argument)
         int size = udp_receive(driver->socket, packet, sizeof packet);
         if (size > 0)
             driver_give(driver, packet, (uint32_t)size);
-        else if (size < 0) /* As of a port that nobody has: Windows tells the next one who receives. */
+        else if (size < 0) /* For example of an unused port: Windows reports it to the next receive. */
             add(&driver->traffic->network_errors, 1);
     }
 }
@@ -188,7 +188,7 @@ void driver_stop(struct driver *driver)
         thread_join(driver->taker);
     }
     if (driver->listener) {
-        udp_send(driver->socket, driver->network.local, "", 0); /* Which is no packet, but wakes it. */
+        udp_send(driver->socket, driver->network.local, "", 0); /* Not a packet: it only wakes the thread. */
         thread_join(driver->listener);
     }
     free_driver(driver);
@@ -202,7 +202,7 @@ void driver_wake(struct driver *driver)
 void driver_catch_up(struct driver *driver)
 {
     mutex_lock(&driver->giving);
-    mutex_unlock(&driver->giving); /* Who was giving has counted. */
+    mutex_unlock(&driver->giving); /* Any thread that was giving has counted its packet. */
     mutex_lock(&driver->taking);
     uint32_t newest = atomic_load_explicit(&driver->outbound->tail, memory_order_acquire);
     while (driver->head != newest && take(driver))

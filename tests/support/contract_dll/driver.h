@@ -1,6 +1,6 @@
-/* The side of the driver: it fills one ring of a session, empties the other, and ends both.
+/* The driver's side: it fills one ring of a session, empties the other, and ends both.
  *
- * Owns the rings, their events and its threads; must not know of handles, nor of what the program holds of a ring.
+ * Owns the rings, their events and its threads; must not know handles, or the packets that the program holds.
  */
 #ifndef DRIVER_H
 #define DRIVER_H
@@ -10,7 +10,7 @@
 #include "queue.h"
 #include "ring.h"
 
-/* What an interface has for as long as there is one, in all its sessions. */
+/* State of an interface over all its sessions. */
 struct traffic {
     _Atomic uint64_t received_packets, received_bytes, received_dropped;
     _Atomic uint64_t sent_packets, sent_bytes, sent_discarded;
@@ -22,16 +22,16 @@ struct traffic {
 struct driver {
     uint32_t capacity;
     struct ring *inbound, *outbound; /* To the program, and from it. */
-    HANDLE readable, moved;          /* What the driver sets for the one, and the program for the other. */
+    HANDLE readable, moved;          /* The driver sets the first event, the program the second. */
     struct traffic *traffic;
 
-    mutex giving;  /* Of the producer of `inbound`. */
-    uint32_t tail; /* Where its next record goes. */
-    bool ended;    /* Nothing more is to be put in. */
+    mutex giving;  /* Lock of the producer of `inbound`. */
+    uint32_t tail; /* The offset of its next record. */
+    bool ended;    /* No more packets may be put in. */
     uint32_t lost_wakeups;
 
-    mutex taking;  /* Of the consumer of `outbound`. */
-    uint32_t head; /* Its next record. */
+    mutex taking;  /* Lock of the consumer of `outbound`. */
+    uint32_t head; /* The offset of its next record. */
     bool stalled, gave_up;
     thread *taker;
 
@@ -41,25 +41,25 @@ struct driver {
     atomic_bool stopping;
 };
 
-/* Connect: NULL with a code in `*error`. */
+/* Connect; NULL with a code in `*error`. */
 struct driver *driver_start(uint32_t capacity, struct traffic *traffic, struct network network, uint32_t *error);
 
-/* Disconnect and free it all; nobody may use the rings any more. */
+/* Disconnect and free everything; no thread may use the rings any more. */
 void driver_stop(struct driver *driver);
 
 /* Put a packet into the ring for the program; false, and counted, without room. */
 bool driver_give(struct driver *driver, const uint8_t *packet, uint32_t size);
 
-/* To be called when something of the program's ring, or of where it goes, has changed. */
+/* Call this after a change of the program's ring, or of its target. */
 void driver_wake(struct driver *driver);
 
-/* Take what has been sent so far, unless something is in the way; then all that anybody may have seen is counted. */
+/* Take all packets sent so far, unless blocked; then the counts cover every packet that any thread has seen. */
 void driver_catch_up(struct driver *driver);
 
-/* Whether nothing waits that could be taken. */
+/* Return true if no packet waits that could be taken. */
 bool driver_is_idle(struct driver *driver);
 
-/* Do a CONTRACT_FAULT_...; false where there is no such. */
+/* Cause a CONTRACT_FAULT_...; false for an unknown one. */
 bool driver_fault(struct driver *driver, uint32_t fault, uint32_t value);
 
 #endif

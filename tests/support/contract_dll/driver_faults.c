@@ -1,4 +1,4 @@
-/* driver.h: what is to go wrong in a session. */
+/* driver.h: faults of a session. */
 #include "driver.h"
 
 static bool stall(struct driver *driver, uint32_t value)
@@ -35,7 +35,7 @@ static bool corrupt_size(struct driver *driver, uint32_t value)
     return room;
 }
 
-/* Nothing can follow a tail that cannot be, nor an end. */
+/* No packet can follow an impossible tail or an end. */
 static bool set_tail(struct driver *driver, uint32_t value)
 {
     mutex_lock(&driver->giving);

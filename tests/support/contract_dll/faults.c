@@ -1,4 +1,4 @@
-/* faults.h, and the exported functions that set and read it. */
+/* faults.h, and the exported functions that set and read faults. */
 #include "faults.h"
 
 #include <stdatomic.h>
@@ -18,7 +18,7 @@ static const char *const VIOLATIONS[] = {
     [OVERSIZED_PACKET] = "room for more than 65535 bytes was allocated",
 };
 
-/* The functions that return something: only these can fail. */
+/* Functions with a result: only these can fail. */
 static const bool CAN_FAIL[CONTRACT_FUNCTIONS] = {
     [CONTRACT_CREATE_ADAPTER] = true,
     [CONTRACT_OPEN_ADAPTER] = true,
@@ -33,11 +33,11 @@ struct plan {
     uint32_t value, times;
 };
 
-static mutex lock = MUTEX_INIT; /* Of the plans. */
+static mutex lock = MUTEX_INIT; /* Protects the plans. */
 static struct plan failures[CONTRACT_FUNCTIONS], delays[CONTRACT_FUNCTIONS];
-static atomic_uint planned; /* How many calls are; none is the usual case, and costs no lock. */
+static atomic_uint planned; /* The number of planned calls; usually none, which costs no lock. */
 
-static atomic_uint delays_set; /* How often one was. */
+static atomic_uint delays_set; /* How often a delay was set. */
 
 static _Atomic uint64_t counters[COUNTERS];
 _Static_assert(sizeof(CONTRACT_COUNTERS) == sizeof counters, "each counter is told");
@@ -63,7 +63,7 @@ void violation(counter which)
     abort();
 }
 
-/* The value of the plan for this call, or 0. */
+/* Return the planned value for this call, or 0. */
 static uint32_t use(struct plan *plan)
 {
     if (!plan->times)
@@ -73,7 +73,7 @@ static uint32_t use(struct plan *plan)
     return plan->value;
 }
 
-/* Sleep for so many milliseconds, or until another delay is set. */
+/* Sleep for `milliseconds`, or until another delay is set. */
 static void sleep_unless_woken(uint32_t milliseconds)
 {
     unsigned current = atomic_load(&delays_set);

@@ -1,6 +1,6 @@
-/* What is to go wrong on demand, and what callers did wrong.
+/* Failures on demand, and violations by callers.
  *
- * Owns the counters, and the functions that shall fail or be slow; must not know of adapters or rings.
+ * Owns the counters, and the plans of functions that fail or are slow; must not know adapters or rings.
  */
 #ifndef FAULTS_H
 #define FAULTS_H
@@ -15,7 +15,7 @@ typedef enum {
     WRONG_RELEASE,
     WRONG_SEND,
     OVERSIZED_PACKET,
-    /* Up to here they are violations; those below are allowed, and only counted. */
+    /* The counters above are violations; those below are allowed uses. */
     RELEASED_OUT_OF_ORDER,
     SENT_OUT_OF_ORDER,
     UNRELEASED_AT_END,
@@ -29,13 +29,13 @@ typedef enum {
 
 void count(counter which, int64_t by);
 
-/* Count what the caller did wrong, and abort where that is wanted. */
+/* Count a violation by the caller, and abort in strict mode. */
 void violation(counter which);
 
-/* To be called first by every function: sleeps where it shall be slow, and returns the error to fail with, or 0. */
+/* Every function calls this first: sleep if the plan says so, and return the error to fail with, or 0. */
 uint32_t fault_of_call(uint32_t function);
 
-/* Nothing is to go wrong any more, and nothing did; what is open stays counted. */
+/* Reset plans and violations; open handles stay counted. */
 void faults_reset(void);
 
 #endif

@@ -1,7 +1,7 @@
 """The contract library in ctypes: every function of contract.h, its structures and its numbers.
 
-For tests that want Wintun's functions bare, or something to happen behind an adapter. Owns types and
-nothing else: the platform has a binding of its own, and loads the same file. On Linux and on Windows.
+Tests use it to call Wintun's functions directly, or to act behind an adapter. It owns types and nothing
+else: the platform has a binding of its own, and loads the same file. It works on Linux and Windows.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Function(IntEnum):
-    """The functions that can be made to fail, or to be slow."""
+    """The functions that can be made to fail or to be slow."""
 
     CREATE_ADAPTER = 0
     OPEN_ADAPTER = 1
@@ -47,7 +47,7 @@ class Function(IntEnum):
 
 
 class Fault(IntEnum):
-    """What `ContractSetFault` does; contract.h says what its value means."""
+    """The faults of `ContractSetFault`; contract.h explains their values."""
 
     STALL = 0
     LOST_WAKEUPS = 1
@@ -58,7 +58,7 @@ class Fault(IntEnum):
 
 
 class Kind(IntEnum):
-    """Whose an interface is."""
+    """The kind of an interface: its owner."""
 
     ADAPTER = 0
     NEIGHBOUR = 1
@@ -71,7 +71,7 @@ class Guid(ctypes.Structure):
 
 
 class Interface(ctypes.Structure):
-    """CONTRACT_INTERFACE."""
+    """The structure CONTRACT_INTERFACE."""
 
     _fields_ = [
         ("name", c_wchar * 128),
@@ -84,7 +84,7 @@ class Interface(ctypes.Structure):
 
 
 class Statistics(ctypes.Structure):
-    """CONTRACT_STATISTICS."""
+    """The structure CONTRACT_STATISTICS."""
 
     _fields_ = [
         (name, c_uint64)
@@ -101,7 +101,7 @@ class Statistics(ctypes.Structure):
 
 
 class Counters(ctypes.Structure):
-    """CONTRACT_COUNTERS."""
+    """The structure CONTRACT_COUNTERS."""
 
     _fields_ = [
         (name, c_uint64)
@@ -135,7 +135,7 @@ else:
     _Library, _options, _callback, _last_error = ctypes.CDLL, {"use_errno": True}, ctypes.CFUNCTYPE, "get_errno"
 
 Logger = _callback(None, c_int, c_uint64, c_wchar_p)
-"""What `WintunSetLogger` takes: level, FILETIME, text. To be kept alive, and it may not raise."""
+"""The callback of `WintunSetLogger`: level, FILETIME, text. Keep it alive; it must not raise."""
 
 PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "WintunCreateAdapter": (c_void_p, (c_wchar_p, c_wchar_p, POINTER(Guid))),
@@ -170,15 +170,15 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ContractSetStrict": (None, (c_int,)),
     "ContractReset": (None, ()),
 }
-"""Name -> what it returns and takes."""
+"""Result and argument types, by the name of the function."""
 
 _WAIT_OBJECT_0 = 0
 
 
 class Contract:
-    """A loaded library: its functions under their own names, and what every test of it needs.
+    """A loaded library: its functions under their own names, and helpers that every test needs.
 
-    Loading a file twice gives the same state: it may be loaded beside the platform's binding.
+    A file loaded twice has one state, so it can be loaded beside the platform's binding.
     """
 
     def __init__(self, path: Path) -> None:
@@ -189,17 +189,17 @@ class Contract:
             setattr(self, name, function)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        raise AttributeError(f"contract.h has no {name}")  # Here for the type checker, which sees no setattr.
+        raise AttributeError(f"contract.h has no {name}")  # For the type checker, which does not see setattr.
 
     @staticmethod
     def error() -> int:
-        """The last error of this thread, in Windows' numbers."""
+        """Return the last error of this thread, as a Windows code."""
         number: int = getattr(ctypes, _last_error)()
         return number
 
     @staticmethod
     def wait(event: int, milliseconds: int) -> bool:
-        """Wait for an event, and reset it; False where it was not set in time."""
+        """Wait for an event and reset it; return False if it was not set in time."""
         if sys.platform == "win32":
             return bool(ctypes.windll.kernel32.WaitForSingleObject(c_void_p(event), milliseconds) == _WAIT_OBJECT_0)
         import os
@@ -212,53 +212,53 @@ class Contract:
             return False
 
     def counters(self) -> dict[str, int]:
-        """Those counters that are not 0, by their names."""
+        """Return the counters that are not 0, by name."""
         counters = Counters()
         self.ContractCounters(counters)
         return {name: value for name, *_ in Counters._fields_ if (value := getattr(counters, name))}
 
     def statistics(self, adapter: int) -> dict[str, int]:
-        """What was counted on an interface and is not 0, by name."""
+        """Return the statistics of an interface that are not 0, by name."""
         statistics = Statistics()
         self.ContractStatistics(adapter, statistics)
         return {name: value for name, *_ in Statistics._fields_ if (value := getattr(statistics, name))}
 
     def describe(self, adapter: int) -> Interface:
-        """What the system says of the interface of an adapter."""
+        """Return the description of the interface of an adapter."""
         interface = Interface()
         self.ContractDescribe(adapter, interface)
         return interface
 
     def interfaces(self) -> list[Interface]:
-        """All interfaces that there are, the newest first."""
+        """Return all interfaces, the newest first."""
         found = (Interface * 64)()
         return list(found[: self.ContractListInterfaces(found, len(found))])
 
     def inject(self, adapter: int, packet: bytes) -> bool:
-        """Give the program a packet; False where there was no room, or no session."""
+        """Give the program a packet; return False without room or session."""
         return bool(self.ContractInject(adapter, packet, len(packet)))
 
     def take(self, adapter: int, milliseconds: int = 0) -> bytes:
-        """The oldest packet that the program sent; empty where there was none in time."""
+        """Return the oldest packet that the program sent; empty if there was none in time."""
         packet = ctypes.create_string_buffer(0xFFFF)
         size = self.ContractTake(adapter, packet, len(packet), milliseconds)
         return packet.raw[:size]
 
     def receive(self, session: int) -> tuple[int, bytes]:
-        """The address of the next packet, which is to be released, and its bytes; 0 where there is none."""
+        """Return the address of the next packet, to be released later, and its bytes; 0 if there is none."""
         size = c_uint32()
         address = self.WintunReceivePacket(session, size) or 0
         return address, ctypes.string_at(address, size.value) if address else b""
 
     def allocate(self, session: int, packet: bytes) -> int:
-        """The address of a place that holds `packet`, which is to be sent; 0 where there is no room."""
+        """Allocate a place with `packet`, to be sent later, and return its address; 0 without room."""
         address: int = self.WintunAllocateSendPacket(session, len(packet)) or 0
         if address:
             ctypes.memmove(address, packet, len(packet))
         return address
 
     def send(self, session: int, packet: bytes) -> bool:
-        """Allocate and send; False where there is no room."""
+        """Allocate and send; return False without room."""
         if address := self.allocate(session, packet):
             self.WintunSendPacket(session, address)
         return bool(address)

@@ -1,4 +1,4 @@
-/* netif.h as a list under one lock. */
+/* netif.h as a list with one lock. */
 #include "netif.h"
 
 #include <stdio.h>
@@ -71,7 +71,7 @@ struct netif *netif_add(const WCHAR *tunnel_type, uint32_t kind, const GUID *gui
     return netif;
 }
 
-/* Set `netif`'s name to the first of "NAME 1", "NAME 2" and so on that nobody has. */
+/* Set the name of `netif` to the first of "NAME 1", "NAME 2" and so on that is free. */
 static void name_with_number(struct netif *netif, const WCHAR *name)
 {
     WCHAR proposal[MAX_TEXT];
@@ -153,7 +153,7 @@ void netif_disconnect(struct netif *netif)
 {
     netifs_lock();
     struct driver *driver = netif->driver;
-    netif->driver = NULL; /* From here on nobody else has it. */
+    netif->driver = NULL; /* From now on no other thread has it. */
     netifs_unlock();
     driver_stop(driver);
     netifs_lock();

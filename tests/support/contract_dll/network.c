@@ -26,7 +26,7 @@ bool same_name(const WCHAR *one, const WCHAR *other)
     return !*one && !*other;
 }
 
-/* Whether the ASCII text from `text` to `end` is `name`. */
+/* Return true if the ASCII text from `text` to `end` is `name`. */
 static bool names(const char *text, const char *end, const WCHAR *name)
 {
     WCHAR wide[MAX_NAME];
@@ -74,7 +74,7 @@ VOID WINAPI ContractSetNetwork(LPCWSTR Name, DWORD LocalPort, DWORD RemotePort)
     entry->network = (struct network){(uint16_t)LocalPort, (uint16_t)RemotePort};
     wcsncpy(entry->name, Name, MAX_NAME - 1);
     mutex_lock(&lock);
-    entry->next = entries; /* The first that has the name counts. */
+    entry->next = entries; /* The first entry with the name counts. */
     entries = entry;
     mutex_unlock(&lock);
 }

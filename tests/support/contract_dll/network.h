@@ -1,6 +1,6 @@
-/* Which adapters are UDP ports of this machine.
+/* The adapters that are UDP ports of this machine.
  *
- * Owns what ContractSetNetwork and THREEPIPE_CONTRACT_UDP said; must not know of sessions or sockets.
+ * Owns the settings of ContractSetNetwork and THREEPIPE_CONTRACT_UDP; must not know sessions or sockets.
  */
 #ifndef NETWORK_H
 #define NETWORK_H
@@ -9,13 +9,13 @@
 #include "portable.h"
 
 struct network {
-    uint16_t local, remote; /* Remote 0: there is none. */
+    uint16_t local, remote; /* Remote 0: no network. */
 };
 
 struct network network_of(const WCHAR *name);
 void networks_reset(void);
 
-/* Whether two names of interfaces are the same to Windows. */
+/* Return true if two interface names are equal to Windows. */
 bool same_name(const WCHAR *one, const WCHAR *other);
 
 #endif

@@ -1,6 +1,6 @@
-/* What Windows and Linux have in common, under one name: locks, threads, events, time, the last error, UDP.
+/* One interface to Windows and Linux: locks, threads, events, time, the last error, UDP.
  *
- * Owns every difference between the two systems but the types of contract.h; must not know of adapters or rings.
+ * Owns every difference between the two systems except the types of contract.h; must not know adapters or rings.
  */
 #ifndef PORTABLE_H
 #define PORTABLE_H
@@ -14,7 +14,7 @@
 #ifdef _WIN32
 typedef RTL_SRWLOCK mutex;
 #define MUTEX_INIT RTL_SRWLOCK_INIT
-typedef uintptr_t udp_socket; /* SOCKET, without the headers it takes. */
+typedef uintptr_t udp_socket; /* SOCKET, without its headers. */
 #else
 #include <pthread.h>
 typedef pthread_mutex_t mutex;
@@ -28,41 +28,41 @@ void mutex_unlock(mutex *lock);
 
 typedef struct thread thread;
 
-/* Start `run(argument)`; NULL where there can be no more threads. */
+/* Start `run(argument)`; NULL if no thread can be made. */
 thread *thread_start(void (*run)(void *), void *argument);
 void thread_join(thread *started);
 void thread_yield(void);
 void sleep_milliseconds(uint32_t milliseconds);
 
-/* Auto-reset events: one set wakes one waiter. An eventfd on Linux. INFINITE_WAIT waits for ever. */
+/* Auto-reset events: one set wakes one waiter. An eventfd on Linux. INFINITE_WAIT has no timeout. */
 #define INFINITE_WAIT UINT32_MAX
 HANDLE event_new(void);
 void event_set(HANDLE event);
 bool event_wait(HANDLE event, uint32_t milliseconds);
 void event_free(HANDLE event);
 
-/* Of a clock that only goes forward. */
+/* Read a monotonic clock. */
 uint64_t monotonic_microseconds(void);
 uint64_t monotonic_milliseconds(void);
 
-/* Now, as a FILETIME: 100 ns since 1601. */
+/* Return the time as a FILETIME: 100 ns since 1601. */
 uint64_t filetime_now(void);
 
 void random_bytes(void *target, size_t size);
 
-/* What GetLastError gives on Windows and errno on Linux. */
+/* The last error: GetLastError on Windows, errno on Linux. */
 void set_last_error(uint32_t error);
 
-/* The environment variable `name`, or an empty text, into `value` of `size` bytes. */
+/* Copy the environment variable `name`, or an empty text, to `value` of `size` bytes. */
 void get_environment(const char *name, char *value, size_t size);
 
 #define NO_SOCKET ((udp_socket)-1)
 
-/* A UDP socket on 127.0.0.1:`*port`, which is set to the one chosen for 0. NO_SOCKET with Windows' code in `*error`. */
+/* Open a UDP socket on 127.0.0.1:`*port`; 0 becomes the port chosen. NO_SOCKET with Windows' code in `*error`. */
 udp_socket udp_open(uint16_t *port, uint32_t *error);
 bool udp_send(udp_socket from, uint16_t port, const void *data, size_t size);
 
-/* The size of the next datagram, which is waited for; negative where there is none, but only an error. */
+/* Wait for the next datagram and return its size; negative for an error. */
 int udp_receive(udp_socket socket, void *data, size_t size);
 void udp_close(udp_socket socket);
 

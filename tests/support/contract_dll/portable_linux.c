@@ -84,7 +84,7 @@ void event_set(HANDLE event)
 {
     uint64_t one = 1;
     if (write((int)(intptr_t)event, &one, sizeof one) < 0)
-        return; /* It is set already, as often as can be counted. */
+        return; /* It is set already; its counter is full. */
 }
 
 bool event_wait(HANDLE event, uint32_t milliseconds)

@@ -14,7 +14,7 @@ struct node {
 
 struct queue {
     mutex lock;
-    HANDLE filled; /* Set after every packet, and by a taker that leaves some for the next taker. */
+    HANDLE filled; /* Set after every packet, and by a taker that leaves packets for the next one. */
     struct node *first, **last;
     size_t bytes;
 };
@@ -64,7 +64,7 @@ bool queue_put(struct queue *queue, const uint8_t *packet, uint32_t size)
     return room;
 }
 
-/* The oldest packet, out of the queue, where it has at most `room` bytes. */
+/* Remove and return the oldest packet if it has at most `room` bytes. */
 static struct node *pop(struct queue *queue, uint32_t room, bool *too_large)
 {
     mutex_lock(&queue->lock);

@@ -4,9 +4,9 @@
 #include "faults.h"
 #include "session.h"
 
-enum { RELEASED = 0xDD }; /* What a released packet is overwritten with. */
+enum { RELEASED = 0xDD }; /* The byte that overwrites a released packet. */
 
-/* The packet at the private head, which moves on; NULL with an error. */
+/* Return the packet at the private head, and advance it; NULL with an error. */
 static uint8_t *receive(struct session *session, uint32_t *size, uint32_t *error)
 {
     struct ring *ring = session->driver->inbound;

@@ -1,4 +1,4 @@
-/* ring.h: nothing here waits, and nothing is published. */
+/* ring.h: these functions neither wait nor publish. */
 #include "ring.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* The ring: its layout, the arithmetic of offsets, and the check that each side makes of what the other wrote.
+/* The ring: its layout, the arithmetic of offsets, and the checks of each side on data of the other.
  *
- * Owns the memory that program and driver share; must not know which side uses it, nor of locks or events.
+ * Owns the memory that program and driver share; must not know the side that uses it, or locks and events.
  */
 #ifndef RING_H
 #define RING_H
@@ -12,12 +12,12 @@
 enum { MAX_PACKET = 0xFFFF, RECORD_HEADER = 4, RING_TRAILING = 0x10000 };
 
 #define RING_ENDED UINT32_MAX
-#define RECORD_OPEN 0x80000000u /* In the size of a record: not released yet, or not sent yet. */
+#define RECORD_OPEN 0x80000000u /* A flag in the size of a record: not released yet, or not sent yet. */
 
 struct ring {
-    _Atomic uint32_t head; /* Offset of the oldest record: moved by the consumer. */
-    _Atomic uint32_t tail; /* Offset behind the newest record: moved by the producer. */
-    _Atomic int32_t alertable; /* Whether the consumer wants to be woken. */
+    _Atomic uint32_t head; /* Offset of the oldest record; the consumer moves it. */
+    _Atomic uint32_t tail; /* Offset after the newest record; the producer moves it. */
+    _Atomic int32_t alertable; /* True while the consumer wants to be woken. */
     uint8_t data[];
 };
 
@@ -25,22 +25,22 @@ typedef enum { RING_EMPTY, RING_RECORD, RING_CORRUPT } ring_state;
 
 bool ring_capacity_is_valid(uint32_t capacity);
 
-/* A ring without records, or NULL without memory; freed by free(). */
+/* Make a ring without records; NULL without memory. Free it by free(). */
 struct ring *ring_new(uint32_t capacity);
 
-/* Bytes that a packet of `size` bytes takes; of 64 bits, for nobody checks the size. */
+/* Return the bytes of ring for a packet of `size` bytes; 64 bits, as the size is not checked. */
 uint64_t record_length(uint32_t size);
 
-/* The size of the record at `offset`, whose owner may read and write it. */
+/* Return the size field of the record at `offset`; its owner may read and write it. */
 uint32_t *record_size(struct ring *ring, uint32_t offset);
 
-/* Bytes that a producer whose next record goes to `tail` may write. */
+/* Return the bytes that a producer may write at `tail`. */
 uint32_t ring_space(uint32_t head, uint32_t tail, uint32_t capacity);
 
-/* What a consumer finds at `head`; the packet's size in `*size`, where there is a record. */
+/* Check the ring at `head` for a consumer; set `*size` to the packet's size if there is a record. */
 ring_state ring_look(struct ring *ring, uint32_t head, uint32_t tail, uint32_t capacity, uint32_t *size);
 
-/* Move `*from` over the records that are no longer open, up to `to` and, whatever their sizes say, never past it. */
+/* Move `*from` over records that are no longer open, up to `to` and never past it, whatever their sizes. */
 void ring_pass_settled(struct ring *ring, uint32_t *from, uint32_t to, uint32_t capacity);
 
 #endif

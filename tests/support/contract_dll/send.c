@@ -2,7 +2,7 @@
 #include "faults.h"
 #include "session.h"
 
-/* Room at the private tail, which moves on; NULL with an error. */
+/* Return room at the private tail, and advance it; NULL with an error. */
 static uint8_t *allocate(struct session *session, uint32_t size, uint32_t *error)
 {
     struct ring *ring = session->driver->outbound;

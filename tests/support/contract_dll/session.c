@@ -39,7 +39,7 @@ static struct session *new_session(uint32_t capacity)
     return NULL;
 }
 
-/* The session of a netif that was connected for it; what it holds of both is given back by WintunEndSession. */
+/* Make the session of a netif that was connected for it; WintunEndSession releases the references to both. */
 static struct session *start(struct netif *netif, uint32_t capacity)
 {
     struct session *session = new_session(capacity);

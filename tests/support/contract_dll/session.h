@@ -1,6 +1,6 @@
-/* A session as the program has it.
+/* The program's side of a session.
  *
- * Owns which packets the program holds, and finds out who uses them, or the session, as he must not. Must not know of
+ * Owns the record of packets that the program holds; detects wrong use of them and of the session. Must not know
  * interfaces or threads.
  */
 #ifndef SESSION_H
@@ -9,27 +9,27 @@
 #include "claims.h"
 #include "netif.h"
 
-/* Never freed, so that no other session has its address and a late user is found out; the rings are. */
+/* Never freed: no other session gets its address, so late use is detected. The rings are freed. */
 struct session {
     struct session *next;
     struct netif *netif;
     struct driver *driver;
     uint32_t capacity;
     atomic_bool ended;
-    atomic_uint inside; /* Threads that are in a call. */
+    atomic_uint inside; /* Threads in a call. */
 
     mutex receiving;
-    uint32_t head;     /* The record to be received next. */
-    uint32_t released; /* The oldest that is not released: what the driver is told. */
+    uint32_t head;     /* The next record to receive. */
+    uint32_t released; /* The oldest record that is not released; the driver sees this. */
     struct claims received;
 
     mutex sending;
-    uint32_t tail;      /* Where the next record goes. */
-    uint32_t published; /* The oldest that is not sent: what the driver is told. */
+    uint32_t tail;      /* The offset of the next record. */
+    uint32_t published; /* The oldest record that is not sent; the driver sees this. */
     struct claims allocated;
 };
 
-/* To be called before and after everything that is done with a session. False, told and counted, where it was ended. */
+/* Call these before and after every use of a session. False, logged and counted, if it was ended. */
 bool session_enter(struct session *session);
 void session_leave(struct session *session);
 

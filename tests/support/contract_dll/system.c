@@ -1,4 +1,4 @@
-/* The functions of the contract for what there is: interfaces of others, descriptions, counts; and forgetting it. */
+/* The control functions for interfaces, descriptions and counts, and for reset. */
 #include <wchar.h>
 
 #include "adapter.h"

@@ -1,14 +1,14 @@
-/* The functions of the contract for what is on the other side of an adapter: its packets, and faults of its driver. */
+/* The control functions for the other side of an adapter: its packets, and faults of its driver. */
 #include "adapter.h"
 #include "faults.h"
 
-/* Call `use(driver, argument)` with the driver of the session that runs; false without one. */
+/* Call `use(driver, argument)` with the driver of the running session; false without one. */
 static bool with_driver(WINTUN_ADAPTER_HANDLE adapter, void (*use)(struct driver *, void *), void *argument)
 {
     struct netif *netif = adapter_enter(adapter);
     if (!netif)
         return false;
-    netifs_lock(); /* For as long as it is used: WintunEndSession takes the driver away. */
+    netifs_lock(); /* Held during the use: WintunEndSession removes the driver. */
     bool runs = netif->driver;
     if (runs)
         use(netif->driver, argument);
@@ -121,7 +121,7 @@ static void do_fault(struct driver *driver, void *argument)
     fault->done = driver_fault(driver, fault->fault, fault->value);
 }
 
-/* The adapter goes, and with it the traffic of its session. */
+/* The adapter is removed, and the traffic of its session ends. */
 static BOOL terminate(WINTUN_ADAPTER_HANDLE adapter)
 {
     struct netif *netif = adapter_enter(adapter);

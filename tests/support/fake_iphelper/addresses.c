@@ -1,4 +1,4 @@
-/* The functions of Windows about addresses and routes. */
+/* Windows' functions for addresses and routes. */
 #include "tables.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@ static int same_address(const SOCKADDR_INET *left, const SOCKADDR_INET *right) {
            !memcmp(address_bytes(left), address_bytes(right), address_size(left));
 }
 
-/* Whether there are bits behind the first `length`. */
+/* Return true if any bit after the first `length` is set. */
 static int has_host_bits(const SOCKADDR_INET *address, unsigned length) {
     for (unsigned bit = length; bit < address_size(address) * 8; bit++)
         if (address_bytes(address)[bit / 8] >> (7 - bit % 8) & 1)
@@ -113,7 +113,7 @@ DWORD WINAPI DeleteIpForwardEntry2(CONST MIB_IPFORWARD_ROW2 *row) {
     return NO_ERROR;
 }
 
-/* A table as Windows gives it out: the rows behind their number, in memory that FreeMibTable frees. */
+/* Return a table as Windows does: the number of rows and the rows, in memory that FreeMibTable frees. */
 static void *table_of(const void *rows, ULONG count, size_t size, size_t offset) {
     char *table = malloc(offset + count * size);
     *(ULONG *)table = count;

@@ -1,6 +1,6 @@
-"""Builds the fake IP Helper: a DLL for Windows, a shared library for Linux, from the same sources.
+"""The builder of the fake IP Helper: a DLL for Windows or a shared library for Linux, from the same sources.
 
-Run as a program it builds one and prints its path: `python tests/support/fake_iphelper/build.py windows FOLDER`.
+Run as a program, it builds one and prints its path: `python tests/support/fake_iphelper/build.py windows FOLDER`.
 """
 
 import shutil
@@ -11,19 +11,19 @@ from pathlib import Path
 __all__ = ["COMPILERS", "build", "compiler"]
 
 COMPILERS = {"linux": ("gcc", "libfake_iphelper.so"), "windows": ("x86_64-w64-mingw32-gcc", "fake_iphelper.dll")}
-"""Target -> its compiler, and the file it makes."""
+"""The compiler and the file name of each target."""
 
 _OPTIONS = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
 _HERE = Path(__file__).resolve().parent
 
 
 def compiler(target: str) -> str | None:
-    """The path of the compiler for `target`, or None where it is not installed."""
+    """Return the path of the compiler for `target`, or None if it is not installed."""
     return shutil.which(COMPILERS[target][0])
 
 
 def build(target: str, folder: Path) -> Path:
-    """The library for `target`, built into `folder`. Raises RuntimeError with what the compiler said."""
+    """Build the library for `target` into `folder`. Raises RuntimeError with the output of the compiler."""
     name, file = COMPILERS[target]
     static = ["-static-libgcc"] if target == "windows" else []
     command = [name, *_OPTIONS, *static, *map(str, sorted(_HERE.glob("*.c"))), "-o", str(folder / file)]

@@ -1,4 +1,4 @@
-/* The functions of Windows about interfaces: names and numbers, links, families and DNS. */
+/* Windows' functions for interfaces: names and numbers, links, families and DNS. */
 #include "tables.h"
 
 #include <stdlib.h>

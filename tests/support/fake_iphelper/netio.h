@@ -1,4 +1,4 @@
-/* The part of <netioapi.h> that the fake has: Windows' own where it is built for Windows, else the same by hand.
+/* The part of <netioapi.h> that the fake needs: Windows' own in a build for Windows, else a copy by hand.
  *
  * Both have the layout of our ctypes definitions, which a test compares with the headers of Windows.
  */
@@ -122,7 +122,7 @@ typedef struct { ULONG NumEntries; MIB_IF_ROW2 Table[1]; } MIB_IF_TABLE2;
 #define FAMILY_IPV4 2
 #define FAMILY_IPV6 23
 
-/* Of Windows 10, build 19041: the headers of mingw-w64 lack it. */
+/* New in Windows 10, build 19041: the headers of mingw-w64 lack it. */
 typedef struct {
     ULONG Version;
     ULONG64 Flags;

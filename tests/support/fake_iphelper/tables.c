@@ -1,4 +1,4 @@
-/* The fake's state, and what tests do with it. */
+/* The fake's state, and the controls for tests. */
 #include "tables.h"
 
 #include <stdio.h>
@@ -25,7 +25,7 @@ void FakeAddInterface(ULONG64 luid, ULONG index, const WCHAR *alias, ULONG type,
     added->link.Mtu = 65535;
     added->link.Type = type;
     added->link.MediaType = medium;
-    added->link.OperStatus = 2; /* Down, as until a session is open. */
+    added->link.OperStatus = 2; /* Down, as before a session is open. */
     for (int number = 0; number < 2; number++) {
         MIB_IPINTERFACE_ROW *row = &added->families[number];
         row->Family = number ? FAMILY_IPV6 : FAMILY_IPV4;
@@ -36,7 +36,7 @@ void FakeAddInterface(ULONG64 luid, ULONG index, const WCHAR *alias, ULONG type,
         row->Metric = 25;
         row->DadTransmits = number ? 1 : 3;
         row->RouterDiscoveryBehavior = number ? 1 : 2;
-        row->SitePrefixLength = number ? 64 : 32; /* What IPv4 gives here it does not take again. */
+        row->SitePrefixLength = number ? 64 : 32; /* Windows rejects the value that it returns for IPv4. */
     }
 }
 

@@ -1,4 +1,4 @@
-/* The fake's state: interfaces, addresses and routes, and what it noticed. */
+/* The fake's state: interfaces, addresses, routes, and its record of calls and faults. */
 #ifndef TABLES_H
 #define TABLES_H
 
@@ -10,7 +10,7 @@
 typedef struct {
     MIB_IF_ROW2 link;
     MIB_IPINTERFACE_ROW families[2];
-    int hidden[2]; /* Calls for which a family is off; negative: for ever. */
+    int hidden[2]; /* The number of calls for which a family is hidden; negative: for ever. */
     WCHAR dns[2][2][TEXT_SIZE];
 } nic;
 
@@ -25,16 +25,16 @@ typedef struct {
 
 extern state now;
 
-/* The interface, or NULL. */
+/* Return the interface, or NULL. */
 nic *find_interface(ULONG64 luid);
 
-/* Write a change down; the code it has to fail with, or NO_ERROR. */
+/* Record a call that changes something; return the code to fail with, or NO_ERROR. */
 ULONG changing(const char *function);
 
-/* The same for what only looks. */
+/* The same for a call that only reads. */
 ULONG looking(const char *function);
 
-/* Where `wrong`, keep `what` for FakeComplaints. */
+/* If `wrong`, keep `what` for FakeComplaints. */
 void complain_if(int wrong, const char *function, const char *what);
 
 int family_number(ULONG family); /* 0, 1, or -1. */

@@ -1,7 +1,7 @@
-"""Calls one function of a test module in this process, and writes what it returned or raised.
+"""A program that calls one function of a test module, and writes its result or exception.
 
-The order comes pickled on standard input: user id, group ids, function, arguments. Everything is
-imported as root, before the user is changed: the files of Python may lie where only root can read.
+Standard input has the pickled user id, group ids, function and arguments. All modules are imported as
+root, before the user changes: only root may be able to read the files of Python.
 """
 
 import os
@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 reply = os.dup(1)
-os.dup2(2, 1)  # What a function prints must not get into the reply.
+os.dup2(2, 1)  # Output of the function must not get into the reply.
 
-import_module("tests.conftest")  # It makes an adapter: then all that is imported late is there.
+import_module("tests.conftest")  # It makes an adapter, which imports all late modules.
 user, groups, function, arguments = pickle.load(sys.stdin.buffer)
 if user:
     os.setgroups(groups)

@@ -1,8 +1,8 @@
-"""Joins this kernel's Foo-over-UDP to pipes of udp and udp-listen, and prints what went across as a line of JSON.
+"""A program that joins this kernel's Foo-over-UDP to udp and udp-listen pipes, and prints results as JSON.
 
 Run as root by tests/soak/test_fou.py, in a kernel that has the modules loaded. The kernel's end is in one
 network and the pipes are in another; a veth link is the wire between them. All pipes are in this
-process, for an emulated processor takes a minute to start another Python.
+process, as an emulated processor takes a minute to start another Python.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ from threepipe.pipe import pipe
 OUTSIDE = ("192.0.2.1", "192.0.2.2")
 OUTSIDE_6 = ("fd00::1", "fd00::2")
 SIZE = 2 << 20
-PATIENCE = 120.0  # Seconds for what takes two on a processor that is not emulated.
+PATIENCE = 120.0  # Seconds for actions that take two on a real processor.
 FAULTS = ("TcpInErrs", "UdpInErrors", "Udp6InErrors", "IcmpInErrors", "Icmp6InErrors")
-"""What nstat calls wrong checksums and lengths. Not headers: IPv6 solicits on every adapter, also that of ipip."""
+"""The names in nstat of wrong checksums and lengths. Not of headers: IPv6 solicits on every adapter, even ipip."""
 
 
 class Tunnel(NamedTuple):
-    """A link of the kernel's, and the pipe at its other end; the kernel's addresses come first."""
+    """A link of the kernel, and the pipe at its other end; the kernel's addresses come first."""
 
     name: str
     kind: tuple[str, ...]
     port: int
     protocol: int
-    """What is in the datagrams, as IP numbers it: Foo-over-UDP has one to a port."""
+    """The IP protocol number inside the datagrams: Foo-over-UDP has one per port."""
     outside: tuple[str, str]
     inside: tuple[str, str]
     mtu: int
@@ -49,7 +49,7 @@ class Tunnel(NamedTuple):
 TUNNELS = (
     Tunnel("ipip", ("ipip", "ttl", "64"), 4242, 4, OUTSIDE, ("10.9.0.1", "10.9.0.2"), 1472),
     Tunnel("sit", ("sit", "ttl", "64"), 4343, 41, OUTSIDE, ("fd99::1", "fd99::2"), 1472),
-    # Without a checksum, which its links leave out unless they are told, UDP over IPv6 is not received (RFC 8200).
+    # UDP over IPv6 without a checksum is not received (RFC 8200); links omit it unless told otherwise.
     Tunnel(
         "ip6ip6",
         ("ip6tnl", "mode", "ip6ip6", "encaplimit", "none", "encap-udp6-csum"),
@@ -63,19 +63,19 @@ TUNNELS = (
 
 
 class Round(NamedTuple):
-    """How the pipes are addressed, and what the wire does to packets."""
+    """The kind of the pipes' addresses, and the features of the wire."""
 
     kind: str
     wire: tuple[tuple[str, ...], tuple[str, ...]]
-    """Features of its two ends, as ethtool -K sets them."""
+    """Features of its two ends, as arguments of ethtool -K."""
 
 
-# The kernel's end has to finish its packets, as it does for a cable: veth would hand them on uncut, and with checksums
-# inside of the tunnel that nobody has computed.
+# The kernel's end must complete its packets, as for a cable: veth would pass on superpackets, and packets with open
+# checksums inside the tunnel.
 ROUNDS = (
-    # Runs of datagrams reach the kernel's end in one piece, as from a program on the same machine.
+    # Runs of datagrams reach the kernel's end whole, as from a program on the same machine.
     Round("udp", (("tx", "off"), ())),
-    # They are cut before they get there, as by a network card, and GRO of Foo-over-UDP puts their packets together.
+    # Runs are segmented before, as by a network card, and GRO of Foo-over-UDP merges their packets.
     Round("udp-listen", (("tx", "off", "gro", "on"), ("tso", "off", "tx-udp-segmentation", "off"))),
 )
 
@@ -91,7 +91,7 @@ def wired() -> tuple[Network, Network]:
 
 
 def add_link(network: Network, tunnel: Tunnel) -> None:
-    """The kernel's end. Its source port has to be said: a pipe answers the port that it hears from."""
+    """Add the kernel's end. It needs a source port: a pipe answers to the port of received datagrams."""
     port, (local, remote) = str(tunnel.port), tunnel.outside
     family = ("-6",) if ":" in local else ()
     network.run("ip", "fou", "add", "port", port, "ipproto", str(tunnel.protocol), *family)
@@ -107,14 +107,14 @@ def subnet(address: str) -> str:
 
 
 def place_of(tunnel: Tunnel, kind: str) -> str:
-    """The pipe's end of the wire, as an address of `threepipe pipe`."""
+    """Return the pipe's end of the wire, as an address of `threepipe pipe`."""
     kernel, own = (f"[{host}]:{tunnel.port}" if ":" in host else f"{host}:{tunnel.port}" for host in tunnel.outside)
     return {"udp": f"udp:{kernel},bind={own}", "udp-listen": f"udp-listen:{own}"}[kind]
 
 
 @contextmanager
 def piped(network: Network, tunnel: Tunnel, kind: str) -> Iterator[None]:
-    """Have a pipe there while the block runs."""
+    """Run a pipe during the block."""
     adapter = f"tun:{tunnel.name},netns={network.path},address={subnet(tunnel.inside[1])},mtu={tunnel.mtu}"
     with (
         ThreadPoolExecutor(1) as executor,
@@ -128,12 +128,12 @@ def piped(network: Network, tunnel: Tunnel, kind: str) -> Iterator[None]:
 
 
 def ping(network: Network, address: str) -> bool:
-    """Whether it was answered."""
+    """Return True if the ping was answered."""
     return " 1 received" in network.run("ping", "-c", "1", "-W", "30", address, check=False)
 
 
 def transfer(source: Network, target: Network, address: str) -> bool:
-    """Whether a stream of the kernel's TCP to `address` arrives as it was sent."""
+    """Return True if a stream of the kernel's TCP to `address` arrives intact."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = target.namespace.run(lambda: socket.create_server((address, 0), family=family))
     sender = source.namespace.run(lambda: socket.socket(family))
@@ -160,13 +160,13 @@ def transfer(source: Network, target: Network, address: str) -> bool:
 
 
 def counts(network: Network, tunnel: Tunnel) -> tuple[int, int]:
-    """Packets that the kernel's link sent and received; a superpacket is one."""
+    """Return the packets that the kernel's link sent and received; a superpacket counts as one."""
     (link,) = json.loads(network.run("ip", "-j", "-s", "link", "show", tunnel.name))
     return link["stats64"]["tx"]["packets"], link["stats64"]["rx"]["packets"]
 
 
 def cross(networks: tuple[Network, Network], tunnel: Tunnel) -> dict[str, Any]:
-    """Pings and a stream each way; the kernel speaks first, as whoever listens does not know it yet."""
+    """Send pings and a stream each way; the kernel begins, as a listener does not know it yet."""
     kernel, other = networks
     near, far = tunnel.inside
     pings = [ping(kernel, far), ping(other, near)]
@@ -180,7 +180,7 @@ def cross(networks: tuple[Network, Network], tunnel: Tunnel) -> dict[str, Any]:
 
 
 def look(round_: Round) -> list[dict[str, Any]]:
-    """What is seen of every tunnel in one round, in networks of its own."""
+    """Return the observations of every tunnel in one round, in networks of its own."""
     seen: list[dict[str, Any]] = []
     networks = wired()
     with ExitStack() as stack:

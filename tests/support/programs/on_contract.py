@@ -1,10 +1,10 @@
-"""Runs a program with adapters of the contract library in the place of the driver's.
+"""A program that runs another with adapters of the contract library in place of the driver's.
 
     python on_contract.py PROGRAM.py [ARGUMENT ...]
     python on_contract.py -m MODULE [ARGUMENT ...]
 
-For Windows, and for programs that make adapters as everybody does. The library is the one that THREEPIPE_CONTRACT
-names, and what is behind its adapters THREEPIPE_CONTRACT_UDP says.
+It is for Windows, and for programs that create adapters in the usual way. THREEPIPE_CONTRACT names the library, and
+THREEPIPE_CONTRACT_UDP the networks behind its adapters.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""A WireGuard device as threepipe-wg is one, whose keys get old as fast as a test would have them.
+"""A program with a WireGuard device like that of threepipe-wg, whose keys expire as fast as a test wants.
 
-Arguments: the seconds of `Timing` as JSON, a file for the names of its events, a line each, and the interface's
-name. At its end it prints, as a line of JSON, which core it had and what it dropped.
+Arguments: the seconds of `Timing` as JSON, a file for the names of its events, one per line, and the interface's
+name. At the end it prints a line of JSON: the core that it used, and the packets that it dropped.
 """
 
 import json

@@ -20,7 +20,7 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(loaded: Bench) -> Iterator[Bench]:
-    """What a test did wrong by Wintun's contract, or left open, fails it."""
+    """Return the bench, and fail the test if it broke Wintun's contract or left something open."""
     loaded.contract.ContractReset()
     yield loaded
     wrongs = loaded.contract.counters()
@@ -44,7 +44,7 @@ def made(bench: Bench) -> Iterator[Made]:
 
 @pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Run:
-    """`asyncio.run` on each kind of event loop that this system has."""
+    """Return `asyncio.run` for each kind of event loop of this system."""
 
     def run(main: Coroutine[Any, Any, Any]) -> Any:
         with asyncio.Runner(loop_factory=getattr(asyncio, request.param)) as runner:

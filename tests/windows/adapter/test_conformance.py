@@ -1,4 +1,4 @@
-"""The contract of adapters, kept on Windows, also under AddressSanitizer."""
+"""The conformance checks on a Windows adapter, also under AddressSanitizer."""
 
 import asyncio
 import os
@@ -17,18 +17,20 @@ pytestmark = pytest.mark.windows
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("check", CHECKS)
-def test_it_keeps_the_whole_contract(check: Check, loop: str, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asyncio.events, "new_event_loop", getattr(asyncio, loop))  # What asyncio.run takes.
+def test_an_adapter_passes_every_check_of_the_contract(
+    check: Check, loop: str, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio.events, "new_event_loop", getattr(asyncio, loop))  # asyncio.run calls this.
     check(*made)
 
 
 @pytest.mark.skipif(not sanitizer(), reason="there is no gcc with AddressSanitizer")
 @pytest.mark.timeout(300)
-def test_all_of_this_under_address_sanitizer(request: pytest.FixtureRequest) -> None:
+def test_the_adapter_tests_pass_under_address_sanitizer(request: pytest.FixtureRequest) -> None:
     environment = os.environ | {
         "THREEPIPE_CONTRACT": str(build("linux-asan", request.config.cache.mkdir("contract"))),
         "LD_PRELOAD": str(sanitizer()),
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python leaves much behind on purpose.
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python leaks much on purpose.
     }
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not sanitizer", folder]

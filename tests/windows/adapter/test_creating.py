@@ -1,4 +1,4 @@
-"""Making, opening and listing Windows adapters."""
+"""Creating, opening and listing Windows adapters."""
 
 import uuid
 from typing import Any
@@ -18,7 +18,7 @@ from threepipe.settings import WindowsSettings
 pytestmark = pytest.mark.windows
 
 
-def test_an_adapter_has_what_was_asked_for(bench: Bench) -> None:
+def test_an_adapter_has_its_settings(bench: Bench) -> None:
     addresses = threepipe.settings.parse_addresses(["10.6.7.1/24", "fd67::1/64"])
     with bench.create("tp0", addresses=addresses, mtu=1400) as adapter:
         (found,) = bench.contract.interfaces()
@@ -29,7 +29,7 @@ def test_an_adapter_has_what_was_asked_for(bench: Bench) -> None:
     assert bench.names() == []
 
 
-def test_dns_and_a_metric_are_given_and_dns_is_taken_back(bench: Bench) -> None:
+def test_dns_and_metric_are_set_and_dns_is_undone_on_close(bench: Bench) -> None:
     ip = bench.system.ip
     assert isinstance(ip, ContractIpHelper)
     windows = WindowsSettings(dns=["10.6.7.53"], search=["example.org"])
@@ -41,7 +41,7 @@ def test_dns_and_a_metric_are_given_and_dns_is_taken_back(bench: Bench) -> None:
     assert ip.dns == {win.AF_INET: ("", ""), win.AF_INET6: ("", "")}
 
 
-def test_where_windows_cannot_be_told_dns_nothing_is_made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_with_dns_on_an_older_windows_makes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     without_functions: Any = object()
     monkeypatch.setattr(bench.system.ip, "check_dns", IpHelper(without_functions).check_dns)
     with pytest.raises(AdapterError, match="build 19041"):
@@ -49,36 +49,36 @@ def test_where_windows_cannot_be_told_dns_nothing_is_made(bench: Bench, monkeypa
     assert bench.names() == []
 
 
-def test_an_adapter_can_have_a_guid_and_a_type_of_its_own(bench: Bench) -> None:
+def test_an_adapter_has_its_given_guid_and_tunnel_type(bench: Bench) -> None:
     guid = uuid.UUID("8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93")
     with bench.create("tp0", windows=WindowsSettings(guid=guid, tunnel_type="Example")):
         (found,) = bench.contract.interfaces()
         assert (uuid.UUID(bytes_le=bytes(found.guid)), found.description) == (guid, "Example Tunnel")
 
 
-def test_the_guid_is_the_names_own() -> None:
-    """It was drawn once and must stay, for Windows knows networks by it."""
+def test_the_default_guid_follows_from_the_name() -> None:
+    """The GUID of a name must never change: Windows identifies networks by it."""
     assert str(guid_of("tp0")) == "9c9e33a7-c936-5686-b2e1-d4bd093b4f06"
     assert guid_of("TP0") == guid_of("tp0") != guid_of("tp1")
 
 
 @pytest.mark.parametrize("name", ["Ethernet", "ethernet"])
-def test_a_name_that_somebody_has_is_taken_and_nobody_renamed(bench: Bench, name: str) -> None:
+def test_create_with_the_name_of_another_interface_raises_and_renames_none(bench: Bench, name: str) -> None:
     bench.contract.ContractAddInterface("Ethernet", Kind.NEIGHBOUR)
     with pytest.raises(NameTaken, match=f"an interface named {name} exists; choose another name"):
         bench.create(name)
     assert bench.names() == ["Ethernet"]
 
 
-def test_a_name_of_an_adapter_of_the_same_driver_is_taken(bench: Bench) -> None:
+def test_create_with_the_name_of_an_own_adapter_raises(bench: Bench) -> None:
     with bench.create("tp0"):
         with pytest.raises(NameTaken):
             bench.create("TP0")
         assert bench.names() == ["tp0"]
 
 
-def test_a_name_that_is_taken_in_the_meantime_is_noticed(bench: Bench) -> None:
-    """The library then gives the adapter another name, and says nothing."""
+def test_a_name_taken_during_creation_raises(bench: Bench) -> None:
+    """In this race, the library silently gives the adapter another name."""
     find = bench.system.ip.luid_of
 
     def taken_after_the_look(alias: str) -> int | None:
@@ -92,16 +92,16 @@ def test_a_name_that_is_taken_in_the_meantime_is_noticed(bench: Bench) -> None:
             bench.create("tp0")
     finally:
         del bench.system.ip.luid_of
-    assert bench.names() == ["tp0"]  # Somebody else's; ours is gone.
+    assert bench.names() == ["tp0"]  # This is the other adapter; ours is gone.
 
 
-def test_what_a_crash_left_is_taken_over(bench: Bench) -> None:
+def test_create_replaces_an_adapter_left_by_a_crash(bench: Bench) -> None:
     bench.contract.ContractAddInterface("tp0", Kind.LEFTOVER)
     with bench.create("tp0") as adapter:
         assert bench.names() == [adapter.name] == ["tp0"]
 
 
-def test_a_template_becomes_the_first_free_number(bench: Bench) -> None:
+def test_a_template_gives_the_first_free_number(bench: Bench) -> None:
     bench.contract.ContractAddInterface("tp1", Kind.NEIGHBOUR)
     with bench.create("tp%d") as first, bench.create("tp%d") as second:
         assert (first.name, second.name) == ("tp0", "tp2")
@@ -116,18 +116,18 @@ def test_a_template_becomes_the_first_free_number(bench: Bench) -> None:
         ({"metric": 10_000}, "on Windows give 1 to 9999"),
     ],
 )
-def test_what_windows_does_not_have_is_refused(bench: Bench, settings: dict[str, object], text: str) -> None:
+def test_a_setting_that_windows_lacks_raises(bench: Bench, settings: dict[str, object], text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
         bench.create("tp0", **settings)
     assert bench.names() == []
 
 
-def test_listing_knows_no_namespaces() -> None:
+def test_adapters_of_a_namespace_raises() -> None:
     with pytest.raises(InvalidSetting, match="no network namespaces"):
         adapters("red")
 
 
-def test_when_setting_up_fails_nothing_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_setup_leaves_no_adapter(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AdapterError(5, "refused")
 
@@ -137,7 +137,7 @@ def test_when_setting_up_fails_nothing_is_left(bench: Bench, monkeypatch: pytest
     assert bench.names() == []
 
 
-def test_an_adapter_that_is_there_can_be_opened_and_stays(bench: Bench) -> None:
+def test_an_open_adapter_outlives_a_second_handle(bench: Bench) -> None:
     with bench.create("tp0") as adapter:
         with bench.open("TP0") as opened:
             assert (opened.name, opened.index) == (adapter.name, adapter.index)
@@ -151,7 +151,7 @@ def test_an_adapter_that_is_there_can_be_opened_and_stays(bench: Bench) -> None:
         bench.open("tp0")
 
 
-def test_a_session_that_cannot_wait_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_cannot_wait_is_closed_at_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(_: int) -> int:
         raise OSError("no more handles")
 
@@ -163,6 +163,6 @@ def test_a_session_that_cannot_wait_is_ended(bench: Bench, monkeypatch: pytest.M
         adapter.start_session().close()
 
 
-def test_deleting_is_closing(bench: Bench) -> None:
+def test_delete_removes_the_adapter(bench: Bench) -> None:
     bench.create("tp0").delete()
     assert bench.names() == []

@@ -1,4 +1,4 @@
-"""Faults of rings and of the driver, and ends without a trace."""
+"""Faults of rings and of the driver, and interpreters that end while adapters are open."""
 
 import subprocess
 import sys
@@ -15,12 +15,12 @@ from threepipe.errors import AdapterError, AdapterGone, RingCorrupt
 pytestmark = pytest.mark.windows
 
 
-def test_a_corrupt_ring_ends_the_session_with_its_own_error(made: Made) -> None:
+def test_a_corrupt_ring_ends_the_session_with_ring_corrupt(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         wire.send(packets(2))
         wire.fault(Fault.CORRUPT_SIZE, 70_000)
-        assert len(session.receive(SECONDS)) == 2  # What came before is good.
+        assert len(session.receive(SECONDS)) == 2  # The packets before the fault are intact.
         for _ in range(2):
             with pytest.raises(RingCorrupt, match="start another"):
                 session.receive(SECONDS)
@@ -32,7 +32,7 @@ def test_a_corrupt_ring_ends_the_session_with_its_own_error(made: Made) -> None:
 
 
 @pytest.mark.parametrize("waiters", [1, 4])
-def test_an_adapter_that_is_removed_wakes_all_who_wait(made: Made, waiters: int) -> None:
+def test_removal_of_the_adapter_wakes_every_waiter(made: Made, waiters: int) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         waiting = threading.Barrier(waiters + 1)
@@ -51,7 +51,7 @@ def test_an_adapter_that_is_removed_wakes_all_who_wait(made: Made, waiters: int)
         adapter.start_session()
 
 
-def test_a_driver_that_gave_up_receiving_ends_the_session(made: Made) -> None:
+def test_a_driver_that_stopped_receiving_ends_the_session(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         wire.fault(Fault.CORRUPT_HEAD, 0xFFFFFFFF)
@@ -61,15 +61,15 @@ def test_a_driver_that_gave_up_receiving_ends_the_session(made: Made) -> None:
             session.receive()
 
 
-def test_an_error_nobody_knows_ends_the_session_too(made: Made, bench: Bench) -> None:
+def test_an_unknown_error_ends_the_session(made: Made, bench: Bench) -> None:
     adapter, _ = made
     with adapter.start_session() as session:
-        bench.contract.ContractFailCall(Function.RECEIVE_PACKET, 1460, 2)  # Who fails is asked once more.
+        bench.contract.ContractFailCall(Function.RECEIVE_PACKET, 1460, 2)  # A failed call is repeated once.
         with pytest.raises(AdapterError, match="tp0: "):
             session.receive()
 
 
-def test_a_lost_wake_up_costs_a_second_at_most(made: Made) -> None:
+def test_a_lost_wake_up_delays_a_receive_by_a_second_at_most(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         waiting = threading.Barrier(2)
@@ -86,7 +86,7 @@ def test_a_lost_wake_up_costs_a_second_at_most(made: Made) -> None:
         assert found == [packet(5)]
 
 
-# Ends.
+# Programs that end.
 
 FORGOTTEN = """
 import gc
@@ -119,11 +119,11 @@ session.send([bytes([0x45]).ljust(100)])
 @pytest.mark.parametrize(
     "program",
     [
-        pytest.param(FORGOTTEN, id="a library that logs when who listened is gone"),
-        pytest.param(OUTLIVED, id="an interpreter that ends while all is open"),
+        pytest.param(FORGOTTEN, id="the library logs after its listener is gone"),
+        pytest.param(OUTLIVED, id="the interpreter ends while all is open"),
     ],
 )
-def test_nothing_is_called_that_is_no_more(request: pytest.FixtureRequest, program: str) -> None:
+def test_a_program_that_ends_with_open_adapters_exits_cleanly(request: pytest.FixtureRequest, program: str) -> None:
     command = [sys.executable, "-c", program, str(find_contract(request.config)), str(Path(__file__).parents[3])]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (0, "")

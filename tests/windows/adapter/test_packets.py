@@ -16,7 +16,7 @@ from threepipe.settings import MIN_CAPACITY
 pytestmark = pytest.mark.windows
 
 
-def test_bundles_are_of_256_packets_and_the_rest_is_not_forgotten(made: Made) -> None:
+def test_bundles_are_of_256_packets_at_most_and_none_is_lost(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         wire.send(packets(600))
@@ -24,8 +24,8 @@ def test_bundles_are_of_256_packets_and_the_rest_is_not_forgotten(made: Made) ->
         assert not session.receive(0)
 
 
-def test_several_that_wait_share_what_came(made: Made) -> None:
-    """One of them is woken, and leaves what does not fit in a bundle to the others."""
+def test_several_waiting_threads_share_the_packets(made: Made) -> None:
+    """One thread is woken, and leaves the packets beyond a bundle to the others."""
     adapter, wire = made
     with adapter.start_session() as session:
         waiting = threading.Barrier(4)
@@ -44,7 +44,7 @@ def test_several_that_wait_share_what_came(made: Made) -> None:
         assert sum(sizes) == 768
 
 
-def test_one_packet_at_a_time_is_of_a_bundle_whose_rest_comes_next(made: Made) -> None:
+def test_receive_packet_keeps_the_rest_of_the_bundle(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         wire.send(packets(600))
@@ -54,8 +54,8 @@ def test_one_packet_at_a_time_is_of_a_bundle_whose_rest_comes_next(made: Made) -
         assert session.receive_packet(0) == b""
 
 
-def test_who_waits_is_woken_for_what_is_kept_too(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three packets may wake one thread only, which takes all of them and one for itself."""
+def test_waiting_threads_are_woken_for_kept_packets(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three packets may wake one thread only, which takes all three and keeps two for the others."""
     monkeypatch.setattr("threepipe.platforms.windows.waiting.PATIENCE", 10 * SECONDS)
     adapter, wire = made
     with adapter.start_session() as session:
@@ -73,7 +73,7 @@ def test_who_waits_is_woken_for_what_is_kept_too(made: Made, monkeypatch: pytest
         assert sorted(found) == sorted([0, 1, 2] * 20)
 
 
-def test_the_ring_is_used_up_to_its_end_and_again(made: Made) -> None:
+def test_packets_across_the_end_of_the_ring_arrive_intact(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session(MIN_CAPACITY) as session:
         numbers = itertools.count()
@@ -85,17 +85,17 @@ def test_the_ring_is_used_up_to_its_end_and_again(made: Made) -> None:
             assert wire.receive(SECONDS) == sent
 
 
-def test_a_bundle_may_be_larger_than_the_memory_at_hand(made: Made) -> None:
+def test_a_bundle_larger_than_the_receive_memory_arrives(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session(0x1000000) as session:
         sent = packets(100, 65535)
         wire.send(sent)
         bundle = session.receive(SECONDS)
         assert [bytes(each) for each in bundle] == sent
-        bundle[0][:4] = b"\x45\0\0\0"  # It is the program's own.
+        bundle[0][:4] = b"\x45\0\0\0"  # The memory belongs to the program.
 
 
-def test_a_full_ring_takes_what_fits_and_says_so(made: Made) -> None:
+def test_send_to_a_full_ring_returns_fewer(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session(MIN_CAPACITY) as session:
         wire.fault(Fault.STALL, 1)
@@ -111,8 +111,8 @@ def test_a_full_ring_takes_what_fits_and_says_so(made: Made) -> None:
         assert wire.receive(SECONDS) == sent
 
 
-def test_too_long_a_packet_never_reaches_the_library(made: Made) -> None:
-    """Nobody gets one past a session; but it would break the ring, so the port looks, too."""
+def test_a_packet_that_is_too_long_is_rejected_by_the_port(made: Made) -> None:
+    """A session rejects such a packet; as it would break the ring, the port checks as well."""
     adapter, _ = made
     with adapter.start_session() as session:
         long = threepipe.Bundle([packet(0), packet(1, 65535) + b"~"])
@@ -122,7 +122,7 @@ def test_too_long_a_packet_never_reaches_the_library(made: Made) -> None:
         assert session.send([packet(2)]) == 1
 
 
-def test_a_packet_that_cannot_be_copied_holds_nothing_up(made: Made) -> None:
+def test_a_packet_that_cannot_be_copied_does_not_block_the_ring(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         bundle = threepipe.Bundle(map(memoryview, packets(3)))
@@ -133,11 +133,11 @@ def test_a_packet_that_cannot_be_copied_holds_nothing_up(made: Made) -> None:
             session._port.send(threepipe.Bundle.of_views(views))
         assert session.send([packet(7)]) == 1
         assert wire.receive(SECONDS) == [packet(7)]
-        assert bench_discarded(wire) == (0 if fast.NATIVE else 3)  # The core looks before it asks for places.
+        assert bench_discarded(wire) == (0 if fast.NATIVE else 3)  # The core checks packets before it allocates places.
 
 
 class Disappearing:
-    """A packet that has a length, and is gone when it is to be copied."""
+    """A packet that has a length, and is gone when it is copied."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view

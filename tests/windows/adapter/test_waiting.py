@@ -19,8 +19,8 @@ from threepipe.settings import MIN_CAPACITY
 pytestmark = pytest.mark.windows
 
 
-def test_who_waits_by_the_handle_is_told_of_the_end_whoever_clears(bench: Bench) -> None:
-    """A receiver that finds nothing clears it, and the end may have come between its two looks."""
+def test_a_cleared_arrival_still_signals_its_end(bench: Bench) -> None:
+    """A receiver that finds nothing clears the event; the end may have come between its two checks."""
     event = bench.events.create()
     arrival = Arrival(bench.events, event)
     arrival.end()
@@ -35,7 +35,7 @@ def test_who_waits_by_the_handle_is_told_of_the_end_whoever_clears(bench: Bench)
         bench.events.close(event)
 
 
-def test_eight_threads_lose_and_mix_nothing(made: Made) -> None:
+def test_packets_of_eight_threads_arrive_intact_and_once(made: Made) -> None:
     adapter, wire = made
     each = 1500
     with adapter.start_session() as session:
@@ -70,7 +70,7 @@ def test_eight_threads_lose_and_mix_nothing(made: Made) -> None:
         assert own == sorted(own)
 
 
-def test_closing_again_and_again_while_others_use_it(made: Made) -> None:
+def test_close_while_others_use_the_session_ends_them(made: Made) -> None:
     adapter, wire = made
     for index in range(30):
         session = adapter.start_session()
@@ -89,7 +89,7 @@ def test_closing_again_and_again_while_others_use_it(made: Made) -> None:
             session.close()
 
 
-def test_tasks_share_one_watch_which_goes_with_them(made: Made, bench: Bench, run: Run) -> None:
+def test_tasks_share_one_watch_that_ends_with_them(made: Made, bench: Bench, run: Run) -> None:
     adapter, wire = made
 
     async def use() -> None:
@@ -105,10 +105,10 @@ def test_tasks_share_one_watch_which_goes_with_them(made: Made, bench: Bench, ru
 
     run(use())
     if sys.platform != "win32":
-        assert vars(bench.events)["most_watches"] <= 2  # The next may begin before the last is given back.
+        assert vars(bench.events)["most_watches"] <= 2  # The next watch may begin before the last one ends.
 
 
-def test_what_woke_a_task_that_was_cancelled_wakes_another(made: Made, run: Run) -> None:
+def test_the_signal_of_a_cancelled_task_wakes_another(made: Made, run: Run) -> None:
     adapter, wire = made
 
     async def use() -> None:
@@ -129,7 +129,7 @@ def test_what_woke_a_task_that_was_cancelled_wakes_another(made: Made, run: Run)
     run(use())
 
 
-def test_a_task_waits_for_room(made: Made, run: Run) -> None:
+def test_send_async_waits_for_room(made: Made, run: Run) -> None:
     adapter, wire = made
 
     async def use() -> None:
@@ -146,7 +146,7 @@ def test_a_task_waits_for_room(made: Made, run: Run) -> None:
     run(use())
 
 
-def test_a_task_is_told_of_a_lost_wake_up_too(made: Made, run: Run) -> None:
+def test_a_task_recovers_from_a_lost_wake_up(made: Made, run: Run) -> None:
     adapter, wire = made
 
     async def use() -> bytes:
@@ -160,7 +160,7 @@ def test_a_task_is_told_of_a_lost_wake_up_too(made: Made, run: Run) -> None:
     assert run(use()) == packet(5)
 
 
-def test_two_event_loops_may_wait_for_one_session(made: Made) -> None:
+def test_two_event_loops_can_wait_for_one_session(made: Made) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         both = threading.Barrier(3)
@@ -179,7 +179,7 @@ def test_two_event_loops_may_wait_for_one_session(made: Made) -> None:
     assert sorted(found) == list(range(20))
 
 
-def test_a_loop_that_was_closed_is_not_told(made: Made, bench: Bench) -> None:
+def test_a_closed_event_loop_is_not_notified(made: Made, bench: Bench) -> None:
     adapter, wire = made
     with adapter.start_session() as session:
         loop = asyncio.new_event_loop()

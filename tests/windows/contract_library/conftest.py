@@ -14,7 +14,7 @@ from tests.support.contract_packets import CAPACITY, GIVEN
 
 @pytest.fixture(scope="module")
 def path(request: pytest.FixtureRequest) -> Path:
-    """The library, built where its sources have changed."""
+    """Return the library, built anew if its sources have changed."""
     if GIVEN:
         return Path(GIVEN)
     if sys.platform != "linux" or not compiler("linux"):
@@ -29,7 +29,7 @@ def library(path: Path) -> Contract:
 
 @pytest.fixture
 def contract(library: Contract) -> Iterator[Contract]:
-    """The library with nothing set. Whatever a test does not expect and take out of the counters fails it."""
+    """Return the library in its initial state; handles left open fail the test."""
     library.ContractReset()
     library.ContractSetStrict(False)
     yield library
@@ -56,7 +56,7 @@ def session(contract: Contract, adapter: int) -> Iterator[int]:
 
 @pytest.fixture
 def outside() -> Iterator[socket.socket]:
-    """A UDP socket of the machine's."""
+    """Return a UDP socket of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(10)
         sock.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ from tests.support.contract_packets import ENDED, EXISTS, FILE_NOT_FOUND, IN_USE
 pytestmark = pytest.mark.windows
 
 
-def test_an_adapter_has_what_was_asked_for(contract: Contract) -> None:
+def test_an_adapter_has_its_settings(contract: Contract) -> None:
     guid = Guid(1, 2, 3, (ctypes.c_uint8 * 8)(*range(8)))
     adapter = contract.WintunCreateAdapter("Ein Name", "Übung", guid)
     luid = ctypes.c_uint64()
@@ -38,7 +38,7 @@ def test_adapters_differ_in_guid_and_luid(contract: Contract) -> None:
         contract.WintunCloseAdapter(adapter)
 
 
-def test_opening_finds_names_without_case_and_closing_only_lets_go(contract: Contract, adapter: int) -> None:
+def test_open_ignores_case_and_close_keeps_the_adapter(contract: Contract, adapter: int) -> None:
     opened = contract.WintunOpenAdapter("TP0")
     assert opened != adapter
     assert contract.describe(opened).luid == contract.describe(adapter).luid
@@ -46,7 +46,7 @@ def test_opening_finds_names_without_case_and_closing_only_lets_go(contract: Con
     assert names(contract) == {"tp0": Kind.ADAPTER}
 
 
-def test_what_is_not_there_or_no_adapter_is_not_opened(contract: Contract) -> None:
+def test_open_of_a_missing_or_foreign_interface_fails(contract: Contract) -> None:
     contract.ContractAddInterface("Ethernet", Kind.NEIGHBOUR)
     for name in ("tp0", "Ethernet"):
         assert not contract.WintunOpenAdapter(name)
@@ -56,7 +56,7 @@ def test_what_is_not_there_or_no_adapter_is_not_opened(contract: Contract) -> No
 @pytest.mark.parametrize(
     ("kind", "neighbour", "newcomer"), [(Kind.NEIGHBOUR, "tunnel 1", "tunnel"), (Kind.FIXED, "Tunnel", "tunnel 1")]
 )
-def test_a_name_that_is_taken_costs_one_of_two_his_name(
+def test_a_taken_name_renames_the_neighbour_or_the_newcomer(
     contract: Contract, kind: Kind, neighbour: str, newcomer: str
 ) -> None:
     contract.ContractAddInterface("Tunnel", kind)
@@ -68,7 +68,7 @@ def test_a_name_that_is_taken_costs_one_of_two_his_name(
     contract.WintunCloseAdapter(adapter)
 
 
-def test_names_are_numbered_until_one_is_free(contract: Contract) -> None:
+def test_a_taken_name_gets_the_first_free_number(contract: Contract) -> None:
     for name in ("tp0", "tp0 1", "tp0 2"):
         contract.ContractAddInterface(name, Kind.FIXED)
     adapter = contract.WintunCreateAdapter("tp0", "threepipe", None)
@@ -76,7 +76,7 @@ def test_names_are_numbered_until_one_is_free(contract: Contract) -> None:
     contract.WintunCloseAdapter(adapter)
 
 
-def test_texts_have_127_characters_at_most(contract: Contract) -> None:
+def test_names_of_more_than_127_characters_fail(contract: Contract) -> None:
     adapter = contract.WintunCreateAdapter("n" * 127, "t" * 127, None)
     assert contract.describe(adapter).name == "n" * 127
     contract.WintunCloseAdapter(adapter)
@@ -85,7 +85,7 @@ def test_texts_have_127_characters_at_most(contract: Contract) -> None:
         assert contract.error() == OVERFLOW
 
 
-def test_leftovers_go_with_the_next_that_is_done(contract: Contract) -> None:
+def test_leftovers_are_removed_by_the_next_call(contract: Contract) -> None:
     contract.ContractAddInterface("tp0", Kind.LEFTOVER)
     adapter = contract.WintunCreateAdapter("tp0", "threepipe", None)
     assert names(contract) == {"tp0": Kind.ADAPTER}
@@ -96,7 +96,7 @@ def test_leftovers_go_with_the_next_that_is_done(contract: Contract) -> None:
     assert names(contract) == {}
 
 
-def test_the_driver_runs_for_its_adapters(contract: Contract) -> None:
+def test_the_driver_runs_while_adapters_exist(contract: Contract) -> None:
     assert contract.WintunGetRunningDriverVersion() == 0
     assert contract.error() == FILE_NOT_FOUND
     adapter = contract.WintunCreateAdapter("tp0", "threepipe", None)
@@ -110,7 +110,7 @@ def test_the_driver_runs_for_its_adapters(contract: Contract) -> None:
     assert not contract.WintunGetRunningDriverVersion()
 
 
-def test_the_logger_is_called_in_calls_and_from_other_threads(contract: Contract) -> None:
+def test_the_logger_is_called_by_callers_and_other_threads(contract: Contract) -> None:
     lines: list[tuple[int, int, str, int]] = []
     logger = Logger(lambda level, time, text: lines.append((level, time, text, threading.get_ident())))
     contract.WintunSetLogger(logger)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.windows
 
 
 @pytest.mark.parametrize("size", [65536, 5, 0x80000004], ids=["too large", "more than there is", "absurd"])
-def test_a_corrupt_record_is_found_behind_the_good_ones(
+def test_a_corrupt_record_is_reported_after_the_valid_ones(
     contract: Contract, adapter: int, session: int, size: int
 ) -> None:
     contract.inject(adapter, packet())
@@ -36,7 +36,7 @@ def test_a_corrupt_record_is_found_behind_the_good_ones(
 
 
 @pytest.mark.parametrize(("tail", "error"), [(2, INVALID_DATA), (CAPACITY, EOF), (CAPACITY - 8, INVALID_DATA)])
-def test_a_tail_that_cannot_be(contract: Contract, adapter: int, session: int, tail: int, error: int) -> None:
+def test_an_impossible_tail_is_reported(contract: Contract, adapter: int, session: int, tail: int, error: int) -> None:
     contract.ContractSetFault(adapter, Fault.CORRUPT_SIZE, 70000)
     contract.ContractSetFault(adapter, Fault.CORRUPT_TAIL, tail)
     assert contract.receive(session) == (0, b"")
@@ -66,7 +66,7 @@ def test_a_removed_adapter_starts_no_session(contract: Contract, adapter: int) -
     assert contract.error() == FILE_NOT_FOUND
 
 
-def test_closing_its_creator_ends_the_session_of_another_handle(contract: Contract) -> None:
+def test_close_by_the_creator_ends_the_session_of_another_handle(contract: Contract) -> None:
     created = contract.WintunCreateAdapter("tp0", "threepipe", None)
     opened = contract.WintunOpenAdapter("tp0")
     session = contract.WintunStartSession(opened, CAPACITY)
@@ -74,7 +74,7 @@ def test_closing_its_creator_ends_the_session_of_another_handle(contract: Contra
     assert contract.receive(session)[0] == 0
     assert contract.error() == EOF
     contract.WintunCloseAdapter(opened)
-    contract.WintunEndSession(session)  # Allowed after its adapter is gone.
+    contract.WintunEndSession(session)  # This is allowed after its adapter is gone.
 
 
 def test_wakeups_are_lost_on_demand(contract: Contract, adapter: int, session: int) -> None:
@@ -89,12 +89,12 @@ def test_wakeups_are_lost_on_demand(contract: Contract, adapter: int, session: i
 
 
 @pytest.mark.parametrize("fault", [*(set(Fault) - {Fault.TERMINATE}), 99])
-def test_faults_need_a_session(contract: Contract, adapter: int, fault: int) -> None:
+def test_a_fault_without_a_session_fails(contract: Contract, adapter: int, fault: int) -> None:
     assert not contract.ContractSetFault(adapter, fault, 0)
     assert contract.error() == NOT_FOUND
 
 
-def test_calls_fail_on_demand_and_only_as_often(contract: Contract, adapter: int, session: int) -> None:
+def test_calls_fail_on_demand_as_often_as_set(contract: Contract, adapter: int, session: int) -> None:
     calls: dict[Function, Callable[[], Any]] = {
         Function.CREATE_ADAPTER: lambda: contract.WintunCreateAdapter("tp1", "threepipe", None),
         Function.OPEN_ADAPTER: lambda: contract.WintunOpenAdapter("tp0"),
@@ -121,7 +121,7 @@ def test_calls_are_slow_on_demand(contract: Contract, adapter: int) -> None:
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(contract.WintunOpenAdapter, "tp0")
         until_one_sleeps(contract)
-        assert contract.describe(adapter).name == "tp0"  # Nothing is locked meanwhile.
+        assert contract.describe(adapter).name == "tp0"  # No lock is held meanwhile.
         assert not opening.done()
         contract.ContractDelayCall(Function.OPEN_ADAPTER, 0, 0)
         contract.WintunCloseAdapter(opening.result())

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.windows
 
 
 @pytest.mark.skipif(not compiler("linux"), reason="there is no gcc to compile the header with")
-def test_structures_and_numbers_are_those_of_the_header() -> None:
+def test_structures_and_constants_equal_those_of_the_header() -> None:
     structures = {"CONTRACT_INTERFACE": Interface, "CONTRACT_STATISTICS": Statistics, "CONTRACT_COUNTERS": Counters}
     checks = [f"sizeof({name}) == {ctypes.sizeof(ours)}" for name, ours in structures.items()]
     for name, ours in structures.items():
@@ -37,7 +37,7 @@ def test_structures_and_numbers_are_those_of_the_header() -> None:
 @pytest.mark.skipif(bool(GIVEN), reason="the library is given")
 @pytest.mark.skipif(not compiler("windows"), reason="there is no mingw-w64 here to build the DLL with")
 @pytest.mark.timeout(300)
-def test_the_dll_exports_the_functions_by_their_names(request: pytest.FixtureRequest) -> None:
+def test_the_dll_exports_every_function_by_name(request: pytest.FixtureRequest) -> None:
     dll = build("windows", request.config.cache.mkdir("contract"))
     listing = subprocess.check_output(["x86_64-w64-mingw32-objdump", "-p", str(dll)], text=True)
     exports = {line.split()[-1] for line in listing.partition("Ordinal/Name")[2].partition("\n\n")[0].splitlines()[1:]}
@@ -47,12 +47,12 @@ def test_the_dll_exports_the_functions_by_their_names(request: pytest.FixtureReq
 @pytest.mark.skipif(bool(GIVEN), reason="the library is given")
 @pytest.mark.skipif(not sanitizer(), reason="there is no gcc with AddressSanitizer")
 @pytest.mark.timeout(300)
-def test_all_that_under_address_sanitizer(path: Path, request: pytest.FixtureRequest) -> None:
+def test_the_library_tests_pass_under_address_sanitizer(path: Path, request: pytest.FixtureRequest) -> None:
     library = build("linux-asan", request.config.cache.mkdir("contract"))
     environment = os.environ | {
         "THREEPIPE_CONTRACT": str(library),
         "LD_PRELOAD": str(sanitizer()),
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python leaves much behind, and the library its handles, on purpose.
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python leaks much on purpose, and so does the library with its handles.
     }
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]

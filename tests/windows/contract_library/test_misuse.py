@@ -41,12 +41,12 @@ def misuse_after_end(contract: Contract, adapter: int) -> None:
     contract.WintunEndSession(session)
 
 
-def test_use_after_end_is_found(contract: Contract, adapter: int) -> None:
+def test_use_of_an_ended_session_is_counted(contract: Contract, adapter: int) -> None:
     misuse_after_end(contract, adapter)
     assert contract.counters()["use_after_end"] == 6
 
 
-def test_use_after_close_is_found(contract: Contract) -> None:
+def test_use_of_a_closed_adapter_is_counted(contract: Contract) -> None:
     adapter = contract.WintunCreateAdapter("tp0", "threepipe", None)
     contract.WintunCloseAdapter(adapter)
     luid = ctypes.c_uint64(7)
@@ -55,11 +55,11 @@ def test_use_after_close_is_found(contract: Contract) -> None:
     assert not contract.WintunStartSession(adapter, CAPACITY)
     assert contract.error() == INVALID_HANDLE
     contract.WintunCloseAdapter(adapter)
-    contract.WintunCloseAdapter(None)  # Which is allowed.
+    contract.WintunCloseAdapter(None)  # This is allowed.
     assert contract.counters() == {"use_after_close": 3}
 
 
-def test_releasing_twice_or_what_was_not_received_is_found(contract: Contract, adapter: int, session: int) -> None:
+def test_a_wrong_release_is_counted(contract: Contract, adapter: int, session: int) -> None:
     contract.ContractInjectMany(adapter, packet(), 28, 2)
     address, _ = contract.receive(session)
     for wrong in (address + 4, address + 1, address + record_length(28), address + (1 << 40), address - HEADER, None):
@@ -72,7 +72,7 @@ def test_releasing_twice_or_what_was_not_received_is_found(contract: Contract, a
     contract.WintunReleaseReceivePacket(session, address)
 
 
-def test_sending_twice_or_what_was_not_allocated_is_found(contract: Contract, adapter: int, session: int) -> None:
+def test_a_wrong_send_is_counted(contract: Contract, adapter: int, session: int) -> None:
     place = contract.allocate(session, packet())
     for wrong in (place + 4, place + 1, None):
         contract.WintunSendPacket(session, wrong)
@@ -82,7 +82,7 @@ def test_sending_twice_or_what_was_not_allocated_is_found(contract: Contract, ad
     assert contract.take(adapter, 10_000) == packet()
 
 
-def test_ending_under_a_caller_is_found_and_waits_for_him(contract: Contract, adapter: int) -> None:
+def test_end_during_a_call_is_counted_and_waits_for_it(contract: Contract, adapter: int) -> None:
     session = contract.WintunStartSession(adapter, CAPACITY)
     contract.ContractDelayCall(Function.RECEIVE_PACKET, 30_000, 1)
     with ThreadPoolExecutor(2) as pool:
@@ -97,7 +97,7 @@ def test_ending_under_a_caller_is_found_and_waits_for_him(contract: Contract, ad
         ending.result()
 
 
-def test_what_is_held_at_the_end_is_counted(contract: Contract, adapter: int) -> None:
+def test_packets_held_at_the_end_are_counted(contract: Contract, adapter: int) -> None:
     session = contract.WintunStartSession(adapter, CAPACITY)
     contract.ContractInjectMany(adapter, packet(), 28, 3)
     contract.WintunReleaseReceivePacket(session, contract.receive(session)[0])
@@ -127,7 +127,7 @@ print("not reached", flush=True)
 """
 
 
-def test_misuse_aborts_where_that_is_wanted(path: Path) -> None:
+def test_misuse_in_strict_mode_aborts(path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", MISUSE, str(path)], env=environment, capture_output=True, text=True, timeout=50

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.windows
 
 
 def cross(contract: Contract, session: int, outside: socket.socket, port: int) -> None:
-    """Packets go both ways between the program and a socket."""
+    """Send packets both ways between the program and a socket."""
     for size in (20, 1500, 65507):
         assert contract.send(session, packet(size, size))
         assert outside.recvfrom(65536) == (packet(size, size), ("127.0.0.1", port))
@@ -23,14 +23,14 @@ def cross(contract: Contract, session: int, outside: socket.socket, port: int) -
         contract.WintunReleaseReceivePacket(session, got[0])
 
 
-def test_an_adapter_is_a_udp_port(contract: Contract, adapter: int, outside: socket.socket) -> None:
+def test_an_adapter_with_a_network_is_a_udp_port(contract: Contract, adapter: int, outside: socket.socket) -> None:
     remote = outside.getsockname()[1]
     contract.ContractSetNetwork("TP0", 0, remote)
     session = contract.WintunStartSession(adapter, CAPACITY)
     port = contract.ContractGetNetworkPort(adapter)
     assert port not in (0, remote)
     cross(contract, session, outside, port)
-    assert contract.send(session, packet(65508))  # More than a datagram holds.
+    assert contract.send(session, packet(65508))  # This is more than a datagram holds.
     assert contract.ContractSettle(adapter, 10_000)
     assert contract.statistics(adapter)["network_errors"] == 1
     contract.WintunEndSession(session)
@@ -43,14 +43,14 @@ def test_an_adapter_is_a_udp_port(contract: Contract, adapter: int, outside: soc
     contract.WintunEndSession(session)
 
 
-def test_a_port_that_is_taken_is_said(contract: Contract, adapter: int, outside: socket.socket) -> None:
+def test_a_network_at_a_taken_port_fails(contract: Contract, adapter: int, outside: socket.socket) -> None:
     contract.ContractSetNetwork("tp0", outside.getsockname()[1], 9)
     assert not contract.WintunStartSession(adapter, CAPACITY)
     assert contract.error() == ADDRESS_IN_USE
     assert not contract.describe(adapter).connected
 
 
-def test_the_environment_names_networks(
+def test_networks_are_read_from_the_environment(
     contract: Contract, adapter: int, outside: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = outside.getsockname()[1]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.windows
 
 
 def receive_until(contract: Contract, session: int, got: threading.Semaphore, stop: threading.Event) -> list[int]:
-    """The numbers of the packets that one of several readers gets, who releases them late and in the wrong order."""
+    """Receive as one of several readers, release packets late and out of order, and return their numbers."""
     event = contract.WintunGetReadWaitEvent(session)
     held: list[int] = []
     numbers: list[int] = []
@@ -37,7 +37,7 @@ def send_all(contract: Contract, session: int, numbers: range) -> None:
             assert contract.error() == OVERFLOW
 
 
-def test_eight_threads_on_a_session(contract: Contract, adapter: int, session: int) -> None:
+def test_packets_of_eight_threads_on_a_session_arrive_intact(contract: Contract, adapter: int, session: int) -> None:
     each, got, stop = 500, threading.Semaphore(0), threading.Event()
     with ThreadPoolExecutor(8) as pool:
         readers = [pool.submit(receive_until, contract, session, got, stop) for _ in range(4)]
@@ -55,7 +55,7 @@ def test_eight_threads_on_a_session(contract: Contract, adapter: int, session: i
     assert sorted(index for numbers in received for index in numbers) == list(range(4 * each))
     assert all(numbers == sorted(numbers) for numbers in received)
     assert sorted(map(number, taken)) == list(range(4 * each))
-    for i in range(4):  # What one thread sends stays in order.
+    for i in range(4):  # Packets of one thread stay in order.
         own = [number(data) for data in taken if number(data) // each == i]
         assert own == sorted(own)
     assert all(data == packet(len(data), number(data)) for data in taken)
@@ -63,7 +63,7 @@ def test_eight_threads_on_a_session(contract: Contract, adapter: int, session: i
 
 
 def live(contract: Contract, name: str) -> None:
-    """An adapter from its beginning to its end, ten times."""
+    """Create, use and close an adapter ten times."""
     for index in range(10):
         adapter = contract.WintunCreateAdapter(name, "threepipe", None)
         session = contract.WintunStartSession(adapter, CAPACITY)
@@ -76,19 +76,19 @@ def live(contract: Contract, name: str) -> None:
         contract.WintunCloseAdapter(adapter)
 
 
-def test_eight_threads_with_adapters_of_their_own(contract: Contract) -> None:
+def test_eight_threads_with_an_adapter_each_succeed(contract: Contract) -> None:
     with ThreadPoolExecutor(8) as pool:
         for life in [pool.submit(live, contract, f"tp{index}") for index in range(8)]:
             life.result()
     assert contract.counters() == {}
 
 
-def test_the_driver_sleeps_and_wakes_for_every_packet(contract: Contract, adapter: int, session: int) -> None:
+def test_a_sleeping_driver_wakes_for_every_packet(contract: Contract, adapter: int, session: int) -> None:
     event = contract.WintunGetReadWaitEvent(session)
     contract.ContractSetDiscard(adapter, True)
     for index in range(2000):
         if index % 20 == 0:
-            contract.wait(event, 1)  # Which is never set, and longer than the driver looks before it sleeps.
+            contract.wait(event, 1)  # It is never set; the wait is longer than the driver spins before it sleeps.
         assert contract.send(session, packet())
         assert contract.ContractSettle(adapter, 10_000)
     assert contract.statistics(adapter)["sent_packets"] == 2000
