@@ -31,5 +31,5 @@ def test_an_endpoint_has_a_host_and_a_port(text: str, endpoint: tuple[str, int])
 
 @pytest.mark.parametrize("text", ["", "host", "host:", ":5", "::1:5", "[192.0.2.1]:5", "[]:5", "a b:5", "host:65536"])
 def test_an_endpoint_of_another_form_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="write it as NAME:PORT|is not a number"):
+    with pytest.raises(ValueError, match=r"write it as NAME:PORT|is not a number"):
         parse_endpoint(text)
