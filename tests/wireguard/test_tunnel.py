@@ -3,6 +3,7 @@
 import ipaddress
 import itertools
 import os
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -485,3 +486,77 @@ def test_a_new_private_key_restarts_the_handshake_attempts() -> None:
     left.send(THERE)
     network.advance(6)
     assert len([at for at, _, datagram in network.log if at >= 1100]) == 2
+
+
+def test_a_peer_is_answered_from_the_local_address_that_it_last_sent_to() -> None:
+    network, left, right = joined()
+    first, second = bytes([127, 0, 0, 1]), bytes([127, 0, 0, 2])
+
+    def answered_from() -> bytes | None:
+        right.tunnel.send([memoryview(BACK)], False, network.now)
+        (outgoing,) = right.tunnel.datagrams_to_send()
+        return outgoing.local
+
+    left.send(THERE)
+    network.settle()
+    for local in (first, second, None):
+        left.tunnel.send([memoryview(THERE)], False, network.now)
+        ((endpoint, _, [(memory, size)]),) = left.tunnel.datagrams_to_send()
+        assert endpoint == right.endpoint
+        assert right.tunnel.receive(memory, size, left.endpoint, network.now, local)
+        assert answered_from() == local
+    right.tunnel.receive(memoryview(bytearray(b"\4\0\0\0" + bytes(60))), 64, left.endpoint, network.now, first)
+    assert answered_from() is None
+
+
+def test_a_local_address_that_fails_is_forgotten() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+    (peer,) = right.tunnel._peers
+    peer.local = bytes(4)
+    right.tunnel.forget_local_address(("203.0.113.1", 1))
+    assert peer.local == bytes(4)
+    right.tunnel.forget_local_address(left.endpoint)
+    assert peer.local is None
+
+
+def test_threads_that_send_at_once_use_each_counter_once() -> None:
+    network, left, right = joined()
+    left.send(THERE)
+    network.settle()
+
+    def send() -> None:
+        for _ in range(200):
+            left.tunnel.send([memoryview(THERE)] * 3, False, network.now)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    network.settle()
+    assert len(right.packets) == 1 + 4 * 200 * 3
+    assert not right.tunnel.rejected
+
+
+def test_a_router_learns_of_peers_whose_state_changed() -> None:
+    network, left, right = joined()
+    left.tunnel.track_changes()
+    (route,) = left.tunnel.changed_routes()
+    assert (route.endpoint, route.sending, route.receiving) == (right.endpoint, None, [])
+    assert left.tunnel.changed_routes() == []
+    left.send(THERE)
+    network.settle()
+    (route,) = left.tunnel.changed_routes()
+    assert route.sending is not None
+    assert (route.sending.expires_at, route.sending.attend_at) == (network.now + 180, network.now + 120)
+    assert [keypair.attend_at for keypair in route.receiving] == [network.now + 165]
+    network.advance(120)
+    left.send(THERE)
+    network.settle()
+    (route,) = left.tunnel.changed_routes()
+    assert [keypair.attend_at for keypair in route.receiving] == [network.now + 165, NEVER]
+    left.tunnel.configure(Change(replace_peers=True), network.now)
+    (route,) = left.tunnel.changed_routes()
+    assert (route.networks, route.sending, route.receiving) == ((), None, [])

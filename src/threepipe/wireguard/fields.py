@@ -43,9 +43,14 @@ def number(maximum: int, *, any_base: bool = False) -> Callable[[str], int]:
 
 def parse_endpoint(text: str) -> tuple[str, int]:
     """Parse `NAME:PORT`, `ADDRESS:PORT` or, for IPv6, `[ADDRESS]:PORT`."""
-    host, colon, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
-        host = str(ipaddress.IPv6Address(host[1:-1]))
-    elif not host or not colon or ":" in host or any(character.isspace() for character in host):
+        try:
+            host = str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            host = ""
+    elif ":" in host or any(character.isspace() for character in host):
+        host = ""
+    if not host:
         raise ValueError("write it as NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT")
     return host, number(MAX_PORT)(port)

@@ -31,17 +31,12 @@ _MAX_UNSENT = 4096  # Runs; a bundle has some hundreds at most.
 
 
 class _Run(NamedTuple):
-    """Datagrams to send by one call; all have `size` bytes, but the last may be shorter."""
+    """Datagrams that wait for room; all have `size` bytes, but the last may be shorter."""
 
     endpoint: PeerEndpoint
     local: bytes | None
     memory: memoryview
     size: int
-
-    @property
-    def datagrams(self) -> int:
-        """The number of datagrams."""
-        return -(-len(self.memory) // self.size)
 
 
 class DevicePort(EndpointPort):
@@ -130,52 +125,52 @@ class DevicePort(EndpointPort):
         if self._routing is not None:
             self._routing.update()
         with self._sending:
-            for outgoing in self._tunnel.datagrams_to_send():
+            for endpoint, local, runs in self._tunnel.datagrams_to_send():
                 self._send_unsent()
-                for memory, size in outgoing.runs:
-                    self._send_run(_Run(outgoing.endpoint, outgoing.local, memory, size))
+                for memory, size in runs:
+                    self._send_run(endpoint, local, memory, size)
         self._timer_changed()
 
-    def _send_run(self, run: "_Run") -> None:
+    def _send_run(self, endpoint: PeerEndpoint, local: bytes | None, memory: memoryview, size: int) -> None:
         """Send a run behind those that wait for room, as messages are to keep their order."""
         if len(self._unsent) >= _MAX_UNSENT:
-            self._tunnel.reject("no room to send", run.datagrams)
+            self._tunnel.reject("no room to send", -(-len(memory) // size))
         elif self._unsent:
-            self._unsent.append(run)
-        elif rest := self._try(run):
-            self._unsent.append(rest)
+            self._unsent.append(_Run(endpoint, local, memory, size))
+        elif rest := self._try(endpoint, local, memory, size):
+            self._unsent.append(_Run(endpoint, local, rest, size))
 
     def _send_unsent(self) -> bool:
         """Send the runs that wait for room. Return True if none is left."""
         while self._unsent:
-            if rest := self._try(self._unsent[0]):
-                self._unsent[0] = rest
+            run = self._unsent[0]
+            if rest := self._try(*run):
+                self._unsent[0] = run._replace(memory=rest)
                 return False
             self._unsent.popleft()
         self._stop_waiting()
         return True
 
-    def _try(self, run: "_Run") -> "_Run | None":
-        """Send a run. Return the part for which there is no room, and wait for it; None if nothing is left to do."""
-        if (target := self._target(run.endpoint)) is None:
-            return None
+    def _try(self, endpoint: PeerEndpoint, local: bytes | None, memory: memoryview, size: int) -> memoryview:
+        """Send a run. Return the part of it for which there is no room, and wait for room then."""
+        rest = memory[:0]
+        if (target := self._target(endpoint)) is None:
+            return rest
         datagrams, address = target
-        datagrams.send_local = run.local
-        sent = len(run.memory)
+        datagrams.send_local = local
         try:
-            sent = datagrams.send_run(run.memory, run.size, address)
+            rest = memory[datagrams.send_run(memory, size, address) :]
         except OSError as error:
             if error.errno in FULL:
-                sent = 0
+                rest = memory
             else:
                 name = errno.errorcode.get(error.errno or 0, error.errno)
-                self._tunnel.reject(f"not sent: {name}", run.datagrams)
-        if run.local is not None and datagrams.send_local is None:
-            self._tunnel.forget_local_address(run.endpoint)
-        if sent == len(run.memory):
-            return None
-        self._wait_for_room(datagrams)
-        return run._replace(memory=run.memory[sent:])
+                self._tunnel.reject(f"not sent: {name}", -(-len(memory) // size))
+        if local is not None and datagrams.send_local is None:
+            self._tunnel.forget_local_address(endpoint)
+        if rest:
+            self._wait_for_room(datagrams)
+        return rest
 
     def _target(self, endpoint: PeerEndpoint) -> tuple[Datagrams, object] | None:
         """Return the socket that reaches `endpoint`, and its address there; None if none does."""

@@ -31,7 +31,7 @@ answers it. So if data was sent and nothing came back for 15 s, the peer is gone
 begins. Persistent keepalives are sent at their interval to keep the mappings of NATs.
 
 *Timers.* For each bundle, a peer's `Traffic` only notes a time. A check of the peer is scheduled for the first moment
-at which something may be due, and computes then what is. `timer` is the time of the earliest check.
+at which something may be due; the check computes what is due. `timer` is the time of the earliest check.
 
 *Roaming* (2.1). A peer's endpoint is the source of the last authentic message from it, and it is answered from the
 local address to which that message was sent.
