@@ -119,8 +119,9 @@ struct FirstThread<'s, 'a> {
     sources: usize,
     /// The sources of the first direction, and the nudge.
     apart: Sources<'a>,
-    /// The sources of both directions, the first one's first.
-    together: Sources<'a>,
+    /// The sources of both directions, the first one's first. None if the gate is always open, as every wake-up costs
+    /// more with a second `epoll` that watches the same source.
+    together: Option<Sources<'a>>,
     nudge: BorrowedFd<'a>,
 }
 
@@ -136,13 +137,16 @@ impl<'s, 'a> FirstThread<'s, 'a> {
         let [first, second] = sources;
         let nudge = nudge.as_fd();
         let apart = Sources::new(&[first, &[nudge]].concat(), bells)?;
-        let together = Sources::new(&[first, second].concat(), bells)?;
+        let together = shared.one_thread_if_calm.then(|| Sources::new(&[first, second].concat(), bells)).transpose()?;
         Ok(Self { shared, direction, sources: first.len(), apart, together, nudge })
     }
 
     fn step(&mut self) -> Flow {
         let is_open = self.shared.gate.is_open();
-        let ready = if is_open { self.apart.wait()? } else { self.together.wait()? };
+        let ready = match &mut self.together {
+            Some(together) if !is_open => together.wait()?,
+            _ => self.apart.wait()?,
+        };
         let much = if ready.index < self.sources {
             let much = self.direction.forward(ready)?;
             self.shared.first_is_busy.store(much, Ordering::Relaxed);

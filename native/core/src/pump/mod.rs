@@ -4,8 +4,9 @@
 //! and sends it, and one buffer is all its memory. Packets wait in it while the target has no room, and later packets
 //! wait at their source. `pace` says how much a direction forwards at a time.
 //!
-//! There are two directions and two threads. The second thread, which is the caller's, forwards the second direction
-//! while the `gate` is open. While the gate is shut, the first thread forwards both. The twin of `threepipe.core.pump`.
+//! There are two directions and two threads, the caller's and a second one, which forwards the second direction while
+//! the `gate` is open. While the gate is shut, the first thread forwards both. The ends have their twins in
+//! `threepipe.core.pump`; the loop's counterpart there is `forward`, between sessions.
 
 mod direction;
 mod end;
@@ -88,15 +89,15 @@ pub fn pump(left: &End<'_>, right: &End<'_>, bells: &[BorrowedFd<'_>]) -> Result
     let second_bells = [bells, &[second_heard.as_fd()]].concat();
     let shared = Shared::new(Direction::new(to, from, &second_bells, pace), pace);
     let direction = Direction::new(from, to, &first_bells, pace);
-    let (shared, nudged) = (&shared, &nudged);
+    let shared = &shared;
     thread::scope(|scope| {
-        let first = thread::Builder::new().name("threepipe-pump".into()).spawn_scoped(scope, move || {
-            let _over = first_over;
-            shared.run_first(direction, [from.sources(), to.sources()], &first_bells, nudged)
+        let second = thread::Builder::new().name("threepipe-pump".into()).spawn_scoped(scope, move || {
+            let _over = second_over;
+            shared.run_second(to.sources(), &second_bells, nudge)
         })?;
-        let second = shared.run_second(to.sources(), &second_bells, nudge);
-        drop(second_over);
-        let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let first = shared.run_first(direction, [from.sources(), to.sources()], &first_bells, &nudged);
+        drop(first_over);
+        let second = second.join().unwrap_or_else(|panic| resume_unwind(panic));
         Ok(route.ended(first, second))
     })
 }
