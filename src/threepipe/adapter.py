@@ -73,9 +73,9 @@ class Adapter:
             netns: The network namespace to create it in: a name, a path or a process id.
             persistent: True to keep the interface after it is closed.
             owner: The user (name or id) that may open a persistent adapter, besides root; by default this user.
-            group: The group (name or id) whose members may open it. With an owner too, only that user may, as a
-                member of that group.
-            offload: True to exchange superpackets with the system if it can; a bundle splits them only when a
+            group: The group (name or id) whose members may open it. With an owner as well, only that
+                user may, and only as a member of that group.
+            offload: True to receive and send superpackets if the system can; a bundle splits them only when a
                 program looks at single packets.
             queues: How many queues the system fills in parallel, each flow through one of them (1 to 255); a
                 session receives from all of them.
@@ -196,7 +196,7 @@ class Adapter:
 
 
 def adapters(netns: NamespaceName | None = None) -> list[AdapterInfo]:
-    """Return the layer-3 virtual interfaces of this system or of a network namespace, by whatever program."""
+    """Return the layer-3 virtual interfaces of this system or of a network namespace, of all programs."""
     from threepipe import platforms
 
     return platforms.adapters(netns)

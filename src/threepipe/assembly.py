@@ -25,7 +25,7 @@ __all__ = ["Assembly", "Plan", "assemble"]
 
 
 class Plan(NamedTuple):
-    """The two ends of a pipe, and what to put between them."""
+    """The two ends of a pipe, and the filters between them."""
 
     left: EndpointAddress
     right: EndpointAddress

@@ -1,4 +1,4 @@
-"""The types that a platform supplies to the contract, and the data they exchange.
+"""The types that a platform supplies to the contract, and the data that passes between them.
 
 A platform makes devices (`platforms/__init__.py` names its functions) and ports; an endpoint that is no adapter makes
 ports too. `Adapter` and `Session` own all that systems have in common: checks, locks, waiting, closing, counting.
@@ -48,7 +48,7 @@ class AdapterInfo(NamedTuple):
     """An adapter as the operating system describes it at one moment."""
 
     name: str
-    index: int  # type: ignore[assignment]  # It hides a method of tuples that nobody misses here.
+    index: int  # type: ignore[assignment]  # It hides tuple.index, which has no use here.
     mtu: int
     link_up: bool
     persistent: bool = False
@@ -67,7 +67,7 @@ class Waitable(Protocol):
     def fileno(self) -> int:
         """Return a descriptor that is readable while this is set; on Windows perhaps an event's handle.
 
-        Raises `OSError` where there is none.
+        Raises `OSError` on systems without one.
         """
 
     def wait(self, timeout: float | None) -> None:
@@ -76,7 +76,7 @@ class Waitable(Protocol):
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
         """Have `loop` call `callback` when this is set, perhaps earlier and more than once.
 
-        Returns a function that cancels this. Both are to be called in that loop.
+        Returns a function that cancels this. Call both in that loop.
         """
 
     def hold(self, held: bool) -> None:
@@ -95,12 +95,12 @@ class Port(Protocol):
         """Set while `send` may accept packets, and forever once `wake` was called. Never held."""
 
     def receive(self) -> Bundle:
-        """Return the packets that are ready, some 256 records at most. Raises `AdapterGone`."""
+        """Return the packets that are ready, about 256 records at most. Raises `AdapterGone`."""
 
     def send(self, bundle: Bundle) -> Bundle:
-        """Accept valid packets, return those there is no room for.
+        """Accept valid packets and return those without room.
 
-        Raises `AdapterGone` and `LinkDown`, but only where none was accepted.
+        Raises `AdapterGone` and `LinkDown`, but only if it accepted none.
         """
 
     def lend(self) -> End | None:
@@ -113,7 +113,7 @@ class Port(Protocol):
         """Take the link down. Called once, when no thread is in `receive` or `send`."""
 
     def dispose(self) -> None:
-        """Close what is waited for. Called once, when no thread waits any more."""
+        """Close `readable` and `writable`. Called once, when no thread waits any more."""
 
 
 class Device(Protocol):
@@ -132,7 +132,7 @@ class Device(Protocol):
         """Take the link up, for a session that buffers about `capacity` bytes towards the program."""
 
     def unpersist(self) -> None:
-        """Have the interface go when the device is closed."""
+        """Let the interface end with the device."""
 
     def close(self) -> None:
         """Close the interface, which removes it unless it is persistent."""
@@ -144,9 +144,9 @@ class Finding(NamedTuple):
     name: str
     ok: bool
     detail: str
-    """A sentence about what was seen."""
+    """A sentence with the facts."""
     advice: str = ""
-    """What to do about a lack, or to get more than there is."""
+    """How to mend a lack, or how to get more."""
     essential: bool = False
     """True if adapters cannot be made without it."""
 
@@ -166,7 +166,7 @@ class CapturedBundle(NamedTuple):
 
 
 Sink: TypeAlias = Callable[[CapturedBundle], None]
-"""A function that gets captured packets, from several threads. It keeps none, as their memory is used again."""
+"""A function that gets captured packets, from several threads. It must not keep them, as their memory is used again."""
 
 
 class Source(Protocol):
@@ -174,7 +174,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that a capture file has for it."""
+        """Its name in a capture file."""
 
     @property
     def dropped(self) -> int:

@@ -48,11 +48,11 @@ class Bundle(Sequence[memoryview]):
         self._given: Sequence[Packet] | None = packets if as_given else None
         self._packets: Sequence[memoryview] | None = None if as_given else list(map(as_bytes, packets))
         self._records: Sequence[memoryview] | None = None
-        self._measure: tuple[int, int, bool] | None = None  # Of the records, once it was asked for.
+        self._measure: tuple[int, int, bool] | None = None  # Of the records, once `measured` was called.
 
     @classmethod
     def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
-        """Make a bundle of packets, views of single bytes, without a look at them: the quick way for ports."""
+        """Make a bundle of packets, views of single bytes, without checking them: the quick way for ports."""
         if not views:
             return EMPTY
         bundle = cls.__new__(cls)
@@ -119,7 +119,7 @@ class Bundle(Sequence[memoryview]):
         return Bundle(packets[index]) if isinstance(index, slice) else packets[index]
 
     def _split(self) -> Sequence[memoryview]:
-        """Return the packets, of which the bundle consists from now on."""
+        """Return the packets, which replace the records from now on."""
         if self._records is not None:
             records, self._records = self._records, None
             self._packets = split(records)

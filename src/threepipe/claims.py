@@ -1,8 +1,8 @@
-"""The packet-by-packet calls of Wintun's library on a ring: packets in place, given back in any order.
+"""The packet-by-packet calls of Wintun's library on a ring: packets are claimed in place and returned in any order.
 
-WintunReceivePacket and WintunReleaseReceivePacket, WintunAllocateSendPacket and WintunSendPacket. A packet's place
-comes free, or becomes visible, once all older ones are given back too. Owns the order of the claims; `ring` owns the
-layout.
+WintunReceivePacket and WintunReleaseReceivePacket, WintunAllocateSendPacket and WintunSendPacket. A received packet's
+memory comes free, and a sent packet becomes visible, once all older claims are returned too. Owns the order of the
+claims; `ring` owns the layout.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ class RingPacket(NamedTuple):
 
 
 class _Claims:
-    """Offsets that are handed out in order, come back in any order, and count in order again.
+    """The claimed packets of a ring: claimed in order, returned in any order, settled in order again.
 
     Wintun's DLL marks bit 31 of the record for this; kept here, the other side cannot change it.
     """
@@ -37,16 +37,16 @@ class _Claims:
         return bool(self._order)
 
     def add(self, offset: int, size: int) -> RingPacket:
-        """Hand out the packet of `size` bytes whose record is at `offset`."""
+        """Claim the packet of `size` bytes whose record is at `offset`."""
         self._order.append(offset)
         self._open.add(offset)
         start = DATA + offset + RECORD_HEADER
         return RingPacket(offset, self._ring.view(start, size))
 
     def settle(self, packet: RingPacket, end: int) -> int:
-        """Take `packet` back. Return the offset of the oldest one still out, or `end` if none is."""
+        """Settle the claim of `packet`. Return the offset of the oldest open claim, or `end` if none is open."""
         if packet.offset not in self._open:
-            raise ValueError("this packet was given back before, or is not of this ring")
+            raise ValueError("this packet was returned before, or belongs to another ring")
         packet.data.release()  # First, as it raises BufferError while something exports the memory.
         self._open.remove(packet.offset)
         while self._order and self._order[0] not in self._open:
@@ -63,7 +63,7 @@ class ClaimingReader(RingReader):
         self._claims = _Claims(self)
 
     def receive(self) -> RingPacket | None:
-        """Return the next packet, to be released later, or None if there is none now.
+        """Return the next packet, to be released later, or None if the ring is empty.
 
         Raises `RingEnded` when the writer has ended and `RingCorrupt` for an invalid record; either is final.
         """
@@ -75,7 +75,7 @@ class ClaimingReader(RingReader):
         return self._claims.add(offset, size)
 
     def release(self, packet: RingPacket) -> None:
-        """Give a received packet's place back to the writer, once all older ones are back too."""
+        """Release a received packet. The writer gets its memory once all older packets are released too."""
         self._move(HEAD, self._claims.settle(packet, self._next))
 
     def read(self, target: memoryview, limit: int) -> list[int]:

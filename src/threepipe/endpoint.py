@@ -1,6 +1,6 @@
-"""What a pipe joins, and filters, which stand between a pipe and what it joins.
+"""The types `Endpoint`, an end of a pipe, and `Filter`, which stands between a pipe and its end.
 
-Types alone: this file knows neither kinds nor addresses.
+This file knows neither kinds nor addresses.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ __all__ = ["Endpoint", "Filter", "direct_session"]
 
 
 class Endpoint(Protocol):
-    """A place that packets come from and go to. The methods and their errors are those of `Session`.
+    """A source and sink of packets. The methods and their errors are those of `Session`.
 
     `receive` also raises `EndpointEnded` when there will be no more packets.
     """

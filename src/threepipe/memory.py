@@ -110,7 +110,7 @@ class _MemoryPort:
                 if gone:
                     raise self._gone()
                 return Bundle()
-            self.readable.ring()  # Packets came meanwhile, perhaps without a notice.
+            self.readable.ring()  # Packets came meanwhile, perhaps without a call of `notify`.
             sizes = self._reader.read(memory, MAX_BUNDLE)
         self._reader.disarm()  # The doorbell stays rung until a receive finds nothing.
         if self.sender_waits:
@@ -134,7 +134,7 @@ class _MemoryPort:
         return rest
 
     def _write(self, bundle: Bundle) -> Bundle:
-        """Write as many packets as there is room for and return the rest."""
+        """Write the packets that fit and return the rest."""
         if self._device.far.closed:
             raise self._gone()
         if (far := self._device.far.port) is None:

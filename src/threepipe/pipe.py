@@ -15,10 +15,10 @@ _SLICE = 0.2  # Seconds; Python runs signal handlers between waits, and on Windo
 def pipe(a: Endpoint, b: Endpoint) -> None:
     """Move bundles both ways until one endpoint ends, and half a second longer; then close both and return.
 
-    Works in threads of its own while this one waits for their end: closing an endpoint ends the pipe, and so does an
-    exception in this thread, such as KeyboardInterrupt. When the far end has no room the near end waits for it, and
-    its own ring fills up: packets are lost there, and counted there. While a link is down the packets for it are
-    dropped and counted, as are invalid ones. `a.statistics` and `b.statistics` are up to date all the time.
+    Other threads move the packets while the caller's waits: closing an endpoint ends the pipe, and so does an exception
+    in the caller's thread, such as KeyboardInterrupt. While one end has no room, the other is not read; its ring fills
+    up, and drops and counts packets. Packets for a link that is down are dropped and counted, as are invalid ones.
+    `a.statistics` and `b.statistics` are up to date all the time.
 
     Returns normally when an endpoint was closed at either of its ends. Raises `AdapterGone` if an adapter was
     removed, and `EndpointError` if a connection broke.
@@ -38,7 +38,7 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
 
 
 def _run(a: Endpoint, b: Endpoint, failures: list[ThreepipeError]) -> None:
-    """Use the loop over both sessions while there is one; else a thread for each direction."""
+    """Loop over both sessions while both endpoints allow it; else run a thread for each direction."""
     try:
         _pump(a, b)
     except (SessionClosed, EndpointEnded):

@@ -165,7 +165,7 @@ class RingReader(RingEnd):
         return bool(self._words[TAIL] == self._next)
 
     def disarm(self) -> None:
-        """Ask no more to be notified, which saves the writer the call."""
+        """Take back `arm`, which saves the writer the call."""
         self._words[ALERTABLE] = 0
 
     def end(self) -> None:
@@ -183,7 +183,7 @@ class RingWriter(RingEnd):
         self._next = self._start(TAIL)
 
     def write(self, packets: Iterable[Packet]) -> int:
-        """Copy packets in, publish them together, return how many fitted: the newest are refused.
+        """Copy packets in, publish them together and return how many fitted; a full ring refuses the last ones.
 
         Raises ValueError for a packet of more than 65535 bytes, `RingEnded` when the reader has ended, and
         `RingCorrupt` if its head is invalid.

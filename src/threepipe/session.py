@@ -1,8 +1,8 @@
 """The packet traffic of one adapter, the same on every system.
 
 A `Session` owns what the systems have in common: checking, counting, time-outs, threads, closing and asyncio. Its
-`Port`, which the platform supplies, never blocks. One lock a direction serialises the port's calls. A waiting thread
-holds no lock; the last one to leave disposes of what was waited for.
+`Port`, which the platform supplies, never blocks. One lock per direction serialises the port's calls. A waiting
+thread holds no lock; after closing, the last waiter to leave disposes of the port.
 
 The functions below the class are for `pipe` and for openers of endpoints.
 """
@@ -71,11 +71,11 @@ class Session:
         self._kept: deque[memoryview] = deque()  # Received from the port, not handed out yet.
         self._bells: list[Doorbell] = []  # One for each loop that uses the port.
         self._interrupted = False
-        self._ends: list[End] = []  # What the port has ever lent, with their counts.
+        self._ends: list[End] = []  # All ends that the port has lent, with their counts.
         self._companions: list[Closeable] = []  # Closed with the session.
 
     def receive(self, timeout: float | None = None) -> Bundle:
-        """Wait for at least one packet and return all that are ready, in order, some 256 records at most.
+        """Wait for at least one packet and return all that are ready, in order, about 256 records at most.
 
         After `timeout` seconds (None: forever; 0: do not wait) the bundle is empty, which is false.
         Raises `SessionClosed`, also when closed while it waits, and `AdapterGone`.
@@ -98,11 +98,11 @@ class Session:
         """Send a `Bundle` or any iterable of bytes-like packets; return how many were accepted.
 
         If there is no room for all, wait for it up to `timeout` seconds (None: as long as it takes; by default not at
-        all). The rest is counted as dropped. It is the last packets, except that packets which were merged into one
-        superpacket stay together: to have all of them sent, give a timeout.
+        all). The rest is counted as dropped. It is the end of the bundle, except that packets merged into one
+        superpacket are accepted or dropped together. To have all packets sent, give a timeout.
 
         Raises `InvalidPacket` before any is sent or, if `drop_invalid`, drops and counts the packets that are no IP
-        packets, as a forwarder of other programs' packets wants. Raises `SessionClosed`, `AdapterGone` and `LinkDown`.
+        packets, for programs that forward packets of others. Raises `SessionClosed`, `AdapterGone` and `LinkDown`.
         """
         rest = self._without_invalid(_bundle(packets)) if drop_invalid else _checked(packets)
         total = len(rest)
@@ -146,9 +146,9 @@ class Session:
     def fileno(self) -> int:
         """Return a descriptor that is readable while `receive` has packets or raises.
 
-        It is for select, poll, epoll and event loops, and only to be waited for. It stays open, and readable, after
+        It is for waiting only, by select, poll, epoll or an event loop. It stays open, and readable, after
         the session was closed, until this object is gone. For an adapter on Windows it is the handle of an auto-reset
-        event, for WaitForMultipleObjects and its like: before each wait receive until there is nothing, and wait a
+        event, for WaitForMultipleObjects and its like: before each wait receive until nothing is left, and wait a
         second at most, as drivers up to 0.14.1 sometimes lose a wake-up. Raises `SessionClosed`.
         """
         if not self._fileno_given:
@@ -218,7 +218,7 @@ class Session:
             return
 
     def _try_receive(self) -> Bundle:
-        """Return the packets that are ready, first those kept from before."""
+        """Return the packets that `receive_packet` kept, or else those that the port has ready."""
         with self._receive_lock:
             self._check_open()
             if self._kept:
@@ -251,7 +251,7 @@ class Session:
         return packet
 
     def _try_send(self, bundle: Bundle) -> Bundle:
-        """Send as many packets as there is room for and return the rest."""
+        """Send the packets that the port has room for and return the rest."""
         with self._send_lock:
             self._check_open()
             packets, size, _ = bundle.measured()
@@ -270,7 +270,7 @@ class Session:
                 self._sent[DROPPED] += packets
 
     def _without_invalid(self, bundle: Bundle) -> Bundle:
-        """Return the bundle, or if not all its packets are IP packets, one of those that are; count the others."""
+        """Return a bundle of the IP packets alone, and count the others as dropped."""
         packets, _, all_valid = bundle.measured()
         if all_valid:
             return bundle
@@ -353,7 +353,7 @@ def close_with(session: Session, companion: Closeable) -> None:
 @contextmanager
 def _pumped(*sessions: Session) -> Iterator["Doorbell"]:
     """Let a loop use the ports. Closing a session rings the bell and waits until the loop has left."""
-    from threepipe.net.doorbell import Doorbell  # Loads socket, which most programs do without until now.
+    from threepipe.net.doorbell import Doorbell  # Loads socket, which a program without a pump does not need.
 
     with ExitStack() as stack:
         bell = Doorbell()
@@ -396,7 +396,7 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
             if end not in session._ends:
                 session._ends.append(end)
     for source, target in (sessions, sessions[::-1]):
-        if source._kept:  # The native loop knows descriptors alone.
+        if source._kept:  # The native loop receives from descriptors alone.
             with suppress(LinkDown):
                 target.send(source.receive(0), None, drop_invalid=True)
     error, failed = fast.pump(*ends, (bell,))

@@ -168,7 +168,7 @@ def parse_routes(routes: Iterable[str | Network]) -> tuple[Network, ...]:
 
 def parse_domains(domains: Iterable[str]) -> tuple[str, ...]:
     """Parse search domains such as example.org."""
-    return _parse_all("search domain", domains, _domain, "example.org, other letters as xn-- has them")
+    return _parse_all("search domain", domains, _domain, "example.org, with other letters in their xn-- form")
 
 
 def parse_servers(servers: Iterable[str | Server]) -> tuple[Server, ...]:

@@ -83,8 +83,8 @@ class _MemoryWire:
             return False
 
 
-# The suite's packets have protocol 253, which RFC 3692 reserves for experiments. That tells them from packets that a
-# system sends by itself, such as router solicitations.
+# The suite's packets have protocol 253, which RFC 3692 reserves for experiments. That distinguishes them from packets
+# that a system sends by itself, such as router solicitations.
 _PROTOCOL = 253
 _NOISE = 20  # Packets that the system may send by itself during a check.
 

@@ -71,7 +71,7 @@ def test_doctor_with_root_finds_everything(network: Network) -> None:
 def test_doctor_with_threepipe_pure_reports_the_native_core_unused(network: Network) -> None:
     core = doctor("env", "THREEPIPE_PURE=1", *network.command(), status=0)["native core"]
     assert not core["ok"]
-    assert core["detail"] == "not in use, Python does the work per packet: THREEPIPE_PURE refuses it"
+    assert core["detail"] == "not in use, Python does the work per packet: disabled by THREEPIPE_PURE"
 
 
 def test_doctor_without_json_prints_a_table(network: Network) -> None:

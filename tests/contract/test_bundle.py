@@ -254,7 +254,7 @@ def test_an_exchange_holds_256_packets_at_most() -> None:
     full = Bundle([packet(20)] * 256)
     record = full.pack()[:48]
     assert len(full.pack()) == 256 * 48
-    with pytest.raises(ValueError, match="257 packets; an exchange holds 256: pack slices"):
+    with pytest.raises(ValueError, match="257 packets; an exchange holds at most 256: pack slices of the bundle"):
         Bundle([packet(20)] * 257).pack()
     bundle, used = Bundle.unpack_from(record * 300)
     assert len(bundle) == 256

@@ -141,11 +141,11 @@ def test_memory_is_freed_in_the_order_of_the_ring(ring: Ring) -> None:
 def test_a_packet_sent_or_released_twice_raises(ring: Ring) -> None:
     (packet,) = allocate(ring, b"abcd")
     ring.writer.send(packet)
-    with pytest.raises(ValueError, match="given back before"):
+    with pytest.raises(ValueError, match="returned before"):
         ring.writer.send(packet)
     (received,) = receive(ring, 1)
     ring.reader.release(received)
-    with pytest.raises(ValueError, match="given back before"):
+    with pytest.raises(ValueError, match="returned before"):
         ring.reader.release(received)
 
 

@@ -206,7 +206,7 @@ def test_an_impossible_metric_raises(metric: int) -> None:
         ({"search": ["a,b"]}, "search domain 'a,b'"),
         ({"search": ["a..b"]}, "search domain 'a..b'"),
         ({"search": ["example.org\n"]}, "search domain "),
-        ({"search": ["köln.example"]}, "search domain 'köln.example'.*other letters as xn-- has them"),
+        ({"search": ["köln.example"]}, "search domain 'köln.example'.*other letters in their xn-- form"),
         ({"search": ["a" * 64]}, "search domain 'a"),
         ({"search": [".".join(["a" * 63] * 4)]}, "search domain 'a"),
         ({"guid": "tp0"}, "GUID 'tp0': expected 32 hexadecimal digits; write it like 8f1b2a64-"),

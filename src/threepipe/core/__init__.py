@@ -1,1 +1,1 @@
-"""The work of every packet, in pure Python; `fast` puts the native core in its place where it is installed."""
+"""The work per packet, in pure Python; `fast` replaces it with the native core where that is installed."""

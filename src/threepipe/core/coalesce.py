@@ -8,12 +8,12 @@ section 4.1). The rules:
   one another. Any other packet of a flow ends its run, and a packet of unknown flow (a fragment, one with IP options
   or extension headers) ends all runs.
 - IP headers agree in all but lengths, identification and checksum; identifications count up, unless the
-  packets may not be fragmented. Length fields are those of the packet.
+  packets may not be fragmented. Length fields match the packet.
 - TCP: flags are ACK, or ACK and PSH, which ends the run; acknowledgment, window and options agree, and
   sequence numbers follow on each other.
 - All segments have the size of the first, except that the last may be shorter, and none is empty. No superpacket
-  is longer than 65535 bytes, or stands for more than 64 datagrams: kernels since 6.6 refuse more, UDP_MAX_SEGMENTS
-  of <linux/udp.h>, which later became 128.
+  is longer than 65535 bytes, or stands for more than 64 datagrams: kernels since 6.6 refuse more (UDP_MAX_SEGMENTS
+  of <linux/udp.h>, later 128).
 - The checksums of the IPv4 header and of TCP or UDP (perhaps partial) are right, as merging would repair a wrong one.
   UDP without a checksum is not merged.
 """
@@ -46,9 +46,9 @@ _DONT_FRAGMENT = 0x40
 _ATOMIC = -1  # Stands for an identification without meaning, or none.
 _NOT_COMPUTED = b"\xff\xff"  # Sums up right, but RFC 1071 never gives it; only UDP sends it, for zero.
 _LONGEST_HEADERS = 40 + 60  # IPv6, and TCP with all options.
-_IPV4, _IPV6 = 20, 40  # Offset of the transport header, which tells the version as well.
+_IPV4, _IPV6 = 20, 40  # Offset of the transport header, which implies the version.
 _MAX_DATAGRAMS = 64
-_SHORTEST_TRAIN = 8  # Packets from which on comparing all at once pays.
+_SHORTEST_TRAIN = 8  # Fewest packets for which comparing all at once pays.
 _GSO_TYPES = {(_IPV4, TCP): GSO_TCPV4, (_IPV6, TCP): GSO_TCPV6, (_IPV4, UDP): GSO_UDP_L4, (_IPV6, UDP): GSO_UDP_L4}
 _LEAVES = frozenset({50, 58, 59})
 """IPv6 next headers that no TCP or UDP header can follow visibly: ESP, ICMPv6, none."""
@@ -76,7 +76,7 @@ def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> lis
     """
     runs: list[_Run] = []
     growing: dict[bytes, _Run] = {}  # By flow: its last run.
-    done = tried = 0  # Packets; and the end of the last ones that were tried as a train.
+    done = tried = 0  # Number of packets handled, and the end of those last tried as a train.
     while done < len(packets):
         piece = packets[done]
         done += 1
@@ -109,7 +109,7 @@ def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> lis
 def _flow(head: bytes) -> tuple[int, bytes]:
     """Return the offset of the transport header, and the flow: protocol, addresses and ports.
 
-    The offset is 0 for a packet that is neither TCP nor UDP, and the flow is empty too for one that may be.
+    The offset is 0 for a packet that is neither TCP nor UDP. If it may be one of them, the flow is empty too.
     """
     size = len(head)
     if size >= _IPV4 and head[0] == 0x45 and not (head[6] & 0x3F or head[7]):  # Neither options nor a fragment.
@@ -228,7 +228,7 @@ class _Run:
         self.ended = self.ended or size < self.size
 
     def like(self, piece: memoryview, following: Sequence[memoryview]) -> Sequence[memoryview]:
-        """Return the first packets of `following`, up to one of another length than `piece`."""
+        """Return the packets at the start of `following` that are as long as `piece`."""
         length = len(piece)
         for count, other in enumerate(following):
             if len(other) != length:

@@ -1,6 +1,6 @@
 """Bundles of records, read from and written to non-blocking file descriptors with one system call a record.
 
-Knows no platform, and not whether a record is a packet or has a header too.
+Knows no platform, and never looks into a record.
 """
 
 import errno
@@ -12,10 +12,10 @@ from threepipe.core.superpacket import MAX_RECORD
 __all__ = ["FULL", "MAX_BUNDLE", "receive", "send"]
 
 MAX_BUNDLE = 256
-"""Most records received at once, as many as Wintun's first driver handed over."""
+"""Maximum number of records received at once, as in Wintun's first driver."""
 
 FULL = frozenset({0, errno.ENOBUFS, errno.ENOMEM})
-"""Error numbers of `send` that mean no room for now, and nothing worse."""
+"""Error numbers of `send` that mean only: no room for now."""
 
 
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:

@@ -1,8 +1,8 @@
-"""The one place that chooses between the native core and pure Python for the work of every packet.
+"""The choice between the native core and pure Python for the work per packet, made nowhere else.
 
-`threepipe-native` has functions and classes of the same names; the modules that they are otherwise taken from say what
-they do. On Windows it lacks those for descriptors. The environment variable THREEPIPE_PURE=1 refuses it. `NATIVE` is
-True if it is in use, else `REASON` says why not.
+`threepipe-native` has functions and classes of the same names as the modules imported here; the docstrings there
+describe both. On Windows it lacks those for descriptors. The environment variable THREEPIPE_PURE=1 disables it.
+`NATIVE` is True if it is in use; else `REASON` says why not.
 """
 
 import os
@@ -29,7 +29,7 @@ __all__ = [
 
 try:
     if os.environ.get("THREEPIPE_PURE", "0") not in ("", "0"):
-        raise ImportError("THREEPIPE_PURE refuses it")
+        raise ImportError("disabled by THREEPIPE_PURE")
     from threepipe_native import (
         Traffic,
         Transport,
@@ -52,7 +52,7 @@ else:
     NATIVE, REASON = True, ""
 
 pump: Callable[[End, End, Sequence[HasFileno]], tuple[int, End | None]] | None = None
-"""The native forwarding loop, if there is one; `threepipe.core.pump.forward` is Python's."""
+"""The native forwarding loop, or None without it; `threepipe.core.pump.forward` is Python's."""
 
 if NATIVE and sys.platform != "win32":
     from threepipe_native import pump, receive, send

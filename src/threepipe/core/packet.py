@@ -52,7 +52,7 @@ def internet_checksum(data: Packet, initial: int = 0) -> int:
     `initial` is a sum to start from, such as that of a pseudo-header. The result is 0 if `data` includes
     a checksum field with the right value.
     """
-    # The sum of 16-bit words is the number itself modulo 0xFFFF, for 0x10000 is 1 there (RFC 1071,
+    # The sum of 16-bit words is the number itself modulo 0xFFFF, because 0x10000 is 1 there (RFC 1071,
     # section 2): one long division in C in place of a loop. Zero needs care, as both 0 and 0xFFFF mean it.
     padded = len(data) + (len(data) & 1)
     total = (int.from_bytes(data, "big") << (8 * (padded - len(data)))) + initial

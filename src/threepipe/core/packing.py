@@ -1,8 +1,8 @@
-"""The byte layout of Wintun's first driver, which packs the packets of a bundle for any file handle.
+"""The byte layout of Wintun's first driver: a bundle as one block of bytes. Pure functions on bytes.
 
 The layout (March 2019, commit 03479ca): a record is a u32 size in this machine's byte order, 12 bytes of padding and
-the packet, padded to a multiple of 16. An exchange holds at most 256 records of at most 61440 bytes. Pure functions on
-bytes.
+the packet, padded to a multiple of 16. An exchange, the block that the driver reads or writes in one call, holds at
+most 256 records of at most 61440 bytes.
 """
 
 import struct
@@ -22,12 +22,12 @@ _MAX_PACKET = _MAX_RECORD - _HEADER.size
 
 
 def pack(packets: Sequence[Packet]) -> bytes:
-    """Return the records of `packets`.
+    """Return one exchange: the records of `packets`, end to end.
 
     Raises ValueError for more than 256 packets and `InvalidPacket` for one that is no IP packet of at most 61424 bytes.
     """
     if len(packets) > _MAX_PACKETS:
-        raise ValueError(f"{len(packets)} packets; an exchange holds {_MAX_PACKETS}: pack slices")
+        raise ValueError(f"{len(packets)} packets; an exchange holds at most {_MAX_PACKETS}: pack slices of the bundle")
     parts: list[Packet] = []
     for index, packet in enumerate(packets):
         size = len(packet)
@@ -40,8 +40,8 @@ def pack(packets: Sequence[Packet]) -> bytes:
 def unpack_from(data: Packet) -> tuple[list[memoryview], int]:
     """Return the packets at the start of `data`, as views of it, and how many bytes they took.
 
-    Stops before a record that is cut short or too long, and after 256 records; in a stream, the next exchange starts
-    there. Skips records that are no IP packets. Raises ValueError for more than 15,728,640 bytes.
+    Stops before a record that is cut short or too long, and after 256 records; in a stream of exchanges, the next one
+    starts there. Skips records that are no IP packets. Raises ValueError for more than 15,728,640 bytes.
     """
     view = memoryview(data).cast("B")
     if len(view) > _MAX_BYTES:

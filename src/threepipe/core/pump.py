@@ -1,8 +1,8 @@
 """The forwarding loop: its ends, its counters, and its body in pure Python.
 
 The loop moves bundles both ways between two sides until a bell rings. The native core has the same loop for sides
-that can lend their descriptors, see `TunEnd` and `PeersEnd`; it then works without Python for each bundle. This file
-knows no platform and no session: a `Side` is all that it asks of one.
+that can lend their descriptors, as `TunEnd` or `PeersEnd`, and then runs no Python per bundle. This file knows no
+platform, and a session only as a `Side`.
 """
 
 import io
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 PACKETS, BYTES, BUNDLES, DROPPED = range(4)
-"""Indices of `Counts`; dropped packets are counted where they were to be sent."""
+"""Indices of `Counts`; a dropped packet counts at the side that should have sent it."""
 
 Counts: TypeAlias = "array[int]"
 """The counts of one direction: four 64-bit numbers in memory to which the native core adds."""
@@ -48,7 +48,7 @@ LINGER = 0.5
 
 
 def new_counts() -> Counts:
-    """Return `Counts` of nothing."""
+    """Return new `Counts`, all 0."""
     return array("Q", bytes(4 * 8))
 
 
@@ -73,8 +73,8 @@ class TunEnd:
     ) -> None:
         """Lend the non-blocking files `sources`, to receive from, and `target`, to send to.
 
-        `failure` makes the exception for an errno of theirs. `vnet_header`: records have a virtio header. `udp`: the
-        device takes superpackets of UDP too.
+        `failure` makes the exception for an errno of these files. `vnet_header`: records have a virtio header.
+        `udp`: the device takes superpackets of UDP too.
         """
         self.sources = sources
         self.target = target
@@ -110,7 +110,7 @@ End: TypeAlias = TunEnd | PeersEnd
 
 
 Packets = TypeVar("Packets", bound=Sized)
-"""A bundle, which this file need not know."""
+"""A bundle, of any type with a length."""
 
 
 def joinable(left: End | None, right: End | None) -> bool:
@@ -135,22 +135,22 @@ class Side(Protocol[Packets]):
         """Return the packets that are ready. Raise `EndpointEnded` when there will be no more."""
 
     def send(self, packets: Packets, /) -> Packets:
-        """Accept packets, return those there is no room for. Drop and count those that can never be sent."""
+        """Accept packets and return those without room. Drop and count those that can never be sent."""
 
     def drop(self, packets: Packets, /) -> None:
-        """Count packets that were to be sent and are not."""
+        """Count packets that will not be sent."""
 
 
 def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> None:
     """Move bundles both ways until `bell` is readable.
 
-    While a side has no room the packets wait for it, and the other side with them; the opposite direction goes on.
+    While a side has no room, packets wait for it and no more are received for it; the opposite direction goes on.
     Packets that still wait when the loop ends are dropped and counted. Raises what the sides raise; `EndpointEnded`
     half a second later, in which the answers to a side's last packets may still arrive, as with socat.
     """
     with selectors.DefaultSelector() as selector, _Direction(left, right) as there, _Direction(right, left) as back:
         selector.register(bell, selectors.EVENT_READ)
-        ready = [there, back]  # First without waiting: that starts the time of a replay.
+        ready = [there, back]  # Receive before the first wait: that starts the time of a replay.
         rang = bool(selector.select(0))
         ended: EndpointEnded | None = None
         deadline = math.inf
@@ -178,7 +178,7 @@ class _Direction(Generic[Packets]):
         self._registered: HasFileno | None = None
 
     def move(self, selector: selectors.BaseSelector) -> None:
-        """Move one bundle, and wait for the target's room while packets have none, else for the source's packets."""
+        """Move one bundle; then wait for room at the target if packets are left, else for packets at the source."""
         packets = self._waiting or self._source.receive()
         if packets:
             self._waiting = self._target.send(packets) or None

@@ -1,9 +1,10 @@
-"""Receiving bundles from the rings of a Wintun session and sending them, with two calls of its library per packet.
+"""The rings of a Wintun session: receiving and sending bundles, with two calls of its library per packet.
 
 This module owns the order of those calls. It releases every packet that it received and sends every packet that it
 allocated, whatever happens in between, as a missing one would block all later packets. It releases and sends from the
 last packet to the first: Wintun publishes the complete packets from the start of the ring on, so that the whole bundle
-appears at once, with one wake-up of the driver. It knows no ctypes, only functions, references and memory from it.
+appears at once, with one wake-up of the driver. It does not know ctypes, only the functions, references and memory that
+ctypes made.
 """
 
 from array import array
@@ -45,7 +46,7 @@ class PacketFunctions(Protocol):
     def reference_to(self, address: int, /) -> Any: ...
 
     def memory_at(self, address: int, size: int, /) -> memoryview:
-        """Return a view of that memory, without reading it."""
+        """Return a view of `size` bytes at `address`, without reading them."""
 
 
 class Rings:

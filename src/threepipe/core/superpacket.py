@@ -53,7 +53,7 @@ NEEDS_CSUM = 1
 GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 4, 5
 
 TCP, UDP = 6, 17
-_MANY = 8  # Records from which on measuring all at once pays.
+_MANY = 8  # Fewest records for which measuring all at once pays.
 _SHORTEST_IP_HEADER, _LONGEST_MIN_HEADER = 20, 40
 _FIN_PSH = 0x09
 _CWR = 0x80
@@ -109,7 +109,7 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
 
 
 def _are_packets(records: Sequence[Packet], lengths: Sequence[int]) -> bool:
-    """Return True if all `records`, of these `lengths`, are IP packets. Needs no call for each if none is short."""
+    """Return True if all `records`, of these `lengths`, are IP packets. Makes no call per record if none is short."""
     if lengths and min(lengths) >= _LONGEST_MIN_HEADER and max(lengths) <= MAX_PACKET:
         return {first >> 4 for first in set(map(_FIRST_BYTE, records))} <= {4, 6}
     return all(map(is_packet, records))

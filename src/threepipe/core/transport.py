@@ -1,4 +1,4 @@
-"""The transport messages of WireGuard: sealed from bundles, and opened to packets; and the traffic of a peer.
+"""WireGuard's transport messages: sealing bundles and opening messages; and the record of a peer's traffic.
 
 A message is 16 bytes of header (type 4, the receiver's index, a counter; little-endian), and the packet sealed by
 ChaCha20-Poly1305 with the counter as its nonce (WireGuard's paper, section 5.4.6). Knows neither peers nor handshakes:
@@ -13,7 +13,7 @@ from threepipe.core.superpacket import split
 __all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "Traffic", "Transport"]
 
 MAX_SEGMENTS, MAX_RUN = 64, 65000
-"""Most datagrams and bytes of a run, as kernels take them at once (UDP_SEGMENT), with room for IP and UDP."""
+"""Maximum datagrams and bytes of a run: the limits of one call (UDP_SEGMENT), less the headers of IP and UDP."""
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 WINDOW = 8192
 """Counters below the highest received one that are still accepted, once each."""
@@ -194,7 +194,7 @@ def _open(
 
 
 def _packet(plain: memoryview) -> memoryview:
-    """Return the IP packet at the start of `plain`, or nothing if there is none, or not all of it."""
+    """Return the IP packet at the start of `plain`; nothing if it holds no packet, or only a part of one."""
     length = 0
     if len(plain) >= 20:
         version = plain[0] >> 4

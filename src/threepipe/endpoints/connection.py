@@ -126,7 +126,7 @@ class Connection:
         return "" if self.established else f" ({bytes(data[:_SAMPLE])!r}); check that the other end runs threepipe"
 
     def write(self, packets: Sequence[memoryview]) -> int:
-        """Write records until there is no room, and return the number of packets accepted. Raise `Disconnected`.
+        """Write records until the stream is full, and return the number of packets accepted. Raise `Disconnected`.
 
         `flush` writes the rest of an accepted record.
         """
@@ -152,7 +152,7 @@ class Connection:
         return accepted
 
     def flush(self) -> bool:
-        """Write what is left of accepted records, and return True if nothing is. Raise `Disconnected`."""
+        """Write the rest of accepted records, and return True once all is written. Raise `Disconnected`."""
         with self._lock:
             return self._flush()
 

@@ -41,7 +41,7 @@ class EchoPort(EndpointPort):
         return bundle[room:]
 
     def _settle(self) -> None:
-        """Set or clear what waiters wait for."""
+        """Set or clear `readable` and `writable`."""
         (self.readable.ring if self._replies else self.readable.clear)()
         (self.writable.ring if len(self._replies) < _MAX_REPLIES else self.writable.clear)()
 

@@ -21,7 +21,7 @@ class AddressParts(NamedTuple):
     kind: str
     parameter: str
     options: tuple[tuple[str, str | None], ...]
-    """Names and values in the order given; a value is None where there is no equals sign."""
+    """Names and values in the order given; a value is None without an equals sign."""
 
 
 def split_address(text: str) -> AddressParts:

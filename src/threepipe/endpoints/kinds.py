@@ -28,7 +28,7 @@ class Option(NamedTuple):
     value: str
     help: str
     read: Callable[[str], Any] = str
-    """Return the value that a text stands for; raise `ValueError` or `InvalidSetting`."""
+    """Return the value of a text; raise `ValueError` or `InvalidSetting`."""
     repeatable: bool = False
     required: bool = False
     side: Side | None = None
@@ -48,7 +48,7 @@ class Kind(NamedTuple):
     opener: str
     options: tuple[Option, ...] = ()
     read: Callable[[str], Any] = str
-    """Return what the parameter stands for; raise `InvalidSetting`."""
+    """Return the value of a parameter; raise `InvalidSetting`."""
     check: Callable[[Any, dict[str, Any]], object] = lambda parameter, options: None
     """Raise `InvalidSetting` if the parameter and the options do not go together."""
 
@@ -57,7 +57,7 @@ class Kind(NamedTuple):
         return f"{self.name}:{self.parameter}" if self.parameter else self.name
 
     def read_parameter(self, text: str) -> Any:
-        """Return what `text` stands for. Raise `InvalidSetting` if it is missing, not wanted or wrong."""
+        """Return the value of `text`. Raise `InvalidSetting` if it is missing, not wanted or wrong."""
         optional = not self.parameter or (self.parameter.startswith("[") and self.parameter.endswith("]"))
         if not text and not optional:
             raise InvalidSetting(f"{self.name} needs a parameter; write {self.usage}")

@@ -1,4 +1,4 @@
-"""Listener: the choice of one client among those that connect, so that a silent stranger keeps nobody out.
+"""Listener: the choice of one client among those that connect, so that a silent one cannot keep others out.
 
 The first client is chosen at once, because it may wait for packets before it sends any. Until it has sent a packet,
 further connections stay pending, a bounded number of them, and the first that sends a packet replaces it. From then

@@ -1,4 +1,4 @@
-"""The openers of most kinds: each puts together the session of one kind."""
+"""The openers of most kinds: each makes the session of one kind from its parts."""
 
 import socket
 import threading

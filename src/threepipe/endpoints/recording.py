@@ -114,7 +114,7 @@ class _Alarm(Watch):
 
 
 class ReplayPort(EndpointPort):
-    """A port that replays a capture, with time running from the first call of `receive`. It drops what is sent."""
+    """A port that replays a capture, with time running from the first call of `receive`, and drops packets sent."""
 
     def __init__(
         self,

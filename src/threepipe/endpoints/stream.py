@@ -36,10 +36,10 @@ class Stream(Protocol):
         """Return True if `read` has bytes although `reader` is not readable."""
 
     def write(self, data: memoryview) -> int:
-        """Write from the start of `data`, and return the number of bytes accepted; 0 if there is no room."""
+        """Write from the start of `data`, and return the number of bytes accepted; 0 if the stream is full."""
 
     def flush(self) -> bool:
-        """Write what is left of the bytes accepted, and return True if nothing is."""
+        """Write the rest of the bytes accepted, and return True once all is written."""
 
     def failure(self) -> str:
         """Return how the other end failed, or "". Call it after the end of the stream."""

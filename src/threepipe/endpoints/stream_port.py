@@ -1,4 +1,4 @@
-"""StreamPort: a session's packets on a stream, or on those of a listener's clients, one after the other."""
+"""StreamPort: a session's packets on a stream, or on the streams of a listener's clients in turn."""
 
 import errno
 import selectors
@@ -35,7 +35,7 @@ class StreamPort(EndpointPort):
         self._reuse = reuse
         self._arena = Arena()
         self._connection: Connection | None = None
-        self._lock = threading.Lock()  # Guards what is waited for, which both directions change.
+        self._lock = threading.Lock()  # Guards the watches, which both directions change.
         self._flushing = False  # True while `readable` waits for room to write, too.
         self._end: Exception | None = None
         self.writable.ring()  # Without a connection senders need not wait: `send` raises LinkDown.
@@ -59,7 +59,7 @@ class StreamPort(EndpointPort):
         return Bundle.of_views(packets)
 
     def _read(self) -> list[memoryview]:
-        """Return the packets that the connection, if there is one, has received."""
+        """Return the packets that the connection has received; none without a connection."""
         if (connection := self._connection) is None:
             return []
         memory = self._arena.free()
@@ -89,7 +89,7 @@ class StreamPort(EndpointPort):
         return Bundle.of_views(packets[accepted:])
 
     def _flush(self, connection: Connection) -> None:
-        """Write the rest of accepted records, or wake the receiver to do so when there is room."""
+        """Write the rest of accepted records, or have the receiver woken to do so when the stream has room."""
         with self._lock:
             flushing = not connection.flush()
             if flushing == self._flushing or connection is not self._connection:
@@ -123,7 +123,7 @@ class StreamPort(EndpointPort):
         connection.close()
 
     def _handle_end(self, connection: Connection, why: str) -> None:
-        """Wait for the next client or, if there will be none, raise what ends the session."""
+        """Wait for the next client; raise the error that ends the session if no client may follow."""
         self._log.info(f"{connection.name} disconnected")
         # A client that connected and sent nothing does not count as the one client.
         if self._listener is not None and (self._reuse or not connection.established):
@@ -156,4 +156,4 @@ def _finish(connection: Connection) -> None:
             while not connection.flush() and (remaining := end - time.monotonic()) > 0:
                 selector.select(remaining)
     except Disconnected:
-        pass  # Nobody reads the rest.
+        pass  # The other end does not read the rest.

@@ -1,4 +1,4 @@
-"""The opener of `wg`. Joins `endpoints`, whose table names it, and `wireguard`."""
+"""The opener of `wg`, the only file here that knows `wireguard`."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ __all__ = ["open_wg"]
 
 
 def open_wg(request: OpenRequest[str]) -> Session:
-    """Open the inside of the device that a file configures. Raises `InvalidSetting`, `EndpointError`, `OSError`."""
+    """Return the session of a new WireGuard device that a file configures.
+
+    Raises `InvalidSetting`, `EndpointError` or `OSError`.
+    """
     config = read_config(Path(request.parameter))
     with close_on_error(Device(mtu=config.mtu or 0)) as device:
         device.configure(config.change())

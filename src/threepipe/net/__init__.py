@@ -1,1 +1,1 @@
-"""The things that a program waits for and sends by: doorbells, sockets, and threads that wait for event loops."""
+"""Waiting and sockets: doorbells, threads that wait for event loops, datagram and stream sockets."""

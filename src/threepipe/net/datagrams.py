@@ -1,6 +1,6 @@
-"""Datagram sockets, with one system call a datagram as on every system, and runs of datagrams at once.
+"""Datagram sockets: one system call per datagram, which every system can do, or one per run of datagrams.
 
-Platforms that can do more have a subclass of `Datagrams`, mostly of `RunDatagrams`. Knows no sessions.
+A platform that can do more subclasses `Datagrams`, or `RunDatagrams` if it can send runs. Knows no sessions.
 """
 
 import errno
@@ -15,7 +15,7 @@ from threepipe.errors import EndpointError
 __all__ = ["Datagrams", "RunDatagrams", "Source"]
 
 Source: TypeAlias = Any
-"""The sender of a datagram, as the socket module has it; None if that does not tell."""
+"""The sender of a datagram, as the socket module has it; None if unknown."""
 
 _NO_RUNS_AT_ALL = frozenset({errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
@@ -31,13 +31,13 @@ class Datagrams:
         self.send_local: bytes | None = None
         """The local address to send from; None to let the system choose.
 
-        Becomes None if sending from it fails, and from another one does not.
+        Becomes None if the system refuses to send from it, but sends from another address.
         """
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
         """Receive datagrams of one source into `memory`. Return views of them, the bytes they take, and the source.
 
-        `memory` has room for one datagram at least; there may be more than `limit` of them. Raises `OSError`, and
+        `memory` has room for one datagram at least. May return more than `limit` of them. Raises `OSError`, and
         `BlockingIOError` if nothing is ready.
         """
         used, size, source = self.receive_run(memory)
@@ -50,7 +50,7 @@ class Datagrams:
         return size, size, source
 
     def send(self, packets: Sequence[memoryview], target: Source) -> tuple[int, int]:
-        """Send to `target` (None: the socket's peer) until there is no room.
+        """Send to `target` (None: the socket's peer) until the socket is full.
 
         Returns how many were sent, and 0 or the errno that stopped it.
         """
@@ -66,7 +66,7 @@ class Datagrams:
         return sent, 0
 
     def send_run(self, memory: memoryview, size: int, target: Source) -> int:
-        """Send a run of datagrams, which lie end to end, each of `size` bytes but the last, until there is no room.
+        """Send a run until the socket is full: datagrams end to end, each of `size` bytes, except a shorter last one.
 
         Returns how many bytes were sent. A run has at most 64 datagrams and 65000 bytes. Raises `OSError` if one
         cannot be sent to `target`.
@@ -85,7 +85,7 @@ class Datagrams:
             self.socket.sendto(packet, target)
 
     def room(self, target: Source) -> int:
-        """Return the most bytes of a datagram that reaches `target` unfragmented; 0 if the system does not tell."""
+        """Return the most bytes of a datagram that reaches `target` unfragmented; 0 if unknown."""
         return 0
 
     def mark(self, fwmark: int) -> None:
@@ -111,7 +111,7 @@ class RunDatagrams(Datagrams):
     def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
         """Send two or more datagrams of `size` bytes, end to end in one or several views: all, or none if this raises.
 
-        Each platform has its own.
+        Each platform implements this.
         """
         ...
 

@@ -98,6 +98,6 @@ class Doorbell:
                 self._listeners.remove(listener)
 
     def close(self) -> None:
-        """Close the descriptors. Nobody may wait any more."""
+        """Close the descriptors. No thread may wait any more."""
         self._reader.close()
         self._writer.close()

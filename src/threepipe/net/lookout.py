@@ -1,7 +1,7 @@
 """A thread that waits for event loops that cannot wait themselves (Windows' Proactor).
 
-The thread exists while tasks wait, and a second longer; there is not one for each packet. Knows nothing of sessions
-and packets.
+The thread exists while tasks wait, and a second longer, so that it serves many packets. Knows nothing of sessions and
+packets.
 """
 
 import threading
@@ -23,7 +23,7 @@ class Lookout:
     """Runs a blocking wait in a thread of its own while tasks want to be notified. Thread-safe."""
 
     def __init__(self, wait: Callable[[], object]) -> None:
-        """`wait` returns when the tasks are to be notified. If it raises, the next `notify` raises that."""
+        """`wait` returns when the tasks have to be notified. If it raises, the next `notify` raises that."""
         self._wait = wait
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
@@ -44,7 +44,7 @@ class Lookout:
             self._listeners.append(listener)
             self._changed.notify_all()
             if self._thread is None:
-                # A daemon, as a session that nobody closes must not keep the program from ending.
+                # A daemon, as a session that is never closed must not keep the program from ending.
                 self._thread = threading.Thread(target=self._run, name="threepipe-lookout", daemon=True)
                 self._thread.start()
         return partial(self._forget, listener)

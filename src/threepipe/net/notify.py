@@ -1,4 +1,4 @@
-"""How an event loop learns that something is ready. Knows nothing of packets."""
+"""Notifying an event loop of a ready descriptor or flag. Knows nothing of packets."""
 
 import io
 import os

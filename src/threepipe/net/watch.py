@@ -1,4 +1,4 @@
-"""A set of files and a doorbell that can be waited for as one, and the part of a port that such sets make."""
+"""`Watch`, which waits for several files and a doorbell as one, and `EndpointPort`, a port's part made of two."""
 
 import selectors
 import threading
@@ -66,7 +66,7 @@ class Watch:
         self._selector.select()
 
     def close(self) -> None:
-        """Close the descriptors. Nobody may wait any more."""
+        """Close the descriptors. No thread may wait any more."""
         self.ring(for_ever=True)  # Ends the lookout's wait.
         self._lookout.close()
         self._selector.close()
@@ -90,7 +90,7 @@ class EndpointPort:
         self.writable.ring(for_ever=True)
 
     def dispose(self) -> None:
-        """Close what is waited for."""
+        """Close `readable` and `writable`."""
         self.readable.close()
         self.writable.close()
 

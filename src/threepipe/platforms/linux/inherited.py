@@ -1,9 +1,9 @@
 """TUN descriptors that another program created and handed over: finding out their kind, and a port for each.
 
 The interface belongs to its creator: its link, addresses, flags and the size of its virtio header stay unchanged.
-Only if packets have that header, the port sets which superpackets may come. A creator that asks for the header leaves
-this to the reader (as for QEMU and wireguard-go), since only the reader knows what it can split. The setting cannot be
-read back, and is switched off at the end.
+If packets have that header, the port sets which superpackets the kernel may send. A creator that asks for the header
+leaves this to the reader (as for QEMU and wireguard-go), since only the reader knows what it can split. The setting
+cannot be read back, and is switched off at the end.
 
 The constants are those of <linux/if_tun.h>; a test compares them with the header.
 """
@@ -139,8 +139,8 @@ def _header_size(number: int, name: str) -> int:
 def _has_information(file: io.FileIO, name: str, header: int) -> bool:
     """Return True if packets have a `struct tun_pi`. Raises `AdapterGone`.
 
-    TUNGETIFF cannot tell: its reply sets IFF_NOFILTER, the same bit as IFF_NO_PI, if the device has no filter, and a
-    TUN device never has one. So write zeros only. Without `struct tun_pi` they are a packet of IP version 0, which
+    TUNGETIFF does not show it: its reply sets IFF_NOFILTER, the same bit as IFF_NO_PI, if the device has no filter,
+    and a TUN device never has one. So write zeros only. Without `struct tun_pi` they are a packet of IP version 0, which
     the kernel refuses; with it they are an empty packet of a protocol that the kernel drops.
     """
     try:

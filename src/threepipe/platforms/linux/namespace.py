@@ -127,7 +127,7 @@ def _refused(call: str) -> AdapterError:
 
 
 def private_networks() -> tuple[str, tuple[Namespace, Namespace]]:
-    """Create two namespaces for a demonstration, and say what allowed it: "root" or "user namespace".
+    """Create two namespaces for a demonstration, and return what allowed it: "root" or "user namespace".
 
     The process of an ordinary user moves into a user namespace, for which it must have one thread. Raises
     `PermissionDenied` if neither is allowed.

@@ -93,7 +93,7 @@ def _add(ipr: IPRoute, undo: ExitStack, index: int, network: Network, table: int
 
 
 def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int, protocol: int | None) -> None:
-    # Ours come before all rules but that for local addresses, and the second of ours before the first.
+    # Ours precede all rules except that for local addresses, and the second of ours precedes the first.
     before = min(rule.get("priority") or 0xFFFF for rule in ipr.get_rules(family=family))
     rules: list[dict[str, int]] = [
         {"family": family, "table": table, "fwmark": mark, "flags": _FIB_RULE_INVERT, "priority": before - 1},
@@ -112,8 +112,8 @@ def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int
 def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
     """Set src_valid_mark, without which the reverse path filter drops the answers to marked packets.
 
-    The last device to exit resets it. The rules of every device that shares this duty carry the protocol `_ON_DUTY`,
-    by which others can tell; return that protocol. Return None if the value was set before any device needed it.
+    The last device to exit resets it, as no other device is on duty then. A device on duty marks its rules by the
+    protocol `_ON_DUTY`; return that. Return None if the value was set before any device needed it.
     """
     try:
         if _VALID_MARK.read_text().strip() != "0" and not _is_on_duty(ipr):
@@ -136,7 +136,7 @@ def _accept_no_marks(ipr: IPRoute) -> None:
 
 
 def _is_on_duty(ipr: IPRoute) -> bool:
-    """Return True if a device is on duty. Rules that a killed process left lead to an empty table."""
+    """Return True if a device is on duty. Its rules lead to a table with routes, unlike those of a killed process."""
     tables = {route.get("table") for route in ipr.get_routes(family=socket.AF_INET)}
     rules = [rule for rule in ipr.get_rules(family=socket.AF_INET) if rule.get("protocol") == _ON_DUTY]
     return any(rule.get("fwmark") is not None and rule.get("table") in tables for rule in rules)

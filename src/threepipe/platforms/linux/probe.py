@@ -177,7 +177,7 @@ def _features() -> list[Finding]:
         try:
             able = abilities(file)
         except OSError:
-            return []  # The finding about adapters tells the reason.
+            return []  # The finding about adapters has the reason.
     found = []
     for name, (needed, advice) in _FEATURES.items():
         missing = [ability for ability in needed if ability not in able]

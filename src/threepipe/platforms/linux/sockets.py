@@ -114,7 +114,7 @@ class LinuxDatagrams(RunDatagrams):
 
     def room(self, target: Source) -> int:
         family = self.socket.family
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # The kernel tells it only for a connected socket.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # The kernel reports it only for a connected socket.
             try:
                 probe.connect(target or self.socket.getpeername())
                 if family == socket.AF_INET6:

@@ -21,7 +21,7 @@ PIPES_CAN_BE_AWAITED = False
 
 
 def access_mode(number: int) -> int:
-    """Return O_RDWR: Windows does not tell how a descriptor was opened."""
+    """Return O_RDWR: Windows does not record how a descriptor was opened."""
     return os.O_RDWR
 
 
@@ -44,6 +44,6 @@ def runtime_folder() -> Path | None:
 
 
 def is_private(folder: Path) -> bool:
-    """Return False if `folder` exists: its mode does not say who can open it. Raises `OSError`."""
+    """Return False if `folder` exists: its mode does not show its access rights. Raises `OSError`."""
     folder.lstat()
     return False

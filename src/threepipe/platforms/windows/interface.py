@@ -186,7 +186,7 @@ class Interface:
 
 
 def describe_all(ip: IpHelper) -> list[AdapterInfo]:
-    """Return the state of all virtual interfaces that carry bare IP packets, by whatever program."""
+    """Return the state of all virtual interfaces that carry bare IP packets, of all programs."""
     addresses, routes = ip.addresses(), ip.routes()
     links = [link for link in ip.links() if (link.Type, link.MediaType) == (win.IF_TYPE_PROP_VIRTUAL, win.NdisMediumIP)]
     return [_info(ip, link, text_of(link.Alias), addresses, routes) for link in links]

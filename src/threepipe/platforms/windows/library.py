@@ -72,7 +72,7 @@ def load_library(path: Path) -> ctypes.CDLL:
     """Load the DLL at `path`, which must be the pinned release's unless the user chose the file.
 
     Its functions keep the last error (GetLastError). Raises `AdapterUnavailable` for a missing file, another
-    architecture or other content, with texts that tell these apart, and `PermissionDenied` if this user may not read
+    architecture or other content, each with its own text, and `PermissionDenied` if this user may not read
     the file.
     """
     try:

@@ -39,13 +39,13 @@ class WindowsPort:
 
     def receive(self) -> Bundle:
         """Return copies of the packets that are ready."""
-        packets = self._take()
+        packets = self._receive()
         if not packets and not self._ended:
             self.readable.clear()
-            packets = self._take()  # Packets that came before the reset; later ones set it again.
+            packets = self._receive()  # Packets that came before the reset; later ones set it again.
         return Bundle.of_views(packets)
 
-    def _take(self) -> list[memoryview]:
+    def _receive(self) -> list[memoryview]:
         """Return the packets that are ready, and set `readable` again if there may be more."""
         self._check_alive()
         packets, used, code = fast.ring_receive(self._rings, self._arena.free(), MAX_BUNDLE)

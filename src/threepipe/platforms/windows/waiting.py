@@ -23,7 +23,7 @@ PATIENCE = 1.0
 Ctrl-C may take as long, as it interrupts no wait on Windows.
 """
 
-_SHORTEST, _LONGEST = 0.001, 0.016  # Seconds; there is no event for room in a full ring.
+_SHORTEST, _LONGEST = 0.001, 0.016  # Seconds; Wintun has no event for room in a full ring.
 
 Cancel = Callable[[], None]
 
@@ -88,7 +88,7 @@ class Arrival:
     def notify(self, loop: "asyncio.AbstractEventLoop", callback: Callable[[], None]) -> Cancel:
         """Make `loop` call `callback` once when this is set. The returned function must be called even after that.
 
-        All callbacks share one watch of the system, which exists only while there are callbacks.
+        All callbacks share one watch of the system, which exists only while callbacks wait.
         """
         listener = partial(call_soon, loop, callback)
         with self._lock:
@@ -170,7 +170,7 @@ class Room:
         self._delay = _SHORTEST
 
     def fileno(self) -> int:
-        """Raise `OSError`, as there is no event."""
+        """Raise `OSError`: no event stands for room."""
         raise OSError(errno.ENOTSUP, "Wintun has no event for room in the ring")
 
     def wait(self, timeout: float | None) -> None:
@@ -186,7 +186,7 @@ class Room:
         """Do nothing: a session keeps no packets that were sent."""
 
     def found(self) -> None:
-        """Make the next wait short again, as there was room."""
+        """Make the next wait short again, as the ring had room."""
         self._delay = _SHORTEST
 
     def _next_delay(self) -> float:

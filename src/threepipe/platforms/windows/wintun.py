@@ -112,7 +112,7 @@ class Wintun:
         return ctypes.byref(ctypes.c_char.from_address(address))
 
     def memory_at(self, address: int, size: int) -> memoryview:
-        """Return a view of that memory, without reading it."""
+        """Return a view of `size` bytes at `address`, without reading them."""
         return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
 
     def create_adapter(self, name: str, tunnel_type: str, guid: uuid.UUID) -> int:
