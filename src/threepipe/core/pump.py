@@ -18,8 +18,6 @@ from threepipe.errors import EndpointEnded
 if TYPE_CHECKING:
     import socket
 
-    from threepipe_native import Router
-
 __all__ = [
     "BUNDLES",
     "BYTES",
@@ -92,7 +90,7 @@ class TunEnd:
 class PeersEnd:
     """The UDP sockets of a WireGuard device and the router of its peers, lent to the native loop."""
 
-    def __init__(self, router: "Router", handler: object) -> None:
+    def __init__(self, router: object, handler: object) -> None:
         """Lend `router`, and `handler` for the messages that it cannot handle; see `threepipe.wireguard.routing`."""
         self.router = router
         self.handler = handler
