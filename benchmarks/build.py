@@ -41,7 +41,7 @@ _BIN = _BUILD / "bin"
 _BUILD_SECONDS = 600.0
 _CRATE_SECONDS = 1800.0
 
-# The module that chose the core is found by its constant, for checkouts differ in its name.
+# The module that chose the core is found by its constant, because checkouts differ in its name.
 _DESCRIBE = """
 import sys, threepipe.session
 print(threepipe.__file__)

@@ -84,7 +84,7 @@ def _wireguard(key: str, title: str, prepare: build.Prepare, *device: str) -> Co
     return Contender(key, title, prepare, device=device, kinds=("wireguard",))
 
 
-# Otherwise they change to the user who logged in, and end if there is none.
+# Otherwise they change to the user of the login, and end without one.
 _AS_ROOT = "--disable-drop-privileges"
 
 _ROWS = (

@@ -9,7 +9,7 @@ __all__ = ["Results", "Sample"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement: its figures by metric, or why there are none."""
+    """One measurement: its figures by metric, or the reason why it has none."""
 
     round: int
     workload: str
@@ -34,7 +34,7 @@ class Results:
         }
 
     def median(self, workload: str, contender: str, metric: str) -> float | None:
-        """Return the median over all rounds, or None if there is no sample."""
+        """Return the median over all rounds, or None without a sample."""
         values = self.by_round(workload, contender, metric).values()
         return statistics.median(values) if values else None
 

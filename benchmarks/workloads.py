@@ -40,7 +40,7 @@ class Workload:
     title: str
     metrics: tuple[Metric, ...]
     measure: Callable[[Contender, int], Figures]
-    """Measures for so many seconds, if the length is free to choose; may raise `Failed`."""
+    """Measures for the given seconds, if the length is free to choose; may raise `Failed`."""
     kind: str = "forwarder"
     """The kind of contender that it measures."""
 

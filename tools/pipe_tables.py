@@ -1,4 +1,4 @@
-"""Writes the tables of docs/pipe.md, from those that the program parses addresses by."""
+"""Write the tables of docs/pipe.md, from the tables by which the program parses addresses."""
 
 import sys
 from pathlib import Path

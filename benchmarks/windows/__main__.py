@@ -1,6 +1,6 @@
 """The command line: measures threepipe on Windows' Python beside pytun-pmd3, on one contract library.
 
-There is no Windows and no driver: the comparison is of the path from a ring to the program and back.
+It needs neither Windows nor the driver, and compares the path from a ring to the program and back.
 """
 
 import json

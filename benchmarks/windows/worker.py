@@ -18,7 +18,7 @@ BATCH = 2000
 """Packets between two looks at the clock: so few that they fit in the rings, and no loop waits."""
 
 WALL_TIME_FACTOR = 5
-"""A loop ends after so many times its running time, even if it worked less: filling a ring may take most of it."""
+"""A loop ends after this multiple of its running time, even if it worked less: filling a ring may take most of it."""
 
 PATIENCE = 3.0  # Seconds for a woken thread to end.
 
@@ -76,7 +76,7 @@ def close(loops: Loops, seconds: float, size: int) -> dict[str, float]:
 
     thread = threading.Thread(target=receive, daemon=True)
     thread.start()
-    thread.join(seconds)  # By then it waits; no call tells.
+    thread.join(seconds)  # By then it waits; no call shows that.
     loops.close()
     thread.join(PATIENCE)
     return {"woken": float(not thread.is_alive())}

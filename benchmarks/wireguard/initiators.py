@@ -27,7 +27,7 @@ _TRIES = 3
 
 
 class Initiator:
-    """One peer. Each has another source address, for a device limits the handshakes of one address."""
+    """One peer. Each has another source address, because a device limits the handshakes of one address."""
 
     def __init__(self, number: int, private_key: bytes, device: bytes, port: int) -> None:
         self._identity = Identity(private_key)
@@ -43,7 +43,7 @@ class Initiator:
         self.socket.bind((f"127.1.{number >> 8}.{number & 255}", 0))
 
     def shake_hands(self) -> bool:
-        """Send the initiation until a response comes; return False if none does."""
+        """Send the initiation until a response comes; return False if none comes."""
         for _ in range(_TRIES):
             self.socket.sendto(self._cookies.add_macs(self._message, time.monotonic()), self._device)
             answer = memoryview(self.socket.recv(2048))

@@ -37,7 +37,7 @@ _ALL_PEERS = "10.0.0.0/10"
 _NAME = "tunnelled"
 _MTU = 1420  # The default of every program: what IPv6 over a link of 1500 holds.
 
-# The device gets a /run of its own, so its control socket goes with it. Nobody reads its standard output.
+# The device gets a /run of its own, so its control socket goes with it. No program reads its standard output.
 _START = 'mount -t tmpfs none /run && echo apart && exec "$@" >/dev/null'
 _ANSWERS = f"until wg show {_NAME} >/dev/null 2>&1; do sleep 0.02; done"
 _UP = f"""

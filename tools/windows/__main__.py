@@ -39,7 +39,7 @@ PORTABLE = [
 ]
 """Options for every test that needs no Linux, in at least two processes: a test that kills its own spares the others.
 
-Pytest's cache is off, for it belongs to this system's Python.
+Pytest's cache is off, because it belongs to this system's Python.
 """
 
 ACROSS = ["-m", "wine"]
@@ -99,7 +99,7 @@ def run_portable(windows: Windows, arguments: list[str], settings: Mapping[str, 
 
 
 def run_across(windows: Windows, arguments: list[str], settings: Mapping[str, str]) -> int:
-    """Run the tests on this system that start programs on Windows' Python; a variable tells them how."""
+    """Run the tests on this system that start programs on Windows' Python, by the command in a variable."""
     starter = {"command": python_command(windows, []), "environment": environment(windows, settings)}
     command = [sys.executable, "-m", "pytest", *ACROSS, *arguments]
     return subprocess.call(command, cwd=ROOT, env=os.environ | {"THREEPIPE_WINDOWS_PYTHON": json.dumps(starter)})

@@ -40,7 +40,7 @@ class Cache:
         """Return the folder of a part, which `make` fills if it does not exist.
 
         Another `recipe` makes another folder, so a run that still uses an old one is not disturbed. `make` fills a
-        folder of another name: what an interrupted run left there is removed.
+        folder of another name, which is emptied first, as an interrupted run may have left files.
         """
         folder = self.folder / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
         if folder.exists():
@@ -57,8 +57,8 @@ class Cache:
 def run(command: Sequence[str | Path], doing: str, unavailable: str = "", **environment: str) -> str:
     """Run a program to its end and return its output. Raises `SetupFailed` with its last lines if it fails.
 
-    Raises `NotAvailable` if the output matches the regular expression `unavailable`: the network did not provide what
-    the program asked for.
+    Raises `NotAvailable` if the output matches the regular expression `unavailable`: the network did not provide a
+    file that the program needs.
     """
     try:
         done = subprocess.run(

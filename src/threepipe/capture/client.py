@@ -156,7 +156,7 @@ class PipeSource:
 
 
 class _SocketFile:
-    """A socket that is read like a file. Unlike `socket.makefile`, it tells how much it has buffered."""
+    """A socket that is read like a file. Unlike `socket.makefile`, it shows how much it has buffered."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection

@@ -82,7 +82,7 @@ def read_pcapng(file: ByteReader, statistics: FileStatistics) -> Iterator[Packet
 
 
 def _section(file: ByteReader, size: bytes, statistics: FileStatistics) -> _Section:
-    """Read a section header after its type and `size`, whose byte order only the next field tells."""
+    """Read a section header after its type and `size`, whose byte order only the next field shows."""
     start = file.offset - _HEAD
     head = size + file.read(4)
     for byte_order in "<>":

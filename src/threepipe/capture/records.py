@@ -1,4 +1,4 @@
-"""What the readers of both file formats share: the reader of their bytes, and the packet records that they yield.
+"""The parts that the readers of both formats share: the reader of a file's bytes, and the packet records they yield.
 
 This file knows no format.
 """
@@ -39,7 +39,7 @@ class PacketRecord(NamedTuple):
 
 @dataclass(slots=True)
 class FileStatistics:
-    """The counts that a file states itself; its reader fills them in."""
+    """The counts that a file contains; its reader fills them in."""
 
     dropped: int = 0
     """Packets that the capture missed for lack of room, by the last statistics block."""

@@ -1,7 +1,7 @@
 """The server for captures of a running pipe, through which `client` finds the pipe and gets its packets.
 
 One thread serves all clients. No client slows the pipe down: packets that a client is too slow for are dropped, and
-the client is told how many.
+the statistics blocks that it gets count them.
 """
 
 import errno

@@ -1,6 +1,6 @@
 """Taps: filters at both ends of a pipe that show its packets to sinks. This file knows no file format.
 
-Sinks come and go while the pipe runs. While there is none, the pipe may bypass the taps.
+Sinks come and go while the pipe runs. Without sinks the pipe may bypass the taps.
 """
 
 import logging
@@ -61,7 +61,7 @@ class Taps:
             self._taps = [other for other in self._taps if other is not tap]
 
     def let_by(self, tap: "Tap") -> Session | None:
-        """Return the session that a pipe may use in place of `tap`; None while there are sinks."""
+        """Return the session that a pipe may use in place of `tap`; None while the pipe has sinks."""
         with self._lock:
             session = None if self.sinks else direct_session(tap.inner)
             tap.passed_by = session is not None
@@ -89,7 +89,7 @@ class Tap(Filter):
 
     @property
     def direct(self) -> Session | None:
-        """The session that a pipe may use in place of this tap; None while there are sinks."""
+        """The session that a pipe may use in place of this tap; None while the pipe has sinks."""
         return self._taps.let_by(self)
 
     def receive(self, timeout: float | None = None) -> Bundle:

@@ -29,7 +29,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
         print_json({"adapters_possible": possible, "findings": findings})
     else:
         rows = [(finding.name, "yes" if finding.ok else "no", finding.detail, finding.advice) for finding in findings]
-        print_table(("what", "ok", "what was seen", "what to do"), rows, yes="green", no="red")
+        print_table(("check", "ok", "finding", "advice"), rows, yes="green", no="red")
     if not possible:
         raise typer.Exit(1)
 

@@ -23,7 +23,7 @@ PINGS = 100
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """How a stream arrived."""
+    """The outcome of a transfer."""
 
     bytes: int
     seconds: float

@@ -116,7 +116,7 @@ def _skip_extensions(view: memoryview, offset: int, kind: int) -> int:
 
 
 def _high_values(view: memoryview, base: int, transport: int, mtu: int) -> list[int]:
-    """Return the offsets of all values that are too high. If there are several, receivers differ in which they use."""
+    """Return the offsets of all values that are too high: receivers differ in which of several options they use."""
     limit = mtu - _HEADERS[view[base] >> 4]
     return [offset for offset in _mss_values(view, transport) if view[offset] << 8 | view[offset + 1] > limit]
 

@@ -17,7 +17,7 @@ Towards = Literal["left", "right"]
 
 
 class Impairment(NamedTuple):
-    """What happens to each packet, in this order: loss, duplication, corruption, rate, delay.
+    """The changes made to each packet, in this order: loss, duplication, corruption, rate, delay.
 
     By default packets pass unchanged. `Scheduler` raises `InvalidSetting` for invalid values.
     """

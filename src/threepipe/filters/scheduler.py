@@ -1,4 +1,4 @@
-"""The scheduler of an impaired line: which packets leave it, and when. The caller tells the time; nothing here waits.
+"""The scheduler of an impaired line: which packets leave it, and when. The caller passes the time; nothing here waits.
 
 `impairment` explains the settings.
 """
@@ -132,7 +132,7 @@ class Scheduler:
         return len(self._line) >= _QUEUE
 
     def _corrupt(self, packet: bytearray) -> None:
-        """Flip one bit behind the IP header, if there is any."""
+        """Flip one bit behind the IP header, if the packet is longer than that."""
         version = packet[0] >> 4 if packet else 4
         header = max(MIN_HEADER[4], (packet[0] & 0x0F) * 4) if packet and version == 4 else MIN_HEADER[6]
         if (size := len(packet) - header) > 0:

@@ -140,8 +140,8 @@ def _has_information(file: io.FileIO, name: str, header: int) -> bool:
     """Return True if packets have a `struct tun_pi`. Raises `AdapterGone`.
 
     TUNGETIFF does not show it: its reply sets IFF_NOFILTER, the same bit as IFF_NO_PI, if the device has no filter,
-    and a TUN device never has one. So write only zeros. Without `struct tun_pi` they are a packet of IP version 0, and
-    the kernel refuses it; with it they are an empty packet of a protocol that the kernel drops.
+    and a TUN device never has one. So write zeros only. Without `struct tun_pi` they are a packet of IP version 0,
+    which the kernel refuses; with it they are an empty packet of a protocol that the kernel drops.
     """
     try:
         file.write(bytes(header + _INFORMATION_SIZE))
