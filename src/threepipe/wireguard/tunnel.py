@@ -144,6 +144,11 @@ class Tunnel:
             for sealing, runs in sealed:
                 self._machine.queue(sealing, runs, now)
 
+    @property
+    def has_datagrams(self) -> bool:
+        """True while `datagrams_to_send` has any. Takes no lock, as one look at the list is enough."""
+        return bool(self._machine.outgoing)
+
     def datagrams_to_send(self) -> list[Outgoing]:
         """Return the datagrams that are ready to be sent; each only once.
 
