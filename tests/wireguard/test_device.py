@@ -254,6 +254,47 @@ def test_messages_without_room_are_sent_later_in_order(pair: Pair) -> None:
     assert [data[0] for data in full.sent] == [1]
 
 
+class Blocking(Full):
+    """A socket whose system calls that send do not return until `released` is set."""
+
+    def __init__(self, datagrams: object) -> None:
+        super().__init__(datagrams)
+        self.entered, self.released = threading.Event(), threading.Event()
+
+    def send_run(self, memory: memoryview, size: int, target: object) -> int:
+        self.entered.set()
+        assert self.released.wait(SECONDS)
+        return len(memory)
+
+
+def test_a_receive_does_not_wait_for_a_send_in_another_thread(pair: Pair) -> None:
+    opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+    opener.start()
+    pair.left.session.send([THERE])
+    received(pair.right, 1)
+    opener.join()
+    port = pair.left._port
+    endpoint = pair.left.status().peers[0].endpoint
+    assert endpoint is not None
+    used, address = port._target(endpoint) or (None, None)
+    assert used is not None
+    blocking = Blocking(used)
+    port.datagrams[port.datagrams.index(used)] = blocking  # type: ignore[call-overload]
+    port._targets[endpoint] = (blocking, address)  # type: ignore[assignment]
+    sender = threading.Thread(target=lambda: pair.left.session.send([THERE]))
+    sender.start()
+    assert blocking.entered.wait(SECONDS)
+    receiver = threading.Thread(target=lambda: received(pair.left, 1))
+    receiver.start()
+    pair.right.session.send([BACK])
+    receiver.join(SECONDS / 4)
+    waited = receiver.is_alive()
+    blocking.released.set()
+    sender.join()
+    receiver.join()
+    assert not waited
+
+
 def test_a_send_that_waits_for_room_is_woken_by_a_change_of_sockets(pair: Pair) -> None:
     port = pair.left._port
     port.datagrams[0] = Full(port.datagrams[0])  # type: ignore[call-overload]

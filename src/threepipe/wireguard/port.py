@@ -124,11 +124,12 @@ class DevicePort(EndpointPort):
         """Tell the router what changed, send the tunnel's datagrams, and report a changed timer."""
         if self._routing is not None:
             self._routing.update()
-        with self._sending:
-            for endpoint, local, runs in self._tunnel.datagrams_to_send():
-                self._send_unsent()
-                for memory, size in runs:
-                    self._send_run(endpoint, local, memory, size)
+        if self._tunnel.has_datagrams:  # Else a receiving thread would wait here for one that sends.
+            with self._sending:
+                for endpoint, local, runs in self._tunnel.datagrams_to_send():
+                    self._send_unsent()
+                    for memory, size in runs:
+                        self._send_run(endpoint, local, memory, size)
         self._timer_changed()
 
     def _send_run(self, endpoint: PeerEndpoint, local: bytes | None, memory: memoryview, size: int) -> None:

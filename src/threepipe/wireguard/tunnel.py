@@ -5,8 +5,8 @@ Rules:
 - This file and the modules it uses (`machine`, `handshakes`, `peer_table`, `peer`, `schedule`, `noise`, `cookie`) hold
   the whole protocol. Nothing outside of them decides what to send to a peer, or what to accept from it.
 - They know no socket, thread or clock. `now` is an argument, in seconds of a clock that does not jump.
-- A `Tunnel` has a lock but no threads. Its methods take the lock themselves, and seal and open messages without it, so
-  any number of threads may send and receive at once.
+- A `Tunnel` has a lock but no threads. Its methods take the lock themselves, and seal and open bundles without it, so any
+  number of threads may send and receive at once. Only keepalives and staged packets are sealed with the lock held.
 - Hostile datagrams never raise. They are dropped, and counted in `rejected` by reason.
 
 Theory, in the order of a peer's life; sections are those of wireguard.com/papers/wireguard.pdf:
@@ -143,6 +143,11 @@ class Tunnel:
         with self._lock:
             for sealing, runs in sealed:
                 self._machine.queue(sealing, runs, now)
+
+    @property
+    def has_datagrams(self) -> bool:
+        """True while `datagrams_to_send` has any. Takes no lock, as one look at the list is enough."""
+        return bool(self._machine.outgoing)
 
     def datagrams_to_send(self) -> list[Outgoing]:
         """Return the datagrams that are ready to be sent; each only once.
