@@ -135,7 +135,10 @@ class Side(Protocol[Packets]):
         """Return the packets that are ready. Raise `EndpointEnded` when there will be no more."""
 
     def send(self, packets: Packets, /) -> Packets:
-        """Accept packets, return those there is no room for. Drop and count those that can never be sent."""
+        """Accept packets, return those there is no room for. Drop and count those that can never be sent.
+
+        Drop and count all of them before raising.
+        """
 
     def drop(self, packets: Packets, /) -> None:
         """Count packets that were to be sent and are not."""
@@ -179,7 +182,7 @@ class _Direction(Generic[Packets]):
 
     def move(self, selector: selectors.BaseSelector) -> None:
         """Move one bundle, and wait for the target's room while packets have none, else for the source's packets."""
-        packets = self._waiting or self._source.receive()
+        packets, self._waiting = self._waiting or self._source.receive(), None
         if packets:
             self._waiting = self._target.send(packets) or None
         awaited = self._source.readable if self._waiting is None else self._target.writable

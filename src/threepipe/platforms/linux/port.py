@@ -67,7 +67,7 @@ class LinuxPort:
             vnet_header=offload is not tun.Offload.NONE,
             udp=offload is tun.Offload.TCP_AND_UDP,
         )
-        self._bell = Doorbell()  # Held while the session keeps packets, and rung by closing.
+        self._bell = Doorbell()  # Rung by closing.
         self.readable = _Poll(self._queues, select.EPOLLIN, self._bell)
         self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
 
@@ -93,10 +93,13 @@ class LinuxPort:
         end = self._end
         records = self._outgoing(bundle)
         written, error = self._records.send(end.target, records)
+        accepted = written > 0
         if error == errno.EINVAL and end.coalescing:
             end.coalescing = False  # Some kernels offer superpackets and refuse them.
-            return self.send(self._bundle(records[written:]))
-        if error not in FULL and not written:
+            records = self._outgoing(self._bundle(records[written:]))
+            written, error = self._records.send(end.target, records)
+            accepted = accepted or written > 0
+        if error not in FULL and not accepted:
             raise self._failure(error)
         return self._bundle(records[written:])
 
@@ -136,12 +139,13 @@ class LinuxPort:
 
 
 class _Poll:
-    """An epoll that is ready when a TUN descriptor has an event or the doorbell is set."""
+    """An epoll that is ready when a TUN descriptor has an event, the doorbell is set, or it is held."""
 
     def __init__(self, files: Sequence[io.FileIO], event: int, bell: Doorbell) -> None:
         self._epoll = select.epoll(1 + len(files))
         self._epoll.register(bell, select.EPOLLIN)
-        self.hold = bell.hold
+        self._bell = bell
+        self._held = False
         for file in files:
             self._epoll.register(file, event)
 
@@ -153,6 +157,12 @@ class _Poll:
 
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
         return notify_readable(self.fileno(), loop, callback)
+
+    def hold(self, held: bool) -> None:
+        if held != self._held:
+            self._held = held
+            # The bell's descriptor can be written at any time, so waiting for that makes the epoll ready.
+            self._epoll.modify(self._bell, select.EPOLLIN | (select.EPOLLOUT if held else 0))
 
     def close(self) -> None:
         self._epoll.close()
