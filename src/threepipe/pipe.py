@@ -4,7 +4,7 @@ import threading
 
 from threepipe.core.pump import LINGER
 from threepipe.endpoint import Endpoint, direct_session
-from threepipe.errors import EndpointEnded, LinkDown, SessionClosed, ThreepipeError
+from threepipe.errors import EndpointEnded, LinkDown, SessionClosed
 from threepipe.session import pump
 
 __all__ = ["pipe"]
@@ -21,9 +21,9 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
     `a.statistics` and `b.statistics` are up to date all the time.
 
     Returns normally when an endpoint was closed at either of its ends. Raises `AdapterGone` if an adapter was
-    removed, and `EndpointError` if a connection broke.
+    removed, `EndpointError` if a connection broke, and any other exception of an endpoint.
     """
-    failures: list[ThreepipeError] = []
+    failures: list[Exception] = []
     thread = threading.Thread(target=_run, args=(a, b, failures), name="threepipe-pipe")
     thread.start()
     try:
@@ -37,20 +37,19 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
         raise failures[0]
 
 
-def _run(a: Endpoint, b: Endpoint, failures: list[ThreepipeError]) -> None:
+def _run(a: Endpoint, b: Endpoint, failures: list[Exception]) -> None:
     """Loop over both sessions while both endpoints allow it; else run a thread for each direction."""
     try:
         _pump(a, b)
-    except (SessionClosed, EndpointEnded):
-        pass
-    except ThreepipeError as error:
-        failures.append(error)
-    else:
         ended = threading.Event()
         back = threading.Thread(target=_move, args=(b, a, failures, ended), name="threepipe-pipe-back")
         back.start()
         _move(a, b, failures, ended)
         back.join()
+    except (SessionClosed, EndpointEnded):
+        pass
+    except Exception as error:
+        failures.append(error)
     finally:
         a.close()
         b.close()
@@ -66,7 +65,7 @@ def _pump(a: Endpoint, b: Endpoint) -> None:
             return
 
 
-def _move(source: Endpoint, target: Endpoint, failures: list[ThreepipeError], ended: threading.Event) -> None:
+def _move(source: Endpoint, target: Endpoint, failures: list[Exception], ended: threading.Event) -> None:
     """Move bundles in one direction until either direction sets `ended`."""
     try:
         while True:
@@ -79,7 +78,7 @@ def _move(source: Endpoint, target: Endpoint, failures: list[ThreepipeError], en
         ended.wait(LINGER)
     except SessionClosed:
         pass
-    except ThreepipeError as error:
+    except Exception as error:
         failures.append(error)
     finally:
         ended.set()

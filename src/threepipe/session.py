@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
 
@@ -21,7 +21,7 @@ from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
 from threepipe.core.packet import Packet, is_packet
 from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, TunEnd, forward, joinable, new_counts
-from threepipe.errors import AdapterError, LinkDown, SessionClosed
+from threepipe.errors import AdapterError, LinkDown, SessionClosed, ThreepipeError
 
 if TYPE_CHECKING:
     from threepipe.net.doorbell import Doorbell
@@ -397,12 +397,26 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
                 session._ends.append(end)
     for source, target in (sessions, sessions[::-1]):
         if source._kept:  # The native loop receives from descriptors alone.
-            with suppress(LinkDown):
-                target.send(source.receive(0), None, drop_invalid=True)
+            _move_kept(_Side(source), _Side(target), bell)
     error, failed = fast.pump(*ends, (bell,))
     if failed is not None:
         assert isinstance(failed, TunEnd)  # The loop counts errors of sockets instead of ending.
         raise failed.failure(error)
+
+
+def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
+    """Move one bundle, and wait for room while the bell is not rung; the packets that still wait then are dropped."""
+    import selectors
+
+    bundle = target.send(source.receive())
+    if not bundle:
+        return
+    with selectors.DefaultSelector() as selector:
+        selector.register(bell, selectors.EVENT_READ)
+        selector.register(target.writable, selectors.EVENT_READ)
+        while bundle and all(key.fileobj is not bell for key, _ in selector.select()):
+            bundle = target.send(bundle)
+    target.drop(bundle)
 
 
 def _has_descriptors(port: Port) -> bool:
@@ -430,11 +444,12 @@ class _Side:
         except LinkDown:
             self.drop(bundle)  # It may come up again.
             return EMPTY
-        except AdapterError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self.drop(bundle[:1])  # Ports raise only if they accepted none, so the kernel refused this packet.
-            return bundle[1:]
+        except ThreepipeError as error:
+            if isinstance(error, AdapterError) and error.errno == errno.EINVAL:
+                self.drop(bundle[:1])  # Ports raise only if they accepted none, so the kernel refused this packet.
+                return bundle[1:]
+            self.drop(bundle)
+            raise
 
     def drop(self, bundle: Bundle) -> None:
         self._session._count_dropped(len(bundle))

@@ -10,6 +10,7 @@ import pytest
 
 import threepipe
 from threepipe.core.packet import MAX_PACKET
+from threepipe.endpoint import Endpoint, Filter
 from threepipe.net.doorbell import Doorbell
 from threepipe.pipe import pipe
 from threepipe.ring import MIN_CAPACITY
@@ -101,6 +102,29 @@ def test_an_adapter_that_is_gone_ends_the_pipe_with_its_error(stage: Stage, whic
         stage.start()
     with pytest.raises(threepipe.AdapterGone):
         stage.ended.result(SECONDS)
+    assert stage.a.closed
+    assert stage.b.closed
+
+
+def test_packets_for_an_adapter_that_is_gone_are_dropped_and_counted(stage: Stage) -> None:
+    assert stage.program_a.send([packet(1), packet(2)]) == 2
+    stage.adapters[3].close()
+    stage.start()
+    with pytest.raises(threepipe.AdapterGone):
+        stage.ended.result(SECONDS)
+    assert (stage.a.statistics.received_packets, stage.b.statistics.sent_dropped) == (2, 2)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_exception_of_an_endpoint_reaches_the_caller(stage: Stage, which: int) -> None:
+    class Broken(Filter):
+        def receive(self, timeout: float | None = None) -> threepipe.Bundle:
+            raise ZeroDivisionError
+
+    endpoints: list[Endpoint] = [stage.a, stage.b]
+    endpoints[which] = Broken(endpoints[which])
+    with pytest.raises(ZeroDivisionError):
+        pipe(*endpoints)
     assert stage.a.closed
     assert stage.b.closed
 

@@ -15,6 +15,7 @@ if sys.platform != "linux":
     pytest.skip("only Linux' ports have descriptors to lend", allow_module_level=True)
 
 from tests.support.frames import EACH_KIND, TCP4, TCP6, UDP4, Kind, frame, frames, partial, record, superpacket
+from tests.support.sessions import readable
 from tests.support.waiting import come_true
 from threepipe.core import fast
 from threepipe.core.coalesce import coalesce
@@ -53,6 +54,10 @@ class Bench:
         stack.callback(self.stop)
 
     def start(self) -> None:
+        self.start_sessions()
+        self.start_loop()
+
+    def start_sessions(self) -> None:
         offload = Offload.TCP_AND_UDP if self.vnet_header else Offload.NONE
         for file, sources in zip(self.files, self.sources, strict=True):
             port = LinuxPort(sources, file, "tp0", offload, lambda: None, self.records)
@@ -60,6 +65,8 @@ class Bench:
                 assert isinstance(end, TunEnd)
                 end.coalescing = self.superpackets and self.vnet_header
             self.sessions.append(Session(port))
+
+    def start_loop(self) -> None:
         self._thread.start()
 
     def _run(self) -> None:
@@ -304,6 +311,25 @@ def test_a_refusal_in_mid_bundle_splits_only_that_superpacket(stack: ExitStack) 
     assert bench.sent == 4
 
 
+def test_packets_behind_a_refused_superpacket_are_sent_once(stack: ExitStack) -> None:
+    bench = Bench(stack)
+    alone = [frame(TCP6, b"alone"), frame(UDP4, b"too")]
+    train = frames(TCP4, [b"abcd"] * 3)
+
+    def refuse(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
+        """Refuse superpackets, and the first packet of one."""
+        bad = [index for index, one in enumerate(records) if one[1] or one[10:] == train[0]]
+        return fast.send(file, records) if not bad else (fast.send(file, records[: bad[0]])[0], errno.EINVAL)
+
+    bench.records = Refusing(refuse)
+    bench.put(*map(plain, [*alone, *train]))
+    bench.start()
+    assert [bench.take() for _ in range(4)] == list(map(plain, [*alone, *train[1:]]))
+    bench.stop()
+    assert bench.failure is None
+    assert (bench.sent, bench.dropped) == (4, 1)
+
+
 @native
 def test_the_native_loop_drops_and_counts_packets_while_the_link_is_down(stack: ExitStack) -> None:
     bench = NativeBench(stack, "/proc/self/mem")  # Nothing is mapped at its start: EIO.
@@ -440,3 +466,39 @@ def test_packets_kept_by_the_session_are_forwarded_first(stack: ExitStack) -> No
     assert left.receive_packet(SECONDS) == packets[0]
     bench._thread.start()
     assert [bench.take(), bench.take()] == list(map(plain, packets[1:]))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_close_while_kept_packets_wait_for_room_ends_the_loop(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    if fast.pump is None:
+        monkeypatch.setattr(fast, "pump", lambda left, right, bells: (0, None))
+    bench = Bench(stack, vnet_header=False)
+    bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
+    bench.start_sessions()
+    assert bench.sessions[0].receive_packet(SECONDS)
+    while bench.files[1].write(bytes(20)) is not None:
+        pass
+    bench.start_loop()
+    assert come_true(lambda: bench.received == 3)
+    closing = threading.Thread(target=bench.sessions[which].close)
+    closing.start()
+    closing.join(SECONDS)
+    assert not closing.is_alive()
+    bench.join()
+    assert (bench.sent, bench.dropped) == (0, 2)
+
+
+def test_a_session_that_keeps_packets_is_readable_and_no_more_writable(stack: ExitStack) -> None:
+    bench = Bench(stack, vnet_header=False)
+    bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
+    bench.start_sessions()
+    session, port = bench.sessions[0], bench.sessions[0]._port
+    while bench.files[0].write(bytes(20)) is not None:
+        pass
+    for kept in (2, 1, 0):
+        assert session.receive_packet(SECONDS)
+        assert (readable(port.readable), readable(port.writable)) == (kept > 0, False)
+    bench.put(frame(UDP4))
+    assert readable(port.readable)

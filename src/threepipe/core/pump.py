@@ -133,7 +133,10 @@ class Side(Protocol[Packets]):
         """Return the packets that are ready. Raise `EndpointEnded` when there will be no more."""
 
     def send(self, packets: Packets, /) -> Packets:
-        """Accept packets and return those without room. Drop and count those that can never be sent."""
+        """Accept packets and return those without room. Drop and count those that can never be sent.
+
+        Drop and count all of them before raising.
+        """
 
     def drop(self, packets: Packets, /) -> None:
         """Count packets that will not be sent."""
@@ -177,7 +180,7 @@ class _Direction(Generic[Packets]):
 
     def move(self, selector: selectors.BaseSelector) -> None:
         """Move one bundle; then wait for room at the target if packets are left, else for packets at the source."""
-        packets = self._waiting or self._source.receive()
+        packets, self._waiting = self._waiting or self._source.receive(), None
         if packets:
             self._waiting = self._target.send(packets) or None
         awaited = self._source.readable if self._waiting is None else self._target.writable

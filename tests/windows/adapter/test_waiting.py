@@ -35,6 +35,25 @@ def test_a_cleared_arrival_still_signals_its_end(bench: Bench) -> None:
         bench.events.close(event)
 
 
+def test_packets_that_came_after_kept_ones_wake_another_waiter(made: Made, bench: Bench) -> None:
+    """The driver's event is reset by a waiter that gets the kept packets alone."""
+    adapter, wire = made
+    with adapter.start_session() as session:
+        arrival = session._port.readable
+        wire.send(packets(2))
+        assert session.receive_packet(SECONDS)
+        wire.send([packet(2)])
+        wire.settle()
+        arrival.wait(SECONDS)
+        assert [number_of(packet) for packet in session.receive(0)] == [1]
+        woken = threading.Event()
+        cancel = bench.events.watch(arrival.fileno(), SECONDS, woken.set)
+        try:
+            assert woken.wait(SECONDS / 2)
+        finally:
+            cancel()
+
+
 def test_packets_of_eight_threads_arrive_intact_and_once(made: Made) -> None:
     adapter, wire = made
     each = 1500

@@ -14,6 +14,7 @@ import io
 import os
 import select
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from threepipe.bundle import Arena, Bundle
@@ -63,11 +64,11 @@ class LinuxPort:
         self._end = TunEnd(
             self._queues,
             sender,
-            self._failure,
+            partial(_failure, name),
             vnet_header=offload is not tun.Offload.NONE,
             udp=offload is tun.Offload.TCP_AND_UDP,
         )
-        self._bell = Doorbell()  # Held while the session keeps packets, and rung by closing.
+        self._bell = Doorbell()  # Rung by closing.
         self.readable = _Poll(self._queues, select.EPOLLIN, self._bell)
         self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
 
@@ -93,11 +94,14 @@ class LinuxPort:
         end = self._end
         records = self._outgoing(bundle)
         written, error = self._records.send(end.target, records)
+        accepted = written > 0
         if error == errno.EINVAL and end.coalescing:
             end.coalescing = False  # Some kernels offer superpackets and refuse them.
-            return self.send(self._bundle(records[written:]))
-        if error not in FULL and not written:
-            raise self._failure(error)
+            records = self._outgoing(self._bundle(records[written:]))
+            written, error = self._records.send(end.target, records)
+            accepted = accepted or written > 0
+        if error not in FULL and not accepted:
+            raise self._end.failure(error)
         return self._bundle(records[written:])
 
     def _outgoing(self, bundle: Bundle) -> Sequence[memoryview]:
@@ -112,9 +116,6 @@ class LinuxPort:
 
     def _bundle(self, records: Sequence[memoryview]) -> Bundle:
         return Bundle.of_records(records) if self._end.vnet_header else Bundle.of_views(records)
-
-    def _failure(self, error: int) -> Exception:
-        return tun.refused(OSError(error, os.strerror(error)), self._name)
 
     def lend(self) -> End | None:
         """Lend the descriptors, unless the native loop could not read their records."""
@@ -135,13 +136,18 @@ class LinuxPort:
         self._bell.close()
 
 
+def _failure(name: str, error: int) -> Exception:
+    return tun.refused(OSError(error, os.strerror(error)), name)
+
+
 class _Poll:
-    """An epoll that is ready when a TUN descriptor has an event or the doorbell is set."""
+    """An epoll that is ready when a TUN descriptor has an event, the doorbell is set, or it is held."""
 
     def __init__(self, files: Sequence[io.FileIO], event: int, bell: Doorbell) -> None:
         self._epoll = select.epoll(1 + len(files))
         self._epoll.register(bell, select.EPOLLIN)
-        self.hold = bell.hold
+        self._bell = bell
+        self._held = False
         for file in files:
             self._epoll.register(file, event)
 
@@ -153,6 +159,12 @@ class _Poll:
 
     def notify(self, loop: "AbstractEventLoop", callback: Callable[[], None]) -> Callable[[], None]:
         return notify_readable(self.fileno(), loop, callback)
+
+    def hold(self, held: bool) -> None:
+        if held != self._held:
+            self._held = held
+            # The bell's descriptor can be written at any time, so waiting for that makes the epoll ready.
+            self._epoll.modify(self._bell, select.EPOLLIN | (select.EPOLLOUT if held else 0))
 
     def close(self) -> None:
         self._epoll.close()

@@ -72,6 +72,7 @@ class Arrival:
         self._lock = threading.Lock()
         self._ended = False
         self._was_set_again = False  # Since the last waiter was woken.
+        self._held = False
         self._listeners: list[Callable[[], None]] = []
         self._watch: Cancel | None = None  # The watch that has not fired yet.
         self._spent: list[Cancel] = []  # The watches that have fired.
@@ -117,9 +118,13 @@ class Arrival:
             self._events.set(self._read)
 
     def hold(self, held: bool) -> None:
-        """Be set again after each packet that leaves others with the session."""
-        if held:
+        """Be set again after each packet that leaves others with the session.
+
+        And after the last one, as the waiter that received it may have reset the event for packets that came meanwhile.
+        """
+        if held or self._held:
             self.again()
+        self._held = held
 
     def end(self) -> None:
         """Wake every waiter, now and later. May be repeated."""
