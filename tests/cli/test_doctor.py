@@ -78,7 +78,7 @@ def test_doctor_without_json_prints_a_table(network: Network) -> None:
     done = run("doctor", prefix=tuple(network.command()))
     assert (done.status, done.complaint) == (0, "")
     heading, *rows = done.printed.splitlines()
-    assert heading.split("  ")[0] == "what"
+    assert heading.split("  ")[0] == "check"
     assert [row[: heading.index("ok")].rstrip() for row in rows] == [*NAMES, "native core"]
     assert {row[heading.index("ok") :].split()[0] for row in rows} <= {"yes", "no"}
 

@@ -53,7 +53,7 @@ CORE_TESTS = [
         "contract/session",
         "wireguard/test_tunnel.py",
         "windows/adapter",
-        "windows/test_exchange.py",
+        "windows/test_rings.py",
         "cli/test_doctor.py",
     )
 ]

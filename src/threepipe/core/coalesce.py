@@ -101,7 +101,7 @@ def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> lis
                 room = min((MAX_PACKET - run.length) // run.size, _MAX_DATAGRAMS - len(run.payloads))
                 train = run.like(piece, packets[done : done + room])
                 tried = done + len(train)
-                if len(train) >= _SHORTEST_TRAIN and run.take_train(piece, segment, train):
+                if len(train) >= _SHORTEST_TRAIN and run.add_train(piece, segment, train):
                     done = tried
     return [run.record(vnet_header) for run in runs]
 
@@ -235,7 +235,7 @@ class _Run:
                 return following[:count]
         return following
 
-    def take_train(self, piece: memoryview, last: _Segment, train: Sequence[memoryview]) -> bool:
+    def add_train(self, piece: memoryview, last: _Segment, train: Sequence[memoryview]) -> bool:
         """Append all of `train`, records as long as `piece`, if they follow it as in a burst that a kernel sends.
 
         `last` has the fields of `piece`, a datagram with a partial checksum. This is a shortcut for calling `takes` for
