@@ -338,11 +338,13 @@ def pump(left: Session, right: Session) -> bool:
 
 
 def interrupt(session: Session) -> None:
-    """Have `pump` return, the call that runs now or the next one."""
-    with session._state_lock:
-        session._interrupted = not session._bells
-        for bell in session._bells:
+    """Have `pump` return, the call that runs now or the next one, and wait until one that runs has returned."""
+    with session._unused:
+        bells = list(session._bells)
+        session._interrupted = not bells
+        for bell in bells:
             bell.ring()
+        session._unused.wait_for(lambda: not any(bell in session._bells for bell in bells))
 
 
 def close_with(session: Session, companion: Closeable) -> None:

@@ -5,8 +5,8 @@ Rules:
 - This file and the modules it uses (`machine`, `handshakes`, `peer_table`, `peer`, `schedule`, `noise`, `cookie`) hold
   the whole protocol. Nothing outside of them decides what to send to a peer, or what to accept from it.
 - They know no socket, thread or clock. `now` is an argument, in seconds of a clock that does not jump.
-- A `Tunnel` has a lock but no threads. Its methods take the lock themselves, and seal and open bundles without it, so any
-  number of threads may send and receive at once. Only keepalives and staged packets are sealed with the lock held.
+- A `Tunnel` has a lock but no threads. Its methods take the lock themselves, and seal and open bundles without it, so
+  any number of threads may send and receive at once. Only keepalives and staged packets are sealed with the lock held.
 - Hostile datagrams never raise. They are dropped, and counted in `rejected` by reason.
 
 Theory, in the order of a peer's life; sections are those of wireguard.com/papers/wireguard.pdf:
