@@ -1,4 +1,4 @@
-//! A Python object that does the part of a device that the pump does not do. See `threepipe.wireguard.routing`.
+//! A Python object, `threepipe.wireguard.routing.Handler`, that does the part of a device that the pump does not do.
 
 use pyo3::intern;
 use pyo3::prelude::*;

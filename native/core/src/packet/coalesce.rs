@@ -79,7 +79,7 @@ struct Segment {
     protocol: Protocol,
     transport: u8,
     payload: u8,
-    /// True if its checksum is to be completed.
+    /// True if its checksum has to be completed.
     partial: bool,
     size: u32,
     identification: u16,

@@ -132,7 +132,7 @@ pub struct Record {
 pub enum Shape {
     /// A complete packet.
     Plain,
-    /// A packet whose checksum is to be completed.
+    /// A packet whose checksum has to be completed.
     Partial(Partial),
     /// A superpacket.
     Super(Layout),

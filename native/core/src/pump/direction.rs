@@ -17,7 +17,7 @@ use crate::pump::pace::Pace;
 
 /// More bytes than this after one wake-up are much traffic: more than a packet or two.
 const MUCH: u64 = 3000;
-/// So many wake-ups in a row without much traffic make a direction calm.
+/// A direction is calm after so many wake-ups in a row without much traffic.
 const CALM: u32 = 64;
 
 /// The way from one end to the other. One thread at a time uses it.
@@ -33,7 +33,7 @@ impl<'a> Direction<'a> {
         Self { intake: from.intake(pace.bundle_size), outlet: to.outlet(bells), limits: pace.limits }
     }
 
-    /// Forward what a source has. Return True if that was much.
+    /// Forward the packets of a source. Return True if that was much traffic.
     fn forward(&mut self, ready: Ready<'_>) -> Flow<bool> {
         let mut received = 0;
         for limit in self.limits {

@@ -33,9 +33,9 @@ pub struct TunEnd<'a> {
     pub udp: bool,
     /// True while the target accepts superpackets. The pump clears it when one is refused.
     pub coalescing: &'a AtomicBool,
-    /// Counters of what is received from the sources.
+    /// Counters of the packets received from the sources.
     pub received: Counters<'a>,
-    /// Counters of what is sent to the target.
+    /// Counters of the packets sent to the target.
     pub sent: Counters<'a>,
 }
 

@@ -1,6 +1,6 @@
 //! The part of a device that the pump does not do itself: handshakes, timers, and packets without a peer or keypair.
 //!
-//! The twin of `Handler` in `threepipe.wireguard.routing`.
+//! `threepipe.wireguard.routing.Handler` implements it.
 
 use crate::io::datagrams::Arrival;
 use crate::io::stop::Raised;
@@ -21,7 +21,7 @@ pub trait Handler: Sync {
     /// Any; it ends the pump.
     fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Vec<Vec<u8>>, Raised>;
 
-    /// Do what is due for a peer that messages are sent to or come from. Return when to call again.
+    /// Do the work that is due for a peer, as messages are sent to it or received from it. Return when to call again.
     ///
     /// # Errors
     ///

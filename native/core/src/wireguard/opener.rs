@@ -24,7 +24,7 @@ impl<'a> Opener<'a> {
         Self { router, handler, packets: Vec::new() }
     }
 
-    /// Return the packets of what arrived, in order. `arrivals` says where in `memory` each run begins.
+    /// Return the packets of `arrivals`, in order. Each is a run and where in `memory` it begins.
     ///
     /// Packets that the handler returns are appended to `memory`.
     ///

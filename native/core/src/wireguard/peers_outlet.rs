@@ -15,7 +15,7 @@ use crate::wireguard::sockets::{Outgoing, Sockets};
 
 /// Send the messages sealed so far before their bytes exceed this, so that they stay in the processor's cache.
 const SEALED_SIZE: usize = 1 << 16;
-/// The counter from which on a keypair is to be renewed (REKEY-AFTER-MESSAGES, section 6.1 of the paper).
+/// The counter from which on a keypair has to be renewed (REKEY-AFTER-MESSAGES, section 6.1 of the paper).
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 
 /// The outlet of a device's peers.
@@ -26,7 +26,7 @@ pub(crate) struct PeersOutlet<'a> {
     sockets: Sockets<'a>,
     /// Memory for sealed messages.
     sealed: Vec<u8>,
-    /// The runs in it that are to be sent.
+    /// The runs in it to send.
     runs: Vec<Outgoing>,
 }
 

@@ -23,7 +23,7 @@ pub struct Packet {
     pub urgent: u16,
     pub options: Vec<u8>,
     pub payload: Vec<u8>,
-    /// True if its checksum is to be completed.
+    /// True if its checksum has to be completed.
     pub partial: bool,
 }
 

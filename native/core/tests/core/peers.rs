@@ -21,7 +21,7 @@ const PEER: u32 = 5;
 
 type Counts = [AtomicU64; 4];
 
-/// Notes what it is called with.
+/// A handler that keeps the arguments of its calls.
 #[derive(Default)]
 struct Notes {
     sent: Mutex<Vec<(Vec<Vec<u8>>, bool)>>,
