@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 import threepipe
+from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key, packet
 from threepipe import wireguard
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.echo import echo_reply, echo_request
 from threepipe.errors import EndpointError, InvalidSetting, SessionClosed
 from threepipe.wireguard import Change, Device, PeerChange, parse_networks
+from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity
 
 SECONDS = 20.0
@@ -293,6 +295,21 @@ def test_a_receive_does_not_wait_for_a_send_in_another_thread(pair: Pair) -> Non
     sender.join()
     receiver.join()
     assert not waited
+
+
+def test_messages_without_room_are_sent_although_nothing_else_is() -> None:
+    there = PeerChange(Identity(new_key()).public, endpoint=("127.0.0.1", 9), allowed_ips=parse_networks(["10.0.0.2"]))
+    with Device(private_key=new_key(), peers=[there], timing=Timing(rekey_timeout=1000)) as device:
+        full = Full(device._port.datagrams[0])
+        device._port.datagrams[0] = full  # type: ignore[call-overload]
+        receiving = threading.Thread(target=list, args=[device.session])
+        receiving.start()
+        device.session.send([THERE])  # The initiation finds no room, and is not repeated.
+        full.full = False
+        sent = come_true(lambda: bool(full.sent))
+        device.session.close()
+        receiving.join(SECONDS)
+        assert sent
 
 
 def test_a_send_that_waits_for_room_is_woken_by_a_change_of_sockets(pair: Pair) -> None:

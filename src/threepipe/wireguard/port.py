@@ -62,15 +62,15 @@ class DevicePort(EndpointPort):
 
     def use(self, datagrams: list[Datagrams]) -> None:
         """Send and receive by these sockets from now on; close the old ones."""
-        for old in self.datagrams:
-            self.readable.watch(old.socket, 0)
         with self._sending:
-            replaced, self.datagrams = self.datagrams, datagrams
-            self._targets = {}
             self._unsent.clear()
             self._stop_waiting()
-        for new in datagrams:
-            self.readable.watch(new.socket, selectors.EVENT_READ)
+            replaced, self.datagrams = self.datagrams, datagrams
+            self._targets = {}
+            for old in replaced:
+                self.readable.watch(old.socket, 0)
+            for new in datagrams:
+                self.readable.watch(new.socket, selectors.EVENT_READ)
         self.listen_port = datagrams[0].socket.getsockname()[1]
         for old in replaced:
             old.socket.close()
@@ -124,10 +124,10 @@ class DevicePort(EndpointPort):
         """Tell the router what changed, send the tunnel's datagrams, and report a changed timer."""
         if self._routing is not None:
             self._routing.update()
-        if self._tunnel.has_datagrams:  # Else a receiving thread would wait here for one that sends.
+        if self._unsent or self._tunnel.has_datagrams:  # Else a receiving thread would wait here for one that sends.
             with self._sending:
+                self._send_unsent()
                 for endpoint, local, runs in self._tunnel.datagrams_to_send():
-                    self._send_unsent()
                     for memory, size in runs:
                         self._send_run(endpoint, local, memory, size)
         self._timer_changed()
@@ -188,18 +188,24 @@ class DevicePort(EndpointPort):
         return known
 
     def _wait_for_room(self, datagrams: Datagrams) -> None:
+        """Wake senders when the socket has room; and receivers, which flush, as there may be nothing more to send."""
         if self._full is not datagrams:
-            if self._full is not None:
-                self.writable.watch(self._full.socket, 0)
+            self._stop_watching()
             self._full = datagrams
+            self.readable.watch(datagrams.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
             self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
             self.writable.clear()
 
     def _stop_waiting(self) -> None:
         if self._full is not None:
-            self.writable.watch(self._full.socket, 0)
+            self._stop_watching()
             self._full = None
             self.writable.ring()
+
+    def _stop_watching(self) -> None:
+        if self._full is not None:
+            self.readable.watch(self._full.socket, selectors.EVENT_READ)
+            self.writable.watch(self._full.socket, 0)
 
     def lend(self) -> End | None:
         """Lend the router and duplicates of the sockets, if there is a native core."""
