@@ -17,10 +17,14 @@ from tests.support.kernel import Network
 if sys.platform != "linux":
     collect_ignore_glob = ["linux/*", "wine/*"]  # They import modules that other systems lack.
 
-if sys.platform == "win32":
-    # Wine is slow; random search is for systems where tests run fast.
-    hypothesis.settings.register_profile("windows", deadline=None, max_examples=20)
-    hypothesis.settings.load_profile("windows")
+# No test may depend on how fast the machine is. Wine is slow; random search is for systems where tests run fast.
+hypothesis.settings.register_profile(
+    "threepipe",
+    deadline=None,
+    max_examples=20 if sys.platform == "win32" else 100,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("threepipe")
 
 
 def _no_kernel() -> str:
