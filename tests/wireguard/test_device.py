@@ -312,6 +312,19 @@ def test_messages_without_room_are_sent_although_nothing_else_is() -> None:
         assert sent
 
 
+def test_a_flush_after_the_session_was_closed_sends_nothing(pair: Pair) -> None:
+    """The device's thread may be in the middle of one."""
+    port = pair.left._port
+    full = Full(port.datagrams[0])
+    port.datagrams[0] = full  # type: ignore[call-overload]
+    pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=("127.0.0.1", 9)),)))
+    pair.left.session.send([THERE])  # An initiation finds no room.
+    pair.left.session.close()
+    full.full = False
+    port.flush()
+    assert not full.sent
+
+
 def test_a_send_that_waits_for_room_is_woken_by_a_change_of_sockets(pair: Pair) -> None:
     port = pair.left._port
     port.datagrams[0] = Full(port.datagrams[0])  # type: ignore[call-overload]

@@ -218,5 +218,8 @@ class DevicePort(EndpointPort):
 
     def stop(self) -> None:
         """Close the sockets."""
-        for datagrams in self.datagrams:
-            datagrams.socket.close()
+        with self._sending:  # The device's thread may flush until the device is closed.
+            self._unsent.clear()
+            self._stop_waiting()
+            for datagrams in self.datagrams:
+                datagrams.socket.close()
