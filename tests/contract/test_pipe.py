@@ -14,6 +14,7 @@ from threepipe.endpoint import Endpoint, Filter
 from threepipe.net.doorbell import Doorbell
 from threepipe.pipe import pipe
 from threepipe.ring import MIN_CAPACITY
+from threepipe.session import interrupt, pump
 
 SECONDS = 10.0
 
@@ -242,3 +243,19 @@ def test_an_error_of_an_endpoint_without_descriptors_reaches_the_caller() -> Non
 
     with pytest.raises(threepipe.AdapterGone, match="was removed"):
         pipe(threepipe.Session(Broken([], [])), threepipe.Session(Script([], [])))
+
+
+def test_an_interrupt_before_the_pump_has_it_return_at_once(stage: Stage) -> None:
+    interrupt(stage.a)
+    assert pump(stage.a, stage.b)
+    assert not stage.a.closed
+    assert not stage.b.closed
+
+
+def test_sessions_without_descriptors_are_not_pumped() -> None:
+    class WithoutDescriptor(Script):
+        def fileno(self) -> int:
+            raise OSError("this system has no descriptor for it")
+
+    with threepipe.Session(WithoutDescriptor([], [])) as left, threepipe.Session(Script([], [])) as right:
+        assert not pump(left, right)
