@@ -126,7 +126,10 @@ class Refusing:
 class NativeBench:
     """The native loop on two ends; the right one sends to a file that refuses every write."""
 
-    def __init__(self, stack: ExitStack, path: str, sources: Sequence[io.FileIO] | None = None) -> None:
+    def __init__(
+        self, stack: ExitStack, path: str, sources: Sequence[io.FileIO] | None = None, ready: Sequence[bytes] = ()
+    ) -> None:
+        """The records in `ready` are there before the loop starts, so that it receives them in one bundle."""
         self.socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(self.socket)
         file = stack.enter_context(io.FileIO(far.detach(), "r+"))
@@ -137,6 +140,8 @@ class NativeBench:
         self.left = TunEnd([file] if sources is None else sources, file, ValueError, vnet_header=True, udp=True)
         self.right = TunEnd([], target, ValueError, vnet_header=True, udp=True)
         self.result: object = None
+        for data in ready:
+            self.socket.send(data)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         stack.callback(self.stop)
@@ -267,9 +272,9 @@ def test_an_interruption_drops_packets_that_wait_for_room(stack: ExitStack) -> N
 
 @native
 def test_a_refused_superpacket_is_split_and_no_more_are_sent(stack: ExitStack) -> None:
-    bench = NativeBench(stack, "/proc/self/oom_score_adj")  # Refuses text that is no number: EINVAL.
-    for packet in frames(TCP4, [b"12345678"] * 5):
-        bench.socket.send(partial(TCP4, packet))
+    ready = [bytes(partial(TCP4, packet)) for packet in frames(TCP4, [b"12345678"] * 5)]
+    # This file refuses text that is no number: EINVAL.
+    bench = NativeBench(stack, "/proc/self/oom_score_adj", ready=ready)
     assert come_true(lambda: bench.right.sent[DROPPED] == 5)
     assert bench.stop() == (0, None)
     assert (bench.left.coalescing, bench.right.coalescing) == (True, False)
