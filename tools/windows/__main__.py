@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from cache import Cache, NotAvailable, SetupFailed
 from installation import Windows, installed
 from libraries import library_settings
-from wine import ROOT, environment, python_command, run_python
+from wine import ROOT, environment, keep_server, python_command, run_python
 
 from native import native_core
 
@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
     try:
         with (cache := Cache()).locked():
             windows = installed(cache)
+            keep_server(windows)
             settings = library_settings(cache)
             if with_core:
                 windows = windows._replace(native=native_core(cache))

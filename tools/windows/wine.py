@@ -9,7 +9,7 @@ from pathlib import Path
 
 from installation import PREFIX_SETTINGS, Windows
 
-__all__ = ["environment", "python_command", "run_python", "windows_path"]
+__all__ = ["environment", "keep_server", "python_command", "run_python", "windows_path"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -32,6 +32,16 @@ def environment(windows: Windows, more: Mapping[str, str] | None = None) -> dict
         "PYTHONUTF8": "1",
         **(more or {}),
     }
+
+
+def keep_server(windows: Windows) -> None:
+    """Start Wine's server so that it stays for a minute without programs.
+
+    The server that a program starts ends with its programs, and resets the connection of one that starts then.
+    """
+    command = [str(windows.wine.with_name("wineserver")), "--persistent=60"]
+    # It stays in the background and must not hold this process's output open. A status of 2 says that one runs.
+    subprocess.call(command, env=environment(windows), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def python_command(windows: Windows, arguments: Sequence[str]) -> list[str]:
