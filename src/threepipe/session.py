@@ -4,7 +4,8 @@ A `Session` owns what the systems have in common: checking, counting, time-outs,
 `Port`, which the platform supplies, never blocks. One lock per direction serialises the port's calls. A waiting
 thread holds no lock; after closing, the last waiter to leave disposes of the port.
 
-The functions below the class are for `pipe` and for openers of endpoints.
+The functions below the class are for `pipe` and for openers of endpoints. They are here because `pump` uses two
+sessions' ports under the same locks and rules of closing.
 """
 
 import errno
@@ -325,13 +326,17 @@ def pump(left: Session, right: Session) -> bool:
 
     Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
     Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
-    counted; otherwise raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
+    counted. Packets that wait for room at an interruption stay in the session that received them; the native loop
+    drops and counts them. Raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
     """
     with _pumped(left, right) as bell, _lent(left._port) as left_end, _lent(right._port) as right_end:
         if fast.pump is not None and joinable(left_end, right_end):
             _pump_natively((left, right), cast(tuple[End, End], (left_end, right_end)), bell)
         elif _has_descriptors(left._port) and _has_descriptors(right._port):
-            forward(_Side(left), _Side(right), bell)
+            sides = _Side(left), _Side(right)
+            for source, target, waiting in zip(sides, sides[::-1], forward(*sides, bell), strict=True):
+                if waiting:
+                    source.take_back(waiting, target)
         else:
             return False
     return True
@@ -407,7 +412,7 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
 
 
 def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
-    """Move one bundle, and wait for room while the bell is not rung; the packets that still wait then are dropped."""
+    """Move one bundle, and wait for room until the bell is rung; then `source` takes back the rest."""
     import selectors
 
     bundle = target.send(source.receive())
@@ -418,7 +423,8 @@ def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
         selector.register(target.writable, selectors.EVENT_READ)
         while bundle and all(key.fileobj is not bell for key, _ in selector.select()):
             bundle = target.send(bundle)
-    target.drop(bundle)
+    if bundle:
+        source.take_back(bundle, target)
 
 
 def _has_descriptors(port: Port) -> bool:
@@ -455,6 +461,19 @@ class _Side:
 
     def drop(self, bundle: Bundle) -> None:
         self._session._count_dropped(len(bundle))
+
+    def take_back(self, bundle: Bundle, target: "_Side") -> None:
+        """Keep packets received here that `target` had no room for; if one of the two is closed, they are dropped."""
+        session = self._session
+        with session._receive_lock:
+            if kept := not (session._closed or target._session._closed):
+                packets, size, _ = bundle.measured()
+                session._received[PACKETS] -= packets
+                session._received[BYTES] -= size
+                session._kept.extendleft(reversed(list(bundle)))
+                session._port.readable.hold(True)
+        if not kept:
+            target.drop(bundle)
 
 
 def _bundle(packets: Iterable[Packet]) -> Bundle:

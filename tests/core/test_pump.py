@@ -115,6 +115,12 @@ class Bench:
         return packets
 
 
+def fill(file: io.FileIO) -> None:
+    """Write to a file until it has no room."""
+    while file.write(bytes(20)) is not None:
+        pass
+
+
 class Refusing:
     """Records of descriptors whose writes fail as the test says."""
 
@@ -248,26 +254,32 @@ def test_packets_wait_for_room_while_the_opposite_direction_goes_on(stack: ExitS
     assert (bench.received, bench.sent, bench.dropped) == (2000, 2000, 0)
 
 
-def test_an_interruption_drops_packets_that_wait_for_room(stack: ExitStack) -> None:
-    bench = Bench(stack)
+@native
+def test_an_interruption_of_the_native_loop_drops_packets_that_wait_for_room(stack: ExitStack) -> None:
+    bench = Bench(stack, vnet_header=False)
+    fill(bench.files[1])
+    bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
     bench.start()
-    packet = plain(frame(UDP4, b"x" * 1000))
-    bench.sockets[0].setblocking(False)
-
-    def stuck() -> bool:
-        """Return True once not even the near end has room."""
-        try:
-            bench.put(packet)
-        except BlockingIOError:
-            return True
-        return False
-
-    assert come_true(stuck)
-    assert come_true(lambda: bench.received > bench.sent > 0)
+    assert come_true(lambda: bench.received == 3)
     bench.stop()
-    assert bench.failure is None
-    assert bench.dropped > 0
-    assert bench.received == bench.sent + bench.dropped
+    assert (bench.failure, bench.sent, bench.dropped) == (None, 0, 3)
+
+
+def test_an_interruption_leaves_packets_that_wait_for_room_in_the_session(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "pump", None)
+    bench = Bench(stack, vnet_header=False)
+    fill(bench.files[1])
+    packets = [frame(UDP4, bytes([number])) for number in range(3)]
+    bench.put(*packets)
+    bench.start()
+    assert come_true(lambda: bench.received == 3)
+    interrupt(bench.sessions[1])
+    bench.join()
+    assert (bench.failure, bench.received, bench.dropped) == (None, 0, 0)
+    assert readable(bench.sessions[0])
+    assert list(map(bytes, bench.sessions[0].receive(0))) == packets
 
 
 @native
@@ -473,6 +485,25 @@ def test_packets_kept_by_the_session_are_forwarded_first(stack: ExitStack) -> No
     assert [bench.take(), bench.take()] == list(map(plain, packets[1:]))
 
 
+def test_an_interruption_leaves_kept_packets_that_wait_for_room_in_the_session(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fast.pump is None:
+        monkeypatch.setattr(fast, "pump", lambda left, right, bells: (0, None))
+    bench = Bench(stack, vnet_header=False)
+    packets = [frame(UDP4, bytes([number])) for number in range(3)]
+    bench.put(*packets)
+    bench.start_sessions()
+    assert bench.sessions[0].receive_packet(SECONDS)
+    fill(bench.files[1])
+    bench.start_loop()
+    assert come_true(lambda: bench.received == 3)
+    interrupt(bench.sessions[0])
+    bench.join()
+    assert (bench.received, bench.dropped) == (1, 0)
+    assert list(map(bytes, bench.sessions[0].receive(0))) == packets[1:]
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_close_while_kept_packets_wait_for_room_ends_the_loop(
     stack: ExitStack, monkeypatch: pytest.MonkeyPatch, which: int
@@ -483,8 +514,7 @@ def test_close_while_kept_packets_wait_for_room_ends_the_loop(
     bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
     bench.start_sessions()
     assert bench.sessions[0].receive_packet(SECONDS)
-    while bench.files[1].write(bytes(20)) is not None:
-        pass
+    fill(bench.files[1])
     bench.start_loop()
     assert come_true(lambda: bench.received == 3)
     closing = threading.Thread(target=bench.sessions[which].close)
@@ -500,8 +530,7 @@ def test_a_session_that_keeps_packets_is_readable_and_no_more_writable(stack: Ex
     bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
     bench.start_sessions()
     session, port = bench.sessions[0], bench.sessions[0]._port
-    while bench.files[0].write(bytes(20)) is not None:
-        pass
+    fill(bench.files[0])
     for kept in (2, 1, 0):
         assert session.receive_packet(SECONDS)
         assert (readable(port.readable), readable(port.writable)) == (kept > 0, False)

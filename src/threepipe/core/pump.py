@@ -142,12 +142,12 @@ class Side(Protocol[Packets]):
         """Count packets that will not be sent."""
 
 
-def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> None:
-    """Move bundles both ways until `bell` is readable.
+def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> tuple[Packets | None, Packets | None]:
+    """Move bundles both ways until `bell` is readable; return the packets from left and from right that still wait.
 
     While a side has no room, packets wait for it and no more are received for it; the opposite direction goes on.
-    Packets that still wait when the loop ends are dropped and counted. Raises what the sides raise; `EndpointEnded`
-    half a second later, in which the answers to a side's last packets may still arrive, as with socat.
+    Raises what the sides raise, after dropping and counting the packets that still wait; `EndpointEnded` half a second
+    later, in which the answers to a side's last packets may still arrive, as with socat.
     """
     with selectors.DefaultSelector() as selector, _Direction(left, right) as there, _Direction(right, left) as back:
         selector.register(bell, selectors.EVENT_READ)
@@ -168,6 +168,7 @@ def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> None:
             if ended is not None and time.monotonic() >= deadline:
                 raise ended
             rang = None in ready
+        return there.take_waiting(), back.take_waiting()
 
 
 class _Direction(Generic[Packets]):
@@ -194,6 +195,11 @@ class _Direction(Generic[Packets]):
         if self._registered is not None:
             selector.unregister(self._registered)
             self._registered = None
+
+    def take_waiting(self) -> Packets | None:
+        """Return the packets that wait for room, which are the caller's from now on."""
+        waiting, self._waiting = self._waiting, None
+        return waiting
 
     def __enter__(self) -> Self:
         return self
