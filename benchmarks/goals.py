@@ -76,7 +76,7 @@ GOALS = (
         for count in (1000, 10000)
         for contender in _BOTH
     ),
-    # With few peers, one write may carry a run of packets for each, so 10 peers are no base.
+    # With few peers, one write may carry a run of packets for each, so 10 peers are not a base.
     *(
         Goal("wg-spread-10000", "cpu", contender, (contender,), 1.15, base_workload="wg-spread-1000")
         for contender in _BOTH

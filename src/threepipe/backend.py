@@ -1,6 +1,6 @@
 """The types that a platform supplies to the contract, and the data that passes between them.
 
-A platform makes devices (`platforms/__init__.py` names its functions) and ports; an endpoint that is no adapter makes
+A platform makes devices (`platforms/__init__.py` names its functions) and ports. Endpoints that are not adapters make
 ports too. `Adapter` and `Session` own all that systems have in common: checks, locks, waiting, closing, counting.
 """
 

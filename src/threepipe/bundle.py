@@ -95,7 +95,7 @@ class Bundle(Sequence[memoryview]):
         return self._measure
 
     def check(self) -> None:
-        """Raise `InvalidPacket` for the first packet that is no IP packet. If all are, records stay whole."""
+        """Raise `InvalidPacket` for the first packet that is not an IP packet. If all are, records stay whole."""
         _, _, valid = self.measured()
         if not valid:
             check_packets(self.buffers)
@@ -160,7 +160,7 @@ class Bundle(Sequence[memoryview]):
         """Return the packets in the byte layout of Wintun's first driver; see `threepipe.core.packing`.
 
         Raises ValueError for more than 256 packets (pack slices of the bundle then) and `InvalidPacket` for one that
-        is no IP packet of at most 61424 bytes.
+        is not an IP packet of at most 61424 bytes.
         """
         return pack(self)
 
@@ -173,7 +173,7 @@ class Bundle(Sequence[memoryview]):
     def unpack_from(cls, data: Packet) -> tuple["Bundle", int]:
         """Return the packets at the start of `data`, as views of it, and how many bytes they took.
 
-        Stops before a record that is cut short or too long, and after 256 records. Skips records that are no IP
+        Stops before a record that is cut short or too long, and after 256 records. Skips records that are not IP
         packets. Raises ValueError for more than 15,728,640 bytes.
         """
         packets, used = unpack_from(data)

@@ -102,7 +102,7 @@ class Session:
         all). The rest is counted as dropped. It is the end of the bundle, except that packets merged into one
         superpacket are accepted or dropped together. To have all packets sent, give a timeout.
 
-        Raises `InvalidPacket` before any is sent or, if `drop_invalid`, drops and counts the packets that are no IP
+        Raises `InvalidPacket` before any is sent or, if `drop_invalid`, drops and counts the packets that are not IP
         packets, for programs that forward packets of others. Raises `SessionClosed`, `AdapterGone` and `LinkDown`.
         """
         rest = self._without_invalid(_bundle(packets)) if drop_invalid else _checked(packets)

@@ -285,7 +285,7 @@ def test_an_interruption_leaves_packets_that_wait_for_room_in_the_session(
 @native
 def test_a_refused_superpacket_is_split_and_no_more_are_sent(stack: ExitStack) -> None:
     ready = [bytes(partial(TCP4, packet)) for packet in frames(TCP4, [b"12345678"] * 5)]
-    # This file refuses text that is no number: EINVAL.
+    # This file refuses text that is not a number: EINVAL.
     bench = NativeBench(stack, "/proc/self/oom_score_adj", ready=ready)
     assert come_true(lambda: bench.right.sent[DROPPED] == 5)
     assert bench.stop() == (0, None)

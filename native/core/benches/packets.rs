@@ -45,7 +45,7 @@ fn main() {
     let mut target = vec![0; 1 << 17];
     let time = best(|| {
         let Some(Record { shape: Shape::Super(layout), .. }) = Record::parse(black_box(&merged)) else {
-            panic!("the record is no superpacket")
+            panic!("the record is not a superpacket")
         };
         let segments = Segments::new(&merged, layout);
         let mut used = 0;

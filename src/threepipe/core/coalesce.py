@@ -240,7 +240,7 @@ class _Run:
 
         `last` has the fields of `piece`, a datagram with a partial checksum. This is a shortcut for calling `takes` for
         each packet: as all headers are equal, except for IPv4's identification and checksum, it compares each byte of
-        all headers at once. Return False if the packets are no such train.
+        all headers at once. Return False if the packets are not such a train.
         """
         self.verified = self.verified or _is_right(self.first)
         if not self.verified:

@@ -28,7 +28,7 @@ def is_packet(packet: Packet) -> bool:
 
 
 def check_packets(packets: Sequence[Packet]) -> None:
-    """Raise `InvalidPacket` for the first of `packets`, buffers of single bytes, that is no IP packet."""
+    """Raise `InvalidPacket` for the first of `packets`, buffers of single bytes, that is not an IP packet."""
     for index, packet in enumerate(packets):
         if not is_packet(packet):
             raise InvalidPacket(index, _reason(packet))

@@ -24,7 +24,8 @@ _MAX_PACKET = _MAX_RECORD - _HEADER.size
 def pack(packets: Sequence[Packet]) -> bytes:
     """Return one exchange: the records of `packets`, end to end.
 
-    Raises ValueError for more than 256 packets and `InvalidPacket` for one that is no IP packet of at most 61424 bytes.
+    Raises ValueError for more than 256 packets, and `InvalidPacket` for one that is not an IP packet or has more than
+    61424 bytes.
     """
     if len(packets) > _MAX_PACKETS:
         raise ValueError(f"{len(packets)} packets; an exchange holds at most {_MAX_PACKETS}: pack slices of the bundle")
@@ -32,7 +33,7 @@ def pack(packets: Sequence[Packet]) -> bytes:
     for index, packet in enumerate(packets):
         size = len(packet)
         if size > _MAX_PACKET or not is_packet(packet):
-            raise InvalidPacket(index, f"is no IP packet of at most {_MAX_PACKET} bytes")
+            raise InvalidPacket(index, f"is not an IP packet of at most {_MAX_PACKET} bytes")
         parts += (_HEADER.pack(size), packet, bytes(-size % _ALIGNMENT))
     return b"".join(parts)
 
@@ -41,7 +42,7 @@ def unpack_from(data: Packet) -> tuple[list[memoryview], int]:
     """Return the packets at the start of `data`, as views of it, and how many bytes they took.
 
     Stops before a record that is cut short or too long, and after 256 records; in a stream of exchanges, the next one
-    starts there. Skips records that are no IP packets. Raises ValueError for more than 15,728,640 bytes.
+    starts there. Skips records that are not IP packets. Raises ValueError for more than 15,728,640 bytes.
     """
     view = memoryview(data).cast("B")
     if len(view) > _MAX_BYTES:

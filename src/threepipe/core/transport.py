@@ -72,10 +72,10 @@ class Transport:
     def open(self, memory: memoryview, size: int) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
         """Open messages in place, which lie end to end in `memory`; all have `size` bytes, but the last may be shorter.
 
-        Stops at the first one that is no transport message for `local_index`. Accepts each counter once, and only the
-        last 8192 below the highest. Returns
+        Stops at the first one that is not a transport message for `local_index`. Accepts each counter once, and only
+        the last 8192 below the highest. Returns
 
-        - the IP packets, as views of `memory` without padding; contents that are no whole IP packet are left out;
+        - the IP packets, as views of `memory` without padding; contents that are not a whole IP packet are left out;
         - their source addresses of 4 or 16 bytes, each with the number of packets in a row that have it;
         - how many bytes of `memory` were used;
         - how many messages were authentic and new, keepalives included, and their bytes; 0 once the keys are wiped.

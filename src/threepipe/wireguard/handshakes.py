@@ -66,7 +66,7 @@ class Handshakes:
     def receive(
         self, message: memoryview, endpoint: PeerEndpoint, now: float, peers: PeerTable
     ) -> Established | CookieReply | str:
-        """Receive a datagram that is no transport message. Return its result, or the reason to drop it.
+        """Receive a datagram that is not a transport message. Return its result, or the reason to drop it.
 
         The reason is empty for a cookie reply that was accepted.
         """

@@ -243,7 +243,7 @@ class StateMachine:
     # Handshakes.
 
     def receive_handshake(self, message: memoryview, endpoint: PeerEndpoint, local: bytes | None, now: float) -> None:
-        """Receive a datagram that is no transport message, whatever it is."""
+        """Receive a datagram that is not a transport message, whatever it is."""
         if self._handshakes is None:
             self.rejected["no private key"] += 1
             return

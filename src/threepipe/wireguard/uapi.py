@@ -111,7 +111,7 @@ _PEER_FIELDS: Fields = {
     "allowed_ip": Field("allowed_ips", _parse_network),
     "protocol_version": Field("", _parse_version),
 }
-"""The fields of `PeerChange`; the version is no setting of it."""
+"""The fields of `PeerChange`; the version is not a setting of it."""
 
 
 def emit_status(status: Status) -> str:

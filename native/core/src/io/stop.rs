@@ -11,7 +11,7 @@ pub type Raised = Box<dyn Error + Send + Sync>;
 /// The reason to stop forwarding.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// A bell is readable. This is no error.
+    /// A bell is readable. This is not an error.
     Bell,
     /// Receiving failed, or waiting for something to receive.
     Source(Errno),

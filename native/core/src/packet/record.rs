@@ -10,12 +10,12 @@ pub const MAX_PACKET: usize = 0xFFFF;
 pub const HEADER_SIZE: usize = 10;
 /// Bytes of the longest record.
 pub const MAX_RECORD: usize = HEADER_SIZE + MAX_PACKET;
-/// The header of a complete packet that is no superpacket.
+/// The header of a complete packet that is not a superpacket.
 pub const PLAIN_HEADER: [u8; HEADER_SIZE] = [0; HEADER_SIZE];
 
 /// The checksum at `csum_start + csum_offset` is the sum of the pseudo-header only (`<linux/virtio_net.h>`).
 pub const NEEDS_CSUM: u8 = 1;
-/// The packet is no superpacket.
+/// The packet is not a superpacket.
 pub const GSO_NONE: u8 = 0;
 /// Segments are TCP in IPv4.
 pub const GSO_TCPV4: u8 = 1;

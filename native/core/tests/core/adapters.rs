@@ -354,7 +354,7 @@ fn receive_stops_at_an_empty_source_full_memory_or_the_limit() {
     let near = &bench.sources[0].0;
     let mut memory = vec![0; MAX_RECORD + 150];
     let mut ends = vec![];
-    receive(near, &mut memory, 10, &mut ends).expect("an empty source is no error");
+    receive(near, &mut memory, 10, &mut ends).expect("an empty source is not an error");
     assert!(ends.is_empty());
     for byte in 0..4 {
         bench.send(&[byte; 100]);
@@ -366,7 +366,7 @@ fn receive_stops_at_an_empty_source_full_memory_or_the_limit() {
     assert_eq!(ends, [100, 200], "the rest has no room for the longest record");
     assert!(memory[..100] == [1; 100] && memory[100..200] == [2; 100]);
     ends.clear();
-    receive(near, &mut memory[..MAX_RECORD - 1], 10, &mut ends).expect("full memory is no error");
+    receive(near, &mut memory[..MAX_RECORD - 1], 10, &mut ends).expect("full memory is not an error");
     assert!(ends.is_empty());
 }
 
