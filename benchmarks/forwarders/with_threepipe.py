@@ -5,7 +5,7 @@ from threading import Thread
 
 from benchmarks.forwarders.common import LEFT, RIGHT, Flows, count_flow, main, time_creation, wait_until_placed
 from threepipe import Adapter, Session
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 
 
 def joined(pump: Callable[[Session, Session], None], left: str, right: str) -> None:

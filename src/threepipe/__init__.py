@@ -10,6 +10,7 @@ from threepipe._version import __version__ as __version__
 from threepipe.adapter import Adapter, adapters
 from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Bundle
+from threepipe.core import fast
 from threepipe.endpoint import Endpoint
 from threepipe.errors import (
     AdapterBusy,
@@ -33,7 +34,7 @@ from threepipe.errors import (
     SessionExists,
     ThreepipeError,
 )
-from threepipe.pipe import pipe
+from threepipe.piping import pipe, pipe_async
 from threepipe.session import Session, SessionStatistics
 from threepipe.settings import WindowsSettings
 
@@ -72,19 +73,29 @@ __all__ = [
     "ThreepipeError",
     "WindowsSettings",
     "adapters",
+    "native_core",
     "open_endpoint",
     "pipe",
+    "pipe_async",
 ]
+
+native_core = fast.NATIVE
+"""True if the native core does the work per packet; False in pure Python, and `threepipe doctor` says why."""
+
+_MODULES_OF_NAMES = {"MemoryAdapter": "threepipe.memory", "open_endpoint": "threepipe.endpoints"}
+_MODULES = ("ring", "testing", "wireguard")
 
 
 def __getattr__(name: str) -> object:
-    """Load a name when it is first used, as most programs need only adapters of the system."""
-    if name == "MemoryAdapter":
-        from threepipe.memory import MemoryAdapter
+    """Load a name or module when it is first used, as most programs need only adapters of the system."""
+    from importlib import import_module
 
-        return MemoryAdapter
-    if name == "open_endpoint":
-        from threepipe.endpoints import open_endpoint
-
-        return open_endpoint
+    if name in _MODULES_OF_NAMES:
+        return getattr(import_module(_MODULES_OF_NAMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"threepipe.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

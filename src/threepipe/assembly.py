@@ -18,7 +18,7 @@ from threepipe.errors import InvalidSetting
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, Towards
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 from threepipe.settings import check_mtu
 
 __all__ = ["Assembly", "Plan", "assemble"]

@@ -82,7 +82,7 @@ class RingEnded(ThreepipeError):
 
 
 class EndpointEnded(ThreepipeError):
-    """An endpoint has ended regularly: its other end closed the connection, or a replay is over.
+    """An endpoint has ended regularly: its other end was closed, or a replay is over.
 
     A connection that breaks in the middle of a packet raises `EndpointError`.
     """
@@ -126,7 +126,7 @@ class AdapterBusy(AdapterError):
 
 
 class AdapterGone(AdapterError):
-    """The open adapter was removed, by an administrator or by the other end of its pair.
+    """The open adapter was removed, by an administrator or another program.
 
     The session is unusable from then on. Your own `close()` raises `SessionClosed` instead.
     """

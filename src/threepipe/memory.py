@@ -7,7 +7,6 @@ A session has one ring, for the packets towards its program; the other session w
 cable, packets sent while the other end has no session are refused.
 """
 
-import errno
 import itertools
 import threading
 from itertools import islice
@@ -17,7 +16,7 @@ from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.pump import BYTES, PACKETS, Counts, new_counts
-from threepipe.errors import AdapterGone
+from threepipe.errors import EndpointEnded
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size
 from threepipe.settings import check_mtu
@@ -34,7 +33,8 @@ class MemoryAdapter(Adapter):
     def pair(*, mtu: int = 1500) -> tuple["MemoryAdapter", "MemoryAdapter"]:
         """Make two adapters that are each other's network. `mtu`, in bytes, is reported but not enforced.
 
-        When one is closed, the other's session raises `AdapterGone` once it has received the packets sent before.
+        When one is closed, the other's session raises `EndpointEnded` once it has received the packets sent
+        before.
         """
         check_mtu(mtu, ipv6=False)
         left, right = _MemoryDevice(mtu), _MemoryDevice(mtu)
@@ -108,7 +108,7 @@ class _MemoryPort:
             gone = self._device.far.closed  # Before the last read, which then finds all that was sent.
             if self._reader.arm():
                 if gone:
-                    raise self._gone()
+                    raise self._ended()
                 return Bundle()
             self.readable.ring()  # Packets came meanwhile, perhaps without a call of `notify`.
             sizes = self._reader.read(memory, MAX_BUNDLE)
@@ -136,7 +136,7 @@ class _MemoryPort:
     def _write(self, bundle: Bundle) -> Bundle:
         """Write the packets that fit and return the rest."""
         if self._device.far.closed:
-            raise self._gone()
+            raise self._ended()
         if (far := self._device.far.port) is None:
             return bundle
         with far.inbound_lock:
@@ -147,9 +147,9 @@ class _MemoryPort:
     def lend(self) -> None:
         """Lend nothing: the ring is Python's."""
 
-    def _gone(self) -> AdapterGone:
+    def _ended(self) -> EndpointEnded:
         self.wake()  # For other waiters, which may have missed the doorbell that was cleared just now.
-        return AdapterGone(errno.ENODEV, f"the other end of {self._device.name} was closed")
+        return EndpointEnded(f"the other end of {self._device.name} was closed")
 
     def wake(self) -> None:
         self.readable.ring(for_ever=True)

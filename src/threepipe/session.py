@@ -130,12 +130,12 @@ class Session:
             self._waited = True
         return bundle
 
-    async def send_async(self, packets: Iterable[Packet]) -> int:
+    async def send_async(self, packets: Iterable[Packet], *, drop_invalid: bool = False) -> int:
         """`send` for asyncio: waits until every packet is accepted; returns the count.
 
         When cancelled, the packets accepted so far are sent and the rest is counted as dropped.
         """
-        rest = _checked(packets)
+        rest = self._without_invalid(_bundle(packets)) if drop_invalid else _checked(packets)
         total = len(rest)
         try:
             while rest := self._try_send(rest):
@@ -193,6 +193,11 @@ class Session:
             self._leave()
         while self._companions:  # Without the lock, as an adapter closes its session in turn.
             self._companions.pop().close()
+
+    def __repr__(self) -> str:
+        counts = self.statistics
+        state = "closed" if self._closed else "open"
+        return f"<Session {state}: {counts.received_packets} packets received, {counts.sent_packets} sent>"
 
     def __del__(self) -> None:
         if self._closed and self._fileno_given:

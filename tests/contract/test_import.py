@@ -40,6 +40,38 @@ def test_every_exported_name_exists_and_the_list_is_sorted() -> None:
     assert threepipe.__all__ == sorted(threepipe.__all__)
 
 
+def test_modules_and_late_names_are_there_after_the_import_alone() -> None:
+    late = ("MemoryAdapter", "open_endpoint", "ring", "testing", "wireguard")
+    program = f"import threepipe; print(*[getattr(threepipe, name).__name__ for name in {late}])"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, timeout=50)
+    names = ["MemoryAdapter", "open_endpoint", "threepipe.ring", "threepipe.testing", "threepipe.wireguard"]
+    assert done.stdout.split() == names
+    assert {*late, *threepipe.__all__} <= {*dir(threepipe)}
+    with pytest.raises(AttributeError, match="module 'threepipe' has no attribute 'Socket'"):
+        _ = threepipe.Socket
+
+
+def test_packets_pass_in_a_subinterpreter_with_or_without_the_native_core() -> None:
+    inner = (
+        "import threepipe; left, right = threepipe.MemoryAdapter.pair(); receiving = right.start_session()\n"
+        "print(left.start_session().send([bytes([69]) + bytes(19)]), len(receiving.receive(5)))"
+    )
+    interpreters = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    program = f"import threepipe, {interpreters} as sub; sub.run_string(sub.create(), {inner!r})"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, timeout=50)
+    assert done.stdout == "1 1\n"
+
+
+def test_a_native_core_that_this_interpreter_cannot_load_is_replaced_by_python() -> None:
+    program = (
+        "import sys\nclass Broken:\n def __getattr__(self, name): raise SystemError('no core for this Python')\n"
+        "sys.modules['threepipe_native'] = Broken()\n"
+        "import threepipe; from threepipe.core import fast; print(threepipe.native_core, fast.REASON)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, timeout=50)
+    assert done.stdout == "False no core for this Python\n"
+
+
 def test_every_error_is_exported_and_has_a_docstring() -> None:
     for name in errors.__all__:
         error = getattr(threepipe, name)

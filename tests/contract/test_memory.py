@@ -10,9 +10,9 @@ import pytest
 from threepipe import (
     Adapter,
     AdapterClosed,
-    AdapterGone,
     AdapterInfo,
     AdapterStatistics,
+    EndpointEnded,
     InvalidSetting,
     LinkDown,
     MemoryAdapter,
@@ -140,7 +140,7 @@ def test_close_of_the_far_end_ends_the_session_after_its_last_packets(pair: Pair
     right.close()
     assert [len(near.receive()), len(near.receive())] == [256, 44]
     for use in (near.receive, lambda: near.receive(0), lambda: near.send([PACKET]), lambda: near.send([])):
-        with pytest.raises(AdapterGone, match=f"the other end of {left.name} was closed"):
+        with pytest.raises(EndpointEnded, match=f"the other end of {left.name} was closed"):
             use()
     assert near.statistics.sent_dropped == 1
     near.close()
@@ -148,10 +148,10 @@ def test_close_of_the_far_end_ends_the_session_after_its_last_packets(pair: Pair
         near.receive()
 
 
-def test_a_session_started_after_the_far_end_closed_raises_adapter_gone(pair: Pair) -> None:
+def test_a_session_started_after_the_far_end_closed_raises_endpoint_ended(pair: Pair) -> None:
     pair[1].close()
     near = pair[0].start_session(CAPACITY)
-    with pytest.raises(AdapterGone):
+    with pytest.raises(EndpointEnded):
         near.receive()
 
 
@@ -184,7 +184,7 @@ def test_delete_closes_the_adapter_and_its_session(pair: Pair) -> None:
     assert session.closed
     with pytest.raises(AdapterClosed):
         left.delete()
-    with pytest.raises(AdapterGone):
+    with pytest.raises(EndpointEnded):
         right.start_session(CAPACITY).receive()
 
 
@@ -314,7 +314,7 @@ def test_a_packet_sent_right_before_close_is_received(moments: Moments, pair: Pa
     near, far = pair[0].start_session(CAPACITY), pair[1].start_session(CAPACITY)
     setattr(moments, moment, lambda: send_and_go(far, pair[1]))
     assert len(near.receive(timeout=0)) == 1
-    with pytest.raises(AdapterGone):
+    with pytest.raises(EndpointEnded):
         near.receive(timeout=0)
 
 
@@ -324,7 +324,7 @@ def test_a_receive_about_to_wait_notices_that_the_far_end_closes(moments: Moment
     setattr(moments, moment, pair[1].close)
     try:
         assert not near.receive(timeout=0)
-    except AdapterGone:
+    except EndpointEnded:
         pass  # As good: a caller that does not wait needs no signal.
     assert select.select([near._port.readable], [], [], 0)[0], (
         "the end was cleared away, and who waits now waits for ever"
@@ -334,7 +334,7 @@ def test_a_receive_about_to_wait_notices_that_the_far_end_closes(moments: Moment
 def test_a_send_about_to_wait_notices_that_the_far_end_closes(moments: Moments, pair: Pair) -> None:
     near = pair[0].start_session(CAPACITY)
     moments.before_clearing_a_bell = pair[1].close
-    with pytest.raises(AdapterGone):
+    with pytest.raises(EndpointEnded):
         near.send([PACKET], timeout=1)
 
 
@@ -342,6 +342,6 @@ def test_a_port_reports_a_closed_far_end_on_every_call(pair: Pair) -> None:
     with closing(pair[0].start_session(CAPACITY)) as near:
         pair[1].close()
         for _ in range(3):
-            with pytest.raises(AdapterGone):
+            with pytest.raises(EndpointEnded):
                 near.receive()
             assert select.select([near._port.readable, near._port.writable], [], [], 0)[0]

@@ -12,7 +12,7 @@ import threepipe
 from threepipe.core.packet import MAX_PACKET
 from threepipe.endpoint import Endpoint, Filter
 from threepipe.net.doorbell import Doorbell
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 from threepipe.ring import MIN_CAPACITY
 from threepipe.session import interrupt, pump
 
@@ -93,7 +93,7 @@ def test_close_while_the_target_has_no_room_ends_the_pipe(stage: Stage) -> None:
 
 @pytest.mark.parametrize("which", [0, 3])
 @pytest.mark.parametrize("before", [True, False])
-def test_an_adapter_that_is_gone_ends_the_pipe_with_its_error(stage: Stage, which: int, before: bool) -> None:
+def test_close_of_the_other_end_of_an_adapter_ends_the_pipe(stage: Stage, which: int, before: bool) -> None:
     if not before:
         stage.start()
         assert stage.program_a.send([packet(1)], None) == 1
@@ -101,33 +101,102 @@ def test_an_adapter_that_is_gone_ends_the_pipe_with_its_error(stage: Stage, whic
     stage.adapters[which].close()
     if before:
         stage.start()
-    with pytest.raises(threepipe.AdapterGone):
-        stage.ended.result(SECONDS)
+    assert stage.ended.result(SECONDS) is None
     assert stage.a.closed
     assert stage.b.closed
 
 
-def test_packets_for_an_adapter_that_is_gone_are_dropped_and_counted(stage: Stage) -> None:
+def test_packets_for_an_adapter_whose_other_end_is_closed_are_dropped_and_counted(stage: Stage) -> None:
     assert stage.program_a.send([packet(1), packet(2)]) == 2
     stage.adapters[3].close()
     stage.start()
-    with pytest.raises(threepipe.AdapterGone):
-        stage.ended.result(SECONDS)
+    assert stage.ended.result(SECONDS) is None
     assert (stage.a.statistics.received_packets, stage.b.statistics.sent_dropped) == (2, 2)
 
 
+def pipe_in_a_loop(a: Endpoint, b: Endpoint) -> None:
+    asyncio.run(threepipe.pipe_async(a, b))
+
+
+EITHER = pytest.mark.parametrize("run", [pipe, pipe_in_a_loop])
+
+
+@EITHER
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
 @pytest.mark.parametrize("which", [0, 1])
-def test_an_exception_of_an_endpoint_reaches_the_caller(stage: Stage, which: int) -> None:
+def test_an_exception_of_an_endpoint_reaches_the_caller(
+    stage: Stage, which: int, error: type[BaseException], run: Callable[[Endpoint, Endpoint], None]
+) -> None:
     class Broken(Filter):
         def receive(self, timeout: float | None = None) -> threepipe.Bundle:
-            raise ZeroDivisionError
+            raise error
 
     endpoints: list[Endpoint] = [stage.a, stage.b]
     endpoints[which] = Broken(endpoints[which])
-    with pytest.raises(ZeroDivisionError):
-        pipe(*endpoints)
+    with pytest.raises(error):
+        run(*endpoints)
     assert stage.a.closed
     assert stage.b.closed
+
+
+@EITHER
+def test_an_object_that_is_not_an_endpoint_raises_type_error_and_nothing_is_closed(
+    stage: Stage, run: Callable[[object, object], None]
+) -> None:
+    for ends in ((stage.adapters[1], stage.b), (stage.a, "tun:tp0")):
+        with pytest.raises(TypeError, match=r"give a session of it, such as adapter\.start_session\(\)"):
+            run(*ends)
+    with pytest.raises(ValueError, match="both ends of the pipe are the same object"):
+        run(stage.a, stage.a)
+    assert not stage.a.closed
+    assert not stage.b.closed
+
+
+async def run_until_cancelled(stage: Stage, a: Endpoint, b: Endpoint) -> None:
+    """Start a pipe in the event loop, pass packets both ways through it, and cancel it."""
+    pipe_task = asyncio.create_task(threepipe.pipe_async(a, b))
+    packets = [packet(number, 1400) for number in range(300)]
+    for source, target in ((stage.program_a, stage.program_b), (stage.program_b, stage.program_a)):
+        sending = asyncio.create_task(source.send_async(packets))
+        found: list[bytes] = []
+        while len(found) < len(packets):
+            found += map(bytes, await asyncio.wait_for(target.receive_async(), SECONDS))
+        assert found == packets
+        assert await sending == len(packets)
+    pipe_task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pipe_task
+
+
+@pytest.mark.parametrize("with_filter", [False, True])
+def test_an_asyncio_pipe_moves_packets_both_ways_and_can_be_cancelled(stage: Stage, with_filter: bool) -> None:
+    threads = threading.active_count()
+    asyncio.run(run_until_cancelled(stage, Filter(stage.a) if with_filter else stage.a, stage.b))
+    assert stage.a.closed
+    assert stage.b.closed
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_close_of_a_session_ends_an_asyncio_pipe(stage: Stage, which: str) -> None:
+    async def main() -> None:
+        running = asyncio.create_task(threepipe.pipe_async(stage.a, stage.b))
+        await asyncio.sleep(0)
+        getattr(stage, which).close()
+        await asyncio.wait_for(running, SECONDS)
+
+    asyncio.run(main())
+    assert stage.a.closed
+    assert stage.b.closed
+
+
+def test_an_asyncio_pipe_drops_and_counts_packets_that_cannot_be_sent() -> None:
+    left, right = Ending([packet(1), b"\0" * 60], [packet(2)]), Ending()
+    right.errors = [threepipe.LinkDown(5, "down")]
+    a, b = threepipe.Session(left), threepipe.Session(right)
+    pipe_in_a_loop(a, b)
+    assert right.sent == [packet(2)]
+    assert b.statistics.sent_dropped == 2
 
 
 class Script:
@@ -199,13 +268,14 @@ def test_invalid_packets_are_dropped_and_counted() -> None:
 
 
 class Ending:
-    """A port with descriptors that gives out prepared bundles and then ends."""
+    """A port with descriptors that gives out prepared bundles and then ends; its sends raise `errors` first."""
 
     def __init__(self, *bundles: list[bytes]) -> None:
         self._bundles = list(bundles)
         self.readable, self.writable = Doorbell(), Doorbell()
         self.readable.ring()
         self.writable.ring()
+        self.errors: list[Exception] = []
         self.sent: list[bytes] = []
 
     def receive(self) -> threepipe.Bundle:
@@ -214,6 +284,8 @@ class Ending:
         return threepipe.Bundle(self._bundles.pop(0))
 
     def send(self, bundle: threepipe.Bundle) -> threepipe.Bundle:
+        if self.errors:
+            raise self.errors.pop(0)
         self.sent += map(bytes, bundle)
         return threepipe.Bundle()
 

@@ -18,7 +18,7 @@ from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, parse_impairment
 from threepipe.net.doorbell import Doorbell
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 from threepipe.settings import MAX_CAPACITY
 
 SECONDS = 10.0

@@ -17,7 +17,7 @@ from threepipe.endpoint import Endpoint, Filter
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import parse_impairment
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 
 pytestmark = pytest.mark.kernel
 

@@ -19,7 +19,7 @@ from tests.support.offload_pair import FAMILIES, SIZE, Pair, joined, look_at_eve
 from tests.support.waiting import come_true
 from threepipe import Adapter, Bundle, Session
 from threepipe.core import fast
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 
 pytestmark = pytest.mark.kernel
 UDP_SEGMENT = 103  # <linux/udp.h>

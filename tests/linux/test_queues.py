@@ -12,7 +12,7 @@ import pytest
 import threepipe
 from tests.support.kernel import Network
 from threepipe import Adapter
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 
 pytestmark = pytest.mark.kernel
 

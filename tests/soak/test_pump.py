@@ -30,7 +30,7 @@ from tests.support.waiting import come_true
 from threepipe import Adapter, AdapterGone
 from threepipe.core import fast
 from threepipe.demo.stream import chunks
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 
 REPOSITORY = Path(__file__).parents[2]
 PACKETS, SECONDS = (2_000_000, 8_100_000), (60, 120)  # The minimum, without offload and with it.

@@ -40,7 +40,7 @@ try:
         ring_send,
         split,
     )
-except ImportError as error:
+except (ImportError, SystemError) as error:  # A free-threaded Python raises the latter for this stable ABI.
     from threepipe.core.coalesce import coalesce
     from threepipe.core.packet import internet_checksum
     from threepipe.core.rings import ring_receive, ring_send

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 from threepipe.session import Session
 
 __all__ = ["PINGS", "PrivateNetwork", "PumpThread", "Result", "Stage", "Transfer", "play"]

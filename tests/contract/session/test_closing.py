@@ -22,7 +22,7 @@ from tests.support.sessions import (
     until,
     until_waiting,
 )
-from threepipe import AdapterGone, MemoryAdapter, Session, SessionClosed
+from threepipe import EndpointEnded, MemoryAdapter, Session, SessionClosed
 
 
 def everyone(session: Session) -> Coroutine[None, None, list[object]]:
@@ -63,8 +63,8 @@ def test_close_of_the_far_adapter_wakes_every_waiter(adapters: Pair, sessions: S
     until_waiting(left, 3 + 4)
     adapters[1].close()
     for future in threads:
-        assert isinstance(future.exception(timeout=10), AdapterGone)
-    assert [type(result) for result in loop.result(timeout=10)] == [AdapterGone] * 4
+        assert isinstance(future.exception(timeout=10), EndpointEnded)
+    assert [type(result) for result in loop.result(timeout=10)] == [EndpointEnded] * 4
 
 
 def test_every_concurrent_close_returns_after_the_link_is_down(adapters: Pair, sessions: Sessions) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.sessions import CAPACITY, FITTING, Pair, Sessions, in_thread, packets, readable
-from threepipe import AdapterGone, MemoryAdapter, Session
+from threepipe import EndpointEnded, MemoryAdapter, Session
 from threepipe.backend import Waitable
 
 # These tests start sessions of their own: the descriptor that `fileno` returns is freed with the session object.
@@ -60,7 +60,7 @@ def test_a_selector_reports_that_the_far_adapter_is_gone(adapters: Pair) -> None
     waiting = in_thread(select.select, [session], [], [], 30)
     adapters[1].close()
     assert waiting.result(timeout=10)[0] == [session]
-    with pytest.raises(AdapterGone):
+    with pytest.raises(EndpointEnded):
         session.receive()
     assert readable(session)
 

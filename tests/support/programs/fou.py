@@ -23,7 +23,7 @@ from tests.support.kernel import Network
 from threepipe import open_endpoint
 from threepipe.core import fast
 from threepipe.demo.stream import chunks
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 
 OUTSIDE = ("192.0.2.1", "192.0.2.2")
 OUTSIDE_6 = ("fd00::1", "fd00::2")

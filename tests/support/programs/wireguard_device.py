@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from threepipe import Adapter, AdapterGone
 from threepipe.core import fast
 from threepipe.net.signals import interrupt_once
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 from threepipe.wireguard import Device, Event, Timing
 from threepipe.wireguard.uapi_socket import UapiServer, listen
 

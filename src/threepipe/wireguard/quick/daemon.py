@@ -100,7 +100,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     """Run the device `name` until it is to end; call `ready` when it can be managed. Raises what opening it raises."""
     from threepipe.adapter import Adapter
     from threepipe.net.signals import interrupt_once
-    from threepipe.pipe import pipe
+    from threepipe.piping import pipe
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.tunnel import Event
     from threepipe.wireguard.uapi_socket import UapiServer, inherit, listen

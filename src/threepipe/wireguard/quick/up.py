@@ -15,7 +15,7 @@ from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
 from threepipe.errors import AdapterGone, EndpointError, ThreepipeError
-from threepipe.pipe import pipe
+from threepipe.piping import pipe
 from threepipe.platforms.files import write_atomically
 from threepipe.session import Session
 from threepipe.settings import Network
