@@ -378,6 +378,22 @@ def test_a_target_that_breaks_ends_the_loop_with_its_error(stack: ExitStack) -> 
     assert failure.errno == errno.EPIPE
 
 
+def test_packets_that_wait_for_room_are_dropped_and_counted_when_the_loop_fails(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "pump", None)
+    bench = Bench(stack, vnet_header=False)
+    fill(bench.files[1])
+    source, break_it = breakable(stack)
+    bench.sources[1] = [source]
+    bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
+    bench.start()
+    assert come_true(lambda: bench.received == 3)
+    break_it()
+    assert isinstance(bench.join(), AdapterError)
+    assert (bench.received, bench.sent, bench.dropped) == (3, 0, 3)
+
+
 @native
 def test_packets_for_a_broken_target_are_dropped_and_counted(stack: ExitStack) -> None:
     bench = NativeBench(stack, "/dev/full")
@@ -386,16 +402,22 @@ def test_packets_for_a_broken_target_are_dropped_and_counted(stack: ExitStack) -
     assert list(bench.right.sent) == [0, 0, 0, 1]
 
 
-def test_a_source_that_breaks_ends_the_loop_with_its_error(stack: ExitStack) -> None:
-    bench = Bench(stack)
+def breakable(stack: ExitStack) -> tuple[io.FileIO, Callable[[], None]]:
+    """Return a source, and a function that makes it ready although it can never be read."""
     listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     listening.bind("")
     listening.listen()
     source = stack.enter_context(io.FileIO(os.dup(listening.fileno()), "r+"))
     os.set_blocking(source.fileno(), False)
-    bench.sources[0] = [source]  # A connection makes it ready, and it can never be read.
     connecting = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    connecting.connect(listening.getsockname())
+    return source, lambda: connecting.connect(listening.getsockname())
+
+
+def test_a_source_that_breaks_ends_the_loop_with_its_error(stack: ExitStack) -> None:
+    bench = Bench(stack)
+    source, break_it = breakable(stack)
+    bench.sources[0] = [source]
+    break_it()
     bench.start()
     failure = bench.join()
     assert isinstance(failure, AdapterError)
@@ -483,6 +505,21 @@ def test_packets_kept_by_the_session_are_forwarded_first(stack: ExitStack) -> No
     assert left.receive_packet(SECONDS) == packets[0]
     bench._thread.start()
     assert [bench.take(), bench.take()] == list(map(plain, packets[1:]))
+
+
+def test_kept_packets_are_forwarded_once_there_is_room(stack: ExitStack) -> None:
+    bench = Bench(stack, vnet_header=False)
+    packets = [frame(UDP4, bytes([number])) for number in range(3)]
+    bench.put(*packets)
+    bench.start_sessions()
+    assert bench.sessions[0].receive_packet(SECONDS)
+    fill(bench.files[1])
+    bench.start_loop()
+    assert come_true(lambda: bench.received == 3)
+    found = [bench.take()]
+    while found[-1] != packets[-1]:
+        found.append(bench.take())
+    assert found[-2:] == packets[1:]
 
 
 def test_an_interruption_leaves_kept_packets_that_wait_for_room_in_the_session(
