@@ -1,6 +1,6 @@
 """The native core: the functions and classes that run for every packet, with the names and results of their reference.
 
-The reference is Python: `packet`, `superpacket`, `coalesce`, `transport`, `rings` and `descriptor` in `threepipe.core`.
+The reference is Python: `packet`, `flow`, `superpacket`, `coalesce`, `transport`, `rings` and `descriptor` in `threepipe.core`.
 Records and packets may be any C-contiguous buffers of single bytes here. System calls, and loops over more than a few
 packets, run without the GIL. A record that is too short for its virtio header raises ValueError.
 
@@ -10,6 +10,7 @@ packets, run without the GIL. A record that is too short for its virtio header r
 import io
 from collections.abc import Sequence
 
+from threepipe.core.flow import FlowFields
 from threepipe.core.packet import Packet
 from threepipe.core.pump import End, HasFileno
 from threepipe.core.rings import Rings
@@ -18,6 +19,9 @@ from threepipe.core.transport import Transport as Transport
 
 def internet_checksum(data: Packet, initial: int = 0) -> int:
     """Do as `threepipe.core.packet.internet_checksum`. `initial` has at most 64 bits."""
+
+def flow_fields(packet: Packet) -> FlowFields | None:
+    """Do as `threepipe.core.flow.flow_fields`."""
 
 def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, int, bool]:
     """Do as `threepipe.core.superpacket.measure`."""

@@ -1,11 +1,12 @@
 //! Checksums and superpackets: the functions that do no I/O.
 //!
-//! Their twins are in `threepipe.core.packet`, `superpacket` and `coalesce`.
+//! Their twins are in `threepipe.core.packet`, `flow`, `superpacket` and `coalesce`.
 
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyList};
 use threepipe_core::packet::checksum;
 use threepipe_core::packet::coalesce::{Coalescer, Group};
+use threepipe_core::packet::flow::Flow;
 use threepipe_core::packet::record::{HEADER_SIZE, Measure, Record, Shape};
 use threepipe_core::packet::split::{Segments, complete};
 
@@ -21,6 +22,18 @@ pub fn internet_checksum(py: Python<'_>, data: &Bound<'_, PyAny>, initial: u64) 
     let buffers = Buffers::of(data)?;
     let data = buffers.slice(0);
     Ok(detach(py, data.len(), WORTH_DETACHING, || checksum::internet_checksum(data, initial)))
+}
+
+/// Source, destination, protocol, source port, destination port, true for a fragment, offset of the protocol's header.
+type FlowFields<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u8, u16, u16, bool, usize);
+
+#[pyfunction]
+pub fn flow_fields<'py>(py: Python<'py>, packet: &Bound<'py, PyAny>) -> Result<Option<FlowFields<'py>>> {
+    let buffers = Buffers::of(packet)?;
+    Ok(Flow::of(buffers.slice(0)).map(|flow| {
+        let (source, destination) = (PyBytes::new(py, flow.source), PyBytes::new(py, flow.destination));
+        (source, destination, flow.protocol, flow.ports.0, flow.ports.1, flow.fragment, flow.start)
+    }))
 }
 
 #[pyfunction]

@@ -83,7 +83,7 @@ native_core = fast.NATIVE
 """True if the native core does the work per packet; False in pure Python, and `threepipe doctor` says why."""
 
 _MODULES_OF_NAMES = {"MemoryAdapter": "threepipe.memory", "open_endpoint": "threepipe.endpoints"}
-_MODULES = ("ring", "testing", "wireguard")
+_MODULES = ("packet", "ring", "testing", "wireguard")
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,7 @@ __all__ = [
     "Traffic",
     "Transport",
     "coalesce",
+    "flow_fields",
     "internet_checksum",
     "measure",
     "pump",
@@ -34,6 +35,7 @@ try:
         Traffic,
         Transport,
         coalesce,
+        flow_fields,
         internet_checksum,
         measure,
         ring_receive,
@@ -42,6 +44,7 @@ try:
     )
 except (ImportError, SystemError) as error:  # A free-threaded Python raises the latter for this stable ABI.
     from threepipe.core.coalesce import coalesce
+    from threepipe.core.flow import flow_fields
     from threepipe.core.packet import internet_checksum
     from threepipe.core.rings import ring_receive, ring_send
     from threepipe.core.superpacket import measure, split

@@ -3,5 +3,6 @@
 pub mod checksum;
 pub mod coalesce;
 mod fields;
+pub mod flow;
 pub mod record;
 pub mod split;

@@ -253,7 +253,7 @@ impl Layout {
 }
 
 /// Return True if Wintun's driver accepts `length` bytes that begin with `first` as an IP packet.
-fn is_packet(first: u8, length: usize) -> bool {
+pub(super) fn is_packet(first: u8, length: usize) -> bool {
     (IPV4_HEADER..=MAX_PACKET).contains(&length) && (first >> 4 == 4 || (first >> 4 == 6 && length >= IPV6_HEADER))
 }
 
