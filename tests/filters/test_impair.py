@@ -14,6 +14,7 @@ from tests.support.frames import TCP4, TCP6, UDP4, UDP6, frame, icmp, mss, syn
 from tests.support.impairments import MANY, packet, within_bounds
 from tests.support.timing import CLOCK, assert_late_by
 from threepipe import Bundle
+from threepipe.endpoint import Filter
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, parse_impairment
@@ -57,6 +58,7 @@ def stamped() -> bytes:
     return packet(0, 92) + struct.pack("d", time.monotonic())
 
 
+@pytest.mark.soak
 def test_the_measured_delay_is_right_within_a_millisecond(stack: ExitStack) -> None:
     stage = Stage(stack, "delay=20ms")
 
@@ -70,6 +72,7 @@ def test_the_measured_delay_is_right_within_a_millisecond(stack: ExitStack) -> N
     assert_late_by(0.02, 0.001, late)
 
 
+@pytest.mark.soak
 def test_the_measured_rate_is_right_within_three_percent(stack: ExitStack) -> None:
     stage = Stage(stack, "rate=20mbit,limit=5000")
     packets = [packet(number, 1250) for number in range(3000)]  # They take 1.5 s.
@@ -255,12 +258,19 @@ def test_close_wakes_a_receive_that_waits_for_a_delayed_packet(ends: bool, delay
             impaired.receive(0)
 
 
+class Gone(Filter):
+    """An endpoint whose adapter is removed after its first bundle."""
+
+    def receive(self, timeout: float | None = None) -> Bundle:
+        if self.statistics.received_packets:
+            raise threepipe.AdapterGone(19, "the adapter was removed")
+        return self.inner.receive(timeout)
+
+
 def test_a_failed_inner_endpoint_is_raised_at_once(stack: ExitStack) -> None:
-    near, far = threepipe.MemoryAdapter.pair()
-    stack.enter_context(near)
-    impaired = stack.enter_context(Impair(near.start_session(), Impairment(delay=1000), towards="right"))
-    with far, far.start_session() as program:
-        program.send([packet(1)])
+    near, far = map(stack.enter_context, threepipe.MemoryAdapter.pair())
+    impaired = stack.enter_context(Impair(Gone(near.start_session()), Impairment(delay=1000), towards="right"))
+    far.start_session().send([packet(1)])
     with pytest.raises(threepipe.AdapterGone):
         impaired.receive(SECONDS)
 

@@ -45,6 +45,7 @@ def impaired(pair: Pair, towards_right: str, towards_left: str) -> tuple[Impair,
     )
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("prefix", FAMILIES)
 def test_ping_takes_longer_by_both_delays(prefix: str) -> None:
     """The tolerance is a millisecond for each of the two delays."""
@@ -93,6 +94,7 @@ def test_tcp_arrives_intact_through_a_bad_network(prefix: str) -> None:
         assert 0 < sum(pair.faults().values()) <= counts.corrupted + ends[1].counts.corrupted
 
 
+@pytest.mark.soak
 def test_udp_gets_the_set_rate() -> None:
     size, rate = 1250, 20e6
     with ExitStack() as stack:
