@@ -27,7 +27,7 @@ SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
-.PHONY: demo test test-pure test-native test-windows native-windows bench soak lint types rust lines tools clean
+.PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust lines tools clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -50,6 +50,14 @@ test-native: .venv/test .venv/native
 test-windows: .venv/test
 	@$(BIN)/python tools/windows $(ARGS)
 
+# The demo and the contract on another kernel, Debian's user-mode-linux. Status 77 if it is not available.
+test-kernels: .venv/test .venv/native
+	@$(BIN)/python tools/user_mode_linux.py $(ARGS)
+
+# The portable tests in pure Python, in about a minute.
+test-fast: .venv/test
+	@THREEPIPE_PURE=1 $(BIN)/python -m pytest -q -m "not soak and not kernel and not wine"
+
 # The portable tests and the Windows tests with the native core.
 native-windows: .venv/test
 	@$(BIN)/python tools/windows --native $(ARGS)
@@ -63,7 +71,7 @@ bench: .venv/bench
 soak: tools .venv/native .venv/soak
 	@$(call have,$(SOAK_TOOLS))
 	@ls /lib/modules/*/kernel/net/ipv4/fou.ko* >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || \
-		apt-get -qq install -y --no-install-recommends linux-image-amd64 >/dev/null
+		apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends linux-image-amd64 >/dev/null
 	@$(BIN)/python -m benchmarks.build
 	@$(BIN)/pytest -m soak --timeout=3600 -v
 
@@ -90,7 +98,7 @@ tools: .venv/test
 
 have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || echo $${pair\#*:}; done | sort -u); \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+		apt-get -qq -o DPkg::Lock::Timeout=300 update && apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing >/dev/null; \
 	elif [ -n "$$missing" ]; then echo "tools are missing; run: apt-get install" $$missing; exit 1; fi
 
 .venv/run: pyproject.toml
