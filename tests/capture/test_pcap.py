@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support.captures import (
     MACS,
     MICROSECONDS,
     PACKETS,
+    PPP,
     RAW,
     SLL2,
     TIME,
@@ -32,6 +34,7 @@ from tests.support.captures import (
     option,
     packets,
     pcap,
+    ppp,
     read,
     reader,
     section,
@@ -168,6 +171,35 @@ def test_packets_of_unknown_link_types_are_counted_and_skipped() -> None:
     found = reader(data)
     assert [bytes(packet) for _, packet, _ in found] == PACKETS[1:2]
     assert found.not_ip == 1
+
+
+def test_ppp_frames_without_an_ip_packet_are_counted() -> None:
+    frames = [b"", b"\xff\x03", b"\x21", b"\x00\x21", b"\xc0\x21" + PACKETS[0], b"\x00\x57" + PACKETS[0]]
+    found = reader(pcap("<", [*frames, ppp(PACKETS[0])], PPP))
+    assert [bytes(packet) for _, packet, _ in found] == PACKETS[:1]
+    assert found.not_ip == len(frames)
+
+
+def test_simple_blocks_are_packets_of_their_sections_first_interface() -> None:
+    data = b""
+    for order, links in (("<", ("pppoe", "raw")), (">", ("sll2", "ethernet"))):
+        numbers, wraps = zip(*[FRAMES[link] for link in links], strict=True)
+        content = wraps[0](PACKETS[1])
+        data += section(order) + b"".join(interface(order, number) for number in numbers)
+        data += enhanced(order, wraps[1](PACKETS[0]), 0, 1)
+        data += block(order, 3, struct.pack(order + "I", len(content)) + content)
+    assert packets(data) == PACKETS[:2] * 2
+
+
+@BOTH_ORDERS
+def test_every_interface_has_its_own_resolution_and_offset(order: str) -> None:
+    timings: list[tuple[int, int, int]] = [(6, 0, 1_500_000), (0x80 | 1, 0, 3), (9, -1, 2_500_000_000), (0, 1, 0)]
+    data = section(order)
+    for resolution, offset, _ in timings:
+        options = option(order, 9, bytes([resolution])) + option(order, 14, struct.pack(order + "q", offset))
+        data += interface(order, RAW, options + bytes(4))
+    data += b"".join([enhanced(order, PACKETS[0], units, number) for number, (_, _, units) in enumerate(timings)])
+    assert [time for time, _, _ in read(data)] == [1_500_000_000, 1_500_000_000, 1_500_000_000, 1_000_000_000]
 
 
 # Broken files.
@@ -368,6 +400,49 @@ def test_a_file_that_cannot_be_written_raises_with_its_name(tmp_path: Path) -> N
 needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 
 
+def shown_by_tshark(path: Path, *fields: str) -> list[list[str]]:
+    shown = [argument for field in fields for argument in ("-e", field)]
+    command = ["tshark", "-r", str(path), "-T", "fields", "-E", "separator=|", "-E", "occurrence=f", *shown]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
+    return [line.split("|") for line in done.stdout.splitlines()]
+
+
+MIXED = ["raw", "null big", "loop", "bsd raw", "openbsd raw", "ppp compressed", "cisco hdlc", "pppoe tagged", "sll2"]
+TIMINGS = [(6, 0), (9, 1_600_000_000), (0x80 | 20, 0), (0x80 | 32, 5), (3, 0)]
+"""if_tsresol and if_tsoffset."""
+
+
+@needs_tshark
+def test_times_and_packets_of_a_mixed_file_are_those_of_wireshark(tmp_path: Path) -> None:
+    data = b""
+    for order in "<>":
+        data += section(order)
+        for number, link in enumerate(MIXED):
+            resolution, offset = TIMINGS[number % len(TIMINGS)]
+            options = option(order, 9, bytes([resolution])) + option(order, 14, struct.pack(order + "q", offset))
+            data += interface(order, FRAMES[link][0], options + bytes(4))
+        for number, link in enumerate(MIXED):
+            frames = [FRAMES[link][1](packet) for packet in PACKETS]
+            data += b"".join([enhanced(order, content, 123_456_789_123 + number, number) for content in frames])
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(data)
+    lines = shown_by_tshark(path, "frame.time_epoch", "ip.len", "ipv6.plen")
+    expected = [(Decimal(time), int(ipv4 or 0) or int(ipv6) + 40) for time, ipv4, ipv6 in lines]
+    assert [(Decimal(time) / 10**9, len(packet)) for time, packet, _ in read(data)] == expected
+    assert len(expected) == 2 * len(MIXED) * len(PACKETS)
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
+def test_tcpdump_reads_a_written_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    with CaptureWriter(str(path), "tun:tp0") as file:
+        file.write(SEEN)
+    with path.open("rb") as written:  # tcpdump opens no file of another user.
+        command = ["tcpdump", "-n", "-r", "-"]
+        done = subprocess.run(command, stdin=written, capture_output=True, text=True, check=True, timeout=50)
+    assert [line.split()[2] for line in done.stdout.splitlines()] == ["10.0.0.1.443", "fd00::1.443", "10.0.0.1.443"]
+
+
 @needs_tshark
 def test_wireshark_reads_a_written_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
@@ -382,15 +457,13 @@ def test_wireshark_reads_a_written_file(tmp_path: Path) -> None:
         "ip.dst",
         "ipv6.dst",
     )
-    shown = [argument for field in fields for argument in ("-e", field)]
-    command = ["tshark", "-r", str(path), "-T", "fields", "-E", "separator=|", *shown]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50).stdout.splitlines()
+    lines = shown_by_tshark(path, *fields)
     seconds = f"{TIME // 10**9}.{TIME % 10**9}"
     later = f"{TIME // 10**9}.{TIME % 10**9 + 1}"
     assert lines == [
-        f"{seconds}|0x00000002|{len(PACKETS[0])}|tun:tp0 ?|10.0.0.2|",
-        f"{seconds}|0x00000002|{len(PACKETS[1])}|tun:tp0 ?||fd00::2",
-        f"{later}|0x00000001|{len(PACKETS[2])}|tun:tp0 ?|10.0.0.2|",
+        [seconds, "0x00000002", str(len(PACKETS[0])), "tun:tp0 ?", "10.0.0.2", ""],
+        [seconds, "0x00000002", str(len(PACKETS[1])), "tun:tp0 ?", "", "fd00::2"],
+        [later, "0x00000001", str(len(PACKETS[2])), "tun:tp0 ?", "10.0.0.2", ""],
     ]
     described = subprocess.run(["capinfos", str(path)], capture_output=True, text=True, check=True, timeout=50).stdout
     assert "Raw IP" in described

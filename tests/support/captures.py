@@ -15,11 +15,20 @@ MICROSECONDS = TIME // 1000 * 1000
 BOTH_ORDERS = pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
 
 NULL, ETHERNET, RAW, LOOP, SLL, IPV4, IPV6, SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
+PPP, BSD_RAW, OPENBSD_RAW, PPP_HDLC, PPP_ETHER, C_HDLC, PPP_PPPD, PPP_WITH_DIR = 9, 12, 14, 50, 51, 104, 166, 204
 MACS = bytes(12)
 
 
 def ether_type(packet: bytes) -> bytes:
     return b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
+
+
+def ppp(packet: bytes) -> bytes:
+    return (b"\x00\x21" if packet[0] >> 4 == 4 else b"\x00\x57") + packet
+
+
+def pppoe(packet: bytes) -> bytes:
+    return b"\x11\x00\x00\x07" + (len(packet) + 2).to_bytes(2, "big") + ppp(packet)
 
 
 def pcap(order: str, frames: Sequence[bytes], link: int = RAW, *, nano: bool = False, cut: int = 0) -> bytes:
@@ -71,6 +80,23 @@ FRAMES: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "raw": (RAW, lambda packet: packet),
     "null little": (NULL, lambda packet: bytes([2 if packet[0] >> 4 == 4 else 30, 0, 0, 0]) + packet),
     "null big": (NULL, lambda packet: bytes([0, 0, 0, 2 if packet[0] >> 4 == 4 else 24]) + packet),
+    "loop little": (LOOP, lambda packet: bytes([2 if packet[0] >> 4 == 4 else 30, 0, 0, 0]) + packet),
+    "bsd raw": (BSD_RAW, lambda packet: packet),
+    "openbsd raw": (OPENBSD_RAW, lambda packet: packet),
+    "ppp": (PPP, ppp),
+    "ppp framed": (PPP, lambda packet: b"\xff\x03" + ppp(packet)),
+    "ppp compressed": (PPP, lambda packet: ppp(packet)[1:]),
+    "ppp hdlc": (PPP_HDLC, lambda packet: b"\xff\x03" + ppp(packet)),
+    "ppp hdlc of cisco": (PPP_HDLC, lambda packet: b"\x0f\x00" + ether_type(packet) + packet),
+    "cisco hdlc": (C_HDLC, lambda packet: b"\x8f\x00" + ether_type(packet) + packet),
+    "ppp in": (PPP_PPPD, lambda packet: b"\x00\x03" + ppp(packet)),
+    "ppp out": (PPP_PPPD, lambda packet: b"\x01\x03" + ppp(packet)),
+    "ppp with direction": (PPP_WITH_DIR, lambda packet: b"\x01" + ppp(packet)),
+    "ppp framed with direction": (PPP_WITH_DIR, lambda packet: b"\x00\xff\x03" + ppp(packet)),
+    "pppoe session": (PPP_ETHER, pppoe),
+    "pppoe": (ETHERNET, lambda packet: MACS + b"\x88\x64" + pppoe(packet)),
+    "pppoe padded": (ETHERNET, lambda packet: MACS + b"\x88\x64" + pppoe(packet) + bytes(18)),
+    "pppoe tagged": (ETHERNET, lambda packet: MACS + b"\x81\x00\x00\x07\x88\x64" + pppoe(packet)),
     "loop": (LOOP, lambda packet: bytes([0, 0, 0, 2 if packet[0] >> 4 == 4 else 28]) + packet),
     "ethernet": (ETHERNET, lambda packet: MACS + ether_type(packet) + packet),
     "padded": (ETHERNET, lambda packet: MACS + ether_type(packet) + packet + bytes(18)),

@@ -11,8 +11,13 @@ from threepipe.core.packet import MIN_HEADER, is_packet
 __all__ = ["RAW", "ip_packet", "is_known"]
 
 NULL, ETHERNET, RAW, LOOP, LINUX_SLL, IPV4, IPV6, LINUX_SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
+_BSD_RAW, _OPENBSD_RAW = 12, 14  # DLT_RAW, which some programs write to files in place of 101.
+_PPP, _PPP_HDLC, _PPP_ETHER, _C_HDLC, _PPP_PPPD, _PPP_WITH_DIR = 9, 50, 51, 104, 166, 204
 
 _ETHER_TYPES = {0x0800: 4, 0x86DD: 6}
+_PPPOE_SESSION = 0x8864
+_PPPOE_HEADER = 6  # Bytes (RFC 2516, section 4).
+_PPP_PROTOCOLS = {0x0021: 4, 0x0057: 6}  # RFC 1332 and RFC 5072.
 _VLAN_TAGS = frozenset({0x8100, 0x88A8, 0x9100})  # IEEE 802.1Q, 802.1ad, and the latter's predecessor.
 _VLAN_TAG = 4  # Bytes.
 # AF_INET is 2 everywhere. AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28 on FreeBSD, and 30 on macOS.
@@ -37,17 +42,30 @@ def ip_packet(link_type: int, frame: memoryview) -> memoryview | None:
 
 
 def _raw(frame: memoryview) -> Payload:
-    return (frame[0] >> 4 if frame else 0), frame
+    version = frame[0] >> 4 if frame else 0
+    return (version if version in MIN_HEADER else 0), frame
 
 
-def _null(frame: memoryview) -> Payload:
-    # The family is in the byte order of the capturing machine. Only one order gives a known family.
+def _loopback(frame: memoryview) -> Payload:
+    # The family is in the byte order of the capturing machine (NULL), or big-endian (LOOP), which some systems ignore.
+    # Only one order gives a known family.
     family = bytes(frame[:4])
     return _FAMILIES.get(int.from_bytes(family, "little")) or _FAMILIES.get(int.from_bytes(family), 0), frame[4:]
 
 
-def _loop(frame: memoryview) -> Payload:
-    return _FAMILIES.get(int.from_bytes(frame[:4]), 0), frame[4:]
+def _ppp(frame: memoryview) -> Payload:
+    """Return the payload of PPP, with or without the address and control fields of HDLC (RFC 1661 and RFC 1662)."""
+    start = 2 if bytes(frame[:2]) == b"\xff\x03" else 0
+    # An odd first byte is the whole protocol, with the zero before it left out (RFC 1661, section 6.5).
+    size = 1 if frame[start : start + 1] and frame[start] & 1 else 2
+    version = _PPP_PROTOCOLS.get(int.from_bytes(frame[start : start + size]), 0)
+    packet = frame[start + size :]
+    return version, _unpadded(version, packet)
+
+
+def _hdlc(frame: memoryview) -> Payload:
+    """Return the payload of PPP or Cisco's HDLC, which has an EtherType in its place (RFC 1547, section 4.3.1)."""
+    return _by_ether_type(frame, 2, 4) if bytes(frame[:1]) in (b"\x0f", b"\x8f") else _ppp(frame)
 
 
 def _by_ether_type(frame: memoryview, offset: int, header: int) -> Payload:
@@ -55,6 +73,8 @@ def _by_ether_type(frame: memoryview, offset: int, header: int) -> Payload:
     ether_type = int.from_bytes(frame[offset : offset + 2])
     while ether_type in _VLAN_TAGS:
         ether_type, header = int.from_bytes(frame[header + 2 : header + _VLAN_TAG]), header + _VLAN_TAG
+    if ether_type == _PPPOE_SESSION:
+        return _ppp(frame[header + _PPPOE_HEADER :])
     version = _ETHER_TYPES.get(ether_type, 0)
     return version, _unpadded(version, frame[header:])
 
@@ -70,11 +90,19 @@ def _unpadded(version: int, packet: memoryview) -> memoryview:
 
 
 _LINK_TYPES: dict[int, Callable[[memoryview], Payload]] = {
-    NULL: _null,
+    NULL: _loopback,
     ETHERNET: lambda frame: _by_ether_type(frame, 12, 14),
+    _PPP: _ppp,
+    _BSD_RAW: _raw,
+    _OPENBSD_RAW: _raw,
+    _PPP_HDLC: _hdlc,
+    _PPP_ETHER: lambda frame: _ppp(frame[_PPPOE_HEADER:]),
     RAW: _raw,
-    LOOP: _loop,
+    _C_HDLC: _hdlc,
+    LOOP: _loopback,
     LINUX_SLL: lambda frame: _by_ether_type(frame, 14, 16),
+    _PPP_PPPD: lambda frame: _ppp(frame[2:]),  # The direction in place of the address, and the control field.
+    _PPP_WITH_DIR: lambda frame: _ppp(frame[1:]),  # The direction before it.
     IPV4: lambda frame: (4, frame),
     IPV6: lambda frame: (6, frame),
     LINUX_SLL2: lambda frame: _by_ether_type(frame, 0, 20),
