@@ -27,7 +27,7 @@ def test_sent_packets_are_in_the_file_at_once(tmp_path: Path) -> None:
 
 
 def test_replay_options_at_the_right_end_raise(tmp_path: Path) -> None:
-    for options in ("speed=2", "loop"):
+    for options in ("speed=2", "loop", "repair=off"):
         with pytest.raises(threepipe.InvalidSetting, match="is for the left end of a pipe only"):
             open_endpoint(f"pcap:{tmp_path / 'a'},{options}", side="right")
     assert not (tmp_path / "a").exists()

@@ -2,16 +2,20 @@
 
 import asyncio
 import errno
+import gzip
+import logging
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import threepipe
 from tests.support.captures import ETHERNET, FRAMES, PACKETS, RAW, block, enhanced, interface, option, pcap, section
+from tests.support.frames import TCP4, frame, opened, with_field
 from tests.support.taps import SECONDS, descriptors
 from threepipe.endpoints.recording import ReplayPort, open_pcap
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
@@ -32,12 +36,10 @@ def numbered(number: int) -> bytes:
 class Replay:
     """A replay with a clock that only the test moves."""
 
-    def __init__(self, stack: ExitStack, path: Path, data: bytes, *, speed: float = 1.0, loop: bool = False) -> None:
+    def __init__(self, stack: ExitStack, path: Path, data: bytes, **options: Any) -> None:
         path.write_bytes(data)
         self.now = 1000.0
-        port = ReplayPort(
-            path.open("rb"), str(path), RateLimitedLog("pcap"), speed=speed, loop=loop, clock=lambda: self.now
-        )
+        port = ReplayPort(path.open("rb"), str(path), RateLimitedLog("pcap"), clock=lambda: self.now, **options)
         self.session = stack.enter_context(threepipe.Session(port))
 
     def at(self, seconds: float) -> list[int]:
@@ -141,6 +143,50 @@ def test_skipped_frames_are_logged(replay: Callable[..., Replay], caplog: pytest
         "pcap: skipped 1 frames without an IP packet and 1 packets that were captured in part",
         "pcap: the file ends in the middle of a packet, which was skipped",
     ]
+
+
+UNFINISHED = [
+    opened(PACKETS[0], 20, TCP4),
+    with_field(opened(PACKETS[2], 20, TCP4), 2, 0),
+    frame(TCP4, bytes(4000)),
+    with_field(PACKETS[0], 36, 0x1234),
+]
+
+
+def test_repairs_are_logged_at_the_end(replay: Callable[..., Replay], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    played = replay(pcap("<", UNFINISHED))
+    assert len(played.at(0)) == 6
+    assert [record.getMessage() for record in caplog.records] == [
+        "pcap: completed 2 checksums, 1 lengths and 1 superpackets (now 3 packets) that the sender had left to its"
+        " network card; repair=off replays packets as recorded",
+        "pcap: 1 packets have a wrong checksum, and were replayed with it",
+    ]
+    played.session.close()
+    assert len(caplog.records) == 2
+
+
+def test_a_replay_without_repair_is_as_recorded(replay: Callable[..., Replay]) -> None:
+    played = replay(pcap("<", UNFINISHED), repair=False)
+    with played.session.receive(0) as bundle:
+        assert [bytes(packet) for packet in bundle] == UNFINISHED
+
+
+def test_a_replay_that_is_closed_early_logs_what_it_has_skipped(
+    replay: Callable[..., Replay], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = section("<") + interface("<") + enhanced("<", b"\0" * 40, 0) + enhanced("<", PACKETS[0], 0)
+    played = replay(data + enhanced("<", PACKETS[0], 9_000_000))
+    assert len(played.at(0)) == 1
+    played.session.close()
+    assert [record.getMessage() for record in caplog.records] == ["pcap: skipped 1 frames without an IP packet"]
+
+
+def test_a_compressed_file_is_replayed_in_a_loop(replay: Callable[..., Replay]) -> None:
+    played = replay(gzip.compress(timed([5, 6])), loop=True)
+    assert played.at(0) == [0]
+    assert played.at(1) == [1, 0]
+    assert played.at(2) == [1, 0]
 
 
 def replayed(path: Path) -> threepipe.Session:

@@ -64,8 +64,8 @@ def enhanced(order: str, content: bytes, time: int, number: int = 0, options: by
     return block(order, 6, head + content + bytes(-len(content) % 4) + options)
 
 
-def reader(data: bytes) -> CaptureReader:
-    return CaptureReader(io.BytesIO(data), "a.pcap")
+def reader(data: bytes, *, repair: bool = False) -> CaptureReader:
+    return CaptureReader(io.BytesIO(data), "a.pcap", repair=repair)
 
 
 def read(data: bytes) -> list[CapturedPacket]:

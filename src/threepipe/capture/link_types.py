@@ -6,7 +6,7 @@ Link types are those of files (www.tcpdump.org/linktypes.html); some differ from
 from collections.abc import Callable
 from typing import TypeAlias
 
-from threepipe.core.packet import MIN_HEADER, is_packet
+from threepipe.core.packet import MIN_HEADER
 
 __all__ = ["RAW", "ip_packet", "is_known"]
 
@@ -34,11 +34,14 @@ def is_known(link_type: int) -> bool:
 
 
 def ip_packet(link_type: int, frame: memoryview) -> memoryview | None:
-    """Return the IPv4 or IPv6 packet in a frame of `link_type`, or None if it has none."""
+    """Return the IPv4 or IPv6 packet in a frame of `link_type`, or None if it has none.
+
+    It may be longer than `MAX_PACKET`: Linux makes TCP superpackets of that size.
+    """
     if (strip := _LINK_TYPES.get(link_type)) is None:
         return None
     version, packet = strip(frame)
-    return packet if is_packet(packet) and packet[0] >> 4 == version else None
+    return packet if version and len(packet) >= MIN_HEADER[version] and packet[0] >> 4 == version else None
 
 
 def _raw(frame: memoryview) -> Payload:

@@ -64,7 +64,7 @@ class ByteReader:
         try:
             data = self._file.read(size)
         except OSError as error:
-            raise EndpointError(error.errno, f"{self._name}: {error.strerror or error}") from None
+            raise EndpointError(error.errno or errno.EPROTO, f"{self._name}: {error.strerror or error}") from None
         self.offset += len(data)
         if 0 < len(data) < size:
             raise CutShort
@@ -81,6 +81,7 @@ class ByteReader:
         while size:
             size -= len(self.read(min(size, _CHUNK)))
 
-    def error(self, problem: str, offset: int) -> EndpointError:
-        """Return the error for a `problem` with the bytes at `offset` of the file."""
-        return EndpointError(errno.EPROTO, f"{self._name}: {problem} at byte {offset}")
+    def error(self, problem: str, offset: int | None = None) -> EndpointError:
+        """Return the error for a `problem` with the bytes at `offset` of the file, or with all of it."""
+        place = "" if offset is None else f" at byte {offset}"
+        return EndpointError(errno.EPROTO, f"{self._name}: {problem}{place}")

@@ -195,6 +195,13 @@ _FILES = (
 _NAME = Option("name", "NAME", "the name in the listener's certificate; by default HOST")
 _SPEED = Option("speed", "FACTOR", "how much faster than recorded to replay; by default 1", _positive, side="left")
 _LOOP = Option("loop", "", "start again at the end, forever", side="left")
+_REPAIR = Option(
+    "repair",
+    "on|off",
+    "complete packets that their sender left to its network card to complete; by default on",
+    _switch,
+    side="left",
+)
 
 _OPENERS = "threepipe.endpoints.openers"
 _remote = partial(parse_host_port, listening=False)
@@ -225,7 +232,7 @@ KINDS = {
              " datagram) or a stream of records; or two pipes, first the one to read from",
              "threepipe.endpoints.inherited:open_fd", (), _descriptors),
         Kind("pcap", "PATH", "as LEFT, replays a pcap or pcapng file with its timing; as RIGHT, writes one (pcapng)",
-             "threepipe.endpoints.recording:open_pcap", (_SPEED, _LOOP)),
+             "threepipe.endpoints.recording:open_pcap", (_SPEED, _LOOP, _REPAIR)),
         Kind("wg", "CONFIG", "the peers of a WireGuard device, from a wg-quick file; its addresses, routes and"
              " commands are ignored", "threepipe.endpoints.wg:open_wg"),
         Kind("echo", "", "answers ICMP echo requests, IPv4 and IPv6", f"{_OPENERS}:open_echo"),

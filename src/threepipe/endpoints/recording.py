@@ -25,10 +25,11 @@ _MAX_WAIT = 3600.0  # Seconds; a longer wait looks at the clock in between.
 _BUFFER = 1 << 18  # Bytes.
 
 
-def open_pcap(request: OpenRequest[str], *, speed: float = 1.0, loop: bool = False) -> Session:
+def open_pcap(request: OpenRequest[str], *, speed: float = 1.0, loop: bool = False, repair: bool = True) -> Session:
     """Open a replay, `speed` times as fast as captured, at the left of a pipe, and a new file at the right.
 
-    Raises `EndpointError` if the file cannot be opened, or is not a capture.
+    With `repair`, packets that their sender had left to its network card to complete are replayed complete. Raises
+    `EndpointError` if the file cannot be opened, or is not a capture.
     """
     path = request.parameter
     if request.side == "right":
@@ -41,7 +42,7 @@ def open_pcap(request: OpenRequest[str], *, speed: float = 1.0, loop: bool = Fal
     except OSError as error:
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}") from None
     with close_on_error(file):
-        return Session(ReplayPort(file, path, request.log, speed=speed, loop=loop))
+        return Session(ReplayPort(file, path, request.log, speed=speed, loop=loop, repair=repair))
 
 
 def _new_file(path: str) -> CaptureWriter:
@@ -113,6 +114,11 @@ class _Alarm(Watch):
                 self._changed.wait(remaining or _MAX_WAIT)
 
 
+def _listed(*counts: tuple[int, str]) -> str:
+    *first, last = [f"{count} {things}" for count, things in counts if count] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 class ReplayPort(EndpointPort):
     """A port that replays a capture, with time running from the first call of `receive`, and drops packets sent."""
 
@@ -124,22 +130,25 @@ class ReplayPort(EndpointPort):
         *,
         speed: float = 1.0,
         loop: bool = False,
+        repair: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take over `file`, which is seekable. `clock` returns seconds. Raises `EndpointError`."""
-        self._reader = CaptureReader(file, name)  # It may raise, so it comes before anything that must be closed.
+        # It may raise, so it comes before anything that must be closed.
+        self._reader = CaptureReader(file, name, repair=repair)
         super().__init__()
         self.readable.close()
         self.readable = self._alarm = _Alarm(clock)
         self.writable.ring()
         self._file, self._name, self._log = file, name, log
-        self._speed, self._loop, self._clock = speed, loop, clock
+        self._speed, self._loop, self._repair, self._clock = speed, loop, repair, clock
         self._packets = iter(self._reader)
         self._next: CapturedPacket | None = None
         self._first: int | None = None  # Nanoseconds: when the first packet was captured.
         self._base: float | None = None  # Seconds of the clock: when it was replayed.
         self._due = 0.0
         self._end: ThreepipeError | None = None
+        self._reported = False
 
     def receive(self) -> Bundle:
         now = self._clock()
@@ -160,7 +169,7 @@ class ReplayPort(EndpointPort):
         try:
             self._next = next(self._packets, None)
             if self._next is None:
-                self._warn_of_skipped()
+                self._report()
                 if self._loop and self._first is not None:
                     base = self._base = max(base, self._due)
                     self._restart()
@@ -175,27 +184,41 @@ class ReplayPort(EndpointPort):
 
     def _restart(self) -> None:
         self._file.seek(0)
-        self._reader = CaptureReader(self._file, self._name)
+        self._reader = CaptureReader(self._file, self._name, repair=self._repair)
+        self._reported = False
         self._packets = iter(self._reader)
         self._first = None
         self._next = next(self._packets, None)
 
-    def _warn_of_skipped(self) -> None:
-        counts = {
-            "frames without an IP packet": self._reader.not_ip,
-            "packets that were captured in part": self._reader.truncated,
-        }
-        skipped = [f"{count} {reason}" for reason, count in counts.items() if count]
-        if skipped:
-            self._log.warn("skipped", f"skipped {' and '.join(skipped)}")
+    def _report(self) -> None:
+        """Say what was skipped and repaired, once for each time that the file is replayed."""
+        if self._reported:
+            return
+        self._reported = True
+        if skipped := _listed(
+            (self._reader.not_ip, "frames without an IP packet"),
+            (self._reader.truncated, "packets that were captured in part"),
+        ):
+            self._log.warn("skipped", f"skipped {skipped}")
         if self._reader.cut_short:
             self._log.warn("cut off", "the file ends in the middle of a packet, which was skipped")
+        repairs = self._reader.repairs
+        if repaired := _listed(
+            (repairs.checksums, "checksums"),
+            (repairs.lengths, "lengths"),
+            (repairs.superpackets, f"superpackets (now {repairs.segments} packets)"),
+        ):
+            text = "that the sender had left to its network card; repair=off replays packets as recorded"
+            self._log.info(f"completed {repaired} {text}")
+        if repairs.wrong:
+            self._log.warn("wrong", f"{repairs.wrong} packets have a wrong checksum, and were replayed with it")
 
     def send(self, bundle: Bundle) -> Bundle:
         return Bundle()
 
     def stop(self) -> None:
         self._alarm.end()
+        self._report()
         self._file.close()
 
 

@@ -12,7 +12,7 @@ from threepipe.core.superpacket import CHECKSUM_OFFSET, GSO_NONE, HEADER, HEADER
 from threepipe.endpoint import Endpoint, Filter
 from threepipe.settings import check_mtu
 
-__all__ = ["Clamp", "clamp_mss"]
+__all__ = ["Clamp", "clamp_mss", "mss_values"]
 
 _HEADERS = {4: 40, 6: 60}
 """IP version -> bytes of the IP and TCP headers without options, which the MSS does not count."""
@@ -118,11 +118,14 @@ def _skip_extensions(view: memoryview, offset: int, kind: int) -> int:
 def _high_values(view: memoryview, base: int, transport: int, mtu: int) -> list[int]:
     """Return the offsets of all values that are too high: receivers differ in which of several options they use."""
     limit = mtu - _HEADERS[view[base] >> 4]
-    return [offset for offset in _mss_values(view, transport) if view[offset] << 8 | view[offset + 1] > limit]
+    return [offset for offset in mss_values(view, transport) if view[offset] << 8 | view[offset + 1] > limit]
 
 
-def _mss_values(view: memoryview, transport: int) -> Iterator[int]:
-    """Yield the offsets of the values of MSS options, up to the first malformed option."""
+def mss_values(view: memoryview, transport: int) -> Iterator[int]:
+    """Yield the offsets in `view` of the values of MSS options, up to the first malformed option.
+
+    The TCP header, of at least 20 bytes, is at `transport`.
+    """
     offset = transport + _TCP_HEADER
     end = min(transport + (view[transport + _TCP_DATA_OFFSET] >> 4) * 4, len(view))
     while offset < end and (kind := view[offset]) != _END:
