@@ -4,7 +4,8 @@ A system hands its card packets whose checksum is open (Linux: CHECKSUM_PARTIAL)
 headers without a length. A capture shows them as they are then. A receiver may also show superpackets, which its
 system put together (GRO, LRO). This file knows no link layer and no format.
 
-Values that no sender leaves open stay as they are, as the capture may show a fault that was on the wire.
+Values that no sender leaves open stay as they are, as the capture may show a fault that was on the wire. Only the
+checksums of a superpacket are computed in any case, as those of its packets are not in the capture.
 """
 
 from dataclasses import dataclass
