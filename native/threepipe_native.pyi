@@ -1,8 +1,8 @@
 """The native core: the functions and classes that run for every packet, with the names and results of their reference.
 
 The reference is Python: `packet`, `flow`, `superpacket`, `coalesce`, `transport`, `rings` and `descriptor` in
-`threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here. System calls, and loops over more than a few
-packets, run without the GIL. A record that is too short for its virtio header raises ValueError.
+`threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here. System calls, and loops over
+more than a few packets, run without the GIL. A record that is too short for its virtio header raises ValueError.
 
 `receive`, `send` and `pump` exist on POSIX, `Router` on Linux. All classes are thread-safe.
 """
