@@ -1,4 +1,7 @@
-"""Two tunnels and a network between them that is a list, with a clock of its own."""
+"""Two tunnels and a network between them that is a list, with a clock of its own.
+
+Each end has a wall clock too, which may be wrong, and may be suspended.
+"""
 
 import ipaddress
 import itertools
@@ -43,15 +46,29 @@ class End:
         self.key = new_key()
         self.public = Identity(self.key).public
         self.endpoint: PeerEndpoint = ("192.0.2.1", next(_ports))
-        self.tunnel = Tunnel(timing=timing, unix_offset=1.7e9)
-        self.tunnel.configure(Change(self.key), network.now)
+        self.wall_error = 0.0
+        """Seconds by which the wall clock is ahead."""
+        self.suspended = False
+        """True while it does nothing, and datagrams to it are lost."""
         self.packets: list[bytes] = []
+        self._timing = timing
+        self._added: list[PeerChange] = []
+        self.restart()
         network.ends.append(self)
+
+    def restart(self) -> None:
+        """Start anew, with the same key and peers."""
+        self.tunnel = Tunnel(timing=self._timing, wall_clock=self.wall_clock)
+        self.tunnel.configure(Change(self.key, peers=tuple(self._added)), self.network.now)
+
+    def wall_clock(self) -> float:
+        return 1.7e9 + self.network.now + self.wall_error
 
     def add(self, other: "End", *allowed: str, endpoint: bool = True, **more: object) -> None:
         networks = tuple(ipaddress.ip_network(text) for text in allowed)
         where = other.endpoint if endpoint else None
         change = PeerChange(other.public, endpoint=where, allowed_ips=networks, **more)  # type: ignore[arg-type]
+        self._added.append(change)
         self.tunnel.configure(Change(peers=(change,)), self.network.now)
 
     def send(self, *packets: bytes) -> None:
@@ -63,7 +80,7 @@ class End:
         self.packets += map(bytes, self.tunnel.receive(memory, len(memory), source, self.network.now))
 
     def peer(self, other: "End") -> PeerStatus:
-        (status,) = (peer for peer in self.tunnel.status().peers if peer.public_key == other.public)
+        (status,) = (peer for peer in self.tunnel.status(self.network.now).peers if peer.public_key == other.public)
         return status
 
 
@@ -106,20 +123,23 @@ class Network:
             self.log.append((self.now, sender, datagram))
             if self.filter(datagram):
                 for end in self.ends:
-                    if end.endpoint == target:
+                    if end.endpoint == target and not end.suspended:
                         end.take(datagram, sender.endpoint)
 
     def advance(self, seconds: float) -> None:
         """Advance the clock, and handle all timers due meanwhile."""
         until = self.now + seconds
         self.settle()
-        while (due := min(end.tunnel.timer for end in self.ends)) <= until:
+        while (due := min(end.tunnel.timer for end in self._awake())) <= until:
             assert due != NEVER
             self.now = max(self.now, due)
-            for end in self.ends:
+            for end in self._awake():
                 end.tunnel.handle_timers(self.now)
             self.settle()
         self.now = until
+
+    def _awake(self) -> list[End]:
+        return [end for end in self.ends if not end.suspended]
 
     def kinds(self, sender: End | None = None, since: float = 0) -> list[int]:
         """Return the types of the messages sent."""

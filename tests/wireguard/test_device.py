@@ -23,6 +23,7 @@ from threepipe.errors import EndpointError, InvalidSetting, SessionClosed
 from threepipe.wireguard import Change, Device, PeerChange, parse_networks
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity
+from threepipe.wireguard.tunnel import Tunnel
 
 SECONDS = 20.0
 THERE, BACK = packet("10.0.0.1", "10.0.0.2", b"there"), packet("10.0.0.2", "10.0.0.1", b"back")
@@ -87,6 +88,32 @@ def test_packets_pass_in_order_and_are_counted(pair: Pair) -> None:
     assert theirs.endpoint[1] == pair.left.status().listen_port
     assert pair.happened.wait(SECONDS)
     assert pair.events[0].name == "handshake"
+
+
+def test_a_handshake_refused_for_its_timestamp_is_logged_once_with_the_reason(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The peer restarts with a clock that was set back by a year."""
+    key = new_key()
+    pair.right.configure(Change(peers=(PeerChange(Identity(key).public),)))
+    there = PeerChange(pair.public[1], endpoint=("127.0.0.1", pair.right.status().listen_port), persistent_keepalive=25)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for number, unix in enumerate((2e9, 2e9 - 31536000, 2e9 - 31536000)):
+
+            def wall_clock(unix: float = unix) -> float:
+                return unix
+
+            tunnel = Tunnel(wall_clock=wall_clock)
+            tunnel.configure(Change(key, peers=(there,)), 1000)
+            ((_, _, ((initiation, _),)),) = tunnel.datagrams_to_send()
+            sender.sendto(initiation, there.endpoint or ())
+            pair.right.session.receive(0.2)
+            assert pair.right.rejected.get("initiation replayed", 0) == number
+    assert come_true(lambda: bool(caplog.messages))
+    (message,) = caplog.messages
+    assert wireguard.key_to_text(Identity(key).public) in message
+    assert "31536000 s older" in message
+    assert "remove the peer here and add it again" in message
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports local addresses")

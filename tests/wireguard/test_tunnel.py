@@ -370,14 +370,14 @@ def test_peers_can_be_changed_and_removed_while_running() -> None:
     assert left.peer(right).allowed_ips == ()
     right.tunnel.configure(Change(peers=(PeerChange(left.public, remove=True),)), network.now)
     right.tunnel.configure(Change(peers=(PeerChange(left.public, remove=True),)), network.now)
-    assert right.tunnel.status().peers == ()
+    assert right.tunnel.status(right.network.now).peers == ()
     assert right.tunnel._peers.indices == {}
     left.add(right, "10.0.0.2/32")
     left.send(THERE)
     network.advance(200)
     assert len(right.packets) == 2
     left.tunnel.configure(Change(replace_peers=True, peers=(PeerChange(new_key(), update_only=True),)), network.now)
-    assert left.tunnel.status().peers == ()
+    assert left.tunnel.status(left.network.now).peers == ()
     network.advance(1000)
     assert left.tunnel._peers.indices == {}
 
@@ -386,11 +386,11 @@ def test_a_device_cannot_be_a_peer_of_itself() -> None:
     network = Network()
     end = End(network)
     end.add(end, "10.0.0.0/8")
-    assert end.tunnel.status().peers == ()
+    assert end.tunnel.status(end.network.now).peers == ()
     other = End(network)
     end.add(other)
     end.tunnel.configure(Change(other.key), network.now)
-    assert end.tunnel.status().peers == ()
+    assert end.tunnel.status(end.network.now).peers == ()
 
 
 def test_a_tunnel_without_a_private_key_sends_nothing() -> None:
@@ -401,7 +401,7 @@ def test_a_tunnel_without_a_private_key_sends_nothing() -> None:
     right.send(BACK)
     network.advance(30)
     assert network.kinds(left) == [INITIATION, TRANSPORT]
-    assert left.tunnel.status().public_key == bytes(32)
+    assert left.tunnel.status(left.network.now).public_key == bytes(32)
     left.take(network.log[0][2], right.endpoint)
     assert left.tunnel.rejected["no private key"] >= 1
 

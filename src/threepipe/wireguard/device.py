@@ -7,7 +7,6 @@ due by time. Knows no adapter, no files and no tools.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
@@ -15,16 +14,22 @@ from typing import Self
 
 from threepipe.net.doorbell import Doorbell
 from threepipe.session import Session, close_with, interrupt
+from threepipe.wireguard import clock
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.port import DevicePort
-from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, Status
+from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, Status, key_to_text
 from threepipe.wireguard.sockets import mark, open_sockets
 from threepipe.wireguard.tunnel import Event, Tunnel
 
 __all__ = ["Device"]
 
 log = logging.getLogger("threepipe")
+
+_OUTDATED = (
+    "peer %s: a handshake from %s was refused, as its timestamp is %.0f s older than the last one accepted: a replay,"
+    " or the peer's clock was set back. If that clock is right now, remove the peer here and add it again"
+)
 
 
 class Device:
@@ -54,7 +59,7 @@ class Device:
         """
         settings = Change(private_key, listen_port, fwmark, peers=tuple(peers))
         settings.check()
-        self._tunnel = Tunnel(timing=timing, unix_offset=time.time() - time.monotonic())
+        self._tunnel = Tunnel(timing=timing)
         self._on_event = on_event
         self._port = DevicePort(self._tunnel, self._wake_for_timer)
         self.mtu = mtu
@@ -92,12 +97,12 @@ class Device:
         elif fwmark != self._fwmark:
             mark(self._port.datagrams, fwmark)
         self._fwmark = fwmark
-        self._tunnel.configure(change, time.monotonic())
+        self._tunnel.configure(change, clock.now())
         self._port.flush()
 
     def status(self) -> Status:
         """Return the settings of the device, and the state of its peers."""
-        status = self._tunnel.status()
+        status = self._tunnel.status(clock.now())
         return replace(status, listen_port=self._port.listen_port, fwmark=self._fwmark)
 
     @property
@@ -124,7 +129,7 @@ class Device:
         self.session.close()
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join()
-        self._tunnel.configure(Change(bytes(KEY_SIZE), replace_peers=True), time.monotonic())
+        self._tunnel.configure(Change(bytes(KEY_SIZE), replace_peers=True), clock.now())
         self._bell.close()
 
     def __enter__(self) -> Self:
@@ -138,26 +143,28 @@ class Device:
     def _wake_for_timer(self) -> None:
         """Wake the thread if its next timer is earlier than it expects, or if there is an event to report."""
         with self._lock:
-            wake = self._tunnel.timer < self._asleep_until or (self._tunnel.events and self._on_event)
+            wake = self._tunnel.timer < self._asleep_until or self._tunnel.events
         if wake:
             self._bell.ring()
 
     def _run(self) -> None:
         while not self._closed:
-            self._tunnel.handle_timers(time.monotonic())
+            self._tunnel.handle_timers(clock.now())
             with self._lock:
                 self._asleep_until = self._tunnel.timer
             self._port.flush()
             self._report_events()
             if self._closed:
                 return  # An event's listener may have closed the device.
-            timeout = self._asleep_until - time.monotonic()
-            self._bell.wait(None if timeout == NEVER else max(timeout, 0))
+            timeout = self._asleep_until - clock.now()
+            self._bell.wait(None if timeout == NEVER else min(max(timeout, 0), clock.LONGEST_WAIT))
             self._bell.clear()
 
     def _report_events(self) -> None:
         while self._tunnel.events:
             event = self._tunnel.events.popleft()
+            if event.name == "outdated":
+                log.warning(_OUTDATED, key_to_text(event.public_key), event.endpoint, event.seconds)
             if self._on_event is not None:
                 try:
                     self._on_event(event)

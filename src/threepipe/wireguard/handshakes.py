@@ -22,9 +22,9 @@ from threepipe.wireguard.noise import Identity, initiate, read_initiation, read_
 from threepipe.wireguard.peer import Keypair, Peer
 from threepipe.wireguard.peer_endpoint import PeerEndpoint, cookie_sources
 from threepipe.wireguard.peer_table import PeerTable
-from threepipe.wireguard.tai64n import timestamp
+from threepipe.wireguard.tai64n import Timestamps, seconds_between
 
-__all__ = ["CookieReply", "Established", "Handshakes"]
+__all__ = ["CookieReply", "Established", "Handshakes", "Outdated"]
 
 Indices = dict[int, tuple[Peer, Keypair | None]]
 
@@ -43,21 +43,32 @@ class CookieReply(NamedTuple):
     message: bytes
 
 
+class Outdated(NamedTuple):
+    """An authentic initiation that was refused, as its timestamp is not above the last one accepted."""
+
+    peer: Peer
+    seconds: float
+    """How much older it is than that one."""
+
+
 class Handshakes:
     """The handshakes of the device with one private key."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, timestamps: Timestamps) -> None:
         self.identity = identity
+        self._timestamps = timestamps
         self._checker = CookieChecker(identity.public)
         self._load = Load()
 
-    def initiate(self, peer: Peer, indices: Indices, unix: float) -> bytes | None:
+    def initiate(self, peer: Peer, indices: Indices) -> bytes | None:
         """Return an initiation for `peer`, without MACs, and add its index to `indices`; None if its key is invalid."""
         assert peer.static_static is not None
         index = _unused_index(indices)
-        begun = initiate(self.identity, peer.public_key, peer.static_static, index, timestamp(unix))
+        sent_at = self._timestamps.after(peer.last_timestamp)
+        begun = initiate(self.identity, peer.public_key, peer.static_static, index, sent_at)
         if begun is None:
             return None
+        peer.last_timestamp = sent_at
         peer.handshake, message = begun
         peer.handshake_index = index
         indices[index] = (peer, None)
@@ -65,7 +76,7 @@ class Handshakes:
 
     def receive(
         self, message: memoryview, endpoint: PeerEndpoint, now: float, peers: PeerTable
-    ) -> Established | CookieReply | str:
+    ) -> Established | CookieReply | Outdated | str:
         """Receive a datagram that is not a transport message. Return its result, or the reason to drop it.
 
         The reason is empty for a cookie reply that was accepted.
@@ -87,7 +98,7 @@ class Handshakes:
             return self._receive_initiation(message, now, peers)
         return self._receive_response(message, now, peers.indices)
 
-    def _receive_initiation(self, message: memoryview, now: float, peers: PeerTable) -> Established | str:
+    def _receive_initiation(self, message: memoryview, now: float, peers: PeerTable) -> Established | Outdated | str:
         received = read_initiation(self.identity, message)
         if received is None:
             return "initiation does not open"
@@ -98,10 +109,10 @@ class Handshakes:
             return "initiation does not open"
         handshake, sent_at = opened
         if sent_at <= peer.greatest_timestamp:
-            return "initiation replayed"
+            return Outdated(peer, seconds_between(sent_at, peer.greatest_timestamp))
         if now - peer.initiation_received < MIN_INITIATION_INTERVAL:
             return "too many initiations from one peer"
-        peer.greatest_timestamp, peer.initiation_received = sent_at, now
+        peer.greatest_timestamp, peer.initiation_received, peer.refusal_told = sent_at, now, False
         index = _unused_index(peers.indices)
         responded = respond(handshake, peer.public_key, peer.preshared_key, index, received.sender_index)
         if responded is None:

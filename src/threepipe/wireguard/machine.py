@@ -7,18 +7,19 @@ no bundle of the caller pays for: keepalives, and packets that waited for a hand
 import itertools
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from threepipe.core import fast
 from threepipe.wireguard.constants import JITTER, MAX_STAGED, Timing
-from threepipe.wireguard.handshakes import CookieReply, Established, Handshakes
+from threepipe.wireguard.handshakes import CookieReply, Established, Handshakes, Outdated
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer import NEVER, Keypair, Peer
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.peer_table import PeerTable
 from threepipe.wireguard.schedule import Schedule
 from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, PeerStatus, Status
+from threepipe.wireguard.tai64n import Timestamps
 
 __all__ = ["Event", "Outgoing", "Runs", "Sealing", "StateMachine"]
 
@@ -26,15 +27,19 @@ Runs = list[tuple[memoryview, int]]
 """Runs of datagrams: the memory, and the size of each datagram in it, except that the last may be shorter."""
 
 _KEEPALIVE = [memoryview(b"")]
+_DISPLAY_TOLERANCE = 1.0  # Seconds: more than two clocks drift apart in days.
 
 
 class Event(NamedTuple):
     """An event of the peer with `public_key`."""
 
     name: str
-    """`handshake`: one is complete; `roamed`: the peer has a new `endpoint`; `expired`: its keys were wiped."""
+    """`handshake`: one is complete; `roamed`: the peer has a new `endpoint`; `expired`: its keys were wiped;
+    `outdated`: an initiation from it was refused for its timestamp, reported once until one is accepted."""
     public_key: bytes
     endpoint: PeerEndpoint | None = None
+    seconds: float = 0.0
+    """How much older an `outdated` timestamp is than the last one accepted."""
 
 
 class Outgoing(NamedTuple):
@@ -62,8 +67,8 @@ class Sealing(NamedTuple):
 class StateMachine:
     """The state of a device and its transitions."""
 
-    def __init__(self, timing: Timing, unix_offset: float) -> None:
-        """`unix_offset` is added to `now` to get seconds since 1970."""
+    def __init__(self, timing: Timing, wall_clock: Callable[[], float]) -> None:
+        """`wall_clock` returns seconds since 1970. It may jump, and decides nothing but timestamps and display."""
         self.timing = timing
         self.mtu = 0
         self.rejected: Counter[str] = Counter()
@@ -71,7 +76,9 @@ class StateMachine:
         self.peers = PeerTable()
         self.schedule = Schedule()
         self.outgoing: list[Outgoing] = []
-        self._unix_offset = unix_offset
+        self._wall_clock = wall_clock
+        self._timestamps = Timestamps(wall_clock)
+        self._display_offset = 0.0
         self._private_key = bytes(KEY_SIZE)
         self._handshakes: Handshakes | None = None
 
@@ -92,7 +99,7 @@ class StateMachine:
     def _set_private_key(self, private_key: bytes) -> None:
         self._private_key = private_key
         identity = Identity(private_key) if any(private_key) else None
-        self._handshakes = Handshakes(identity) if identity else None
+        self._handshakes = Handshakes(identity, self._timestamps) if identity else None
         for peer in self.peers:
             self.peers.forget_keys(peer)
             peer.attempts_since, peer.retry_at, peer.initiation_sent = None, NEVER, -NEVER
@@ -144,19 +151,31 @@ class StateMachine:
         self.peers.remove(peer)
         self.schedule.cancel(peer)
 
-    def status(self) -> Status:
+    def status(self, now: float) -> Status:
         """Return the state of the device, without the port and the mark."""
+        self._follow_wall_clock(now)
         return Status(
             self._private_key,
             self._handshakes.identity.public if self._handshakes else bytes(KEY_SIZE),
             peers=tuple(
                 PeerStatus(
                     peer.public_key, peer.preshared_key, peer.endpoint, self.peers.allowed.of(peer),
-                    peer.persistent_keepalive, peer.last_handshake, peer.traffic.rx_bytes, peer.traffic.tx_bytes,
+                    peer.persistent_keepalive, self._displayed(peer.handshake_at), peer.traffic.rx_bytes,
+                    peer.traffic.tx_bytes, NEVER if peer.handshake_at is None else now - peer.handshake_at,
                 )
                 for peer in self.peers
             ),
         )  # fmt: skip
+
+    def _follow_wall_clock(self, now: float) -> None:
+        """Note the difference between the clocks, for display, unless it has hardly changed: times shown stay equal."""
+        offset = self._wall_clock() - now
+        if abs(offset - self._display_offset) > _DISPLAY_TOLERANCE:
+            self._display_offset = offset
+
+    def _displayed(self, at: float | None) -> float:
+        """Return seconds since 1970 for `at`, 1 at least, as 0 means never."""
+        return 0.0 if at is None else max(at + self._display_offset, 1.0)
 
     # Sending.
 
@@ -254,8 +273,17 @@ class StateMachine:
             self._use(*result, now)
         elif isinstance(result, CookieReply):
             self._send_message(endpoint, local, result.message)
+        elif isinstance(result, Outdated):
+            self._refuse(*result, endpoint)
         elif result:
             self.rejected[result] += 1
+
+    def _refuse(self, peer: Peer, seconds: float, endpoint: PeerEndpoint) -> None:
+        """Count an initiation that is not newer than the last. Report it, except one that merely came twice."""
+        self.rejected["initiation replayed"] += 1
+        if seconds and not peer.refusal_told:
+            peer.refusal_told = True
+            self.events.append(Event("outdated", peer.public_key, endpoint, seconds))
 
     def _use(self, peer: Peer, keypair: Keypair, response: bytes, now: float) -> None:
         """Use the keypair of a new handshake; there is a response to send if the peer initiated it."""
@@ -271,7 +299,7 @@ class StateMachine:
         self.schedule.check_by(peer, peer.due(self.timing))
 
     def _complete_handshake(self, peer: Peer, now: float) -> None:
-        peer.complete_handshake(now + self._unix_offset)
+        peer.complete_handshake(now)
         self.events.append(Event("handshake", peer.public_key, peer.endpoint))
 
     def initiate(self, peer: Peer, now: float) -> None:
@@ -281,7 +309,7 @@ class StateMachine:
         if now - peer.initiation_sent < self.timing.rekey_timeout:
             return
         self.peers.forget_handshake(peer)
-        message = self._handshakes.initiate(peer, self.peers.indices, now + self._unix_offset)
+        message = self._handshakes.initiate(peer, self.peers.indices)
         if message is None:
             return
         if peer.attempts_since is None:
@@ -316,6 +344,11 @@ class StateMachine:
 
     def _check(self, peer: Peer, now: float) -> None:
         timing, traffic = self.timing, peer.traffic
+        if now >= peer.wipe_due(timing):  # First, and not a handshake of now: both may be due after a suspension.
+            self.peers.forget_keypairs(peer)
+            if now - peer.initiation_sent >= timing.rekey_timeout:
+                self.peers.forget_handshake(peer)
+            self.events.append(Event("expired", peer.public_key, peer.endpoint))
         if now >= peer.retry_at:
             self.retry(peer, now)
         if now >= peer.new_handshake_due(timing):
@@ -333,9 +366,6 @@ class StateMachine:
         if now >= peer.persistent_keepalive_due():
             traffic.last_traversal = now  # Even if nothing can be sent.
             self.send_keepalive(peer, now)
-        if now >= peer.wipe_due(timing):
-            self.peers.forget_keys(peer)
-            self.events.append(Event("expired", peer.public_key, peer.endpoint))
 
     def retry(self, peer: Peer, now: float) -> None:
         """Repeat a handshake that got no answer or, after REKEY_ATTEMPT_TIME, give up until there is data to send."""

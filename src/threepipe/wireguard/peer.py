@@ -54,9 +54,9 @@ class Peer:
 
     __slots__ = (
         "attempts_since", "check_at", "cookie_generator", "current", "endpoint", "greatest_timestamp", "handshake",
-        "handshake_index", "initiation_received", "initiation_sent", "keys_since", "last_handshake", "local", "next",
-        "number", "persistent_keepalive", "preshared_key", "previous", "public_key", "retry_at",
-        "sent_last_minute_handshake", "staged", "static_static", "traffic",
+        "handshake_at", "handshake_index", "initiation_received", "initiation_sent", "keys_since", "last_timestamp",
+        "local", "next", "number", "persistent_keepalive", "preshared_key", "previous", "public_key", "refusal_told",
+        "retry_at", "sent_last_minute_handshake", "staged", "static_static", "traffic",
     )  # fmt: skip
 
     def __init__(self, public_key: bytes, number: int) -> None:
@@ -75,7 +75,12 @@ class Peer:
         self.handshake: Handshake | None = None
         """An own handshake without an answer yet, which has the index `handshake_index`."""
         self.handshake_index = 0
+        self.last_timestamp = b""
+        """That of the last initiation sent to the peer."""
         self.greatest_timestamp = b""
+        """That of the last initiation accepted from the peer; older ones are refused."""
+        self.refusal_told = False
+        """True once an older initiation was reported, until the next one is accepted."""
         self.current: Keypair | None = None
         self.previous: Keypair | None = None
         """The keypair before the current one; messages sealed with it may still arrive."""
@@ -83,8 +88,8 @@ class Peer:
         """The responder's new keypair, which becomes the current one when the initiator first uses it."""
         self.staged: deque[tuple[memoryview, bool]] = deque()
         """Records that wait for a keypair, each with True if it has a virtio header."""
-        self.last_handshake = 0.0
-        """Seconds since 1970; 0 if there was none."""
+        self.handshake_at: float | None = None
+        """The time of the last complete handshake; None if there was none."""
         self.attempts_since: float | None = None
         self.retry_at = NEVER
         self.initiation_sent = self.initiation_received = -NEVER
@@ -100,11 +105,11 @@ class Peer:
         """All keypairs."""
         return [keypair for keypair in (self.current, self.previous, self.next) if keypair is not None]
 
-    def complete_handshake(self, unix: float) -> None:
-        """Note that a handshake is complete, `unix` seconds since 1970."""
+    def complete_handshake(self, now: float) -> None:
+        """Note that a handshake is complete."""
         self.attempts_since, self.retry_at = None, NEVER
         self.sent_last_minute_handshake = False
-        self.last_handshake = unix
+        self.handshake_at = now
 
     def keepalive_due(self, timing: Timing) -> float:
         """Return the time by which received data is answered with a keepalive, if nothing else is sent."""

@@ -81,11 +81,15 @@ class PeerTable:
 
     def forget_keys(self, peer: Peer) -> None:
         """Wipe all keypairs of the peer, and drop its handshake."""
+        self.forget_keypairs(peer)
+        self.forget_handshake(peer)
+
+    def forget_keypairs(self, peer: Peer) -> None:
+        """Wipe all keypairs of the peer."""
         for keypair in peer.keypairs:
             self._drop(keypair)
         peer.current = peer.previous = peer.next = None
         peer.keys_since = None
-        self.forget_handshake(peer)
         self.note_change(peer)
 
     def forget_handshake(self, peer: Peer) -> None:

@@ -7,7 +7,6 @@ native core's threads do it; in pure Python one thread does, as two would compet
 import errno
 import selectors
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from threepipe.core.pump import End, PeersEnd
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.net.datagrams import Datagrams
 from threepipe.net.watch import EndpointPort
+from threepipe.wireguard import clock
 from threepipe.wireguard.peer_endpoint import PeerEndpoint, from_socket, to_socket
 from threepipe.wireguard.routing import Handler, Routing
 from threepipe.wireguard.tunnel import Tunnel
@@ -89,7 +89,7 @@ class DevicePort(EndpointPort):
     def receive(self) -> Bundle:
         """Open the datagrams that are ready and return the packets in them."""
         packets: list[memoryview] = []
-        now = time.monotonic()
+        now = clock.now()
         for datagrams in self.datagrams:
             # Bounded by reads, not packets: a flood of invalid datagrams must not starve others.
             for _ in range(MAX_BUNDLE):
@@ -114,9 +114,9 @@ class DevicePort(EndpointPort):
                 return bundle
         records = bundle.records
         if records is not None:
-            self._tunnel.send(records, True, time.monotonic())
+            self._tunnel.send(records, True, clock.now())
         else:
-            self._tunnel.send(list(bundle), False, time.monotonic())
+            self._tunnel.send(list(bundle), False, clock.now())
         self.flush()
         return Bundle()
 

@@ -4,13 +4,13 @@ Lies between `tunnel`, which decides, and `port`, which does the I/O. Pure Pytho
 """
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from errno import errorcode
 from typing import TYPE_CHECKING, Self
 
 from threepipe.core import fast
+from threepipe.wireguard import clock
 from threepipe.wireguard.peer_endpoint import NativeEndpoint, from_native, to_native
 from threepipe.wireguard.tunnel import Route, Tunnel
 
@@ -74,7 +74,7 @@ class Handler:
 
     def send(self, records: Sequence[bytearray], vnet_header: bool) -> None:
         """Send records that have no peer, or whose peer has no keypair yet."""
-        self._tunnel.send([memoryview(record) for record in records], vnet_header, time.monotonic())
+        self._tunnel.send([memoryview(record) for record in records], vnet_header, clock.now())
         self._flush()
 
     def receive(
@@ -82,12 +82,12 @@ class Handler:
     ) -> Sequence[memoryview]:
         """Receive datagrams of one source, each of `size` bytes but a shorter last one; return the packets in them."""
         memory, endpoint = memoryview(datagrams), from_native(source)
-        packets = self._tunnel.receive(memory, size, endpoint, time.monotonic(), local)
+        packets = self._tunnel.receive(memory, size, endpoint, clock.now(), local)
         self._flush()
         return packets
 
     def attend(self, number: int, sending: bool) -> float:
         """Look after the peer with that number, which is sent to or received from. Return when to call again."""
-        again_at = self._tunnel.attend(number, time.monotonic(), sending=sending)
+        again_at = self._tunnel.attend(number, clock.now(), sending=sending)
         self._flush()
         return again_at

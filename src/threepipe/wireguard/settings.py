@@ -93,10 +93,12 @@ class PeerStatus:
     allowed_ips: tuple[Network, ...] = ()
     persistent_keepalive: int = 0
     last_handshake: float = 0.0
-    """Seconds since 1970; 0 if there was none."""
+    """Seconds since 1970; 0 if there was none. For display: it moves with the wall clock, so that its age is right."""
     rx_bytes: int = 0
     """Bytes of authentic UDP payload received."""
     tx_bytes: int = 0
+    handshake_age: float = float("inf")
+    """Seconds since the last handshake, of a clock that does not jump; infinite if there was none, or if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

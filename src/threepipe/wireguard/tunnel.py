@@ -4,7 +4,8 @@ Rules:
 
 - This file and the modules it uses (`machine`, `handshakes`, `peer_table`, `peer`, `schedule`, `noise`, `cookie`) hold
   the whole protocol. Nothing outside of them decides what to send to a peer, or what to accept from it.
-- They know no socket, thread or clock. `now` is an argument, in seconds of a clock that does not jump.
+- They know no socket, thread or clock. `now` is an argument, in seconds of a clock that does not jump and counts the
+  time in suspend. The wall clock is a function that the caller gives; only `tai64n` and what is displayed depend on it.
 - A `Tunnel` has a lock but no threads. Its methods take the lock themselves, and seal and open bundles without it, so
   any number of threads may send and receive at once. Only keepalives and staged packets are sealed with the lock held.
 - Hostile datagrams never raise. They are dropped, and counted in `rejected` by reason.
@@ -13,8 +14,9 @@ Theory, in the order of a peer's life; sections are those of wireguard.com/paper
 
 *Handshake* (5.4). The first packet for a peer begins a handshake, and waits for it (it is staged). The initiator sends
 an initiation, the responder answers with a response; then both can compute two new keys, one for each direction. An
-initiation carries a timestamp that has to grow, so a replayed one is dropped. Without an answer, the initiation is
-repeated after REKEY_TIMEOUT (5 s) and a jitter, for REKEY_ATTEMPT_TIME (90 s); then the staged packets are dropped.
+initiation carries a timestamp that has to grow, so a replayed one is dropped. The wall clock is read for each, but a
+timestamp is never below the last one sent. Without an answer, the initiation is repeated after REKEY_TIMEOUT (5 s) and
+a jitter, for REKEY_ATTEMPT_TIME (90 s); then the staged packets are dropped.
 
 *Keypairs* (6.1 to 6.3). The two keys are a keypair. The initiator makes it the *current* one at once. The responder
 keeps it as *next*, as its response may be lost, and makes it the current one when the first message sealed with it
@@ -41,8 +43,9 @@ gets a cookie reply, which costs little, instead of being opened.
 """
 
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from threepipe.core import fast
@@ -89,9 +92,9 @@ class Tunnel:
     `handle_timers` at `timer`, which every call may change.
     """
 
-    def __init__(self, *, timing: Timing | None = None, unix_offset: float = 0.0) -> None:
-        """`unix_offset` is added to `now` to get seconds since 1970, for timestamps, which must grow over restarts."""
-        self._machine = StateMachine(timing or Timing(), unix_offset)
+    def __init__(self, *, timing: Timing | None = None, wall_clock: Callable[[], float] = time.time) -> None:
+        """`wall_clock` returns seconds since 1970, for timestamps, which must grow over restarts, and for display."""
+        self._machine = StateMachine(timing or Timing(), wall_clock)
         self._peers = self._machine.peers
         self._lock = threading.Lock()
         self.events: deque[Event] = self._machine.events
@@ -104,10 +107,10 @@ class Tunnel:
         with self._lock:
             self._machine.configure(change, now)
 
-    def status(self) -> Status:
+    def status(self, now: float) -> Status:
         """Return the state of the device, without the port and the mark."""
         with self._lock:
-            return self._machine.status()
+            return self._machine.status(now)
 
     @property
     def mtu(self) -> int:

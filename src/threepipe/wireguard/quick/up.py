@@ -5,7 +5,6 @@ This file decides the order of the steps; each step is done elsewhere.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -153,7 +152,7 @@ def _refreshed_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[No
         while not over.wait(_LOOKUP_INTERVAL):
             for peer in device.status().peers:
                 endpoint = named.get(peer.public_key)
-                if endpoint is not None and peer.tx_bytes and time.time() - peer.last_handshake > _LOOKUP_AFTER:
+                if endpoint is not None and peer.tx_bytes and peer.handshake_age > _LOOKUP_AFTER:
                     try:
                         found = resolve(endpoint)
                     except EndpointError as error:
