@@ -55,7 +55,7 @@ class Router:
 
         `endpoint` is an address, a port and a scope. `local` is the local address to send from; without it, the address
         that the peer last sent to is kept. A keypair is its transport, the time when it expires, and the time of use
-        from which the handler is told; times are those of `time.monotonic`.
+        from which the handler is told; times are those of `threepipe.wireguard.clock`.
         """
 
     def set_allowed(self, number: int, networks: Sequence[tuple[bytes, int]]) -> None:

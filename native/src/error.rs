@@ -21,6 +21,8 @@ pub enum Error {
     ReadOnly,
     /// A key does not have this size.
     KeySize(usize),
+    /// Packets need more counters than were reserved for them, or others.
+    Counters { messages: u64, counters: u64 },
     /// A buffer does not hold single bytes.
     NotBytes,
     /// The address of a function or a session is 0.
@@ -80,6 +82,9 @@ impl From<Error> for PyErr {
             Error::Short => PyValueError::new_err("a record is too short for its virtio header of 10 bytes"),
             Error::ReadOnly => PyTypeError::new_err("cannot modify read-only memory"),
             Error::KeySize(size) => PyValueError::new_err(format!("invalid key: expected {size} bytes")),
+            Error::Counters { messages, counters } => PyValueError::new_err(format!(
+                "cannot seal {messages} messages with {counters} counters; reserve as many as there are packets"
+            )),
             Error::NotBytes => PyTypeError::new_err("a buffer of single bytes is required"),
             Error::NoAddress => PyValueError::new_err("the address of a function or a session is 0"),
             #[cfg(unix)]

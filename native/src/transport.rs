@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use threepipe_core::wireguard::sealing::{KEY_SIZE, Messages};
+use threepipe_core::wireguard::transport::NotSealed;
 use threepipe_core::wireguard::{traffic, transport};
 
 use crate::buffer::{Buffers, Cutter, new_bytearray, piece, view_of};
@@ -66,6 +67,7 @@ impl Transport {
         &self,
         py: Python<'py>,
         counter: u64,
+        count: u64,
         records: &Bound<'py, PyAny>,
         vnet_header: bool,
         mtu: usize,
@@ -74,16 +76,19 @@ impl Transport {
         let buffers = Buffers::of_all(&records)?;
         let messages = Messages::new(buffers.slices(), vnet_header, mtu).ok_or(Error::Short)?;
         let size = messages.size();
-        let mut sealed = false;
+        let counters = counter..counter.saturating_add(count);
+        let mut sealed = Ok(());
         let memory = new_bytearray(py, size, |memory| {
-            sealed = detach(py, size, WORTH_DETACHING, || self.0.seal(&messages, counter, memory));
-            if !sealed {
+            sealed = detach(py, size, WORTH_DETACHING, || self.0.seal(&messages, counters, memory));
+            if sealed.is_err() {
                 memory.fill(0);
             }
             Ok(())
         })?;
-        if !sealed {
-            return Ok(Vec::new());
+        match sealed {
+            Ok(()) => {}
+            Err(NotSealed::Wiped) => return Ok(Vec::new()),
+            Err(NotSealed::Counters) => return Err(Error::Counters { messages: messages.count(), counters: count }),
         }
         let mut memory = Cutter::new(&memory)?;
         let mut used = 0;

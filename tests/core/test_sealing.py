@@ -12,7 +12,7 @@ from tests.support.frames import TCP4, TCP6, frame, records_of, superpacket, tra
 from tests.support.wireguard_pair import packet
 from threepipe.core import fast
 from threepipe.core import transport as python_transport
-from threepipe.core.superpacket import split
+from threepipe.core.superpacket import measure, split
 
 KEY = bytes(range(32))
 INDEX = 0x01020304
@@ -31,8 +31,16 @@ def transport(module: ModuleType) -> python_transport.Transport:
 
 
 def sealed(module: ModuleType, packets: list[bytes], counter: int = 0, mtu: int = 0) -> list[tuple[memoryview, int]]:
-    runs: list[tuple[memoryview, int]] = transport(module).seal(counter, views(packets), False, mtu)
-    return runs
+    return sealed_by(transport(module), packets, counter, mtu)
+
+
+def sealed_by(
+    keys: python_transport.Transport, records: list[bytes], counter: int, mtu: int, vnet_header: bool = False
+) -> list[tuple[memoryview, int]]:
+    """Seal with as many counters as are needed, from `counter` on."""
+    count, _, _ = measure(views(records), vnet_header)
+    keys.counter = counter + count
+    return keys.seal(counter, count, [memoryview(bytearray(record)) for record in records], vnet_header, mtu)
 
 
 def messages(runs: list[tuple[memoryview, int]]) -> list[bytes]:
@@ -125,7 +133,7 @@ def test_runs_are_of_equal_size_and_within_the_limits_of_the_kernel(module: Modu
 def test_each_segment_of_a_superpacket_becomes_a_message(module: ModuleType, kind: object) -> None:
     record = superpacket(kind, frame(kind, bytes(range(250)) * 20), 1000)  # type: ignore[arg-type]
     segments = [bytes(segment) for segment in split([memoryview(bytearray(record))])]
-    ((memory, size),) = transport(module).seal(3, [record], True, 1420)
+    ((memory, size),) = sealed_by(transport(module), [bytes(record)], 3, 1420, True)
     opened = Receiver(module).take(memory.tobytes(), size)
     assert len(segments) == 5
     assert opened[0] == segments
@@ -206,10 +214,7 @@ def test_both_implementations_seal_and_open_alike() -> None:
         vnet_header = bool(choose.randrange(2))
         records = records_of(choose, packets) if vnet_header else packets
         counter, mtu = choose.choice([0, 1, 2**40]), choose.choice([0, 576, 1420])
-        runs = [
-            transport(module).seal(counter, [memoryview(bytearray(record)) for record in records], vnet_header, mtu)
-            for module in BOTH
-        ]
+        runs = [sealed_by(transport(module), records, counter, mtu, vnet_header) for module in BOTH]
         assert [(bytes(memory), size) for memory, size in runs[0]] == [
             (bytes(memory), size) for memory, size in runs[1]
         ]
@@ -232,11 +237,44 @@ def test_counters_are_reserved_once_and_only_below_the_limit(module: ModuleType)
 
 
 @EACH
+@pytest.mark.parametrize(
+    ("reserved", "counter", "count", "packets"),
+    [(3, 0, 3, 4), (5, 0, 3, 4), (5, 3, 1, 2), (3, 2, 2, 2), (3, 3, 1, 1), (0, 0, 0, 1), (0, 0, 1, 1)],
+)
+def test_seal_of_more_messages_than_counters_were_reserved_raises_and_seals_nothing(
+    module: ModuleType, reserved: int, counter: int, count: int, packets: int
+) -> None:
+    keys = transport(module)
+    keys.reserve(reserved)
+    with pytest.raises(ValueError, match=f"cannot seal {packets} messages with {count} counters"):
+        keys.seal(counter, count, views([FOUR] * packets), False, 0)
+    assert keys.counter == reserved
+
+
+@EACH
+def test_seal_of_a_superpacket_with_more_segments_than_counters_raises(module: ModuleType) -> None:
+    record = superpacket(TCP4, frame(TCP4, bytes(5000)), 1000)
+    keys = transport(module)
+    keys.reserve(9)
+    with pytest.raises(ValueError, match="cannot seal 5 messages with 4 counters"):
+        keys.seal(0, 4, [memoryview(bytearray(record))], True, 1420)
+
+
+@EACH
+def test_counters_that_are_left_over_are_not_used(module: ModuleType) -> None:
+    keys = transport(module)
+    keys.reserve(9)
+    (message,) = messages(keys.seal(2, 7, views([FOUR]), False, 0))
+    assert int.from_bytes(message[8:16], "little") == 2
+
+
+@EACH
 def test_a_wiped_transport_neither_seals_nor_opens(module: ModuleType) -> None:
     (message,) = messages(sealed(module, [FOUR]))
     keys = transport(module)
     keys.wipe()
-    assert keys.seal(0, views([FOUR]), False, 0) == []
+    assert keys.reserve(1) == 0
+    assert keys.seal(0, 1, views([FOUR]), False, 0) == []
     assert keys.open(memoryview(bytearray(message)), len(message)) == ([], [], len(message), 0, 0)
 
 

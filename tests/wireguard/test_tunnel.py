@@ -222,10 +222,11 @@ def test_keys_are_wiped_after_540_seconds_without_a_handshake() -> None:
     (peer,) = right.tunnel._peers
     keypair = peer.current
     assert keypair is not None
+    assert keypair.transport.reserve(1) is not None
     network.advance(539)
-    assert keypair.transport.seal(0, [memoryview(THERE)], False, 0)
+    assert keypair.transport.seal(0, 1, [memoryview(THERE)], False, 0)
     network.advance(2)
-    assert not keypair.transport.seal(0, [memoryview(THERE)], False, 0)
+    assert not keypair.transport.seal(0, 1, [memoryview(THERE)], False, 0)
     assert peer.keypairs == []
     assert [event.name for event in right.tunnel.events] == ["handshake", "expired"]
     assert right.tunnel._peers.indices == {}

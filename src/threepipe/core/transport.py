@@ -57,17 +57,26 @@ class Transport:
         return counter
 
     def seal(
-        self, counter: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
+        self, counter: int, count: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
     ) -> list[tuple[memoryview, int]]:
-        """Seal the packets that `records` stand for, with counters from `counter` on, which were reserved.
+        """Seal the packets that `records` stand for, with `count` counters from `counter` on, which were reserved.
 
         With `vnet_header` the records have a virtio header (see `superpacket`), else they are packets. A packet is
         padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most
         64 messages and 65000 bytes: the memory, and the size of each message in it, except that the last may be
         shorter. Returns nothing once the keys are wiped.
+
+        Raises ValueError, and seals nothing, if there are more packets than counters or if the counters were not
+        reserved: one that is used twice gives away what both messages say.
         """
+        groups = list(_runs(split(records) if vnet_header else records, mtu))
+        messages = sum(map(len, groups))
+        if messages > count or counter + count > self.counter:
+            raise ValueError(
+                f"cannot seal {messages} messages with {count} counters; reserve as many as there are packets"
+            )
         key = bytes(self._send_key)  # A copy, so that it is not wiped meanwhile.
-        return [] if self._wiped else _seal(key, self.remote_index, counter, records, vnet_header, mtu)
+        return [] if self._wiped else _seal(key, self.remote_index, counter, groups)
 
     def open(self, memory: memoryview, size: int) -> tuple[list[memoryview], list[tuple[bytes, int]], int, int, int]:
         """Open messages in place, which lie end to end in `memory`; all have `size` bytes, but the last may be shorter.
@@ -93,7 +102,7 @@ class Transport:
 
 
 def _seal(
-    key: bytes, index: int, counter: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
+    key: bytes, index: int, counter: int, groups: list[list[tuple[memoryview, int]]]
 ) -> list[tuple[memoryview, int]]:
     from cryptography.hazmat.primitives.ciphers.aead import (
         ChaCha20Poly1305,
@@ -102,7 +111,7 @@ def _seal(
     encrypt = ChaCha20Poly1305(key).encrypt_into
     header, nonce = _HEADER.pack_into, _NONCE.pack
     runs = []
-    for group in _runs(split(records) if vnet_header else records, mtu):
+    for group in groups:
         size = len(group[0][0]) + group[0][1] + _OVERHEAD
         memory = memoryview(bytearray(size * (len(group) - 1) + len(group[-1][0]) + group[-1][1] + _OVERHEAD))
         start = 0

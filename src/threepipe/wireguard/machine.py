@@ -51,17 +51,18 @@ class Outgoing(NamedTuple):
 
 
 class Sealing(NamedTuple):
-    """Records for one peer, with reserved counters from `counter` on, that are ready to be sealed."""
+    """Records for one peer, with `packets` reserved counters from `counter` on, that are ready to be sealed."""
 
     peer: Peer
     keypair: Keypair
     counter: int
+    packets: int
     records: Sequence[memoryview]
     vnet_header: bool
 
     def seal(self, mtu: int) -> Runs:
         """Return the messages; none if the keypair was wiped meanwhile. Needs no lock."""
-        return self.keypair.transport.seal(self.counter, self.records, self.vnet_header, mtu)
+        return self.keypair.transport.seal(self.counter, self.packets, self.records, self.vnet_header, mtu)
 
 
 class StateMachine:
@@ -189,7 +190,7 @@ class StateMachine:
         if (counter := keypair.transport.reserve(packets)) is None:
             return None
         self.note_traffic(peer, now, peer.traffic.sent(now, data, 0))
-        return Sealing(peer, keypair, counter, records, vnet_header)
+        return Sealing(peer, keypair, counter, packets, records, vnet_header)
 
     def queue(self, sealing: Sealing, runs: Runs, now: float) -> None:
         """Queue the messages that were sealed; renew their keypair if it is time."""

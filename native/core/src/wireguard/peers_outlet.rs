@@ -87,7 +87,8 @@ impl<'a> PeersOutlet<'a> {
         if self.sealed.len() < start + size {
             self.sealed.resize(start + size, 0);
         }
-        if !keypair.transport.seal(&messages, counter, &mut self.sealed[start..start + size]) {
+        let counters = counter..counter + messages.count();
+        if keypair.transport.seal(&messages, counters, &mut self.sealed[start..start + size]).is_err() {
             return Flow::Continue(true); // Wiped just now: the peer or the device is gone.
         }
         for run in messages.runs() {

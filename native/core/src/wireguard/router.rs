@@ -87,7 +87,7 @@ pub struct PeerSettings {
     pub receiving: Vec<Keypair>,
 }
 
-/// A time that can change: seconds of the monotonic clock.
+/// A time that can change: seconds of the clock of `wireguard::clock`.
 pub struct Moment(AtomicU64);
 
 impl Moment {
@@ -110,7 +110,7 @@ impl Moment {
 }
 
 impl Keypair {
-    /// Make a keypair. Times are seconds of the monotonic clock.
+    /// Make a keypair. Times are seconds of the clock of `wireguard::clock`.
     #[must_use]
     pub fn new(transport: Arc<Transport>, expires_at: f64, attend_at: f64) -> Self {
         Self { transport, expires_at, attend_at: Moment::new(attend_at) }

@@ -10,7 +10,7 @@ use crate::locks::unpoisoned;
 #[derive(Debug, Default)]
 pub struct Traffic(Mutex<Notes>);
 
-/// Counters and times; times are seconds of the monotonic clock.
+/// Counters and times; times are seconds of the clock of `wireguard::clock`.
 #[derive(Clone, Debug)]
 pub struct Notes {
     /// Bytes of authentic messages received.

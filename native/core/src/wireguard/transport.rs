@@ -2,10 +2,11 @@
 //!
 //! The twin of `Transport` in `threepipe.core.transport`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, RwLock};
 
-use crate::locks::unpoisoned;
+use crate::locks::{if_free, unpoisoned};
 use crate::wireguard::sealing::{KEY_SIZE, Key, Messages, Opened, REJECT_AFTER_MESSAGES, WINDOW_SIZE, open};
 
 /// The keys and indices of a keypair, the counter of messages sent, and the replay window of those received.
@@ -13,28 +14,19 @@ pub struct Transport {
     local_index: u32,
     remote_index: u32,
     counter: AtomicU64,
-    send: RwLock<Secret>,
-    receive: Mutex<(Secret, Box<[u8; WINDOW_SIZE]>)>,
+    /// True once the keys are wiped, or are about to be by the threads that still use them.
+    wiped: AtomicBool,
+    send: RwLock<Key>,
+    receive: Mutex<(Key, Box<[u8; WINDOW_SIZE]>)>,
 }
 
-/// A key that can be wiped.
-struct Secret {
-    key: Key,
-    wiped: bool,
-}
-
-impl Secret {
-    fn new(bytes: &[u8]) -> Option<Self> {
-        Key::new(bytes).map(|key| Self { key, wiped: false })
-    }
-
-    /// Overwrite the key with zeros.
-    fn wipe(&mut self) {
-        self.wiped = true;
-        if let Some(zeros) = Key::new(&[0; KEY_SIZE]) {
-            self.key = zeros;
-        }
-    }
+/// The reason why nothing was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSealed {
+    /// The keys were wiped.
+    Wiped,
+    /// There are more messages than counters, or the counters were not reserved.
+    Counters,
 }
 
 impl Transport {
@@ -45,8 +37,9 @@ impl Transport {
             local_index,
             remote_index,
             counter: AtomicU64::new(0),
-            send: RwLock::new(Secret::new(send)?),
-            receive: Mutex::new((Secret::new(receive)?, Box::new([0; WINDOW_SIZE]))),
+            wiped: AtomicBool::new(false),
+            send: RwLock::new(Key::new(send)?),
+            receive: Mutex::new((Key::new(receive)?, Box::new([0; WINDOW_SIZE]))),
         })
     }
 
@@ -80,33 +73,131 @@ impl Transport {
         self.counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
     }
 
-    /// Write `messages`, with counters from `counter` on, to `memory`. Return False if the key was wiped.
+    /// Write `messages`, with the first of `counters`, to `memory`.
+    ///
+    /// # Errors
+    ///
+    /// If the keys were wiped; or if there are not as many counters as messages, or if they were not reserved, since a
+    /// counter that is used twice gives away what both messages say.
     ///
     /// # Panics
     ///
     /// If `memory` is too small.
-    #[must_use]
-    pub fn seal(&self, messages: &Messages<'_>, counter: u64, memory: &mut [u8]) -> bool {
-        let secret = unpoisoned(self.send.read());
-        if !secret.wiped {
-            messages.seal(&secret.key, self.remote_index, counter, memory);
+    pub fn seal(&self, messages: &Messages<'_>, counters: Range<u64>, memory: &mut [u8]) -> Result<(), NotSealed> {
+        let taken = counters.end.saturating_sub(counters.start);
+        if messages.count() > taken || counters.end > self.counter() {
+            return Err(NotSealed::Counters);
         }
-        !secret.wiped
+        let sealed = self.unless_wiped(|| {
+            let key = unpoisoned(self.send.read());
+            (!self.is_wiped()).then(|| messages.seal(&key, self.remote_index, counters.start, memory))
+        });
+        sealed.ok_or(NotSealed::Wiped)
     }
 
-    /// Open messages in place, as [`sealing::open`](open) does. Once the key was wiped, no message is authentic.
+    /// Open messages in place, as [`sealing::open`](open) does. Once the keys were wiped, no message is authentic.
     pub fn open(&self, memory: &mut [u8], size: usize) -> Opened {
-        let mut receiving = unpoisoned(self.receive.lock());
-        let (secret, window) = &mut *receiving;
-        if secret.wiped {
-            return Opened { used: memory.len(), ..Opened::default() };
-        }
-        open(&secret.key, self.local_index, window, memory, size)
+        let used = memory.len();
+        let opened = self.unless_wiped(|| {
+            let mut receiving = unpoisoned(self.receive.lock());
+            let (key, window) = &mut *receiving;
+            (!self.is_wiped()).then(|| open(key, self.local_index, window, memory, size))
+        });
+        opened.unwrap_or(Opened { used, ..Opened::default() })
     }
 
-    /// Overwrite both keys with zeros. Nothing is sealed or opened after that.
+    /// Have both keys overwritten with zeros. Nothing more is sealed or opened from now on.
+    ///
+    /// Waits for no lock, so that a forked child can call it: there, threads that no longer exist may hold them. A key
+    /// that a thread uses at this moment is overwritten by that thread when it is done.
     pub fn wipe(&self) {
-        unpoisoned(self.send.write()).wipe();
-        unpoisoned(self.receive.lock()).0.wipe();
+        self.wiped.store(true, Ordering::SeqCst);
+        self.overwrite_if_wiped();
+    }
+
+    fn is_wiped(&self) -> bool {
+        self.wiped.load(Ordering::SeqCst)
+    }
+
+    /// Call `work`, which locks a key and then looks whether it was wiped, and overwrite the keys if that happens
+    /// meanwhile. After a wipe, touch no lock.
+    fn unless_wiped<Done>(&self, work: impl FnOnce() -> Option<Done>) -> Option<Done> {
+        if self.is_wiped() {
+            return None;
+        }
+        let done = work();
+        self.overwrite_if_wiped();
+        done
+    }
+
+    /// Overwrite the keys that no other thread uses.
+    fn overwrite_if_wiped(&self) {
+        // Either this sees the flag of a wipe, or that wipe sees that this thread no longer holds the lock.
+        fence(Ordering::SeqCst);
+        if !self.is_wiped() {
+            return;
+        }
+        if let (Some(mut key), Some(zeros)) = (if_free(self.send.try_write()), Key::new(&[0; KEY_SIZE])) {
+            *key = zeros;
+        }
+        if let (Some(mut receiving), Some(zeros)) = (if_free(self.receive.try_lock()), Key::new(&[0; KEY_SIZE])) {
+            receiving.0 = zeros;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SHORT: [u8; 20] = [0x45; 20];
+
+    fn transport() -> Transport {
+        Transport::new(&[1; KEY_SIZE], &[1; KEY_SIZE], 1, 1).unwrap()
+    }
+
+    fn seal(transport: &Transport, count: usize, counters: Range<u64>) -> Result<Vec<u8>, NotSealed> {
+        let messages = Messages::new(vec![&SHORT; count], false, 0).unwrap();
+        let mut memory = vec![0; messages.size()];
+        transport.seal(&messages, counters, &mut memory).map(|()| memory)
+    }
+
+    #[test]
+    fn seal_takes_no_counters_but_those_that_were_reserved_for_its_messages() {
+        let transport = transport();
+        assert_eq!((transport.reserve(3), transport.reserve(2)), (Some(0), Some(3)));
+        assert!(seal(&transport, 3, 0..3).is_ok() && seal(&transport, 1, 3..5).is_ok());
+        for (count, counters) in [(4, 0..3), (2, 4..5), (2, 4..6), (1, 5..6), (1, 0..0), (0, 6..7)] {
+            assert_eq!(seal(&transport, count, counters), Err(NotSealed::Counters));
+        }
+    }
+
+    #[test]
+    fn wipe_while_a_thread_holds_a_key_waits_for_nothing_and_the_thread_overwrites_it() {
+        let transport = transport();
+        assert_eq!(transport.reserve(1), Some(0));
+        let (mut wanted, other) = (seal(&transport, 1, 0..1).unwrap(), Key::new(&[0; KEY_SIZE]).unwrap());
+        let held = transport.send.read().unwrap();
+        transport.wipe();
+        drop(held);
+        assert_eq!(seal(&transport, 1, 0..1), Err(NotSealed::Wiped));
+        assert_eq!(transport.open(&mut wanted.clone(), 48).authentic, 0);
+        transport.overwrite_if_wiped();
+        let messages = Messages::new(vec![&SHORT], false, 0).unwrap();
+        messages.seal(&transport.send.read().unwrap(), 1, 0, &mut wanted);
+        let mut zeroed = vec![0; messages.size()];
+        messages.seal(&other, 1, 0, &mut zeroed);
+        assert_eq!(wanted, zeroed);
+    }
+
+    #[test]
+    fn a_wiped_transport_touches_no_lock() {
+        let transport = transport();
+        assert_eq!(transport.reserve(1), Some(0));
+        let (_sending, _receiving) = (transport.send.write().unwrap(), transport.receive.lock().unwrap());
+        transport.wipe();
+        assert_eq!(seal(&transport, 1, 0..1), Err(NotSealed::Wiped));
+        assert_eq!(transport.open(&mut [0; 48], 48), Opened { used: 48, ..Opened::default() });
     }
 }
