@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.wireguard_pair import BACK, THERE, THERE6, End, Network, joined, new_key, packet
 from threepipe.wireguard.constants import (
+    MAX_PER_SOURCE,
     MAX_STAGED,
     REJECT_AFTER_MESSAGES,
     REKEY_AFTER_MESSAGES,
@@ -334,6 +335,31 @@ def test_an_initiation_under_load_needs_a_cookie() -> None:
     left.tunnel._machine.retry(next(iter(left.tunnel._peers)), network.now)
     network.settle()
     assert right.packets == [THERE]
+
+
+@pytest.mark.parametrize(
+    ("form", "refused"),
+    [("2001:db8::{:x}", 5), ("2001:db8:0:{:x}::1", 0), ("192.0.2.{}", 0), ("2001:db8::1", 5), ("192.0.2.1", 5)],
+    ids=["one-64", "many-64s", "many-ipv4", "one-ipv6", "one-ipv4"],
+)
+def test_handshakes_under_load_are_limited_by_ipv4_address_and_by_ipv6_network(form: str, refused: int) -> None:
+    network, left, right = joined()
+    (peer,) = left.tunnel._peers
+
+    def initiate() -> None:
+        peer.initiation_sent = -NEVER
+        left.tunnel._machine.initiate(peer, network.now)
+        network.settle()
+
+    initiate()
+    for _ in range(UNDER_LOAD - 1):
+        right.take(network.log[0][2], ("203.0.113.9", 9))
+    for number in range(MAX_PER_SOURCE + 5):
+        left.endpoint = (form.format(number + 1), 1000 + number)
+        initiate()  # It is answered with a cookie for that address and port, which the next one has.
+        initiate()
+    assert network.kinds(right).count(COOKIE) == MAX_PER_SOURCE + 5
+    assert right.tunnel.rejected["too many handshakes from one source"] == refused
 
 
 def test_a_bounded_number_of_packets_waits_for_a_handshake() -> None:

@@ -55,4 +55,4 @@ MAX_STAGED = 256
 UNDER_LOAD = 128
 """Initiations and responses a second above which their senders need a cookie: some 5 % of a core."""
 MAX_PER_SOURCE = 20
-"""Handshakes a second accepted from one address while under load (as wireguard-go)."""
+"""Handshakes a second accepted while under load from one IPv4 address, or from one /64 of IPv6 (as Linux)."""

@@ -104,12 +104,12 @@ class Load:
         self._count += 1
         return max(self._count, self._count_before) > UNDER_LOAD
 
-    def is_too_high_from(self, address: bytes) -> bool:
-        """Count one message with a valid cookie from `address`. Return True if these are too many in this second."""
-        count = self._sources.get(address, 0)
+    def is_too_high_from(self, source: bytes) -> bool:
+        """Count one message with a valid cookie from `source`. Return True if these are too many in this second."""
+        count = self._sources.get(source, 0)
         if count >= MAX_PER_SOURCE or (not count and len(self._sources) >= _MAX_SOURCES):
             return True
-        self._sources[address] = count + 1
+        self._sources[source] = count + 1
         return False
 
     def _start_second(self, now: float) -> None:

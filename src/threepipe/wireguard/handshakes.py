@@ -89,11 +89,11 @@ class Handshakes:
         if not self._checker.has_mac1(message):
             return "wrong mac1"
         if self._load.is_high(now):
-            address, source = cookie_sources(endpoint)
+            limited_by, source = cookie_sources(endpoint)
             if not self._checker.has_mac2(message, source, now):
                 return CookieReply(self._checker.reply(message, index_of(message), source, now))
-            if self._load.is_too_high_from(address):
-                return "too many handshakes from one address"
+            if self._load.is_too_high_from(limited_by):
+                return "too many handshakes from one source"
         if kind == TYPE_INITIATION:
             return self._receive_initiation(message, now, peers)
         return self._receive_response(message, now, peers.indices)

@@ -18,6 +18,8 @@ __all__ = [
     "to_socket",
 ]
 
+_NETWORK_SIZE = 8  # Bytes of an IPv6 address that name the network.
+
 PeerEndpoint: TypeAlias = tuple[str, int]
 """An IP address as text, with its zone if IPv6 needs one, and a port."""
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -59,6 +61,10 @@ def from_native(endpoint: NativeEndpoint) -> PeerEndpoint:
 
 
 def cookie_sources(endpoint: PeerEndpoint) -> tuple[bytes, bytes]:
-    """Return the address, and the address with the port, as bytes: what a cookie is made from (section 5.4.7)."""
+    """Return what handshakes are limited by, and what a cookie is made from (section 5.4.7), as bytes.
+
+    The first is an IPv4 address, or the first 64 bits of an IPv6 address, as one host has all addresses of such a
+    network (RFC 4291, section 2.5.1; Linux limits by the same). The second is the whole address and the port.
+    """
     address = ipaddress.ip_address(endpoint[0].partition("%")[0]).packed
-    return address, address + endpoint[1].to_bytes(2, "big")
+    return address[:_NETWORK_SIZE], address + endpoint[1].to_bytes(2, "big")
