@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import os
 import socket
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,52 @@ def test_the_listen_port_can_be_changed_while_running(pair: Pair) -> None:
     opener.start()
     assert received(pair.right, 1) == [THERE]
     opener.join()
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_listen_ports_set_by_several_threads_take_turns_and_leak_no_descriptor(pair: Pair) -> None:
+    before = open_descriptors()
+    with ThreadPoolExecutor(4) as executor:
+        turns = [executor.submit(pair.right.configure, Change(listen_port=0)) for _ in range(200)]
+        for turn in turns:
+            turn.result()
+    assert open_descriptors() == before
+    endpoint = ("127.0.0.1", pair.right.status().listen_port)
+    pair.left.configure(Change(peers=(PeerChange(pair.public[1], endpoint=endpoint),)))
+    pair.left.session.send([THERE])
+    opener = threading.Thread(target=lambda: pair.left.session.receive(0.5))
+    opener.start()
+    assert received(pair.right, 1) == [THERE]
+    opener.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+@pytest.mark.parametrize("what", ["device", "session"])
+def test_a_listen_port_set_while_the_device_closes_raises_or_is_closed_too(what: str) -> None:
+    before = open_descriptors()
+    for _ in range(30):
+        device = Device()
+        closing = threading.Thread(target=(device if what == "device" else device.session).close)
+        closing.start()
+        with contextlib.suppress(SessionClosed):
+            for _ in range(20):
+                device.configure(Change(listen_port=0))
+        closing.join()
+        with pytest.raises(SessionClosed, match="the device is closed"):
+            device.configure(Change(listen_port=0))
+    gc.collect()
+    assert open_descriptors() == before
+
+
+def test_a_closed_device_refuses_changes_and_still_tells_its_state(pair: Pair) -> None:
+    pair.right.close()
+    with pytest.raises(SessionClosed, match="the device is closed"):
+        pair.right.configure(Change(fwmark=7))
+    assert pair.right.status().peers == ()
 
 
 def test_an_invalid_setting_of_a_device_raises() -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from threepipe.errors import SessionClosed
 from threepipe.net.doorbell import Doorbell
 from threepipe.session import Session, close_with, interrupt
 from threepipe.wireguard import clock
@@ -65,6 +66,7 @@ class Device:
         self.mtu = mtu
         self._fwmark = 0
         self._bell = Doorbell()
+        self._changing = threading.Lock()  # Held by `configure`, so that changes take turns, and by `close`.
         self._lock = threading.Lock()  # For the two that follow.
         self._asleep_until = NEVER
         self._closed = False
@@ -87,9 +89,16 @@ class Device:
     def configure(self, change: Change) -> None:
         """Carry out `change` while packets pass. Raises as the constructor does, and changes nothing then.
 
-        For a listen port of 0 the system chooses a new one, as with wg(8).
+        For a listen port of 0 the system chooses a new one, as with wg(8). Changes of several threads are carried out
+        one after another. Raises `SessionClosed` once the device is closed.
         """
         change.check()
+        with self._changing:
+            if self._closed or self.session.closed:
+                raise SessionClosed("the device is closed; make a new one")
+            self._configure(change)
+
+    def _configure(self, change: Change) -> None:
         fwmark = self._fwmark if change.fwmark is None else change.fwmark
         if change.listen_port is not None and change.listen_port != self._port.listen_port:
             self._port.use(open_sockets(change.listen_port, fwmark))
@@ -121,7 +130,7 @@ class Device:
 
     def close(self) -> None:
         """End all traffic, wipe all keys and close the sockets. May be called again."""
-        with self._lock:
+        with self._changing, self._lock:
             closed, self._closed = self._closed, True
         if closed:
             return

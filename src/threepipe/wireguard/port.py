@@ -16,6 +16,7 @@ from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.pump import End, PeersEnd
 from threepipe.core.superpacket import MAX_RECORD
+from threepipe.errors import SessionClosed
 from threepipe.net.datagrams import Datagrams
 from threepipe.net.watch import EndpointPort
 from threepipe.wireguard import clock
@@ -47,6 +48,7 @@ class DevicePort(EndpointPort):
         super().__init__()
         self.datagrams: list[Datagrams] = []
         self.listen_port = 0
+        self._stopped = False
         self._tunnel, self._timer_changed = tunnel, timer_changed
         self._arena = Arena(_ARENA)
         self._unsent: deque[_Run] = deque()  # Sealed, and there was no room.
@@ -61,8 +63,15 @@ class DevicePort(EndpointPort):
         self.writable.ring()
 
     def use(self, datagrams: list[Datagrams]) -> None:
-        """Send and receive by these sockets from now on; close the old ones."""
+        """Send and receive by these sockets from now on; close the old ones.
+
+        Raises `SessionClosed`, and closes these, if the port was stopped meanwhile.
+        """
         with self._sending:
+            if self._stopped:
+                for new in datagrams:
+                    new.socket.close()
+                raise SessionClosed("the device is closed; make a new one")
             self._unsent.clear()
             self._stop_waiting()
             replaced, self.datagrams = self.datagrams, datagrams
@@ -71,7 +80,7 @@ class DevicePort(EndpointPort):
                 self.readable.watch(old.socket, 0)
             for new in datagrams:
                 self.readable.watch(new.socket, selectors.EVENT_READ)
-        self.listen_port = datagrams[0].socket.getsockname()[1]
+            self.listen_port = datagrams[0].socket.getsockname()[1]
         for old in replaced:
             old.socket.close()
 
@@ -219,6 +228,7 @@ class DevicePort(EndpointPort):
     def stop(self) -> None:
         """Close the sockets."""
         with self._sending:  # The device's thread may flush until the device is closed.
+            self._stopped = True
             self._unsent.clear()
             self._stop_waiting()
             for datagrams in self.datagrams:

@@ -6,14 +6,14 @@ This file decides the order of the steps; each step is done elsewhere.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
-from threepipe.errors import AdapterGone, EndpointError, ThreepipeError
+from threepipe.errors import AdapterGone, EndpointError, SessionClosed, ThreepipeError
 from threepipe.piping import pipe
 from threepipe.platforms.files import write_atomically
 from threepipe.session import Session
@@ -160,7 +160,8 @@ def _refreshed_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[No
                         continue
                     if found != peer.endpoint:
                         change = PeerChange(peer.public_key, update_only=True, endpoint=found)
-                        device.configure(Change(peers=(change,)))
+                        with suppress(SessionClosed):  # The adapter was removed just now.
+                            device.configure(Change(peers=(change,)))
 
     thread = threading.Thread(target=watch, name="threepipe-names", daemon=True)
     thread.start()
