@@ -10,6 +10,7 @@ from typing import Self
 
 from threepipe.backend import AdapterInfo, AdapterStatistics, Device
 from threepipe.errors import AdapterClosed, SessionExists
+from threepipe.net.forks import call_in_child
 from threepipe.session import Session
 from threepipe.settings import (
     AdapterSettings,
@@ -41,9 +42,10 @@ class Adapter:
         self._device = device
         self._lock = threading.RLock()  # A session may close its adapter, which closes the session.
         self._session: Session | None = None
-        self._closed = False
+        self._closed = self._left_behind = False
         self.name = device.name
         self.index = device.index
+        call_in_child(self, Adapter._leave_behind)
 
     @classmethod
     def create(
@@ -173,8 +175,13 @@ class Adapter:
         self.close()
 
     def close(self) -> None:
-        """Close the session and the adapter, and remove the interface unless it is persistent. May be repeated."""
+        """Close the session and the adapter, and remove the interface unless it is persistent. May be repeated.
+
+        In a forked child this does nothing, as the adapter is the parent's.
+        """
         with self._lock:
+            if self._left_behind:
+                return
             self._closed = True
             if self._session is not None:
                 self._session.close()
@@ -190,7 +197,14 @@ class Adapter:
     def __repr__(self) -> str:
         return f"<Adapter {self.name}{' closed' if self._closed else ''}>"
 
+    def _leave_behind(self) -> None:
+        """Close this copy in a forked child, without a change to the parent's interface."""
+        self._lock = threading.RLock()
+        self._closed = self._left_behind = True
+
     def _check_open(self) -> None:
+        if self._left_behind:
+            raise AdapterClosed(f"{self.name} belongs to the process that this one was forked from; create one here")
         if self._closed:
             raise AdapterClosed(f"{self.name} was closed; create or open it again")
 

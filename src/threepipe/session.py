@@ -23,6 +23,7 @@ from threepipe.core import fast
 from threepipe.core.packet import Packet, is_packet
 from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, TunEnd, forward, joinable, new_counts
 from threepipe.errors import AdapterError, LinkDown, SessionClosed, ThreepipeError
+from threepipe.net.forks import call_in_child
 
 if TYPE_CHECKING:
     from threepipe.net.doorbell import Doorbell
@@ -74,6 +75,8 @@ class Session:
         self._interrupted = False
         self._ends: list[End] = []  # All ends that the port has lent, with their counts.
         self._companions: list[Closeable] = []  # Closed with the session.
+        self._left_behind = False
+        call_in_child(self, Session._leave_behind)
 
     def receive(self, timeout: float | None = None) -> Bundle:
         """Wait for at least one packet and return all that are ready, in order, about 256 records at most.
@@ -311,7 +314,19 @@ class Session:
 
     def _check_open(self) -> None:
         if self._closed:
+            if self._left_behind:
+                raise SessionClosed("the session belongs to the process that this one was forked from; start one here")
             raise SessionClosed("the session is closed")
+
+    def _leave_behind(self) -> None:
+        """Close this copy in a forked child: release nothing that the parent uses, and wait for no thread of it."""
+        self._receive_lock, self._send_lock, self._close_lock = threading.Lock(), threading.Lock(), threading.Lock()
+        self._state_lock = threading.Lock()
+        self._unused = threading.Condition(self._state_lock)
+        self._closed = self._left_behind = True
+        self._kept.clear()
+        self._bells.clear()
+        self._companions.clear()
 
     def _enter(self) -> None:
         with self._state_lock:

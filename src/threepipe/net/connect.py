@@ -139,6 +139,7 @@ def reach_unix(path: str) -> socket.socket:
 def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[], None]]:
     """Return a Unix socket that listens at `path`, and a function that removes its file, which has the given mode.
 
+    The function does nothing in a forked child, as the parent goes on listening.
     A stale socket file, at which nothing listens, is replaced; any other file is not. Raises `EndpointError`.
     """
     with endpoint_errors(f"listening at {path}", _NOT_BOUND), close_on_error(_unix()) as listening:
@@ -151,10 +152,11 @@ def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[
             os.umask(before)
         own = os.stat(path)
         listening.listen(_BACKLOG)
+    maker = os.getpid()
 
     def remove() -> None:
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(path), own):
+            if os.getpid() == maker and os.path.samestat(os.stat(path), own):
                 os.unlink(path)
 
     return listening, remove

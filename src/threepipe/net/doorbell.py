@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from threepipe.net.forks import call_in_child
 from threepipe.net.notify import call_soon
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class Doorbell:
         self._reader.setblocking(False)
         self._lock = threading.Lock()
         self._rung = self._held = self._stuck = False
+        self._left_behind = False
         self._listeners: list[Callable[[], None]] = []
+        call_in_child(self, Doorbell._leave_behind)
 
     def ring(self, *, for_ever: bool = False) -> None:
         """Set the flag until `clear`, or if `for_ever`, until `close`. Every waiter wakes, now and later."""
@@ -61,6 +64,8 @@ class Doorbell:
     def _change(self, *, rung: bool, held: bool) -> None:
         before, after = self._rung or self._held, rung or held
         self._rung, self._held = rung, held
+        if self._left_behind:
+            return
         if after and not before:
             self._writer.send(b"\0")
             for listener in self._listeners:
@@ -91,6 +96,12 @@ class Doorbell:
             else:
                 self._listeners.append(listener)
         return partial(self._forget, listener)
+
+    def _leave_behind(self) -> None:
+        """Close this copy in a forked child: it must neither ring nor clear the parent's bell, with the same sockets."""
+        self._lock = threading.Lock()
+        self._left_behind = True
+        self.close()
 
     def _forget(self, listener: Callable[[], None]) -> None:
         with self._lock:

@@ -21,10 +21,9 @@ LONGEST_WAIT = 5.0
 
 
 def _clock() -> Callable[[], float]:
-    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
-        if (clock := getattr(time, name, None)) is not None:
-            return partial(time.clock_gettime, clock)
-    return time.monotonic
+    read: Callable[[int], float] | None = getattr(time, "clock_gettime", None)
+    clock: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+    return time.monotonic if read is None or clock is None else partial(read, clock)
 
 
 now: Callable[[], float] = _clock()

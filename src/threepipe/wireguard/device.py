@@ -14,6 +14,7 @@ from typing import Self
 
 from threepipe.errors import SessionClosed
 from threepipe.net.doorbell import Doorbell
+from threepipe.net.forks import call_in_child
 from threepipe.session import Session, close_with, interrupt
 from threepipe.wireguard import clock
 from threepipe.wireguard.constants import Timing
@@ -34,7 +35,7 @@ _OUTDATED = (
 
 
 class Device:
-    """A WireGuard device. `close` or `with` ends it. Thread-safe.
+    """A WireGuard device. `close` or `with` ends it. Thread-safe. In a forked child it is closed and has no keys.
 
     ```
     with wireguard.Device(private_key=key, listen_port=51820, peers=[PeerChange(...)]) as device:
@@ -73,6 +74,7 @@ class Device:
         self.session = Session(self._port)
         """The inside of the device: an endpoint whose packets are those of the peers."""
         close_with(self.session, self)
+        call_in_child(self, Device._leave_behind)
         self._thread = threading.Thread(target=self._run, name="threepipe-wireguard", daemon=True)
         try:
             self._port.use(open_sockets(listen_port, fwmark))
@@ -148,6 +150,12 @@ class Device:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _leave_behind(self) -> None:
+        """Close this copy in a forked child; its tunnel wipes the keys, and the parent's device goes on."""
+        self._changing, self._lock = threading.Lock(), threading.Lock()
+        self._closed = True
+        self._port.abandon()
 
     def _wake_for_timer(self) -> None:
         """Wake the thread if its next timer is earlier than it expects, or if there is an event to report."""

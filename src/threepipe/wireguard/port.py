@@ -225,6 +225,16 @@ class DevicePort(EndpointPort):
             self._end.sockets = sockets
         return self._end
 
+    def abandon(self) -> None:
+        """Close this process's copies of the sockets in a forked child. Takes no lock."""
+        self._sending = threading.Lock()
+        self._stopped, self._routing = True, None  # The router's locks may be held by threads of the parent.
+        self._unsent.clear()
+        for datagrams in self.datagrams:
+            datagrams.socket.close()
+        if self._end is not None:
+            self._end.release()
+
     def stop(self) -> None:
         """Close the sockets."""
         with self._sending:  # The device's thread may flush until the device is closed.

@@ -8,6 +8,7 @@ Rules:
   time in suspend. The wall clock is a function that the caller gives; only `tai64n` and what is displayed depend on it.
 - A `Tunnel` has a lock but no threads. Its methods take the lock themselves, and seal and open bundles without it, so
   any number of threads may send and receive at once. Only keepalives and staged packets are sealed with the lock held.
+- In a forked child a tunnel has no keys and no peers, as two processes must never seal with one key and counter.
 - Hostile datagrams never raise. They are dropped, and counted in `rejected` by reason.
 
 Theory, in the order of a peer's life; sections are those of wireguard.com/papers/wireguard.pdf:
@@ -51,6 +52,7 @@ from typing import NamedTuple
 from threepipe.core import fast
 from threepipe.core.superpacket import HEADER_SIZE
 from threepipe.core.transport import Traffic, Transport
+from threepipe.net.forks import call_in_child
 from threepipe.settings import Network
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.machine import Event, Outgoing, Sealing, StateMachine
@@ -97,6 +99,7 @@ class Tunnel:
         self._machine = StateMachine(timing or Timing(), wall_clock)
         self._peers = self._machine.peers
         self._lock = threading.Lock()
+        call_in_child(self, Tunnel._abandon)
         self.events: deque[Event] = self._machine.events
         """Events, the oldest first, 1024 at most. The caller removes them."""
 
@@ -131,6 +134,20 @@ class Tunnel:
         """Count datagrams that the caller dropped."""
         with self._lock:
             self._machine.rejected[reason] += count
+
+    def _abandon(self) -> None:
+        """Wipe all keypairs and forget all peers in a forked child, else two processes would seal with one counter.
+
+        Takes no lock, and relies on no order between tables: other threads of the parent may have been at work.
+        """
+        self._lock = threading.Lock()
+        keypairs = [keypair for _, keypair in list(self._peers.indices.values()) if keypair is not None]
+        for peer in self._peers:
+            keypairs += peer.keypairs
+        for keypair in keypairs:
+            keypair.transport.wipe()
+        self._machine = StateMachine(self._machine.timing, time.time)
+        self._peers, self.events = self._machine.peers, self._machine.events
 
     # From the adapter to the network.
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from threepipe.backend import AdapterInfo
 from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
+from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.port import LinuxPort
@@ -118,6 +119,7 @@ class LinuxDevice:
         self._descriptors = descriptors
         self._file = descriptors.queues[0]
         self._namespace = namespace
+        call_in_child(self, LinuxDevice._leave_behind)
 
     def info(self) -> AdapterInfo:
         return self._namespace.run(lambda: netlink.describe(self.index, self.name))
@@ -155,6 +157,10 @@ class LinuxDevice:
                 tun.set_offload(self._file, offload=False)
             except AdapterGone:
                 pass  # No program can open it again.
+        self._leave_behind()
+
+    def _leave_behind(self) -> None:
+        """Close the files, as also in a forked child: there they would keep the interface as long as it lives."""
         self._descriptors.close()
         self._namespace.close()
 
