@@ -1,7 +1,8 @@
 """Two of our devices that renew keys all the time, with a bad network between them, for half an hour.
 
 `threepipe pipe --impair` makes the network bad: some datagrams are lost, some come twice, and some overtake others,
-including handshakes. The streams in the tunnel must arrive intact all the time.
+including handshakes. At each event the programs fork a child, which uses its copy of the device. The streams in the
+tunnel must arrive intact all the time.
 SOAK_SECONDS sets another time.
 """
 
@@ -104,7 +105,7 @@ def test_streams_through_a_bad_network_arrive_while_keys_are_renewed(
             print(text, flush=True)  # noqa: T201
 
     logs = [tmp_path / f"events{number}" for number in (0, 1)]
-    with worsened(*(hasty(TIMING, log, f"THREEPIPE_PURE={pure}") for log in logs), impairments=BAD) as site:
+    with worsened(*(hasty(TIMING, log, f"THREEPIPE_PURE={pure}", "FORKS=1") for log in logs), impairments=BAD) as site:
         devices = [Device(end, log) for end, log in zip(site.ends, logs, strict=True)]
         for end in site.ends:
             end.start()
@@ -126,5 +127,6 @@ def test_streams_through_a_bad_network_arrive_while_keys_are_renewed(
             assert max(device.memory) < device.settled() + GROWTH, device.memory
             said = json.loads(device.end.stop().splitlines()[-1])
             assert said["native"] is not bool(pure)
+            assert set(said["children"]) == {0}, "a child could send, or it had keys"
             assert said["rejected"]["not authentic, or not new"] > 0, "nothing came twice"
             say(f"it dropped {said['rejected']}")

@@ -98,7 +98,7 @@ class Doorbell:
         return partial(self._forget, listener)
 
     def _leave_behind(self) -> None:
-        """Close this copy in a forked child: it must neither ring nor clear the parent's bell, with the same sockets."""
+        """Close this copy in a forked child: it must neither ring nor clear the parent's, by the same sockets."""
         self._lock = threading.Lock()
         self._left_behind = True
         self.close()
