@@ -32,18 +32,30 @@ NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/three
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
 
-# Every test runs in pure Python and, if there is a native core, with it, side by side.
+# Every test runs in pure Python and, if there is a native core, with it. Much of the time is waiting, so the parts run
+# side by side.
 test: tools lint types rust lines
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory -j2 --output-sync=line test-pure test-native
+	@$(MAKE) --no-print-directory -j4 --output-sync=line test-pure test-native
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-test-pure: .venv/test
-	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest
+PARTS := wireguard kernel portable
+WIREGUARD_TESTS := tests/linux/test_wireguard.py tests/linux/test_wireguard_up.py
+wireguard = $(WIREGUARD_TESTS)
+kernel = -m "kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
+portable = -m "not kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
 
-test-native: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session -m pytest; else echo "There is no native core to test."; fi
+test-pure: $(addprefix pure-,$(PARTS))
+
+test-native: $(addprefix native-,$(PARTS))
+
+$(addprefix pure-,$(PARTS)): pure-%: .venv/test
+	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*)
+
+$(addprefix native-,$(PARTS)): native-%: .venv/test .venv/native
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session -m pytest $($*); \
+		else echo "There is no native core to test."; fi
 
 # The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs
 # there. The first run sets it up, in a minute or two. Tests of the native core run again with it, if it can be built.
@@ -56,7 +68,7 @@ test-kernels: .venv/test .venv/native
 
 # The portable tests in pure Python, in about a minute.
 test-fast: .venv/test
-	@THREEPIPE_PURE=1 $(BIN)/python -m pytest -q -m "not soak and not kernel and not wine"
+	@THREEPIPE_PURE=1 $(BIN)/python -m pytest -q $(portable)
 
 # The portable tests and the Windows tests with the native core.
 native-windows: .venv/test
