@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --requirement
 HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
 BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
 	wg:wireguard-tools wireguard-go:wireguard-go
@@ -27,7 +29,8 @@ SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
-.PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust lines tools clean
+.PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust \
+	lines tools lock audit wheels clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -104,6 +107,10 @@ rust: .venv/test .venv/native
 lines: .venv/test
 	@$(BIN)/python tools/count_lines.py --contract $(CONTRACT) --superpackets $(SUPERPACKETS)
 
+# Renew locks/ with the newest versions that pyproject.toml allows.
+lock: .venv/release
+	@$(BIN)/python tools/lock.py
+
 # Install the Debian packages that tests of the kernel need; without root, only name them.
 tools: .venv/test
 	@$(call have,$(KERNEL_TOOLS) $(HEADER_TOOLS))
@@ -113,15 +120,17 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 		apt-get -qq -o DPkg::Lock::Timeout=300 update && apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing >/dev/null; \
 	elif [ -n "$$missing" ]; then echo "tools are missing; run: apt-get install" $$missing; exit 1; fi
 
-.venv/run: pyproject.toml
+# Everything from PyPI is pinned with hashes in locks/, and nothing but the bench's own peers is built from source.
+.venv/run: pyproject.toml locks/build.txt locks/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "threepipe needs Python 3.11 or newer; run: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv .venv || { echo "python3 -m venv failed; run (Debian): apt-get install python3-venv"; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/pip install --quiet --editable .
+	@$(LOCKED) locks/build.txt --only-binary :all:
+	@$(LOCKED) locks/run.txt --only-binary :all:
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/bench: .venv/native
-	@$(BIN)/pip install --quiet --group bench
+.venv/bench: .venv/native locks/bench.txt
+	@$(LOCKED) locks/bench.txt
 	@touch $@
 
 # The native core, if Rust can build it; otherwise the tool says why and succeeds.
@@ -129,12 +138,16 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 	@$(BIN)/python tools/build_native.py
 	@touch $@
 
-.venv/soak: .venv/run
-	@$(BIN)/pip install --quiet --group soak
+.venv/soak: .venv/run locks/soak.txt
+	@$(LOCKED) locks/soak.txt
 	@touch $@
 
-.venv/test: .venv/run
-	@$(BIN)/pip install --quiet --group dev
+.venv/test: .venv/run locks/dev.txt
+	@$(LOCKED) locks/dev.txt --only-binary :all:
+	@touch $@
+
+.venv/release: .venv/run locks/release.txt
+	@$(LOCKED) locks/release.txt --only-binary :all:
 	@touch $@
 
 clean:

