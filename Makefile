@@ -148,7 +148,7 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 	@touch $@
 
 .venv/soak: .venv/run locks/soak.txt
-	@$(LOCKED) locks/soak.txt
+	@$(LOCKED) locks/soak.txt --only-binary :all:
 	@touch $@
 
 .venv/test: .venv/run locks/dev.txt

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
-PROGRAMS = {"codespell", "coverage", "import-linter", "mypy", "pygount", "ruff"}
+PROGRAMS = {"codespell", "coverage", "cyclonedx-bom", "import-linter", "mypy", "pygount", "ruff"}
 """Programs that developers install and no test imports."""
 
 
