@@ -1,8 +1,13 @@
 """Several queues: every flow stays in order, no packet is lost, and one program at a time uses the interface."""
 
 import errno
+import fcntl
+import signal
 import socket
 import struct
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +18,8 @@ import threepipe
 from tests.support.kernel import Network
 from threepipe import Adapter
 from threepipe.piping import pipe
+from threepipe.platforms.linux import namespace, netlink, tun
+from threepipe.platforms.linux.namespace import opening
 
 pytestmark = pytest.mark.kernel
 
@@ -136,6 +143,101 @@ def test_open_of_an_adapter_with_queues_in_use_raises(persistent: Network, queue
             assert adapter.link_up
             assert f"numqueues {queues} " in persistent.run("ip", "-d", "link", "show", "tp0")
     Adapter.open("tp0", netns=persistent.path, queues=queues).delete()
+
+
+def test_two_programs_that_open_at_once_never_both_get_the_adapter(persistent: Network) -> None:
+    def open_once(start: threading.Barrier) -> Adapter | None:
+        start.wait(10)
+        try:
+            return Adapter.open("tp0", netns=persistent.path, queues=2)
+        except threepipe.AdapterBusy:
+            return None
+
+    with ThreadPoolExecutor(2) as executor:
+        for _ in range(10):
+            start = threading.Barrier(2)
+            tries = [executor.submit(open_once, start) for _ in range(2)]
+            opened = [adapter for done in tries if (adapter := done.result(20))]
+            for adapter in opened:
+                adapter.close()
+            assert len(opened) == 1
+
+
+def test_a_holder_that_attaches_during_an_open_keeps_the_adapter_undisturbed(
+    persistent: Network, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
+) -> None:
+    """Such a program waits for no lock of ours."""
+    count = netlink.queues
+    holders: list[Adapter] = []
+
+    def hold_after_counting(index: int, name: str) -> int:
+        counted = count(index, name)
+        if not holders:
+            monkeypatch.setattr(netlink, "queues", count)
+            holders.append(stack.enter_context(Adapter.open("tp0", netns=persistent.path, queues=2)))
+            stack.enter_context(holders[0].start_session())
+        return counted
+
+    monkeypatch.setattr(netlink, "queues", hold_after_counting)
+    monkeypatch.setattr(namespace, "_SECONDS_FOR_TURN", 0.0)
+    with pytest.raises(threepipe.AdapterBusy):
+        Adapter.open("tp0", netns=persistent.path)
+    assert holders[0].link_up
+    assert "numqueues 2 " in persistent.run("ip", "-d", "link", "show", "tp0")
+
+
+def lock_namespace_and_say_so() -> None:
+    with opening():
+        print("locked", flush=True)  # noqa: T201
+        signal.pause()
+
+
+def test_the_lock_is_one_of_the_namespace_and_goes_with_a_killed_program(persistent: Network, stack: ExitStack) -> None:
+    other = Network()
+    stack.callback(other.namespace.close)
+    code = "from tests.linux import test_queues; test_queues.lock_namespace_and_say_so()"
+    command = persistent.command(sys.executable, "-c", code)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        assert not persistent.namespace.run(takes_the_lock)
+        assert other.namespace.run(takes_the_lock)
+        holder.kill()
+    assert persistent.namespace.run(takes_the_lock)
+
+
+def takes_the_lock() -> bool:
+    with open("/proc/thread-self/ns/net") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_program_that_keeps_the_lock_delays_others_and_no_more(
+    persistent: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace, "_SECONDS_FOR_TURN", 0.01)
+
+    def open_beside_the_keeper() -> None:
+        with opening():
+            Adapter.open("tp0", netns=persistent.path).close()
+
+    persistent.namespace.run(open_beside_the_keeper)
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+def test_an_adapter_opened_by_an_altname_has_its_true_name(network: Network, queues: int) -> None:
+    Adapter.create("tp0", netns=network.path, persistent=True, queues=queues).close()
+    network.run("ip", "link", "property", "add", "dev", "tp0", "altname", "a-longer-name")
+    with Adapter.open("a-longer-name", netns=network.path, queues=queues) as adapter:
+        assert adapter.name == "tp0"
+        adapter.delete()
+
+
+def test_a_name_of_the_kernel_ends_at_the_first_nul() -> None:
+    assert tun.read_name(b"tp0\0nger-name\0\0\0".ljust(tun.IFREQ.size, b"\0")) == "tp0"
 
 
 def test_open_of_an_adapter_of_one_queue_with_two_raises(network: Network) -> None:

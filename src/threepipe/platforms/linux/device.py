@@ -19,7 +19,7 @@ from threepipe.backend import AdapterInfo
 from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import netlink, tun
-from threepipe.platforms.linux.namespace import Namespace
+from threepipe.platforms.linux.namespace import Namespace, opening
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.settings import AdapterSettings, NamespaceName
 
@@ -56,16 +56,32 @@ def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues:
     """Attach to a persistent interface."""
 
     def attach(descriptors: "_Descriptors") -> tuple[str, int]:
-        index, several = netlink.find(name)  # First, as the driver would create a missing interface.
+        index, true_name, several = netlink.find(name)  # First, as the driver would create a missing interface.
         if queues > 1 and not several:
             raise InvalidSetting(f"{name} has one queue; to use {queues}, create it with them")
-        # The kernel would give us more queues of an interface in use, and attaching takes its link down.
-        if several and netlink.queues(index, name):
-            raise AdapterBusy(errno.EBUSY, f"{name} is in use by another program; close it there first")
-        descriptors.attach(name, create=False, several=several)
-        return name, index
+        if not several:
+            return descriptors.attach(true_name, create=False, several=False), index
+        with opening():
+            return _attach_alone(descriptors, true_name, index), index
 
     return _device(netns, _Descriptors(offload, queues), attach)
+
+
+def _attach_alone(descriptors: "_Descriptors", name: str, index: int) -> str:
+    """Attach to an interface with several queues that nobody else holds. Raises `AdapterBusy`.
+
+    The kernel gives queues of an interface in use to anyone who may open it. So look first, as attaching disturbs the
+    holder, and look again afterwards, for a program that attached meanwhile and did not wait for `opening`.
+    """
+    busy = AdapterBusy(errno.EBUSY, f"{name} is in use by another program; close it there first")
+    if netlink.queues(index, name):
+        raise busy
+
+    def check_alone() -> None:
+        if netlink.queues(index, name) != 1:
+            raise busy
+
+    return descriptors.attach(name, create=False, several=True, attached=check_alone)
 
 
 def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
@@ -93,9 +109,15 @@ class _Descriptors:
     def sender(self) -> io.FileIO:
         return self.files[-1]
 
-    def attach(self, name: str, *, create: bool, several: bool) -> str:
-        """Open all files and return the interface's name. On an error some may be open."""
-        name, self.offload = tun.attach(self._open(), name, create=create, offload=self._wanted, several=several)
+    def attach(self, name: str, *, create: bool, several: bool, attached: Callable[[], None] = lambda: None) -> str:
+        """Open all files and return the interface's name. On an error some may be open.
+
+        `attached` is called between attaching the first file and changing anything of the interface.
+        """
+        first = self._open()
+        name = tun.attach(first, name, create=create, offload=self._wanted, several=several)
+        attached()
+        self.offload = tun.prepare(first, offload=self._wanted)
         if self._count > 1:
             for number in range(1, self._count + 1):
                 tun.attach_queue(self._open(), name, self._wanted, receives=number < self._count)

@@ -103,8 +103,8 @@ def open_inherited(number: int) -> Port | None:
             f"descriptor {number} is of {tun.TUN_PATH}, but has no interface; the program that hands it over must"
             " attach it to one (TUNSETIFF)"
         ) from None
-    raw_name, flags = tun.IFREQ.unpack(reply)
-    name = os.fsdecode(raw_name.rstrip(b"\0"))
+    _, flags = tun.IFREQ.unpack(reply)
+    name = tun.read_name(reply)
     if not flags & tun.IFF_TUN:
         raise InvalidSetting(
             f"descriptor {number} is of {name}, a TAP device, which carries Ethernet frames; use a TUN device (IFF_TUN)"

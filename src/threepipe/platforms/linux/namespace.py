@@ -10,17 +10,20 @@ assert sys.platform == "linux"
 
 import ctypes
 import errno
+import fcntl
 import io
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from threepipe.errors import AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
 from threepipe.settings import NamespaceName
 
-__all__ = ["CLONE_NEWUSER", "Namespace", "enter_user_namespace", "private_networks", "unshare"]
+__all__ = ["CLONE_NEWUSER", "Namespace", "enter_user_namespace", "opening", "private_networks", "unshare"]
 
 Result = TypeVar("Result")
 
@@ -29,6 +32,8 @@ _RUN = Path("/run/netns")  # The folder of the names of ip-netns(8).
 # <linux/sched.h>
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+
+_SECONDS_FOR_TURN = 2.0
 
 _libc = ctypes.CDLL(None, use_errno=True)  # Python's os module has both calls since 3.12.
 
@@ -103,6 +108,36 @@ def _path(netns: NamespaceName) -> Path:
         return Path(text)
     named = _RUN / text
     return Path(f"/proc/{text}/ns/net") if text.isdecimal() and not named.exists() else named
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """Keep other programs out of such a block in this thread's network namespace.
+
+    The lock is flock(2) on the namespace's own file: every user can take it, it differs between namespaces, and the
+    kernel releases it when its holder dies. As every user can also keep it, this waits two seconds for its turn and
+    then goes on: the lock only orders openers, and what it orders must hold without it.
+    """
+    try:
+        file = io.FileIO("/proc/thread-self/ns/net")
+    except OSError:
+        yield  # There is no /proc here.
+        return
+    with file:
+        deadline = time.monotonic() + _SECONDS_FOR_TURN
+        while not _locked(file) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        yield
+
+
+def _locked(file: io.FileIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # This system cannot lock such a file, so nobody holds the lock.
+    return True
 
 
 def _in_thread(function: Callable[[], Result]) -> Result:

@@ -140,15 +140,15 @@ def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[]
             time.sleep(0.001)
 
 
-def find(name: str) -> tuple[int, bool]:
-    """Return the index of the interface `name`, and True if it can have several queues.
+def find(name: str) -> tuple[int, str, bool]:
+    """Return index and name of the interface that `name` or an altname is of, and True if it can have several queues.
 
     Raises `AdapterNotFound`.
     """
     with _netlink(name) as ipr:
         if found := ipr.link_lookup(ifname=name):
             (link,) = ipr.link("get", index=found[0])
-            return int(found[0]), bool(_tun_data(link, "IFLA_TUN_MULTI_QUEUE"))
+            return int(found[0]), _name(link), bool(_tun_data(link, "IFLA_TUN_MULTI_QUEUE"))
     raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows all adapters")
 
 
@@ -178,7 +178,7 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
     counts = link.get("stats64") or {}
     up = _IFF_UP | _IFF_LOWER_UP
     return AdapterInfo(
-        name=os.fsdecode(link.get("ifname")),  # pyroute2 gives bytes if the name is not UTF-8.
+        name=_name(link),
         index=link["index"],
         mtu=link.get("mtu"),
         link_up=link["flags"] & up == up,
@@ -197,6 +197,10 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
             sent_dropped=counts.get("rx_dropped", 0) + counts.get("rx_errors", 0),
         ),
     )
+
+
+def _name(link: Any) -> str:
+    return os.fsdecode(link.get("ifname"))  # pyroute2 gives bytes if the name is not UTF-8.
 
 
 def _tun_data(link: Any, attribute: str) -> Any:

@@ -33,6 +33,8 @@ __all__ = [
     "control",
     "discard",
     "open_tun",
+    "prepare",
+    "read_name",
     "refused",
     "set_carrier",
     "set_offload",
@@ -88,11 +90,11 @@ def open_tun() -> io.FileIO:
         raise _explained(error, _NO_DRIVER, TUN_PATH) from None
 
 
-def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: bool) -> tuple[str, Offload]:
-    """Create the interface `name`, or attach to it, without carrier; return its real name and its offload.
+def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: bool) -> str:
+    """Create the interface `name`, or attach to it, and return its real name; call `prepare` next.
 
-    With `offload`, superpackets pass in both directions, and every packet has a virtio header. With `several`, the
-    interface has several queues, and `tun` becomes the first.
+    With `offload`, every packet has a virtio header. With `several`, the interface has several queues, and `tun`
+    becomes the first.
 
     Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied` or `AdapterUnavailable`.
     """
@@ -104,9 +106,22 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: b
     if not create and not IFREQ.unpack(fcntl.ioctl(tun, TUNGETIFF, bytes(IFREQ.size)))[1] & IFF_PERSIST:
         # It vanished after the lookup, and the kernel created a new interface; closing the file removes that.
         raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was opened; create it again")
+    return read_name(reply)
+
+
+def prepare(tun: io.FileIO, *, offload: bool) -> Offload:
+    """Let superpackets pass in both directions if `offload`, and take the carrier down. Return the kinds that pass.
+
+    Raises `AdapterGone`.
+    """
     superpackets = set_offload(tun, offload)
     set_carrier(tun, up=False)  # Before Linux 6.2, attaching switches the carrier on regardless of the flag.
-    return os.fsdecode(IFREQ.unpack(reply)[0].rstrip(b"\0")), superpackets
+    return superpackets
+
+
+def read_name(reply: bytes) -> str:
+    """Return the name in a `struct ifreq` of the kernel, which may leave other bytes behind the name's end."""
+    return os.fsdecode(IFREQ.unpack(reply)[0].partition(b"\0")[0])
 
 
 def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool) -> None:
