@@ -5,11 +5,12 @@ supplies a `Device`.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from threepipe.backend import AdapterInfo, AdapterStatistics, Device
-from threepipe.errors import AdapterClosed, SessionExists
+from threepipe.errors import AdapterClosed, AdapterError, SessionExists
 from threepipe.net.forks import call_in_child
 from threepipe.session import Session
 from threepipe.settings import (
@@ -121,8 +122,8 @@ class Adapter:
     @property
     def info(self) -> AdapterInfo:
         """The adapter as the system describes it now. Raises `AdapterClosed` or `AdapterGone`."""
-        self._check_open()
-        return self._device.info()
+        with self._in_use():
+            return self._device.info()
 
     @property
     def mtu(self) -> int:
@@ -133,7 +134,9 @@ class Adapter:
     def mtu(self, mtu: int) -> None:
         info = self.info
         ipv6 = any(item.version == 6 and not item.is_link_local for item in info.addresses + info.routes)
-        self._device.set_mtu(check_mtu(mtu, ipv6=ipv6))
+        check_mtu(mtu, ipv6=ipv6)
+        with self._in_use():
+            self._device.set_mtu(mtu)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -201,6 +204,16 @@ class Adapter:
         """Close this copy in a forked child, without a change to the parent's interface."""
         self._lock = threading.RLock()
         self._closed = self._left_behind = True
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Raise `AdapterClosed` if the adapter is closed, before the block or while it runs."""
+        self._check_open()
+        try:
+            yield
+        except AdapterError:
+            self._check_open()  # The system misses what `close` has removed.
+            raise
 
     def _check_open(self) -> None:
         if self._left_behind:

@@ -1,5 +1,6 @@
 """Memory adapters, the behaviour that all adapters share, and races between the two ends."""
 
+import errno
 import ipaddress
 import select
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ import pytest
 from threepipe import (
     Adapter,
     AdapterClosed,
+    AdapterGone,
     AdapterInfo,
     AdapterStatistics,
     EndpointEnded,
@@ -237,6 +239,35 @@ def test_the_lowest_mtu_follows_from_addresses_and_routes(addresses: list[str], 
             adapter.mtu = lowest - 1
         assert adapter.mtu == device.mtu == lowest
         assert adapter.addresses == device.addresses
+
+
+class DeviceClosedMeanwhile(FakeDevice):
+    """A device whose interface is gone because another thread closes its adapter at the moment of a call."""
+
+    adapter: Adapter
+
+    def __init__(self, moment: str) -> None:
+        super().__init__()
+        self._moment = moment
+
+    def _pass(self, moment: str) -> None:
+        if moment == self._moment:
+            self.adapter.close()
+            raise AdapterGone(errno.ENODEV, "removed")
+
+    def info(self) -> AdapterInfo:
+        self._pass("info")
+        return super().info()
+
+    def set_mtu(self, mtu: int) -> None:
+        self._pass("set_mtu")
+
+
+@pytest.mark.parametrize("moment", ["info", "set_mtu"])
+def test_a_call_that_close_overtakes_raises_adapter_closed(moment: str) -> None:
+    device = DeviceClosedMeanwhile(moment)
+    with Adapter(device) as device.adapter, pytest.raises(AdapterClosed, match="fake0 was closed"):
+        device.adapter.mtu = 1400
 
 
 def test_a_session_can_start_after_one_failed_to() -> None:

@@ -5,7 +5,8 @@ import errno
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import threepipe
 from tests.support.hosts import answers
 from tests.support.kernel import NO_TUN_NODE, STRANGER, Network, call_elsewhere, links, needs_root, tun_node, udp_socket
 from threepipe import Adapter, Session
+from threepipe.platforms.linux import device
+from threepipe.platforms.linux.namespace import Namespace
 
 pytestmark = pytest.mark.kernel
 
@@ -335,6 +338,69 @@ def test_every_call_but_close_raises_after_removal(network: Network) -> None:
         session.close()
         with refused(network, gone, errno.ENODEV, "tp0 was removed", "create or open it again"):
             adapter.start_session()
+
+
+def test_a_closed_namespace_raises_adapter_closed(network: Network) -> None:
+    namespace = Namespace.find(network.path)
+    namespace.close()
+    with pytest.raises(threepipe.AdapterClosed):
+        namespace.run(lambda: None)
+
+
+def test_a_namespace_that_closes_during_a_call_does_not_harm_the_call(network: Network) -> None:
+    namespace = Namespace.find(network.path)
+
+    def close_and_look() -> tuple[int, int]:
+        namespace.close()
+        return os.stat("/proc/thread-self/ns/net").st_ino, os.stat(network.path).st_ino
+
+    inside, wanted = namespace.run(close_and_look)
+    assert inside == wanted
+
+
+CALLS: dict[str, Callable[[Adapter, Session], object]] = {
+    "info": lambda adapter, _: adapter.info,
+    "mtu": lambda adapter, _: setattr(adapter, "mtu", 1400),
+    "delete": lambda adapter, _: adapter.delete(),
+    "receive": lambda _, session: session.receive(timeout=0),
+    "receive_packet": lambda _, session: session.receive_packet(timeout=0),
+    "send": lambda _, session: session.send([bytes([0x45, *bytes(19)])]),
+    "fileno": lambda _, session: select.select([session.fileno()], [], [], 0),
+    "start_session": lambda adapter, session: session.closed and adapter.start_session(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_call_beside_close_returns_or_raises_an_error_of_ours(network: Network, call: str) -> None:
+    def use(adapter: Adapter, session: Session, started: threading.Event) -> None:
+        while True:
+            started.set()
+            CALLS[call](adapter, session)
+
+    with ThreadPoolExecutor(2) as executor:
+        for _ in range(5):
+            adapter = Adapter.create("tp0", netns=network.path)
+            session, started = adapter.start_session(), threading.Event()
+            using = [executor.submit(use, adapter, session, started) for _ in range(2)]
+            assert started.wait(10)
+            adapter.close()
+            for user in using:
+                assert isinstance(user.exception(20), (threepipe.AdapterClosed, threepipe.SessionClosed))
+    assert links(network) == set()
+
+
+def test_a_session_that_fails_to_start_leaves_the_link_down(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with Adapter.create("tp0", netns=network.path) as adapter:
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "LinuxPort", no_memory)
+            with pytest.raises(MemoryError):
+                adapter.start_session()
+        assert not adapter.link_up
+        adapter.start_session()
+        assert adapter.link_up
 
 
 def test_delete_after_removal_closes_the_adapter(network: Network) -> None:

@@ -158,8 +158,14 @@ class LinuxDevice:
             tun.set_carrier(self._file, up=True)
 
         each = capacity // len(descriptors.queues)
-        self._namespace.run(lambda: netlink.link_up(self.index, self.name, each, switch_carrier_on))
-        return LinuxPort(descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down)
+        try:
+            self._namespace.run(lambda: netlink.link_up(self.index, self.name, each, switch_carrier_on))
+            return LinuxPort(
+                descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down
+            )
+        except BaseException:
+            self._take_link_down()
+            raise
 
     def _take_link_down(self) -> None:
         try:

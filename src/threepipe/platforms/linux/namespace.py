@@ -13,6 +13,7 @@ import errno
 import fcntl
 import io
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from threepipe.errors import AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
+from threepipe.errors import AdapterClosed, AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
 from threepipe.settings import NamespaceName
 
 __all__ = ["CLONE_NEWUSER", "Namespace", "enter_user_namespace", "opening", "private_networks", "unshare"]
@@ -43,6 +44,8 @@ class Namespace:
 
     def __init__(self, file: io.FileIO | None) -> None:
         self._file = file
+        self._lock = threading.RLock()  # Guards closing; a signal handler may close while its thread is in here.
+        self._closed = False
 
     @classmethod
     def find(cls, netns: NamespaceName | None) -> "Namespace":
@@ -73,16 +76,28 @@ class Namespace:
         return cls(_in_thread(enter_new))
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Call `function` inside the namespace, in a new thread, and return or raise its outcome."""
+        """Call `function` inside the namespace, in a new thread, and return or raise its outcome.
+
+        Another thread may close this object meanwhile. Raises `AdapterClosed` if that has happened before.
+        """
+        with self._lock:
+            if self._closed:
+                raise AdapterClosed("this network namespace was closed; open it again")
+            # The call has a descriptor of its own, as the number of a closed one may name another file soon.
+            file = None if self._file is None else io.FileIO(os.dup(self._file.fileno()))
+            name = "" if self._file is None else self._file.name
 
         def inside() -> Result:
-            if self._file is not None and _libc.setns(self._file.fileno(), CLONE_NEWNET):
-                if ctypes.get_errno() == errno.EINVAL:
-                    raise NamespaceNotFound(errno.EINVAL, f"{self._file.name} is not a network namespace")
-                raise _refused("setns")
+            if file is not None:
+                with file:
+                    _enter(file, str(name))
             return function()
 
-        return _in_thread(inside)
+        try:
+            return _in_thread(inside)
+        finally:
+            if file is not None:
+                file.close()  # If there was no thread to do so.
 
     @property
     def path(self) -> str:
@@ -90,8 +105,18 @@ class Namespace:
         return f"/proc/{os.getpid()}/" + ("ns/net" if self._file is None else f"fd/{self._file.fileno()}")
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+
+
+def _enter(file: io.FileIO, name: str) -> None:
+    """Move this thread into the namespace. Raises `NamespaceNotFound` or `PermissionDenied`."""
+    if _libc.setns(file.fileno(), CLONE_NEWNET):
+        if ctypes.get_errno() == errno.EINVAL:
+            raise NamespaceNotFound(errno.EINVAL, f"{name} is not a network namespace")
+        raise _refused("setns")
 
 
 def _open_at_once(path: str, flags: int) -> int:
