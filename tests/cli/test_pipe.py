@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import CAT, Done, python, run, run_here
+from tests.support.interrupted import interrupted_starts
 from tests.support.kernel import Network, links
 from tests.support.waiting import come_true
 from threepipe import EndpointError, open_endpoint
@@ -203,6 +204,16 @@ def test_a_command_that_exits_ends_the_pipe_with_its_status() -> None:
 def test_a_pipe_that_ends_stops_its_command() -> None:
     done = run("pipe", f"exec:{python('')}", "discard", "--run", python("import time; time.sleep(1000)"))
     assert done.status == (1 if sys.platform == "win32" else 128 + signal.SIGTERM)  # TerminateProcess sets this status.
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_command_starts_ends_it(
+    here: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
+) -> None:
+    with interrupted_starts(monkeypatch, number) as programs:
+        done = here("pipe", "echo", "discard", "--run", python("import time; time.sleep(1000)"))
+        assert done.status == status
+        assert [program.poll() is not None for program in programs] == [True]
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="signals interrupt waiting here, which other tests see")

@@ -1,6 +1,7 @@
 """Endpoints that are programs, and standard input and output."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,51 @@ def test_a_program_that_exits_with_a_status_raises_with_it(stack: ExitStack) -> 
     session = opened(stack, f"exec:{python('exit(7)')}")
     with pytest.raises(threepipe.EndpointError, match="the command ended with status 7"):
         session.receive(SECONDS)
+
+
+DEAF = "import time\nwhile True: time.sleep(1000)"
+"""A program that does not notice the end of its input."""
+
+INTERRUPTED = """
+import signal, subprocess, sys
+import threepipe
+start = subprocess.Popen.__init__
+def interrupted(self, *arguments, **options):
+    start(self, *arguments, **options)
+    print(self.pid, flush=True)
+    signal.raise_signal(signal.SIGINT)
+subprocess.Popen.__init__ = interrupted
+try:
+    threepipe.open_endpoint(sys.argv[1])
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@posix
+def test_a_program_whose_start_is_interrupted_ends_with_this_one() -> None:
+    """The exception leaves nobody with a session to close."""
+    command = [sys.executable, "-c", INTERRUPTED, f"exec:{python(DEAF)}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=50)
+    assert done.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), signal.SIGKILL)
+
+
+@posix
+def test_a_program_is_not_ended_by_the_exit_of_a_forked_process(stack: ExitStack) -> None:
+    code = (
+        "import os, sys, threepipe\n"
+        f"session = threepipe.open_endpoint({f'exec:{CAT}'!r})\n"
+        "child = os.fork()\n"
+        "if not child: sys.exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        f"session.send([{packet(1)!r}])\n"
+        f"print(len(session.receive({SECONDS})))\n"
+        "session.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=50)
+    assert (done.returncode, done.stdout) == (0, b"1\n")
 
 
 def test_a_command_is_not_run_by_a_shell(stack: ExitStack, tmp_path: Path) -> None:

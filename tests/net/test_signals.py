@@ -2,10 +2,11 @@
 
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from threepipe.net.signals import handle_signals, interrupt_once
+from threepipe.net.signals import defer_signals, handle_signals, interrupt_once
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -46,3 +47,47 @@ def test_an_ignored_signal_interrupts_as_well() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_deferred_signal_has_its_effect_after_the_block(number: signal.Signals) -> None:
+    done: list[str] = []
+    with handle_signals((number.name,), lambda _: done.append("signal")):
+        with defer_signals():
+            signal.raise_signal(number)
+            done.append("block")
+        assert done == ["block", "signal"]
+
+
+def test_a_deferred_ctrl_c_raises_after_a_block_that_fails() -> None:
+    done: list[str] = []
+
+    def fail_after_a_signal() -> None:
+        with defer_signals():
+            signal.raise_signal(signal.SIGINT)
+            done.append("block")
+            raise OSError
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_after_a_signal()
+    assert done == ["block"]
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_an_ignored_signal_stays_ignored_while_signals_are_deferred() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with defer_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_another_thread_defers_nothing() -> None:
+    def defer() -> object:
+        with defer_signals():
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(defer).result() == signal.default_int_handler

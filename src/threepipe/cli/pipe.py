@@ -14,7 +14,7 @@ import typer
 from threepipe.cli.pipe_help import pipe_help
 from threepipe.cli.pipe_report import JsonReport, Report, TextReport, traffic_of
 from threepipe.errors import EndpointError, InvalidSetting
-from threepipe.net.signals import handle_signals
+from threepipe.net.signals import defer_signals, handle_signals
 
 if TYPE_CHECKING:
     from threepipe.assembly import Assembly
@@ -100,27 +100,45 @@ def _run(assembly: "Assembly", words: list[str] | None, *, quiet: bool) -> int:
         assembly.run()
         return 0
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": sys.stderr} if quiet else {}
-    try:
-        process = subprocess.Popen(words, **streams)
-    except OSError as error:
-        raise EndpointError(error.errno, f"starting {words[0]}: {error.strerror}") from None
+    process: subprocess.Popen[bytes] | None = None
 
     def close_after_command() -> None:
+        assert process is not None
         process.wait()
         assembly.close()
 
     thread = threading.Thread(target=close_after_command, name="threepipe-run")
-    thread.start()
     try:
+        with defer_signals():
+            process = _start(words, streams)
+        thread.start()
         assembly.run()
     finally:
-        for ask in (process.terminate, process.kill):
-            if process.poll() is None:
-                ask()
-                thread.join(_GRACE)
-        thread.join()
+        if process is not None:
+            _end(process)
+        if thread.ident is not None:
+            thread.join()
     # As in shells: 128 plus the number of the signal that ended the command.
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _start(words: list[str], streams: dict[str, Any]) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(words, **streams)
+    except OSError as error:
+        raise EndpointError(error.errno, f"starting {words[0]}: {error.strerror}") from None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end of the command, and bring it about if it still runs."""
+    for ask in (process.terminate, process.kill):
+        if process.poll() is None:
+            ask()
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                pass  # It gets SIGKILL next, which no program survives.
+    process.wait()
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Streams to programs: one that this program starts (`exec`), or its own standard input and output (`stdio`)."""
 
+import atexit
 import errno
 import io
 import os
 import subprocess
+from contextlib import ExitStack
 
 from threepipe.endpoints.relay import stream_of_files
 from threepipe.endpoints.stream import Stream
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import endpoint_errors
+from threepipe.net.signals import defer_signals
 from threepipe.platforms import enlarge_pipe
 
 __all__ = ["standard_stream", "start_program"]
@@ -19,15 +22,31 @@ _GRACE = 2.0  # Seconds a program gets to end after the end of its input, and ag
 def start_program(words: list[str]) -> Stream:
     """Start a program without a shell, and return a stream of its output and input. Closing the stream ends it.
 
-    Raises `EndpointError`.
+    The end of this process ends it too, except by a signal that Python does not handle. Raises `EndpointError`.
     """
     advice = {errno.ENOENT: "check that it is installed", errno.EACCES: "make it executable"}
-    with endpoint_errors(f"starting {words[0]}", advice):
+    with endpoint_errors(f"starting {words[0]}", advice), defer_signals(), ExitStack() as undo:
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-    assert isinstance(process.stdin, io.FileIO)
-    assert isinstance(process.stdout, io.FileIO)
-    _enlarge(process.stdin, process.stdout)
-    return stream_of_files(process.stdout, process.stdin, lambda: _failure(process), lambda: _end(process))
+        undo.enter_context(process)
+        undo.callback(process.kill)
+        assert isinstance(process.stdin, io.FileIO)
+        assert isinstance(process.stdout, io.FileIO)
+        _enlarge(process.stdin, process.stdout)
+
+        owner = os.getpid()
+
+        def end_at_exit() -> None:
+            if os.getpid() == owner:  # The program is not that of a forked process.
+                stream.close()
+
+        def closed() -> None:
+            _end(process)
+            atexit.unregister(end_at_exit)
+
+        stream = stream_of_files(process.stdout, process.stdin, lambda: _failure(process), closed)
+        atexit.register(end_at_exit)
+        undo.pop_all()
+    return stream
 
 
 def _failure(process: "subprocess.Popen[bytes]") -> str:

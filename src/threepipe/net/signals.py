@@ -1,11 +1,15 @@
 """Handling of signals while a block runs. For the main thread, in which Python handles them."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-__all__ = ["handle_signals", "interrupt_once"]
+__all__ = ["defer_signals", "handle_signals", "interrupt_once"]
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 
 @contextmanager
@@ -19,8 +23,10 @@ def handle_signals(names: Iterable[str], handle: Callable[[int], None]) -> Itera
         handle(number)
 
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = [(number, signal.signal(number, call)) for number in numbers]
+    before: list[tuple[int, Any]] = []
     try:
+        # One by one, as a handler of before may raise in between.
+        before.extend((number, signal.signal(number, call)) for number in numbers)
         yield
     finally:
         for number, handler in before:
@@ -43,3 +49,25 @@ def interrupt_once() -> Iterator[None]:
 
     with handle_signals(("SIGINT", "SIGTERM", "SIGHUP"), interrupt):
         yield
+
+
+@contextmanager
+def defer_signals() -> Iterator[None]:
+    """Let signals that end a program, and arrive while the block runs, have their effect right after it.
+
+    For a deed together with the note of how to undo it: an exception of a signal handler between the two would leave
+    the deed for ever. Keep the block short. Ignored signals stay ignored, so that programs started in the block
+    inherit that. Python handles signals in the main thread alone, so for other threads there is nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    known = [name for name in _ENDING if hasattr(signal, name)]
+    heeded = [name for name in known if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+    try:
+        with handle_signals(heeded, arrived.append):
+            yield
+    finally:
+        for number in arrived:
+            signal.raise_signal(number)
