@@ -27,10 +27,21 @@ def test_running_pipes_are_listed_as_interfaces(
         lines = answers(capfd, "--extcap-interfaces", "--extcap-version=4.0")
     name = f"threepipe-pipe:{os.getpid()}"
     assert lines[0] == f"extcap {{version={threepipe.__version__}}}{{display=threepipe}}"
-    assert f"interface {{value={name}}}{{display=threepipe pipe tun:tp0 exec:(x) }}" in lines
+    assert f"interface {{value={name}}}{{display=threepipe pipe tun:tp0 exec:(x)\\n}}" in lines
     assert answers(capfd, "--extcap-interface", name, "--extcap-dlts") == ["dlt {number=101}{name=RAW}{display=Raw IP}"]
     assert answers(capfd, "--extcap-interface", name, "--extcap-config") == []
     assert answers(capfd, "--extcap-interface", name) == []
+
+
+@unix
+def test_a_pipe_at_a_path_that_is_not_utf_8_is_listed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with serve_captures(Taps(), os.fsdecode(b"unix:/tmp/caf\xe9"), "echo"):
+        lines = answers(capfd, "--extcap-interfaces")
+    assert any(r"display=threepipe pipe unix:/tmp/caf\udce9 echo" in line for line in lines)
 
 
 def test_a_capture_filter_is_rejected_with_advice(capfd: pytest.CaptureFixture[str]) -> None:

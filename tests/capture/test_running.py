@@ -1,5 +1,6 @@
 """Running pipes: announced, found and captured from outside."""
 
+import itertools
 import json
 import os
 import socket
@@ -7,9 +8,11 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +21,7 @@ from tests.support.captures import PACKETS, reader
 from tests.support.taps import SECONDS, Stage, unix
 from tests.support.waiting import come_true
 from threepipe.backend import INBOUND, OUTBOUND
-from threepipe.capture import server
+from threepipe.capture import client, server
 from threepipe.capture.client import PipeSource, running_pipes
 from threepipe.capture.live import open_source
 from threepipe.capture.server import serve_captures
@@ -61,29 +64,86 @@ def test_the_socket_of_a_killed_pipe_is_removed(folder: Path) -> None:
         assert not left.exists()
 
 
+@contextmanager
+def answering(folder: Path, name: str, answer: bytes) -> Iterator[None]:
+    """Listen in the folder of running pipes and give the first client this answer."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(folder / name))
+    listening.listen()
+
+    def reply() -> None:
+        with listening.accept()[0] as accepted:
+            try:
+                accepted.sendall(answer)
+            except ConnectionError:
+                pass  # The reader has closed the connection.
+
+    thread = threading.Thread(target=reply)
+    thread.start()
+    with listening:
+        yield
+        thread.join()
+
+
+def greeting(**changes: object) -> bytes:
+    return json.dumps({"pid": 1, "left": "a", "right": "b"} | changes).encode() + b"\n"
+
+
+ANSWERS = [
+    b"",
+    b"no json\n",
+    b"\xff\n",
+    b"{}\n",
+    b"[]\n",
+    b"7\n",
+    b"x" * 70_000,
+    b"[" * 60_000 + b"\n",
+    b'{"pid": 1e999, "left": "", "right": ""}\n',
+    b'{"pid": NaN, "left": "", "right": ""}\n',
+    greeting(pid="x"),
+    greeting(pid=None),
+    greeting(pid=1.5),
+    greeting(pid=True),
+    greeting(left=["a"]),
+    greeting(right={}),
+]
+
+
 @unix
-def test_a_socket_that_is_not_a_running_pipe_is_not_listed(folder: Path) -> None:
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: str(answer[:40]))
+def test_an_answer_that_is_not_a_greeting_hides_no_running_pipe(folder: Path, answer: bytes) -> None:
+    with serve_captures(Taps(), "a", "b", folder), answering(folder, "0.sock", answer):
+        assert [pipe.pid for pipe in running_pipes(folder)] == [os.getpid()]
+
+
+@unix
+@pytest.mark.parametrize("name", ["1.sock", f"{'9' * 40}.sock", "-.sock", "x.sock"])
+def test_a_file_that_is_not_the_socket_of_a_pipe_hides_no_running_pipe(folder: Path, name: str) -> None:
+    with serve_captures(Taps(), "a", "b", folder):
+        (folder / name).write_text("a file")
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(folder / f"9{name}"))  # Nobody listens there.
+        assert [pipe.pid for pipe in running_pipes(folder)] == [os.getpid()]
+        assert (folder / name).exists()
+        for left in (name, f"9{name}"):
+            (folder / left).unlink(missing_ok=True)
+
+
+@unix
+def test_a_greeting_that_comes_too_slowly_hides_no_running_pipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that sends a byte at a time would hold up the list for hours if each byte had the time of all."""
+    times = itertools.count(0.0, client._GREETING_TIMEOUT / 3)
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: next(times)))
     folder.mkdir(mode=0o700)
-    (folder / "1.sock").write_text("a file")
-    answers = [b"", b"no json\n", b"{}\n", b"[]\n", b'{"pid": "x", "left": "", "right": ""}\n', b"x" * 70_000]
-    with ExitStack() as stack:
-        for number, answer in enumerate(answers):
-            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listening.bind(str(folder / f"{number + 10}.sock"))
-            listening.listen()
-
-            def reply(listening: socket.socket = listening, answer: bytes = answer) -> None:
-                with listening.accept()[0] as accepted:
-                    try:
-                        accepted.sendall(answer)
-                    except ConnectionError:
-                        pass  # The reader has closed the connection.
-
-            thread = threading.Thread(target=reply)
-            thread.start()
-            stack.callback(thread.join)
+    with answering(folder, "1.sock", greeting()):
         assert running_pipes(folder) == []
-    assert len(list(folder.iterdir())) == 1 + len(answers) or running_pipes(folder) == []
+
+
+@unix
+def test_addresses_of_a_running_pipe_are_shown_on_one_line_of_text(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    with answering(folder, "1.sock", greeting(left="a\n\x1b[31m", right="caf\udce9 \u2028")):
+        assert [pipe[1:3] for pipe in running_pipes(folder)] == [(r"a\n\x1b[31m", r"caf\udce9 \u2028")]
 
 
 @unix

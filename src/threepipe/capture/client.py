@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ _CHUNK = 1 << 18  # Bytes to receive at a time.
 
 
 class RunningPipe(NamedTuple):
-    """A pipe that runs now, by the text of its addresses."""
+    """A pipe that runs now, by the text of its addresses, in which characters that cannot be printed are escaped."""
 
     pid: int
     left: str
@@ -70,7 +71,7 @@ def _process_exists(path: Path) -> bool:
         os.kill(int(path.stem.partition("-")[0]), 0)
     except ProcessLookupError:
         return False
-    except (ValueError, OSError):
+    except (ValueError, OverflowError, OSError):
         pass  # Another user's process, or a file that is not ours: leave it.
     return True
 
@@ -79,22 +80,45 @@ def _connect(path: Path) -> tuple[socket.socket, RunningPipe]:
     """Connect to the pipe at `path` and read its greeting. Raises `EndpointError`."""
     connection = connect_unix(str(path))
     try:
-        connection.settimeout(_GREETING_TIMEOUT)
-        line = b""
-        while not line.endswith(b"\n"):
-            # One byte at a time is enough: the pipe sends one line until it gets a request.
-            if not (data := connection.recv(1)) or len(line) == _MAX_GREETING:
-                raise ValueError
-            line += data
-        greeting = json.loads(line)
-        pipe = RunningPipe(int(greeting["pid"]), str(greeting["left"]), str(greeting["right"]), path)
-        return connection, pipe
-    except (OSError, ValueError, KeyError, TypeError):
+        greeting = _read_greeting(connection)
+    except (OSError, ValueError):
         connection.close()
         raise EndpointError(errno.EPROTO, f"{path} is not the socket of a running pipe") from None
     except BaseException:
         connection.close()
         raise
+    return connection, RunningPipe(*greeting, path)
+
+
+def _read_greeting(connection: socket.socket) -> tuple[int, str, str]:
+    """Return the pipe's process id and the texts of its addresses. Raises `OSError` and `ValueError`.
+
+    Any program may listen there, so nothing that it sends is believed: not its length, its pace or its types.
+    """
+    deadline = time.monotonic() + _GREETING_TIMEOUT
+    line = b""
+    while not line.endswith(b"\n"):
+        if (remaining := deadline - time.monotonic()) <= 0 or len(line) == _MAX_GREETING:
+            raise ValueError
+        connection.settimeout(remaining)
+        # One byte at a time is enough: the pipe sends one line until it gets a request.
+        if not (data := connection.recv(1)):
+            raise ValueError
+        line += data
+    try:
+        greeting = json.loads(line)
+    except RecursionError:
+        raise ValueError from None
+    if not isinstance(greeting, dict):
+        raise ValueError
+    pid, left, right = (greeting.get(name) for name in ("pid", "left", "right"))
+    if type(pid) is not int or not isinstance(left, str) or not isinstance(right, str):
+        raise ValueError
+    return pid, _printable(left), _printable(right)
+
+
+def _printable(text: str) -> str:
+    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
 
 
 class PipeSource:
