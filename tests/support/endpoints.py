@@ -47,11 +47,12 @@ class Place:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
-        self._folder = folder
+        self.folder = folder
+        self.authority: trustme.CA | None = None
         place = str(folder / "socket") if kind == "unix" else here()
         self.calling, self.listening = f"{kind}:{place}", f"{kind}-listen:{place}"
         if kind == "tls":
-            authority = trustme.CA()
+            self.authority = authority = trustme.CA()
             authority.cert_pem.write_to_path(str(folder / "ca.pem"))
             host = place.partition(":")[0]
             for side in ("server", "client"):
@@ -64,7 +65,7 @@ class Place:
             self._address = (host, int(port))
 
     def files(self, side: str, ca: str = "ca") -> str:
-        folder = self._folder
+        folder = self.folder
         return f",cert={folder / side}.pem,key={folder / side}.key,ca={folder / ca}.pem"
 
     def connect_bare(self) -> socket.socket:
@@ -88,9 +89,9 @@ class Place:
     def secure(self, connected: socket.socket, side: str) -> ssl.SSLSocket:
         """Start TLS with the certificate of `side`, or with none if that is empty."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self._folder / "ca.pem")
+        context.load_verify_locations(self.folder / "ca.pem")
         if side:
-            context.load_cert_chain(self._folder / f"{side}.pem", self._folder / f"{side}.key")
+            context.load_cert_chain(self.folder / f"{side}.pem", self.folder / f"{side}.key")
         try:
             return context.wrap_socket(connected, server_hostname=self._address[0])
         except BaseException:
@@ -98,9 +99,9 @@ class Place:
             raise
 
 
-def issue(authority: trustme.CA, folder: Path, side: str, host: str) -> None:
-    """Write a certificate for `host` and its key to files named for `side`."""
-    issued = authority.issue_cert(host)
+def issue(authority: trustme.CA, folder: Path, side: str, *names: str, common_name: str | None = None) -> None:
+    """Write a certificate with these names and its key to files named for `side`."""
+    issued = authority.issue_cert(*names, common_name=common_name)
     issued.private_key_pem.write_to_path(str(folder / f"{side}.key"))
     issued.cert_chain_pems[0].write_to_path(str(folder / f"{side}.pem"))
 

@@ -18,6 +18,7 @@ from threepipe.settings import AdapterSettings, WindowsSettings, check_capacity,
 
 __all__ = ["KINDS", "Kind", "Option"]
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DESCRIPTORS = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 
 
@@ -158,6 +159,16 @@ def _descriptors(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def _fingerprint(text: str) -> str:
+    """Return a SHA-256 as 64 small hexadecimal digits. The colons that OpenSSL prints are allowed."""
+    digits = text.replace(":", "").lower()
+    if not _SHA256.fullmatch(digits):
+        raise InvalidSetting(
+            f"{text!r} is not a SHA-256 fingerprint; print it with: openssl x509 -in FILE -noout -fingerprint -sha256"
+        )
+    return digits
+
+
 def _check_adapter(name: str, options: dict[str, Any]) -> AdapterSettings:
     names = ("mtu", "metric", "persistent", "owner", "group", "queues")
     settings = {option: options[option] for option in names if option in options}
@@ -191,8 +202,12 @@ _FILES = (
     Option("cert", "FILE", "the certificate of this end, PEM", required=True),
     Option("key", "FILE", "the key of that certificate, PEM, not encrypted", required=True),
     Option("ca", "FILE", "the authority that issued the other end's certificate, PEM", required=True),
-)
+    Option("crl", "FILE", "the authority's revocation list, PEM; with intermediate authorities, one list of each"),
+    Option("fingerprint", "SHA256", "the fingerprint of the other end's certificate, or one of several",
+           _fingerprint, True),
+)  # fmt: skip
 _NAME = Option("name", "NAME", "the name in the listener's certificate; by default HOST")
+_CLIENT = Option("name", "NAME", "a name in the client's certificate, or one of several; by default any", str, True)
 _SPEED = Option("speed", "FACTOR", "how much faster than recorded to replay; by default 1", _positive, side="left")
 _LOOP = Option("loop", "", "start again at the end, forever", side="left")
 _REPAIR = Option(
@@ -222,7 +237,7 @@ KINDS = {
         Kind("tls", "HOST:PORT", "records over TLS 1.3; both ends present certificates", f"{_OPENERS}:open_tls",
              (*_FILES, _NAME), _remote),
         Kind("tls-listen", "[HOST:]PORT", "the same, with one client at a time", f"{_OPENERS}:open_tls_listen",
-             (*_FILES, _REUSE), _local),
+             (*_FILES, _CLIENT, _REUSE), _local),
         Kind("unix", "PATH", "records over a Unix socket", f"{_OPENERS}:open_unix"),
         Kind("unix-listen", "PATH", "the same, with one client at a time", f"{_OPENERS}:open_unix_listen", (_REUSE,)),
         Kind("stdio", "", "records on standard input and output; may be written -", f"{_OPENERS}:open_stdio"),

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
 from threepipe.backend import AdapterInfo
 from threepipe.endpoints.connection import Connection
+from threepipe.endpoints.credentials import Credentials, ListenerContext
 from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.echo_discard import DiscardPort, EchoPort
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.process import standard_stream, start_program
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
-from threepipe.endpoints.stream import Credentials, SocketStream, Stream, TlsStream
+from threepipe.endpoints.stream import SocketStream, Stream, TlsStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import InvalidSetting
 from threepipe.memory import MemoryAdapter
@@ -137,22 +138,50 @@ def open_tcp_listen(request: OpenRequest[HostPort], *, reuse: bool = True) -> Se
     return _listening_session(request.log, listener, reuse)
 
 
-def open_tls(request: OpenRequest[HostPort], *, cert: str, key: str, ca: str, name: str | None = None) -> Session:
+def open_tls(
+    request: OpenRequest[HostPort],
+    *,
+    cert: str,
+    key: str,
+    ca: str,
+    crl: str | None = None,
+    fingerprint: Sequence[str] = (),
+    name: str | None = None,
+) -> Session:
     remote = request.parameter
-    context = Credentials(cert, key, ca).context(server=False)
+    credentials = Credentials(cert, key, ca, crl, fingerprints=fingerprint)  # OpenSSL checks the name.
+    context = credentials.context(server=False)
     with endpoint_errors(f"TLS with {remote}", {}), close_on_error(connect(remote, socket.SOCK_STREAM)) as connected:
         connected.settimeout(_HANDSHAKE_TIMEOUT)
-        secured = context.wrap_socket(connected, server_hostname=name or remote.host)
+        name = name or remote.host
+        wrapped = context.wrap_socket(connected, server_hostname=name, suppress_ragged_eofs=False)
+        with close_on_error(wrapped) as secured:
+            credentials.check(secured)
     return _connected_session(request.log, TlsStream(secured), str(remote))
 
 
-def open_tls_listen(request: OpenRequest[HostPort], *, cert: str, key: str, ca: str, reuse: bool = True) -> Session:
-    context = Credentials(cert, key, ca).context(server=True)
+def open_tls_listen(
+    request: OpenRequest[HostPort],
+    *,
+    cert: str,
+    key: str,
+    ca: str,
+    crl: str | None = None,
+    fingerprint: Sequence[str] = (),
+    name: Sequence[str] = (),
+    reuse: bool = True,
+) -> Session:
+    credentials = Credentials(cert, key, ca, crl, name, fingerprint)
+    context = ListenerContext(credentials, request.log)
 
     def wrap(accepted: socket.socket) -> TlsStream:
         keep_alive(accepted)
+        present = context.get()
         accepted.getpeername()  # Raises if the client is gone; wrap_socket would leave the socket open then.
-        return TlsStream(context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False))
+        secured = present.wrap_socket(
+            accepted, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
+        return TlsStream(secured, credentials.check)
 
     listener = Listener(bind(request.parameter, socket.SOCK_STREAM), wrap, request.log)
     return _listening_session(request.log, listener, reuse)

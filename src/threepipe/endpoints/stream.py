@@ -5,17 +5,19 @@ The system's errors pass through; the end of a stream is a read of 0 bytes.
 
 import errno
 import io
+import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from threepipe import platforms
 from threepipe.core.pump import HasFileno
-from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.endpoints.credentials import CertificateRefused
 
-__all__ = ["Credentials", "FileStream", "SocketStream", "Stream", "TlsStream"]
+__all__ = ["FileStream", "SocketStream", "Stream", "TlsStream"]
 
 
 class Stream(Protocol):
@@ -128,9 +130,14 @@ class TlsStream:
     """A TLS connection. On an accepted socket call `handshake` until it returns True, before reading and writing."""
 
     _MAX_RECORD = 1 << 14  # Bytes a TLS record holds (RFC 8446, section 5.1).
+    _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # struct linger: do not linger at all.
 
-    def __init__(self, connected: ssl.SSLSocket) -> None:
+    def __init__(self, connected: ssl.SSLSocket, check: Callable[[ssl.SSLSocket], None] = lambda _: None) -> None:
+        """`check` looks at the other end's certificate after `handshake`, and raises `CertificateRefused`."""
         connected.setblocking(False)
+        self._check = check
+        self._refused = False
+        self._has_read = False
         self.reader = self.writer = self._socket = connected
         self._lock = threading.Lock()  # OpenSSL has one state for both directions.
         self._unwritten = memoryview(b"")  # Accepted; OpenSSL wants the same bytes at the next try.
@@ -141,16 +148,27 @@ class TlsStream:
             self._socket.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
+        except ssl.SSLCertVerificationError as error:
+            raise CertificateRefused(error.verify_message) from None  # OpenSSL has told the other end.
+        try:
+            self._check(self._socket)
+        except CertificateRefused:
+            self._refused = True
+            raise
         return True
 
     def read(self, memory: memoryview) -> int | None:
         try:
             with self._lock:
-                return self._socket.recv_into(memory)
+                size = self._socket.recv_into(memory)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
-        except ssl.SSLEOFError:
+        except (ssl.SSLEOFError, ConnectionResetError):  # Python before 3.12.3 tells these apart badly (gh-115627).
+            if not self._has_read and _is_reset(self._socket):
+                raise ConnectionResetError(errno.ECONNRESET, "the other end does not accept this one") from None
             return 0  # No close_notify; packet records have lengths, so a cut is noticed.
+        self._has_read = self._has_read or size > 0
+        return size
 
     def pending(self) -> bool:
         return self._socket.pending() > 0
@@ -179,35 +197,19 @@ class TlsStream:
     def close(self) -> None:
         try:
             self._socket.setblocking(False)
-            self._socket.unwrap()
+            if self._refused:  # The other end has finished its handshake, and must not take this for an orderly end.
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, self._RESET)
+            else:
+                self._socket.unwrap()
         except (OSError, ValueError):
             pass  # The other end does not wait for close_notify.
         self._socket.close()
 
 
-class Credentials(NamedTuple):
-    """Paths of PEM files: the certificate of this end (with its chain), its key, and the other end's authority."""
-
-    cert: str
-    key: str
-    ca: str
-
-    def context(self, *, server: bool) -> ssl.SSLContext:
-        """Return the context of one side. Raise `EndpointError` if the files cannot be used."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_cert_chain(self.cert, self.key, password=_no_password)
-            context.load_verify_locations(self.ca)
-        except ssl.SSLError as error:
-            text = f"{self.cert}, {self.key} and {self.ca}: {error.reason or error}; give PEM files of a matching pair"
-            raise EndpointError(errno.EINVAL, text) from None
-        except OSError as error:
-            text = f"one of {self.cert}, {self.key} and {self.ca} cannot be read: {error.strerror}"
-            raise EndpointError(error.errno, text) from None
-        return context
-
-
-def _no_password() -> str:
-    raise InvalidSetting("the key is encrypted; give an unencrypted one, in a file that only this user can read")
+def _is_reset(connected: socket.socket) -> bool:
+    """Return True if the other end broke the connection off."""
+    try:
+        connected.getpeername()
+    except OSError:
+        return True
+    return False
