@@ -168,6 +168,20 @@ def test_a_pipe_without_a_runtime_folder_runs_unannounced(monkeypatch: pytest.Mo
 
 
 @unix
+def test_a_pipe_without_a_thread_for_captures_runs_unannounced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with serve_captures(Taps(), "a", "b", folder):
+        assert list(folder.iterdir()) == []
+    assert "this pipe cannot be captured from outside: can't start new thread" in caplog.text
+
+
+@unix
 def test_a_user_without_root_has_a_private_runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import pytest
 import threepipe
 from tests.support.commands import Done, run, run_here
 from tests.support.kernel import Network
-from threepipe import cli
 
 ADAPTER = ["create", "delete", "list", "show"]
 COMMANDS = [[], ["adapter"], ["capture"], ["doctor"], ["pipe"], *[["adapter", name] for name in ADAPTER]]
@@ -71,12 +69,6 @@ def test_wrong_usage_exits_with_2(here: Callable[..., Done], arguments: list[str
     done = here(*arguments)
     assert (done.status, done.printed) == (2, "")
     assert "nonsense" in done.plain or "does not take" in done.plain
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the command is not installed under Wine")
-def test_the_installed_command_is_main() -> None:
-    (script,) = entry_points(group="console_scripts", name="threepipe")
-    assert script.load() is cli.main
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["adapter", "create", "--help"]], ids=" ".join)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from threepipe.backend import CapturedBundle
@@ -45,25 +45,29 @@ def serve_captures(taps: Taps, left: str, right: str, folder: Path | None = None
     If that fails, log the reason and run the block without it.
     """
     folder = folder or runtime_folder()
-    listener = None
-    if folder is not None:
-        try:
-            listener, remove = _listen(folder)
-        except (ThreepipeError, OSError) as error:
-            _log.info("this pipe cannot be captured from outside: %s", error)
-    if listener is None:
+    with ExitStack() as serving:
+        if folder is not None:
+            try:
+                serving.enter_context(_serving(folder, taps, left, right))
+            except (ThreepipeError, OSError, RuntimeError) as error:  # The latter if no thread can be started.
+                _log.info("this pipe cannot be captured from outside: %s", error)
         yield
-        return
-    server = _Server(listener, taps, left, right)
-    thread = threading.Thread(target=server.serve, name="threepipe-captures", daemon=True)
-    thread.start()
-    try:
+
+
+@contextmanager
+def _serving(folder: Path, taps: Taps, left: str, right: str) -> Iterator[None]:
+    with ExitStack() as undo:
+        listener, remove = _listen(folder)
+        undo.callback(listener.close)
+        undo.callback(remove)
+        server = _Server(listener, taps, left, right)
+        undo.callback(server.close)
+        thread = threading.Thread(target=server.serve, name="threepipe-captures", daemon=True)
+        thread.start()
+        undo.callback(thread.join)
+        undo.callback(server.end)
+        undo.callback(remove)  # First, so that no client comes any more.
         yield
-    finally:
-        remove()
-        server.end()
-        thread.join()
-        server.close()
 
 
 def _listen(folder: Path) -> tuple[socket.socket, Callable[[], None]]:
@@ -203,10 +207,9 @@ class _Server:
         self._bell.ring()
 
     def close(self) -> None:
-        """Close all sockets. Called after `serve` has returned."""
+        """Close all sockets but the listening one. Called after `serve` has returned."""
         for client in self._clients:
             client.socket.close()
-        self._listener.close()
         self._bell.close()
 
     def _accept(self, selector: selectors.BaseSelector) -> None:

@@ -4,6 +4,7 @@ Commands only call the library and print. The library's errors become one line o
 Wrong usage exits with 2, as in typer, and Ctrl-C with 130, as in shells.
 """
 
+import errno
 import sys
 from typing import Annotated
 
@@ -62,6 +63,8 @@ def main() -> None:
         show_warnings()
         app(prog_name="threepipe")
     except (ThreepipeError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM:
+            raise  # `__main__` says what to do.
         # The text of an OSError starts with its errno, which is of no use to people.
         complain(error.strerror or str(error) if isinstance(error, OSError) else str(error))
         sys.exit(1)
