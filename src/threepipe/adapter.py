@@ -40,6 +40,11 @@ class Adapter:
     """
 
     def __init__(self, device: Device) -> None:
+        """Take over a device that a platform made; programs call `create` or `open`. Raises TypeError for a name."""
+        if isinstance(device, (str, bytes)):
+            raise TypeError(
+                f"call Adapter.create({device!r}) for a new adapter or Adapter.open({device!r}) for an existing"
+            )
         self._device = device
         self._lock = threading.RLock()  # A session may close its adapter, which closes the session.
         self._session: Session | None = None

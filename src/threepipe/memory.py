@@ -66,7 +66,7 @@ class _MemoryDevice:
     def start(self, capacity: int) -> "_MemoryPort":
         port = _MemoryPort(self, capacity)
         self.port = port
-        self.far.network_changed()
+        self.far.room_changed()
         return port
 
     def unpersist(self) -> None:
@@ -75,12 +75,13 @@ class _MemoryDevice:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self.far.network_changed()
+            if port := self.far.port:
+                port.readable.ring()
+            self.far.room_changed()
 
-    def network_changed(self) -> None:
-        """Wake the waiters of this end, as the far end came, went or made room."""
+    def room_changed(self) -> None:
+        """Wake the senders of this end, as the far end came, went or made room."""
         if port := self.port:
-            port.readable.ring()
             port.writable.ring()
 
 
@@ -103,19 +104,17 @@ class _MemoryPort:
 
     def receive(self) -> Bundle:
         memory = self._arena.free()
-        if not (sizes := self._reader.read(memory, MAX_BUNDLE)):
-            self.readable.clear()
-            gone = self._device.far.closed  # Before the last read, which then finds all that was sent.
-            if self._reader.arm():
-                if gone:
-                    raise self._ended()
+        sizes = self._reader.read(memory, MAX_BUNDLE)
+        ended = self._settle()
+        if not sizes:
+            if ended:
+                raise self._ended()
+            if not (sizes := self._reader.read(memory, MAX_BUNDLE)):
                 return Bundle()
-            self.readable.ring()  # Packets came meanwhile, perhaps without a call of `notify`.
-            sizes = self._reader.read(memory, MAX_BUNDLE)
-        self._reader.disarm()  # The doorbell stays rung until a receive finds nothing.
+            self._settle()  # Packets came meanwhile, perhaps without a call of `notify`.
         if self.sender_waits:
             self.sender_waits = False
-            self._device.far.network_changed()
+            self._device.far.room_changed()
         packets, start = [], 0
         for size in sizes:
             packets.append(memory[start : start + size])
@@ -123,6 +122,18 @@ class _MemoryPort:
         self._arena.take(start)
         _count(self._device.received, len(sizes), start)
         return Bundle.of_views(packets)
+
+    def _settle(self) -> bool:
+        """Set `readable` while there are packets or the far end is closed; return True if there is the end alone."""
+        if empty := self._reader.arm():
+            self.readable.clear()
+            closed = self._device.far.closed  # Before the next look, which then finds all that was sent.
+            empty = self._reader.arm()
+            if empty and not closed:
+                return False
+        self._reader.disarm()
+        self.readable.ring()
+        return empty
 
     def send(self, bundle: Bundle) -> Bundle:
         if rest := self._write(bundle):
@@ -158,7 +169,7 @@ class _MemoryPort:
     def stop(self) -> None:
         self._device.port = None
         with self.inbound_lock:  # From now on the far end finds no port, or has left this one.
-            self._device.far.network_changed()
+            self._device.far.room_changed()
 
     def dispose(self) -> None:
         self.readable.close()

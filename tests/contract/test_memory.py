@@ -179,6 +179,46 @@ def test_every_use_of_a_closed_adapter_raises(pair: Pair) -> None:
             use()
 
 
+def readable(session: Session) -> bool:
+    return bool(select.select([session.fileno()], [], [], 0)[0])
+
+
+def test_the_descriptor_is_readable_exactly_while_there_are_packets_or_the_end(pair: Pair) -> None:
+    near = pair[0].start_session(CAPACITY)
+    assert not readable(near)
+    far = pair[1].start_session(CAPACITY)
+    assert not readable(near)
+    far.send([PACKET] * 300)
+    assert readable(near)
+    assert len(near.receive(timeout=0)) == 256
+    assert readable(near)
+    assert len(near.receive(timeout=0)) == 44
+    assert not readable(near)
+    assert not near.receive(timeout=0)
+    assert not readable(near)
+    far.close()
+    assert not readable(near)
+    with pair[1].start_session(CAPACITY) as far:
+        far.send([PACKET] * 2)
+        assert near.receive_packet(timeout=0)
+        assert readable(near)
+        assert near.receive_packet(timeout=0)
+        assert not readable(near)
+        far.send([PACKET])
+    pair[1].close()
+    assert readable(near)
+    assert near.receive(timeout=0)
+    assert readable(near)
+    with pytest.raises(EndpointEnded):
+        near.receive()
+    assert readable(near)
+
+
+def test_a_name_in_place_of_a_device_raises_with_the_calls_to_use() -> None:
+    with pytest.raises(TypeError, match=r"call Adapter\.create\('tp9'\) .* or Adapter\.open\('tp9'\)"):
+        Adapter("tp9")  # type: ignore[arg-type]
+
+
 def test_delete_closes_the_adapter_and_its_session(pair: Pair) -> None:
     left, right = pair
     session = left.start_session(CAPACITY)
@@ -268,6 +308,16 @@ def test_a_call_that_close_overtakes_raises_adapter_closed(moment: str) -> None:
     device = DeviceClosedMeanwhile(moment)
     with Adapter(device) as device.adapter, pytest.raises(AdapterClosed, match="fake0 was closed"):
         device.adapter.mtu = 1400
+
+
+class RemovedDevice(FakeDevice):
+    def info(self) -> AdapterInfo:
+        raise AdapterGone(errno.ENODEV, "removed")
+
+
+def test_the_state_of_an_adapter_that_others_removed_raises_adapter_gone() -> None:
+    with Adapter(RemovedDevice()) as adapter, pytest.raises(AdapterGone):
+        assert adapter.info
 
 
 def test_a_session_can_start_after_one_failed_to() -> None:

@@ -5,7 +5,6 @@ The system's errors pass through; the end of a stream is a read of 0 bytes.
 
 import errno
 import io
-import os
 import socket
 import ssl
 import struct
@@ -130,7 +129,7 @@ class TlsStream:
     """A TLS connection. On an accepted socket call `handshake` until it returns True, before reading and writing."""
 
     _MAX_RECORD = 1 << 14  # Bytes a TLS record holds (RFC 8446, section 5.1).
-    _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # struct linger: do not linger at all.
+    _RESET = struct.pack(platforms.LINGER, 1, 0)  # To linger for no time at all is to reset the connection.
 
     def __init__(self, connected: ssl.SSLSocket, check: Callable[[ssl.SSLSocket], None] = lambda _: None) -> None:
         """`check` looks at the other end's certificate after `handshake`, and raises `CertificateRefused`."""

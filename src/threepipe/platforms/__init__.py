@@ -11,6 +11,7 @@ if sys.platform == "win32":
     from threepipe.platforms.windows.files import (
         COMMAND_ESCAPE,
         INHERITS_DESCRIPTORS,
+        LINGER,
         PIPES_CAN_BE_AWAITED,
         access_mode,
         enlarge_pipe,
@@ -23,6 +24,7 @@ else:
     from threepipe.platforms.posix import (
         COMMAND_ESCAPE,
         INHERITS_DESCRIPTORS,
+        LINGER,
         PIPES_CAN_BE_AWAITED,
         access_mode,
         enlarge_pipe,
@@ -71,6 +73,7 @@ else:
 __all__ = [
     "COMMAND_ESCAPE",
     "INHERITS_DESCRIPTORS",
+    "LINGER",
     "PIPES_CAN_BE_AWAITED",
     "access_mode",
     "adapters",

@@ -12,6 +12,7 @@ from pathlib import Path
 __all__ = [
     "COMMAND_ESCAPE",
     "INHERITS_DESCRIPTORS",
+    "LINGER",
     "PIPES_CAN_BE_AWAITED",
     "access_mode",
     "enlarge_pipe",
@@ -25,6 +26,8 @@ COMMAND_ESCAPE = "\\"
 """The character that quotes the next one in a command line."""
 INHERITS_DESCRIPTORS = True
 """True if a program can be started with descriptors besides the standard three."""
+LINGER = "ii"
+"""The format of `struct linger` for `struct`: whether to linger, and for how many seconds."""
 PIPES_CAN_BE_AWAITED = True
 """True if pipes can be non-blocking, and selectors and event loops can wait for them."""
 

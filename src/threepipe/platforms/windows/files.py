@@ -6,6 +6,7 @@ from pathlib import Path
 __all__ = [
     "COMMAND_ESCAPE",
     "INHERITS_DESCRIPTORS",
+    "LINGER",
     "PIPES_CAN_BE_AWAITED",
     "access_mode",
     "enlarge_pipe",
@@ -17,6 +18,8 @@ __all__ = [
 
 COMMAND_ESCAPE = ""  # A backslash separates the parts of a path.
 INHERITS_DESCRIPTORS = False
+LINGER = "hh"
+"""The format of `struct linger` for `struct`: whether to linger, and for how many seconds."""
 PIPES_CAN_BE_AWAITED = False
 
 
