@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -439,19 +439,33 @@ def test_an_invalid_change_raises_and_changes_nothing(change: Change, said: str)
         assert device.status() == before
 
 
-def test_an_exception_of_a_listener_does_not_stop_the_timers(caplog: pytest.LogCaptureFixture) -> None:
-    told = threading.Event()
-
+@pytest.mark.parametrize("use", [lambda session: session.receive(SECONDS), lambda session: session.send([])])
+def test_an_exception_of_a_listener_reaches_the_users_of_the_session(
+    use: Callable[[threepipe.Session], object],
+) -> None:
     def fail(event: wireguard.Event) -> None:
-        told.set()
         raise RuntimeError("what a program got wrong")
 
     with Device(on_event=fail) as device:
         device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
         device._wake_for_timer()
-        assert told.wait(SECONDS)
-        told.clear()
+
+        def use_again_and_again() -> None:
+            while True:
+                use(device.session)
+
+        with pytest.raises(RuntimeError, match="what a program got wrong"):
+            use_again_and_again()
+
+
+def test_an_exception_of_a_listener_ends_the_pipe_and_reaches_its_caller() -> None:
+    def fail(event: wireguard.Event) -> None:
+        raise RuntimeError("what a program got wrong")
+
+    near, far = threepipe.MemoryAdapter.pair()
+    with near, far, Device(on_event=fail) as device, ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(threepipe.pipe, near.start_session(), device.session)
         device._tunnel.events.append(wireguard.Event("roamed", bytes(32)))
         device._wake_for_timer()
-        assert told.wait(SECONDS)
-    assert "what a program got wrong" in caplog.text
+        with pytest.raises(RuntimeError, match="what a program got wrong"):
+            ended.result(SECONDS)

@@ -58,6 +58,7 @@ class Device:
 
         The system chooses the port if `listen_port` is 0. Padding never makes a packet longer than `mtu` bytes (0: no
         limit). `on_event` is called in the device's thread for each event of a peer, and has to return soon.
+        If it raises, the users of the session get its exception, and the device does no more.
         """
         settings = Change(private_key, listen_port, fwmark, peers=tuple(peers))
         settings.check()
@@ -165,6 +166,13 @@ class Device:
             self._bell.ring()
 
     def _run(self) -> None:
+        try:
+            self._keep_time()
+        except BaseException as error:  # Of `on_event`, or a fault of ours.
+            self._port.fail(error)
+            interrupt(self.session)
+
+    def _keep_time(self) -> None:
         while not self._closed:
             self._tunnel.handle_timers(clock.now())
             with self._lock:
@@ -183,7 +191,4 @@ class Device:
             if event.name == "outdated":
                 log.warning(_OUTDATED, key_to_text(event.public_key), event.endpoint, event.seconds)
             if self._on_event is not None:
-                try:
-                    self._on_event(event)
-                except Exception:
-                    log.exception("on_event raised, for %s", event.name)  # The timers must go on.
+                self._on_event(event)

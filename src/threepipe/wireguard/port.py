@@ -49,6 +49,7 @@ class DevicePort(EndpointPort):
         self.datagrams: list[Datagrams] = []
         self.listen_port = 0
         self._stopped = False
+        self._failure: BaseException | None = None
         self._tunnel, self._timer_changed = tunnel, timer_changed
         self._arena = Arena(_ARENA)
         self._unsent: deque[_Run] = deque()  # Sealed, and there was no room.
@@ -84,6 +85,11 @@ class DevicePort(EndpointPort):
         for old in replaced:
             old.socket.close()
 
+    def fail(self, error: BaseException) -> None:
+        """Raise `error` to everyone who uses the session from now on."""
+        self._failure = error
+        self.wake()
+
     def set_mtu(self, mtu: int) -> None:
         """Set the number of bytes beyond which padding never makes a packet longer; 0 for no limit."""
         self._tunnel.mtu = mtu
@@ -97,6 +103,7 @@ class DevicePort(EndpointPort):
 
     def receive(self) -> Bundle:
         """Open the datagrams that are ready and return the packets in them."""
+        self._check()
         packets: list[memoryview] = []
         now = clock.now()
         for datagrams in self.datagrams:
@@ -118,6 +125,7 @@ class DevicePort(EndpointPort):
 
     def send(self, bundle: Bundle) -> Bundle:
         """Seal and send all packets, or none while sealed ones wait for room."""
+        self._check()
         with self._sending:
             if not self._send_unsent():
                 return bundle
@@ -218,12 +226,17 @@ class DevicePort(EndpointPort):
 
     def lend(self) -> End | None:
         """Lend the router and duplicates of the sockets, if there is a native core."""
+        self._check()
         if self._end is not None:
             with self._sending, ExitStack() as undo:  # `use` may replace and close the present sockets.
                 sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
                 undo.pop_all()
             self._end.sockets = sockets
         return self._end
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def abandon(self) -> None:
         """Close this process's copies of the sockets in a forked child. Takes no lock."""
