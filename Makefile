@@ -21,7 +21,7 @@ SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmo
 
 # The contract with its Linux and memory platforms: the code that Wintun's announcement would have counted.
 CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.py core/pump.py core/fast.py bundle.py \
-	ring.py net/doorbell.py session.py settings.py backend.py adapter.py memory.py) \
+	ring.py net/doorbell.py session.py pump.py settings.py backend.py adapter.py memory.py) \
 	$(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py port.py device.py)
 
 # Splitting and coalescing superpackets.
@@ -58,7 +58,7 @@ $(addprefix pure-,$(PARTS)): pure-%: .venv/test
 	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*)
 
 $(addprefix native-,$(PARTS)): native-%: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session -m pytest $($*); \
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session,threepipe.pump -m pytest $($*); \
 		else echo "There is no native core to test."; fi
 
 # The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs

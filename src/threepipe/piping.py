@@ -6,7 +6,8 @@ from threepipe.core.pump import LINGER
 from threepipe.endpoint import Endpoint, direct_session
 from threepipe.errors import EndpointEnded, LinkDown, SessionClosed
 from threepipe.net.notify import call_soon
-from threepipe.session import Session, pump
+from threepipe.pump import pump
+from threepipe.session import Session
 
 __all__ = ["pipe", "pipe_async"]
 

@@ -2,33 +2,27 @@
 
 A `Session` owns what the systems have in common: checking, counting, time-outs, threads, closing and asyncio. Its
 `Port`, which the platform supplies, never blocks. One lock per direction serialises the port's calls. A waiting
-thread holds no lock; after closing, the last waiter to leave disposes of the port.
-
-The functions below the class are for `pipe` and for openers of endpoints. They are here because `pump` uses two
-sessions' ports under the same locks and rules of closing.
+thread holds no lock; after closing, the last waiter to leave disposes of the port. `pump.py` is for two sessions.
 """
 
-import errno
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from threepipe.backend import Port, Waitable
 from threepipe.bundle import EMPTY, Bundle
-from threepipe.core import fast
 from threepipe.core.packet import Packet, is_packet
-from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, TunEnd, forward, joinable, new_counts
-from threepipe.errors import AdapterError, LinkDown, SessionClosed, ThreepipeError
+from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, new_counts
+from threepipe.errors import SessionClosed
 from threepipe.net.forks import call_in_child
 
 if TYPE_CHECKING:
     from threepipe.net.doorbell import Doorbell
 
-__all__ = ["Session", "SessionStatistics", "close_with", "interrupt", "pump"]
+__all__ = ["Session", "SessionStatistics", "close_with"]
 
 
 class SessionStatistics(NamedTuple):
@@ -341,159 +335,9 @@ class Session:
             self._port.dispose()
 
 
-def pump(left: Session, right: Session) -> bool:
-    """Move bundles both ways in this thread until a session is closed or interrupted.
-
-    Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
-    Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
-    counted. Packets that wait for room at an interruption stay in the session that received them; the native loop
-    drops and counts them. Raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
-    """
-    with _pumped(left, right) as bell, _lent(left._port) as left_end, _lent(right._port) as right_end:
-        if fast.pump is not None and joinable(left_end, right_end):
-            _pump_natively((left, right), cast(tuple[End, End], (left_end, right_end)), bell)
-        elif _has_descriptors(left._port) and _has_descriptors(right._port):
-            sides = _Side(left), _Side(right)
-            for source, target, waiting in zip(sides, sides[::-1], forward(*sides, bell), strict=True):
-                if waiting:
-                    source.take_back(waiting, target)
-        else:
-            return False
-    return True
-
-
-def interrupt(session: Session) -> None:
-    """Have `pump` return, the call that runs now or the next one, and wait until one that runs has returned."""
-    with session._unused:
-        bells = list(session._bells)
-        session._interrupted = not bells
-        for bell in bells:
-            bell.ring()
-        session._unused.wait_for(lambda: not any(bell in session._bells for bell in bells))
-
-
 def close_with(session: Session, companion: Closeable) -> None:
     """Have `companion` closed after the session, such as an adapter that serves one session only."""
     session._companions.append(companion)
-
-
-@contextmanager
-def _pumped(*sessions: Session) -> Iterator["Doorbell"]:
-    """Let a loop use the ports. Closing a session rings the bell and waits until the loop has left."""
-    from threepipe.net.doorbell import Doorbell  # Loads socket, which a program without a pump does not need.
-
-    with ExitStack() as stack:
-        bell = Doorbell()
-        stack.callback(bell.close)
-        for session in sessions:
-            stack.enter_context(_using(session, bell))
-        yield bell
-
-
-@contextmanager
-def _using(session: Session, bell: "Doorbell") -> Iterator[None]:
-    with session._state_lock:
-        session._check_open()
-        session._bells.append(bell)
-        interrupted, session._interrupted = session._interrupted, False
-    if interrupted:
-        bell.ring()
-    try:
-        yield
-    finally:
-        with session._unused:
-            session._bells.remove(bell)
-            session._unused.notify_all()
-
-
-@contextmanager
-def _lent(port: Port) -> Iterator[End | None]:
-    end = port.lend()
-    try:
-        yield end
-    finally:
-        if end is not None:
-            end.release()
-
-
-def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bell: "Doorbell") -> None:
-    assert fast.pump is not None
-    for session, end in zip(sessions, ends, strict=True):
-        with session._state_lock:
-            if end not in session._ends:
-                session._ends.append(end)
-    for source, target in (sessions, sessions[::-1]):
-        if source._kept:  # The native loop receives from descriptors alone.
-            _move_kept(_Side(source), _Side(target), bell)
-    error, failed = fast.pump(*ends, (bell,))
-    if failed is not None:
-        assert isinstance(failed, TunEnd)  # The loop counts errors of sockets instead of ending.
-        raise failed.failure(error)
-
-
-def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
-    """Move one bundle, and wait for room until the bell is rung; then `source` takes back the rest."""
-    import selectors
-
-    bundle = target.send(source.receive())
-    if not bundle:
-        return
-    with selectors.DefaultSelector() as selector:
-        selector.register(bell, selectors.EVENT_READ)
-        selector.register(target.writable, selectors.EVENT_READ)
-        while bundle and all(key.fileobj is not bell for key, _ in selector.select()):
-            bundle = target.send(bundle)
-    if bundle:
-        source.take_back(bundle, target)
-
-
-def _has_descriptors(port: Port) -> bool:
-    try:
-        return port.readable.fileno() >= 0 and port.writable.fileno() >= 0
-    except OSError:
-        return False
-
-
-class _Side:
-    """A session as one side of Python's loop: nothing waits, and packets that can never be sent are dropped."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.readable, self.writable = session._port.readable, session._port.writable
-
-    def receive(self) -> Bundle:
-        return self._session._try_receive()
-
-    def send(self, bundle: Bundle) -> Bundle:
-        session = self._session
-        bundle = session._without_invalid(bundle)
-        try:
-            return session._try_send(bundle)
-        except LinkDown:
-            self.drop(bundle)  # It may come up again.
-            return EMPTY
-        except ThreepipeError as error:
-            if isinstance(error, AdapterError) and error.errno == errno.EINVAL:
-                self.drop(bundle[:1])  # Ports raise only if they accepted none, so the kernel refused this packet.
-                return bundle[1:]
-            self.drop(bundle)
-            raise
-
-    def drop(self, bundle: Bundle) -> None:
-        self._session._count_dropped(len(bundle))
-
-    def take_back(self, bundle: Bundle, target: "_Side") -> None:
-        """Keep packets received here that `target` had no room for; if one of the two is closed, they are dropped."""
-        session = self._session
-        with session._receive_lock:
-            if kept := not (session._closed or target._session._closed):
-                packets, size, _ = bundle.measured()
-                session._received[PACKETS] -= packets
-                session._received[BYTES] -= size
-                session._kept.extendleft(reversed(list(bundle)))
-                session._port.readable.hold(True)
-        if not kept:
-            target.drop(bundle)
 
 
 def _bundle(packets: Iterable[Packet]) -> Bundle:

@@ -21,7 +21,7 @@ from threepipe.endpoint import Filter
 from threepipe.endpoints.address import parse_address
 from threepipe.filters.impairment import parse_impairment
 from threepipe.net.datagrams import Datagrams
-from threepipe.session import interrupt
+from threepipe.pump import interrupt
 
 PING = echo_request("10.6.7.1", "10.6.7.2", 1, 1, b"hello")
 SYN = bytes.fromhex(

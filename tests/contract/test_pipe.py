@@ -13,8 +13,8 @@ from threepipe.core.packet import MAX_PACKET
 from threepipe.endpoint import Endpoint, Filter
 from threepipe.net.doorbell import Doorbell
 from threepipe.piping import pipe
+from threepipe.pump import interrupt, pump
 from threepipe.ring import MIN_CAPACITY
-from threepipe.session import interrupt, pump
 
 SECONDS = 10.0
 

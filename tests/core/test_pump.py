@@ -25,7 +25,8 @@ from threepipe.errors import AdapterError, ThreepipeError
 from threepipe.net.doorbell import Doorbell
 from threepipe.platforms.linux.port import LinuxPort, Records
 from threepipe.platforms.linux.tun import Offload
-from threepipe.session import Session, interrupt, pump
+from threepipe.pump import interrupt, pump
+from threepipe.session import Session
 
 SECONDS = 10.0
 native = pytest.mark.skipif(fast.pump is None, reason="there is no native loop")

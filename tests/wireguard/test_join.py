@@ -25,7 +25,8 @@ from threepipe.core.superpacket import HEADER_SIZE, split
 from threepipe.errors import AdapterGone
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.platforms.linux.tun import Offload
-from threepipe.session import Session, interrupt
+from threepipe.pump import interrupt
+from threepipe.session import Session
 from threepipe.wireguard import Change, Device, PeerChange, parse_networks
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity

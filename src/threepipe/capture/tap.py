@@ -10,7 +10,8 @@ import time
 from threepipe.backend import INBOUND, OUTBOUND, CapturedBundle, Sink
 from threepipe.bundle import Bundle
 from threepipe.endpoint import Endpoint, Filter, direct_session
-from threepipe.session import Session, interrupt
+from threepipe.pump import interrupt
+from threepipe.session import Session
 
 __all__ = ["Tap", "Taps"]
 

@@ -15,7 +15,8 @@ from typing import Self
 from threepipe.errors import SessionClosed
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.forks import call_in_child
-from threepipe.session import Session, close_with, interrupt
+from threepipe.pump import interrupt
+from threepipe.session import Session, close_with
 from threepipe.wireguard import clock
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.peer import NEVER
