@@ -97,6 +97,7 @@ def test_a_defect_is_not_taken_for_want_of_memory(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.soak  # At some limits CPython prints a traceback before any code of ours runs.
 @pytest.mark.parametrize("mebibytes", [32, 48, 64])
 @pytest.mark.parametrize("command", [("doctor",), ("adapter", "list"), ("pipe", "echo", "discard", "--run", "true")])
 def test_a_real_limit_of_memory_never_shows_a_traceback(command: tuple[str, ...], mebibytes: int) -> None:
