@@ -6,13 +6,16 @@ where the platform can do it. Knows no host names.
 
 import errno
 import selectors
+import socket
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.packet import is_packet
 from threepipe.core.superpacket import MAX_RECORD
+from threepipe.endpoints.datagram_faults import OwnDatagrams, not_a_packet, undeliverable
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import LinkDown
 from threepipe.net.datagrams import Datagrams, Source
@@ -20,23 +23,52 @@ from threepipe.net.watch import EndpointPort
 
 __all__ = ["DatagramPort"]
 
-_NO_LISTENER = "nothing listens there (yet)"
-_UNREACHABLE = {errno.ECONNREFUSED: _NO_LISTENER, errno.ECONNRESET: _NO_LISTENER}  # The latter on Windows.
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _MAX_ATTEMPTS = 3  # Calls to send one datagram; a call may fail with the error of an earlier datagram instead.
 
 
-class DatagramPort(EndpointPort):
-    """A port on a datagram socket. The peer is the one it is connected to or, if `listening`, the last sender."""
+class _Way(NamedTuple):
+    """Where datagrams go. Made by the thread that receives, and used by the one that sends."""
 
-    def __init__(self, datagrams: Datagrams, log: RateLimitedLog, *, listening: bool) -> None:
+    peer: Source
+    """None: the peer that the socket is connected to."""
+    local: bytes | None = None
+    """The address that the peer asked, to answer from; None if unknown or gone."""
+    own: OwnDatagrams | None = None
+    """The form of these datagrams as packets; None for sockets other than UDP's."""
+
+
+class DatagramPort(EndpointPort):
+    """A port on a datagram socket.
+
+    The peer is the one given, which is reached from whatever address this machine has at the time. If `listening`, it
+    is the last sender, who is answered from the address that it asked. Otherwise the socket is connected.
+    """
+
+    def __init__(
+        self, datagrams: Datagrams, log: RateLimitedLog, *, listening: bool = False, peer: Source = None
+    ) -> None:
         super().__init__()
         self._datagrams = datagrams
         self._log = log
         self._listening = listening
-        self._peer: Source = None
+        self._only = peer
+        """The only source of packets, if the socket is neither listening nor connected."""
+        self._way = None if listening else self._way_to(peer)
         self._arena = Arena()
+        if listening:
+            datagrams.report_local_addresses()
+        elif peer is not None:
+            datagrams.report_errors()
         self.readable.watch(datagrams.socket, selectors.EVENT_READ)
         self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
+
+    def _way_to(self, peer: Source, local: bytes | None = None) -> _Way:
+        bound = self._datagrams.socket
+        own = None
+        if bound.family in _FAMILIES:
+            own = OwnDatagrams(bound.getsockname()[1], peer or bound.getpeername())
+        return _Way(peer, local, own)
 
     def receive(self) -> Bundle:
         """Return the IP packets of the datagrams that are ready."""
@@ -51,52 +83,84 @@ class DatagramPort(EndpointPort):
             except BlockingIOError:
                 break
             except OSError as error:
-                self._unreachable(error.errno or 0)
+                if error.errno != errno.EMSGSIZE:  # Sending the next packet of that size reports it again.
+                    self._log.warn("unreachable", f"packets cannot be delivered: {undeliverable(error.errno or 0)}")
                 break
-            self._arena.take(used)
-            packets += self._valid(received, source)
+            if used:  # An empty datagram is a probe, whether somebody is there.
+                self._arena.take(used)
+                packets += self._valid(received, source)
         return Bundle.of_views(packets)
 
     def _valid(self, packets: Sequence[memoryview], source: Source) -> Sequence[memoryview]:
-        """Return those that are IP packets, and make their source the peer if listening."""
+        """Return those that are IP packets of the peer, and make their source the peer if listening."""
+        if self._only is not None and source != self._only:
+            self._refuse(source)
+            return ()
         _, _, valid = fast.measure(packets, vnet_header=False)
         if not valid:
-            self._log.warn("no packet", f"{_name(source)} sent a datagram that is not an IP packet")
+            wrong = next(packet for packet in packets if not is_packet(packet))
+            self._log.warn("no packet", f"{_name(source)} sent {not_a_packet(wrong)}")
             packets = [packet for packet in packets if is_packet(packet)]
-        if packets and self._listening and source != self._peer:
-            self._log.info(f"{_name(source)} is the peer now")
-            self._peer = source
+        if packets and self._listening:
+            way, local = self._way, self._datagrams.received_local
+            if way is None or way.peer != source:
+                self._log.info(f"{_name(source)} is the peer now")
+                self._way = self._way_to(source, local)
+            elif way.local != local:
+                self._way = way._replace(local=local)
         return packets
 
+    def _refuse(self, source: Source) -> None:
+        """Explain the datagram of a stranger if it is the peer by another address; others are nobody's business."""
+        if source[1] == self._only[1]:
+            self._log.warn(
+                "stranger",
+                f"{_name(source)} sent a datagram, and only those of {_name(self._only)} are taken; if both are one"
+                " machine, have it answer from the address that is asked: bind its end to that address",
+            )
+
     def send(self, bundle: Bundle) -> Bundle:
-        if self._listening and self._peer is None:
+        """Send the packets. Raise `LinkDown` if none can be sent, or if all are this socket's own datagrams."""
+        if (way := self._way) is None:
             raise LinkDown(errno.EDESTADDRREQ, "no peer has sent a packet yet")
-        packets, total = list(bundle), len(bundle)
+        packets = self._without_own(list(bundle), way.own)
+        total = len(packets)
+        self._datagrams.send_local = way.local
         for _ in range(_MAX_ATTEMPTS):
-            sent, error = self._datagrams.send(packets, self._peer)
+            sent, error = self._datagrams.send(packets, way.peer)
             packets = packets[sent:]
             if error in FULL:
-                return Bundle.of_views(packets)
+                break
             if error == errno.EMSGSIZE:
-                self._allow_fragments(len(packets[0]))
+                self._allow_fragments(len(packets[0]), way.peer)
             else:
-                self._unreachable(error)
-        if len(packets) == total:
-            raise LinkDown(error, "the datagrams cannot be sent")
+                self._log.warn("unreachable", f"packets cannot be delivered: {undeliverable(error)}")
+        if error not in FULL and len(packets) == total:
+            raise LinkDown(error, f"the datagrams cannot be sent: {undeliverable(error)}")
         return Bundle.of_views(packets)
 
-    def _allow_fragments(self, size: int) -> None:
-        room = self._datagrams.room(self._peer)
+    def _without_own(self, packets: list[memoryview], own: OwnDatagrams | None) -> list[memoryview]:
+        """Drop the datagrams of this socket that a route sent into the tunnel; they would go in a circle for ever."""
+        if own is None or len(others := own.without(packets)) == len(packets):
+            return packets
+        text = (
+            f"the datagrams to {own.host} port {own.port} come back to be sent again, because a route leads them into"
+            f" the tunnel; they are dropped: route {own.host} around the tunnel, or use mark= or interface= (see 'All"
+            " traffic' in docs/pipe.md)"
+        )
+        self._log.warn("loop", text)
+        if not others:
+            raise LinkDown(errno.ELOOP, text)
+        return others
+
+    def _allow_fragments(self, size: int, peer: Source) -> None:
+        room = self._datagrams.room(peer)
         self._log.warn(
             "room",
             f"packets of {size} bytes do not fit in datagrams of {room} bytes, the most that this path takes whole;"
             f" they go in fragments, which is slow and loses more packets: set mtu={room} on the adapters of both ends",
         )
         self._datagrams.allow_fragments()
-
-    def _unreachable(self, error: int) -> None:
-        reason = _UNREACHABLE.get(error, errno.errorcode.get(error, str(error)))
-        self._log.warn("unreachable", f"packets cannot be delivered: {reason}")
 
     def stop(self) -> None:
         self._datagrams.socket.close()

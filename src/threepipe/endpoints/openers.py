@@ -26,6 +26,7 @@ from threepipe.net.connect import (
     endpoint_errors,
     keep_alive,
     listen_unix,
+    open_towards,
 )
 from threepipe.platforms import enlarge_buffers, open_datagrams
 from threepipe.session import Session, close_with
@@ -111,8 +112,8 @@ def _adapter_session(adapter: Adapter, capacity: int) -> Session:
 
 def open_udp(request: OpenRequest[HostPort], *, bind: HostPort | None = None) -> Session:
     _warn_if_plaintext(request)
-    connected = connect(request.parameter, socket.SOCK_DGRAM, bind)
-    return Session(DatagramPort(open_datagrams(connected), request.log, listening=False))
+    unconnected, peer = open_towards(request.parameter, bind)
+    return Session(DatagramPort(open_datagrams(unconnected), request.log, peer=peer))
 
 
 def open_udp_listen(request: OpenRequest[HostPort]) -> Session:
@@ -124,7 +125,7 @@ def open_udp_listen(request: OpenRequest[HostPort]) -> Session:
 def open_tcp(request: OpenRequest[HostPort]) -> Session:
     _warn_if_plaintext(request)
     remote = request.parameter
-    return _connected_session(request.log, SocketStream(connect(remote, socket.SOCK_STREAM)), str(remote))
+    return _connected_session(request.log, SocketStream(connect(remote)), str(remote))
 
 
 def open_tcp_listen(request: OpenRequest[HostPort], *, reuse: bool = True) -> Session:
@@ -151,7 +152,7 @@ def open_tls(
     remote = request.parameter
     credentials = Credentials(cert, key, ca, crl, fingerprints=fingerprint)  # OpenSSL checks the name.
     context = credentials.context(server=False)
-    with endpoint_errors(f"TLS with {remote}", {}), close_on_error(connect(remote, socket.SOCK_STREAM)) as connected:
+    with endpoint_errors(f"TLS with {remote}", {}), close_on_error(connect(remote)) as connected:
         connected.settimeout(_HANDSHAKE_TIMEOUT)
         name = name or remote.host
         wrapped = context.wrap_socket(connected, server_hostname=name, suppress_ragged_eofs=False)

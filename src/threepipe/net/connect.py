@@ -6,13 +6,14 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from threepipe.errors import EndpointError, InvalidSetting
 
 __all__ = [
     "HostPort",
+    "Prepare",
     "bind",
     "close_on_error",
     "connect",
@@ -20,6 +21,7 @@ __all__ = [
     "endpoint_errors",
     "keep_alive",
     "listen_unix",
+    "open_towards",
     "parse_host_port",
     "reach_unix",
 ]
@@ -34,6 +36,7 @@ class _HasClose(Protocol):
 
 
 _Closable = TypeVar("_Closable", bound=_HasClose)
+_Result = TypeVar("_Result")
 
 
 class HostPort(NamedTuple):
@@ -72,26 +75,92 @@ def parse_host_port(text: str, *, listening: bool) -> HostPort:
     return HostPort(host, int(port))
 
 
-def connect(remote: HostPort, kind: socket.SocketKind, local: HostPort | None = None) -> socket.socket:
-    """Return a socket connected to `remote`; a datagram socket may be bound to `local`. Raises `EndpointError`."""
-    with endpoint_errors(f"connecting to {remote}", _NOT_CONNECTED):
-        if kind == socket.SOCK_STREAM:
-            connected = socket.create_connection(remote, _CONNECT_TIMEOUT)
+Prepare: TypeAlias = Callable[[socket.socket], None]
+"""What is done to a socket before it is bound or connected, such as marking its packets; may raise `OSError`."""
+
+
+def connect(remote: HostPort, prepare: Prepare | None = None) -> socket.socket:
+    """Return a stream socket connected to the first address of `remote` that answers. Raises `EndpointError`."""
+
+    def attempt(family: int, address: Any) -> socket.socket:
+        with _socket(family, socket.SOCK_STREAM, prepare) as connected:
+            connected.settimeout(_CONNECT_TIMEOUT)
+            connected.connect(address)
             keep_alive(connected)
             return connected
-        family, _, _, _, address = socket.getaddrinfo(*remote, type=kind)[0]
-        with close_on_error(socket.socket(family, kind)) as datagrams:
-            if local is not None:
-                datagrams.bind(socket.getaddrinfo(*local, family, kind)[0][4])
-            datagrams.connect(address)
-            return datagrams
+
+    with endpoint_errors(f"connecting to {remote}", _NOT_CONNECTED):
+        return _first(socket.getaddrinfo(*remote, type=socket.SOCK_STREAM), attempt)
 
 
-def bind(local: HostPort, kind: socket.SocketKind) -> socket.socket:
+def open_towards(
+    remote: HostPort, local: HostPort | None = None, prepare: Prepare | None = None
+) -> tuple[socket.socket, Any]:
+    """Return a datagram socket bound to `local`, and the first address of `remote` that there is a way to from there.
+
+    Without `local`, the system chooses the port now, and an address for each datagram. The socket is not connected,
+    because a connected one is bound to the address that it had first. Raises `EndpointError`.
+    """
+
+    def attempt(family: int, address: Any) -> tuple[socket.socket, Any]:
+        here = _any_place(family) if local is None else own[family]
+        with _socket(family, socket.SOCK_DGRAM, prepare) as probe:
+            probe.bind((here[0], 0, *here[2:]))
+            probe.connect(address)  # Sends nothing; raises if there is no way.
+            probe.close()
+        with _socket(family, socket.SOCK_DGRAM, prepare) as datagrams:
+            datagrams.bind(here)
+            return datagrams, address
+
+    with endpoint_errors(f"sending to {remote}", _NO_WAY):
+        found = socket.getaddrinfo(*remote, type=socket.SOCK_DGRAM)
+        if local is None:
+            return _first(found, attempt)
+    with endpoint_errors(f"sending to {remote} from {local}", _NO_WAY | _NOT_BOUND):
+        own: dict[int, Any] = {
+            entry[0]: entry[4] for entry in reversed(socket.getaddrinfo(*local, type=socket.SOCK_DGRAM))
+        }
+        if not (reachable := [entry for entry in found if entry[0] in own]):
+            raise EndpointError(
+                errno.EAFNOSUPPORT,
+                f"{remote} has no address of the same IP version as {local}; bind an address of the other version",
+            )
+        return _first(reachable, attempt)
+
+
+def _any_place(family: int) -> Any:
+    return ("::", 0, 0, 0) if family == socket.AF_INET6 else ("0.0.0.0", 0)
+
+
+def _first(found: Iterable[Any], attempt: Callable[[int, Any], _Result]) -> _Result:
+    """Return the result for the first address for which there is one. Raises the first `OSError`.
+
+    getaddrinfo sorts addresses that cannot be reached last, so the first error says most (RFC 6724, section 6).
+    """
+    first: OSError | None = None
+    for family, _, _, _, address in found:
+        try:
+            return attempt(family, address)
+        except OSError as error:
+            first = first or error
+    assert first is not None  # getaddrinfo returns at least one address, or raises.
+    raise first
+
+
+@contextlib.contextmanager
+def _socket(family: int, kind: socket.SocketKind, prepare: Prepare | None) -> Iterator[socket.socket]:
+    """Yield a prepared socket, which is closed if the block raises."""
+    with close_on_error(socket.socket(family, kind)) as made:
+        if prepare is not None:
+            prepare(made)
+        yield made
+
+
+def bind(local: HostPort, kind: socket.SocketKind, prepare: Prepare | None = None) -> socket.socket:
     """Return a socket bound to `local`; a stream socket listens. Raises `EndpointError`."""
     with endpoint_errors(f"listening at {local}", _NOT_BOUND):
         family, _, _, _, address = socket.getaddrinfo(*local, type=kind, flags=socket.AI_PASSIVE)[0]
-        with close_on_error(socket.socket(family, kind)) as bound:
+        with _socket(family, kind, prepare) as bound:
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             if kind == socket.SOCK_STREAM and os.name == "posix":
@@ -207,7 +276,13 @@ _NOT_CONNECTED = {
     errno.ECONNREFUSED: "start the listener there first",
     errno.ENOENT: "start the listener there first",
     errno.EACCES: "run this as a user with permission",
+    errno.ENETUNREACH: "check the network and the routes of this machine",
+    errno.EHOSTUNREACH: "check the network and the routes of this machine",
+    errno.ETIMEDOUT: "check the address, and the firewalls on the way",
     socket.EAI_NONAME: "check the spelling of the host name",
+}
+_NO_WAY = _NOT_CONNECTED | {
+    errno.EACCES: "give the address of one host, not a broadcast address, and check that no route prohibits it",
 }
 _NOT_BOUND = {
     errno.EADDRINUSE: "another program uses it; choose another port or path, or end that program",

@@ -93,6 +93,12 @@ class Datagrams:
         if fwmark:
             raise EndpointError(errno.ENOTSUP, "this system marks no packets; leave out the fwmark")
 
+    def report_errors(self) -> None:
+        """Raise the ICMP errors about earlier datagrams from now on, which only a connected socket does by itself.
+
+        Does nothing where the system cannot do it.
+        """
+
     def report_local_addresses(self) -> None:
         """Set `received_local`, and send from `send_local`, from now on, if the system can."""
 

@@ -21,13 +21,16 @@ UDP_SEGMENT = 103
 UDP_GRO = 104
 IP_PKTINFO = 8
 IP_MTU_DISCOVER = 10
+IP_RECVERR = 11
 IP_MTU = 14
 IPV6_MTU_DISCOVER = 23
 IPV6_MTU = 24
+IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 IP_PMTUDISC_WANT = 1
 IP_PMTUDISC_DO = 2
+SO_BINDTODEVICE = 25
 SO_MARK = 36
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
@@ -59,6 +62,7 @@ class LinuxDatagrams(RunDatagrams):
 
     def __init__(self, bound: socket.socket) -> None:
         super().__init__(bound)
+        self._keeps_errors = False
         enlarge_buffers(bound)
         self._discover(IP_PMTUDISC_DO)
         try:
@@ -67,7 +71,11 @@ class LinuxDatagrams(RunDatagrams):
             pass  # Linux has GRO since 5.0; it only saves time.
 
     def receive_run(self, memory: memoryview) -> tuple[int, int, Source]:
-        used, ancillary, _, source = self.socket.recvmsg_into([memory[:_LONGEST]], _ANCILLARY)
+        try:
+            used, ancillary, _, source = self.socket.recvmsg_into([memory[:_LONGEST]], _ANCILLARY)
+        except OSError as error:
+            self._forget_errors(error)
+            raise
         size = used
         for level, kind, data in ancillary:
             if level == socket.IPPROTO_UDP and kind == UDP_GRO:
@@ -82,10 +90,14 @@ class LinuxDatagrams(RunDatagrams):
         self._send(packets, [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))], target)
 
     def send_one(self, packet: memoryview, target: Source) -> None:
-        if self.send_local is None:
-            super().send_one(packet, target)
-        else:
+        if self.send_local is not None:
             self._send([packet], [], target)
+            return
+        try:
+            super().send_one(packet, target)
+        except OSError as error:
+            self._forget_errors(error)
+            raise
 
     def _send(self, packets: Sequence[memoryview], ancillary: list[tuple[int, int, bytes]], target: Source) -> None:
         # Without a target, sendmsg must not get the argument.
@@ -93,6 +105,7 @@ class LinuxDatagrams(RunDatagrams):
         try:
             self.socket.sendmsg(packets, [*ancillary, *self._local_address()], 0, *to)
         except OSError as error:
+            self._forget_errors(error)
             if self.send_local is None or error.errno in FULL:
                 raise
             self.socket.sendmsg(packets, ancillary, 0, *to)  # Raises again unless the local address was the reason.
@@ -105,6 +118,21 @@ class LinuxDatagrams(RunDatagrams):
         if len(address) == 4:
             return [(socket.IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(0, address, bytes(4)))]
         return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, _PKTINFO6.pack(address, 0))]
+
+    def report_errors(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        if self.socket.family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        self._keeps_errors = True
+
+    def _forget_errors(self, error: OSError) -> None:
+        """Empty the queue in which the kernel keeps reported errors too: it wakes waiters while it holds one."""
+        if self._keeps_errors and error.errno not in FULL:
+            try:
+                while True:
+                    self.socket.recvmsg(0, 0, socket.MSG_ERRQUEUE)
+            except OSError:
+                pass  # It is empty.
 
     def report_local_addresses(self) -> None:
         if self.socket.family == socket.AF_INET6:
