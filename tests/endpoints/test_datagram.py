@@ -187,7 +187,7 @@ def test_a_packet_too_long_for_a_datagram_is_dropped_and_logged(
     with pytest.raises(threepipe.LinkDown):
         caller.send([packet(1, 65535)])
     assert caller.statistics.sent_dropped == 1
-    assert "packets of 65535 bytes do not fit in datagrams" in caplog.text
+    assert "packets of 65535 bytes do not fit in" in caplog.text
 
 
 @pytest.mark.kernel
@@ -204,7 +204,8 @@ def test_a_packet_above_the_path_mtu_is_logged_and_sent_in_fragments(
     listener = networks[1].namespace.run(lambda: opened(stack, "udp-listen:10.88.0.2:4242"))
     caller = networks[0].namespace.run(lambda: opened(stack, "udp:10.88.0.2:4242"))
     packets = [packet(number, size) for number, size in enumerate([1372, 1373, 1372, 1500, 1500, 1500, 100])]
-    assert caller.send(packets, SECONDS) == len(packets)
+    # The path's MTU is asked for in the sender's network; this machine's own may be the same by chance.
+    assert networks[0].namespace.run(lambda: caller.send(packets, SECONDS)) == len(packets)
     assert received(listener, len(packets)) == packets
     lines = [line.getMessage() for line in caplog.records if "do not fit" in line.getMessage()]
     assert len(lines) == 1

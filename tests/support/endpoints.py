@@ -59,6 +59,7 @@ class Place:
                 issue(authority, folder, side, host)
             self.listening += self.files("server")
             self.calling += self.files("client")
+        self.host = place.partition(":")[0]
         self._address: str | tuple[str, int] = place
         if kind != "unix":
             host, _, port = place.partition(":")

@@ -36,7 +36,7 @@ CONSTANTS: dict[ModuleType, tuple[str, ...]] = {
     winerror: ("ERROR_", "NO_ERROR"),
     wintun: ("ERROR_",),
     library: ("GENERIC_", "FILE_", "OPEN_", "LOAD_"),
-    sockets: ("UDP_",),
+    sockets: ("UDP_", "IP_", "IPV6_"),
 }
 """The prefixes of constant names, by module."""
 

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,17 @@ import pytest
 
 from threepipe.errors import EndpointError
 from threepipe.net.datagrams import Datagrams
-from threepipe.platforms.windows.sockets import UDP_SEND_MSG_SIZE, WindowsDatagrams, enlarge_buffers, open_datagrams
+from threepipe.platforms.windows import sockets
+from threepipe.platforms.windows.sockets import (
+    IP_UNICAST_IF,
+    IPV6_UNICAST_IF,
+    UDP_SEND_MSG_SIZE,
+    WindowsDatagrams,
+    bind_to_interface,
+    enlarge_buffers,
+    mark_socket,
+    open_datagrams,
+)
 
 pytestmark = pytest.mark.windows
 
@@ -179,3 +190,63 @@ def test_a_mark_on_windows_raises() -> None:
     datagrams(CuttingSocket()).mark(0)
     with pytest.raises(EndpointError, match="leave out the fwmark"):
         datagrams(CuttingSocket()).mark(7)
+
+
+class Interfaces:
+    """An IP Helper of one interface."""
+
+    def luid_of(self, alias: str) -> int | None:
+        return 0x6000000000000 if alias == "Wi-Fi" else None
+
+    def index_of(self, luid: int) -> int:
+        return 0x0102
+
+
+class OptionSocket:
+    """A socket that keeps its options; `lacking`: the levels that it does not have."""
+
+    def __init__(self, family: int, lacking: tuple[int, ...] = ()) -> None:
+        self.family = family
+        self.options: list[tuple[int, int, bytes]] = []
+        self._lacking = lacking
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        if level in self._lacking:
+            raise OSError(errno.EINVAL, "no such level")
+        self.options.append((level, option, value))
+
+
+IPV4_INDEX = (socket.IPPROTO_IP, IP_UNICAST_IF, b"\0\0\1\2")  # In network byte order.
+IPV6_INDEX = (socket.IPPROTO_IPV6, IPV6_UNICAST_IF, (0x0102).to_bytes(4, sys.byteorder))
+
+
+@pytest.mark.parametrize(
+    ("family", "lacking", "expected"),
+    [
+        (socket.AF_INET, (), [IPV4_INDEX]),
+        (socket.AF_INET6, (), [IPV6_INDEX, IPV4_INDEX]),
+        (socket.AF_INET6, (socket.IPPROTO_IP,), [IPV6_INDEX]),
+    ],
+)
+def test_an_interface_is_set_by_its_index(
+    monkeypatch: pytest.MonkeyPatch, family: int, lacking: tuple[int, ...], expected: list[tuple[int, int, bytes]]
+) -> None:
+    monkeypatch.setattr(sockets, "system", Interfaces)
+    opened: Any = OptionSocket(family, lacking)
+    bind_to_interface(opened, "Wi-Fi")
+    assert opened.options == expected
+
+
+def test_an_interface_that_is_missing_or_refused_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "system", Interfaces)
+    opened: Any = OptionSocket(socket.AF_INET, (socket.IPPROTO_IP,))
+    with pytest.raises(EndpointError, match=r"interface Ethernet: there is none of that name; see Get-NetAdapter"):
+        bind_to_interface(opened, "Ethernet")
+    with pytest.raises(EndpointError, match=r"interface Wi-Fi: no such level"):
+        bind_to_interface(opened, "Wi-Fi")
+
+
+def test_a_mark_of_a_socket_is_refused() -> None:
+    opened: Any = OptionSocket(socket.AF_INET)
+    with pytest.raises(EndpointError, match="Windows marks no packets"):
+        mark_socket(opened, 1)

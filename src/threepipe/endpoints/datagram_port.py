@@ -154,12 +154,14 @@ class DatagramPort(EndpointPort):
         return others
 
     def _allow_fragments(self, size: int, peer: Source) -> None:
-        room = self._datagrams.room(peer)
-        self._log.warn(
-            "room",
-            f"packets of {size} bytes do not fit in datagrams of {room} bytes, the most that this path takes whole;"
-            f" they go in fragments, which is slow and loses more packets: set mtu={room} on the adapters of both ends",
+        if room := self._datagrams.room(peer):
+            limit, advice = f"datagrams of {room} bytes, the most that this path takes whole", f"set mtu={room}"
+        else:
+            limit, advice = "one datagram on this path", "set a smaller mtu="
+        text = (
+            f"packets of {size} bytes do not fit in {limit}; they go in fragments, which is slow and loses more packets"
         )
+        self._log.warn("room", f"{text}: {advice} on the adapters of both ends")
         self._datagrams.allow_fragments()
 
     def stop(self) -> None:

@@ -18,6 +18,7 @@ from threepipe.settings import AdapterSettings, WindowsSettings, check_capacity,
 
 __all__ = ["KINDS", "Kind", "Option"]
 
+_MAX_MARK = 0xFFFFFFFF  # A mark has 32 bits.
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DESCRIPTORS = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 
@@ -116,6 +117,16 @@ def _integer(text: str) -> int:
         raise ValueError("expected a whole number") from None
 
 
+def _mark(text: str) -> int:
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = 0
+    if not 0 < number <= _MAX_MARK:
+        raise ValueError(f"expected a whole number from 1 to {_MAX_MARK:#x}")
+    return number
+
+
 def _positive(text: str) -> float:
     try:
         number = float(text)
@@ -197,6 +208,11 @@ _ADAPTER = (
     ),
 )
 _REUSE = Option("reuse", "on|off", "accept the next client when one disconnects; by default on", _switch)
+_SOCKET = (
+    Option("mark", "NUMBER", "a mark of its packets for the rules of policy routing, such as 0x7069; not on Windows",
+           _mark),
+    Option("interface", "NAME", "the interface to use, whatever the routes say; on the BSDs only macOS can do it"),
+)  # fmt: skip
 _BIND = Option("bind", "HOST:PORT", "the local address to send from", partial(parse_host_port, listening=True))
 _FILES = (
     Option("cert", "FILE", "the certificate of this end, PEM", required=True),
@@ -228,16 +244,16 @@ KINDS = {
         Kind("tun", "NAME", "an adapter of this system: the persistent one of that name, or a new one that is removed"
              " with the pipe; a %d in the name becomes the first free number", f"{_OPENERS}:open_tun", _ADAPTER,
              check=_check_adapter),
-        Kind("udp", "HOST:PORT", "one packet per datagram", f"{_OPENERS}:open_udp", (_BIND,), _remote),
+        Kind("udp", "HOST:PORT", "one packet per datagram", f"{_OPENERS}:open_udp", (_BIND, *_SOCKET), _remote),
         Kind("udp-listen", "[HOST:]PORT", "the same, with the sender of the last packet as the other end",
-             f"{_OPENERS}:open_udp_listen", (), _local),
-        Kind("tcp", "HOST:PORT", "a stream of records", f"{_OPENERS}:open_tcp", (), _remote),
+             f"{_OPENERS}:open_udp_listen", _SOCKET, _local),
+        Kind("tcp", "HOST:PORT", "a stream of records", f"{_OPENERS}:open_tcp", _SOCKET, _remote),
         Kind("tcp-listen", "[HOST:]PORT", "the same, with one client at a time", f"{_OPENERS}:open_tcp_listen",
-             (_REUSE,), _local),
+             (_REUSE, *_SOCKET), _local),
         Kind("tls", "HOST:PORT", "records over TLS 1.3; both ends present certificates", f"{_OPENERS}:open_tls",
-             (*_FILES, _NAME), _remote),
+             (*_FILES, _NAME, *_SOCKET), _remote),
         Kind("tls-listen", "[HOST:]PORT", "the same, with one client at a time", f"{_OPENERS}:open_tls_listen",
-             (*_FILES, _CLIENT, _REUSE), _local),
+             (*_FILES, _CLIENT, _REUSE, *_SOCKET), _local),
         Kind("unix", "PATH", "records over a Unix socket", f"{_OPENERS}:open_unix"),
         Kind("unix-listen", "PATH", "the same, with one client at a time", f"{_OPENERS}:open_unix_listen", (_REUSE,)),
         Kind("stdio", "", "records on standard input and output; may be written -", f"{_OPENERS}:open_stdio"),

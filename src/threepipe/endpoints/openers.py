@@ -19,6 +19,7 @@ from threepipe.errors import InvalidSetting
 from threepipe.memory import MemoryAdapter
 from threepipe.net.connect import (
     HostPort,
+    Prepare,
     bind,
     close_on_error,
     connect,
@@ -28,7 +29,7 @@ from threepipe.net.connect import (
     listen_unix,
     open_towards,
 )
-from threepipe.platforms import enlarge_buffers, open_datagrams
+from threepipe.platforms import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 from threepipe.session import Session, close_with
 from threepipe.settings import Address, Network, Server, WindowsSettings
 
@@ -110,32 +111,54 @@ def _adapter_session(adapter: Adapter, capacity: int) -> Session:
     return session
 
 
-def open_udp(request: OpenRequest[HostPort], *, bind: HostPort | None = None) -> Session:
+def _prepared(mark: int | None, interface: str | None) -> Prepare:
+    """Return what `mark` and `interface` do to a socket."""
+
+    def prepare(made: socket.socket) -> None:
+        if mark is not None:
+            mark_socket(made, mark)
+        if interface is not None:
+            bind_to_interface(made, interface)
+
+    return prepare
+
+
+def open_udp(
+    request: OpenRequest[HostPort],
+    *,
+    bind: HostPort | None = None,
+    mark: int | None = None,
+    interface: str | None = None,
+) -> Session:
     _warn_if_plaintext(request)
-    unconnected, peer = open_towards(request.parameter, bind)
+    unconnected, peer = open_towards(request.parameter, bind, _prepared(mark, interface))
     return Session(DatagramPort(open_datagrams(unconnected), request.log, peer=peer))
 
 
-def open_udp_listen(request: OpenRequest[HostPort]) -> Session:
+def open_udp_listen(
+    request: OpenRequest[HostPort], *, mark: int | None = None, interface: str | None = None
+) -> Session:
     _warn_if_plaintext(request)
-    bound = bind(request.parameter, socket.SOCK_DGRAM)
+    bound = bind(request.parameter, socket.SOCK_DGRAM, _prepared(mark, interface))
     return Session(DatagramPort(open_datagrams(bound), request.log, listening=True))
 
 
-def open_tcp(request: OpenRequest[HostPort]) -> Session:
+def open_tcp(request: OpenRequest[HostPort], *, mark: int | None = None, interface: str | None = None) -> Session:
     _warn_if_plaintext(request)
     remote = request.parameter
-    return _connected_session(request.log, SocketStream(connect(remote)), str(remote))
+    return _connected_session(request.log, SocketStream(connect(remote, _prepared(mark, interface))), str(remote))
 
 
-def open_tcp_listen(request: OpenRequest[HostPort], *, reuse: bool = True) -> Session:
+def open_tcp_listen(
+    request: OpenRequest[HostPort], *, reuse: bool = True, mark: int | None = None, interface: str | None = None
+) -> Session:
     _warn_if_plaintext(request)
 
     def wrap(accepted: socket.socket) -> SocketStream:
         keep_alive(accepted)
         return SocketStream(accepted)
 
-    listener = Listener(bind(request.parameter, socket.SOCK_STREAM), wrap, request.log)
+    listener = Listener(bind(request.parameter, socket.SOCK_STREAM, _prepared(mark, interface)), wrap, request.log)
     return _listening_session(request.log, listener, reuse)
 
 
@@ -148,11 +171,16 @@ def open_tls(
     crl: str | None = None,
     fingerprint: Sequence[str] = (),
     name: str | None = None,
+    mark: int | None = None,
+    interface: str | None = None,
 ) -> Session:
     remote = request.parameter
     credentials = Credentials(cert, key, ca, crl, fingerprints=fingerprint)  # OpenSSL checks the name.
     context = credentials.context(server=False)
-    with endpoint_errors(f"TLS with {remote}", {}), close_on_error(connect(remote)) as connected:
+    with (
+        endpoint_errors(f"TLS with {remote}", {}),
+        close_on_error(connect(remote, _prepared(mark, interface))) as connected,
+    ):
         connected.settimeout(_HANDSHAKE_TIMEOUT)
         name = name or remote.host
         wrapped = context.wrap_socket(connected, server_hostname=name, suppress_ragged_eofs=False)
@@ -171,6 +199,8 @@ def open_tls_listen(
     fingerprint: Sequence[str] = (),
     name: Sequence[str] = (),
     reuse: bool = True,
+    mark: int | None = None,
+    interface: str | None = None,
 ) -> Session:
     credentials = Credentials(cert, key, ca, crl, name, fingerprint)
     context = ListenerContext(credentials, request.log)
@@ -184,7 +214,7 @@ def open_tls_listen(
         )
         return TlsStream(secured, credentials.check)
 
-    listener = Listener(bind(request.parameter, socket.SOCK_STREAM), wrap, request.log)
+    listener = Listener(bind(request.parameter, socket.SOCK_STREAM, _prepared(mark, interface)), wrap, request.log)
     return _listening_session(request.log, listener, reuse)
 
 

@@ -160,9 +160,11 @@ def bind(local: HostPort, kind: socket.SocketKind, prepare: Prepare | None = Non
     """Return a socket bound to `local`; a stream socket listens. Raises `EndpointError`."""
     with endpoint_errors(f"listening at {local}", _NOT_BOUND):
         family, _, _, _, address = socket.getaddrinfo(*local, type=kind, flags=socket.AI_PASSIVE)[0]
-        with _socket(family, kind, prepare) as bound:
+        with _socket(family, kind, None) as bound:
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            if prepare is not None:
+                prepare(bound)
             if kind == socket.SOCK_STREAM and os.name == "posix":
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)

@@ -41,7 +41,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.policy import free_table, path_mtu, routed
     from threepipe.platforms.linux.probe import probe
     from threepipe.platforms.linux.sniff import open_capture
-    from threepipe.platforms.linux.sockets import enlarge_buffers, open_datagrams
+    from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
         free_table,
@@ -53,8 +53,9 @@ elif sys.platform == "win32":
     )
     from threepipe.platforms.windows.device import adapters, create, open_existing
     from threepipe.platforms.windows.probe import probe
-    from threepipe.platforms.windows.sockets import enlarge_buffers, open_datagrams
+    from threepipe.platforms.windows.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 else:
+    from threepipe.platforms.bsd import bind_to_interface, mark_socket
     from threepipe.platforms.unsupported import (
         adapters,
         create,
@@ -77,12 +78,14 @@ __all__ = [
     "PIPES_CAN_BE_AWAITED",
     "access_mode",
     "adapters",
+    "bind_to_interface",
     "create",
     "enlarge_buffers",
     "enlarge_pipe",
     "free_table",
     "get_blocking",
     "is_private",
+    "mark_socket",
     "open_capture",
     "open_datagrams",
     "open_existing",

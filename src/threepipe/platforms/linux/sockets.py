@@ -7,6 +7,7 @@ import sys
 
 assert sys.platform == "linux"
 
+import errno
 import socket
 import struct
 from collections.abc import Sequence
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 from threepipe.core.descriptor import FULL
 from threepipe.errors import EndpointError
 from threepipe.net.datagrams import Datagrams, RunDatagrams, Source
+from threepipe.settings import MAX_NAME
 
-__all__ = ["LinuxDatagrams", "enlarge_buffers", "open_datagrams"]
+__all__ = ["LinuxDatagrams", "bind_to_interface", "enlarge_buffers", "mark_socket", "open_datagrams"]
 
 UDP_SEGMENT = 103
 UDP_GRO = 104
@@ -37,6 +39,7 @@ SO_SNDBUFFORCE = 32
 
 _BUFFER = 1 << 22  # Bytes.
 _LONGEST = 0xFFFF  # Bytes of a datagram, or of a run from GRO.
+_MARK = struct.Struct("I")
 _SIZE = struct.Struct("H")
 _PKTINFO, _PKTINFO6 = struct.Struct("I4s4s"), struct.Struct("16sI")  # struct in_pktinfo, struct in6_pktinfo.
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("i")) + socket.CMSG_SPACE(_PKTINFO6.size)
@@ -50,6 +53,24 @@ def enlarge_buffers(opened: socket.socket) -> None:
             opened.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
         except PermissionError:
             opened.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+
+
+def mark_socket(opened: socket.socket, mark: int) -> None:
+    """Mark what the socket sends, for policy routing; 0 for no mark. Raises `EndpointError`."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, SO_MARK, _MARK.pack(mark))
+    except OSError as error:
+        raise EndpointError(error.errno, "a mark needs CAP_NET_ADMIN; run as root, or leave it out") from None
+
+
+def bind_to_interface(opened: socket.socket, name: str) -> None:
+    """Send and receive by that interface only, whatever the routes say. Raises `EndpointError`."""
+    try:
+        socket.if_nametoindex(name)  # The option takes the start of a name that is too long.
+        opened.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, name.encode() + b"\0")
+    except OSError as error:
+        advice = "run as root" if error.errno == errno.EPERM else "see 'ip link' for the names"
+        raise EndpointError(error.errno, f"interface {name}: {error.strerror or error}; {advice}") from None
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
@@ -144,6 +165,7 @@ class LinuxDatagrams(RunDatagrams):
         family = self.socket.family
         with socket.socket(family, socket.SOCK_DGRAM) as probe:  # The kernel reports it only for a connected socket.
             try:
+                self._take_the_same_way(probe)
                 probe.connect(target or self.socket.getpeername())
                 if family == socket.AF_INET6:
                     return probe.getsockopt(socket.IPPROTO_IPV6, IPV6_MTU) - _HEADERS[family]
@@ -151,12 +173,14 @@ class LinuxDatagrams(RunDatagrams):
             except OSError:
                 return 0
 
+    def _take_the_same_way(self, probe: socket.socket) -> None:
+        for option in (SO_MARK, SO_BINDTODEVICE):
+            if any(value := self.socket.getsockopt(socket.SOL_SOCKET, option, MAX_NAME + 1)):
+                probe.setsockopt(socket.SOL_SOCKET, option, value)
+
     def mark(self, fwmark: int) -> None:
         if fwmark or self.socket.getsockopt(socket.SOL_SOCKET, SO_MARK):
-            try:
-                self.socket.setsockopt(socket.SOL_SOCKET, SO_MARK, fwmark)
-            except OSError as error:
-                raise EndpointError(error.errno, "a fwmark needs CAP_NET_ADMIN; run as root, or leave it out") from None
+            mark_socket(self.socket, fwmark)
 
     def allow_fragments(self) -> None:
         self._discover(IP_PMTUDISC_WANT)
