@@ -78,10 +78,12 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
     # In pure Python, splitting a superpacket costs more than reading its packets singly; two adapters never split.
     offload = fast.NATIVE or plan.kinds == ("tun", "tun")
     with ExitStack() as stack:
-        left = open_address(plan.left, once=plan.once, offload=offload)
-        stack.callback(left.close)
-        right = open_address(plan.right, once=plan.once, offload=offload)
-        stack.callback(right.close)
+        opened: dict[str, Endpoint] = {}
+        # An end that takes all routes comes last: the other one may have to look up a name.
+        for end in sorted((plan.left, plan.right), key=lambda end: "default-route" in end.options):
+            opened[end.side] = open_address(end, once=plan.once, offload=offload)
+            stack.callback(opened[end.side].close)
+        left, right = opened["left"], opened["right"]
         taps = Taps()
         if plan.capture is not None:
             taps.add(stack.enter_context(CaptureWriter(plan.capture, plan.left.text)).sink)

@@ -25,7 +25,7 @@ def opened(stack: ExitStack, address: str) -> threepipe.Endpoint:
 def test_an_opener_has_exactly_the_options_of_its_kind(kind: Kind) -> None:
     module, _, function = kind.opener.partition(":")
     parameters = list(inspect.signature(getattr(import_module(module), function)).parameters.values())
-    assert [each.name for each in parameters[1:]] == [option.name for option in kind.options]
+    assert [each.name for each in parameters[1:]] == [option.name.replace("-", "_") for option in kind.options]
     assert [each.name for each in parameters[1:] if each.default is inspect.Parameter.empty] == [
         option.name for option in kind.options if option.required
     ]

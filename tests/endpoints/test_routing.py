@@ -1,5 +1,6 @@
-"""The options mark= and interface=, which choose the way of a socket's packets, over kernel routes."""
+"""The options that choose the way of packets, over kernel routes: mark=, interface= and default-route=."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import threepipe
 from tests.support.endpoints import Place, opened, packet, received
 from tests.support.kernel import Network
+from tests.support.waiting import come_true
+from threepipe.assembly import Plan, assemble
 from threepipe.endpoints.address import parse_address
 
 pytestmark = pytest.mark.kernel
@@ -108,3 +111,94 @@ def test_an_interface_that_does_not_exist_is_explained(kind: str, name: str) -> 
 def test_a_mark_that_is_not_a_number_of_32_bits_is_refused(mark: str) -> None:
     with pytest.raises(threepipe.InvalidSetting, match="expected a whole number from 1 to 0xffffffff"):
         parse_address(f"udp:127.0.0.1:4242,mark={mark}", side="left")
+
+
+OUTSIDE, SERVER = "198.51.100.1", "203.0.113.9"
+"""Addresses that only a default route leads to; the second is one of the second network."""
+
+
+def networks_with_default_routes(stack: ExitStack) -> tuple[Network, Network]:
+    near, far = Network(), Network()
+    for network in (near, far):
+        stack.callback(network.namespace.close)
+    near.run("ip", "link", "add", "v0", "type", "veth", "peer", "v0", "netns", far.path)
+    for number, network in enumerate((near, far), 1):
+        network.run("ip", "address", "add", f"10.88.0.{number}/24", "dev", "v0")
+        network.run("ip", "-6", "address", "add", f"fd88::{number}/64", "dev", "v0", "nodad")
+        network.run("ip", "link", "set", "v0", "up")
+    far.run("ip", "link", "set", "v0", "up")
+    far.run("ip", "address", "add", SERVER, "dev", "lo")
+    near.run("ip", "route", "add", "default", "via", THERE)
+    near.run("ip", "-6", "route", "add", "default", "via", "fd88::2")
+    return near, far
+
+
+def state(network: Network) -> list[str]:
+    """Return the rules and routes of the network."""
+    return [network.run("ip", version, *what) for version in ("-4", "-6") for what in (("rule",), ("route",))]
+
+
+def ask(network: Network, target: str) -> None:
+    """Send a UDP packet to the target from a program without a mark."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with network.namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM)) as plain:
+        plain.sendto(b"question", (target, 53))
+
+
+@pytest.mark.parametrize(("own", "outside"), [("10.7.0.1/24", OUTSIDE), ("fd77::1/64", "2001:db8::1")])
+def test_all_traffic_goes_through_the_tunnel_but_its_own_datagrams(
+    stack: ExitStack, caplog: pytest.LogCaptureFixture, own: str, outside: str
+) -> None:
+    near, far = networks_with_default_routes(stack)
+    before = state(near)
+    listener = opened_in(far, stack, f"udp-listen:{SERVER}:4242")
+    plan = Plan(
+        parse_address(f"tun:tp0,address={own},default-route=0x7069", "left"),
+        parse_address(f"udp:{SERVER}:4242,mark=0x7069", "right"),
+    )
+    with ExitStack() as ends, ThreadPoolExecutor(1) as executor:
+        assembly = near.namespace.run(lambda: ends.enter_context(assemble(plan)))
+        running = executor.submit(near.namespace.run, assembly.run)  # What ends it undoes the routes in its network.
+        ask(near, outside)
+        while not (arrived := [each for each in received(listener, 1) if each.endswith(b"question")]):
+            pass  # The kernel's own packets, such as router solicitations.
+        assert socket.inet_pton(socket.AF_INET6 if ":" in outside else socket.AF_INET, outside) in arrived[0]
+        near.namespace.run(assembly.close)
+        running.result(10)
+    assert state(near) == before
+    assert "come back" not in caplog.text
+
+
+def test_without_a_mark_the_loop_is_stopped_and_explained(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    near, far = networks_with_default_routes(stack)
+    opened_in(far, stack, f"udp-listen:{SERVER}:4242")
+    caller = opened_in(near, stack, f"udp:{SERVER}:4242")
+    tunnel = opened_in(near, stack, "tun:tp0,address=10.7.0.1/24,route=0.0.0.0/1,route=128.0.0.0/1")
+    with ThreadPoolExecutor(1) as executor:
+        running = executor.submit(threepipe.pipe, tunnel, caller)
+        ask(near, OUTSIDE)
+        assert come_true(lambda: f"the datagrams to {SERVER} port 4242 come back" in caplog.text, 10)
+        assert come_true(lambda: caller.statistics.sent_dropped > 0, 10)
+        tunnel.close()
+        running.result(10)
+    assert caller.statistics.sent_packets < 20  # Not tens of thousands.
+
+
+def test_a_second_default_route_is_explained(stack: ExitStack) -> None:
+    near, _ = networks_with_default_routes(stack)
+    with pytest.raises(threepipe.AdapterError, match="use default-route=MARK"):
+        opened_in(near, stack, "tun:tp0,address=10.7.0.1/24,route=0.0.0.0/0")
+
+
+def test_a_default_route_without_an_address_is_refused_and_leaves_nothing(stack: ExitStack) -> None:
+    near, _ = networks_with_default_routes(stack)
+    before = state(near)
+    with pytest.raises(threepipe.InvalidSetting, match="tp0 has no address to send from; add address="):
+        opened_in(near, stack, "tun:tp0,default-route=5")
+    assert state(near) == before
+    assert "tp0" not in near.run("ip", "link")
+
+
+def test_a_default_route_in_another_namespace_is_refused() -> None:
+    with pytest.raises(threepipe.InvalidSetting, match="run threepipe there, without netns"):
+        parse_address("tun:tp0,address=10.7.0.1/24,default-route=5,netns=other")

@@ -35,7 +35,7 @@ def open_endpoint(address: str, *, side: Side = "left", once: bool = False, offl
 
 def open_address(address: EndpointAddress, *, once: bool = False, offload: bool = True) -> Session:
     """Open the endpoint at a parsed address. `once`, `offload` and the exceptions are as in `open_endpoint`."""
-    options = dict(address.options)
+    options = {name.replace("-", "_"): value for name, value in address.options.items()}
     names = {option.name for option in address.kind.options}
     if once and "reuse" in names:
         options["reuse"] = False

@@ -181,6 +181,8 @@ def _fingerprint(text: str) -> str:
 
 
 def _check_adapter(name: str, options: dict[str, Any]) -> AdapterSettings:
+    if "default-route" in options and "netns" in options:
+        raise InvalidSetting("default-route is for the namespace of this process; run threepipe there, without netns")
     names = ("mtu", "metric", "persistent", "owner", "group", "queues")
     settings = {option: options[option] for option in names if option in options}
     addresses, routes = tuple(options.get("address", ())), tuple(options.get("route", ()))
@@ -190,6 +192,8 @@ def _check_adapter(name: str, options: dict[str, Any]) -> AdapterSettings:
 _ADAPTER = (
     Option("address", "ADDRESS/LENGTH", "an address of the adapter, IPv4 or IPv6", _only(parse_addresses), True),
     Option("route", "NETWORK/LENGTH", "a network to reach through the adapter", _only(parse_routes), True),
+    Option("default-route", "MARK", "send all of this machine's packets through the adapter, except to networks with"
+           " routes of their own and those that have this mark; Linux only", _mark),
     Option("mtu", "BYTES", "the longest packet; by default the system's choice, 1500", _integer),
     Option("metric", "NUMBER", "the priority of its routes, the smallest first", _integer),
     Option("dns", "ADDRESS", "a DNS server to use while it exists; Windows only", _server, True),
@@ -200,13 +204,9 @@ _ADAPTER = (
     Option("group", "GROUP", "a group whose members may open a persistent adapter"),
     Option("capacity", "BYTES", f"receive buffer, a power of two; by default {DEFAULT_CAPACITY}", _capacity),
     Option("queues", "NUMBER", "queues that the system fills in parallel; by default 1", _integer),
-    Option(
-        "offload",
-        "on|off",
-        "superpackets; by default on, without the native core only between two adapters",
-        _switch,
-    ),
-)
+    Option("offload", "on|off", "superpackets; by default on, without the native core only between two adapters",
+           _switch),
+)  # fmt: skip
 _REUSE = Option("reuse", "on|off", "accept the next client when one disconnects; by default on", _switch)
 _SOCKET = (
     Option("mark", "NUMBER", "a mark of its packets for the rules of policy routing, such as 0x7069; not on Windows",

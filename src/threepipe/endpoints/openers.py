@@ -3,6 +3,8 @@
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
+from ipaddress import IPv4Network, IPv6Network
 
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
 from threepipe.backend import AdapterInfo
@@ -29,11 +31,13 @@ from threepipe.net.connect import (
     listen_unix,
     open_towards,
 )
-from threepipe.platforms import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
+from threepipe.platforms import bind_to_interface, enlarge_buffers, free_table, mark_socket, open_datagrams, routed
 from threepipe.session import Session, close_with
 from threepipe.settings import Address, Network, Server, WindowsSettings
 
 _HANDSHAKE_TIMEOUT = 10.0  # Seconds.
+
+_EVERYTHING: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 _memory_lock = threading.Lock()
 _memory_waiting: dict[str, Adapter] = {}  # The second adapters of pairs, by name, until they are opened.
@@ -44,6 +48,7 @@ def open_tun(
     *,
     address: Sequence[Address] = (),
     route: Sequence[Network] = (),
+    default_route: int | None = None,
     mtu: int | None = None,
     metric: int | None = None,
     dns: Sequence[Server] = (),
@@ -79,7 +84,22 @@ def open_tun(
             windows=WindowsSettings(dns=dns, search=search) if dns or search else None,
         )
     request.log.info(f"adapter {adapter.name} {'opened' if existing else 'created'}")
-    return _adapter_session(adapter, capacity)
+    session = _adapter_session(adapter, capacity)
+    if default_route is not None:
+        with close_on_error(session):
+            close_with(session, _route_everything(adapter, default_route))
+    return session
+
+
+def _route_everything(adapter: Adapter, mark: int) -> ExitStack:
+    """Route packets without that mark to the adapter, of the IP versions of its addresses. Closing it undoes that."""
+    versions = {address.version for address in adapter.addresses if not address.is_link_local}
+    if not versions:
+        raise InvalidSetting(f"default-route: {adapter.name} has no address to send from; add address=")
+    with ExitStack() as undo:
+        everything = [_EVERYTHING[version] for version in sorted(versions)]
+        undo.enter_context(routed(adapter.index, everything, free_table(), mark))
+        return undo.pop_all()
 
 
 def _check_existing(info: AdapterInfo, address: Sequence[Address], route: Sequence[Network], mtu: int | None) -> None:

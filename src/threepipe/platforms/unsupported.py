@@ -69,7 +69,8 @@ def probe() -> list[Finding]:
 
 
 def free_table() -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, f"threepipe cannot set policy routes on {sys.platform}; set Table = off")
+    text = f"threepipe cannot set policy routes on {sys.platform}; leave out default-route, and set Table = off"
+    raise AdapterUnavailable(errno.ENOSYS, text)
 
 
 def path_mtu(address: str) -> int:

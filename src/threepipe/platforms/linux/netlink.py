@@ -61,6 +61,11 @@ def configure(index: int, settings: AdapterSettings) -> None:
         _add_all(ipr, index, settings)
 
 
+_BESIDE_DEFAULT = (
+    "give it another metric, or use default-route=MARK of an endpoint's address ('All traffic' in docs/pipe.md)"
+)
+
+
 def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
     networks = {address.network for address in settings.addresses}  # The kernel adds the routes of these.
     wanted: dict[tuple[Callable[[Any, int, Any, int | None], None], Address | Network], None] = dict.fromkeys(
@@ -75,8 +80,10 @@ def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
             if item.version == 6 and error.code in NO_IPV6:
                 refused.append(str(item))
             elif error.code == errno.EEXIST:
+                is_default = not getattr(item, "prefixlen", 1)
+                advice = _BESIDE_DEFAULT if is_default else "leave it out"
                 raise AdapterError(
-                    error.code, f"{item} for {settings.name}: the system has it already; leave it out"
+                    error.code, f"{item} for {settings.name}: the system has it already; {advice}"
                 ) from None
             else:
                 raise

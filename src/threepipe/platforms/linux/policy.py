@@ -64,15 +64,16 @@ def routed(index: int, networks: Sequence[Network], table: int, mark: int | None
     With a `mark`, rules send all packets without that mark to the table; without, the caller adds the rules. Raises
     `AdapterError`.
     """
-    with IPRoute() as ipr, ExitStack() as undo:
-        for network in networks:
-            _add(ipr, undo, index, network, table)
-        if mark is not None:
-            for version in sorted({network.version for network in networks}):
-                protocol = _accept_marks(ipr, undo) if version == 4 else None
-                _add_rules(ipr, undo, _FAMILIES[version], table, mark, protocol)
-                if protocol is not None:
-                    _VALID_MARK.write_text("1")  # Another device may have reset it before our rules existed.
+    with ExitStack() as undo:
+        with IPRoute() as ipr:  # Not kept: another thread may end the block, and pyroute2 has a socket for each thread.
+            for network in networks:
+                _add(ipr, undo, index, network, table)
+            if mark is not None:
+                for version in sorted({network.version for network in networks}):
+                    protocol = _accept_marks(ipr, undo) if version == 4 else None
+                    _add_rules(ipr, undo, _FAMILIES[version], table, mark, protocol)
+                    if protocol is not None:
+                        _VALID_MARK.write_text("1")  # Another device may have reset it before our rules existed.
         yield
 
 
@@ -89,7 +90,7 @@ def _add(ipr: IPRoute, undo: ExitStack, index: int, network: Network, table: int
                 error.code, f"a route for {network} exists already; to keep it, set Table = off"
             ) from None
         raise AdapterError(error.code, f"the route for {network} was refused: {os.strerror(error.code)}") from None
-    undo.callback(_ignore_missing, ipr.route, "del", **route)
+    undo.callback(_delete, "route", **route)
 
 
 def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int, protocol: int | None) -> None:
@@ -106,7 +107,7 @@ def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int
             ipr.rule("add", **rule)
         except NetlinkError as error:
             raise AdapterError(error.code, f"a routing rule was refused: {os.strerror(error.code)}") from None
-        undo.callback(_ignore_missing, ipr.rule, "del", **rule)
+        undo.callback(_delete, "rule", **rule)
 
 
 def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
@@ -118,7 +119,7 @@ def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
     try:
         if _VALID_MARK.read_text().strip() != "0" and not _is_on_duty(ipr):
             return None
-        undo.callback(_accept_no_marks, ipr)
+        undo.callback(_accept_no_marks)
         _VALID_MARK.write_text("1")
     except OSError as error:
         log.warning(f"{_VALID_MARK}: {error.strerror}; if rp_filter is strict, answers may be dropped")
@@ -126,11 +127,12 @@ def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
     return _ON_DUTY
 
 
-def _accept_no_marks(ipr: IPRoute) -> None:
+def _accept_no_marks() -> None:
     """Reset src_valid_mark if no other device needs it."""
     try:
-        if not _is_on_duty(ipr):
-            _VALID_MARK.write_text("0")
+        with IPRoute() as ipr:
+            if not _is_on_duty(ipr):
+                _VALID_MARK.write_text("0")
     except OSError as error:
         log.warning(f"{_VALID_MARK}: {error.strerror}")
 
@@ -142,9 +144,10 @@ def _is_on_duty(ipr: IPRoute) -> bool:
     return any(rule.get("fwmark") is not None and rule.get("table") in tables for rule in rules)
 
 
-def _ignore_missing(change: object, *arguments: object, **settings: object) -> None:
-    """Undo a change, which may have vanished with the interface."""
-    try:
-        change(*arguments, **settings)  # type: ignore[operator]
-    except NetlinkError as error:
-        log.debug("%s %s: %s", arguments, settings, error)
+def _delete(what: str, **settings: object) -> None:
+    """Delete a route or rule, which may have vanished with the interface."""
+    with IPRoute() as ipr:
+        try:
+            getattr(ipr, what)("del", **settings)
+        except NetlinkError as error:
+            log.debug("%s %s: %s", what, settings, error)
