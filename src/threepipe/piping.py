@@ -29,14 +29,15 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
     _check(a, b)
     failures: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(a, b, failures), name="threepipe-pipe")
-    thread.start()
     try:
+        thread.start()  # Raises RuntimeError if the system allows no further thread.
         while thread.is_alive():
             thread.join(_SLICE)
     finally:
         a.close()
         b.close()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     if failures:
         raise failures[0]
 
@@ -113,13 +114,14 @@ async def _run_in_thread(a: Endpoint, b: Endpoint) -> None:
         call_soon(loop, ended.set)
 
     thread = threading.Thread(target=run, name="threepipe-pipe")
-    thread.start()
     try:
+        thread.start()
         await ended.wait()
     finally:
         a.close()
         b.close()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     if failures:
         raise failures[0]
 

@@ -140,6 +140,20 @@ def test_an_exception_of_an_endpoint_reaches_the_caller(
 
 
 @EITHER
+def test_a_pipe_without_a_thread_closes_both_ends(
+    stage: Stage, run: Callable[[Endpoint, Endpoint], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run(Filter(stage.a), stage.b)
+    assert stage.a.closed
+    assert stage.b.closed
+
+
+@EITHER
 def test_an_object_that_is_not_an_endpoint_raises_type_error_and_nothing_is_closed(
     stage: Stage, run: Callable[[object, object], None]
 ) -> None:
