@@ -6,6 +6,8 @@ import os
 import socket
 import stat
 import struct
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -29,6 +31,8 @@ __all__ = [
 LOOPBACK = "127.0.0.1"
 _CONNECT_TIMEOUT = 10.0  # Seconds.
 _BACKLOG = 128
+_LOCK_TIMEOUT = 5.0  # Seconds.
+_LOCK_INTERVAL = 0.01
 
 
 class _HasClose(Protocol):
@@ -211,9 +215,14 @@ def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[
     """Return a Unix socket that listens at `path`, and a function that removes its file, which has the given mode.
 
     The function does nothing in a forked child, as the parent goes on listening.
-    A stale socket file, at which nothing listens, is replaced; any other file is not. Raises `EndpointError`.
+    A stale socket file, at which nothing listens, is replaced; any other file is not. Of several callers at once, one
+    gets the path. Raises `EndpointError`.
     """
-    with endpoint_errors(f"listening at {path}", _NOT_BOUND), close_on_error(_unix()) as listening:
+    with (
+        endpoint_errors(f"listening at {path}", _NOT_BOUND),
+        close_on_error(_unix()) as listening,
+        _alone_in(os.path.dirname(path) or "."),  # Else the file of a socket that does not listen yet seems stale.
+    ):
         if _is_stale(path):
             os.unlink(path)
         before = os.umask(0o777 & ~mode)
@@ -231,6 +240,37 @@ def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[
                 os.unlink(path)
 
     return listening, remove
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Hold the lock of `folder` while the block runs; it vanishes with the process. Raises `OSError`.
+
+    A folder that cannot be read has no lock, and neither has Windows.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        while True:
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:  # Any user who can read the folder can hold the lock.
+                    raise OSError(errno.EBUSY, f"another program holds the lock of {folder}; end it") from None
+                time.sleep(_LOCK_INTERVAL)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_stale(path: str) -> bool:
