@@ -18,7 +18,9 @@ import pytest
 import trustme
 
 import threepipe
+from tests.support.descriptors import no_free_descriptor
 from tests.support.endpoints import SECONDS, Place, at_work, here, issue, opened, packet, received, record, served
+from tests.support.sessions import readable
 from tests.support.waiting import come_true
 from threepipe.echo import echo_reply, echo_request
 
@@ -369,22 +371,21 @@ def test_a_storm_of_faulty_connections_does_not_keep_out_a_caller(stack: ExitSta
         served(place)
 
 
-def test_a_lack_of_descriptors_is_logged_and_overcome(
+def test_a_caller_is_refused_without_a_free_descriptor_and_the_next_is_served(
     stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = Place("tcp", tmp_path)
     listener = opened(stack, place.listening)
     with place.connect() as program:
         program.sendall(record(packet(1)))
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with open(os.devnull) as lowest_free:
-            limit = lowest_free.fileno()
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        with no_free_descriptor():
             assert not listener.receive(0)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert "a connection could not be accepted (Too many open files)" in caplog.text
+            assert not readable(listener)  # So a loop does not spin.
+        with pytest.raises(ConnectionError):
+            program.recv(1)
+    assert "a connection could not be accepted (Too many open files)" in caplog.text
+    with place.connect() as program:
+        program.sendall(record(packet(1)))
         assert received(listener, 1) == [packet(1)]
 
 

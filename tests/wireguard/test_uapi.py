@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.commands import run
+from tests.support.descriptors import no_free_descriptor
 from tests.support.kernel import Network, links
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
@@ -217,6 +218,21 @@ def test_silent_clients_do_not_keep_out_others(tmp_path: Path) -> None:
     finally:
         for client in silent:
             client.close()
+
+
+@unix
+@pytest.mark.usefixtures("device")
+def test_a_client_is_refused_without_a_free_descriptor_and_served_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from threepipe.wireguard.uapi_socket import ask
+
+    with socket.socket(socket.AF_UNIX) as client, no_free_descriptor():
+        client.settimeout(10)
+        client.connect(str(tmp_path / "fake.sock"))
+        assert client.recv(1) == b""
+    assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
+    assert caplog.text.count("the limit of open files is reached") == 1
 
 
 MANAGED_HERE = 'mount -t tmpfs none /run; mkdir /run/wireguard; mount --bind "$0" /run/wireguard; exec "$@"'

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.endpoints.stream import SocketStream, TlsStream
+from threepipe.net.accept import Acceptor
 from threepipe.net.watch import Watch
 
 __all__ = ["Listener"]
@@ -33,6 +34,7 @@ class Listener:
         """Take the socket over. `wrap` makes a stream of an accepted socket; `closed` is called after closing."""
         listening.setblocking(False)
         self._listening = listening
+        self._acceptor = Acceptor(listening)
         self._wrap = wrap
         self._log = log
         self._closed = closed
@@ -62,11 +64,11 @@ class Listener:
         accepted_any = False
         for _ in range(_MAX_ACCEPTED):
             try:
-                accepted, address = self._listening.accept()
+                accepted, address = self._acceptor.accept()
             except BlockingIOError:
                 break
             except OSError as error:
-                # The client is gone already, or this process has no descriptor left.
+                # The client is gone already, or was refused because this process has no descriptor left.
                 self._log.warn("accept", f"a connection could not be accepted ({error.strerror})")
                 break
             try:
@@ -106,6 +108,7 @@ class Listener:
     def close(self) -> None:
         for pending in self._pending:
             pending.connection.close()
+        self._acceptor.close()
         self._listening.close()
         self._closed()
 

@@ -6,6 +6,7 @@ The server has one thread for all its clients, so a silent or slow client keeps 
 
 import contextlib
 import errno
+import logging
 import selectors
 import socket
 import threading
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from threepipe.errors import EndpointError, InvalidSetting, ThreepipeError
+from threepipe.net.accept import Acceptor
 from threepipe.net.connect import listen_unix, reach_unix
 from threepipe.net.doorbell import Doorbell
 from threepipe.wireguard.settings import Change, Status
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
 __all__ = ["FOLDER", "UapiServer", "ask", "inherit", "listen", "names", "status_of", "stop_listening", "take_down"]
+
+log = logging.getLogger("threepipe")
 
 FOLDER = Path("/var/run/wireguard")
 _MAX_REQUEST = 1 << 24  # Bytes: some 100,000 peers.
@@ -160,6 +164,8 @@ class UapiServer:
         self._device, self._gone, self._waiting = device, gone, waiting
         self._listening = listening
         listening.setblocking(False)
+        self._acceptor = Acceptor(listening)
+        self._warned = False
         self._path = Path(listening.getsockname())
         self._own_file = self._file_identity()
         self._bell = Doorbell()
@@ -215,6 +221,7 @@ class UapiServer:
         if self._own_file is not None and self._file_identity() == self._own_file:
             self._path.unlink(missing_ok=True)
         self._selector.close()
+        self._acceptor.close()
         # Closing the listening socket ends the connections that were not accepted yet.
         for connected in (self._listening, *(client.socket for client in self._clients)):
             if self._waiting is None:
@@ -225,9 +232,13 @@ class UapiServer:
 
     def _accept(self) -> None:
         try:
-            connected, _ = self._listening.accept()
-        except OSError:
-            return  # The client has disconnected.
+            connected, _ = self._acceptor.accept()
+        except OSError as error:  # The client has disconnected, or this process has no descriptor left.
+            if error.errno in (errno.EMFILE, errno.ENFILE) and not self._warned:
+                self._warned = True
+                log.warning(f"{self._path}: refused a client, as the limit of open files is reached; raise ulimit -n")
+            return
+        self._warned = False
         if len(self._clients) >= _MAX_CLIENTS:
             self._drop(self._clients[0])  # The oldest one.
         client = _Client(connected)
