@@ -1,15 +1,18 @@
 """Calls of resolvconf and resolvectl, recorded by fake programs of these names."""
 
-import logging
 import shutil
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import come_true
 from threepipe.errors import InvalidSetting
-from threepipe.wireguard.quick.commands import call, call_all
-from threepipe.wireguard.quick.dns import dns, resolvconf_record
+from threepipe.wireguard.quick.commands import call, call_all, hold_nothing
+from threepipe.wireguard.quick.dns import remove_record, resolvconf_record, revert, set_dns
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such programs")
 
@@ -27,43 +30,66 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "told"
 
 
-def add_program(told: Path, name: str, status: int = 0) -> None:
+def add_program(told: Path, name: str, status: int = 0, words: str = "") -> None:
     program = told.with_name(name)
-    program.write_text(f'#!/bin/sh\necho {name} "$@" >> {told}\ncat >> {told}\nexit {status}\n')
+    program.write_text(f'#!/bin/sh\necho {name} "$@" >> {told}\ncat >> {told}\nprintf "{words}" >&2\nexit {status}\n')
     program.chmod(0o755)
 
 
-def test_dns_calls_resolvconf_and_reverts(told: Path) -> None:
+class Before:
+    """Records what would be written into a journal, and that no program was called by then."""
+
+    def __init__(self, told: Path) -> None:
+        self._told = told
+        self.steps: list[tuple[str, dict[str, object]]] = []
+
+    def __call__(self, kind: str, **arguments: object) -> None:
+        assert not self._told.exists()
+        self.steps.append((kind, arguments))
+
+
+def test_dns_calls_resolvconf_after_telling_how_to_undo_it(told: Path) -> None:
     add_program(told, "resolvconf")
     add_program(told, "resolvectl")  # It is not called if both exist.
-    with dns("wg0", ENTRIES):
-        assert told.read_text() == (
-            "resolvconf -a wg0 -m 0 -x\nnameserver 10.0.0.53\nnameserver fd00::53\nsearch example.org lab\n"
-        )
-        told.unlink()
+    before = Before(told)
+    set_dns("wg0", 7, ENTRIES, before)
+    assert told.read_text() == (
+        "resolvconf -a wg0 -m 0 -x\nnameserver 10.0.0.53\nnameserver fd00::53\nsearch example.org lab\n"
+    )
+    assert before.steps == [("dns", {"record": "wg0"})]
+    told.unlink()
+    remove_record(hold_nothing, "wg0")
     assert told.read_text() == "resolvconf -d wg0 -f\n"
 
 
-def test_dns_without_resolvconf_calls_resolvectl_and_reverts(told: Path) -> None:
+def test_dns_without_resolvconf_calls_resolvectl(told: Path) -> None:
     add_program(told, "resolvectl")
-    with dns("wg0", ENTRIES):
-        assert told.read_text() == "resolvectl dns wg0 10.0.0.53 fd00::53\nresolvectl domain wg0 example.org lab ~.\n"
-        told.unlink()
-    assert told.read_text() == "resolvectl revert wg0\n"
+    before = Before(told)
+    set_dns("wg0", 7, ENTRIES, before)
+    assert told.read_text() == "resolvectl dns wg0 10.0.0.53 fd00::53\nresolvectl domain wg0 example.org lab ~.\n"
+    assert before.steps == [("resolved", {"name": "wg0", "index": 7})]
+
+
+def test_resolvectl_reverts_an_interface_only_while_it_exists(told: Path) -> None:
+    add_program(told, "resolvectl")
+    index, name = socket.if_nameindex()[0]
+    revert(hold_nothing, name, index + 1000)  # Another one has the name now.
+    assert not told.exists()
+    revert(hold_nothing, name, index)
+    assert told.read_text() == f"resolvectl revert {name}\n"
 
 
 def test_dns_without_either_program_raises(told: Path) -> None:
-    with dns("wg0", ()):
-        pass
-    with pytest.raises(InvalidSetting, match="DNS needs resolvconf or resolvectl"), dns("wg0", ENTRIES):
-        pass
+    set_dns("wg0", 7, (), Before(told))
+    with pytest.raises(InvalidSetting, match="DNS needs resolvconf or resolvectl"):
+        set_dns("wg0", 7, ENTRIES, Before(told))
     assert not told.exists()
 
 
-def test_a_failed_resolvconf_raises_with_its_status(told: Path) -> None:
-    add_program(told, "resolvconf", 3)
-    with pytest.raises(InvalidSetting, match="resolvconf -a wg0 -m 0 -x: ended with status 3"), dns("wg0", ENTRIES):
-        pass
+def test_a_failed_resolvconf_raises_with_its_status_and_words(told: Path) -> None:
+    add_program(told, "resolvconf", 3, "no room")
+    with pytest.raises(InvalidSetting, match="resolvconf -a wg0 -m 0 -x: ended with status 3: no room"):
+        set_dns("wg0", 7, ENTRIES, Before(told))
 
 
 @pytest.mark.parametrize(
@@ -89,12 +115,32 @@ def test_commands_run_in_bash_with_the_interface_name(tmp_path: Path) -> None:
     assert told.read_text() == "wg0 wg0\n"
 
 
-def test_commands_run_in_sh_without_bash_and_all_run_at_the_end(told: Path, caplog: pytest.LogCaptureFixture) -> None:
-    commands = [f"echo 1 >> {told}", "exit 3", f"echo 2 >> {told}"]
+def test_commands_run_in_sh_without_bash_and_all_run_at_the_end(told: Path) -> None:
+    commands = [f"echo 1 >> {told}", "exit 3", f"echo 2 >> {told}", "exit 4"]
     with pytest.raises(InvalidSetting, match="exit 3: ended with status 3"):
         call(commands, "wg0")
     assert told.read_text() == "1\n"
-    with caplog.at_level(logging.WARNING, "threepipe"):
+    with pytest.raises(InvalidSetting, match=r"exit 3: ended with status 3; .*exit 4: ended with status 4"):
         call_all(commands, "wg0")
     assert told.read_text() == "1\n1\n2\n"
-    assert "exit 3: ended with status 3" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a;b", "$(b)", "a b", "`b`", "a'", "", "a" * 16, "wg0\n", "../wg0"])
+def test_commands_get_no_name_that_means_something_to_a_shell(told: Path, name: str) -> None:
+    with pytest.raises(InvalidSetting, match="cannot be put into commands"):
+        call([f"echo %i > {told}"], name)
+    assert not told.exists()
+
+
+def test_an_interrupted_command_is_ended(tmp_path: Path) -> None:
+    @contextmanager
+    def interrupted() -> Iterator[None]:
+        assert come_true((tmp_path / "begun").exists)
+        raise KeyboardInterrupt
+        yield
+
+    trap = f"trap 'touch {tmp_path}/ended; exit' TERM; touch {tmp_path}/begun; while :; do sleep 0.05; done"
+    with pytest.raises(KeyboardInterrupt):
+        call([trap, f"touch {tmp_path}/second"], "wg0", waiting=interrupted)
+    assert (tmp_path / "ended").exists()
+    assert not (tmp_path / "second").exists()

@@ -38,26 +38,27 @@ def up(
 ) -> None:
     """Bring up the device of a wg-quick(8) file, until Ctrl-C, `threepipe wg down`, or the removal of its adapter.
 
-    Addresses, routes, DNS and everything else are undone at the end.
+    Addresses, routes, DNS and everything else are undone at the end. If the device was killed before, what it left is
+    undone first.
     """
     path = _path(config)
     if daemon:
         from threepipe.wireguard.quick.daemon import in_background
 
-        raise typer.Exit(in_background(lambda ready: _up(path, ready)))
-    _up(path, lambda: typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True))
+        raise typer.Exit(in_background(lambda ready: _run(path, ready), path.stem))
+    from threepipe.wireguard.quick.ending import Ended
+
+    try:
+        _run(path, lambda: typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True))
+    except Ended as ended:
+        complain(f"{path.stem} was ended by a signal before it was up")
+        raise typer.Exit(ended.status) from None
 
 
-def _up(path: Path, ready: Callable[[], None]) -> None:
-    from threepipe.net.signals import interrupt_once
-    from threepipe.wireguard.quick.config import read_config
+def _run(path: Path, ready: Callable[[], None]) -> None:
     from threepipe.wireguard.quick.up import run
 
-    with interrupt_once():
-        try:
-            run(read_config(path), ready, path)
-        except KeyboardInterrupt:
-            pass  # The usual way to end it.
+    run(path, ready)
 
 
 def _path(config: str) -> Path:
@@ -66,18 +67,28 @@ def _path(config: str) -> Path:
 
 @app.command()
 def down(config: Which) -> None:
-    """Take a device down, and wait until everything it set up is undone."""
+    """Take a device down, and wait until everything it set up is undone, also if it was killed.
+
+    The exit status is 1 if something failed.
+    """
+    from threepipe.wireguard.quick.undo import finish
     from threepipe.wireguard.uapi_socket import names, take_down
 
     name = _path(config).stem
-    if name not in names():
-        raise EndpointError(None, f"there is no device {name}; threepipe wg show lists the devices")
+    known = name in names()
     deadline = time.monotonic() + _DOWN_TIMEOUT
-    ended = take_down(name, _DOWN_TIMEOUT)
-    while ended and (_exists(name) and time.monotonic() < deadline):
+    ended = not known or take_down(name, _DOWN_TIMEOUT)
+    while known and ended and _exists(name) and time.monotonic() < deadline:
         time.sleep(0.02)  # Other implementations stop listening before their adapter goes.
-    if not ended or _exists(name):
+    if known and not (ended and not _exists(name)):
         raise EndpointError(None, f"{name} was asked to stop but is still running after {_DOWN_TIMEOUT:.0f} s")
+    failures = finish(name, max(deadline - time.monotonic(), 0))
+    if not known and failures is None:
+        raise EndpointError(None, f"there is no device {name}; threepipe wg show lists the devices")
+    for failure in failures or ():
+        complain(failure)
+    if failures:
+        raise typer.Exit(1)
 
 
 def _exists(name: str) -> bool:

@@ -19,6 +19,8 @@ if sys.platform == "win32":
         is_private,
         runtime_folder,
         set_blocking,
+        try_lock,
+        unlock,
     )
 else:
     from threepipe.platforms.posix import (
@@ -32,24 +34,38 @@ else:
         is_private,
         runtime_folder,
         set_blocking,
+        try_lock,
+        unlock,
     )
 
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
     from threepipe.platforms.linux.inherited import open_inherited
     from threepipe.platforms.linux.namespace import private_networks
-    from threepipe.platforms.linux.policy import free_table, path_mtu, routed
+    from threepipe.platforms.linux.policy import (
+        add_routes,
+        divert,
+        free_table,
+        network_scope,
+        path_mtu,
+        routed,
+        undivert,
+    )
     from threepipe.platforms.linux.probe import probe
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
+        add_routes,
+        divert,
         free_table,
+        network_scope,
         open_capture,
         open_inherited,
         path_mtu,
         private_networks,
         routed,
+        undivert,
     )
     from threepipe.platforms.windows.device import adapters, create, open_existing
     from threepipe.platforms.windows.probe import probe
@@ -58,9 +74,12 @@ else:
     from threepipe.platforms.bsd import bind_to_interface, mark_socket
     from threepipe.platforms.unsupported import (
         adapters,
+        add_routes,
         create,
+        divert,
         enlarge_buffers,
         free_table,
+        network_scope,
         open_capture,
         open_datagrams,
         open_existing,
@@ -69,6 +88,7 @@ else:
         private_networks,
         probe,
         routed,
+        undivert,
     )
 
 __all__ = [
@@ -78,14 +98,17 @@ __all__ = [
     "PIPES_CAN_BE_AWAITED",
     "access_mode",
     "adapters",
+    "add_routes",
     "bind_to_interface",
     "create",
+    "divert",
     "enlarge_buffers",
     "enlarge_pipe",
     "free_table",
     "get_blocking",
     "is_private",
     "mark_socket",
+    "network_scope",
     "open_capture",
     "open_datagrams",
     "open_existing",
@@ -96,4 +119,7 @@ __all__ = [
     "routed",
     "runtime_folder",
     "set_blocking",
+    "try_lock",
+    "undivert",
+    "unlock",
 ]

@@ -20,6 +20,8 @@ __all__ = [
     "is_private",
     "runtime_folder",
     "set_blocking",
+    "try_lock",
+    "unlock",
 ]
 
 COMMAND_ESCAPE = "\\"
@@ -71,3 +73,20 @@ def is_private(folder: Path) -> bool:
     """Return True if only this user can open `folder`. Raises `OSError`."""
     status = folder.lstat()
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def try_lock(number: int) -> bool:
+    """Lock the open file, unless another opening of it has it locked: then return False. See flock(2).
+
+    Programs that inherit the descriptor hold the lock too, until all have closed it or one calls `unlock`.
+    """
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(number: int) -> None:
+    """Undo `try_lock`, also for programs that have inherited the descriptor."""
+    fcntl.flock(number, fcntl.LOCK_UN)

@@ -6,7 +6,7 @@ Systems without adapters use all of them, Windows some.
 import errno
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NoReturn
 
 from threepipe.backend import AdapterInfo, Finding, Port
@@ -16,9 +16,12 @@ from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
     "adapters",
+    "add_routes",
     "create",
+    "divert",
     "enlarge_buffers",
     "free_table",
+    "network_scope",
     "open_capture",
     "open_datagrams",
     "open_existing",
@@ -27,6 +30,7 @@ __all__ = [
     "private_networks",
     "probe",
     "routed",
+    "undivert",
 ]
 
 _TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
@@ -77,5 +81,22 @@ def path_mtu(address: str) -> int:
     return 1500
 
 
-def routed(index: int, networks: Sequence[Network], table: int, mark: int | None) -> NoReturn:
+def add_routes(index: int, networks: Iterable[Network], table: int) -> None:
+    if list(networks):
+        free_table()
+
+
+def divert(versions: Collection[int], table: int, mark: int, before: Callable[[list[dict[str, int]]], object]) -> None:
     free_table()
+
+
+def undivert(rules: Iterable[dict[str, int]]) -> None:
+    free_table()
+
+
+def routed(index: int, networks: Sequence[Network], table: int, mark: int) -> NoReturn:
+    free_table()
+
+
+def network_scope() -> str:
+    return ""  # There is one network, and its folder for sockets is emptied when the system starts.

@@ -1,7 +1,11 @@
 """Policy routing on Linux: all traffic through an interface, except marked packets, by a separate table.
 
 As in wg-quick(8): marked packets, which are the device's own datagrams, keep their route. All other packets use the
-separate table, after the more specific routes of the main table. Everything is undone at the end.
+separate table, after the more specific routes of the main table.
+
+Routes vanish with their interface. Rules do not, and neither does src_valid_mark, so the caller gets to know them
+before they are set, and passes them to `undivert`, perhaps in another process. Rules and routes have a protocol (their
+originator, see <linux/rtnetlink.h>) that nobody else uses: `ip rule show proto 51`, `ip route show table all proto 52`.
 """
 
 import sys
@@ -9,12 +13,15 @@ import sys
 assert sys.platform == "linux"
 
 import errno
+import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -22,17 +29,30 @@ from threepipe.errors import AdapterError
 from threepipe.platforms.linux.netlink import NO_IPV6
 from threepipe.settings import Network
 
-__all__ = ["free_table", "path_mtu", "routed"]
+__all__ = ["Rule", "add_routes", "divert", "free_table", "network_scope", "path_mtu", "undivert"]
+
+Rule = dict[str, int]
+"""A routing rule: its attributes (FRA_* of <linux/fib_rules.h>, as pyroute2 names them), family and flags."""
 
 log = logging.getLogger("threepipe")
 
 _FIRST_TABLE = 51820
 _TABLE_MAIN = 254
 _FIB_RULE_INVERT = 2  # <linux/fib_rules.h>
-_ON_DUTY = 51
-"""The protocol (the originator, see <linux/rtnetlink.h>) of our rules, unused by others: see `_accept_marks`."""
+_OURS_AND_MARK = 51
+"""The protocol of our rules for IPv4, unless src_valid_mark was set before any device of ours needed it."""
+_OURS = 52
+"""The protocol of all other rules and routes of ours."""
 _VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_MISSING = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV}) | NO_IPV6
+_SECONDS_FOR_TURN = 5.0
+
+
+def network_scope() -> str:
+    """Return a text that names this thread's network namespace, and this start of the system."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/thread-self/ns/net')}"
 
 
 def free_table() -> int:
@@ -57,30 +77,17 @@ def path_mtu(address: str) -> int:
             return 1500
 
 
-@contextmanager
-def routed(index: int, networks: Sequence[Network], table: int, mark: int | None) -> Iterator[None]:
-    """Route packets for `networks` to the interface `index` by `table`, until the block ends.
-
-    With a `mark`, rules send all packets without that mark to the table; without, the caller adds the rules. Raises
-    `AdapterError`.
-    """
-    with ExitStack() as undo:
-        with IPRoute() as ipr:  # Not kept: another thread may end the block, and pyroute2 has a socket for each thread.
-            for network in networks:
-                _add(ipr, undo, index, network, table)
-            if mark is not None:
-                for version in sorted({network.version for network in networks}):
-                    protocol = _accept_marks(ipr, undo) if version == 4 else None
-                    _add_rules(ipr, undo, _FAMILIES[version], table, mark, protocol)
-                    if protocol is not None:
-                        _VALID_MARK.write_text("1")  # Another device may have reset it before our rules existed.
-        yield
+def add_routes(index: int, networks: Iterable[Network], table: int) -> None:
+    """Route packets for `networks` to the interface `index` by `table`. Raises `AdapterError`."""
+    with IPRoute() as ipr:
+        for network in networks:
+            _add_route(ipr, index, network, table)
 
 
-def _add(ipr: IPRoute, undo: ExitStack, index: int, network: Network, table: int) -> None:
-    route = {"dst": str(network), "oif": index, "table": table, "family": _FAMILIES[network.version]}
+def _add_route(ipr: IPRoute, index: int, network: Network, table: int) -> None:
+    family = _FAMILIES[network.version]
     try:
-        ipr.route("add", **route)
+        ipr.route("add", dst=str(network), oif=index, table=table, family=family, proto=_OURS)
     except NetlinkError as error:
         if network.version == 6 and error.code in NO_IPV6:
             log.warning(f"IPv6 is disabled here, so {network} gets no route")
@@ -90,64 +97,136 @@ def _add(ipr: IPRoute, undo: ExitStack, index: int, network: Network, table: int
                 error.code, f"a route for {network} exists already; to keep it, set Table = off"
             ) from None
         raise AdapterError(error.code, f"the route for {network} was refused: {os.strerror(error.code)}") from None
-    undo.callback(_delete, "route", **route)
 
 
-def _add_rules(ipr: IPRoute, undo: ExitStack, family: int, table: int, mark: int, protocol: int | None) -> None:
-    # Ours precede all rules except that for local addresses, and the second of ours precedes the first.
-    before = min(rule.get("priority") or 0xFFFF for rule in ipr.get_rules(family=family))
-    rules: list[dict[str, int]] = [
-        {"family": family, "table": table, "fwmark": mark, "flags": _FIB_RULE_INVERT, "priority": before - 1},
-        {"family": family, "table": _TABLE_MAIN, "suppress_prefixlen": 0, "priority": before - 2},
-    ]
-    for rule in rules:
-        if protocol is not None:
-            rule["protocol"] = protocol
-        try:
-            ipr.rule("add", **rule)
-        except NetlinkError as error:
-            raise AdapterError(error.code, f"a routing rule was refused: {os.strerror(error.code)}") from None
-        undo.callback(_delete, "rule", **rule)
+@contextmanager
+def routed(index: int, networks: Sequence[Network], table: int, mark: int) -> Iterator[None]:
+    """Send all packets without `mark` for `networks` to the interface `index`, by `table`, until the block ends.
 
-
-def _accept_marks(ipr: IPRoute, undo: ExitStack) -> int | None:
-    """Set src_valid_mark, without which the reverse path filter drops the answers to marked packets.
-
-    The last device to exit resets it, as no other device is on duty then. A device on duty marks its rules by the
-    protocol `_ON_DUTY`; return that. Return None if the value was set before any device needed it.
+    `networks` has the default route of one IP version or of both. Raises `AdapterError`.
     """
+    with ExitStack() as undo:
+        undo.callback(_remove_routes, index, networks, table)  # A persistent interface would keep them.
+        add_routes(index, networks, table)
+        versions = {network.version for network in networks}
+        divert(versions, table, mark, lambda rules: undo.callback(undivert, rules))
+        yield
+
+
+def _remove_routes(index: int, networks: Iterable[Network], table: int) -> None:
+    """Remove routes that exist: they may have vanished with the interface."""
+    with IPRoute() as ipr:
+        for network in networks:
+            family = _FAMILIES[network.version]
+            try:
+                ipr.route("del", dst=str(network), oif=index, table=table, family=family, proto=_OURS)
+            except NetlinkError as error:
+                log.debug("route for %s: %s", network, error)
+
+
+def divert(versions: Collection[int], table: int, mark: int, before: Callable[[list[Rule]], object]) -> None:
+    """Send all packets of these IP versions without `mark` to `table`, which has routes already.
+
+    Sets src_valid_mark for IPv4, without which the reverse path filter drops the answers to marked packets. `before` is
+    called before anything is changed, with the rules to be given to `undivert`. Raises `AdapterError`.
+    """
+    with IPRoute() as ipr, _turn():
+        protocols = dict.fromkeys(versions, _OURS)
+        marked = _marked()
+        if 4 in protocols and (marked is False or _marking_rules(ipr)):
+            protocols[4] = _OURS_AND_MARK
+        rules = [
+            rule for version in sorted(protocols) for rule in _rules(ipr, version, table, mark, protocols[version])
+        ]
+        before(rules)
+        if 4 in protocols and marked is False:
+            _set_marked("1")
+        for rule in rules:
+            try:
+                ipr.rule("add", **rule)
+            except NetlinkError as error:
+                raise AdapterError(error.code, f"a routing rule was refused: {os.strerror(error.code)}") from None
+
+
+def undivert(rules: Iterable[Rule]) -> None:
+    """Undo `divert`: remove the rules that exist, and reset src_valid_mark if no other device needs it.
+
+    Raises `AdapterError` after doing what can be done.
+    """
+    failed: NetlinkError | None = None
+    marked = False
+    with IPRoute() as ipr, _turn():
+        for rule in rules:
+            marked |= rule["protocol"] == _OURS_AND_MARK
+            try:
+                ipr.rule("del", **rule)
+            except NetlinkError as error:
+                if error.code not in _MISSING:
+                    failed = error
+        if marked and not _needed(ipr):
+            _set_marked("0")
+    if failed is not None:
+        raise AdapterError(failed.code, f"a routing rule cannot be removed: {os.strerror(failed.code)}")
+
+
+def _rules(ipr: IPRoute, version: int, table: int, mark: int, protocol: int) -> list[Rule]:
+    """Return two rules, which precede all others except that for local addresses; the second precedes the first."""
+    family = _FAMILIES[version]
+    first = min(rule.get("priority") or 0xFFFF for rule in ipr.get_rules(family=family))
+    common = {"family": int(family), "protocol": protocol}
+    return [
+        {"table": table, "fwmark": mark, "flags": _FIB_RULE_INVERT, "priority": first - 1, **common},
+        {"table": _TABLE_MAIN, "suppress_prefixlen": 0, "priority": first - 2, **common},
+    ]
+
+
+def _marked() -> bool | None:
+    """Return True if src_valid_mark is set, or None if this system does not tell."""
     try:
-        if _VALID_MARK.read_text().strip() != "0" and not _is_on_duty(ipr):
-            return None
-        undo.callback(_accept_no_marks)
-        _VALID_MARK.write_text("1")
+        return _VALID_MARK.read_text().strip() != "0"
     except OSError as error:
         log.warning(f"{_VALID_MARK}: {error.strerror}; if rp_filter is strict, answers may be dropped")
         return None
-    return _ON_DUTY
 
 
-def _accept_no_marks() -> None:
-    """Reset src_valid_mark if no other device needs it."""
+def _set_marked(value: str) -> None:
     try:
-        with IPRoute() as ipr:
-            if not _is_on_duty(ipr):
-                _VALID_MARK.write_text("0")
+        _VALID_MARK.write_text(value)
     except OSError as error:
-        log.warning(f"{_VALID_MARK}: {error.strerror}")
+        log.warning(f"{_VALID_MARK}: {error.strerror}; if rp_filter is strict, answers may be dropped")
 
 
-def _is_on_duty(ipr: IPRoute) -> bool:
-    """Return True if a device is on duty. Its rules lead to a table with routes, unlike those of a killed process."""
+def _marking_rules(ipr: IPRoute) -> list[Any]:
+    """Return the rules, one for each device, which tell that a device of ours has set src_valid_mark."""
+    rules = [rule for rule in ipr.get_rules(family=socket.AF_INET) if rule.get("protocol") == _OURS_AND_MARK]
+    return [rule for rule in rules if rule.get("fwmark") is not None]
+
+
+def _needed(ipr: IPRoute) -> bool:
+    """Return True if a device needs src_valid_mark.
+
+    The rules of such a device lead to a table with routes, unlike those of a killed process.
+    """
     tables = {route.get("table") for route in ipr.get_routes(family=socket.AF_INET)}
-    rules = [rule for rule in ipr.get_rules(family=socket.AF_INET) if rule.get("protocol") == _ON_DUTY]
-    return any(rule.get("fwmark") is not None and rule.get("table") in tables for rule in rules)
+    return any(rule.get("table") in tables for rule in _marking_rules(ipr))
 
 
-def _delete(what: str, **settings: object) -> None:
-    """Delete a route or rule, which may have vanished with the interface."""
-    with IPRoute() as ipr:
-        try:
-            getattr(ipr, what)("del", **settings)
-        except NetlinkError as error:
-            log.debug("%s %s: %s", what, settings, error)
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Keep other devices of this network namespace out of such a block.
+
+    The lock is on the namespace itself, and the kernel releases it when its holder dies. As every user can take it,
+    this goes on after five seconds: the lock only keeps devices from resetting src_valid_mark under each other.
+    """
+    with open("/proc/thread-self/ns/net", "rb") as namespace:
+        deadline = time.monotonic() + _SECONDS_FOR_TURN
+        while True:
+            try:
+                fcntl.flock(namespace, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    log.warning("another program keeps the network namespace locked; src_valid_mark may be wrong")
+                    break
+            time.sleep(0.005)
+        yield

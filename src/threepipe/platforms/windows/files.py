@@ -14,6 +14,8 @@ __all__ = [
     "is_private",
     "runtime_folder",
     "set_blocking",
+    "try_lock",
+    "unlock",
 ]
 
 COMMAND_ESCAPE = ""  # A backslash separates the parts of a path.
@@ -50,3 +52,12 @@ def is_private(folder: Path) -> bool:
     """Return False if `folder` exists: its mode does not show its access rights. Raises `OSError`."""
     folder.lstat()
     return False
+
+
+def try_lock(number: int) -> bool:
+    """Return True: the commands that lock files work on other systems only."""
+    return True
+
+
+def unlock(number: int) -> None:
+    """Do nothing: see `try_lock`."""

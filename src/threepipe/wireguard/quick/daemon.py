@@ -7,14 +7,18 @@ adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mea
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from logging.handlers import SysLogHandler
 from typing import TYPE_CHECKING
 
 from threepipe.core import fast
-from threepipe.errors import AdapterGone, InvalidSetting, ThreepipeError
+from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, ThreepipeError
+from threepipe.net.signals import handle_signals
+from threepipe.wireguard.quick.ending import SIGNALS
 
 if TYPE_CHECKING:
     from threepipe.session import Session
@@ -24,6 +28,8 @@ __all__ = ["in_background", "main", "serve"]
 _USAGE = "usage: threepipe-wg [-f|--foreground] NAME"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
 _DEFAULT_MTU = 1420  # As in other implementations: 1500 less 80 for IPv6, UDP and the message.
+
+_SYSTEM_LOG = "/dev/log"
 
 _log = logging.getLogger(__name__)
 
@@ -44,56 +50,96 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format=f"%(levelname)s: ({name}) %(asctime)s %(message)s",
     )
     if foreground:
-        return _status_of(serve, name, lambda: None)
-    return in_background(lambda ready: serve(name, ready))
+        try:
+            serve(name, lambda: None)
+        except (ThreepipeError, OSError) as error:
+            _complain(error)
+            return 1
+        return 0
+    return in_background(lambda ready: serve(name, ready), name)
 
 
-def in_background(work: Callable[[Callable[[], None]], None]) -> int:
+def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
     """Run `work` in a process of its own. Return 0 when it calls `ready`, or its exit status if it ends before.
 
-    Call this before any thread is started. Errors of `work` that are threepipe's are printed on standard error.
+    Call this before any thread is started. Signals that arrive meanwhile are for that process. Until it is ready it
+    uses standard error, later the system's log: warnings and errors are there, with the `name` of the device. With
+    LOG_LEVEL set, standard error stays open and everything goes there.
     """
     if sys.platform == "win32":
         raise InvalidSetting("Windows has no background processes; leave the command running, or make it a service")
     reader, writer = os.pipe()
+    # A signal that arrives before its handler is set would end only one of the two processes.
+    numbers = {getattr(signal, each) for each in SIGNALS}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     if child := os.fork():
         os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
+        with handle_signals(SIGNALS, lambda number: os.kill(child, number)), os.fdopen(reader, "rb") as pipe:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
             if pipe.read():
                 return 0
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status) or 1
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            return 128 - code if code < 0 else code or 1
     os.close(reader)
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    is_ready = False
 
     def ready() -> None:
-        os.write(writer, b"ready")
+        nonlocal is_ready
+        if not os.environ.get("LOG_LEVEL"):
+            _log_to_system(name)
+        try:
+            os.write(writer, b"ready")
+        except BrokenPipeError as error:
+            text = f"the command that was starting {name} has been killed, so the device ends as well"
+            raise EndpointError(error.errno, text) from None
         os.close(writer)
+        is_ready = True
         with open(os.devnull, "r+b") as null:
             for descriptor in range(2 if os.environ.get("LOG_LEVEL") else 3):
                 os.dup2(null.fileno(), descriptor)
 
     status = 1
     try:
-        status = _status_of(work, ready)
-    except KeyboardInterrupt:
-        pass  # It was ended before it was ready.
-    except Exception:
-        traceback.print_exc()  # A defect; os._exit would lose it.
+        work(ready)
+        status = 0
+    except (ThreepipeError, OSError) as error:
+        _log.error(_text(error)) if is_ready else _complain(error)
+    except KeyboardInterrupt as ended:
+        status = getattr(ended, "status", 1)  # It was ended before it was ready.
+    except Exception as error:
+        # A defect; os._exit would lose it.
+        text = "".join(traceback.format_exception(error))
+        _log.critical(text) if is_ready else sys.stderr.write(text)
     finally:
         logging.shutdown()
         sys.stderr.flush()
         os._exit(status)
 
 
-def _status_of(work: Callable[..., None], *arguments: object) -> int:
-    """Run `work`, print an error of threepipe or the system, and return the exit status."""
+def _text(error: Exception) -> str:
+    """Return the text of an error; that of an OSError starts with its errno, which is of no use to people."""
+    return str((isinstance(error, OSError) and error.strerror) or error)
+
+
+def _complain(error: Exception) -> None:
+    print(f"{os.path.basename(sys.argv[0])}: {_text(error)}", file=sys.stderr)  # noqa: T201
+
+
+def _log_to_system(name: str) -> None:
+    """Send warnings and errors to the system's log, as syslogd and systemd's journal take them."""
     try:
-        work(*arguments)
-    except (ThreepipeError, OSError) as error:
-        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+        handler = SysLogHandler(_SYSTEM_LOG, SysLogHandler.LOG_DAEMON)
+    except OSError:
+        _log.warning(
+            f"there is no {_SYSTEM_LOG}, so later messages are lost; LOG_LEVEL=error keeps standard error open"
+        )
+        return
+    handler.ident = f"threepipe[{os.getpid()}]: "
+    handler.setFormatter(logging.Formatter(f"{name}: %(levelname)s: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("threepipe").addHandler(handler)
 
 
 def serve(name: str, ready: Callable[[], None]) -> None:

@@ -8,36 +8,40 @@ looks up the route of the datagrams.
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from threepipe.errors import InvalidSetting
 from threepipe.settings import Address
-from threepipe.wireguard.quick.commands import execute
+from threepipe.wireguard.quick.commands import Hold, execute, hold_nothing
 
-__all__ = ["protect_addresses"]
+__all__ = ["protect_addresses", "remove_table"]
 
 log = logging.getLogger("threepipe")
 
 
-@contextmanager
-def protect_addresses(name: str, index: int, addresses: Iterable[Address], mark: int) -> Iterator[None]:
-    """Drop packets for `addresses` that arrive at another interface than `index`, while the block runs.
+def protect_addresses(
+    name: str,
+    index: int,
+    addresses: Iterable[Address],
+    mark: int,
+    before: Callable[..., object],
+    hold: Hold = hold_nothing,
+) -> None:
+    """Drop packets for `addresses` that arrive at another interface than `index`.
 
-    `mark` is that of the device's datagrams. If nft is missing or fails, a warning is logged and there are no rules.
+    `mark` is that of the device's datagrams. `before` is called first, with the kind `nft` and the arguments of
+    `remove_table`. If nft is missing or fails, a warning is logged and there are no rules.
     """
     if not (nft := shutil.which("nft")):
         log.warning("nft is not installed, so hosts on the same links can reach the addresses in the tunnel")
-        yield
         return
-    table = f"inet threepipe-{re.sub('[^A-Za-z0-9_-]', '.', name)}"
+    # A slash is for nft a letter, and cannot be in the name of an interface, so that no two have the same table.
+    table = "threepipe-" + re.sub("[^A-Za-z0-9_-]", lambda found: f"/{ord(found[0]):x}", name)
     foreign = f"iif != {index} {{}} daddr {{}} fib saddr type != local drop"
     drops = [foreign.format("ip" if address.version == 4 else "ip6", address.ip) for address in addresses]
     lines = [
-        # The table may be left from a process that was killed; delete fails unless it exists.
-        f"add table {table}",
-        f"delete table {table}",
-        f"table {table} {{",
+        *_without(table),
+        f"table inet {table} {{",
         "chain guard { type filter hook prerouting priority -300;",
         *drops,
         "}",
@@ -45,16 +49,18 @@ def protect_addresses(name: str, index: int, addresses: Iterable[Address], mark:
         "chain find { type filter hook prerouting priority -150; meta l4proto udp meta mark set ct mark; }",
         "}",
     ]
+    before("nft", table=table)
     try:
-        execute([nft, "-f", "-"], "\n".join(lines) + "\n")
+        execute([nft, "-f", "-"], "\n".join(lines) + "\n", hold)
     except InvalidSetting as error:
         log.warning(f"{error}; hosts on the same links can reach the addresses in the tunnel")
-        yield
-        return
-    try:
-        yield
-    finally:
-        try:
-            execute([nft, "delete", "table", *table.split()])
-        except InvalidSetting as error:
-            log.warning(str(error))
+
+
+def remove_table(hold: Hold, table: str) -> None:
+    """Remove a table of ours, if it exists. Raises `InvalidSetting` and `OSError`."""
+    execute(["nft", "-f", "-"], "\n".join(_without(table)) + "\n", hold)
+
+
+def _without(table: str) -> list[str]:
+    """Return lines after which a table does not exist: before nft 1.0.6 "delete" fails unless it does."""
+    return [f"add table inet {table}", f"delete table inet {table}"]

@@ -3,7 +3,9 @@
 This file decides the order of the steps; each step is done elsewhere.
 """
 
+import errno
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,17 +15,20 @@ from pathlib import Path
 from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
-from threepipe.errors import AdapterGone, EndpointError, SessionClosed, ThreepipeError
+from threepipe.errors import AdapterGone, EndpointError, NameTaken, SessionClosed, ThreepipeError
 from threepipe.piping import pipe
 from threepipe.platforms.files import write_atomically
 from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
-from threepipe.wireguard.quick.commands import call, call_all
-from threepipe.wireguard.quick.config import Config, PeerConfig, with_status, write_config
-from threepipe.wireguard.quick.dns import dns, is_address
+from threepipe.wireguard.quick.commands import call
+from threepipe.wireguard.quick.config import Config, PeerConfig, read_config, with_status, write_config
+from threepipe.wireguard.quick.dns import is_address, set_dns
+from threepipe.wireguard.quick.ending import Ending
+from threepipe.wireguard.quick.journal import Journal
 from threepipe.wireguard.quick.names import resolve, resolve_patiently
 from threepipe.wireguard.quick.nft import protect_addresses
+from threepipe.wireguard.quick.undo import open_journal, recover
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
 
@@ -39,41 +44,130 @@ _MAIN_TABLE = 254  # RT_TABLE_MAIN of <linux/rtnetlink.h>.
 log = logging.getLogger("threepipe")
 
 
-def run(config: Config, ready: Callable[[], None], save_to: Path | None = None) -> None:
-    """Run the device of `config` until its adapter or the file of its socket is removed, or an exception is raised.
+def run(path: Path, ready: Callable[[], None]) -> None:
+    """Run the device of the file at `path` until its adapter or the file of its socket is removed, or a signal arrives.
 
     Calls `ready` when everything is set up. At the end everything is undone: first the commands of PreDown run, while
-    packets still pass, and last those of PostDown. With SaveConfig the state of the device is written to `save_to`.
-    Raises the errors of creating adapters and opening sockets, and `InvalidSetting` if a command of the file fails.
+    packets still pass, and last those of PostDown. With SaveConfig the state of the device is written to the file.
+    Before anything, it undoes what a killed process of the same device left.
+
+    Raises `Ended` if a signal arrives before `ready` was called, the errors of reading files, creating adapters and
+    opening sockets, and `InvalidSetting` if a command of the file fails. After an ordinary end raises `EndpointError`
+    if something was not undone or not saved.
     """
-    with ExitStack() as stack:
+    config = read_config(path)
+    with Ending() as ending, open_journal(config.name) as journal:
+        for failure in recover(journal, config.name):
+            log.warning(failure)
+        if journal.unfinished:
+            text = f"{', '.join(journal.unfinished)} of {config.name} cannot be undone; remove the cause, and try again"
+            raise EndpointError(None, text)
+        config = read_config(path)  # What was undone may be a delayed SaveConfig.
+        try:
+            with ExitStack() as stack:
+                _Setup(config, path.resolve(), journal, ending, stack).run(ready)
+        except BaseException:
+            for failure in journal.failures:
+                log.warning(failure)
+            raise
+        if ending.number is None:
+            journal.leave_failures()  # Somebody asked for the end by the socket, perhaps `wg down`.
+        if journal.failures:
+            again = f"; to try again: threepipe wg down {config.name}" if journal.unfinished else ""
+            raise EndpointError(None, f"{config.name} has ended, but {'; '.join(journal.failures)}{again}")
+
+
+class _Setup:
+    """The steps of setting up a device, each undone when `stack` ends."""
+
+    def __init__(self, config: Config, path: Path, journal: Journal, ending: Ending, stack: ExitStack) -> None:
+        self._config, self._path, self._journal, self._ending, self._stack = config, path, journal, ending, stack
+
+    def run(self, ready: Callable[[], None]) -> None:
+        config, enter = self._config, self._stack.enter_context
+        if config.name in (name for _, name in socket.if_nameindex()):
+            raise NameTaken(errno.EEXIST, f"there is an interface {config.name} already; remove it, or rename the file")
         listening = listen(config.name)
-        stack.callback(stop_listening, listening)
-        waiting = stack.enter_context(ExitStack())  # Clients that wait for the end learn of it after all cleanup below.
-        call(config.pre_up, config.name)
-        stack.callback(call_all, config.post_down, config.name)
-        change = config.change(resolve_patiently)
+        self._stack.callback(stop_listening, listening)
+        waiting = enter(ExitStack())  # Clients that wait for the end learn of it after all cleanup below.
+        if config.pre_up:
+            self._call_at_end("post_down", config.post_down)
+            self._call(config.pre_up)
+        with self._ending.interrupting():
+            change = config.change(resolve_patiently)
         mtu = config.mtu or _mtu_for(change)
         # The kernel splits and coalesces superpackets faster than pure Python.
-        created = Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=fast.NATIVE)
-        adapter = stack.enter_context(created)
-        inside = stack.enter_context(adapter.start_session())
-        device = stack.enter_context(Device(mtu=mtu))
-        stack.enter_context(_routes(config, adapter, device, change))
-        stack.enter_context(dns(config.name, config.dns))
+        adapter = enter(Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=fast.NATIVE))
+        if not config.pre_up:
+            self._call_at_end("post_down", config.post_down)
+        inside = enter(adapter.start_session())
+        device = enter(Device(mtu=mtu))
+        self._set_routes(adapter, device, change)
+        self._ending.check()
+        set_dns(config.name, adapter.index, config.dns, self._undo_by, self._journal.hold)
         over = threading.Event()
-        failures = stack.enter_context(_traffic(inside, device.session, over))
-        stack.enter_context(UapiServer(listening, device, over.set, waiting))
-        stack.enter_context(_refreshed_names(config.peers, device))
-        call(config.post_up, config.name)
-        if save_to is not None and config.save:
-            stack.callback(_save, config, device, save_to.resolve())
-        stack.callback(call_all, config.pre_down, config.name)
+        failures = enter(_traffic(inside, device.session, over))
+        enter(UapiServer(listening, device, over.set, waiting))
+        enter(_refreshed_names(config.peers, device))
+        saving = enter(ExitStack())
+        self._call_at_end("pre_down", config.pre_down)
+        self._call(config.post_up)
+        self._ending.check()
         ready()
-        while not over.wait(_SIGNAL_INTERVAL):
+        if config.save:
+            saving.callback(self._save, device)
+        while not over.wait(_SIGNAL_INTERVAL) and self._ending.number is None:
             pass
         if failures:
             raise failures[0]
+
+    def _undo_by(self, kind: str, **arguments: object) -> None:
+        """Write down how to undo the next deed, and undo it at the end."""
+        self._stack.enter_context(self._journal.until_end(kind, **arguments))
+
+    def _call(self, commands: tuple[str, ...]) -> None:
+        call(commands, self._config.name, self._journal.hold, self._ending.interrupting)
+
+    def _call_at_end(self, kind: str, commands: tuple[str, ...]) -> None:
+        if commands:
+            self._undo_by(kind, name=self._config.name, commands=commands)
+
+    def _set_routes(self, adapter: Adapter, device: Device, change: Change) -> None:
+        """Configure the device, and route its allowed IPs to the adapter."""
+        config = self._config
+        own = {address.network for address in config.addresses}
+        networks: dict[Network, None] = dict.fromkeys(
+            network for peer in config.peers for network in peer.allowed_ips if network not in own
+        )
+        default = [network for network in networks if not network.prefixlen]
+        if config.table == "auto" and default:
+            table = config.fwmark or platforms.free_table()
+            device.configure(replace(change, fwmark=table))
+            others = [network for network in networks if network.prefixlen]
+            platforms.add_routes(adapter.index, others, _MAIN_TABLE)
+            protect_addresses(config.name, adapter.index, config.addresses, table, self._undo_by, self._journal.hold)
+            platforms.add_routes(adapter.index, default, table)
+            versions = {network.version for network in default}
+            platforms.divert(versions, table, table, lambda rules: self._undo_by("rules", rules=rules))
+        else:
+            device.configure(change)
+            if config.table != "off":
+                table = _MAIN_TABLE if config.table == "auto" else int(config.table)
+                platforms.add_routes(adapter.index, networks, table)
+
+    def _save(self, device: Device) -> None:
+        """Write the state of the device to its file. Until that succeeds, the journal has it."""
+        status = device.status()
+        if not any(status.private_key):
+            lost = "the device has lost its key, as it does when its adapter is removed"
+            log.warning(f"{self._path} was not saved: {lost}")
+            return
+        text = write_config(with_status(self._config, status))
+        try:
+            with self._journal.until_end("save", path=str(self._path), text=text):
+                pass
+        except OSError:  # There is no room for it in the journal.
+            write_atomically(self._path, text.encode(), 0o600)
 
 
 @contextmanager
@@ -100,43 +194,10 @@ def _traffic(inside: Session, outside: Session, over: threading.Event) -> Iterat
         thread.join()
 
 
-def _save(config: Config, device: Device, path: Path) -> None:
-    """Write the state of the device to `path`, for root only, as it has keys."""
-    status = device.status()
-    if not any(status.private_key):
-        log.warning(f"{path} was not saved: the device has lost its key, as it does when its adapter is removed")
-        return
-    write_atomically(path, write_config(with_status(config, status)).encode(), 0o600)
-
-
 def _mtu_for(change: Change) -> int:
     """Return the MTU that fits the paths to all endpoints, computed as by wg-quick."""
     paths = [platforms.path_mtu(peer.endpoint[0]) for peer in change.peers if peer.endpoint]
     return max(min(paths, default=1500) - _OVERHEAD, _MIN_MTU)
-
-
-@contextmanager
-def _routes(config: Config, adapter: Adapter, device: Device, change: Change) -> Iterator[None]:
-    """Configure the device, and route its allowed IPs to the adapter while the block runs."""
-    with ExitStack() as stack:
-        own = {address.network for address in config.addresses}
-        networks: dict[Network, None] = dict.fromkeys(
-            network for peer in config.peers for network in peer.allowed_ips if network not in own
-        )
-        default = [network for network in networks if not network.prefixlen]
-        if config.table == "auto" and default:
-            table = config.fwmark or platforms.free_table()
-            device.configure(replace(change, fwmark=table))
-            others = [network for network in networks if network.prefixlen]
-            stack.enter_context(platforms.routed(adapter.index, others, _MAIN_TABLE, None))
-            stack.enter_context(protect_addresses(config.name, adapter.index, config.addresses, table))
-            stack.enter_context(platforms.routed(adapter.index, default, table, table))
-        else:
-            device.configure(change)
-            if config.table != "off":
-                table = _MAIN_TABLE if config.table == "auto" else int(config.table)
-                stack.enter_context(platforms.routed(adapter.index, list(networks), table, None))
-        yield
 
 
 @contextmanager

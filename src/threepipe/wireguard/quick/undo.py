@@ -1,0 +1,64 @@
+"""The kinds of deeds in a device's journal, how each is undone, and what to do about a journal of a dead process."""
+
+import logging
+from pathlib import Path
+
+from threepipe import platforms
+from threepipe.platforms.files import write_atomically
+from threepipe.wireguard.quick.commands import Hold, call_all
+from threepipe.wireguard.quick.dns import remove_record, revert
+from threepipe.wireguard.quick.journal import Action, Journal
+from threepipe.wireguard.quick.nft import remove_table
+from threepipe.wireguard.uapi_socket import FOLDER
+
+__all__ = ["finish", "open_journal", "recover"]
+
+log = logging.getLogger("threepipe")
+
+
+def _run_commands(hold: Hold, name: str, commands: list[str]) -> None:
+    call_all(commands, name, hold)
+
+
+def _remove_rules(hold: Hold, rules: list[dict[str, int]]) -> None:
+    platforms.undivert(rules)
+
+
+def _save(hold: Hold, path: str, text: str) -> None:
+    write_atomically(Path(path), text.encode(), 0o600)  # For root only, as it has keys.
+
+
+ACTIONS = {
+    "pre_down": Action("PreDown", _run_commands, everywhere=False, again=False),
+    "post_down": Action("PostDown", _run_commands, everywhere=False, again=False),
+    "dns": Action("DNS", remove_record),
+    "resolved": Action("DNS", revert, everywhere=False),
+    "nft": Action("packet filter", remove_table, everywhere=False),
+    "rules": Action("routing rules", _remove_rules, everywhere=False),
+    "save": Action("SaveConfig", _save),
+}
+"""Each kind, by its name in the journal. Everything else that a device sets up vanishes with its adapter."""
+
+
+def open_journal(name: str, seconds: float = 0.0, folder: Path = FOLDER) -> Journal:
+    """Return the journal of the device `name`; wait up to `seconds` for its process. Raises `EndpointError`."""
+    return Journal(name, folder, ACTIONS, seconds)
+
+
+def recover(journal: Journal, name: str) -> list[str]:
+    """Undo what a dead process left, and log that. Return texts about what failed, then or now."""
+    undone, failed = journal.recover()
+    if undone:
+        log.warning(f"{name} did not end in order; undone now: {', '.join(undone)}")
+    return failed
+
+
+def finish(name: str, seconds: float, folder: Path = FOLDER) -> list[str] | None:
+    """Wait up to `seconds` until the process of the device has ended, and undo what it left.
+
+    Returns texts about what failed, then or now, or None if the device has no journal. Raises `EndpointError`.
+    """
+    if not Journal.exists(name, folder):
+        return None
+    with open_journal(name, seconds, folder) as journal:
+        return recover(journal, name)
