@@ -13,11 +13,9 @@ import sys
 assert sys.platform == "linux"
 
 import errno
-import fcntl
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from threepipe.errors import AdapterError
+from threepipe.platforms.linux.namespace import opening
 from threepipe.platforms.linux.netlink import NO_IPV6
 from threepipe.settings import Network
 
@@ -46,7 +45,6 @@ _OURS = 52
 _VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _MISSING = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV}) | NO_IPV6
-_SECONDS_FOR_TURN = 5.0
 
 
 def network_scope() -> str:
@@ -130,7 +128,7 @@ def divert(versions: Collection[int], table: int, mark: int, before: Callable[[l
     Sets src_valid_mark for IPv4, without which the reverse path filter drops the answers to marked packets. `before` is
     called before anything is changed, with the rules to be given to `undivert`. Raises `AdapterError`.
     """
-    with IPRoute() as ipr, _turn():
+    with IPRoute() as ipr, opening():  # No other device may reset src_valid_mark meanwhile.
         protocols = dict.fromkeys(versions, _OURS)
         marked = _marked()
         if 4 in protocols and (marked is False or _marking_rules(ipr)):
@@ -155,7 +153,7 @@ def undivert(rules: Iterable[Rule]) -> None:
     """
     failed: NetlinkError | None = None
     marked = False
-    with IPRoute() as ipr, _turn():
+    with IPRoute() as ipr, opening():
         for rule in rules:
             marked |= rule["protocol"] == _OURS_AND_MARK
             try:
@@ -209,24 +207,3 @@ def _needed(ipr: IPRoute) -> bool:
     """
     tables = {route.get("table") for route in ipr.get_routes(family=socket.AF_INET)}
     return any(rule.get("table") in tables for rule in _marking_rules(ipr))
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    """Keep other devices of this network namespace out of such a block.
-
-    The lock is on the namespace itself, and the kernel releases it when its holder dies. As every user can take it,
-    this goes on after five seconds: the lock only keeps devices from resetting src_valid_mark under each other.
-    """
-    with open("/proc/thread-self/ns/net", "rb") as namespace:
-        deadline = time.monotonic() + _SECONDS_FOR_TURN
-        while True:
-            try:
-                fcntl.flock(namespace, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    log.warning("another program keeps the network namespace locked; src_valid_mark may be wrong")
-                    break
-            time.sleep(0.005)
-        yield

@@ -129,13 +129,11 @@ def _complain(error: Exception) -> None:
 
 def _log_to_system(name: str) -> None:
     """Send warnings and errors to the system's log, as syslogd and systemd's journal take them."""
-    try:
-        handler = SysLogHandler(_SYSTEM_LOG, SysLogHandler.LOG_DAEMON)
-    except OSError:
+    if not os.path.exists(_SYSTEM_LOG):
         _log.warning(
             f"there is no {_SYSTEM_LOG}, so later messages are lost; LOG_LEVEL=error keeps standard error open"
         )
-        return
+    handler = SysLogHandler(_SYSTEM_LOG, SysLogHandler.LOG_DAEMON)  # It connects, or tries again, for each message.
     handler.ident = f"threepipe[{os.getpid()}]: "
     handler.setFormatter(logging.Formatter(f"{name}: %(levelname)s: %(message)s"))
     handler.setLevel(logging.WARNING)

@@ -187,9 +187,7 @@ class Journal:
         os.ftruncate(self._file, len(whole) + 1 if whole else 0)
         try:
             lines = [json.loads(line) for line in whole.splitlines()]
-            known = all(
-                isinstance(line, dict) and ("undo" not in line or line["undo"] in self._actions) for line in lines
-            )
+            known = all(isinstance(line, dict) and line.get("undo") in {None, *self._actions} for line in lines)
         except ValueError:
             known = False
         if not known:
