@@ -71,23 +71,23 @@ def down(config: Which) -> None:
 
     The exit status is 1 if something failed.
     """
-    from threepipe.wireguard.quick.undo import finish
+    from threepipe.wireguard.quick.undo import finish, is_known
     from threepipe.wireguard.uapi_socket import names, take_down
 
     name = _path(config).stem
-    known = name in names()
-    deadline = time.monotonic() + _DOWN_TIMEOUT
-    ended = not known or take_down(name, _DOWN_TIMEOUT)
-    while known and ended and _exists(name) and time.monotonic() < deadline:
-        time.sleep(0.02)  # Other implementations stop listening before their adapter goes.
-    if known and not (ended and not _exists(name)):
-        raise EndpointError(None, f"{name} was asked to stop but is still running after {_DOWN_TIMEOUT:.0f} s")
-    failures = finish(name, max(deadline - time.monotonic(), 0))
-    if not known and failures is None:
+    listens, ours = name in names(), is_known(name)
+    if not listens and not ours:
         raise EndpointError(None, f"there is no device {name}; threepipe wg show lists the devices")
-    for failure in failures or ():
-        complain(failure)
-    if failures:
+    deadline = time.monotonic() + _DOWN_TIMEOUT
+    ended = not listens or take_down(name, _DOWN_TIMEOUT)
+    while ended and not ours and _exists(name):
+        ended = time.monotonic() < deadline
+        time.sleep(0.02)  # Other implementations stop listening before their adapter goes.
+    if not ended:
+        raise EndpointError(None, f"{name} was asked to stop but is still running after {_DOWN_TIMEOUT:.0f} s")
+    if failures := finish(name, max(deadline - time.monotonic(), 0)) if ours else []:
+        for failure in failures:
+            complain(failure)
         raise typer.Exit(1)
 
 

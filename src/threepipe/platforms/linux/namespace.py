@@ -141,7 +141,7 @@ def opening() -> Iterator[None]:
 
     The lock is flock(2) on the namespace's own file: every user can take it, it differs between namespaces, and the
     kernel releases it when its holder dies. As every user can also keep it, this waits two seconds for its turn and
-    then goes on: the lock only orders openers, and what it orders must hold without it.
+    then goes on: the lock only orders openers of adapters and changes of routing rules, which must hold without it.
     """
     try:
         file = io.FileIO("/proc/thread-self/ns/net")

@@ -11,7 +11,7 @@ from threepipe.wireguard.quick.journal import Action, Journal
 from threepipe.wireguard.quick.nft import remove_table
 from threepipe.wireguard.uapi_socket import FOLDER
 
-__all__ = ["finish", "open_journal", "recover"]
+__all__ = ["finish", "is_known", "open_journal", "recover"]
 
 log = logging.getLogger("threepipe")
 
@@ -53,12 +53,15 @@ def recover(journal: Journal, name: str) -> list[str]:
     return failed
 
 
-def finish(name: str, seconds: float, folder: Path = FOLDER) -> list[str] | None:
+def is_known(name: str, folder: Path = FOLDER) -> bool:
+    """Return True if the device `name` has a journal, because its process runs, or was killed."""
+    return Journal.exists(name, folder)
+
+
+def finish(name: str, seconds: float, folder: Path = FOLDER) -> list[str]:
     """Wait up to `seconds` until the process of the device has ended, and undo what it left.
 
-    Returns texts about what failed, then or now, or None if the device has no journal. Raises `EndpointError`.
+    Returns texts about what failed, then or now. Raises `EndpointError`.
     """
-    if not Journal.exists(name, folder):
-        return None
     with open_journal(name, seconds, folder) as journal:
         return recover(journal, name)
