@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["defer_signals", "handle_signals", "interrupt_once"]
+__all__ = ["defer_signals", "handle_signals"]
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
@@ -31,24 +31,6 @@ def handle_signals(names: Iterable[str], handle: Callable[[int], None]) -> Itera
     finally:
         for number, handler in before:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python.
-
-
-@contextmanager
-def interrupt_once() -> Iterator[None]:
-    """Raise KeyboardInterrupt for the first SIGINT, SIGTERM or SIGHUP, even if a shell has the program ignore them.
-
-    Only the first raises, as another one must not break off the cleanup. Programs that are run meanwhile do get it.
-    """
-    interrupted = False
-
-    def interrupt(number: int) -> None:
-        nonlocal interrupted
-        if not interrupted:
-            interrupted = True
-            raise KeyboardInterrupt
-
-    with handle_signals(("SIGINT", "SIGTERM", "SIGHUP"), interrupt):
-        yield
 
 
 @contextmanager

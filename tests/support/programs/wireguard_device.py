@@ -14,9 +14,9 @@ from contextlib import ExitStack
 
 from threepipe import Adapter, AdapterGone, SessionClosed
 from threepipe.core import fast
-from threepipe.net.signals import interrupt_once
 from threepipe.piping import pipe
 from threepipe.wireguard import Device, Event, Timing
+from threepipe.wireguard.quick.ending import Ending
 from threepipe.wireguard.uapi_socket import UapiServer, listen
 
 MTU = 1420
@@ -52,9 +52,10 @@ def main(seconds: str, events: str, name: str) -> None:
         device = Device(mtu=MTU, timing=Timing(**json.loads(seconds)), on_event=tell)
         stack.enter_context(device)
         stack.enter_context(UapiServer(listen(name), device, device.close))
-        handlers.enter_context(interrupt_once())
+        ending = handlers.enter_context(Ending())
         try:
-            pipe(inside, device.session)
+            with ending.interrupting():
+                pipe(inside, device.session)
         except (KeyboardInterrupt, AdapterGone):
             pass
         print(json.dumps({"native": fast.NATIVE, "rejected": device.rejected, "children": children}))  # noqa: T201

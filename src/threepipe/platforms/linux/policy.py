@@ -28,7 +28,7 @@ from threepipe.platforms.linux.namespace import opening
 from threepipe.platforms.linux.netlink import NO_IPV6
 from threepipe.settings import Network
 
-__all__ = ["Rule", "add_routes", "divert", "free_table", "network_scope", "path_mtu", "undivert"]
+__all__ = ["Rule", "add_routes", "divert", "free_table", "network_scope", "path_mtu", "routed", "undivert"]
 
 Rule = dict[str, int]
 """A routing rule: its attributes (FRA_* of <linux/fib_rules.h>, as pyroute2 names them), family and flags."""

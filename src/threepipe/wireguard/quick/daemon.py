@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from threepipe.core import fast
 from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, ThreepipeError
 from threepipe.net.signals import handle_signals
-from threepipe.wireguard.quick.ending import SIGNALS
+from threepipe.wireguard.quick.ending import SIGNALS, Ended, Ending
 
 if TYPE_CHECKING:
     from threepipe.session import Session
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if foreground:
         try:
             serve(name, lambda: None)
+        except Ended as ended:
+            return ended.status
         except (ThreepipeError, OSError) as error:
             _complain(error)
             return 1
@@ -74,7 +76,12 @@ def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     if child := os.fork():
         os.close(writer)
-        with handle_signals(SIGNALS, lambda number: os.kill(child, number)), os.fdopen(reader, "rb") as pipe:
+
+        def forward(number: int) -> None:
+            with suppress(ProcessLookupError):  # It has ended just now.
+                os.kill(child, number)
+
+        with handle_signals(SIGNALS, forward), os.fdopen(reader, "rb") as pipe:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
             if pipe.read():
                 return 0
@@ -107,7 +114,7 @@ def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
     except (ThreepipeError, OSError) as error:
         _log.error(_text(error)) if is_ready else _complain(error)
     except KeyboardInterrupt as ended:
-        status = getattr(ended, "status", 1)  # It was ended before it was ready.
+        status = ended.status if isinstance(ended, Ended) else 128 + signal.SIGINT
     except Exception as error:
         # A defect; os._exit would lose it.
         text = "".join(traceback.format_exception(error))
@@ -141,9 +148,11 @@ def _log_to_system(name: str) -> None:
 
 
 def serve(name: str, ready: Callable[[], None]) -> None:
-    """Run the device `name` until it is to end; call `ready` when it can be managed. Raises what opening it raises."""
+    """Run the device `name` until it is to end; call `ready` when it can be managed.
+
+    Raises `Ended` if a signal arrives before, and what opening it raises.
+    """
     from threepipe.adapter import Adapter
-    from threepipe.net.signals import interrupt_once
     from threepipe.piping import pipe
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.tunnel import Event
@@ -158,7 +167,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
             with suppress(AdapterGone):  # This ends the pipe too, and is reported there.
                 device.mtu = adapter.info.mtu
 
-    with ExitStack() as handlers, ExitStack() as waiting, ExitStack() as stack:
+    with Ending() as ending, ExitStack() as waiting, ExitStack() as stack:
         if descriptor := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(_inherited_session(descriptor))
         else:
@@ -169,13 +178,14 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         listening = inherit(inherited) if inherited else listen(name)
         stack.enter_context(UapiServer(listening, device, device.close, waiting))
 
-        handlers.enter_context(interrupt_once())
+        ending.check()
         ready()
         _log.debug("device %s is ready", name)
         try:
-            pipe(inside, device.session)
-        except KeyboardInterrupt:
-            pass
+            with ending.interrupting():
+                pipe(inside, device.session)
+        except Ended:
+            pass  # The usual way to end it.
         except ThreepipeError as error:
             _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.
 
