@@ -96,7 +96,8 @@ class Place:
 
     def start(self, *arguments: str) -> Popen:
         """Start `threepipe wg` with these arguments, as the leader of a process group."""
-        program = self.command(sys.executable, "-W", "error", "-m", "threepipe", "wg", *arguments)
+        # Without "-W error": the Python that imports warnings for it swallows a SIGINT meanwhile, and goes on.
+        program = self.command(sys.executable, "-m", "threepipe", "wg", *arguments)
         return subprocess.Popen(
             program,
             env=self.environment(),
