@@ -1,6 +1,7 @@
 """`threepipe pipe`: help, output, endings, and what stays behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -175,14 +176,44 @@ def assert_served(path: Path) -> None:
 
 
 @no_signals
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_pipe_cleanly(tmp_path: Path, number: int, status: int) -> None:
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_the_pipe_cleanly(tmp_path: Path, number: str) -> None:
     with started(f"unix-listen:{tmp_path}/pipe", "echo") as program:
         assert_served(tmp_path / "pipe")  # Then both ends are open.
-        done = ended(program, number)
-    assert done.status == status
+        done = ended(program, getattr(signal, number))
+    assert done.status == 128 + getattr(signal, number)
     assert "Traceback" not in done.complaint
     assert list(tmp_path.iterdir()) == []
+
+
+@no_signals
+@pytest.mark.parametrize("connect", ["openpty", "pipe"])
+def test_a_terminal_or_reader_that_is_gone_ends_the_pipe_and_its_program(tmp_path: Path, connect: str) -> None:
+    """The shell and the kernel may send a SIGHUP each, and nothing can be printed any more."""
+    terminal, own = getattr(os, connect)()
+    child = python(f"import os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); os.read(0, 1)")
+    ends = (f"unix-listen:{tmp_path}/pipe", f"exec:{child}")
+    command = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", *ends, "--stats"]
+    with subprocess.Popen(command, stdin=own, stderr=own, start_new_session=True) as program:
+        os.close(own)
+        assert come_true(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", 20)
+        os.close(terminal)
+        for _ in range(2):
+            program.send_signal(signal.SIGHUP)
+        assert program.wait(20) == 128 + signal.SIGHUP
+    assert not (tmp_path / "pipe").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@no_signals
+def test_a_pipe_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    with started(f"unix-listen:{tmp_path}/pipe", "echo", prefix=ignoring) as program:
+        assert_served(tmp_path / "pipe")
+        program.send_signal(signal.SIGHUP)
+        assert_served(tmp_path / "pipe")
+        assert ended(program, signal.SIGTERM).status == 143
 
 
 @no_signals

@@ -2,13 +2,15 @@
 
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from threepipe.net.signals import defer_signals, handle_signals
+from threepipe.net.signals import ENDINGS, defer_signals, exit_once, handle_signals
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, *[getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -25,6 +27,33 @@ def test_the_handler_before_the_block_is_back_after_it(number: signal.Signals) -
     with handle_signals((number.name,), print):
         assert signal.getsignal(number) != before
     assert signal.getsignal(number) == before
+
+
+def test_only_the_first_request_to_end_exits_and_with_its_number() -> None:
+    statuses = []
+    with exit_once():
+        for number in SIGNALS[1:] * 2:
+            try:
+                signal.raise_signal(number)
+            except SystemExit as exiting:
+                statuses.append(exiting.code)
+    assert statuses == [128 + SIGNALS[1]]
+
+
+@contextmanager
+def ignored(number: signal.Signals) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_an_ignored_sighup_stays_ignored() -> None:
+    with ignored(signal.SIGHUP), exit_once():
+        signal.raise_signal(signal.SIGHUP)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -54,12 +83,8 @@ def test_a_deferred_ctrl_c_raises_after_a_block_that_fails() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
 def test_an_ignored_signal_stays_ignored_while_signals_are_deferred() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with defer_signals():
-            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with ignored(signal.SIGHUP), defer_signals():
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_another_thread_defers_nothing() -> None:

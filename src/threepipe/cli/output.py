@@ -3,6 +3,7 @@
 This file knows the form of the output, and not its meaning.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -18,8 +19,9 @@ _UNLIMITED = 10_000
 
 
 def complain(text: str) -> None:
-    """Print one line on standard error, with the program's name."""
-    typer.echo(f"threepipe: {printable(text)}", err=True)
+    """Print one line on standard error, with the program's name; do nothing if nobody can read it any more."""
+    with contextlib.suppress(OSError):  # The terminal is gone, for example, and what was begun must be undone.
+        typer.echo(f"threepipe: {printable(text)}", err=True)
 
 
 def print_json(value: object) -> None:

@@ -14,7 +14,7 @@ import typer
 from threepipe.cli.pipe_help import pipe_help
 from threepipe.cli.pipe_report import JsonReport, Report, TextReport, traffic_of
 from threepipe.errors import EndpointError, InvalidSetting
-from threepipe.net.signals import defer_signals, handle_signals
+from threepipe.net.signals import defer_signals, exit_once
 
 if TYPE_CHECKING:
     from threepipe.assembly import Assembly
@@ -65,7 +65,7 @@ def pipe(
     report: Report
     events = sys.stderr if stdio else sys.stdout
     report = JsonReport(events) if json else TextReport(left, right, statistics=stats)
-    with handle_signals(("SIGTERM", "SIGBREAK"), _exit), _logging_to(report), assemble(plan) as assembly:
+    with exit_once(), _logging_to(report), assemble(plan) as assembly:
         start = time.monotonic()
         status = 0
 
@@ -184,11 +184,6 @@ class _ReportHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._report.note(record)
-
-
-def _exit(number: int) -> None:
-    """Exit with the status that shells give a command ended by a signal, after the cleanup that Ctrl-C does too."""
-    raise SystemExit(128 + number)
 
 
 pipe.__doc__ = pipe_help()

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
 from threepipe.cli.output import complain
@@ -109,7 +110,8 @@ class TextReport:
         }
         self._last, self._last_seconds = traffic, seconds
         if self._live is not None:
-            self._live.update(self._table(traffic, rates), refresh=True)
+            with suppress(OSError):  # The terminal may be gone.
+                self._live.update(self._table(traffic, rates), refresh=True)
         else:
             self._print_lines(traffic, rates, seconds)
 
@@ -119,7 +121,8 @@ class TextReport:
         self._last, self._last_seconds = _NO_TRAFFIC, 0.0  # Show the average rates.
         self.show(traffic, seconds)
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
 
     def _table(self, traffic: BothWays, rates: Mapping[str, float]) -> "Table":
         from rich.table import Table

@@ -3,26 +3,29 @@
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["defer_signals", "handle_signals"]
+__all__ = ["ENDINGS", "defer_signals", "exit_once", "handle_signals"]
 
-_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+ENDINGS = ("SIGTERM", "SIGHUP", "SIGBREAK")
+"""Requests to end other than Ctrl-C: by kill and service managers, by a terminal that is gone, by Windows' console."""
 
 
 @contextmanager
 def handle_signals(names: Iterable[str], handle: Callable[[int], None]) -> Iterator[None]:
     """Call `handle` with the number of each signal of `names` that arrives while the block runs.
 
-    Names that the system does not have are left out.
+    Names that the system does not have are left out, and so is SIGHUP if it is ignored: that is how nohup(1) has a
+    program outlive its terminal.
     """
 
     def call(number: int, _: FrameType | None) -> None:
         handle(number)
 
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    known: list[signal.Signals] = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = [number for number in known if not _outlives_terminal(number)]
     before: list[tuple[int, Any]] = []
     try:
         # One by one, as a handler of before may raise in between.
@@ -31,6 +34,27 @@ def handle_signals(names: Iterable[str], handle: Callable[[int], None]) -> Itera
     finally:
         for number, handler in before:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python.
+
+
+def _outlives_terminal(number: signal.Signals) -> bool:
+    return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
+
+
+def exit_once() -> AbstractContextManager[None]:
+    """Raise SystemExit for the first signal of `ENDINGS` while the block runs.
+
+    Only the first raises, as another one must not break off the cleanup; a terminal that is gone may send two. The
+    status is the one that shells give a command ended by a signal: 128 plus its number.
+    """
+    raised = False
+
+    def handle(number: int) -> None:
+        nonlocal raised
+        if not raised:
+            raised = True
+            raise SystemExit(128 + number)
+
+    return handle_signals(ENDINGS, handle)
 
 
 @contextmanager
@@ -45,7 +69,7 @@ def defer_signals() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    known = [name for name in _ENDING if hasattr(signal, name)]
+    known = [name for name in ("SIGINT", *ENDINGS) if hasattr(signal, name)]
     heeded = [name for name in known if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
     try:
         with handle_signals(heeded, arrived.append):
