@@ -283,7 +283,7 @@ def sees(network: Network) -> bool:
     return "tp0" in network.run("ss", "-0", "-a", "-n")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_writes_packets_of_an_adapter_until_it_is_stopped(
     network: Network, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -293,7 +293,8 @@ def test_the_command_writes_packets_of_an_adapter_until_it_is_stopped(
         assert come_true(lambda: sees(network) and path.exists() and path.stat().st_size > 0)
         ping(network)
         assert come_true(lambda: echoes(so_far(path)) == 12)
-        process.send_signal(how)
+        for _ in range(1 + (how == signal.SIGHUP)):
+            process.send_signal(how)
         _, complaint = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     summary = json.loads(complaint)
@@ -335,6 +336,35 @@ def test_tcpdump_reads_the_output_of_the_command(network: Network) -> None:
     ] * 3
     assert "Traceback" not in complaint
     assert " packets, " in complaint
+
+
+@pytest.mark.parametrize("source", ["adapter", "pipe"])
+@pytest.mark.parametrize("program", ["command", "extcap"])
+def test_a_capture_whose_reader_leaves_ends_while_nothing_passes(
+    network: Network, tmp_path: Path, runtime: dict[str, str], source: str, program: str
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ExitStack() as stack:
+        name = "tp0"
+        if source == "adapter":
+            stack.enter_context(made(network))
+        else:
+            name = f"pipe:{started_pipe(stack, network, runtime, 'memory', 'discard').process.pid}"
+        command = [sys.executable, "-W", "error", "-m", "threepipe", "capture", name, "--write", str(fifo)]
+        if program == "extcap":
+            code = "from threepipe.capture.extcap import main; main()"
+            capture = ("--capture", "--extcap-interface", f"threepipe-{name}", "--fifo", str(fifo))
+            command = [sys.executable, "-W", "error", "-c", code, *capture]
+        process = stack.enter_context(
+            subprocess.Popen(network.command(*command), stderr=subprocess.PIPE, text=True, env=runtime)
+        )
+        with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb") as output:
+            assert select.select([output], [], [], SECONDS * 2)[0]
+            assert output.read(4) == b"\x0a\x0d\x0d\x0a"
+        _, complaint = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert complaint == ("" if program == "extcap" else "threepipe: 0 packets, 0 bytes, 0 dropped\n")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from threepipe import platforms
 from threepipe.backend import CapturedBundle, Source
 from threepipe.capture.client import PREFIX, PipeSource
 from threepipe.capture.writer import CaptureWriter
-from threepipe.net.signals import handle_signals
+from threepipe.net.hangup import on_hangup
+from threepipe.net.signals import ENDINGS, handle_signals
 from threepipe.settings import NamespaceName, check_name
 
 __all__ = ["LiveCapture", "Summary", "open_source", "stopped_by_signals"]
@@ -54,17 +55,21 @@ class LiveCapture:
         Raises as the source and the file do.
         """
         try:
-            for bundles in self._source:
-                if count is not None:
-                    bundles = _first(bundles, count - self._packets)
-                self._file.write(bundles)
-                for bundle in bundles:
-                    self._packets += len(bundle.packets)
-                    self._bytes += sum(map(len, bundle.packets))
-                if self._packets == count:
-                    return
+            with on_hangup(self._file, self._source.stop):
+                self._transfer(count)
         except BrokenPipeError:
             pass  # The file's reader has closed it.
+
+    def _transfer(self, count: int | None) -> None:
+        for bundles in self._source:
+            if count is not None:
+                bundles = _first(bundles, count - self._packets)
+            self._file.write(bundles)
+            for bundle in bundles:
+                self._packets += len(bundle.packets)
+                self._bytes += sum(map(len, bundle.packets))
+            if self._packets == count:
+                return
 
 
 def _first(bundles: list[CapturedBundle], count: int) -> list[CapturedBundle]:
@@ -79,11 +84,15 @@ def _first(bundles: list[CapturedBundle], count: int) -> list[CapturedBundle]:
 
 @contextmanager
 def stopped_by_signals(source: Source) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM stop `source` while the block runs, and interrupt when repeated. Main thread only."""
+    """Have Ctrl-C and other requests to end stop `source` while the block runs. Main thread only.
+
+    A signal that is repeated interrupts, except SIGHUP, which a terminal that is gone may send twice.
+    """
 
     def stop(number: int) -> None:
         source.stop()
-        signal.signal(number, signal.default_int_handler)
+        if signal.Signals(number).name != "SIGHUP":
+            signal.signal(number, signal.default_int_handler)
 
-    with handle_signals(("SIGINT", "SIGTERM"), stop):
+    with handle_signals(("SIGINT", *ENDINGS), stop):
         yield

@@ -40,6 +40,10 @@ class CaptureWriter:
             self._file.close()
             raise
 
+    def fileno(self) -> int:
+        """Return the descriptor of the file, which shows when the reader of a pipe has closed it."""
+        return self._file.fileno()
+
     def write(self, bundles: Sequence[CapturedBundle]) -> None:
         """Append packets; after `close` do nothing."""
         blocks = packet_blocks(bundles)
