@@ -90,6 +90,32 @@ def test_a_program_is_not_ended_by_the_exit_of_a_forked_process(stack: ExitStack
     assert (done.returncode, done.stdout) == (0, b"1\n")
 
 
+NOISE = {
+    "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n": "'SSH-2.0-OpenSSH_9.2p1",
+    "bash: warning: setlocale: LC_ALL: cannot change locale\n": "'bash: warning: setlocale",
+    "\r\n\r\nWelcome to this machine\r\n": r"'\\r\\n\\r\\nWelcome to",
+    "welcome!": "'welcome!",
+    "\x1b[1mGrüße: für größere Dateien gibt es keinen Platz\x1b[0m": "'.x1b.1mGrüße: für größere Dateien",
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_text_before_the_first_record_is_told_while_the_program_runs(stack: ExitStack, noise: str) -> None:
+    code = f"import sys; sys.stdout.buffer.write({noise!r}.encode()); sys.stdout.flush(); sys.stdin.read()"
+    session = opened(stack, f"exec:{python(code)}")
+    with pytest.raises(threepipe.EndpointError, match=f"sent text, .*: {NOISE[noise]}.*such as a login shell"):
+        session.receive(SECONDS)
+
+
+def test_text_after_a_record_is_told(stack: ExitStack) -> None:
+    sent = record(packet(1)) + b"Terminated"
+    code = f"import sys; sys.stdout.buffer.write({sent!r}); sys.stdout.flush(); sys.stdin.read()"
+    session = opened(stack, f"exec:{python(code)}")
+    assert received(session, 1) == [packet(1)]
+    with pytest.raises(threepipe.EndpointError, match=r"sent text, .*: 'Terminated'"):
+        session.receive(SECONDS)
+
+
 def test_a_command_is_not_run_by_a_shell(stack: ExitStack, tmp_path: Path) -> None:
     session = opened(stack, f"exec:{python('print(1, end=str())')}; touch {tmp_path}/made")
     with pytest.raises(threepipe.EndpointError, match="ended in the middle of a record"):

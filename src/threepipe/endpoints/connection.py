@@ -4,14 +4,20 @@ A record is the packet's length, 16 bits big-endian, and the packet. A record of
 skipped; programs send it to keep a connection alive. Any other record that is not an IP packet ends the connection,
 because the other end speaks another protocol and the start of the next record is unknown.
 
+Records are judged by their first bytes, before the rest arrives: the first two letters of a banner, read as a length,
+would else begin a record of 20,000 bytes that never come. The version does not give all text away, as most letters look
+like version 4 or 6, so the first record must also have the length that its packet's header states. Later ones need not:
+a stranger's packet with a wrong length must not end a connection that works.
+
 Knows nothing of listening, sessions and waiting.
 """
 
+import codecs
 import threading
 from collections.abc import Sequence
 
 from threepipe.core import fast
-from threepipe.core.packet import Packet, is_packet
+from threepipe.core.packet import MIN_HEADER
 from threepipe.endpoints.stream import Stream
 
 __all__ = ["Connection", "Disconnected"]
@@ -20,7 +26,12 @@ _LENGTH = 2  # Bytes before each packet.
 _MAX_RECORD = _LENGTH + 0xFFFF
 _READ = 1 << 18  # Bytes read at once: 170 packets of 1500 bytes.
 _WRITE = 1 << 18
-_SAMPLE = 40  # Bytes of an invalid record that an error shows.
+_SAMPLE = 40  # Bytes before the fault that an error shows.
+_LENGTH_FIELD = {4: (2, 0), 6: (4, 40)}
+"""IP version -> offset of the header's 16-bit length, and the bytes it does not count (RFC 791, RFC 8200)."""
+_CONTROLS = "\t\r\n\x1b"
+"""The control characters of text, with the one that sets colours."""
+_ADVICE = "check that the other end runs threepipe, and that nothing else prints there, such as a login shell"
 
 
 class Disconnected(Exception):
@@ -38,6 +49,7 @@ class Connection:
         """True once the other end has sent a whole packet or, over TLS, finished the handshake."""
         self.has_packets = False
         """True while whole packets are left of the bytes read."""
+        self._speaks = False  # True once a whole packet has arrived.
         self._unread = b""  # Bytes read beyond the packets given out.
         self._fault = ""  # The reason to disconnect once the packets before it are given out.
         self._unsent = memoryview(b"")  # The rest of a record that is partly written.
@@ -90,7 +102,7 @@ class Connection:
         except OSError as error:
             raise Disconnected(f"broke off ({error.strerror or error})") from None
         if size == 0:
-            sample = self._sample(self._unread)
+            sample = self._sample(self._unread[:_SAMPLE])
             raise Disconnected(f"ended in the middle of a record{sample}" if self._unread else "")
         return size or 0
 
@@ -99,10 +111,13 @@ class Connection:
         packets: list[memoryview] = []
         position, end = 0, len(data)
         self.has_packets = False
+        partial: tuple[int, memoryview] | None = None
         while position + _LENGTH <= end:
             start = position + _LENGTH
-            following = start + (data[position] << 8 | data[position + 1])
+            length = data[position] << 8 | data[position + 1]
+            following = start + length
             if following > end:
+                partial = length, data[start:end]
                 break
             if len(packets) == limit:
                 self.has_packets = True
@@ -111,19 +126,48 @@ class Connection:
                 packets.append(data[start:following])
             position = following
         _, _, valid = fast.measure(packets, vnet_header=False)
-        if not valid:
-            bad = next(index for index, packet in enumerate(packets) if not is_packet(packet))
-            sample = self._sample(packets[bad])
-            self._fault = f"sent a record of {len(packets[bad])} bytes that is not an IP packet{sample}"
+        if not (valid and self._speaks):
+            self._check(packets)
+        if partial is not None and not self._fault:
+            self._fault = self._judge(*partial, first=not packets)
+        if self._fault:
             self.has_packets = False
-            del packets[bad:]
             position = end
-        self.established = self.established or bool(packets)
+        self._speaks = self._speaks or bool(packets)
+        self.established = self.established or self._speaks
         return packets, position
 
-    def _sample(self, data: Packet) -> str:
-        """Return the beginning of `data` for an error, unless the other end is known to speak in records."""
-        return "" if self.established else f" ({bytes(data[:_SAMPLE])!r}); check that the other end runs threepipe"
+    def _check(self, packets: list[memoryview]) -> None:
+        """Remove the first packet that is at fault, and those after it."""
+        for index, packet in enumerate(packets):
+            if fault := self._judge(len(packet), packet, first=not index):
+                self._fault = fault
+                del packets[index:]
+                return
+
+    def _judge(self, length: int, data: memoryview, *, first: bool) -> str:
+        """Return what is wrong with a record of `length` bytes that begins with `data`, or "" if nothing is so far."""
+        start = length.to_bytes(_LENGTH, "big") + bytes(data[: _SAMPLE - _LENGTH])
+        fault = "that is not an IP packet"
+        version = data[0] >> 4 if data else min(MIN_HEADER)
+        if length >= MIN_HEADER.get(version, _MAX_RECORD):
+            offset, more = _LENGTH_FIELD[version]
+            if self._speaks or not first or len(data) < offset + 2:
+                return ""
+            stated = int.from_bytes(data[offset : offset + 2], "big") + more
+            if stated in (more, length):  # Superpackets and jumbograms state 0.
+                return ""
+            fault = f"but an IPv{version} packet of {stated}"
+        if text := _text(start):
+            return f"sent text, which is not an IP packet: {text!r}; {_ADVICE}"
+        return f"sent a record of {length} bytes {fault}{self._sample(start)}"
+
+    def _sample(self, start: bytes) -> str:
+        """Return the beginning of a record for an error, unless the other end is known to speak in records."""
+        if self._speaks:
+            return ""
+        text = _text(start)
+        return f" ({repr(text) if text else start.hex(' ')}); {_ADVICE}"
 
     def write(self, packets: Sequence[memoryview]) -> int:
         """Write records until the stream is full, and return the number of packets accepted. Raise `Disconnected`.
@@ -177,3 +221,12 @@ class Connection:
             if not self._closed:
                 self._closed = True
                 self.stream.close()
+
+
+def _text(data: bytes) -> str:
+    """Return `data` as text if all of it is printable, but for a character that is cut at its end; else ""."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return ""
+    return text if all(char.isprintable() or char in _CONTROLS for char in text) else ""

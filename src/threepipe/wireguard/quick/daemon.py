@@ -1,8 +1,8 @@
 """threepipe-wg NAME: a device as a process of its own, which starts as wireguard-go does, for wg-quick and other tools.
 
 It creates the adapter and the socket by which wg(8) manages the device, then returns while the device continues in the
-background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and when
-the adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
+background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and
+when the adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
 """
 
 import logging
