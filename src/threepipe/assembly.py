@@ -3,6 +3,7 @@
 It does what `threepipe pipe` does, without printing. Knows no kind but `tun` and `stdio`.
 """
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from threepipe.core import fast
 from threepipe.endpoint import Endpoint
 from threepipe.endpoints import open_address
 from threepipe.endpoints.address import EndpointAddress
-from threepipe.errors import InvalidSetting
+from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, Towards
@@ -53,14 +54,23 @@ class Plan(NamedTuple):
 class Assembly:
     """A pipe that is ready to `run`; `close` ends it, from any thread."""
 
-    def __init__(self, left: Endpoint, right: Endpoint, impairs: Sequence[tuple[Towards, Impair]]) -> None:
+    def __init__(
+        self, left: Endpoint, right: Endpoint, impairs: Sequence[tuple[Towards, Impair]], losses: Sequence[str] = ()
+    ) -> None:
+        """`losses` gets a text when an end loses its connection."""
         self.left, self.right = left, right
+        self._losses = losses
         self.impairs = impairs
         """The impairments, each with the end that packets go to from it."""
 
     def run(self) -> None:
-        """Move packets until an end ends. Raise as `pipe` does."""
+        """Move packets until an end ends. Raise as `pipe` does, and `EndpointError` if an end lost its connection.
+
+        A connection that this end made is lost when the other end closes it: it is to last as long as the pipe.
+        """
         pipe(self.left, self.right)
+        if self._losses:
+            raise EndpointError(errno.ECONNRESET, f"{self._losses[0]}; to have it connect again, add ,forever")
 
     def close(self) -> None:
         self.left.close()
@@ -79,9 +89,10 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
     offload = fast.NATIVE or plan.kinds == ("tun", "tun")
     with ExitStack() as stack:
         opened: dict[str, Endpoint] = {}
+        losses: list[str] = []
         # An end that takes all routes comes last: the other one may have to look up a name.
         for end in sorted((plan.left, plan.right), key=lambda end: "default-route" in end.options):
-            opened[end.side] = open_address(end, once=plan.once, offload=offload)
+            opened[end.side] = open_address(end, once=plan.once, offload=offload, lost=losses.append)
             stack.callback(opened[end.side].close)
         left, right = opened["left"], opened["right"]
         taps = Taps()
@@ -99,4 +110,4 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
                 if impairment.towards in (None, towards):
                     ends[index] = impair = Impair(ends[index], impairment, towards=towards)
                     impairs.append((towards, impair))
-        yield Assembly(ends[0], ends[1], impairs)
+        yield Assembly(ends[0], ends[1], impairs, losses)

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -290,3 +292,30 @@ def test_an_invalid_right_address_leaves_no_adapter_of_the_left_one(network: Net
     assert done.status == 1
     assert repr(right) in done.complaint
     assert not links(network)
+
+
+@pytest.mark.kernel
+def test_the_adapter_stays_while_the_other_end_connects_again(network: Network, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    command = python(f"open({str(starts)!r}, 'a').write('.')")
+    left = "tun:t0,address=10.6.7.1/24,route=10.9.0.0/16"
+
+    def state() -> str:
+        return network.run("ip", "-o", "addr", "show", "t0", check=False) + network.run("ip", "route")
+
+    with started(left, f"exec,forever,interval=0.01:{command}", prefix=tuple(network.command())) as program:
+        assert come_true(lambda: starts.exists() and "10.9.0.0/16 dev t0" in state(), 20)
+        before, many = state(), len(starts.read_text())
+        assert come_true(lambda: len(starts.read_text()) >= many + 3, 20)
+        assert state() == before
+        assert ended(program, signal.SIGTERM).status == 143
+    assert not links(network)
+
+
+def test_a_connection_that_its_other_end_closes_fails_the_command(here: Callable[..., Done]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as executor:
+        accepting = executor.submit(lambda: listening.accept()[0].close())
+        done = here("pipe", f"tcp:127.0.0.1:{listening.getsockname()[1]}", "discard")
+        accepting.result()
+    assert done.status == 1
+    assert done.complaint.endswith(" disconnected; to have it connect again, add ,forever\n")

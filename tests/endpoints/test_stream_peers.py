@@ -15,7 +15,7 @@ from threepipe.echo import echo_reply, echo_request
 
 def test_send_without_a_client_raises_link_down(stack: ExitStack, place: Place) -> None:
     listener = opened(stack, place.listening)
-    with pytest.raises(threepipe.LinkDown, match="no client is connected"):
+    with pytest.raises(threepipe.LinkDown, match="nothing is connected"):
         listener.send([packet(0)])
     assert listener.statistics.sent_dropped == 1
     assert not listener.receive(0)

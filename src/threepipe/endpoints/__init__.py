@@ -4,6 +4,7 @@
 openers that the table names open it.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 
 from threepipe.endpoints.address import EndpointAddress, parse_address
@@ -33,8 +34,17 @@ def open_endpoint(address: str, *, side: Side = "left", once: bool = False, offl
     return open_address(parse_address(address, side), once=once, offload=offload)
 
 
-def open_address(address: EndpointAddress, *, once: bool = False, offload: bool = True) -> Session:
-    """Open the endpoint at a parsed address. `once`, `offload` and the exceptions are as in `open_endpoint`."""
+def open_address(
+    address: EndpointAddress,
+    *,
+    once: bool = False,
+    offload: bool = True,
+    lost: Callable[[str], None] = lambda _: None,
+) -> Session:
+    """Open the endpoint at a parsed address. `once`, `offload` and the exceptions are as in `open_endpoint`.
+
+    `lost` is called with a text if the other end closes a connection that this end made, and it is not made again.
+    """
     options = {name.replace("-", "_"): value for name, value in address.options.items()}
     names = {option.name for option in address.kind.options}
     if once and "reuse" in names:
@@ -42,6 +52,6 @@ def open_address(address: EndpointAddress, *, once: bool = False, offload: bool 
     if "offload" in names:
         options.setdefault("offload", offload)
     module, _, function = address.kind.opener.partition(":")
-    request = OpenRequest(address.parameter, address.side, RateLimitedLog(address.text))
+    request = OpenRequest(address.parameter, address.side, RateLimitedLog(address.text), lost)
     session: Session = getattr(import_module(module), function)(request, **options)
     return session

@@ -11,7 +11,7 @@ from threepipe.errors import InvalidSetting
 __all__ = ["AddressParts", "split_address", "split_command"]
 
 STDIO = "-"
-COMMAND = "exec:"
+COMMAND = "exec"
 _QUOTABLE = frozenset(",'\"\\")  # The characters that a backslash makes literal.
 
 
@@ -29,21 +29,29 @@ def split_address(text: str) -> AddressParts:
 
     Quotes (single or double) and backslashes make characters literal, as in a shell. A backslash before any other
     character than a comma, quote or backslash stays, because Windows' paths contain them. `exec:` takes the rest of
-    the text as its command, because commands have commas and quotes of their own. Raises `InvalidSetting`.
+    the text as its command, because commands have commas and quotes of their own; options of `exec` come before its
+    colon. Raises `InvalidSetting`.
     """
     if text == STDIO:
         return AddressParts("stdio", "", ())
-    if text.startswith(COMMAND):
-        return AddressParts("exec", text.removeprefix(COMMAND), ())
+    kind, colon, command = text.partition(":")
+    if colon and kind.partition(",")[0] == COMMAND:
+        _, *options = _fields(kind)
+        return AddressParts(COMMAND, command, _options(text, options))
     head, *options = _fields(text)
     kind, _, parameter = head.partition(":")
+    return AddressParts(kind, parameter, _options(text, options))
+
+
+def _options(text: str, options: list[str]) -> tuple[tuple[str, str | None], ...]:
+    """Return the names and values of the options of the address `text`."""
     parsed = []
     for option in options:
         name, equals, value = option.partition("=")
         if not name:
             raise InvalidSetting(f"address {text!r}: an option has no name; write ,option or ,option=value")
         parsed.append((name, value if equals else None))
-    return AddressParts(kind, parameter, tuple(parsed))
+    return tuple(parsed)
 
 
 def _fields(text: str) -> list[str]:

@@ -127,6 +127,12 @@ def _mark(text: str) -> int:
     return number
 
 
+def _count(text: str) -> int:
+    if (number := _integer(text)) < 1:
+        raise ValueError("expected 1 or more")
+    return number
+
+
 def _positive(text: str) -> float:
     try:
         number = float(text)
@@ -189,6 +195,13 @@ def _check_adapter(name: str, options: dict[str, Any]) -> AdapterSettings:
     return AdapterSettings(name, addresses, routes, **settings).checked()
 
 
+def _check_retry(parameter: object, options: dict[str, Any]) -> None:
+    if "retry" in options and "forever" in options:
+        raise InvalidSetting("retry gives up and forever does not; drop one of the two")
+    if "interval" in options and not options.keys() & {"retry", "forever"}:
+        raise InvalidSetting("interval is the pause of retry or forever; add one of the two")
+
+
 _ADAPTER = (
     Option("address", "ADDRESS/LENGTH", "an address of the adapter, IPv4 or IPv6", _only(parse_addresses), True),
     Option("route", "NETWORK/LENGTH", "a network to reach through the adapter", _only(parse_routes), True),
@@ -212,6 +225,13 @@ _SOCKET = (
     Option("mark", "NUMBER", "a mark of its packets for the rules of policy routing, such as 0x7069; not on Windows",
            _mark),
     Option("interface", "NAME", "the interface to use, whatever the routes say; on the BSDs only macOS can do it"),
+)  # fmt: skip
+_RETRY = (
+    Option("retry", "NUMBER", "connect again after a failed attempt or the end of the connection, and give up after so"
+           " many failed attempts in a row", _count),
+    Option("forever", "", "the same, without giving up"),
+    Option("interval", "SECONDS", "the pause before the first attempt, which doubles up to a minute; by default 1",
+           _positive),
 )  # fmt: skip
 _BIND = Option("bind", "HOST:PORT", "the local address to send from", partial(parse_host_port, listening=True))
 _FILES = (
@@ -247,18 +267,20 @@ KINDS = {
         Kind("udp", "HOST:PORT", "one packet per datagram", f"{_OPENERS}:open_udp", (_BIND, *_SOCKET), _remote),
         Kind("udp-listen", "[HOST:]PORT", "the same, with the sender of the last packet as the other end",
              f"{_OPENERS}:open_udp_listen", _SOCKET, _local),
-        Kind("tcp", "HOST:PORT", "a stream of records", f"{_OPENERS}:open_tcp", _SOCKET, _remote),
+        Kind("tcp", "HOST:PORT", "a stream of records", f"{_OPENERS}:open_tcp", (*_SOCKET, *_RETRY), _remote,
+             _check_retry),
         Kind("tcp-listen", "[HOST:]PORT", "the same, with one client at a time", f"{_OPENERS}:open_tcp_listen",
              (_REUSE, *_SOCKET), _local),
         Kind("tls", "HOST:PORT", "records over TLS 1.3; both ends present certificates", f"{_OPENERS}:open_tls",
-             (*_FILES, _NAME, *_SOCKET), _remote),
+             (*_FILES, _NAME, *_SOCKET, *_RETRY), _remote, _check_retry),
         Kind("tls-listen", "[HOST:]PORT", "the same, with one client at a time", f"{_OPENERS}:open_tls_listen",
              (*_FILES, _CLIENT, _REUSE, *_SOCKET), _local),
-        Kind("unix", "PATH", "records over a Unix socket", f"{_OPENERS}:open_unix"),
+        Kind("unix", "PATH", "records over a Unix socket", f"{_OPENERS}:open_unix", _RETRY,
+             check=_check_retry),
         Kind("unix-listen", "PATH", "the same, with one client at a time", f"{_OPENERS}:open_unix_listen", (_REUSE,)),
         Kind("stdio", "", "records on standard input and output; may be written -", f"{_OPENERS}:open_stdio"),
-        Kind("exec", "COMMAND", "records to and from a program, which is started without a shell",
-             f"{_OPENERS}:open_exec", (), _command),
+        Kind("exec", "COMMAND", "records to and from a program, which is started without a shell; options stand before"
+             " the colon, as in exec,forever:COMMAND", f"{_OPENERS}:open_exec", _RETRY, _command, _check_retry),
         Kind("fd", "NUMBER[:NUMBER]", "an inherited descriptor: a TUN device, a datagram socket (one packet per"
              " datagram) or a stream of records; or two pipes, first the one to read from",
              "threepipe.endpoints.inherited:open_fd", (), _descriptors),

@@ -59,6 +59,12 @@ class Listener:
                 return pending.connection
         return client
 
+    def retire(self, connection: Connection, why: str) -> None:
+        """Close the connection of a client that has disconnected, for the reason `why`."""
+        connection.close()
+        if why:
+            self._log.warn("client", f"{connection.name} {why}")
+
     def accept(self, readable: Watch) -> bool:
         """Accept connections, and return True if there were any. They make `readable` ready until they are chosen."""
         accepted_any = False

@@ -2,15 +2,17 @@
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
 from threepipe.backend import AdapterInfo
 from threepipe.endpoints.connection import Connection
 from threepipe.endpoints.credentials import Credentials, ListenerContext
 from threepipe.endpoints.datagram_port import DatagramPort
+from threepipe.endpoints.dialer import Dialer, Retry
 from threepipe.endpoints.echo_discard import DiscardPort, EchoPort
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.process import standard_stream, start_program
@@ -163,10 +165,22 @@ def open_udp_listen(
     return Session(DatagramPort(open_datagrams(bound), request.log, listening=True))
 
 
-def open_tcp(request: OpenRequest[HostPort], *, mark: int | None = None, interface: str | None = None) -> Session:
+def open_tcp(
+    request: OpenRequest[HostPort],
+    *,
+    mark: int | None = None,
+    interface: str | None = None,
+    retry: int | None = None,
+    forever: bool = False,
+    interval: float = 1.0,
+) -> Session:
     _warn_if_plaintext(request)
     remote = request.parameter
-    return _connected_session(request.log, SocketStream(connect(remote, _prepared(mark, interface))), str(remote))
+
+    def dial() -> Stream:
+        return SocketStream(connect(remote, _prepared(mark, interface)))
+
+    return _dialled_session(request, dial, str(remote), retry, forever, interval)
 
 
 def open_tcp_listen(
@@ -193,20 +207,27 @@ def open_tls(
     name: str | None = None,
     mark: int | None = None,
     interface: str | None = None,
+    retry: int | None = None,
+    forever: bool = False,
+    interval: float = 1.0,
 ) -> Session:
     remote = request.parameter
     credentials = Credentials(cert, key, ca, crl, fingerprints=fingerprint)  # OpenSSL checks the name.
-    context = credentials.context(server=False)
-    with (
-        endpoint_errors(f"TLS with {remote}", {}),
-        close_on_error(connect(remote, _prepared(mark, interface))) as connected,
-    ):
-        connected.settimeout(_HANDSHAKE_TIMEOUT)
-        name = name or remote.host
-        wrapped = context.wrap_socket(connected, server_hostname=name, suppress_ragged_eofs=False)
-        with close_on_error(wrapped) as secured:
-            credentials.check(secured)
-    return _connected_session(request.log, TlsStream(secured), str(remote))
+    credentials.context(server=False)  # Files that cannot be used now are not tried again.
+
+    def dial() -> Stream:
+        context = credentials.context(server=False)  # Read anew, as certificates are renewed.
+        with (
+            endpoint_errors(f"TLS with {remote}", {}),
+            close_on_error(connect(remote, _prepared(mark, interface))) as connected,
+        ):
+            connected.settimeout(_HANDSHAKE_TIMEOUT)
+            wrapped = context.wrap_socket(connected, server_hostname=name or remote.host, suppress_ragged_eofs=False)
+            with close_on_error(wrapped) as secured:
+                credentials.check(secured)
+        return TlsStream(secured)
+
+    return _dialled_session(request, dial, str(remote), retry, forever, interval)
 
 
 def open_tls_listen(
@@ -253,9 +274,15 @@ def _is_loopback(address: HostPort) -> bool:
     return all(str(entry[4][0]).startswith("127.") or entry[4][0] == "::1" for entry in found)
 
 
-def open_unix(request: OpenRequest[str]) -> Session:
+def open_unix(
+    request: OpenRequest[str],
+    *,
+    retry: int | None = None,
+    forever: bool = False,
+    interval: float = 1.0,
+) -> Session:
     path = request.parameter
-    return _connected_session(request.log, _unix_stream(connect_unix(path)), path)
+    return _dialled_session(request, lambda: _unix_stream(connect_unix(path)), path, retry, forever, interval)
 
 
 def open_unix_listen(request: OpenRequest[str], *, reuse: bool = True) -> Session:
@@ -269,11 +296,18 @@ def _unix_stream(connected: socket.socket) -> SocketStream:
 
 
 def open_stdio(request: OpenRequest[str]) -> Session:
-    return _connected_session(request.log, standard_stream(), "standard input")
+    return Session(StreamPort(request.log, Connection(standard_stream(), "standard input")))
 
 
-def open_exec(request: OpenRequest[list[str]]) -> Session:
-    return _connected_session(request.log, start_program(request.parameter), "the command")
+def open_exec(
+    request: OpenRequest[list[str]],
+    *,
+    retry: int | None = None,
+    forever: bool = False,
+    interval: float = 1.0,
+) -> Session:
+    request = request._replace(lost=lambda _: None)  # The status of the program says whether its end is a failure.
+    return _dialled_session(request, lambda: start_program(request.parameter), "the command", retry, forever, interval)
 
 
 def open_echo(request: OpenRequest[str]) -> Session:
@@ -292,8 +326,23 @@ def open_memory(request: OpenRequest[str]) -> Session:
     return _adapter_session(adapter, DEFAULT_CAPACITY)
 
 
-def _connected_session(log: RateLimitedLog, stream: Stream, name: str) -> Session:
-    return Session(StreamPort(log, Connection(stream, name)))
+def _dialled_session(
+    request: OpenRequest[Any],
+    dial: Callable[[], Stream],
+    name: str,
+    retry: int | None,
+    forever: bool,
+    interval: float,
+) -> Session:
+    """Return a session on a connection that `dial` makes to `name`, and makes again if the options say so."""
+
+    def connect() -> Connection:
+        return Connection(dial(), name)
+
+    if retry is None and not forever:
+        return Session(StreamPort(request.log, connect(), lost=request.lost))
+    dialer = Dialer(connect, Retry(retry, interval), request.log)
+    return Session(StreamPort(request.log, dialer.first(), dialer, reuse=True))
 
 
 def _listening_session(log: RateLimitedLog, listener: Listener, reuse: bool) -> Session:

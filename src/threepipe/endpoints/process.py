@@ -50,12 +50,14 @@ def start_program(words: list[str]) -> Stream:
 
 
 def _failure(process: "subprocess.Popen[bytes]") -> str:
-    """Return how the program failed; "" if it succeeded, was killed, or still runs with its output closed."""
+    """Return how the program failed; "" if it succeeded, or still runs with its output closed."""
     try:
         status = process.wait(_GRACE)
     except subprocess.TimeoutExpired:
         return ""
-    return f"ended with status {status}" if status > 0 else ""
+    if status < 0:
+        return f"was ended by signal {-status}"
+    return f"ended with status {status}" if status else ""
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

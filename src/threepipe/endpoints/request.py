@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 __all__ = ["OpenRequest", "RateLimitedLog", "Side"]
@@ -56,3 +57,5 @@ class OpenRequest(NamedTuple, Generic[Parameter]):
     side: Side
     """The end of the pipe to open."""
     log: RateLimitedLog
+    lost: Callable[[str], None] = lambda _: None
+    """To be called with a text if the other end closes a connection that this end made, and it is not made again."""

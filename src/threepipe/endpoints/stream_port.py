@@ -1,13 +1,15 @@
-"""StreamPort: a session's packets on a stream, or on the streams of a listener's clients in turn."""
+"""StreamPort: a session's packets on a stream, or in turn on those of a listener's clients or of a dialer."""
 
 import errno
 import selectors
 import threading
 import time
+from collections.abc import Callable
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.endpoints.connection import Connection, Disconnected
+from threepipe.endpoints.dialer import Dialer
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import EndpointEnded, EndpointError, LinkDown
@@ -19,19 +21,25 @@ _FINISH_TIMEOUT = 1.0  # Seconds to write the rest of a record before the stream
 
 
 class StreamPort(EndpointPort):
-    """A port on a connection, or on a listener: it waits for a client and, if `reuse`, for the next after that."""
+    """A port on a connection, and on those that its listener or dialer supplies.
+
+    With a listener it waits for a client and, if `reuse`, for the next after that.
+    """
 
     def __init__(
         self,
         log: RateLimitedLog,
         connection: Connection | None,
-        listener: Listener | None = None,
+        supply: Listener | Dialer | None = None,
         *,
         reuse: bool = False,
+        lost: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`lost` is called with a text if the other end of the only connection closes it in order."""
         super().__init__()
         self._log = log
-        self._listener = listener
+        self._supply = supply
+        self._lost = lost
         self._reuse = reuse
         self._arena = Arena()
         self._connection: Connection | None = None
@@ -39,8 +47,8 @@ class StreamPort(EndpointPort):
         self._flushing = False  # True while `readable` waits for room to write, too.
         self._end: Exception | None = None
         self.writable.ring()  # Without a connection senders need not wait: `send` raises LinkDown.
-        if listener is not None:
-            listener.watch(self.readable)
+        if supply is not None:
+            supply.watch(self.readable)
         if connection is not None:
             self._attach(connection)
 
@@ -48,11 +56,11 @@ class StreamPort(EndpointPort):
         if self._end is not None:
             raise self._end
         packets = self._read()
-        if not packets and self._listener is not None:
-            if self._listener.accept(self.readable):
+        if not packets and self._supply is not None:
+            if self._supply.accept(self.readable):
                 packets = self._read()  # Notice a client that disconnected before these connected.
             if not packets:
-                chosen = self._listener.choose(self._connection, self.readable)
+                chosen = self._supply.choose(self._connection, self.readable)
                 if chosen is not None and chosen is not self._connection:
                     self._attach(chosen)
                     packets = self._read()
@@ -78,7 +86,7 @@ class StreamPort(EndpointPort):
 
     def send(self, bundle: Bundle) -> Bundle:
         if (connection := self._connection) is None:
-            raise LinkDown(errno.ENOTCONN, "no client is connected")
+            raise LinkDown(errno.ENOTCONN, "nothing is connected")
         packets = list(bundle)
         try:
             accepted = connection.write(packets)
@@ -103,8 +111,9 @@ class StreamPort(EndpointPort):
 
     def _attach(self, connection: Connection) -> None:
         """Use `connection` from now on."""
-        if self._connection is not None:
-            self._detach(self._connection)
+        if (before := self._connection) is not None:
+            self._detach(before)
+            before.close()
         with self._lock:
             self._connection, self._flushing = connection, False
             self.readable.watch(connection.stream.reader, selectors.EVENT_READ)
@@ -120,26 +129,26 @@ class StreamPort(EndpointPort):
             self.readable.watch(connection.stream.reader, 0)
             self.readable.watch(connection.stream.writer, 0)
             self.writable.watch(connection.stream.writer, 0)
-        connection.close()
 
     def _handle_end(self, connection: Connection, why: str) -> None:
-        """Wait for the next client; raise the error that ends the session if no client may follow."""
+        """Wait for the next connection; raise the error that ends the session if none may follow."""
         self._log.info(f"{connection.name} disconnected")
         # A client that connected and sent nothing does not count as the one client.
-        if self._listener is not None and (self._reuse or not connection.established):
+        if self._supply is not None and (self._reuse or not connection.established):
             self._detach(connection)
-            if why:
-                self._log.warn("client", f"{connection.name} {why}")
+            self._supply.retire(connection, why)
             return
         why = why or connection.stream.failure()  # The stream stays open: the other end may still read.
         name = connection.name
         self._end = EndpointError(errno.EPROTO, f"{name} {why}") if why else EndpointEnded(f"{name} disconnected")
+        if not why:
+            self._lost(f"{name} disconnected")
         self.readable.ring(for_ever=True)
         raise self._end
 
     def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        if self._supply is not None:
+            self._supply.close()
         if (connection := self._connection) is not None:
             _finish(connection)
             connection.close()
