@@ -1,0 +1,98 @@
+"""Connections whose other end goes at a moment that real streams do not choose."""
+
+from typing import cast
+
+import pytest
+
+from tests.support.endpoints import packet, record
+from threepipe.endpoints.connection import Connection, Disconnected
+from threepipe.endpoints.listener import Listener
+from threepipe.endpoints.request import RateLimitedLog
+from threepipe.endpoints.stream import Stream
+from threepipe.endpoints.stream_port import StreamPort
+from threepipe.net.doorbell import Doorbell
+from threepipe.net.watch import Watch
+from threepipe.session import Session
+
+
+class Scripted:
+    """A stream in memory, which can be told to fail."""
+
+    def __init__(self) -> None:
+        self.reader = self.writer = Doorbell()
+        self.unread = b""
+        self.fails = False
+        self.closed = 0
+
+    def read(self, memory: memoryview) -> int | None:
+        size = len(self.unread)
+        memory[:size] = self.unread
+        self.unread = b""
+        return size or None
+
+    def pending(self) -> bool:
+        return False
+
+    def write(self, data: memoryview) -> int:
+        self.flush()
+        return len(data)
+
+    def flush(self) -> bool:
+        if self.fails:
+            raise ConnectionResetError("reset")
+        return True
+
+    def close(self) -> None:
+        self.closed += 1
+        self.reader.close()
+
+
+def test_a_closed_connection_takes_no_packets_and_closes_its_stream_once() -> None:
+    stream = Scripted()
+    connection = Connection(cast(Stream, stream), "it")
+    connection.close()
+    connection.close()
+    with pytest.raises(Disconnected):
+        connection.write([memoryview(packet(1))])
+    assert stream.closed == 1
+
+
+def test_a_stream_that_fails_is_a_disconnection() -> None:
+    stream = Scripted()
+    connection = Connection(cast(Stream, stream), "it")
+    stream.fails = True
+    with pytest.raises(Disconnected, match=r"broke off \(reset\)"):
+        connection.write([memoryview(packet(1))])
+    with pytest.raises(Disconnected, match=r"broke off \(reset\)"):
+        connection.flush()
+    connection.close()
+
+
+def test_a_session_closes_although_its_stream_fails() -> None:
+    stream = Scripted()
+    session = Session(StreamPort(RateLimitedLog("test"), Connection(cast(Stream, stream), "it")))
+    stream.fails = True
+    session.close()
+    assert stream.closed == 1
+
+
+class Accepting:
+    """A listener that accepts a connection just when the client's packets arrive."""
+
+    def __init__(self, stream: Scripted) -> None:
+        self._stream = stream
+
+    def watch(self, readable: Watch) -> None: ...
+
+    def accept(self, readable: Watch) -> bool:
+        self._stream.unread = record(packet(1))
+        return True
+
+    def close(self) -> None: ...
+
+
+def test_packets_that_arrive_while_others_connect_are_received() -> None:
+    stream = Scripted()
+    supply = cast(Listener, Accepting(stream))
+    with Session(StreamPort(RateLimitedLog("test"), Connection(cast(Stream, stream), "it"), supply)) as session:
+        assert list(session.receive(0)) == [packet(1)]
