@@ -61,6 +61,8 @@ def main() -> None:
     """Run the command that the program's arguments name, and exit with its status."""
     try:
         show_warnings()
+        if sys.argv[1:2] == ["wg"]:
+            wg.refuse_keys(sys.argv[2:])
         app(prog_name="threepipe")
     except (ThreepipeError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOMEM:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,7 @@ from threepipe.errors import EndpointError, InvalidSetting
 if TYPE_CHECKING:
     from threepipe.wireguard.settings import Status
 
-__all__ = ["app"]
+__all__ = ["app", "refuse_keys"]
 
 app = typer.Typer(no_args_is_help=True, help="Bring WireGuard devices up and down, show them, and make keys.")
 
@@ -29,6 +29,16 @@ _DOWN_TIMEOUT = 60.0  # Seconds for a device to end, including the commands of i
 
 Which = Annotated[str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def refuse_keys(arguments: Iterable[str]) -> None:
+    """Raise `InvalidSetting` if an argument is a key, before an error about wrong usage shows it."""
+    from threepipe.wireguard.fields import hide_whole_keys
+
+    if any(argument and not hide_whole_keys(argument).replace("(hidden)", "") for argument in arguments):
+        raise InvalidSetting(
+            "keys are never arguments, which other users can see; give them by files or standard input"
+        )
 
 
 @app.command()

@@ -1,17 +1,33 @@
 """Fields: tables of the keys that a text format has, and the parsers of values that the formats share.
 
 The formats are wg-quick's files (`quick.config`) and the configuration protocol (`uapi`). A parser takes the text of a
-value, and raises `ValueError` with a text that says what is wrong with it.
+value, and raises `ValueError` with a text that says what is wrong with it. That text may hold the value, so whoever
+shows it calls `hide_keys`.
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["MAX_KEEPALIVE", "MAX_MARK", "MAX_PORT", "Field", "Fields", "number", "parse_endpoint"]
+__all__ = [
+    "MAX_KEEPALIVE",
+    "MAX_MARK",
+    "MAX_PORT",
+    "Field",
+    "Fields",
+    "hide_keys",
+    "hide_whole_keys",
+    "number",
+    "parse_endpoint",
+]
 
 MAX_PORT = MAX_KEEPALIVE = 0xFFFF
 MAX_MARK = 0xFFFFFFFF
+_WHOLE_KEY = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64})(?![A-Za-z0-9+/=])")
+_KEY = re.compile(r"[A-Za-z0-9+/_-]{20,}=*")
+"""A key in base64, of either alphabet, or in hex, perhaps misspelled, or a large part of one."""
+_HIDDEN = "(hidden)"
 
 
 class Field(NamedTuple):
@@ -23,6 +39,19 @@ class Field(NamedTuple):
 
 Fields: TypeAlias = Mapping[str, Field]
 """The fields of a format or of a part of it, by key."""
+
+
+def hide_keys(text: str) -> str:
+    """Return `text` without keys and what may be a part of a key: any 20 characters of base64 in a row.
+
+    For errors and logs about text from outside, as a secret may stand where it does not belong.
+    """
+    return _KEY.sub(_HIDDEN, text)
+
+
+def hide_whole_keys(text: str) -> str:
+    """Return `text` without complete keys, for text such as commands, in which paths have as many characters."""
+    return _WHOLE_KEY.sub(_HIDDEN, text)
 
 
 def number(maximum: int, *, any_base: bool = False) -> Callable[[str], int]:
@@ -49,7 +78,7 @@ def parse_endpoint(text: str) -> tuple[str, int]:
             host = str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:
             host = ""
-    elif ":" in host or any(character.isspace() for character in host):
+    elif any(character.isspace() or character in ":=+/" for character in host):  # The latter as in keys.
         host = ""
     if not host:
         raise ValueError("write it as NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT")

@@ -44,7 +44,7 @@ class Identity:
 
 
 class Handshake(NamedTuple):
-    """The state of an unfinished handshake at one end."""
+    """The state of an unfinished handshake at one end. Like that of all types here, its repr shows no secrets."""
 
     chain: bytes
     hash: bytes
@@ -52,6 +52,9 @@ class Handshake(NamedTuple):
     """The initiator's key, at the initiator."""
     remote_ephemeral: bytes = b""
     """The initiator's public key, at the responder."""
+
+    def __repr__(self) -> str:
+        return f"<Handshake at the {'responder' if self.ephemeral is None else 'initiator'}>"
 
 
 class Received(NamedTuple):
@@ -68,6 +71,9 @@ class Keys(NamedTuple):
 
     send: bytes
     receive: bytes
+
+    def __repr__(self) -> str:
+        return "<Keys>"
 
 
 def initiate(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from threepipe.errors import InvalidSetting
 from threepipe.settings import Network
+from threepipe.wireguard.fields import hide_keys
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 
 __all__ = ["Change", "PeerChange", "PeerStatus", "Status", "key_from_text", "key_to_text", "parse_networks"]
@@ -79,7 +80,7 @@ def _check_endpoint(host: str, port: int) -> None:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        raise InvalidSetting(f"endpoint {host}: give an IP address; look names up first") from None
+        raise InvalidSetting(f"endpoint {hide_keys(host)}: give an IP address; look names up first") from None
     _check_number(f"endpoint {host}: port", port, 0xFFFF)
 
 
@@ -135,5 +136,6 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
         try:
             networks.append(ipaddress.ip_network(text.strip(), strict=False))
         except ValueError as error:
-            raise InvalidSetting(f"allowed IP {text!r}: {error}; write it like 10.0.0.0/8 or fd00::1/128") from None
+            told = hide_keys(f"allowed IP {text!r}: {error}")
+            raise InvalidSetting(f"{told}; write it like 10.0.0.0/8 or fd00::1/128") from None
     return tuple(networks)

@@ -11,7 +11,16 @@ from typing import Any
 
 from threepipe.net.connect import HostPort
 from threepipe.settings import Network
-from threepipe.wireguard.fields import MAX_KEEPALIVE, MAX_MARK, MAX_PORT, Field, Fields, number, parse_endpoint
+from threepipe.wireguard.fields import (
+    MAX_KEEPALIVE,
+    MAX_MARK,
+    MAX_PORT,
+    Field,
+    Fields,
+    hide_keys,
+    number,
+    parse_endpoint,
+)
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, PeerStatus, Status
 
@@ -24,10 +33,13 @@ _NANOSECONDS = 10**9
 
 
 class UapiError(Exception):
-    """An invalid request or answer, or a failure that a device reported; `errno` is its number in the protocol."""
+    """An invalid request or answer, or a failure that a device reported; `errno` is its number in the protocol.
+
+    The text has no keys of WireGuard.
+    """
 
     def __init__(self, number: int, text: str) -> None:
-        super().__init__(text)
+        super().__init__(hide_keys(text))
         self.errno = number
 
 

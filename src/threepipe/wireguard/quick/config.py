@@ -13,7 +13,16 @@ from typing import Any
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import HostPort
 from threepipe.settings import Address, Network, check_mtu, check_name, parse_addresses
-from threepipe.wireguard.fields import MAX_KEEPALIVE, MAX_MARK, MAX_PORT, Field, Fields, number, parse_endpoint
+from threepipe.wireguard.fields import (
+    MAX_KEEPALIVE,
+    MAX_MARK,
+    MAX_PORT,
+    Field,
+    Fields,
+    hide_keys,
+    number,
+    parse_endpoint,
+)
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.quick.names import resolve
 from threepipe.wireguard.settings import (
@@ -111,7 +120,7 @@ def parse_config(text: str, name: str, source: str) -> Config:
                 raise InvalidSetting("expected KEY = VALUE below [Interface] or [Peer]")
             _set(section, fields, key.strip(), value.strip())
         except ValueError as error:
-            raise InvalidSetting(f"{source}, line {line_number}: {error}") from None
+            raise InvalidSetting(f"{source}, line {line_number}: {hide_keys(str(error))}") from None
     if "private_key" not in interface:
         raise InvalidSetting(f"{source}: [Interface] has no PrivateKey; threepipe wg genkey makes one")
     for peer in peers:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.wireguard.fields import hide_keys, hide_whole_keys
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 
 __all__ = ["resolve", "resolve_patiently"]
@@ -26,9 +27,9 @@ def resolve(endpoint: tuple[str, int]) -> PeerEndpoint:
     try:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
     except OSError as error:
-        raise EndpointError(error.errno, f"endpoint {host}: {error.strerror}") from None
+        raise EndpointError(error.errno, f"endpoint {hide_whole_keys(host)}: {error.strerror}") from None
     except ValueError:  # Raised also by the codec for names beyond ASCII.
-        raise EndpointError(errno.EINVAL, f"endpoint {host!r} is not a valid host name") from None
+        raise EndpointError(errno.EINVAL, f"endpoint {hide_keys(repr(host))} is not a valid host name") from None
     return found[0][4][0], port  # type: ignore[return-value]
 
 
