@@ -409,6 +409,52 @@ def test_peers_can_be_changed_and_removed_while_running() -> None:
     assert left.tunnel._peers.indices == {}
 
 
+def test_replacing_the_peers_resets_what_the_change_leaves_out_and_keeps_sessions() -> None:
+    preshared = new_key()
+    network, left, right = joined(preshared_key=preshared, persistent_keepalive=25)
+    left.send(THERE)
+    network.settle()
+    kept = PeerChange(right.public, allowed_ips=(ipaddress.ip_network("10.0.0.2/32"),))
+    left.tunnel.configure(Change(replace_peers=True, peers=(kept,)), network.now)
+    status = left.peer(right)
+    assert (status.endpoint, status.persistent_keepalive, any(status.preshared_key)) == (None, 0, False)
+    assert status.allowed_ips == kept.allowed_ips
+    left.send(THERE)
+    assert left.tunnel.rejected["no endpoint"] == 1
+    since = network.now = network.now + 1
+    right.send(BACK)  # The session goes on, and shows the endpoint.
+    network.settle()
+    left.send(THERE)
+    network.settle()
+    assert (left.packets, right.packets) == ([BACK], [THERE, THERE])
+    assert set(network.kinds(since=since)) == {4}
+    network.advance(200)  # The next handshake needs the key that the change left out.
+    right.send(BACK)
+    network.advance(1)
+    assert left.packets == [BACK]
+
+
+def test_replacing_the_peers_keeps_what_the_change_repeats() -> None:
+    network, left, right = joined(persistent_keepalive=25)
+    left.send(THERE)
+    network.settle()
+    before, since = left.peer(right), network.now + 1
+    network.now = since
+    again = PeerChange(
+        right.public,
+        preshared_key=before.preshared_key,
+        endpoint=before.endpoint,
+        persistent_keepalive=25,
+        allowed_ips=before.allowed_ips,
+    )
+    left.tunnel.configure(Change(replace_peers=True, peers=(again,)), network.now)
+    network.settle()
+    assert left.peer(right).endpoint == before.endpoint
+    assert network.kinds(since=since) == []
+    assert left.peer(right).persistent_keepalive == 25
+    assert left.peer(right).allowed_ips == before.allowed_ips
+
+
 def test_a_device_cannot_be_a_peer_of_itself() -> None:
     network = Network()
     end = End(network)

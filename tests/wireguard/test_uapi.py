@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,8 @@ from tests.support.commands import run
 from tests.support.descriptors import no_free_descriptor
 from tests.support.kernel import Network, links
 from threepipe.errors import EndpointError, InvalidSetting
-from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
+from threepipe.wireguard import Change, Device, PeerChange, PeerStatus, Status, key_to_text, parse_networks
+from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
@@ -273,6 +276,30 @@ def test_show_prints_the_status_without_secrets(device: Fake, tmp_path: Path) ->
     for key in (KEY, secret):
         assert key.hex() not in shown.printed + told.printed
         assert key_to_text(key) not in shown.printed + told.printed
+
+
+@unix
+@pytest.mark.kernel
+@pytest.mark.skipif(shutil.which("wg") is None, reason="wg is not there; install wireguard-tools")
+def test_setconf_of_wg_takes_from_a_kept_peer_what_its_file_leaves_out(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import UapiServer, listen
+
+    public = Identity(OTHER).public
+    everything = PeerChange(public, preshared_key=KEY, endpoint=("127.0.0.1", 9), persistent_keepalive=25)
+    file = tmp_path / "file"
+    file.write_text(
+        f"[Interface]\nPrivateKey = {key_to_text(KEY)}\n"
+        f"[Peer]\nPublicKey = {key_to_text(public)}\nAllowedIPs = 10.0.0.0/8\n"
+    )
+    with (
+        Device(private_key=KEY, peers=[everything]) as device,
+        UapiServer(listen("fake", tmp_path), device, device.close),
+    ):
+        inside = ("unshare", "--mount", "sh", "-ec", MANAGED_HERE, str(tmp_path))
+        done = subprocess.run([*inside, "wg", "setconf", "fake", str(file)], capture_output=True, text=True, timeout=50)
+        assert done.returncode == 0, done.stderr
+        (peer,) = device.status().peers
+    assert replace(peer, tx_bytes=0) == PeerStatus(public, allowed_ips=parse_networks(["10.0.0.0/8"]))
 
 
 def _answer_once(listening: socket.socket, answer: bytes) -> None:

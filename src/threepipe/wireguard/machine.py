@@ -90,9 +90,11 @@ class StateMachine:
         if change.private_key is not None and change.private_key != self._private_key:
             self._set_private_key(change.private_key)
         if change.replace_peers:
-            kept = {peer.public_key for peer in change.peers}
+            firsts = {peer.public_key: peer for peer in reversed(change.peers)}
             for peer in self.peers:
-                if peer.public_key not in kept:
+                if (first := firsts.get(peer.public_key)) is not None:
+                    self._reset(peer, first)
+                else:
                     self._remove(peer)
         for peer_change in change.peers:
             self._configure_peer(peer_change, now)
@@ -132,6 +134,17 @@ class StateMachine:
             self.schedule.check_by(peer, peer.due(self.timing))
         if peer.staged:
             self.send_staged(peer, now)
+
+    def _reset(self, peer: Peer, change: PeerChange) -> None:
+        """Take from the peer the settings that `change` does not have, as for a new peer; its sessions stay."""
+        if change.preshared_key is None:
+            peer.preshared_key = bytes(KEY_SIZE)
+        if change.endpoint is None:
+            peer.endpoint = peer.local = None
+        if change.persistent_keepalive is None:
+            peer.persistent_keepalive = 0
+        self.peers.allowed.remove_all(peer)
+        self.peers.note_change(peer)
 
     def _existing_or_new(self, change: PeerChange) -> Peer | None:
         """Return the peer to change; None if it was to be removed, or is not to be added."""

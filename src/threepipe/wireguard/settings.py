@@ -21,7 +21,7 @@ KEY_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """A change to one peer. A field that is None leaves its setting as it is."""
+    """A change to one peer. A field that is None leaves its setting as it is, unless all peers are replaced."""
 
     public_key: bytes
     remove: bool = False
@@ -50,7 +50,7 @@ class Change:
     fwmark: int | None = None
     """The mark of the datagrams sent, for policy routing; 0 for none."""
     replace_peers: bool = False
-    """Remove the peers that are not among `peers`."""
+    """Remove the peers that are not among `peers`, and what those that are have set; their sessions stay."""
     peers: tuple[PeerChange, ...] = ()
 
     def check(self) -> None:

@@ -190,7 +190,7 @@ class Tunnel:
         sealings = []
         for peer, group in self._by_peer(records, HEADER_SIZE if vnet_header else 0):
             packets, _, _ = fast.measure(group, vnet_header)
-            if peer is None or (peer.endpoint is None and not peer.current):
+            if peer is None or peer.endpoint is None:
                 self._machine.rejected["no peer for the destination" if peer is None else "no endpoint"] += packets
             elif sealing := self._machine.reserve(peer, group, vnet_header, packets, now, data=True):
                 sealings.append(sealing)
