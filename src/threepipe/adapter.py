@@ -49,8 +49,6 @@ class Adapter:
         self._lock = threading.RLock()  # A session may close its adapter, which closes the session.
         self._session: Session | None = None
         self._closed = self._left_behind = False
-        self.name = device.name
-        self.index = device.index
         call_in_child(self, Adapter._leave_behind)
 
     @classmethod
@@ -123,6 +121,16 @@ class Adapter:
         from threepipe import platforms
 
         return Adapter(platforms.open_existing(check_name(name), netns, offload, check_queues(queues)))
+
+    @property
+    def name(self) -> str:
+        """The interface's name, also if it was renamed meanwhile; the last one once the adapter is closed."""
+        return self._device.name
+
+    @property
+    def index(self) -> int:
+        """The number by which the system knows the interface, also if it was moved to another network namespace."""
+        return self._device.index
 
     @property
     def info(self) -> AdapterInfo:

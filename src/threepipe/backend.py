@@ -119,8 +119,13 @@ class Port(Protocol):
 class Device(Protocol):
     """An interface that a platform made or opened for an `Adapter`. Only `close` may be called more than once."""
 
-    name: str
-    index: int
+    @property
+    def name(self) -> str:
+        """The interface's present name; after its end, the last one."""
+
+    @property
+    def index(self) -> int:
+        """The interface's present index; after its end, the last one."""
 
     def info(self) -> AdapterInfo:
         """Return the interface's present state. Raises `AdapterGone`."""

@@ -21,7 +21,7 @@ from threepipe.platforms.windows import structures as win
 from threepipe.platforms.windows.device import System, create_on, open_on
 from threepipe.platforms.windows.iphelper import IpHelper
 from threepipe.platforms.windows.library import load_library, use_library
-from threepipe.platforms.windows.values import IpAddress, socket_address
+from threepipe.platforms.windows.values import IpAddress, socket_address, wide
 from threepipe.platforms.windows.waiting import Events
 from threepipe.platforms.windows.winerror import ERROR_FILE_NOT_FOUND, windows_error
 from threepipe.platforms.windows.wintun import Wintun
@@ -137,13 +137,16 @@ class ContractIpHelper(IpHelper):
         self.dns: dict[int, tuple[str, str]] = {}
         """The last servers and search domains set, by family."""
         self._addresses: dict[tuple[int, IpAddress], win.MIB_UNICASTIPADDRESS_ROW] = {}
+        self.new_names: dict[str, str] = {}
+        """The names that an administrator gave interfaces, by their old ones."""
 
     def index_of(self, luid: int) -> int:
         self._find(luid)
         return luid >> 24 & 0xFFFFFF
 
     def alias_of(self, luid: int) -> str:
-        return str(self._find(luid).name)
+        name = str(self._find(luid).name)
+        return self.new_names.get(name, name)
 
     def luid_of(self, alias: str) -> int | None:
         found = {interface.name.casefold(): int(interface.luid) for interface in self._contract.interfaces()}
@@ -153,6 +156,8 @@ class ContractIpHelper(IpHelper):
         interface = self._find(luid)
         row = win.MIB_IF_ROW2(InterfaceIndex=self.index_of(luid), Mtu=65535)
         row.InterfaceLuid.Value = luid
+        for position, unit in enumerate(wide(self.alias_of(luid))):
+            row.Alias[position] = unit
         row.OperStatus = win.IfOperStatusUp if interface.connected else win.IfOperStatusUp + 1
         adapter = self._contract.WintunOpenAdapter(interface.name)
         counts = self._contract.statistics(adapter)

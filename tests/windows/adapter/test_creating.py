@@ -29,6 +29,15 @@ def test_an_adapter_has_its_settings(bench: Bench) -> None:
     assert bench.names() == []
 
 
+def test_a_renamed_adapter_has_its_new_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ip = bench.system.ip
+    assert isinstance(ip, ContractIpHelper)
+    with bench.create("tp0") as adapter:
+        monkeypatch.setitem(ip.new_names, "tp0", "Büro")
+        assert (adapter.name, adapter.info.name) == ("Büro", "Büro")
+    assert adapter.name == "Büro"
+
+
 def test_dns_and_metric_are_set_and_dns_is_undone_on_close(bench: Bench) -> None:
     ip = bench.system.ip
     assert isinstance(ip, ContractIpHelper)

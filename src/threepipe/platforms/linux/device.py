@@ -20,6 +20,7 @@ from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace, opening
+from threepipe.platforms.linux.place import Place
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.settings import AdapterSettings, NamespaceName
 
@@ -136,18 +137,24 @@ class LinuxDevice:
     """An attached interface."""
 
     def __init__(self, name: str, index: int, descriptors: _Descriptors, namespace: Namespace) -> None:
-        self.name = name
-        self.index = index
         self._descriptors = descriptors
         self._file = descriptors.queues[0]
-        self._namespace = namespace
+        self._place = Place(self._file, name, index, namespace)
         call_in_child(self, LinuxDevice._leave_behind)
 
+    @property
+    def name(self) -> str:
+        return self._place.name
+
+    @property
+    def index(self) -> int:
+        return self._place.index
+
     def info(self) -> AdapterInfo:
-        return self._namespace.run(lambda: netlink.describe(self.index, self.name))
+        return self._place.run(netlink.describe)
 
     def set_mtu(self, mtu: int) -> None:
-        self._namespace.run(lambda: netlink.set_mtu(self.index, self.name, mtu))
+        self._place.run(lambda index, name: netlink.set_mtu(index, name, mtu))
 
     def start(self, capacity: int) -> LinuxPort:
         descriptors = self._descriptors
@@ -159,7 +166,7 @@ class LinuxDevice:
 
         each = capacity // len(descriptors.queues)
         try:
-            self._namespace.run(lambda: netlink.link_up(self.index, self.name, each, switch_carrier_on))
+            self._place.run(lambda index, name: netlink.link_up(index, name, each, switch_carrier_on))
             return LinuxPort(
                 descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down
             )
@@ -185,12 +192,14 @@ class LinuxDevice:
                 tun.set_offload(self._file, offload=False)
             except AdapterGone:
                 pass  # No program can open it again.
-        self._leave_behind()
+        with self._place.lock:
+            self._descriptors.close()
+        self._place.close()
 
     def _leave_behind(self) -> None:
-        """Close the files, as also in a forked child: there they would keep the interface as long as it lives."""
+        """Close the files in a forked child, where they would keep the interface as long as it lives."""
         self._descriptors.close()
-        self._namespace.close()
+        self._place.leave_behind()
 
 
 def _device(

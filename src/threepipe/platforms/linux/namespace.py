@@ -99,6 +99,26 @@ class Namespace:
             if file is not None:
                 file.close()  # If there was no thread to do so.
 
+    def is_same(self, other: "Namespace") -> bool:
+        """Return True if `other` is the same namespace, or if there is no /proc to tell."""
+        with self._lock, other._lock:
+            try:
+                return os.path.samestat(self._stat(), other._stat())
+            except (OSError, ValueError):
+                return True  # One of them may be closed already.
+
+    def _stat(self) -> os.stat_result:
+        return os.stat("/proc/thread-self/ns/net" if self._file is None else self._file.fileno())
+
+    def become(self, other: "Namespace") -> None:
+        """Change to the namespace `other`, which must have a descriptor, in the calls to come."""
+        assert other._file is not None
+        with self._lock:
+            if not self._closed:
+                if self._file is not None:
+                    self._file.close()
+                self._file = io.FileIO(os.dup(other._file.fileno()))
+
     @property
     def path(self) -> str:
         """A path by which other processes of this user can open it, while this object is open."""
@@ -109,6 +129,11 @@ class Namespace:
             self._closed = True
             if self._file is not None:
                 self._file.close()
+
+    def leave_behind(self) -> None:
+        """Close it in a forked child, where a thread of the parent may seem to hold the lock."""
+        self._lock = threading.RLock()
+        self.close()
 
 
 def _enter(file: io.FileIO, name: str) -> None:

@@ -14,7 +14,6 @@ import io
 import os
 import select
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from threepipe.bundle import Arena, Bundle
@@ -64,7 +63,7 @@ class LinuxPort:
         self._end = TunEnd(
             self._queues,
             sender,
-            partial(_failure, name),
+            self._failure,
             vnet_header=offload is not tun.Offload.NONE,
             udp=offload is tun.Offload.TCP_AND_UDP,
         )
@@ -81,7 +80,7 @@ class LinuxPort:
             try:
                 records = self._records.receive(queue, memory, MAX_BUNDLE)
             except OSError as error:
-                raise tun.refused(error, self._name) from None
+                raise self._failure(error.errno or 0) from None
             if len(self._queues) > 1:
                 self._queues.append(self._queues.pop(0))  # It is the next queue's turn.
             if records:
@@ -135,9 +134,9 @@ class LinuxPort:
         self.writable.close()
         self._bell.close()
 
-
-def _failure(name: str, error: int) -> Exception:
-    return tun.refused(OSError(error, os.strerror(error)), name)
+    def _failure(self, error: int) -> Exception:
+        # The interface may have another name now.
+        return tun.refused(OSError(error, os.strerror(error)), tun.name_of(self._queues[0]) or self._name)
 
 
 class _Poll:

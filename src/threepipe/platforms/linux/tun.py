@@ -32,6 +32,8 @@ __all__ = [
     "attach_queue",
     "control",
     "discard",
+    "name_of",
+    "namespace_of",
     "open_tun",
     "prepare",
     "read_name",
@@ -52,6 +54,7 @@ TUNGETIFF = 0x800454D2
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETQUEUE = 0x400454D9
 TUNSETCARRIER = 0x400454E2
+TUNGETDEVNETNS = 0x54E3
 
 IFF_TUN = 0x0001
 IFF_NO_CARRIER = 0x0040
@@ -122,6 +125,26 @@ def prepare(tun: io.FileIO, *, offload: bool) -> Offload:
 def read_name(reply: bytes) -> str:
     """Return the name in a `struct ifreq` of the kernel, which may leave other bytes behind the name's end."""
     return os.fsdecode(IFREQ.unpack(reply)[0].partition(b"\0")[0])
+
+
+def name_of(tun: io.FileIO) -> str | None:
+    """Return the present name of the attached interface; None if it was removed, or `tun` closed."""
+    try:
+        return read_name(fcntl.ioctl(tun, TUNGETIFF, bytes(IFREQ.size)))
+    except (OSError, ValueError):
+        return None
+
+
+def namespace_of(tun: io.FileIO) -> io.FileIO | None:
+    """Open the network namespace where the attached interface is.
+
+    Return None if the kernel does not tell: it does so since Linux 5.2, if this process has CAP_NET_ADMIN there, as
+    long as the interface exists.
+    """
+    try:
+        return io.FileIO(fcntl.ioctl(tun, TUNGETDEVNETNS))
+    except (OSError, ValueError):
+        return None
 
 
 def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool) -> None:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from threepipe.backend import AdapterInfo
-from threepipe.errors import AdapterNotFound, AdapterUnavailable, InvalidSetting, NameTaken
+from threepipe.errors import AdapterError, AdapterNotFound, AdapterUnavailable, InvalidSetting, NameTaken
 from threepipe.platforms.windows.interface import Interface, describe_all
 from threepipe.platforms.windows.iphelper import IpHelper
 from threepipe.platforms.windows.port import WindowsPort
@@ -106,10 +106,19 @@ class WindowsDevice:
     def __init__(self, system: System, adapter: int, luid: int, name: str) -> None:
         self._system = system
         self._adapter = adapter
+        self._luid = luid
+        self._name = name
         self._interface = Interface(system.ip, luid, name)
         self._lock = threading.Lock()
-        self.name = name
         self.index = system.ip.index_of(luid)
+
+    @property
+    def name(self) -> str:
+        try:
+            self._name = self._system.ip.alias_of(self._luid)
+        except AdapterError:
+            pass  # It is closed or gone, so this was its last name.
+        return self._name
 
     def configure(self, settings: AdapterSettings) -> None:
         """Apply the settings, which are undone when it closes. Raises as `Interface.configure` does."""

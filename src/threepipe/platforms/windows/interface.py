@@ -109,7 +109,8 @@ class Interface:
 
     def describe(self) -> AdapterInfo:
         """Return the present state of the interface. Raises `AdapterGone`."""
-        return _info(self._ip, self._ip.link(self._luid), self._name, self._ip.addresses(), self._ip.routes())
+        link = self._ip.link(self._luid)
+        return _info(self._ip, link, text_of(link.Alias), self._ip.addresses(), self._ip.routes())
 
     def undo(self) -> None:
         """Undo all changes, the last first; those that vanished are undone already. May be repeated."""
