@@ -19,6 +19,10 @@ from threepipe.wireguard.tunnel import Tunnel
 _ports = itertools.count(1000)
 
 
+INITIATION, RESPONSE, COOKIE, TRANSPORT = 1, 2, 3, 4
+"""The types of messages."""
+
+
 def new_key() -> bytes:
     return X25519PrivateKey.generate().private_bytes_raw()
 

@@ -1,7 +1,7 @@
 """Signals that end a device: they interrupt where it waits, and are seen everywhere else."""
 
 import signal
-import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -36,12 +36,25 @@ def test_a_second_signal_interrupts_nothing() -> None:
         assert ending.number == signal.SIGTERM
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
-def test_an_ignored_signal_interrupts_as_well() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.fixture(params=["SIGINT", "SIGHUP"])
+def ignored(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """Return a signal that is ignored."""
+    number: signal.Signals | None = getattr(signal, request.param, None)
+    if number is None:
+        pytest.skip(f"this system has no {request.param}")
+    before = signal.signal(number, signal.SIG_IGN)
     try:
-        with Ending() as ending, pytest.raises(Ended), ending.interrupting():
-            signal.raise_signal(signal.SIGHUP)
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        yield number
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
+
+
+def test_a_device_outlives_its_terminal_but_not_an_ignored_ctrl_c(ignored: signal.Signals) -> None:
+    with Ending() as ending:
+        try:
+            with ending.interrupting():
+                signal.raise_signal(ignored)
+        except Ended:
+            pass
+        assert ending.number == (signal.SIGINT if ignored == signal.SIGINT else None)

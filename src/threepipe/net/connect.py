@@ -169,7 +169,8 @@ def bind(local: HostPort, kind: socket.SocketKind, prepare: Prepare | None = Non
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             if prepare is not None:
                 prepare(bound)
-            if kind == socket.SOCK_STREAM and os.name == "posix":
+            if kind == socket.SOCK_STREAM and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+                # Where that exists, on Windows, this one lets two programs listen at one port.
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
             if kind == socket.SOCK_STREAM:
@@ -246,13 +247,8 @@ def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[
 def _alone_in(folder: str) -> Iterator[None]:
     """Hold the lock of `folder` while the block runs; it vanishes with the process. Raises `OSError`.
 
-    A folder that cannot be read has no lock, and neither has Windows.
+    A folder that cannot be read has no lock.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    from fcntl import LOCK_EX, LOCK_NB, flock
-
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:
@@ -260,17 +256,25 @@ def _alone_in(folder: str) -> Iterator[None]:
         return
     try:
         deadline = time.monotonic() + _LOCK_TIMEOUT
-        while True:
-            try:
-                flock(descriptor, LOCK_EX | LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:  # Any user who can read the folder can hold the lock.
-                    raise OSError(errno.EBUSY, f"another program holds the lock of {folder}; end it") from None
-                time.sleep(_LOCK_INTERVAL)
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:  # Any user who can read the folder can hold the lock.
+                raise OSError(errno.EBUSY, f"another program holds the lock of {folder}; end it")
+            time.sleep(_LOCK_INTERVAL)
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open folder, unless another program has it locked: then return False. See flock(2)."""
+    if sys.platform != "win32":  # Python has no Unix sockets there.
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _is_stale(path: str) -> bool:

@@ -23,9 +23,10 @@ class Ended(KeyboardInterrupt):
 
 
 class Ending:
-    """Handles signals while the block runs, even those that a shell has the program ignore.
+    """Handles signals while the block runs, even a SIGINT that a shell has the program ignore in the background.
 
-    Only the first one counts. Programs that are run meanwhile get all of them.
+    SIGHUP stays ignored if it was, as under nohup(1). Only the first signal counts. Programs that are run meanwhile get
+    all of them.
     """
 
     def __init__(self) -> None:
