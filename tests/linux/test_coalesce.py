@@ -163,14 +163,14 @@ def test_a_stream_of_short_writes_arrives_intact(prefix: str, move: Callable[[Se
             pair.networks[1].namespace.run(lambda: socket.create_server((f"{prefix}2", 0), family=family))
         )
         sender = stack.enter_context(pair.networks[0].namespace.run(lambda: socket.socket(family)))
-        listener.settimeout(10)
-        sender.settimeout(10)
+        listener.settimeout(30)
+        sender.settimeout(30)
         sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with joined(*pair.sessions, move):
             sender.connect(listener.getsockname()[:2])
             receiver, _ = listener.accept()
             with receiver:
-                receiver.settimeout(10)
+                receiver.settimeout(30)
                 digest, size = hashlib.sha256(), 0
                 for piece in pieces:
                     sender.sendall(piece)

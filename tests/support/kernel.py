@@ -61,7 +61,7 @@ def udp_socket(network: Network, address: str) -> socket.socket:
     """Return a UDP socket of the kernel in `network`, bound to `address` and a free port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = network.namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
-    sock.settimeout(10)
+    sock.settimeout(30)
     sock.bind((address, 0))
     return sock
 
