@@ -1,6 +1,6 @@
 """The native core: the functions and classes that run for every packet, with the names and results of their reference.
 
-The reference is Python: `packet`, `flow`, `superpacket`, `coalesce`, `transport`, `rings` and `descriptor` in
+The reference is Python: `packet`, `ecn`, `flow`, `superpacket`, `coalesce`, `transport`, `rings` and `descriptor` in
 `threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here. System calls, and loops over
 more than a few packets, run without the GIL. A record that is too short for its virtio header raises ValueError.
 
@@ -31,6 +31,9 @@ def split(records: Sequence[memoryview]) -> list[memoryview]:
 
 def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> list[memoryview]:
     """Do as `threepipe.core.coalesce.coalesce`. All new records of a call share one new buffer."""
+
+def combine_ecn(packets: Sequence[memoryview], outer: int) -> list[memoryview]:
+    """Do as `threepipe.core.ecn.combine_ecn`."""
 
 class Router:
     """The peers of a WireGuard device, by number, as far as forwarding packets and messages needs them.

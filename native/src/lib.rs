@@ -28,7 +28,7 @@ mod threepipe_native {
     #[pymodule_export]
     use crate::descriptor::{receive, send};
     #[pymodule_export]
-    use crate::packet::{coalesce, flow_fields, internet_checksum, measure, split};
+    use crate::packet::{coalesce, combine_ecn, flow_fields, internet_checksum, measure, split};
     #[cfg(unix)]
     #[pymodule_export]
     use crate::pump::pump;

@@ -1,11 +1,12 @@
 //! Checksums and superpackets: the functions that do no I/O.
 //!
-//! Their twins are in `threepipe.core.packet`, `flow`, `superpacket` and `coalesce`.
+//! Their twins are in `threepipe.core.packet`, `ecn`, `flow`, `superpacket` and `coalesce`.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use threepipe_core::packet::checksum;
 use threepipe_core::packet::coalesce::{Coalescer, Group};
+use threepipe_core::packet::ecn;
 use threepipe_core::packet::flow::Flow;
 use threepipe_core::packet::record::{HEADER_SIZE, Measure, Record, Shape};
 use threepipe_core::packet::split::{Segments, complete};
@@ -160,6 +161,19 @@ pub fn coalesce<'py>(
             }
         })
         .collect()
+}
+
+#[pyfunction]
+pub fn combine_ecn<'py>(packets: &Bound<'py, PyAny>, outer: u8) -> Result<Vec<Bound<'py, PyAny>>> {
+    let mut packets = listed(packets)?;
+    let mut buffers = Buffers::of_all(&packets)?;
+    let mut kept = Vec::with_capacity(packets.len());
+    for (index, packet) in packets.drain(..).enumerate() {
+        if ecn::combine(buffers.slice_mut(index)?, outer) {
+            kept.push(packet);
+        }
+    }
+    Ok(kept)
 }
 
 /// Return references to the objects of a sequence.

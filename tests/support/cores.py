@@ -24,6 +24,7 @@ from tests.support.frames import (
 from tests.support.rfc1071 import naive_checksum
 from threepipe.core import coalesce as pure_coalesce
 from threepipe.core import descriptor as pure_descriptor
+from threepipe.core import ecn as pure_ecn
 from threepipe.core import flow as pure_flow
 from threepipe.core import packet as pure_packet
 from threepipe.core import superpacket as pure_offload
@@ -46,6 +47,7 @@ class Core(NamedTuple):
     measure: Callable[..., tuple[int, int, bool]]
     split: Callable[[Sequence[memoryview]], list[memoryview]]
     coalesce: Callable[[Sequence[memoryview], bool, bool], list[memoryview]]
+    combine_ecn: Callable[[Sequence[memoryview], int], list[memoryview]]
     flow_fields: Callable[[Packet], FlowFields | None]
     receive: Callable[[io.FileIO, memoryview, int], list[memoryview]]
     send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]]
@@ -56,6 +58,7 @@ PURE = Core(
     pure_offload.measure,
     pure_offload.split,
     pure_coalesce.coalesce,
+    pure_ecn.combine_ecn,
     pure_flow.flow_fields,
     pure_descriptor.receive,
     pure_descriptor.send,
@@ -65,6 +68,7 @@ NATIVE = Core(
     native.measure,
     native.split,
     native.coalesce,
+    native.combine_ecn,
     native.flow_fields,
     getattr(native, "receive", pure_descriptor.receive),  # The core has none on Windows.
     getattr(native, "send", pure_descriptor.send),

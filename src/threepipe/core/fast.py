@@ -17,6 +17,7 @@ __all__ = [
     "Traffic",
     "Transport",
     "coalesce",
+    "combine_ecn",
     "flow_fields",
     "internet_checksum",
     "measure",
@@ -35,6 +36,7 @@ try:
         Traffic,
         Transport,
         coalesce,
+        combine_ecn,
         flow_fields,
         internet_checksum,
         measure,
@@ -44,6 +46,7 @@ try:
     )
 except (ImportError, SystemError) as error:  # A free-threaded Python raises the latter for this stable ABI.
     from threepipe.core.coalesce import coalesce
+    from threepipe.core.ecn import combine_ecn
     from threepipe.core.flow import flow_fields
     from threepipe.core.packet import internet_checksum
     from threepipe.core.rings import ring_receive, ring_send

@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub mod ecn;
 mod fields;
 pub mod flow;
 pub mod record;
