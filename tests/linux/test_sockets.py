@@ -1,4 +1,4 @@
-"""UDP sockets on Linux: local addresses."""
+"""UDP sockets on Linux: local addresses and ECN."""
 
 import socket
 import sys
@@ -51,3 +51,40 @@ def test_a_run_from_a_local_address_that_is_gone_is_sent_from_another(
         assert [len(receiver.recv(1000)) for _ in range(300 // size)] == [size] * (300 // size)
         assert datagrams.send_local is None
         assert datagrams.longest_segment == longest  # The failure was not due to the length of the run.
+
+
+@HOSTS
+@pytest.mark.parametrize("sent_from_known", [False, True], ids=["", "from-a-known-address"])
+@pytest.mark.parametrize("size", [300, 100], ids=["one", "a-run"])
+def test_a_run_arrives_with_the_ecn_field_it_was_sent_with(
+    family: socket.AddressFamily, host: str, elsewhere: str, size: int, sent_from_known: bool
+) -> None:
+    with bound(family, host) as asked, bound(family, host) as asker:
+        sender, receiver = LinuxDatagrams(asker), LinuxDatagrams(asked)
+        receiver.report_ecn()
+        receiver.report_local_addresses()
+        sender.send_local = socket.inet_pton(family, host) if sent_from_known else None
+        for ecn in (3, 1, 0, 2):
+            sender.send_ecn = ecn
+            assert sender.send_run(memoryview(bytes(300)), size, asked.getsockname()) == 300
+            taken = 0
+            while taken < 300:
+                used, _, _ = receiver.receive_run(memoryview(bytearray(0xFFFF)))
+                assert receiver.received_ecn == ecn
+                taken += used
+            assert receiver.received_local == socket.inet_pton(family, host)
+        assert sender.longest_segment >= 300
+
+
+@HOSTS
+def test_a_run_with_ecn_from_a_local_address_that_is_gone_keeps_it(
+    family: socket.AddressFamily, host: str, elsewhere: str
+) -> None:
+    with bound(family, host) as asked, bound(family, host) as asker:
+        sender, receiver = LinuxDatagrams(asker), LinuxDatagrams(asked)
+        receiver.report_ecn()
+        sender.send_local, sender.send_ecn = socket.inet_pton(family, elsewhere), 3
+        assert sender.send_run(memoryview(bytes(300)), 300, asked.getsockname()) == 300
+        assert receiver.receive_run(memoryview(bytearray(0xFFFF)))[0] == 300
+        assert receiver.received_ecn == 3
+        assert sender.send_local is None

@@ -33,6 +33,10 @@ class Datagrams:
 
         Becomes None if the system refuses to send from it, but sends from another address.
         """
+        self.received_ecn = 0
+        """The ECN field (RFC 3168) of the IP header of the last datagrams received; 0 if unknown."""
+        self.send_ecn = 0
+        """The ECN field to send with; the rest of the byte (DSCP) stays 0."""
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:
         """Receive datagrams of one source into `memory`. Return views of them, the bytes they take, and the source.
@@ -101,6 +105,9 @@ class Datagrams:
 
     def report_local_addresses(self) -> None:
         """Set `received_local`, and send from `send_local`, from now on, if the system can."""
+
+    def report_ecn(self) -> None:
+        """Set `received_ecn`, and send with `send_ecn`, from now on, if the system can."""
 
     def allow_fragments(self) -> None:
         """Send datagrams that are too long for their path in fragments from now on."""

@@ -21,15 +21,19 @@ __all__ = ["LinuxDatagrams", "bind_to_interface", "enlarge_buffers", "mark_socke
 
 UDP_SEGMENT = 103
 UDP_GRO = 104
+IP_TOS = 1
 IP_PKTINFO = 8
 IP_MTU_DISCOVER = 10
 IP_RECVERR = 11
+IP_RECVTOS = 13
 IP_MTU = 14
 IPV6_MTU_DISCOVER = 23
 IPV6_MTU = 24
 IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
+IPV6_RECVTCLASS = 66
+IPV6_TCLASS = 67
 IP_PMTUDISC_WANT = 1
 IP_PMTUDISC_DO = 2
 SO_BINDTODEVICE = 25
@@ -41,9 +45,19 @@ _BUFFER = 1 << 22  # Bytes.
 _LONGEST = 0xFFFF  # Bytes of a datagram, or of a run from GRO.
 _MARK = struct.Struct("I")
 _SIZE = struct.Struct("H")
+_INT = struct.Struct("i")
 _PKTINFO, _PKTINFO6 = struct.Struct("I4s4s"), struct.Struct("16sI")  # struct in_pktinfo, struct in6_pktinfo.
-_ANCILLARY = socket.CMSG_SPACE(struct.calcsize("i")) + socket.CMSG_SPACE(_PKTINFO6.size)
+_ANCILLARY = 2 * socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_PKTINFO6.size)
+_ECN = 3  # The bits of ECN in the byte that it shares with DSCP.
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
+_TRAFFIC_CLASS = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_TOS),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_TCLASS),
+}
+_REPORT_TRAFFIC_CLASS = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_RECVTOS),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_RECVTCLASS),
+}
 
 
 def enlarge_buffers(opened: socket.socket) -> None:
@@ -84,6 +98,7 @@ class LinuxDatagrams(RunDatagrams):
     def __init__(self, bound: socket.socket) -> None:
         super().__init__(bound)
         self._keeps_errors = False
+        self._traffic_class = _TRAFFIC_CLASS[bound.family]
         enlarge_buffers(bound)
         self._discover(IP_PMTUDISC_DO)
         try:
@@ -97,7 +112,7 @@ class LinuxDatagrams(RunDatagrams):
         except OSError as error:
             self._forget_errors(error)
             raise
-        size = used
+        size, self.received_ecn = used, 0
         for level, kind, data in ancillary:
             if level == socket.IPPROTO_UDP and kind == UDP_GRO:
                 (size,) = _SIZE.unpack_from(data)
@@ -105,13 +120,15 @@ class LinuxDatagrams(RunDatagrams):
                 self.received_local = _PKTINFO.unpack_from(data)[1]
             elif (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO):
                 self.received_local = _PKTINFO6.unpack_from(data)[0]
+            elif (level, kind) == self._traffic_class:
+                self.received_ecn = int.from_bytes(data, sys.byteorder) & _ECN  # One byte for IPv4, else an int.
         return used, size, source
 
     def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
         self._send(packets, [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))], target)
 
     def send_one(self, packet: memoryview, target: Source) -> None:
-        if self.send_local is not None:
+        if self.send_local is not None or self.send_ecn:
             self._send([packet], [], target)
             return
         try:
@@ -123,6 +140,8 @@ class LinuxDatagrams(RunDatagrams):
     def _send(self, packets: Sequence[memoryview], ancillary: list[tuple[int, int, bytes]], target: Source) -> None:
         # Without a target, sendmsg must not get the argument.
         to = [] if target is None else [target]
+        if self.send_ecn:
+            ancillary = [*ancillary, (*self._traffic_class, _INT.pack(self.send_ecn))]
         try:
             self.socket.sendmsg(packets, [*ancillary, *self._local_address()], 0, *to)
         except OSError as error:
@@ -160,6 +179,9 @@ class LinuxDatagrams(RunDatagrams):
             self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         else:
             self.socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+
+    def report_ecn(self) -> None:
+        self.socket.setsockopt(*_REPORT_TRAFFIC_CLASS[self.socket.family], 1)
 
     def room(self, target: Source) -> int:
         family = self.socket.family
