@@ -27,7 +27,8 @@ impl handler::Handler for Handler {
     fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Vec<Vec<u8>>, Raised> {
         Python::attach(|py| {
             let local = arrival.local.map(|local| to_bytes(py, local));
-            let arguments = (PyByteArray::new(py, datagrams), arrival.size, to_endpoint(py, arrival.source), local);
+            let source = to_endpoint(py, arrival.source);
+            let arguments = (PyByteArray::new(py, datagrams), arrival.size, source, local, arrival.ecn);
             let packets = self.0.bind(py).call_method1(intern!(py, "receive"), arguments)?;
             let copy = |packet: &Bound<'_, PyAny>| Ok(Buffers::of(packet)?.slice(0).to_vec());
             let packets = packets.try_iter()?.map(|packet| copy(&packet?).map_err(|error: Error| PyErr::from(error)));

@@ -62,6 +62,7 @@ impl Router {
         let text = |(reason, count)| match reason {
             Rejected::Forged => ("forged", 0, count),
             Rejected::Source => ("source", 0, count),
+            Rejected::Congested => ("congested", 0, count),
             Rejected::NotSent(error) => ("not sent", error, count),
         };
         self.0.rejected().into_iter().map(text).collect()

@@ -18,7 +18,7 @@ use crate::packet::{detach, listed};
 /// The bytes to seal or open from which on the GIL is released: some microseconds of work.
 const WORTH_DETACHING: usize = 1 << 12;
 
-type Runs<'py> = Vec<(Bound<'py, PyAny>, usize)>;
+type Runs<'py> = Vec<(Bound<'py, PyAny>, usize, u8)>;
 type Opened<'py> = (Vec<Bound<'py, PyAny>>, Vec<(Bound<'py, PyBytes>, usize)>, usize, usize, usize);
 
 #[pyclass(frozen)]
@@ -97,7 +97,7 @@ impl Transport {
             .iter()
             .map(|run| {
                 used += run.bytes;
-                Ok((memory.cut(used)?, run.size))
+                Ok((memory.cut(used)?, run.size, run.ecn))
             })
             .collect()
     }

@@ -8,7 +8,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from tests.support.frames import TCP4, TCP6, frame, records_of, superpacket, traffic
+from tests.support.frames import TCP4, TCP6, Kind, frame, records_of, superpacket, traffic
 from tests.support.wireguard_pair import packet
 from threepipe.core import fast
 from threepipe.core import transport as python_transport
@@ -20,6 +20,8 @@ REJECT = 2**64 - 2**13 - 1
 BOTH = [python_transport, fast] if fast.NATIVE else [python_transport]
 EACH = pytest.mark.parametrize("module", BOTH, ids=["python", "native"][: len(BOTH)])
 
+Runs = list[tuple[memoryview, int, int]]
+
 
 def views(packets: list[bytes]) -> list[memoryview]:
     return [memoryview(data) for data in packets]
@@ -30,21 +32,21 @@ def transport(module: ModuleType) -> python_transport.Transport:
     return made
 
 
-def sealed(module: ModuleType, packets: list[bytes], counter: int = 0, mtu: int = 0) -> list[tuple[memoryview, int]]:
+def sealed(module: ModuleType, packets: list[bytes], counter: int = 0, mtu: int = 0) -> Runs:
     return sealed_by(transport(module), packets, counter, mtu)
 
 
 def sealed_by(
     keys: python_transport.Transport, records: list[bytes], counter: int, mtu: int, vnet_header: bool = False
-) -> list[tuple[memoryview, int]]:
+) -> Runs:
     """Seal with as many counters as are needed, from `counter` on."""
     count, _, _ = measure(views(records), vnet_header)
     keys.counter = counter + count
     return keys.seal(counter, count, [memoryview(bytearray(record)) for record in records], vnet_header, mtu)
 
 
-def messages(runs: list[tuple[memoryview, int]]) -> list[bytes]:
-    return [bytes(memory[start : start + size]) for memory, size in runs for start in range(0, len(memory), size)]
+def messages(runs: Runs) -> list[bytes]:
+    return [bytes(memory[start : start + size]) for memory, size, _ in runs for start in range(0, len(memory), size)]
 
 
 class Receiver:
@@ -82,7 +84,7 @@ def test_sealed_packets_of_both_families_open_unchanged(module: ModuleType) -> N
         assert opened[2:] == (len(message), 1, len(message))
     receiver = Receiver(module)
     runs = sealed(module, [FOUR, FOUR, other])
-    assert [size for _, size in runs] == [64]
+    assert [size for _, size, _ in runs] == [64]
     opened = receiver.take(runs[0][0].tobytes(), 64)
     assert opened == ([FOUR, FOUR, other], [(bytes([10, 0, 0, 1]), 2), (bytes([10, 0, 0, 3]), 1)], 192, 3, 192)
     (six,) = sealed(module, [SIX])
@@ -114,8 +116,8 @@ def test_packets_are_padded_to_16_bytes_and_to_the_mtu_at_most(
 def test_runs_are_of_equal_size_and_within_the_limits_of_the_kernel(module: ModuleType) -> None:
     small, large = packet("10.0.0.1", "10.0.0.2"), packet("10.0.0.1", "10.0.0.2", bytes(1400))
     runs = sealed(module, [small] * 130 + [large] * 46 + [small, large, small, small, large])
-    assert [(len(memory) // size, size) for memory, size in runs[:2]] == [(64, 64), (64, 64)]
-    assert [(len(memory), size) for memory, size in runs[2:]] == [
+    assert [(len(memory) // size, size) for memory, size, _ in runs[:2]] == [(64, 64), (64, 64)]
+    assert [(len(memory), size) for memory, size, _ in runs[2:]] == [
         (2 * 64, 64),
         (44 * 1456, 1456),
         (2 * 1456 + 64, 1456),
@@ -123,9 +125,21 @@ def test_runs_are_of_equal_size_and_within_the_limits_of_the_kernel(module: Modu
         (64, 64),
         (1456, 1456),
     ]
-    assert all(len(memory) <= 65000 for memory, _ in runs)
+    assert all(len(memory) <= 65000 for memory, _, _ in runs)
     (huge,) = sealed(module, [packet("10.0.0.1", "10.0.0.2", bytes(65000))])
     assert len(huge[0]) == huge[1] > 65000
+
+
+@EACH
+@pytest.mark.parametrize("kind", [TCP4, TCP6], ids=["tcp4", "tcp6"])
+def test_a_run_has_packets_of_one_ecn_field_only(module: ModuleType, kind: Kind) -> None:
+    fields = [0, 0, 1, 1, 1, 2, 3, 0]
+    runs = sealed(module, [frame(kind, tos=0xB8 | field) for field in fields])
+    assert [(len(memory) // size, ecn) for memory, size, ecn in runs] == [(2, 0), (3, 1), (1, 2), (1, 3), (1, 0)]
+    records = [superpacket(kind, frame(kind, bytes(3000), tos=field), 1000) for field in (1, 0)]
+    runs = sealed_by(transport(module), [bytes(record) for record in records], 0, 0, True)
+    assert [(len(memory) // size, ecn) for memory, size, ecn in runs] == [(3, 1), (3, 0)]
+    assert {ecn for _, _, ecn in sealed(module, [FOUR, b"", b"\x45", b"\x5f\xff"])} == {0}
 
 
 @EACH
@@ -133,7 +147,7 @@ def test_runs_are_of_equal_size_and_within_the_limits_of_the_kernel(module: Modu
 def test_each_segment_of_a_superpacket_becomes_a_message(module: ModuleType, kind: object) -> None:
     record = superpacket(kind, frame(kind, bytes(range(250)) * 20), 1000)  # type: ignore[arg-type]
     segments = [bytes(segment) for segment in split([memoryview(bytearray(record))])]
-    ((memory, size),) = sealed_by(transport(module), [bytes(record)], 3, 1420, True)
+    ((memory, size, _),) = sealed_by(transport(module), [bytes(record)], 3, 1420, True)
     opened = Receiver(module).take(memory.tobytes(), size)
     assert len(segments) == 5
     assert opened[0] == segments
@@ -215,11 +229,11 @@ def test_both_implementations_seal_and_open_alike() -> None:
         records = records_of(choose, packets) if vnet_header else packets
         counter, mtu = choose.choice([0, 1, 2**40]), choose.choice([0, 576, 1420])
         runs = [sealed_by(transport(module), records, counter, mtu, vnet_header) for module in BOTH]
-        assert [(bytes(memory), size) for memory, size in runs[0]] == [
-            (bytes(memory), size) for memory, size in runs[1]
+        assert [(bytes(memory), size, ecn) for memory, size, ecn in runs[0]] == [
+            (bytes(memory), size, ecn) for memory, size, ecn in runs[1]
         ]
         receivers = [Receiver(module) for module in BOTH]
-        for memory, size in choose.choices(runs[0], k=len(runs[0]) + 3) if runs[0] else ():
+        for memory, size, _ in choose.choices(runs[0], k=len(runs[0]) + 3) if runs[0] else ():
             data = bytearray(memory)
             for _ in range(choose.choice([0, 0, 1, 3])):
                 data[choose.randrange(len(data))] ^= 1 << choose.randrange(8)

@@ -3,6 +3,7 @@
 import base64
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.kernel import udp_socket
 from tests.support.transfers import MIB, transfer
 from tests.support.waiting import come_true
 from tests.support.wireguard_flood import flooded
@@ -31,6 +33,12 @@ KEY, ANOTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number i
 INITIATION = 148
 KEEPALIVE = 32
 """Bytes of a handshake initiation, and of a keepalive."""
+PORT = 51820
+TRAFFIC_CLASS = {
+    4: (socket.IPPROTO_IP, socket.IP_TOS, socket.IP_RECVTOS),
+    6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, socket.IPV6_RECVTCLASS),
+}
+"""IP version: the level of options, the one to send with, and the one to have it reported."""
 
 
 @pytest.fixture(params=OTHERS)
@@ -171,6 +179,36 @@ def test_answers_come_from_the_local_address_that_was_used(site: Site, version: 
     asked.ping(4, asker)  # The answer comes from the remaining address, and the other end roams to it.
     assert asker.shown("endpoints") == [OUTSIDE[version].endpoint(1)]
     transfer(asked.network, asker.network, INSIDE[4][THEIRS], MIB)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("inside", [4, 6])
+def test_a_mark_of_congestion_reaches_the_program_behind_the_tunnel(version: int, inside: int) -> None:
+    """The kernel of the sender marks each outer packet that is ECN-capable, as a router does instead of dropping it."""
+    family = "ip" if version == 4 else "ip6"
+    rule = f"add rule inet t out udp dport {PORT} {family} ecn != not-ect {family} ecn set ce"
+    chain = "add table inet t; add chain inet t out { type filter hook output priority mangle; }"
+    level, *options = TRAFFIC_CLASS[inside]
+    with started("threepipe", "threepipe") as site:
+        first, second = join(site, OURS, version)
+        first.ping(inside, second)
+        first.network.run("nft", f"{chain}; {rule}")
+        receiver = udp_socket(second.network, INSIDE[inside][THEIRS])
+        sender = udp_socket(first.network, INSIDE[inside][OURS])
+        with receiver, sender:
+            receiver.setsockopt(level, options[1], 1)
+            for sent, arrives in ((1, 3), (2, 3), (3, 3), (0, 0)):
+                sender.setsockopt(level, options[0], sent)
+                sender.sendto(b"marked", receiver.getsockname())
+                _, ((_, _, data),), _, _ = receiver.recvmsg(100, 100)
+                assert int.from_bytes(data, sys.byteorder) == arrives
+
+
+def test_packets_with_ecn_pass_to_and_from_programs_that_carry_none(site: Site) -> None:
+    first, second = join(site, OURS)
+    first.ping(4, second)
+    for ecn in ("1", "2", "3"):
+        first.network.run("ping", "-c", "1", "-w", "20", "-Q", ecn, INSIDE[4][THEIRS])
 
 
 @ENDS

@@ -79,9 +79,9 @@ class End:
         self.tunnel.send([memoryview(packet) for packet in packets], False, self.network.now)
         self.network.collect(self)
 
-    def take(self, datagram: bytes, source: PeerEndpoint) -> None:
+    def take(self, datagram: bytes, source: PeerEndpoint, ecn: int = 0) -> None:
         memory = memoryview(bytearray(datagram))
-        self.packets += map(bytes, self.tunnel.receive(memory, len(memory), source, self.network.now))
+        self.packets += map(bytes, self.tunnel.receive(memory, len(memory), source, self.network.now, ecn=ecn))
 
     def peer(self, other: "End") -> PeerStatus:
         (status,) = (peer for peer in self.tunnel.status(self.network.now).peers if peer.public_key == other.public)
@@ -96,14 +96,16 @@ class Network:
         self.ends: list[End] = []
         self.log: list[tuple[float, End, bytes]] = []
         self.filter: Callable[[bytes], bool] = lambda datagram: True
-        self._queue: list[tuple[End, PeerEndpoint, bytes]] = []
+        self.remark: Callable[[int], int] = lambda ecn: ecn
+        """Returns the ECN field with which a datagram of that field arrives."""
+        self._queue: list[tuple[End, PeerEndpoint, bytes, int]] = []
 
     def collect(self, sender: End) -> None:
         """Queue the datagrams that a tunnel has to send."""
         for outgoing in sender.tunnel.datagrams_to_send():
-            for memory, size in outgoing.runs:
+            for memory, size, ecn in outgoing.runs:
                 for start in range(0, len(memory), size):
-                    self._queue.append((sender, outgoing.endpoint, bytes(memory[start : start + size])))
+                    self._queue.append((sender, outgoing.endpoint, bytes(memory[start : start + size]), ecn))
 
     def hold(self) -> list[bytes]:
         """Hold back all datagrams from now on; return the list that collects them."""
@@ -123,12 +125,12 @@ class Network:
                 self.collect(end)
             if not self._queue:
                 return
-            sender, target, datagram = self._queue.pop(0)
+            sender, target, datagram, ecn = self._queue.pop(0)
             self.log.append((self.now, sender, datagram))
             if self.filter(datagram):
                 for end in self.ends:
                     if end.endpoint == target and not end.suspended:
-                        end.take(datagram, sender.endpoint)
+                        end.take(datagram, sender.endpoint, self.remark(ecn))
 
     def advance(self, seconds: float) -> None:
         """Advance the clock, and handle all timers due meanwhile."""

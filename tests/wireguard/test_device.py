@@ -107,7 +107,7 @@ def test_a_handshake_refused_for_its_timestamp_is_logged_once_with_the_reason(
 
             tunnel = Tunnel(wall_clock=wall_clock)
             tunnel.configure(Change(key, peers=(there,)), 1000)
-            ((_, _, ((initiation, _),)),) = tunnel.datagrams_to_send()
+            ((_, _, ((initiation, _, _),)),) = tunnel.datagrams_to_send()
             sender.sendto(initiation, there.endpoint or ())
             pair.right.session.receive(0.2)
             assert pair.right.rejected.get("initiation replayed", 0) == number

@@ -463,7 +463,7 @@ def test_a_peer_is_answered_from_the_local_address_that_it_last_sent_to() -> Non
     network.settle()
     for local in (first, second, None):
         left.tunnel.send([memoryview(THERE)], False, network.now)
-        ((endpoint, _, [(memory, size)]),) = left.tunnel.datagrams_to_send()
+        ((endpoint, _, [(memory, size, _)]),) = left.tunnel.datagrams_to_send()
         assert endpoint == right.endpoint
         assert right.tunnel.receive(memory, size, left.endpoint, network.now, local)
         assert answered_from() == local

@@ -129,7 +129,7 @@ fn check(runs: &[Run<'_>]) {
             }
         }
         if bytes > 0 {
-            arrivals.push((start, Arrival { bytes, size, source: source(run.source), local: None }));
+            arrivals.push((start, Arrival { bytes, size, source: source(run.source), local: None, ecn: 0 }));
         }
     }
 

@@ -8,6 +8,7 @@ the caller decides whose keys these are, and for how long.
 import struct
 from collections.abc import Iterator, Sequence
 
+from threepipe.core.ecn import by_ecn
 from threepipe.core.superpacket import split
 
 __all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "Traffic", "Transport"]
@@ -58,19 +59,20 @@ class Transport:
 
     def seal(
         self, counter: int, count: int, records: Sequence[memoryview], vnet_header: bool, mtu: int
-    ) -> list[tuple[memoryview, int]]:
+    ) -> list[tuple[memoryview, int, int]]:
         """Seal the packets that `records` stand for, with `count` counters from `counter` on, which were reserved.
 
         With `vnet_header` the records have a virtio header (see `superpacket`), else they are packets. A packet is
         padded with zeros to a multiple of 16 bytes, but not beyond `mtu` bytes (0: no limit). Returns runs of at most
-        64 messages and 65000 bytes: the memory, and the size of each message in it, except that the last may be
-        shorter. Returns nothing once the keys are wiped.
+        64 messages and 65000 bytes: the memory, the size of each message in it, except that the last may be shorter,
+        and the ECN field that all its packets have (see `ecn`). Returns nothing once the keys are wiped.
 
         Raises ValueError, and seals nothing, if there are more packets than counters or if the counters were not
         reserved: one that is used twice gives away what both messages say.
         """
-        groups = list(_runs(split(records) if vnet_header else records, mtu))
-        messages = sum(map(len, groups))
+        packets = split(records) if vnet_header else records
+        groups = [(group, ecn) for ecn, alike in by_ecn(packets) for group in _runs(alike, mtu)]
+        messages = sum([len(group) for group, _ in groups])
         if messages > count or counter + count > self.counter:
             raise ValueError(
                 f"cannot seal {messages} messages with {count} counters; reserve as many as there are packets"
@@ -102,8 +104,8 @@ class Transport:
 
 
 def _seal(
-    key: bytes, index: int, counter: int, groups: list[list[tuple[memoryview, int]]]
-) -> list[tuple[memoryview, int]]:
+    key: bytes, index: int, counter: int, groups: list[tuple[list[tuple[memoryview, int]], int]]
+) -> list[tuple[memoryview, int, int]]:
     from cryptography.hazmat.primitives.ciphers.aead import (
         ChaCha20Poly1305,
     )  # Loaded by programs that seal, and by no others.
@@ -111,7 +113,7 @@ def _seal(
     encrypt = ChaCha20Poly1305(key).encrypt_into
     header, nonce = _HEADER.pack_into, _NONCE.pack
     runs = []
-    for group in groups:
+    for group, ecn in groups:
         size = len(group[0][0]) + group[0][1] + _OVERHEAD
         memory = memoryview(bytearray(size * (len(group) - 1) + len(group[-1][0]) + group[-1][1] + _OVERHEAD))
         start = 0
@@ -121,7 +123,7 @@ def _seal(
             encrypt(nonce(counter), b"".join((packet, _ZEROS[:padding])) if padding else packet, None, place)
             start += size
             counter += 1
-        runs.append((memory, size))
+        runs.append((memory, size, ecn))
     return runs
 
 

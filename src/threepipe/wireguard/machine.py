@@ -23,8 +23,8 @@ from threepipe.wireguard.tai64n import Timestamps
 
 __all__ = ["Event", "Outgoing", "Runs", "Sealing", "StateMachine"]
 
-Runs = list[tuple[memoryview, int]]
-"""Runs of datagrams: the memory, and the size of each datagram in it, except that the last may be shorter."""
+Runs = list[tuple[memoryview, int, int]]
+"""Runs of datagrams: the memory, the size of each datagram in it but the last, which may be shorter, and their ECN."""
 
 _KEEPALIVE = [memoryview(b"")]
 _DISPLAY_TOLERANCE = 1.0  # Seconds: more than two clocks drift apart in days.
@@ -208,7 +208,7 @@ class StateMachine:
     def queue(self, sealing: Sealing, runs: Runs, now: float) -> None:
         """Queue the messages that were sealed; renew their keypair if it is time."""
         peer, keypair = sealing.peer, sealing.keypair
-        peer.traffic.count_sent(sum([len(memory) for memory, _ in runs]))
+        peer.traffic.count_sent(sum([len(memory) for memory, _, _ in runs]))
         if peer.endpoint is not None:
             self.outgoing.append(Outgoing(peer.endpoint, peer.local, runs))
         if keypair is peer.current and keypair.needs_renewal(now, self.timing):  # Not if it was wiped meanwhile.
@@ -340,7 +340,7 @@ class StateMachine:
         self._send_message(peer.endpoint, peer.local, message)
 
     def _send_message(self, endpoint: PeerEndpoint, local: bytes | None, message: bytes) -> None:
-        self.outgoing.append(Outgoing(endpoint, local, [(memoryview(message), len(message))]))
+        self.outgoing.append(Outgoing(endpoint, local, [(memoryview(message), len(message), 0)]))
 
     # Time.
 

@@ -38,6 +38,7 @@ class _Run(NamedTuple):
     local: bytes | None
     memory: memoryview
     size: int
+    ecn: int
 
 
 class DevicePort(EndpointPort):
@@ -117,8 +118,9 @@ class DevicePort(EndpointPort):
                 except OSError:
                     break  # Nothing is ready; or an ICMP error of a datagram that was sent, after which more may be.
                 if size:
-                    local = datagrams.received_local
-                    packets += self._tunnel.receive(memory[:used], size, from_socket(source), now, local)
+                    packets += self._tunnel.receive(
+                        memory[:used], size, from_socket(source), now, datagrams.received_local, datagrams.received_ecn
+                    )
                     self._arena.take(used)
         self.flush()
         return Bundle.of_views(packets)
@@ -145,37 +147,38 @@ class DevicePort(EndpointPort):
             with self._sending:
                 self._send_unsent()
                 for endpoint, local, runs in self._tunnel.datagrams_to_send():
-                    for memory, size in runs:
-                        self._send_run(endpoint, local, memory, size)
+                    for memory, size, ecn in runs:
+                        self._send_run(_Run(endpoint, local, memory, size, ecn))
         self._timer_changed()
 
-    def _send_run(self, endpoint: PeerEndpoint, local: bytes | None, memory: memoryview, size: int) -> None:
+    def _send_run(self, run: _Run) -> None:
         """Send a run behind those that wait for room, as messages are to keep their order."""
         if len(self._unsent) >= _MAX_UNSENT:
-            self._tunnel.reject("no room to send", -(-len(memory) // size))
+            self._tunnel.reject("no room to send", -(-len(run.memory) // run.size))
         elif self._unsent:
-            self._unsent.append(_Run(endpoint, local, memory, size))
-        elif rest := self._try(endpoint, local, memory, size):
-            self._unsent.append(_Run(endpoint, local, rest, size))
+            self._unsent.append(run)
+        elif rest := self._try(run):
+            self._unsent.append(run._replace(memory=rest))
 
     def _send_unsent(self) -> bool:
         """Send the runs that wait for room. Return True if none is left."""
         while self._unsent:
             run = self._unsent[0]
-            if rest := self._try(*run):
+            if rest := self._try(run):
                 self._unsent[0] = run._replace(memory=rest)
                 return False
             self._unsent.popleft()
         self._stop_waiting()
         return True
 
-    def _try(self, endpoint: PeerEndpoint, local: bytes | None, memory: memoryview, size: int) -> memoryview:
+    def _try(self, run: _Run) -> memoryview:
         """Send a run. Return the part of it for which there is no room, and wait for room then."""
+        endpoint, local, memory, size, ecn = run
         rest = memory[:0]
         if (target := self._target(endpoint)) is None:
             return rest
         datagrams, address = target
-        datagrams.send_local = local
+        datagrams.send_local, datagrams.send_ecn = local, ecn
         try:
             rest = memory[datagrams.send_run(memory, size, address) :]
         except OSError as error:

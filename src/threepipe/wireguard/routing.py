@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Handler", "Routing"]
 
-_REASONS = {"forged": "not authentic, or not new", "source": "source is not among the peer's allowed IPs"}
+_REASONS = {
+    "forged": "not authentic, or not new",
+    "source": "source is not among the peer's allowed IPs",
+    "congested": "marked for congestion, but not ECN-capable",
+}
 
 
 class Routing:
@@ -78,11 +82,11 @@ class Handler:
         self._flush()
 
     def receive(
-        self, datagrams: bytearray, size: int, source: NativeEndpoint, local: bytes | None
+        self, datagrams: bytearray, size: int, source: NativeEndpoint, local: bytes | None, ecn: int
     ) -> Sequence[memoryview]:
         """Receive datagrams of one source, each of `size` bytes but a shorter last one; return the packets in them."""
         memory, endpoint = memoryview(datagrams), from_native(source)
-        packets = self._tunnel.receive(memory, size, endpoint, clock.now(), local)
+        packets = self._tunnel.receive(memory, size, endpoint, clock.now(), local, ecn)
         self._flush()
         return packets
 

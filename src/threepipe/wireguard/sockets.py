@@ -23,6 +23,7 @@ def open_sockets(port: int, fwmark: int) -> list[Datagrams]:
         for datagrams in opened:
             datagrams.allow_fragments()
             datagrams.report_local_addresses()
+            datagrams.report_ecn()
         mark(opened, fwmark)
     except BaseException:
         for datagrams in opened:

@@ -217,12 +217,18 @@ class Tunnel:
     # From the network to the adapter.
 
     def receive(
-        self, datagrams: memoryview, size: int, endpoint: PeerEndpoint, now: float, local: bytes | None = None
+        self,
+        datagrams: memoryview,
+        size: int,
+        endpoint: PeerEndpoint,
+        now: float,
+        local: bytes | None = None,
+        ecn: int = 0,
     ) -> list[memoryview]:
         """Receive datagrams from `endpoint`, and return the packets in them, as views of the same memory.
 
         The datagrams lie end to end; all have `size` bytes, but the last may be shorter. `local` is the local address
-        that they were sent to, if known.
+        that they were sent to, if known, and `ecn` the ECN field of their IP headers.
         """
         packets: list[memoryview] = []
         while datagrams:
@@ -244,7 +250,8 @@ class Tunnel:
                 if authentic and self._peers.keypair(keypair.transport.local_index) == found:  # Else wiped meanwhile.
                     self._machine.follow(peer, endpoint, local)
                     self._machine.received(peer, keypair, bool(opened), authentic_size, now)
-                    packets += self._allowed(peer, opened, sources)
+                    allowed = self._allowed(peer, opened, sources)
+                    packets += self._combined(allowed, ecn) if ecn else allowed
             datagrams = datagrams[used:]
         return packets
 
@@ -269,6 +276,13 @@ class Tunnel:
                 self._machine.rejected["source is not among the peer's allowed IPs"] += count
             start += count
         return allowed
+
+    def _combined(self, packets: Sequence[memoryview], ecn: int) -> Sequence[memoryview]:
+        """Combine the ECN field of the datagrams with those of their packets. Return the packets that go on."""
+        combined = fast.combine_ecn(packets, ecn)
+        if dropped := len(packets) - len(combined):
+            self._machine.rejected["marked for congestion, but not ECN-capable"] += dropped
+        return combined
 
     # Time.
 

@@ -16,6 +16,8 @@ use rustix::io::Errno;
 
 /// The most bytes of a run that `UDP_GRO` hands over.
 pub const LONGEST_RUN: usize = 0xFFFF;
+/// The bits of ECN in the byte that it shares with DSCP.
+const ECN: u8 = 3;
 
 /// A run of datagrams that was received from one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Arrival {
     pub source: SocketAddr,
     /// The local address it was sent to, if the socket reports it (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).
     pub local: Option<IpAddr>,
+    /// The ECN field of the IP header, if the socket reports it (`IP_RECVTOS`, `IPV6_RECVTCLASS`); else 0.
+    pub ecn: u8,
 }
 
 /// Receive the runs that are ready, each to the start of one of `buffers` of at least [`LONGEST_RUN`] bytes.
@@ -35,7 +39,7 @@ pub struct Arrival {
 /// One system call. Returns fewer runs than buffers, or none, if no more are ready.
 #[must_use]
 pub fn receive(socket: BorrowedFd<'_>, buffers: Vec<&mut [u8]>) -> Vec<Arrival> {
-    let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo);
+    let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo, i32);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(buffers.len(), Some(room));
     let mut slices: Vec<_> = buffers.into_iter().map(|buffer| [IoSliceMut::new(buffer)]).collect();
     let received = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None);
@@ -45,7 +49,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffers: Vec<&mut [u8]>) -> Vec<Arrival> 
 
 fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
     let source = address_of(run.address.as_ref()?)?;
-    let mut arrival = Arrival { bytes: run.bytes, size: run.bytes, source, local: None };
+    let mut arrival = Arrival { bytes: run.bytes, size: run.bytes, source, local: None, ecn: 0 };
     for message in run.cmsgs().into_iter().flatten() {
         match message {
             ControlMessageOwned::UdpGroSegments(size) => {
@@ -55,6 +59,8 @@ fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
                 arrival.local = Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()));
             }
             ControlMessageOwned::Ipv6PacketInfo(info) => arrival.local = Some(IpAddr::from(info.ipi6_addr.s6_addr)),
+            ControlMessageOwned::Ipv4Tos(byte) => arrival.ecn = byte & ECN,
+            ControlMessageOwned::Ipv6TClass(byte) => arrival.ecn = byte.to_le_bytes()[0] & ECN,
             _ => {}
         }
     }
@@ -64,7 +70,8 @@ fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
 /// Send runs of datagrams, each to its target, and return how many runs were sent, which may be fewer.
 ///
 /// One system call. A run is sent as a whole or not at all. Its datagrams have `size` bytes each but the last; without
-/// `size` a run is one datagram. All are sent from the address `local`, or from one that the system chooses.
+/// `size` a run is one datagram. All are sent from the address `local`, or from one that the system chooses, with `ecn`
+/// in their IP headers.
 ///
 /// # Errors
 ///
@@ -74,9 +81,11 @@ pub fn send(
     runs: &[(&[u8], SocketAddr)],
     size: Option<u16>,
     local: Option<IpAddr>,
+    ecn: u8,
 ) -> Result<usize, Errno> {
     let (four, six);
-    let mut messages = Vec::with_capacity(2);
+    let traffic_class = i32::from(ecn);
+    let mut messages = Vec::with_capacity(3);
     if let Some(size) = &size {
         messages.push(ControlMessage::UdpGsoSegments(size));
     }
@@ -92,15 +101,21 @@ pub fn send(
         }
         None => {}
     }
+    if ecn > 0 {
+        let ipv6 = runs.first().is_some_and(|(_, target)| target.is_ipv6());
+        messages.push(if ipv6 { ControlMessage::Ipv6TClass(&traffic_class) } else { ControlMessage::Ipv4Tos(&ecn) });
+    }
     // The exact size: the system rejects control messages that end before their memory does.
     let room = match (size, local) {
-        (None, None) => None,
-        (None, Some(IpAddr::V4(_))) => Some(cmsg_space!(in_pktinfo)),
-        (None, Some(IpAddr::V6(_))) => Some(cmsg_space!(in6_pktinfo)),
-        (Some(_), None) => Some(cmsg_space!(u16)),
-        (Some(_), Some(IpAddr::V4(_))) => Some(cmsg_space!(u16, in_pktinfo)),
-        (Some(_), Some(IpAddr::V6(_))) => Some(cmsg_space!(u16, in6_pktinfo)),
+        (None, None) => Vec::new(),
+        (None, Some(IpAddr::V4(_))) => cmsg_space!(in_pktinfo),
+        (None, Some(IpAddr::V6(_))) => cmsg_space!(in6_pktinfo),
+        (Some(_), None) => cmsg_space!(u16),
+        (Some(_), Some(IpAddr::V4(_))) => cmsg_space!(u16, in_pktinfo),
+        (Some(_), Some(IpAddr::V6(_))) => cmsg_space!(u16, in6_pktinfo),
     };
+    let room = if ecn > 0 { vec![0; room.len() + cmsg_space!(i32).len()] } else { room };
+    let room = (!room.is_empty()).then_some(room);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(runs.len(), room);
     let slices: Vec<_> = runs.iter().map(|(run, _)| [IoSlice::new(run)]).collect();
     let targets: Vec<_> = runs.iter().map(|(_, target)| Some(SockaddrStorage::from(*target))).collect();

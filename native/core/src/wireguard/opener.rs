@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::io::bundle::Piece;
 use crate::io::datagrams::Arrival;
 use crate::io::stop::Raised;
+use crate::packet::ecn;
 use crate::packet::record::Measure;
 use crate::wireguard::handler::Handler;
 use crate::wireguard::router::{Receiving, Rejected, Router};
@@ -60,7 +61,11 @@ impl<'a> Opener<'a> {
             let forged = opened.used.div_ceil(arrival.size) - opened.authentic;
             self.router.reject(Rejected::Forged, forged as u64);
             if opened.authentic > 0 {
+                let first = self.packets.len();
                 self.accept(&receiving, &opened, start, arrival);
+                if arrival.ecn > 0 {
+                    self.combine_ecn(first, memory, arrival.ecn);
+                }
                 self.note(&receiving, &opened, now)?;
             }
             start += opened.used;
@@ -101,6 +106,14 @@ impl<'a> Opener<'a> {
                 self.router.reject(Rejected::Source, group.count() as u64);
             }
         }
+    }
+
+    /// Combine the ECN field of datagrams with those of their packets, from the one at `first` on. Drop those that must
+    /// not go on.
+    fn combine_ecn(&mut self, first: usize, memory: &mut [u8], outer: u8) {
+        let to_drop = |piece: &mut Piece| !ecn::combine(&mut memory[piece.place.clone()], outer);
+        let dropped = self.packets.extract_if(first.., to_drop).count();
+        self.router.reject(Rejected::Congested, dropped as u64);
     }
 
     /// Note the peer's traffic, and call the handler if something may be due.

@@ -94,7 +94,7 @@ impl<'a> PeersOutlet<'a> {
         for run in messages.runs() {
             let place = start..start + run.bytes;
             start = place.end;
-            self.runs.push(Outgoing { place, size: run.size, endpoint, peer: Arc::clone(peer) });
+            self.runs.push(Outgoing { place, size: run.size, ecn: run.ecn, endpoint, peer: Arc::clone(peer) });
         }
         match self.note(peer, keypair, size as u64, counter, now) {
             Ok(()) => Flow::Continue(true),

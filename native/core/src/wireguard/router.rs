@@ -28,6 +28,8 @@ pub enum Rejected {
     Forged,
     /// The source is not among the peer's allowed IPs.
     Source,
+    /// Marked for congestion on the way, but not ECN-capable.
+    Congested,
     /// The system refused to send, with this errno.
     NotSent(i32),
 }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use crate::packet::ecn::ecn_of;
 use crate::packet::record::{HEADER_SIZE, Record, Shape};
 use crate::packet::split::{Segments, complete_packet};
 
@@ -53,6 +54,8 @@ pub struct Run {
     pub bytes: usize,
     /// Bytes of each message but the last.
     pub size: usize,
+    /// The ECN field of all packets in the run.
+    pub ecn: u8,
     count: usize,
 }
 
@@ -74,12 +77,13 @@ impl<'a> Messages<'a> {
         let mut messages = Self { records: Vec::with_capacity(records.len()), vnet_header, mtu, runs: Vec::new() };
         for record in records {
             let shape = if vnet_header { Record::parse(record)?.shape } else { Shape::Plain };
+            let packet = &record[messages.skipped()..];
             match shape {
                 Shape::Malformed => {}
-                Shape::Plain | Shape::Partial(_) => messages.add(record.len() - messages.skipped()),
+                Shape::Plain | Shape::Partial(_) => messages.add(packet.len(), ecn_of(packet)),
                 Shape::Super(layout) => {
-                    for index in 0..layout.segments(record.len() - HEADER_SIZE) {
-                        messages.add(layout.segment_size(record.len() - HEADER_SIZE, index));
+                    for index in 0..layout.segments(packet.len()) {
+                        messages.add(layout.segment_size(packet.len(), index), ecn_of(packet));
                     }
                 }
             }
@@ -112,18 +116,19 @@ impl<'a> Messages<'a> {
     }
 
     /// Add the message of a packet to the last run, or to a new one.
-    fn add(&mut self, length: usize) {
+    fn add(&mut self, length: usize, ecn: u8) {
         let size = padded(length, self.mtu) + OVERHEAD;
         match self.runs.last_mut() {
             Some(run)
                 if size <= run.size
+                    && ecn == run.ecn
                     && run.bytes == run.size * run.count
                     && run.count < (MAX_RUN / run.size).clamp(1, MAX_SEGMENTS) =>
             {
                 run.bytes += size;
                 run.count += 1;
             }
-            _ => self.runs.push(Run { bytes: size, size, count: 1 }),
+            _ => self.runs.push(Run { bytes: size, size, ecn, count: 1 }),
         }
     }
 
@@ -344,6 +349,17 @@ mod tests {
         memory = copy;
         let again = open(&key, 9, &mut window, &mut memory[..runs[0].bytes], runs[0].size);
         assert_eq!((again.authentic, again.used), (0, runs[0].bytes));
+    }
+
+    #[test]
+    fn a_run_has_packets_of_one_ecn_field_only() {
+        let packets = [0, 0, 1, 3].map(|ecn| {
+            let mut packet = ipv4(100);
+            packet[1] = 0xB8 | ecn;
+            packet
+        });
+        let (_, runs) = sealed(&packets, 0);
+        assert_eq!(runs.iter().map(|run| (run.count, run.ecn)).collect::<Vec<_>>(), [(2, 0), (1, 1), (1, 3)]);
     }
 
     #[test]

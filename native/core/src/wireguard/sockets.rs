@@ -20,6 +20,8 @@ pub(crate) struct Outgoing {
     /// Its position in memory.
     pub(crate) place: Range<usize>,
     pub(crate) size: usize,
+    /// The ECN field of their IP headers.
+    pub(crate) ecn: u8,
     pub(crate) endpoint: SocketAddr,
     pub(crate) peer: Arc<Peer>,
 }
@@ -66,7 +68,7 @@ impl<'a> Sockets<'a> {
             {
                 let messages: Vec<_> =
                     rest[..together].iter().map(|run| (&memory[run.place.clone()], run.endpoint)).collect();
-                sent = datagrams::send(socket, &messages, None, first.peer.local()).unwrap_or(0);
+                sent = datagrams::send(socket, &messages, None, first.peer.local(), first.ecn).unwrap_or(0);
             }
             if sent < together {
                 self.send_run(&memory[rest[sent].place.clone()], &rest[sent], router)?;
@@ -114,7 +116,7 @@ impl<'a> Sockets<'a> {
         let known = run.peer.local();
         let mut local = known;
         loop {
-            match datagrams::send(socket, &[(messages, run.endpoint)], size, local) {
+            match datagrams::send(socket, &[(messages, run.endpoint)], size, local, run.ecn) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.room.wait(socket)?,
                 // The cause may be the local address, if this machine no longer has it: try without.
@@ -136,13 +138,15 @@ fn family(run: &Outgoing) -> usize {
     usize::from(run.endpoint.is_ipv6())
 }
 
-/// Return how many of `runs`, from the first, can go by one system call: single messages from the same local address.
+/// Return how many of `runs`, from the first, can go by one system call: single messages of the same ECN field, from the
+/// same local address.
 fn sendable_together(runs: &[Outgoing]) -> usize {
     let Some(first) = runs.first() else {
         return 0;
     };
     let local = first.peer.local();
-    let fits =
-        |run: &&Outgoing| run.place.len() <= run.size && family(run) == family(first) && run.peer.local() == local;
+    let fits = |run: &&Outgoing| {
+        run.place.len() <= run.size && family(run) == family(first) && run.ecn == first.ecn && run.peer.local() == local
+    };
     runs.iter().take_while(fits).count().max(1)
 }
