@@ -136,7 +136,7 @@ class LinuxPort:
 
     def _failure(self, error: int) -> Exception:
         # The interface may have another name now.
-        return tun.refused(OSError(error, os.strerror(error)), tun.name_of(self._queues[0]) or self._name)
+        return tun.refused(OSError(error, os.strerror(error)), tun.name_of(self._end.target) or self._name)
 
 
 class _Poll:
