@@ -4,6 +4,7 @@ This module owns the life of the object: one session, closing, use after close. 
 supplies a `Device`.
 """
 
+import errno
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -155,6 +156,53 @@ class Adapter:
     def addresses(self) -> tuple[Address, ...]:
         """The adapter's addresses with prefix length, as the system has them now. Raises as `info` does."""
         return self.info.addresses
+
+    @property
+    def routes(self) -> tuple[Network, ...]:
+        """The networks that the system routes to the adapter, without those of its addresses. Raises as `info` does."""
+        return self.info.routes
+
+    def add_address(self, address: str | Address) -> None:
+        """Give the adapter another address, as `create` does: it goes with the interface, on Windows with the adapter.
+
+        Raises `InvalidSetting`, `PermissionDenied`, `IPv6Unavailable`, `AdapterError` if there is such an address, and
+        as `info` does. Then nothing has changed.
+        """
+        self._add(*parse_addresses([address]))
+
+    def add_route(self, route: str | Network) -> None:
+        """Lead another network to the adapter, with the metric given to `create`. All else is as in `add_address`."""
+        self._add(*parse_routes([route]))
+
+    def remove_address(self, address: str | Address) -> None:
+        """Take an address from the adapter, whose other addresses and routes stay.
+
+        Raises `InvalidSetting`, `PermissionDenied`, `AdapterError` if it does not have the address with that prefix
+        length, and as `info` does.
+        """
+        (item,) = parse_addresses([address])
+        self._remove(item, self.addresses)
+
+    def remove_route(self, route: str | Network) -> None:
+        """Lead a network to the adapter no more. All else is as in `remove_address`."""
+        (item,) = parse_routes([route])
+        self._remove(item, self.routes)
+
+    def _add(self, item: Address | Network) -> None:
+        info = self.info
+        if item.version == 6:
+            check_mtu(info.mtu, ipv6=not item.is_link_local)
+        if item in info.addresses + info.routes:
+            raise AdapterError(errno.EEXIST, f"{info.name} has {item} already; leave it out")
+        with self._in_use():
+            self._device.add(item)
+
+    def _remove(self, item: Address | Network, present: tuple[Address, ...] | tuple[Network, ...]) -> None:
+        if item not in present:
+            others = ", ".join(map(str, present)) or "none"
+            raise AdapterError(errno.EADDRNOTAVAIL, f"{self.name} does not have {item}; give one of: {others}")
+        with self._in_use():
+            self._device.remove(item)
 
     @property
     def link_up(self) -> bool:

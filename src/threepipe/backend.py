@@ -133,6 +133,15 @@ class Device(Protocol):
     def set_mtu(self, mtu: int) -> None:
         """Set the MTU in bytes. Raises `AdapterGone`."""
 
+    def add(self, item: Address | Network) -> None:
+        """Add an address or route that it does not have, as at creation.
+
+        Raises `AdapterGone`, `IPv6Unavailable`, `PermissionDenied` or another `AdapterError`.
+        """
+
+    def remove(self, item: Address | Network) -> None:
+        """Remove an address or route that it has, and nothing else. Raises as `add` does."""
+
     def start(self, capacity: int) -> Port:
         """Take the link up, for a session that buffers about `capacity` bytes towards the program."""
 

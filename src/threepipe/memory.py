@@ -19,7 +19,7 @@ from threepipe.core.pump import BYTES, PACKETS, Counts, new_counts
 from threepipe.errors import EndpointEnded
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size
-from threepipe.settings import check_mtu
+from threepipe.settings import Address, Network, check_mtu
 
 __all__ = ["MemoryAdapter"]
 
@@ -33,6 +33,7 @@ class MemoryAdapter(Adapter):
     def pair(*, mtu: int = 1500) -> tuple["MemoryAdapter", "MemoryAdapter"]:
         """Make two adapters that are each other's network. `mtu`, in bytes, is reported but not enforced.
 
+        The same holds for addresses and routes that are added.
         When one is closed, the other's session raises `EndpointEnded` once it has received the packets sent
         before.
         """
@@ -51,6 +52,7 @@ class _MemoryDevice:
         self.index = next(_numbers)
         self.name = f"memory{self.index}"
         self.mtu = mtu
+        self.items: list[Address | Network] = []
         self.port: _MemoryPort | None = None
         self.closed = False
         self.received, self.sent = new_counts(), new_counts()
@@ -58,10 +60,24 @@ class _MemoryDevice:
     def info(self) -> AdapterInfo:
         received, sent = self.received, self.sent
         statistics = AdapterStatistics(received[PACKETS], received[BYTES], 0, sent[PACKETS], sent[BYTES], 0)
-        return AdapterInfo(self.name, self.index, self.mtu, self.port is not None, statistics=statistics)
+        return AdapterInfo(
+            self.name,
+            self.index,
+            self.mtu,
+            self.port is not None,
+            addresses=tuple(item for item in self.items if not isinstance(item, Network)),
+            routes=tuple(item for item in self.items if isinstance(item, Network)),
+            statistics=statistics,
+        )
 
     def set_mtu(self, mtu: int) -> None:
         self.mtu = mtu
+
+    def add(self, item: Address | Network) -> None:
+        self.items.append(item)
+
+    def remove(self, item: Address | Network) -> None:
+        self.items.remove(item)
 
     def start(self, capacity: int) -> "_MemoryPort":
         port = _MemoryPort(self, capacity)

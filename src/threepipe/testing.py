@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from ipaddress import ip_interface, ip_network
 from typing import Protocol, TypeVar
 
 from threepipe.adapter import Adapter
 from threepipe.bundle import Bundle
 from threepipe.core.packet import Packet
-from threepipe.errors import AdapterClosed, InvalidPacket, InvalidSetting, SessionClosed, SessionExists
+from threepipe.errors import AdapterClosed, AdapterError, InvalidPacket, InvalidSetting, SessionClosed, SessionExists
 from threepipe.memory import MemoryAdapter
 from threepipe.ring import MIN_CAPACITY
 from threepipe.session import Session
@@ -422,6 +423,32 @@ def check_mtu(adapter: Adapter, wire: Wire) -> None:
     assert adapter.mtu == 1400
 
 
+def check_addresses(adapter: Adapter, wire: Wire) -> None:
+    """Check that addresses and routes can be added and removed with and without a session, each for itself."""
+    before = set(adapter.addresses), set(adapter.routes)
+    added = [ip_interface(text) for text in ("10.253.1.1/24", "10.253.1.2/24", "fd25:3::1/64")]
+    routed = [ip_network(text) for text in ("10.254.0.0/16", "fd25:4::/64")]
+    for address in added:
+        adapter.add_address(address)
+    for route in routed:
+        adapter.add_route(str(route))
+    assert set(adapter.addresses) >= {*before[0], *added}, "an added address is missing"
+    assert set(adapter.routes) >= {*before[1], *routed}, "an added route is missing"
+    _raises(AdapterError, "an address is added once", adapter.add_address, added[0])
+    _raises(AdapterError, "a route is added once", adapter.add_route, routed[0])
+    with adapter.start_session():
+        for place, address in enumerate(added, 1):
+            adapter.remove_address(str(address))
+            assert address not in adapter.addresses
+            assert set(adapter.addresses) >= {*before[0], *added[place:]}, "another address went with one removed"
+            assert set(adapter.routes) >= {*before[1], *routed}, "a route went with an address"
+        for route in routed:
+            adapter.remove_route(route)
+    assert not set(adapter.routes) & set(routed), "a removed route is there"
+    _raises(AdapterError, "only present addresses are removed", adapter.remove_address, added[0])
+    _raises(AdapterError, "only present routes are removed", adapter.remove_route, routed[0])
+
+
 CHECKS: tuple[Callable[[Adapter, Wire], None], ...] = (
     check_both_directions,
     check_one_packet_calls,
@@ -440,5 +467,6 @@ CHECKS: tuple[Callable[[Adapter, Wire], None], ...] = (
     check_statistics,
     check_adapter_end,
     check_mtu,
+    check_addresses,
 )
 """Every check of the suite, in reading order."""

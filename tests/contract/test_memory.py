@@ -11,6 +11,7 @@ import pytest
 from threepipe import (
     Adapter,
     AdapterClosed,
+    AdapterError,
     AdapterGone,
     AdapterInfo,
     AdapterStatistics,
@@ -249,6 +250,12 @@ class FakeDevice:
     def set_mtu(self, mtu: int) -> None:
         self.mtu = mtu
 
+    def add(self, item: Address | Network) -> None:
+        self.calls.append(f"add {item}")
+
+    def remove(self, item: Address | Network) -> None:
+        self.calls.append(f"remove {item}")
+
     def start(self, capacity: int) -> Port:
         self.calls.append("start")
         if len(self.calls) == 1:
@@ -279,6 +286,27 @@ def test_the_lowest_mtu_follows_from_addresses_and_routes(addresses: list[str], 
             adapter.mtu = lowest - 1
         assert adapter.mtu == device.mtu == lowest
         assert adapter.addresses == device.addresses
+
+
+def test_an_address_or_route_that_cannot_be_added_or_removed_changes_nothing() -> None:
+    with Adapter(device := FakeDevice(["10.0.0.1/8"], ["10.2.0.0/16"])) as adapter:
+        device.mtu = 600
+        for call, argument, kind, text in (
+            (adapter.add_address, "10.0.0.1/8", AdapterError, "fake0 has 10.0.0.1/8 already; leave it out"),
+            (adapter.add_address, "10.0.0.1/33", InvalidSetting, "address '10.0.0.1/33'"),
+            (adapter.add_address, "224.0.0.1", InvalidSetting, "give a unicast address"),
+            (adapter.add_address, "fd00::1/64", InvalidSetting, "IPv6 needs at least 1280"),
+            (adapter.add_route, "10.2.0.0/16", AdapterError, "fake0 has 10.2.0.0/16 already"),
+            (adapter.add_route, "10.2.0.1/16", InvalidSetting, "host bits set"),
+            (adapter.remove_address, "10.0.0.1/16", AdapterError, "does not have 10.0.0.1/16; give one of: 10.0.0.1/8"),
+            (adapter.remove_route, "10.0.0.0/8", AdapterError, "does not have 10.0.0.0/8; give one of: 10.2.0.0/16"),
+        ):
+            with pytest.raises(kind, match=text):
+                call(argument)
+        assert device.calls == []
+        adapter.add_address("fe80::1/64")
+        adapter.remove_route("10.2.0.0/16")
+        assert device.calls == ["add fe80::1/64", "remove 10.2.0.0/16"]
 
 
 class DeviceClosedMeanwhile(FakeDevice):

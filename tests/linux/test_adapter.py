@@ -127,6 +127,55 @@ def test_an_ipv4_route_has_link_scope(network: Network) -> None:
         assert (route["dst"], route["scope"]) == ("10.77.0.0/16", "link")
 
 
+@pytest.mark.parametrize("promote", [0, 1])
+def test_addresses_and_routes_removed_later_take_no_others_with_them(network: Network, promote: int) -> None:
+    network.run("sh", "-c", f"echo {promote} > /proc/sys/net/ipv4/conf/default/promote_secondaries")
+    with Adapter.create(
+        "tp0", netns=network.path, addresses=["10.6.7.1/24", "10.6.7.2/24"], routes=["10.77.0.0/16"], metric=77
+    ) as adapter:
+        adapter.add_address("10.6.7.3/24")
+        adapter.add_route("fd77::/16")
+        network.run("ip", "address", "add", "10.9.9.1", "peer", "10.9.9.2/32", "dev", "tp0")
+        for address in ("10.6.7.1/24", "10.6.7.2/24"):
+            adapter.remove_address(address)
+        assert {"10.6.7.3/24", "10.9.9.1/32"} == {str(each) for each in adapter.addresses if each.version == 4}
+        assert routes(network, "tp0") >= {"10.77.0.0/16", "fd77::/16", "10.6.7.0/24"}
+        adapter.remove_address("10.9.9.1")
+        adapter.remove_address("10.6.7.3/24")
+        shown_routes = json.loads(network.run("ip", "-j", "route", "show", "dev", "tp0"))
+        assert [(each["dst"], each["metric"], each["scope"]) for each in shown_routes] == [("10.77.0.0/16", 77, "link")]
+    assert not routes(network, "lo")
+
+
+def test_a_route_to_a_network_of_an_address_is_removed_without_that_of_the_kernel(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"]) as adapter:
+        with pytest.raises(threepipe.AdapterError, match=r"10\.6\.7\.0/24; give one of: none"):
+            adapter.remove_route("10.6.7.0/24")
+        network.run("ip", "route", "add", "10.6.7.0/24", "dev", "tp0", "metric", "9")
+        adapter.remove_route("10.6.7.0/24")
+        assert routes(network, "tp0") >= {"10.6.7.0/24"}
+
+
+def test_what_is_added_to_a_persistent_adapter_stays(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path, persistent=True) as adapter:
+        adapter.add_address("10.6.7.1/24")
+    with Adapter.open("tp0", netns=network.path) as adapter:
+        assert [str(address) for address in adapter.addresses] == ["10.6.7.1/24"]
+        adapter.delete()
+
+
+def test_ipv6_added_later_with_ipv6_disabled_or_a_small_mtu_raises(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path, mtu=600) as adapter:
+        with pytest.raises(threepipe.InvalidSetting, match="1280"):
+            adapter.add_address("fd00::1/64")
+        adapter.mtu = 1280
+        disable_ipv6(network)
+        with pytest.raises(threepipe.IPv6Unavailable, match="to enable it: sysctl"):
+            adapter.add_address("fd00::1/64")
+        with pytest.raises(threepipe.IPv6Unavailable, match="to enable it: sysctl"):
+            adapter.add_route("fd77::/16")
+
+
 def test_an_address_with_a_peer_is_reported_as_its_own(network: Network) -> None:
     with Adapter.create("tp0", netns=network.path) as adapter:
         network.run("ip", "addr", "add", "10.6.7.1", "peer", "10.6.7.2/32", "dev", "tp0")

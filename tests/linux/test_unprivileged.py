@@ -69,6 +69,11 @@ def set_mtu() -> None:
         adapter.mtu = 1400
 
 
+def add_address() -> None:
+    with Adapter.open("tp0") as adapter:
+        adapter.add_address("10.6.9.1/24")
+
+
 @pytest.mark.parametrize(("settings", "groups"), [({"owner": STRANGER}, ()), ({"group": GROUP}, (OTHER, GROUP))])
 def test_owner_and_group_members_can_open_and_use_it(
     network: Network, settings: dict[str, int], groups: tuple[int, ...]
@@ -104,8 +109,9 @@ def test_the_owner_can_delete_it(network: Network) -> None:
 
 def test_set_up_by_the_owner_raises(network: Network) -> None:
     make(network, owner=STRANGER)
-    with pytest.raises(threepipe.PermissionDenied, match="setting up tp0 needs CAP_NET_ADMIN; run as root") as denied:
-        as_user(network, set_mtu)
+    for call in (set_mtu, add_address):
+        with pytest.raises(threepipe.PermissionDenied, match="setting up tp0 needs CAP_NET_ADMIN; run as") as denied:
+            as_user(network, call)
     assert denied.value.errno == errno.EPERM
     network.run("ip", "link", "set", "tp0", "down")
     with pytest.raises(threepipe.LinkDown, match="root: ip link set tp0 up") as down:

@@ -137,6 +137,7 @@ class ContractIpHelper(IpHelper):
         self.dns: dict[int, tuple[str, str]] = {}
         """The last servers and search domains set, by family."""
         self._addresses: dict[tuple[int, IpAddress], win.MIB_UNICASTIPADDRESS_ROW] = {}
+        self._routes: dict[tuple[int, IpAddress, int], win.MIB_IPFORWARD_ROW2] = {}
         self.new_names: dict[str, str] = {}
         """The names that an administrator gave interfaces, by their old ones."""
 
@@ -190,7 +191,16 @@ class ContractIpHelper(IpHelper):
         self.dns[family] = servers, domains
 
     def routes(self) -> list[win.MIB_IPFORWARD_ROW2]:
-        return []
+        return list(self._routes.values())
+
+    def add_route(self, luid: int, network: IpAddress, prefix_length: int) -> None:
+        row = win.MIB_IPFORWARD_ROW2()
+        row.InterfaceLuid.Value = luid
+        row.DestinationPrefix.Prefix, row.DestinationPrefix.PrefixLength = socket_address(network), prefix_length
+        self._routes[luid, network, prefix_length] = row
+
+    def delete_route(self, luid: int, network: IpAddress, prefix_length: int) -> None:
+        del self._routes[luid, network, prefix_length]
 
     def add_address(self, luid: int, address: IpAddress, prefix_length: int) -> None:
         row = win.MIB_UNICASTIPADDRESS_ROW(Address=socket_address(address), OnLinkPrefixLength=prefix_length)

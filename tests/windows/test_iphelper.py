@@ -170,6 +170,35 @@ def test_undo_reverts_every_change_in_reverse_order(fake: Fake, interface: Inter
     assert len(fake.calls()) == made + 6
 
 
+def test_what_is_added_later_is_undone_and_what_was_removed_is_not_undone_again(
+    fake: Fake, interface: Interface
+) -> None:
+    interface.configure(BOTH)
+    (address,), (route,) = parse_addresses(["10.9.0.1/32"]), parse_routes(["10.9.0.1/32"])
+    interface.add(address)
+    interface.add(route)
+    assert interface.describe().addresses == (*BOTH.addresses, address)
+    assert interface.describe().routes == (*BOTH.routes, route)
+    for item in (address, BOTH.routes[1], BOTH.addresses[0]):
+        interface.remove(item)
+    assert interface.describe().addresses == BOTH.addresses[1:]
+    assert interface.describe().routes == (BOTH.routes[0], route)
+    made = len(fake.calls())
+    interface.undo()
+    assert [call for call in fake.calls()[made:] if call.startswith("Delete")] == [
+        "DeleteIpForwardEntry2",
+        "DeleteIpForwardEntry2",
+        "DeleteUnicastIpAddressEntry",
+    ]
+
+
+def test_an_ipv6_address_added_without_ipv6_raises(fake: Fake, interface: Interface) -> None:
+    interface.configure(settings(["10.6.7.1/24"]))
+    fake.library.FakeHideFamily(LUID, win.AF_INET6, -1)
+    with pytest.raises(IPv6Unavailable, match="does not get fd67::1/64"):
+        interface.add(BOTH.addresses[1])
+
+
 def test_the_default_mtu_replaces_that_of_the_driver(fake: Fake, interface: Interface) -> None:
     interface.configure(settings(["10.6.7.1/24"]))
     assert (fake.family(4).NlMtu, fake.family(6).NlMtu) == (DEFAULT_MTU, DEFAULT_MTU)

@@ -22,7 +22,7 @@ from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace, opening
 from threepipe.platforms.linux.place import Place
 from threepipe.platforms.linux.port import LinuxPort
-from threepipe.settings import AdapterSettings, NamespaceName
+from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
 
 __all__ = ["LinuxDevice", "adapters", "create", "open_existing"]
 
@@ -50,7 +50,7 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
             tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
 
-    return _device(settings.netns, _Descriptors(settings.offload, settings.queues), attach)
+    return _device(settings.netns, _Descriptors(settings.offload, settings.queues), attach, settings.metric)
 
 
 def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> "LinuxDevice":
@@ -136,9 +136,13 @@ class _Descriptors:
 class LinuxDevice:
     """An attached interface."""
 
-    def __init__(self, name: str, index: int, descriptors: _Descriptors, namespace: Namespace) -> None:
+    def __init__(
+        self, name: str, index: int, descriptors: _Descriptors, namespace: Namespace, metric: int | None
+    ) -> None:
+        """`metric`: that of addresses and routes to come."""
         self._descriptors = descriptors
         self._file = descriptors.queues[0]
+        self._metric = metric
         self._place = Place(self._file, name, index, namespace)
         call_in_child(self, LinuxDevice._leave_behind)
 
@@ -155,6 +159,12 @@ class LinuxDevice:
 
     def set_mtu(self, mtu: int) -> None:
         self._place.run(lambda index, name: netlink.set_mtu(index, name, mtu))
+
+    def add(self, item: Address | Network) -> None:
+        self._place.run(lambda index, name: netlink.add(index, name, item, self._metric))
+
+    def remove(self, item: Address | Network) -> None:
+        self._place.run(lambda index, name: netlink.remove(index, name, item))
 
     def start(self, capacity: int) -> LinuxPort:
         descriptors = self._descriptors
@@ -203,13 +213,16 @@ class LinuxDevice:
 
 
 def _device(
-    netns: NamespaceName | None, descriptors: _Descriptors, attach: Callable[[_Descriptors], tuple[str, int]]
+    netns: NamespaceName | None,
+    descriptors: _Descriptors,
+    attach: Callable[[_Descriptors], tuple[str, int]],
+    metric: int | None = None,
 ) -> LinuxDevice:
     """Call `attach` inside the namespace and return the device; on an error close everything."""
     namespace = Namespace.find(netns)
     try:
         name, index = namespace.run(lambda: attach(descriptors))
-        return LinuxDevice(name, index, descriptors, namespace)
+        return LinuxDevice(name, index, descriptors, namespace, metric)
     except BaseException:
         descriptors.close()
         namespace.close()

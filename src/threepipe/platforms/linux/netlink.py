@@ -31,7 +31,18 @@ from threepipe.errors import (
 from threepipe.ring import record_length
 from threepipe.settings import AdapterSettings, Address, Network
 
-__all__ = ["NO_IPV6", "configure", "describe", "describe_all", "find", "link_up", "queues", "set_mtu"]
+__all__ = [
+    "NO_IPV6",
+    "add",
+    "configure",
+    "describe",
+    "describe_all",
+    "find",
+    "link_up",
+    "queues",
+    "remove",
+    "set_mtu",
+]
 
 log = logging.getLogger("threepipe")
 
@@ -110,6 +121,61 @@ def _add_route(ipr: Any, index: int, route: Network, metric: int | None) -> None
     family = {"family": socket.AF_INET6} if route.version == 6 else {"scope": _RT_SCOPE_LINK}
     priority = {} if metric is None else {"priority": metric}
     ipr.route("add", dst=str(route), oif=index, **family, **priority)
+
+
+def add(index: int, name: str, item: Address | Network, metric: int | None) -> None:
+    """Add an address or route to the interface, as `configure` does."""
+    items: dict[str, Any] = {"routes": (item,)} if isinstance(item, Network) else {"addresses": (item,)}
+    with _netlink(name) as ipr:
+        _add_all(ipr, index, AdapterSettings(name, metric=metric, **items))
+
+
+def remove(index: int, name: str, item: Address | Network) -> None:
+    """Remove an address or route of the interface.
+
+    With an IPv4 address the kernel removes others of the same network (unless promote_secondaries is set), and with
+    the last one all routes. Add those again.
+    """
+    with _netlink(name) as ipr:
+        addresses, routes = _own_addresses(ipr, index=index), _own_routes(ipr, oif=index)
+        if isinstance(item, Network):
+            _for_each(item, routes, lambda message: ipr.route("del", **_route_key(message)))
+            return
+        _for_each(item, addresses, lambda message: ipr.addr("del", **_address_key(message)))
+        left: set[Address | Network] = {item, *(address for address, _ in _own_addresses(ipr, index=index))}
+        for address, message in addresses:
+            if address not in left:
+                ipr.addr("add", **_address_key(message))
+        left = {route for route, _ in _own_routes(ipr, oif=index)}
+        for route, message in routes:
+            if route not in left:
+                ipr.route("add", **_route_key(message))
+
+
+def _for_each(
+    item: Address | Network, found: Iterable[tuple[Address | Network, Any]], do: Callable[[Any], Any]
+) -> None:
+    for each, message in found:
+        if each == item:
+            do(message)
+
+
+_ADDRESS_ATTRIBUTES = ("local", "address", "broadcast", "label", "rt_priority")
+
+
+def _address_key(message: Any) -> dict[str, Any]:
+    """Return the arguments that delete an address, or make the same again."""
+    key = {name: message[name] for name in ("index", "family", "prefixlen")}
+    found = {name: message.get_attr(f"IFA_{name.upper()}") for name in _ADDRESS_ATTRIBUTES}
+    return key | {name: value for name, value in found.items() if value is not None}
+
+
+def _route_key(message: Any) -> dict[str, Any]:
+    """Return the arguments that delete a route, or make the same again."""
+    key = {name: message[name] for name in ("family", "proto", "scope")}
+    key |= {"dst": str(_destination(message)), "oif": message.get("oif")}
+    priority = message.get("priority")
+    return key if priority is None else key | {"priority": priority}
 
 
 def set_mtu(index: int, name: str, mtu: int) -> None:
@@ -229,22 +295,39 @@ def _dump(read: Callable[[], Iterable[Any]]) -> list[Any]:
 def _addresses(ipr: Any, **only: int) -> dict[int, list[Address]]:
     """Return the addresses of interfaces, by their index."""
     found: dict[int, list[Address]] = {}
+    for address, message in _own_addresses(ipr, **only):
+        found.setdefault(message["index"], []).append(address)
+    return found
+
+
+def _own_addresses(ipr: Any, **only: int) -> list[tuple[Address, Any]]:
+    """Return the addresses of interfaces and their messages."""
+    found: list[tuple[Address, Any]] = []
     for message in _dump(lambda: ipr.get_addr(**only)):
         # On a link with a peer address, IFA_LOCAL is our address; IPv6 has the attribute only there.
         own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        found.setdefault(message["index"], []).append(ipaddress.ip_interface((own, message["prefixlen"])))
+        found.append((ipaddress.ip_interface((own, message["prefixlen"])), message))
     return found
 
 
 def _routes(ipr: Any, **only: int) -> dict[int, list[Network]]:
     """Return the routes of interfaces, by their index, without those that the kernel added itself."""
     found: dict[int, list[Network]] = {}
-    for message in _dump(lambda: ipr.get_routes(table=_RT_TABLE_MAIN, **only)):
-        if message["proto"] != _RTPROT_KERNEL and (index := message.get("oif")):
-            # The default route has no destination.
-            destination = message.get("dst") or ("0.0.0.0" if message["family"] == socket.AF_INET else "::")
-            found.setdefault(index, []).append(ipaddress.ip_network((destination, message["dst_len"])))
+    for network, message in _own_routes(ipr, **only):
+        found.setdefault(message.get("oif"), []).append(network)
     return found
+
+
+def _own_routes(ipr: Any, **only: int) -> list[tuple[Network, Any]]:
+    """Return the destinations and messages of all routes to interfaces, without those of the kernel itself."""
+    messages = _dump(lambda: ipr.get_routes(table=_RT_TABLE_MAIN, **only))
+    return [(_destination(each), each) for each in messages if each["proto"] != _RTPROT_KERNEL and each.get("oif")]
+
+
+def _destination(message: Any) -> Network:
+    # The default route has no destination.
+    destination = message.get("dst") or ("0.0.0.0" if message["family"] == socket.AF_INET else "::")
+    return ipaddress.ip_network((destination, message["dst_len"]))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from threepipe.platforms.windows.port import WindowsPort
 from threepipe.platforms.windows.waiting import Events
 from threepipe.platforms.windows.winerror import windows_error
 from threepipe.platforms.windows.wintun import ERROR_ALREADY_EXISTS, Wintun
-from threepipe.settings import AdapterSettings, NamespaceName, WindowsSettings
+from threepipe.settings import AdapterSettings, Address, NamespaceName, Network, WindowsSettings
 
 __all__ = ["System", "WindowsDevice", "adapters", "create", "guid_of", "open_existing"]
 
@@ -129,6 +129,12 @@ class WindowsDevice:
 
     def set_mtu(self, mtu: int) -> None:
         self._interface.set_mtu(mtu)
+
+    def add(self, item: Address | Network) -> None:
+        self._interface.add(item)
+
+    def remove(self, item: Address | Network) -> None:
+        self._interface.remove(item)
 
     def start(self, capacity: int) -> WindowsPort:
         wintun = self._system.wintun

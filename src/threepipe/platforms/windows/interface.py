@@ -52,7 +52,8 @@ class Interface:
         self._name = name
         self._seconds_for_family = seconds_for_family
         self._before: dict[int, dict[str, int]] = {}  # Fields and their original values, by family.
-        self._undo: list[tuple[str, Callable[[], None]]] = []
+        self._metric: int | None = None  # As given to `configure`.
+        self._undo: list[tuple[str | Address | Network, Callable[[], None]]] = []
 
     def configure(self, settings: AdapterSettings) -> None:
         """Set its MTU, metric, addresses, routes and DNS; undo all of them if one is refused.
@@ -75,6 +76,7 @@ class Interface:
                 for version in 4, 6:
                     if self._has(version):
                         self.set_metric(version, settings.metric)
+            self._metric = settings.metric
             self._add(settings, there)
             windows = settings.windows or WindowsSettings()
             if windows.dns or windows.search:
@@ -84,6 +86,19 @@ class Interface:
         except BaseException:
             self.undo()
             raise
+
+    def add(self, item: Address | Network) -> None:
+        """Add an address or route, which is undone with the rest. Raises as `configure` does."""
+        if not self._has(item.version):
+            self._go_without([item], True)
+        # As in `configure`, which leaves a family alone that it gives no address.
+        self._change(item.version, DadTransmits=0, RouterDiscoveryBehavior=win.RouterDiscoveryDisabled)
+        self._add_one(item, self._metric)
+
+    def remove(self, item: Address | Network) -> None:
+        """Remove an address or route that the interface has."""
+        self._delete(item)
+        self._undo = [(what, undo) for what, undo in self._undo if what != item]
 
     def set_mtu(self, mtu: int) -> None:
         """Set the MTU in bytes for both families. IPv6 keeps its MTU if `mtu` is too small for it."""
@@ -123,19 +138,26 @@ class Interface:
                     log.warning("%s: %s was not undone: %s", self._name, what, error.strerror)
 
     def _add(self, settings: AdapterSettings, there: Sequence[int]) -> None:
-        ip, luid = self._ip, self._luid
-        for address in dict.fromkeys(settings.addresses):
-            if address.version in there:
-                ip.add_address(luid, address.ip, address.network.prefixlen)
-                self._undo.append((str(address), partial(ip.delete_address, luid, address.ip)))
         networks = {address.network for address in settings.addresses}  # Windows adds the routes of these.
-        for route in dict.fromkeys(settings.routes):
-            if route.version in there and route not in networks:
-                if not route.prefixlen and settings.metric is None:
-                    self.set_metric(route.version, 0)  # A default route must come before others to be used.
-                start, length = route.network_address, route.prefixlen
-                ip.add_route(luid, start, length)
-                self._undo.append((str(route), partial(ip.delete_route, luid, start, length)))
+        routes = [route for route in settings.routes if route not in networks]
+        for item in dict.fromkeys([*settings.addresses, *routes]):
+            if item.version in there:
+                self._add_one(item, settings.metric)
+
+    def _add_one(self, item: Address | Network, metric: int | None) -> None:
+        if not isinstance(item, Network):
+            self._ip.add_address(self._luid, item.ip, item.network.prefixlen)
+        else:
+            if not item.prefixlen and metric is None:
+                self.set_metric(item.version, 0)  # A default route must come before others to be used.
+            self._ip.add_route(self._luid, item.network_address, item.prefixlen)
+        self._undo.append((item, partial(self._delete, item)))
+
+    def _delete(self, item: Address | Network) -> None:
+        if isinstance(item, Network):
+            self._ip.delete_route(self._luid, item.network_address, item.prefixlen)
+        else:
+            self._ip.delete_address(self._luid, item.ip)
 
     def _clear_dns(self) -> None:
         """Remove the DNS settings of a crashed program, which stay in the registry under the GUID."""
