@@ -31,7 +31,7 @@ _DEFAULT_MTU = 1420  # As in other implementations: 1500 less 80 for IPv6, UDP a
 
 _SYSTEM_LOG = "/dev/log"
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("threepipe.wireguard")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
