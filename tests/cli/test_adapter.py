@@ -345,7 +345,7 @@ def test_create_and_delete_without_privilege_fail(network: Network) -> None:
     inside = tuple(network.command(*nobody))
     done = run("adapter", "create", "tp0", prefix=inside)
     assert (done.status, done.printed) == (1, "")
-    assert done.complaint.startswith("threepipe: creating tp0 needs CAP_NET_ADMIN; run as root")
+    assert done.complaint.startswith("threepipe: creating tp0 needs CAP_NET_ADMIN; give this root the capability")
     assert links(network) == set()
     run("adapter", "create", "tp0", "--owner=4321", prefix=tuple(network.command()))
     assert run("adapter", "list", "--json", prefix=inside).status == 0

@@ -115,7 +115,7 @@ def test_doctor_without_json_prints_advice() -> None:
 def test_doctor_as_root_without_capabilities_reports_them() -> None:
     found = doctor(*mounted(FOR_ALL), *WITHOUT_CAPABILITIES, status=1)
     assert "CAP_NET_ADMIN" in found["adapters"]["detail"]
-    assert found["adapters"]["advice"].startswith("run as root")
+    assert found["adapters"]["advice"].startswith("give this root the capability (a container: --cap-add=NET_ADMIN)")
     assert "CAP_SYS_ADMIN" in found["network namespaces"]["detail"]
     # The kernel requires CAP_SETFCAP to map root into a user namespace.
     assert not found["user namespaces"]["ok"]

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import select
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import threepipe
 from tests.support.hosts import answers
 from tests.support.kernel import NO_TUN_NODE, STRANGER, Network, call_elsewhere, links, needs_root, tun_node, udp_socket
 from threepipe import Adapter, Session
-from threepipe.platforms.linux import device
+from threepipe.platforms.linux import device, tun
 from threepipe.platforms.linux.namespace import Namespace
 
 pytestmark = pytest.mark.kernel
@@ -73,6 +74,68 @@ def test_create_without_permission_for_the_device_node_raises(network: Network) 
         call_elsewhere(network, create, "tp0", user=STRANGER, mounts=tun_node(mode="0600"))
 
 
+WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+"""Makes root a user without privilege, as in a container."""
+
+TRY = """
+import threepipe
+try:
+    threepipe.Adapter.create("tp0")
+except threepipe.PermissionDenied as error:
+    print(error.errno, error)
+"""
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mounts", "code", "words"),
+    [
+        (tun_node(), errno.EPERM, ["creating tp0 needs CAP_NET_ADMIN", "this root", "--cap-add=NET_ADMIN"]),
+        (tun_node(mode="0060"), errno.EACCES, ["the mode of /dev/net/tun keeps this root out", "chmod 0666"]),
+    ],
+)
+def test_root_without_capabilities_is_not_told_to_be_root(
+    network: Network, mounts: str, code: int, words: list[str]
+) -> None:
+    program = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec "$@"', "sh", *WITHOUT_CAPABILITIES]
+    printed = network.run(*program, sys.executable, "-c", TRY)
+    assert printed.startswith(str(int(code)))
+    assert "run as root" not in printed
+    for word in words:
+        assert word in printed
+
+
+@needs_root
+@pytest.mark.parametrize("user", [0, STRANGER])
+def test_create_with_a_device_node_on_a_mount_without_devices_raises(network: Network, user: int) -> None:
+    with refused(network, threepipe.PermissionDenied, errno.EACCES, "(nodev)", "option dev", "--device /dev/net/tun"):
+        call_elsewhere(network, create, "tp0", user=user, mounts=f"{tun_node()}; mount -o remount,nodev /dev/net")
+
+
+@needs_root
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+def test_create_that_something_else_forbids_raises(
+    network: Network, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Device lists of containers and security modules cannot be made here, so their answers are."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("threepipe.platforms.linux.tun.io.FileIO", refuse)
+        with pytest.raises(
+            threepipe.PermissionDenied, match=r"something other than its mode.*--device.*SELinux"
+        ) as caught:
+            tun.open_tun()
+    assert caught.value.errno == code
+    with monkeypatch.context() as patch:
+        patch.setattr("threepipe.platforms.linux.tun.fcntl.ioctl", refuse)
+        text = "security module" if code == errno.EACCES else "CAP_NET_ADMIN"
+        with refused(network, threepipe.PermissionDenied, code, text):
+            create("tp0", netns=network.path)
+
+
 @needs_root
 def test_create_without_privilege_raises(network: Network) -> None:
     with refused(network, threepipe.PermissionDenied, errno.EPERM, "CAP_NET_ADMIN", "root", "owner"):
@@ -80,7 +143,16 @@ def test_create_without_privilege_raises(network: Network) -> None:
 
 
 def test_create_with_a_taken_name_raises(network: Network) -> None:
-    with refused(network, threepipe.NameTaken, errno.EBUSY, "lo", "another name", "tp%d", "open it"):
+    with Adapter.create("tp0", netns=network.path, persistent=True) as adapter:
+        with refused(network, threepipe.NameTaken, errno.EBUSY, "tp0", "another name", "tp%d", "open it"):
+            create("tp0", netns=network.path)
+        adapter.delete()
+    network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    network.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    for name, kind in (("tap0", "a TAP device, which carries Ethernet"), ("veth0", "an interface of the kind veth")):
+        with refused(network, threepipe.NameTaken, errno.EBUSY, f"{name} exists, {kind}", "another name"):
+            create(name, netns=network.path)
+    with refused(network, threepipe.NameTaken, errno.EBUSY, "lo", "another name", "tp%d"):
         create("lo", netns=network.path)
 
 
@@ -250,8 +322,9 @@ def test_open_of_a_missing_adapter_raises(network: Network) -> None:
 def test_open_of_another_interface_raises(network: Network) -> None:
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
     network.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    for name in ("tap0", "veth0", "lo"):
-        with refused(network, threepipe.AdapterNotFound, errno.EINVAL, f"{name} is not a layer-3 TUN adapter"):
+    kinds = {"tap0": "a TAP device, which carries Ethernet frames", "veth0": "an interface of the kind veth", "lo": ""}
+    for name, kind in kinds.items():
+        with refused(network, threepipe.AdapterNotFound, errno.EINVAL, f"{name} is not a layer-3 TUN adapter", kind):
             open_existing(name, netns=network.path)
 
 

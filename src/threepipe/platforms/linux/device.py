@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 
 from threepipe.backend import AdapterInfo
-from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting
+from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting, NameTaken
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace, opening
@@ -38,7 +38,10 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
         owner = os.geteuid()  # Any user could open an interface without an owner.
 
     def attach(descriptors: "_Descriptors") -> tuple[str, int]:
-        name = descriptors.attach(settings.name, create=True, several=settings.queues > 1)
+        try:
+            name = descriptors.attach(settings.name, create=True, several=settings.queues > 1)
+        except NameTaken as error:
+            raise (netlink.taken(settings.name) if error.errno == errno.EBUSY else error) from None
         index = socket.if_nametoindex(name)
         file = descriptors.queues[0]
         netlink.configure(index, settings)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from threepipe.errors import AdapterClosed, AdapterError, InvalidSetting, NamespaceNotFound, PermissionDenied
+from threepipe.platforms.linux.privilege import become
 from threepipe.settings import NamespaceName
 
 __all__ = ["CLONE_NEWUSER", "Namespace", "enter_user_namespace", "opening", "private_networks", "unshare"]
@@ -59,7 +60,8 @@ class Namespace:
         try:
             return cls(io.FileIO(path, opener=_open_at_once))
         except PermissionError as error:
-            raise PermissionDenied(error.errno, f"this user may not enter the namespace {path}; run as root") from None
+            advice = become("CAP_SYS_PTRACE")
+            raise PermissionDenied(error.errno, f"this user may not enter the namespace {path}; {advice}") from None
         except OSError as error:
             raise NamespaceNotFound(
                 error.errno, f"no network namespace {netns}: {path} cannot be opened; ip netns lists the names"
@@ -207,7 +209,7 @@ def unshare(namespaces: int) -> None:
 def _refused(call: str) -> AdapterError:
     code = ctypes.get_errno()
     if code == errno.EPERM:
-        return PermissionDenied(code, f"{call} of a namespace needs CAP_SYS_ADMIN; run as root")
+        return PermissionDenied(code, f"{call} of a namespace needs CAP_SYS_ADMIN; {become('CAP_SYS_ADMIN')}")
     return AdapterError(code, f"{call} of a namespace: {os.strerror(code)}")
 
 
@@ -241,4 +243,6 @@ def enter_user_namespace() -> None:
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     except OSError as error:
-        raise PermissionDenied(error.errno, "this system forbids root in a user namespace; run as root") from None
+        raise PermissionDenied(
+            error.errno, f"this system forbids root in a user namespace; {become('CAP_SYS_ADMIN')}"
+        ) from None

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
@@ -26,8 +26,10 @@ from threepipe.errors import (
     AdapterNotFound,
     IPv6Unavailable,
     LinkDown,
+    NameTaken,
     PermissionDenied,
 )
+from threepipe.platforms.linux.privilege import become
 from threepipe.ring import record_length
 from threepipe.settings import AdapterSettings, Address, Network
 
@@ -42,6 +44,7 @@ __all__ = [
     "queues",
     "remove",
     "set_mtu",
+    "taken",
 ]
 
 log = logging.getLogger("threepipe")
@@ -216,13 +219,37 @@ def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[]
 def find(name: str) -> tuple[int, str, bool]:
     """Return index and name of the interface that `name` or an altname is of, and True if it can have several queues.
 
-    Raises `AdapterNotFound`.
+    Raises `AdapterNotFound` if there is none, or one of another kind.
     """
     with _netlink(name) as ipr:
         if found := ipr.link_lookup(ifname=name):
             (link,) = ipr.link("get", index=found[0])
+            if kind := _other_kind(link):
+                raise AdapterNotFound(errno.EINVAL, f"{name} is not a layer-3 TUN adapter, but {kind}; open another")
             return int(found[0]), _name(link), bool(_tun_data(link, "IFLA_TUN_MULTI_QUEUE"))
     raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}; threepipe adapter list shows all adapters")
+
+
+def taken(name: str) -> NameTaken:
+    """Return the error for creating an interface of that name, which exists."""
+    kind, advice = "", ", or open it"
+    with suppress(AdapterError), _netlink(name) as ipr:
+        for index in ipr.link_lookup(ifname=name):
+            if other := _other_kind(ipr.link("get", index=index)[0]):
+                kind, advice = f", {other}", ""
+    return NameTaken(
+        errno.EBUSY, f"an interface named {name} exists{kind}; choose another name, a template like tp%d{advice}"
+    )
+
+
+def _other_kind(link: Any) -> str:
+    """Return what an interface is that cannot be opened; nothing for a TUN adapter, and for what the kernel hides."""
+    kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    if kind == "tun":
+        return (
+            "a TAP device, which carries Ethernet frames" if _tun_data(link, "IFLA_TUN_TYPE") != _IFF_TUN_TYPE else ""
+        )
+    return f"an interface of the kind {kind}" if kind else ""
 
 
 def queues(index: int, name: str) -> int:
@@ -341,5 +368,5 @@ def _netlink(name: str) -> Iterator[Any]:
         if code == errno.ENODEV:
             raise AdapterGone(code, f"{name} was removed by another program; create or open it again") from None
         if code == errno.EPERM:
-            raise PermissionDenied(code, f"setting up {name} needs CAP_NET_ADMIN; run as root") from None
+            raise PermissionDenied(code, f"setting up {name} needs CAP_NET_ADMIN; {become('CAP_NET_ADMIN')}") from None
         raise AdapterError(code, f"{name}: {os.strerror(code)}") from None

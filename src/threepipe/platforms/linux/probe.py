@@ -22,6 +22,7 @@ from threepipe.backend import Finding
 from threepipe.errors import AdapterError, PermissionDenied
 from threepipe.platforms.linux import device, tun
 from threepipe.platforms.linux.namespace import Namespace, enter_user_namespace
+from threepipe.platforms.linux.privilege import become
 from threepipe.platforms.linux.tun import (
     IFF_MULTI_QUEUE,
     IFF_NO_PI,
@@ -48,7 +49,7 @@ _SECONDS_FOR_CHILD = 60
 _PRIVILEGED = ("network namespaces", "adapters")
 
 _USER_NAMESPACE_ADVICE = (
-    "run as root, or allow them: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone"
+    "or allow them: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone"
     " or kernel.apparmor_restrict_unprivileged_userns"
 )
 
@@ -100,7 +101,11 @@ def _second_attempts(first: dict[str, Finding]) -> dict[str, Finding]:
             added[name] = finding
         elif finding.ok and not first[name].ok:
             added[name] = finding._replace(detail=f"{finding.detail} only", advice=f"outside it: {first[name].advice}")
-    detail, advice = (f"none was created: {refusal}", _USER_NAMESPACE_ADVICE) if refusal else ("one was created", "")
+    detail, advice = (
+        (f"none was created: {refusal}", f"{become('CAP_SYS_ADMIN')}, {_USER_NAMESPACE_ADVICE}")
+        if refusal
+        else ("one was created", "")
+    )
     return added | {"user namespaces": Finding("user namespaces", not refusal, detail, advice)}
 
 
@@ -142,7 +147,7 @@ def _namespaces(where: str) -> Finding:
     try:
         Namespace.fresh().close()
     except PermissionDenied:
-        return Finding(name, False, "creating one needs CAP_SYS_ADMIN, which this user lacks", "run as root")
+        return Finding(name, False, "creating one needs CAP_SYS_ADMIN, which this user lacks", become("CAP_SYS_ADMIN"))
     except AdapterError as error:
         return _refused(name, error)._replace(essential=False)
     return Finding(name, True, f"one was created {where}")
@@ -152,7 +157,7 @@ def _adapters(where: str) -> list[Finding]:
     with tun.open_tun() as file:
         if not may_create(file):
             detail = "creating one needs CAP_NET_ADMIN, which this user lacks"
-            advice = "run as root, or have root create a persistent adapter with this user as its owner"
+            advice = f"{become('CAP_NET_ADMIN')}, or have root create a persistent adapter with this user as its owner"
             return [Finding("adapters", False, detail, advice, essential=True)]
     try:
         namespace = Namespace.fresh()

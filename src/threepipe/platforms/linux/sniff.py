@@ -24,6 +24,7 @@ from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 from threepipe.errors import AdapterError, AdapterGone, AdapterNotFound, PermissionDenied
 from threepipe.net.doorbell import Doorbell
 from threepipe.platforms.linux.namespace import Namespace
+from threepipe.platforms.linux.privilege import become
 from threepipe.settings import NamespaceName
 
 __all__ = ["LinuxCapture", "open_capture"]
@@ -62,7 +63,7 @@ def _bound(name: str) -> socket.socket:
         # With protocol 0, as until it is bound it would get the packets of all interfaces.
         sniffing = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     except PermissionError as error:
-        raise PermissionDenied(error.errno, f"capturing {name} needs CAP_NET_RAW; run as root") from None
+        raise PermissionDenied(error.errno, f"capturing {name} needs CAP_NET_RAW; {become('CAP_NET_RAW')}") from None
     try:
         sniffing.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         sniffing.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

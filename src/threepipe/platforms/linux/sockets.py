@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from threepipe.core.descriptor import FULL
 from threepipe.errors import EndpointError
 from threepipe.net.datagrams import Datagrams, RunDatagrams, Source
+from threepipe.platforms.linux.privilege import become
 from threepipe.settings import MAX_NAME
 
 __all__ = ["LinuxDatagrams", "bind_to_interface", "enlarge_buffers", "mark_socket", "open_datagrams"]
@@ -74,7 +75,9 @@ def mark_socket(opened: socket.socket, mark: int) -> None:
     try:
         opened.setsockopt(socket.SOL_SOCKET, SO_MARK, _MARK.pack(mark))
     except OSError as error:
-        raise EndpointError(error.errno, "a mark needs CAP_NET_ADMIN; run as root, or leave it out") from None
+        raise EndpointError(
+            error.errno, f"a mark needs CAP_NET_ADMIN; {become('CAP_NET_ADMIN')}, or leave it out"
+        ) from None
 
 
 def bind_to_interface(opened: socket.socket, name: str) -> None:
@@ -83,7 +86,7 @@ def bind_to_interface(opened: socket.socket, name: str) -> None:
         socket.if_nametoindex(name)  # The option takes the start of a name that is too long.
         opened.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, name.encode() + b"\0")
     except OSError as error:
-        advice = "run as root" if error.errno == errno.EPERM else "see 'ip link' for the names"
+        advice = become("CAP_NET_RAW") if error.errno == errno.EPERM else "see 'ip link' for the names"
         raise EndpointError(error.errno, f"interface {name}: {error.strerror or error}; {advice}") from None
 
 

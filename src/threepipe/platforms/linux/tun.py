@@ -25,6 +25,7 @@ from threepipe.errors import (
     NameTaken,
     PermissionDenied,
 )
+from threepipe.platforms.linux.privilege import become, refused_node
 
 __all__ = [
     "Offload",
@@ -90,6 +91,8 @@ def open_tun() -> io.FileIO:
     try:
         return io.FileIO(TUN_PATH, "r+", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise refused_node(TUN_PATH, error.errno) from None
         raise _explained(error, _NO_DRIVER, TUN_PATH) from None
 
 
@@ -213,17 +216,17 @@ def refused(error: OSError, name: str) -> AdapterError:
 
 
 Explanations = dict[int, tuple[type[AdapterError], str]]
-"""The exception and its text about a {name}, by errno."""
+"""The exception and its text about a {name}, by errno; {become} is advice on CAP_NET_ADMIN."""
 
 _NO_DRIVER: Explanations = {
     errno.ENOENT: (AdapterUnavailable, "{name} is missing; load the module (modprobe tun), or in a container pass the"
                    " device (--device {name})"),
     errno.ENODEV: (AdapterUnavailable, "{name} exists, but the kernel has no TUN driver for it; load the module"
                    " (modprobe tun)"),
-    errno.EACCES: (PermissionDenied, "this user may not open {name}; run as root, or have root allow it"
-                   " (chmod 0666 {name})"),
 }  # fmt: skip
-_NO_DRIVER |= {errno.ENXIO: _NO_DRIVER[errno.ENODEV], errno.EPERM: _NO_DRIVER[errno.EACCES]}
+_NO_DRIVER |= {errno.ENXIO: _NO_DRIVER[errno.ENODEV]}
+
+_FORBIDDEN = (PermissionDenied, "a security module forbids attaching to {name}; see what SELinux or AppArmor logs")
 
 _NOT_CREATED: Explanations = {
     errno.EINVAL: (AdapterError, "the kernel refuses the name {name}; choose another name"),
@@ -231,14 +234,16 @@ _NOT_CREATED: Explanations = {
     errno.ENOTTY: (AdapterUnavailable, f"{TUN_PATH} is not the TUN driver; load the module (modprobe tun)"),
     errno.EBUSY: (NameTaken, "an interface named {name} exists; choose another name, a template like tp%d, or"
                   " open it"),
-    errno.EPERM: (PermissionDenied, "creating {name} needs CAP_NET_ADMIN; run as root, or have root create it as"
+    errno.EPERM: (PermissionDenied, "creating {name} needs CAP_NET_ADMIN; {become}, or have root create it as"
                   " persistent with this user as its owner, and open it"),
+    errno.EACCES: _FORBIDDEN,
 }  # fmt: skip
 
 _NOT_OPENED: Explanations = {
     errno.EBUSY: (AdapterBusy, "{name} is in use by another program; close it there first"),
-    errno.EPERM: (PermissionDenied, "{name} belongs to another user or group; run as root, or have root create it"
+    errno.EPERM: (PermissionDenied, "{name} belongs to another user or group; {become}, or have root create it"
                   " with this user as its owner"),
+    errno.EACCES: _FORBIDDEN,
     errno.EINVAL: (AdapterNotFound, "{name} is not a layer-3 TUN adapter; open another"),
 }  # fmt: skip
 
@@ -250,4 +255,4 @@ _NOT_WORKING: Explanations = {
 
 def _explained(error: OSError, explanations: Explanations, name: str) -> AdapterError:
     kind, text = explanations.get(error.errno or 0, (AdapterError, f"{{name}}: {error.strerror}"))
-    return kind(error.errno, text.format(name=name))
+    return kind(error.errno, text.format(name=name, become=become("CAP_NET_ADMIN")))
