@@ -1,11 +1,13 @@
 """The configuration protocol of WireGuard's userspace devices (wireguard.com/xplatform), as text. Uses no sockets.
 
 A request or answer is lines of `key=value` and an empty line. The keys of peers are in lower-case hex. An answer ends
-with an errno, 0 for success; failures have the numbers that wireguard-go uses.
+with an errno, 0 for success. wireguard-go reports failures as negative numbers, for which wg(8) prints the right text;
+others report positive ones.
 """
 
 import errno
 import ipaddress
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,7 +35,7 @@ _NANOSECONDS = 10**9
 
 
 class UapiError(Exception):
-    """An invalid request or answer, or a failure that a device reported; `errno` is its number in the protocol.
+    """An invalid request or answer, or a failure that a device reported, with the `errno`, a positive number.
 
     The text has no keys of WireGuard.
     """
@@ -44,7 +46,11 @@ class UapiError(Exception):
 
 
 def parse_change(lines: Iterable[str]) -> Change:
-    """Parse the lines after `set=1`. Raises `UapiError`."""
+    """Parse the lines after `set=1`. Raises `UapiError`.
+
+    Allowed IPs are added and removed in the order of the lines. So a peer that loses some after others were added has
+    several changes.
+    """
     change: dict[str, Any] = {}
     peers: list[dict[str, Any]] = []
     for line in lines:
@@ -54,6 +60,8 @@ def parse_change(lines: Iterable[str]) -> Change:
         if key == "public_key":
             peers.append({"public_key": _parse_key(text)})
             continue
+        if peers and "allowed_ips" in peers[-1] and (key in _IN_ORDER or text.startswith("-")):
+            peers.append({"public_key": peers[-1]["public_key"], "update_only": True})
         target, fields = (peers[-1], _PEER_FIELDS) if peers else (change, _DEVICE_FIELDS)
         if key not in fields:
             raise UapiError(errno.EINVAL, f"unknown key {key!r} of a {'peer' if peers else 'device'}")
@@ -96,9 +104,10 @@ def _parse_address(text: str) -> PeerEndpoint:
 
 
 def _parse_network(text: str) -> Network:
-    if "/" not in text:
-        raise ValueError(f"{text!r} has no prefix length")
-    return ipaddress.ip_network(text.removeprefix("-"), strict=False)
+    address, _, length = text.removeprefix("-").partition("/")
+    if "%" in address:
+        raise ValueError(f"{text!r} has a zone")
+    return ipaddress.ip_network((address, number(ipaddress.IPV6LENGTH)(length)), strict=False)
 
 
 def _parse_version(text: str) -> None:
@@ -106,6 +115,8 @@ def _parse_version(text: str) -> None:
         raise ValueError(f"only version {PROTOCOL_VERSION} is known")
 
 
+_IN_ORDER = ("remove", "replace_allowed_ips")
+"""Keys that undo the allowed IPs of earlier lines, which a `PeerChange` does first."""
 _DEVICE_FIELDS: Fields = {
     "private_key": Field("private_key", _parse_key),
     "listen_port": Field("listen_port", number(MAX_PORT)),
@@ -163,8 +174,8 @@ def parse_status(text: str) -> Status:
         for line in text.splitlines():
             key, _, value = line.partition("=")
             complete = key == "errno" or (complete and not key)
-            if key == "errno" and value != "0":
-                raise UapiError(number(_MAX_ERRNO)(value), f"the device answered errno {value}")
+            if key == "errno" and (failure := number(_MAX_ERRNO)(value.removeprefix("-"))):
+                raise UapiError(failure, f"the device answered errno {failure} ({os.strerror(failure)})")
             if key == "public_key":
                 peers.append({"public_key": _parse_key(value), "allowed_ips": (), "last_handshake": 0})
             elif key == "last_handshake_time_nsec":

@@ -251,16 +251,20 @@ class UapiServer:
         client.socket.close()
 
     def _serve(self, client: "_Client") -> None:
-        """Read requests and write answers; while a client does not read its answers, its requests are not read."""
+        """Read requests and write answers; while a client does not read its answers, its requests are not read.
+
+        A client that sends no more gets the answers to what it has sent.
+        """
         if client not in self._clients:
             return  # It was dropped while it was ready.
         try:
-            if not client.answer and not client.read():
-                self._drop(client)
-                return
+            if not client.answer and not client.ended:
+                client.read()
             while client.write() and (lines := client.next_request()) is not None:
                 client.answer += self._answer(lines).encode()
         except OSError:
+            client.ended, client.answer = True, bytearray()
+        if client.ended and not client.answer:
             self._drop(client)
             return
         self._selector.modify(client.socket, selectors.EVENT_WRITE if client.answer else selectors.EVENT_READ, client)
@@ -279,7 +283,12 @@ class UapiServer:
             number = error.errno
         except (ThreepipeError, OSError) as error:
             number = getattr(error, "errno", None) or errno.EINVAL
-        return f"{answer}errno={number}\n\n"
+        except Exception:
+            log.exception(
+                f"{self._path}: a request failed, by a defect of threepipe"
+            )  # The device must stay manageable.
+            number = errno.EIO
+        return f"{answer}errno={-number}\n\n"
 
 
 class _Client:
@@ -288,22 +297,31 @@ class _Client:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self.socket = connected
+        self.ended = False
+        """True if the client sends no more."""
         self.answer = bytearray()
         self._request = bytearray()
         self._searched = 0  # Bytes of the request in which no end was found.
 
-    def read(self) -> bool:
-        """Read once. Return False at the end of the connection, or if the request is too long. Raises `OSError`."""
+    def read(self) -> None:
+        """Read once. Raises `OSError`, also if the request is too long."""
         try:
             piece = self.socket.recv(_READ_SIZE)
         except BlockingIOError:
-            return True
+            return
+        self.ended = not piece
         self._request += piece
-        return bool(piece) and len(self._request) <= _MAX_REQUEST
+        if len(self._request) > _MAX_REQUEST:
+            raise OSError(errno.EMSGSIZE, "the request is too long")
 
     def next_request(self) -> list[str] | None:
-        """Return the lines of the next request, or None if it is not complete."""
+        """Return the lines of the next request, or None if it is not complete.
+
+        As for wireguard-go and gotatun, the end of the connection completes a `set`.
+        """
         end = self._request.find(b"\n\n", max(self._searched - 1, 0))
+        if end < 0 and self.ended and self._request.startswith(b"set=1\n"):
+            end = len(self._request.rstrip(b"\n"))
         if end < 0:
             self._searched = len(self._request)
             return None
