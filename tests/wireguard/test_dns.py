@@ -127,7 +127,7 @@ def test_commands_run_in_sh_without_bash_and_all_run_at_the_end(told: Path) -> N
 
 @pytest.mark.parametrize("name", ["a;b", "$(b)", "a b", "`b`", "a'", "", "a" * 16, "wg0\n", "../wg0"])
 def test_commands_get_no_name_that_means_something_to_a_shell(told: Path, name: str) -> None:
-    with pytest.raises(InvalidSetting, match="cannot be put into commands"):
+    with pytest.raises(InvalidSetting, match="cannot be the name of a device"):
         call([f"echo %i > {told}"], name)
     assert not told.exists()
 

@@ -4,6 +4,7 @@ import base64
 import gc
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +15,7 @@ from tests.support.commands import run
 from tests.support.wireguard_pair import THERE, joined, new_key
 from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
 from threepipe.wireguard.noise import Handshake, Identity, Keys, initiate, read_initiation, read_timestamp, respond
+from threepipe.wireguard.quick.commands import call
 from threepipe.wireguard.quick.config import parse_config
 from threepipe.wireguard.quick.names import resolve
 from threepipe.wireguard.tai64n import timestamp
@@ -78,9 +80,9 @@ def complaints() -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def test_an_error_about_a_line_with_a_key_does_not_show_it() -> None:
-    for place, call in complaints():
+    for place, parse in complaints():
         with pytest.raises((ValueError, UapiError)) as caught:
-            call()
+            parse()
         told = "".join(traceback.format_exception(caught.value))
         assert not shows(told), place
 
@@ -95,6 +97,14 @@ def test_an_endpoint_name_that_is_a_key_is_not_shown(name: str, monkeypatch: pyt
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(OSError, match="endpoint") as caught:
         resolve((name, 1))
+    assert not shows(str(caught.value))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell")
+@pytest.mark.parametrize("key", [BASE64, HEX], ids=["base64", "hex"])
+def test_a_failed_command_with_a_key_does_not_show_it(key: str) -> None:
+    with pytest.raises(ValueError, match=r"test \(hidden\) = /usr/share/wireguard/the-other-key: ended with") as caught:
+        call([f"test {key} = /usr/share/wireguard/the-other-key"], "wg0")
     assert not shows(str(caught.value))
 
 

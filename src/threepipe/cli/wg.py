@@ -72,7 +72,11 @@ def _run(path: Path, ready: Callable[[], None]) -> None:
 
 
 def _path(config: str) -> Path:
-    return Path(config) if config.endswith(".conf") or "/" in config else _FOLDER / f"{config}.conf"
+    from threepipe.wireguard.settings import check_device_name
+
+    path = Path(config) if config.endswith(".conf") or "/" in config else _FOLDER / f"{config}.conf"
+    check_device_name(path.stem)
+    return path
 
 
 @app.command()

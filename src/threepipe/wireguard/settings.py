@@ -5,6 +5,7 @@ The names are those of wg(8) and of its configuration protocol. Knows neither fi
 
 import binascii
 import ipaddress
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,9 +15,20 @@ from threepipe.settings import Network
 from threepipe.wireguard.fields import hide_keys
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 
-__all__ = ["Change", "PeerChange", "PeerStatus", "Status", "key_from_text", "key_to_text", "parse_networks"]
+__all__ = [
+    "Change",
+    "PeerChange",
+    "PeerStatus",
+    "Status",
+    "check_device_name",
+    "is_device_name",
+    "key_from_text",
+    "key_to_text",
+    "parse_networks",
+]
 
 KEY_SIZE = 32
+_DEVICE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,22 @@ class Status:
     listen_port: int = 0
     fwmark: int = 0
     peers: tuple[PeerStatus, ...] = ()
+
+
+def is_device_name(name: str) -> bool:
+    """Return True if a device can have that name: one that wg-quick(8) takes, and that an interface can have.
+
+    It is part of the paths of files, and of commands, to which none of its characters means anything.
+    """
+    return bool(_DEVICE_NAME.fullmatch(name)) and name not in (".", "..")
+
+
+def check_device_name(name: str) -> str:
+    """Return `name`; raise `InvalidSetting` if no device can have it."""
+    if not is_device_name(name):
+        told = hide_keys(repr(name))
+        raise InvalidSetting(f"{told} cannot be the name of a device: give 1 to 15 letters (a-z), digits or _=+.-")
+    return name
 
 
 def key_from_text(text: str) -> bytes:

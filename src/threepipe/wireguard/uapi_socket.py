@@ -18,7 +18,7 @@ from threepipe.errors import EndpointError, InvalidSetting, ThreepipeError
 from threepipe.net.accept import Acceptor
 from threepipe.net.connect import listen_unix, reach_unix
 from threepipe.net.doorbell import Doorbell
-from threepipe.wireguard.settings import Change, Status
+from threepipe.wireguard.settings import Change, Status, check_device_name, is_device_name
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
 __all__ = ["FOLDER", "UapiServer", "ask", "inherit", "listen", "names", "status_of", "stop_listening", "take_down"]
@@ -34,14 +34,15 @@ _ANSWER_TIMEOUT = 10.0  # Seconds.
 
 
 def names(folder: Path = FOLDER) -> list[str]:
-    """Return the names of the devices that have a socket in `folder`."""
+    """Return the names of the devices that have a socket in `folder`, without names that no device can have here."""
     with contextlib.suppress(OSError):
-        return sorted(path.stem for path in folder.iterdir() if path.suffix == ".sock" and path.is_socket())
+        sockets = [path for path in folder.iterdir() if path.suffix == ".sock" and path.is_socket()]
+        return sorted(path.stem for path in sockets if is_device_name(path.stem))
     return []
 
 
 def status_of(name: str, folder: Path = FOLDER) -> Status:
-    """Return the status of a device of any implementation. Raises `EndpointError`."""
+    """Return the status of a device of any implementation. Raises `EndpointError` and `InvalidSetting`."""
     try:
         return parse_status(ask(name, "get=1\n\n", folder))
     except UapiError as error:
@@ -49,7 +50,10 @@ def status_of(name: str, folder: Path = FOLDER) -> Status:
 
 
 def ask(name: str, request: str, folder: Path = FOLDER) -> str:
-    """Return the answer of a device to `request`. Raises `EndpointError`, also if there is no such device."""
+    """Return the answer of a device to `request`.
+
+    Raises `EndpointError`, also if there is no such device, and `InvalidSetting` for an invalid name.
+    """
     path = _path(name, folder)
     try:
         with reach_unix(str(path)) as client:
@@ -70,7 +74,7 @@ def take_down(name: str, seconds: float, folder: Path = FOLDER) -> bool:
     """Have a device end by removing its socket's file. Return True if it did within `seconds`, with its cleanup.
 
     Only threepipe's own devices tell that the cleanup is done; others may do some of it after they stop listening.
-    Raises `EndpointError`.
+    Raises `EndpointError` and `InvalidSetting`.
     """
     path = _path(name, folder)
     try:
@@ -92,7 +96,7 @@ def take_down(name: str, seconds: float, folder: Path = FOLDER) -> bool:
 def listen(name: str, folder: Path = FOLDER) -> socket.socket:
     """Listen on the management socket of the device `name`, to which only root may connect.
 
-    A stale file is replaced. Raises `EndpointError`, also if a device of that name is running.
+    A stale file is replaced. Raises `EndpointError`, also if a device of that name is running, and `InvalidSetting`.
     """
     path = _path(name, folder)
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -130,6 +134,7 @@ def stop_listening(listening: socket.socket) -> None:
 
 
 def _path(name: str, folder: Path) -> Path:
+    check_device_name(name)
     if not hasattr(socket, "AF_UNIX"):
         text = "devices are managed by Unix sockets, which Python does not have on this system"
         raise EndpointError(errno.ENOTSUP, text)

@@ -1,7 +1,6 @@
 """Running of programs: the commands of a configuration file, and the tools that its settings need."""
 
 import logging
-import re
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from threepipe.errors import InvalidSetting
+from threepipe.wireguard.fields import hide_whole_keys
+from threepipe.wireguard.settings import check_device_name
 
 __all__ = ["Hold", "call", "call_all", "execute", "hold_nothing"]
 
@@ -17,9 +18,6 @@ log = logging.getLogger("threepipe")
 
 Hold: TypeAlias = Callable[[], AbstractContextManager[tuple[int, ...]]]
 """Gives descriptors, which a program inherits, for a block that lasts until the program has ended."""
-_NAME = re.compile(
-    r"[A-Za-z0-9_=+.-]{1,15}"
-)  # The names that wg-quick(8) takes; none of them means anything to a shell.
 _TOOL_SECONDS = 60.0
 _SECONDS_TO_END = 10.0
 
@@ -41,8 +39,7 @@ def call(
     wait for a command: it may raise, which ends the command. Raises `InvalidSetting` if a command fails; the others do
     not run then.
     """
-    if not _NAME.fullmatch(name):
-        raise InvalidSetting(f"{name!r} cannot be put into commands; name the file with letters, digits and _=+.- only")
+    check_device_name(name)
     shell = shutil.which("bash") or "/bin/sh"
     for command in commands:
         line = command.replace("%i", name)
@@ -54,7 +51,7 @@ def call(
                 _end(process)
                 raise
         if process.returncode:
-            raise InvalidSetting(f"{shell} -c {line}: ended with status {process.returncode}")
+            raise InvalidSetting(f"{shell} -c {hide_whole_keys(line)}: ended with status {process.returncode}")
 
 
 def call_all(commands: Iterable[str], name: str, hold: Hold = hold_nothing) -> None:

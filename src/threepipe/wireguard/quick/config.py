@@ -12,7 +12,7 @@ from typing import Any
 
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import HostPort
-from threepipe.settings import Address, Network, check_mtu, check_name, parse_addresses
+from threepipe.settings import Address, Network, check_mtu, parse_addresses
 from threepipe.wireguard.fields import (
     MAX_KEEPALIVE,
     MAX_MARK,
@@ -29,6 +29,7 @@ from threepipe.wireguard.settings import (
     Change,
     PeerChange,
     Status,
+    check_device_name,
     key_from_text,
     key_to_text,
     parse_networks,
@@ -102,7 +103,7 @@ def read_config(path: Path) -> Config:
 
 def parse_config(text: str, name: str, source: str) -> Config:
     """Parse the configuration of the interface `name`. Raises `InvalidSetting`, which names `source` and the line."""
-    check_name(name)
+    check_device_name(name)
     interface: dict[str, Any] = {}
     peers: list[dict[str, Any]] = []
     section: dict[str, Any] | None = None

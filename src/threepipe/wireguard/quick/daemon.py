@@ -155,9 +155,11 @@ def serve(name: str, ready: Callable[[], None]) -> None:
     from threepipe.adapter import Adapter
     from threepipe.piping import pipe
     from threepipe.wireguard.device import Device
+    from threepipe.wireguard.settings import check_device_name
     from threepipe.wireguard.tunnel import Event
     from threepipe.wireguard.uapi_socket import UapiServer, inherit, listen
 
+    check_device_name(name)
     adapter: Adapter | None = None
 
     def on_event(event: Event) -> None:
