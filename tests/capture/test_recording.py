@@ -1,8 +1,10 @@
 """Recording to capture files."""
 
 import os
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 
 import threepipe
 from tests.support.captures import ETHERNET, FRAMES, PACKETS, pcap, reader
+from tests.support.commands import run
 from tests.support.taps import recorded, unix
 from threepipe.backend import OUTBOUND
+from threepipe.capture.writer import CaptureWriter
 from threepipe.endpoints import open_endpoint
 from threepipe.endpoints.request import Side
 
@@ -24,6 +28,30 @@ def test_sent_packets_are_in_the_file_at_once(tmp_path: Path) -> None:
         assert not session.receive(0)
         session.send(PACKETS[:1])
     assert recorded(path) == [(packet, OUTBOUND) for packet in [*PACKETS, PACKETS[0]]]
+
+
+@unix
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: open_endpoint(f"pcap:{path}", side="right").close(),
+        lambda path: CaptureWriter(path, "tp0").close(),
+        lambda path: run("pipe", "memory:a", "pcap:/dev/null", "--capture", path, "--run", "true"),
+    ],
+    ids=["endpoint", "writer", "pipe"],
+)
+def test_a_new_file_is_private_and_an_old_one_keeps_its_mode(tmp_path: Path, write: Callable[[str], object]) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.touch()
+    old.chmod(0o644)
+    before = os.umask(0)
+    try:
+        write(str(new))
+        write(str(old))
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (new, old)] == [0o600, 0o644]
+    assert old.stat().st_size == new.stat().st_size > 0
 
 
 def test_replay_options_at_the_right_end_raise(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from threepipe.errors import EndpointError
 __all__ = ["CaptureWriter"]
 
 STANDARD_OUTPUT = "-"
+_MODE = 0o600
 
 
 class CaptureWriter:
@@ -28,7 +29,10 @@ class CaptureWriter:
     """
 
     def __init__(self, path: str, interface: str) -> None:
-        """Create or empty the file, for packets of `interface`. The path `-` is standard output."""
+        """Create or empty the file, for packets of `interface`. The path `-` is standard output.
+
+        Only this user may read and write a new file, as packets are nobody else's business.
+        """
         self._path = "standard output" if path == STANDARD_OUTPUT else path
         self._lock = threading.Lock()
         self._packets = 0
@@ -76,7 +80,7 @@ class CaptureWriter:
         if path == STANDARD_OUTPUT:
             return io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
         try:
-            return io.FileIO(path, "wb")
+            return io.FileIO(path, "wb", opener=_open_privately)
         except OSError as error:
             raise self._error(error) from None
 
@@ -107,3 +111,7 @@ class CaptureWriter:
 
     def _error(self, error: OSError) -> EndpointError:
         return EndpointError(error.errno, f"{self._path}: {error.strerror or error}")
+
+
+def _open_privately(path: str, flags: int) -> int:
+    return os.open(path, flags, _MODE)
