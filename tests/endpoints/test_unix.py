@@ -11,6 +11,10 @@ import pytest
 
 import threepipe
 from tests.support.endpoints import opened, unix
+from threepipe.endpoints.listener import Listener
+from threepipe.endpoints.request import RateLimitedLog
+from threepipe.endpoints.stream import SocketStream
+from threepipe.net.connect import listen_unix
 
 
 @unix
@@ -54,6 +58,20 @@ def test_a_socket_that_replaced_ours_is_not_removed(stack: ExitStack, tmp_path: 
     opened(stack, f"unix-listen:{path}")
     listener.close()
     assert path.exists()
+
+
+@unix
+def test_the_file_is_removed_while_the_socket_is_open_so_that_it_is_not_another_ones(tmp_path: Path) -> None:
+    listening, remove = listen_unix(str(tmp_path / "socket"))
+    open_then: list[bool] = []
+
+    def note() -> None:
+        open_then.append(listening.fileno() >= 0)
+        remove()
+
+    Listener(listening, SocketStream, RateLimitedLog("here"), note).close()
+    assert open_then == [True]
+    assert list(tmp_path.iterdir()) == []
 
 
 @unix

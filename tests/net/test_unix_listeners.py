@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import fcntl
 
 from threepipe.errors import EndpointError
 from threepipe.net import connect
-from threepipe.net.connect import listen_unix
+from threepipe.net.connect import listen_unix, reach_unix, turn_at
 
 CALLERS = 8
 
@@ -60,18 +61,82 @@ def test_one_of_several_callers_at_once_gets_the_path_of_a_stale_socket(path: Pa
             assert found.count(errno.EADDRINUSE) == CALLERS - 1
 
 
-def test_a_program_that_keeps_the_lock_of_the_folder_keeps_out_a_listener_for_a_while(
+def test_a_program_that_keeps_the_lock_keeps_out_a_listener_for_a_while(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "_LOCK_TIMEOUT", 0.0)
-    folder = os.open(".", os.O_RDONLY)
+    lock = os.open("socket.lock", os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        with pytest.raises(EndpointError, match="another program holds the lock of"):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(EndpointError, match=r"another program keeps socket\.lock locked"):
             listen_unix(str(path))
     finally:
-        os.close(folder)
+        os.close(lock)
+    listening, remove = listen_unix(str(path))  # A killed program leaves such a file.
+    with listening:
+        assert path.exists()
+        remove()
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_lock_that_was_removed_meanwhile_is_not_taken(
+    path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    take, lock = fcntl.flock, Path("socket.lock")
+
+    def slow(descriptor: int, operation: int) -> None:
+        take(descriptor, operation)
+        monkeypatch.setattr(fcntl, "flock", take)
+        lock.unlink()
+        if replaced:
+            lock.touch()
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with turn_at(str(path)), open(lock, "rb") as held, pytest.raises(BlockingIOError):
+        take(held.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not lock.exists()
+
+
+def test_an_error_while_locking_leaves_no_descriptor_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, operation: int) -> None:
+        opened.append(descriptor)
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    opened: list[int] = []
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(EndpointError, match="no locks available"):
+        listen_unix(str(path))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])
+
+
+def test_the_lock_can_be_opened_by_its_owner_only(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with turn_at(str(path)):
+            assert stat.S_IMODE(os.stat("socket.lock").st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_file_that_another_listener_has_replaced_is_not_removed(path: Path) -> None:
+    first, remove_first = listen_unix(str(path))
+    with first:
+        path.unlink()
+        second, remove_second = listen_unix(str(path))
+        remove_first()
+        with second, reach_unix(str(path)):
+            remove_second()
+    assert not path.exists()
+
+
+def test_the_lock_is_held_while_a_file_is_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "_LOCK_TIMEOUT", 0.0)
     listening, remove = listen_unix(str(path))
     with listening:
+        with turn_at(str(path)):
+            remove()
+            assert path.exists()
         remove()
     assert not path.exists()

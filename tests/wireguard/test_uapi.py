@@ -21,6 +21,7 @@ from tests.support.commands import run
 from tests.support.descriptors import no_free_descriptor
 from tests.support.kernel import Network, links
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.net import connect
 from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
@@ -370,6 +371,37 @@ def test_take_down_returns_when_the_device_has_ended(tmp_path: Path) -> None:
 
 
 @unix
+def test_take_down_leaves_alone_a_device_that_starts_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threepipe.wireguard import uapi_socket
+
+    def reach(_: str) -> socket.socket:
+        first.close()
+        with pytest.raises(EndpointError, match=r"fake\.sock\.lock"):
+            uapi_socket.listen("fake", tmp_path)
+        raise ConnectionRefusedError
+
+    first = uapi_socket.listen("fake", tmp_path)
+    monkeypatch.setattr(uapi_socket, "reach_unix", reach)
+    monkeypatch.setattr(connect, "_LOCK_TIMEOUT", 0.0)
+    assert uapi_socket.take_down("fake", 1, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@unix
+def test_a_device_that_does_not_start_keeps_the_file_of_another(tmp_path: Path) -> None:
+    from threepipe.wireguard.uapi_socket import listen, stop_listening
+
+    first = listen("fake", tmp_path)
+    (tmp_path / "fake.sock").unlink()
+    with listen("fake", tmp_path) as second:
+        stop_listening(first)
+        assert (tmp_path / "fake.sock").exists()
+        stop_listening(second)
+        stop_listening(second)
+    assert list(tmp_path.iterdir()) == []
+
+
+@unix
 def test_an_inherited_socket_must_be_a_named_unix_socket(tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import UapiServer, ask, inherit, listen
 
@@ -378,6 +410,11 @@ def test_an_inherited_socket_must_be_a_named_unix_socket(tmp_path: Path) -> None
             with pytest.raises(InvalidSetting, match="descriptor"):
                 inherit(str(number))
         os.fstat(nameless.fileno())  # A rejected descriptor stays open.
+    with listen("fake", tmp_path) as gone:
+        gone.remove()
+        with pytest.raises(InvalidSetting, match="not a Unix socket bound to a file"):
+            inherit(str(gone.fileno()))
+        os.fstat(gone.fileno())
     with UapiServer(inherit(str(listen("fake", tmp_path).detach())), Fake(), lambda: None):
         assert ask("fake", "get=1\n\n", tmp_path).endswith("errno=0\n\n")
 

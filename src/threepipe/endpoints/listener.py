@@ -29,15 +29,15 @@ class Listener:
     """A listening socket and its pending connections. Not thread-safe."""
 
     def __init__(
-        self, listening: socket.socket, wrap: Wrap, log: RateLimitedLog, closed: Callable[[], None] = lambda: None
+        self, listening: socket.socket, wrap: Wrap, log: RateLimitedLog, remove: Callable[[], None] = lambda: None
     ) -> None:
-        """Take the socket over. `wrap` makes a stream of an accepted socket; `closed` is called after closing."""
+        """Take the socket over. `wrap` makes a stream of an accepted socket; `remove` is called before it is closed."""
         listening.setblocking(False)
         self._listening = listening
         self._acceptor = Acceptor(listening)
         self._wrap = wrap
         self._log = log
-        self._closed = closed
+        self._remove = remove
         self._pending: list[_Pending] = []
 
     def watch(self, readable: Watch) -> None:
@@ -115,8 +115,8 @@ class Listener:
         for pending in self._pending:
             pending.connection.close()
         self._acceptor.close()
+        self._remove()
         self._listening.close()
-        self._closed()
 
 
 class _Pending(NamedTuple):

@@ -26,6 +26,8 @@ __all__ = [
     "open_towards",
     "parse_host_port",
     "reach_unix",
+    "remover",
+    "turn_at",
 ]
 
 LOOPBACK = "127.0.0.1"
@@ -215,15 +217,10 @@ def reach_unix(path: str) -> socket.socket:
 def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[], None]]:
     """Return a Unix socket that listens at `path`, and a function that removes its file, which has the given mode.
 
-    The function does nothing in a forked child, as the parent goes on listening.
     A stale socket file, at which nothing listens, is replaced; any other file is not. Of several callers at once, one
     gets the path. Raises `EndpointError`.
     """
-    with (
-        endpoint_errors(f"listening at {path}", _NOT_BOUND),
-        close_on_error(_unix()) as listening,
-        _alone_in(os.path.dirname(path) or "."),  # Else the file of a socket that does not listen yet seems stale.
-    ):
+    with endpoint_errors(f"listening at {path}", _NOT_BOUND), close_on_error(_unix()) as listening, turn_at(path):
         if _is_stale(path):
             os.unlink(path)
         before = os.umask(0o777 & ~mode)
@@ -231,42 +228,67 @@ def listen_unix(path: str, mode: int = 0o600) -> tuple[socket.socket, Callable[[
             listening.bind(path)
         finally:
             os.umask(before)
-        own = os.stat(path)
         listening.listen(_BACKLOG)
-    maker = os.getpid()
+        return listening, remover(path)
+
+
+def remover(path: str) -> Callable[[], None]:
+    """Return a function that removes the file of a listening socket, unless another one has replaced it.
+
+    Call it before the socket is closed: then the file could be replaced, by one with the same number. It does nothing
+    in a forked child, as the parent goes on listening. Raises `OSError` if there is no file now.
+    """
+    own, maker = os.stat(path), os.getpid()
 
     def remove() -> None:
-        with contextlib.suppress(OSError):
-            if os.getpid() == maker and os.path.samestat(os.stat(path), own):
-                os.unlink(path)
+        if os.getpid() == maker:
+            with contextlib.suppress(OSError), turn_at(path):
+                if os.path.samestat(os.stat(path), own):
+                    os.unlink(path)
 
-    return listening, remove
+    return remove
 
 
 @contextlib.contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
-    """Hold the lock of `folder` while the block runs; it vanishes with the process. Raises `OSError`.
+def turn_at(path: str) -> Iterator[None]:
+    """Hold the lock of a Unix socket while the block runs, so that its file is judged and replaced in turn.
 
-    A folder that cannot be read has no lock.
+    Without it, the file of a socket that does not listen yet seems stale, and a file may be replaced just before it is
+    removed. The lock is a file beside the socket's that no other user can open, and that is removed at the end. It is
+    released if this process is killed. Raises `OSError`, also if another program keeps it.
     """
+    lock = f"{path}.lock"
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while (descriptor := _take(lock)) is None:
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, f"another program keeps {lock} locked; end it")
+        time.sleep(_LOCK_INTERVAL)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        yield
-        return
-    try:
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:  # Any user who can read the folder can hold the lock.
-                raise OSError(errno.EBUSY, f"another program holds the lock of {folder}; end it")
-            time.sleep(_LOCK_INTERVAL)
         yield
     finally:
+        with contextlib.suppress(OSError):
+            os.unlink(lock)
         os.close(descriptor)
 
 
+def _take(lock: str) -> int | None:
+    """Return the descriptor of the file, which is locked now; None if another program has it. Raises `OSError`."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        # Its last holder may have removed it meanwhile.
+        if _try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
 def _try_lock(descriptor: int) -> bool:
-    """Lock an open folder, unless another program has it locked: then return False. See flock(2)."""
+    """Lock an open file, unless another opening of it is locked: then return False. See flock(2)."""
     if sys.platform != "win32":  # Python has no Unix sockets there.
         import fcntl
 

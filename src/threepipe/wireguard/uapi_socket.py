@@ -16,7 +16,7 @@ from typing import Protocol, Self
 
 from threepipe.errors import EndpointError, InvalidSetting, ThreepipeError
 from threepipe.net.accept import Acceptor
-from threepipe.net.connect import listen_unix, reach_unix
+from threepipe.net.connect import listen_unix, reach_unix, remover, turn_at
 from threepipe.net.doorbell import Doorbell
 from threepipe.wireguard.settings import Change, Status, check_device_name, is_device_name
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
@@ -78,10 +78,11 @@ def take_down(name: str, seconds: float, folder: Path = FOLDER) -> bool:
     """
     path = _path(name, folder)
     try:
-        try:
-            client = reach_unix(str(path))
-        finally:
-            path.unlink(missing_ok=True)
+        with turn_at(str(path)):  # Else this could remove the file of the next device of that name.
+            try:
+                client = reach_unix(str(path))
+            finally:
+                path.unlink(missing_ok=True)
         with client:
             client.settimeout(seconds)
             return not client.recv(1)
@@ -93,7 +94,15 @@ def take_down(name: str, seconds: float, folder: Path = FOLDER) -> bool:
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}") from None
 
 
-def listen(name: str, folder: Path = FOLDER) -> socket.socket:
+class Listening(socket.socket):
+    """The listening socket of a device; `remove` removes its file, unless another device has replaced it."""
+
+    def __init__(self, plain: socket.socket, remove: Callable[[], None]) -> None:
+        super().__init__(fileno=plain.detach())
+        self.remove = remove
+
+
+def listen(name: str, folder: Path = FOLDER) -> Listening:
     """Listen on the management socket of the device `name`, to which only root may connect.
 
     A stale file is replaced. Raises `EndpointError`, also if a device of that name is running, and `InvalidSetting`.
@@ -101,16 +110,15 @@ def listen(name: str, folder: Path = FOLDER) -> socket.socket:
     path = _path(name, folder)
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
-        listening, _ = listen_unix(str(path), 0o700)  # The mode of wireguard-go.
+        return Listening(*listen_unix(str(path), 0o700))  # The mode of wireguard-go.
     except EndpointError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         text = f"{path}: a device of that name is running; take it down with: threepipe wg down {name}"
         raise EndpointError(error.errno, text) from None
-    return listening
 
 
-def inherit(number: str) -> socket.socket:
+def inherit(number: str) -> Listening:
     """Return the listening Unix socket that the parent process left open as descriptor `number`.
 
     Raises `InvalidSetting`; the descriptor stays open then.
@@ -120,16 +128,19 @@ def inherit(number: str) -> socket.socket:
     except (ValueError, OSError):
         raise InvalidSetting(f"{number!r} is not a descriptor of an open socket; leave WG_UAPI_FD unset") from None
     # The family is a plain number if Python does not know it.
-    if getattr(inherited.family, "name", "") != "AF_UNIX" or not inherited.getsockname():
-        inherited.detach()
-        raise InvalidSetting(f"descriptor {number} is not a Unix socket bound to a file, so wg(8) could not find it")
-    return inherited
+    try:
+        if getattr(inherited.family, "name", "") == "AF_UNIX":
+            return Listening(inherited, remover(inherited.getsockname()))
+    except OSError:
+        pass  # There is no file.
+    inherited.detach()
+    raise InvalidSetting(f"descriptor {number} is not a Unix socket bound to a file, so wg(8) could not find it")
 
 
-def stop_listening(listening: socket.socket) -> None:
+def stop_listening(listening: Listening) -> None:
     """Undo `listen`; do nothing if a server has closed the socket."""
     if listening.fileno() >= 0:
-        Path(listening.getsockname()).unlink(missing_ok=True)
+        listening.remove()
         listening.close()
 
 
@@ -156,7 +167,7 @@ class UapiServer:
 
     def __init__(
         self,
-        listening: socket.socket,
+        listening: Listening,
         device: Manageable,
         gone: Callable[[], None],
         waiting: contextlib.ExitStack | None = None,
@@ -223,8 +234,7 @@ class UapiServer:
             self._end()
 
     def _end(self) -> None:
-        if self._own_file is not None and self._file_identity() == self._own_file:
-            self._path.unlink(missing_ok=True)
+        self._listening.remove()
         self._selector.close()
         self._acceptor.close()
         # Closing the listening socket ends the connections that were not accepted yet.
