@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,6 +59,7 @@ _RT_SCOPE_LINK = 253
 _RT_TABLE_MAIN = 254
 _RTPROT_KERNEL = 2
 _NLM_F_DUMP_INTR = 0x10  # <linux/netlink.h>
+_ARPHRD_NONE = 0xFFFE  # <linux/if_arp.h>
 _IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; a TAP device has 2.
 
 NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
@@ -71,7 +73,8 @@ def configure(index: int, settings: AdapterSettings) -> None:
     with _netlink(settings.name) as ipr:
         if settings.mtu is not None:
             ipr.link("set", index=index, mtu=settings.mtu)
-        ipr.link("set", index=index, state="up")
+        if not _link(ipr, index)["flags"] & _IFF_UP:
+            ipr.link("set", index=index, state="up")
         _add_all(ipr, index, settings)
 
 
@@ -117,7 +120,23 @@ def _add_address(ipr: Any, index: int, address: Address, metric: int | None) -> 
     flags = {"flags": _IFA_F_NODAD} if address.version == 6 else {}
     # The kernel adds the route to the address's network with the same priority.
     priority = {} if metric is None else {"rt_priority": metric}
-    ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags, **priority)
+    plain = {"index": index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
+    try:
+        ipr.addr("add", **plain, **flags, **priority)
+    except struct.error:
+        _add_plainly(ipr, address, plain)
+
+
+def _add_plainly(ipr: Any, address: Address, settings: dict[str, Any]) -> None:
+    """Add an address to an interface of gVisor, which knows neither its flags nor its metric.
+
+    gVisor's refusals lack the request, so pyroute2 0.9.7 cannot read them (struct.error). It may refuse a request and
+    yet carry it out, and accept an IPv6 address without IFA_LOCAL and not add it. So look.
+    """
+    with suppress(struct.error):
+        ipr.addr("add", **settings, local=settings["address"])
+    if address not in [each for each, _ in _own_addresses(ipr, index=settings["index"])]:
+        raise NetlinkError(errno.EOPNOTSUPP)
 
 
 def _add_route(ipr: Any, index: int, route: Network, metric: int | None) -> None:
@@ -193,11 +212,11 @@ def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[]
     user may not set it up.
     """
     with _netlink(name) as ipr:
-        (link,) = ipr.link("get", index=index)
+        link = _link(ipr, index)
         # The driver's ring counts packets: take as many of the longest as fit into the capacity.
         queue = max(1, capacity // record_length(link.get("mtu")))
         try:
-            if link.get("txqlen") != queue:
+            if link.get("txqlen") not in (None, queue):
                 ipr.link("set", index=index, txqlen=queue)
             if not link["flags"] & _IFF_UP:
                 ipr.link("set", index=index, state="up")
@@ -212,7 +231,7 @@ def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[]
         switch_carrier_on()
         # The kernel starts its transmit queue a moment after the carrier, and drops packets until then.
         deadline = time.monotonic() + _SECONDS_FOR_LINK
-        while not ipr.link("get", index=index)[0]["flags"] & _IFF_RUNNING and time.monotonic() < deadline:
+        while not _link(ipr, index)["flags"] & _IFF_RUNNING and time.monotonic() < deadline:
             time.sleep(0.001)
 
 
@@ -223,7 +242,7 @@ def find(name: str) -> tuple[int, str, bool]:
     """
     with _netlink(name) as ipr:
         if found := ipr.link_lookup(ifname=name):
-            (link,) = ipr.link("get", index=found[0])
+            link = _link(ipr, found[0])
             if kind := _other_kind(link):
                 raise AdapterNotFound(errno.EINVAL, f"{name} is not a layer-3 TUN adapter, but {kind}; open another")
             return int(found[0]), _name(link), bool(_tun_data(link, "IFLA_TUN_MULTI_QUEUE"))
@@ -235,11 +254,17 @@ def taken(name: str) -> NameTaken:
     kind, advice = "", ", or open it"
     with suppress(AdapterError), _netlink(name) as ipr:
         for index in ipr.link_lookup(ifname=name):
-            if other := _other_kind(ipr.link("get", index=index)[0]):
+            if other := _other_kind(_link(ipr, index)):
                 kind, advice = f", {other}", ""
     return NameTaken(
         errno.EBUSY, f"an interface named {name} exists{kind}; choose another name, a template like tp%d{advice}"
     )
+
+
+def _is_tun(link: Any) -> bool:
+    if link.get("linkinfo") is None:  # gVisor tells no kinds.
+        return bool(link["ifi_type"] == _ARPHRD_NONE)
+    return bool(_tun_data(link, "IFLA_TUN_TYPE") == _IFF_TUN_TYPE)
 
 
 def _other_kind(link: Any) -> str:
@@ -255,14 +280,14 @@ def _other_kind(link: Any) -> str:
 def queues(index: int, name: str) -> int:
     """Return how many queues of a multi-queue interface programs hold now."""
     with _netlink(name) as ipr:
-        (link,) = ipr.link("get", index=index)
+        link = _link(ipr, index)
         return sum(_tun_data(link, f"IFLA_TUN_NUM_{kind}QUEUES") or 0 for kind in ("", "DISABLED_"))
 
 
 def describe(index: int, name: str) -> AdapterInfo:
     """Return the present state of the interface. Raises `AdapterGone`."""
     with _netlink(name) as ipr:
-        (link,) = ipr.link("get", index=index)
+        link = _link(ipr, index)
         return _info(link, _addresses(ipr, index=index), _routes(ipr, oif=index))
 
 
@@ -270,7 +295,7 @@ def describe_all() -> list[AdapterInfo]:
     """Return the state of all layer-3 TUN interfaces."""
     with _netlink("interfaces") as ipr:
         addresses, routes = _addresses(ipr), _routes(ipr)
-        links = [link for link in _dump(ipr.get_links) if _tun_data(link, "IFLA_TUN_TYPE") == _IFF_TUN_TYPE]
+        links = [link for link in _dump(ipr.get_links) if _is_tun(link)]
         return [_info(link, addresses, routes) for link in links]
 
 
@@ -297,6 +322,10 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
             sent_dropped=counts.get("rx_dropped", 0) + counts.get("rx_errors", 0),
         ),
     )
+
+
+def _link(ipr: Any, index: int) -> Any:
+    return ipr.link("get", index=index)[0]  # In gVisor an acknowledgement follows.
 
 
 def _name(link: Any) -> str:
@@ -370,3 +399,9 @@ def _netlink(name: str) -> Iterator[Any]:
         if code == errno.EPERM:
             raise PermissionDenied(code, f"setting up {name} needs CAP_NET_ADMIN; {become('CAP_NET_ADMIN')}") from None
         raise AdapterError(code, f"{name}: {os.strerror(code)}") from None
+    except struct.error:
+        # pyroute2 0.9.7 cannot read the refusals of gVisor.
+        text = (
+            f"this system refused a setting of {name}, and does not say why (gVisor?); leave out MTU, metric or routes"
+        )
+        raise AdapterError(errno.EOPNOTSUPP, text) from None

@@ -41,7 +41,7 @@ from threepipe.platforms.linux.tun import (
 )
 from threepipe.settings import AdapterSettings
 
-__all__ = ["abilities", "is_driver", "may_create", "probe", "report_from_user_namespace"]
+__all__ = ["abilities", "may_create", "probe", "report_from_user_namespace"]
 
 _CHILD = "from threepipe.platforms.linux.probe import report_from_user_namespace as report; report()"
 _SECONDS_FOR_CHILD = 60
@@ -52,6 +52,8 @@ _USER_NAMESPACE_ADVICE = (
     "or allow them: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone"
     " or kernel.apparmor_restrict_unprivileged_userns"
 )
+
+_PLAIN = "a plain one, without superpackets, several queues, persistent adapters and a carrier: the link is always up"
 
 _FEATURES: dict[str, tuple[list[str], str]] = {
     "carrier": (["TUNSETCARRIER"], "adapters need Linux 5.0 or newer"),
@@ -134,7 +136,7 @@ def _tun_device() -> Finding:
     name = "TUN device"
     try:
         with tun.open_tun() as file:
-            if not is_driver(file):
+            if not tun.is_driver(file):
                 raise AdapterError(errno.ENOTTY, f"{tun.TUN_PATH} belongs to another driver")
     except AdapterError as error:
         found = _refused(name, error)
@@ -161,6 +163,7 @@ def _adapters(where: str) -> list[Finding]:
             return [Finding("adapters", False, detail, advice, essential=True)]
     try:
         namespace = Namespace.fresh()
+        namespace.run(lambda: None)
     except AdapterError:
         namespace = Namespace(None)  # This user may have the privilege for adapters, but not for namespaces.
     try:
@@ -179,6 +182,8 @@ def _adapter(where: str) -> Finding:
 
 def _features() -> list[Finding]:
     with tun.open_tun() as file:
+        if tun.is_plain(file):
+            return [Finding("TUN driver", False, _PLAIN, "run outside gVisor for more; all else works")]
         try:
             able = abilities(file)
         except OSError:
@@ -208,11 +213,6 @@ def _refused(name: str, error: AdapterError) -> Finding:
     """Return an essential finding from an error, whose text has the advice after a semicolon."""
     detail, _, advice = str(error.strerror).partition("; ")
     return Finding(name, False, detail, advice, essential=True)
-
-
-def is_driver(file: io.FileIO) -> bool:
-    """Return True if `file` belongs to the TUN driver."""
-    return _accepts(file, TUNGETFEATURES, bytes(4))
 
 
 def may_create(tun: io.FileIO) -> bool:

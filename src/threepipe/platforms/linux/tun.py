@@ -11,8 +11,11 @@ import enum
 import errno
 import fcntl
 import io
+import itertools
 import os
+import socket
 import struct
+from contextlib import suppress
 
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 from threepipe.errors import (
@@ -26,6 +29,7 @@ from threepipe.errors import (
     PermissionDenied,
 )
 from threepipe.platforms.linux.privilege import become, refused_node
+from threepipe.settings import MAX_NAME
 
 __all__ = [
     "Offload",
@@ -33,6 +37,8 @@ __all__ = [
     "attach_queue",
     "control",
     "discard",
+    "is_driver",
+    "is_plain",
     "name_of",
     "namespace_of",
     "open_tun",
@@ -105,6 +111,10 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: b
     Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied` or `AdapterUnavailable`.
     """
     flags = _flags(offload, several) | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
+    if create and is_plain(tun):
+        if several:
+            raise AdapterUnavailable(errno.ENOTTY, f"{PLAIN}, without several queues; leave out queues")
+        name, flags = _free_name(name), IFF_TUN | IFF_NO_PI
     try:
         reply = fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), flags))
     except OSError as error:
@@ -113,6 +123,38 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: b
         # It vanished after the lookup, and the kernel created a new interface; closing the file removes that.
         raise AdapterNotFound(errno.ENODEV, f"{name} was removed while it was opened; create it again")
     return read_name(reply)
+
+
+def is_plain(tun: io.FileIO) -> bool:
+    """Return True for a driver without the functions that Linux has had since 2.6.27, such as that of gVisor.
+
+    It has no superpackets, queues, persistent interfaces, templates of names and carrier, and knows no IFF_TUN_EXCL.
+    Seen with runsc 20221219 and 20240729.
+    """
+    try:
+        fcntl.ioctl(tun, TUNGETFEATURES, bytes(4))
+    except OSError as error:
+        return error.errno == errno.ENOTTY and is_driver(tun)
+    return False
+
+
+def is_driver(tun: io.FileIO) -> bool:
+    """Return True if `tun` is of a TUN driver, which refuses a request for neither TUN nor TAP as such."""
+    try:
+        fcntl.ioctl(tun, TUNSETIFF, bytes(IFREQ.size))
+    except OSError as error:
+        return error.errno != errno.ENOTTY
+    return True
+
+
+def _free_name(name: str) -> str:
+    """Return the name that Linux would choose. Raises `NameTaken`: without IFF_TUN_EXCL one has to look first."""
+    used = {used for _, used in socket.if_nameindex()}
+    names = (name.replace("%d", str(number)) for number in itertools.count()) if "%d" in name else iter([name])
+    free = next((each for each in names if each not in used), "")
+    if not free or len(os.fsencode(free)) > MAX_NAME:
+        raise _explained(OSError(errno.EEXIST if "%d" in name else errno.EBUSY, ""), _NOT_CREATED, name)
+    return free
 
 
 def prepare(tun: io.FileIO, *, offload: bool) -> Offload:
@@ -174,10 +216,12 @@ def set_offload(tun: io.FileIO, offload: bool) -> Offload:
 
     The setting belongs to the interface, not to the descriptor: left on, it would surprise the next program.
     """
+    try:
+        control(tun, TUNSETOFFLOAD, Offload.TCP.value if offload else Offload.NONE.value)
+    except AdapterUnavailable:
+        return Offload.NONE  # The driver is plain.
     if not offload:
-        control(tun, TUNSETOFFLOAD, Offload.NONE.value)
         return Offload.NONE
-    control(tun, TUNSETOFFLOAD, Offload.TCP.value)
     control(tun, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
     try:
         control(tun, TUNSETOFFLOAD, Offload.TCP_AND_UDP.value)
@@ -188,7 +232,8 @@ def set_offload(tun: io.FileIO, offload: bool) -> Offload:
 
 def set_carrier(tun: io.FileIO, *, up: bool) -> None:
     """Switch the carrier on or off (Linux 5.0). Raises `AdapterGone`."""
-    control(tun, TUNSETCARRIER, struct.pack("i", up))
+    with suppress(AdapterUnavailable):  # A plain driver has none.
+        control(tun, TUNSETCARRIER, struct.pack("i", up))
 
 
 def control(tun: io.FileIO, request: int, argument: int | bytes) -> None:
@@ -214,6 +259,8 @@ def refused(error: OSError, name: str) -> AdapterError:
     """Return the `AdapterGone`, `LinkDown` or other `AdapterError` for an error on the descriptor of adapter `name`."""
     return _explained(error, _NOT_WORKING, name)
 
+
+PLAIN = "this system has a plain TUN driver, as gVisor's is (see threepipe doctor)"
 
 Explanations = dict[int, tuple[type[AdapterError], str]]
 """The exception and its text about a {name}, by errno; {become} is advice on CAP_NET_ADMIN."""
@@ -250,6 +297,7 @@ _NOT_OPENED: Explanations = {
 _NOT_WORKING: Explanations = {
     errno.EBADFD: (AdapterGone, "{name} was removed by another program; create or open it again"),
     errno.EIO: (LinkDown, "{name} was set down; as root: ip link set {name} up"),
+    errno.ENOTTY: (AdapterUnavailable, PLAIN + ", without what {name} needs; leave out persistent"),
 }
 
 
