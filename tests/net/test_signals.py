@@ -29,6 +29,25 @@ def test_the_handler_before_the_block_is_back_after_it(number: signal.Signals) -
     assert signal.getsignal(number) == before
 
 
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Restore all handlers at the end."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+@pytest.mark.usefixtures("restored")
+def test_a_second_sighup_does_not_break_off_the_end_of_the_program() -> None:
+    with pytest.raises(SystemExit), exit_once():
+        signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("restored")
 def test_only_the_first_request_to_end_exits_and_with_its_number() -> None:
     statuses = []
     with exit_once():

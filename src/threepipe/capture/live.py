@@ -10,7 +10,7 @@ from threepipe.backend import CapturedBundle, Source
 from threepipe.capture.client import PREFIX, PipeSource
 from threepipe.capture.writer import CaptureWriter
 from threepipe.net.hangup import on_hangup
-from threepipe.net.signals import ENDINGS, handle_signals
+from threepipe.net.signals import ENDINGS, handle_signals, ignore_repeated
 from threepipe.settings import NamespaceName, check_name
 
 __all__ = ["LiveCapture", "Summary", "open_source", "stopped_by_signals"]
@@ -91,7 +91,7 @@ def stopped_by_signals(source: Source) -> Iterator[None]:
 
     def stop(number: int) -> None:
         source.stop()
-        if signal.Signals(number).name != "SIGHUP":
+        if not ignore_repeated(number):
             signal.signal(number, signal.default_int_handler)
 
     with handle_signals(("SIGINT", *ENDINGS), stop):

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["ENDINGS", "defer_signals", "exit_once", "handle_signals"]
+__all__ = ["ENDINGS", "defer_signals", "exit_once", "handle_signals", "ignore_repeated"]
 
 ENDINGS = ("SIGTERM", "SIGHUP", "SIGBREAK")
 """Requests to end other than Ctrl-C: by kill and service managers, by a terminal that is gone, by Windows' console."""
@@ -33,11 +33,23 @@ def handle_signals(names: Iterable[str], handle: Callable[[int], None]) -> Itera
         yield
     finally:
         for number, handler in before:
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python.
+            if signal.getsignal(number) is not signal.SIG_IGN:  # See `ignore_repeated`.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python.
 
 
 def _outlives_terminal(number: signal.Signals) -> bool:
     return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
+
+
+def ignore_repeated(number: int) -> bool:
+    """Ignore SIGHUP from now on, until this process ends; return False for another signal.
+
+    For handlers: a terminal that is gone may send it twice, and the second must not break off the end of the program.
+    """
+    if signal.Signals(number).name != "SIGHUP":
+        return False
+    signal.signal(number, signal.SIG_IGN)
+    return True
 
 
 def exit_once() -> AbstractContextManager[None]:
@@ -50,6 +62,7 @@ def exit_once() -> AbstractContextManager[None]:
 
     def handle(number: int) -> None:
         nonlocal raised
+        ignore_repeated(number)
         if not raised:
             raised = True
             raise SystemExit(128 + number)
