@@ -20,6 +20,7 @@ from typing import TypeVar
 from threepipe.errors import AdapterGone, PermissionDenied
 from threepipe.platforms.linux import tun
 from threepipe.platforms.linux.namespace import Namespace
+from threepipe.platforms.linux.privilege import become
 
 __all__ = ["Place"]
 
@@ -105,5 +106,5 @@ class Place:
         return PermissionDenied(
             errno.EPERM,
             f"{self.name} was moved to another network namespace, which this user may not enter; packets still pass,"
-            " but for the rest run as root or move it back",
+            f" but for the rest {become('CAP_SYS_ADMIN')} or move it back",
         )
