@@ -143,6 +143,22 @@ def test_a_file_in_utf_8_with_or_without_a_mark_is_read(tmp_path: Path) -> None:
         read_config(path)
 
 
+# The ends of lines that str.splitlines() or open() know, and wg(8) does not.
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_a_comment_ends_with_a_line_feed_only(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "wg7.conf"
+    text = f"[Interface]\r\nPrivateKey = {KEY} # one{end}PostUp = true\nMTU = 1400\n# two{end}[Peer]{end}\n"
+    path.write_bytes(text.encode())
+    assert read_config(path) == Config("wg7", bytes(range(32)), mtu=1400)
+    command = f"echo one{end}PostUp = echo two"
+    assert parse_config(f"[Interface]\nPrivateKey = {KEY}\nPostUp = {command}", "wg7", "").post_up == (command,)
+
+
+def test_a_nul_raises_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"line 2: there is a NUL"):
+        parse_config("[Interface]\nPostUp = a\0b", "wg7", "wg7.conf")
+
+
 @given(st.binary())
 def test_any_bytes_raise_invalid_setting(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

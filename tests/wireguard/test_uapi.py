@@ -77,6 +77,7 @@ def test_an_emitted_status_parses_to_itself() -> None:
     )
     assert parse_status(emit_status(status) + "errno=0\n\n") == status
     assert parse_status("listen_port=0\nnew_key=1\nerrno=0\n\n") == Status()
+    assert parse_status("listen_port=0\nnew_key=1\x85fwmark=1\u2028fwmark=2\nerrno=0\n\n") == Status()
     for number in (19, -19):
         with pytest.raises(UapiError, match=r"errno 19 \(No such device\)") as caught:
             parse_status(f"errno={number}\n\n")

@@ -14,6 +14,7 @@ __all__ = [
     "MAX_KEEPALIVE",
     "MAX_MARK",
     "MAX_PORT",
+    "SPACE",
     "Field",
     "Fields",
     "hide_keys",
@@ -24,6 +25,8 @@ __all__ = [
 
 MAX_PORT = MAX_KEEPALIVE = 0xFFFF
 MAX_MARK = 0xFFFFFFFF
+SPACE = " \t\n\v\f\r"
+"""The white space of wg(8). Lines end with a line feed only: the other ends of lines that Python knows are text."""
 _WHOLE_KEY = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64})(?![A-Za-z0-9+/=])")
 _KEY = re.compile(r"[A-Za-z0-9+/_-]{20,}=*")
 """A key in base64, of either alphabet, or in hex, perhaps misspelled, or a large part of one."""

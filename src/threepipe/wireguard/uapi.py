@@ -171,7 +171,7 @@ def parse_status(text: str) -> Status:
     peers: list[dict[str, Any]] = []
     complete = False
     try:
-        for line in text.splitlines():
+        for line in text.split("\n"):
             key, _, value = line.partition("=")
             complete = key == "errno" or (complete and not key)
             if key == "errno" and (failure := number(_MAX_ERRNO)(value.removeprefix("-"))):

@@ -2,7 +2,7 @@
 
 A file has a section [Interface], and a section [Peer] for each peer. The names of sections and keys are
 case-insensitive, the items of a list are separated by commas, the key of a list may be repeated, and a comment begins
-with `#`.
+with `#`. As for wg(8), a line ends with a line feed and with nothing else, so that all see the same end of a comment.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,6 +17,7 @@ from threepipe.wireguard.fields import (
     MAX_KEEPALIVE,
     MAX_MARK,
     MAX_PORT,
+    SPACE,
     Field,
     Fields,
     hide_keys,
@@ -94,7 +95,7 @@ class Config:
 def read_config(path: Path) -> Config:
     """Read the file at `path`. Raises `InvalidSetting`, which names the line, and `OSError`."""
     try:
-        text = path.read_text("utf-8-sig")  # Editors on Windows write a byte order mark.
+        text = path.read_bytes().decode("utf-8-sig")  # Editors on Windows write a byte order mark.
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InvalidSetting(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
@@ -108,18 +109,20 @@ def parse_config(text: str, name: str, source: str) -> Config:
     peers: list[dict[str, Any]] = []
     section: dict[str, Any] | None = None
     fields: Fields = {}
-    for line_number, line in enumerate(text.splitlines(), 1):
-        line = line.partition("#")[0].strip()
+    for line_number, line in enumerate(text.split("\n"), 1):
+        line = line.partition("#")[0].strip(SPACE)
         if not line:
             continue
         try:
+            if "\0" in line:
+                raise InvalidSetting("there is a NUL character; remove it")
             if line.startswith("["):
                 section, fields = _section(line, interface, peers)
                 continue
             key, equals, value = line.partition("=")
             if not equals or section is None:
                 raise InvalidSetting("expected KEY = VALUE below [Interface] or [Peer]")
-            _set(section, fields, key.strip(), value.strip())
+            _set(section, fields, key.strip(SPACE), value.strip(SPACE))
         except ValueError as error:
             raise InvalidSetting(f"{source}, line {line_number}: {hide_keys(str(error))}") from None
     if "private_key" not in interface:
@@ -158,7 +161,7 @@ def _set(section: dict[str, Any], fields: Fields, key: str, text: str) -> None:
 
 
 def _split(text: str) -> tuple[str, ...]:
-    return tuple(part for item in text.split(",") if (part := item.strip()))
+    return tuple(part for item in text.split(",") if (part := item.strip(SPACE)))
 
 
 def _number_or_off(maximum: int) -> Callable[[str], int]:

@@ -59,7 +59,7 @@ def resolvconf_record(name: str, order: Path = ORDER) -> str:
     Others take the name of the record for that of an interface; resolvectl looks it up when called as resolvconf.
     """
     try:
-        patterns = order.read_text().splitlines()
+        patterns = order.read_bytes().decode(errors="replace").split("\n")
     except OSError:
         return name
     prefix = next((found[1] for pattern in patterns if (found := re.fullmatch(r"([A-Za-z0-9-]+)\*", pattern))), None)
