@@ -201,6 +201,27 @@ def test_an_endpoint_name_that_resolves_later_is_used(hosts: tuple[Host, Host], 
         assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
 
 
+@pytest.mark.parametrize("pure", ["0", "1"], ids=["native", "pure"])
+def test_a_link_local_endpoint_keeps_its_zone(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, pure: str
+) -> None:
+    monkeypatch.setenv("THREEPIPE_PURE", pure)
+    for host in hosts:
+        link = f"v{host.number}"
+        host.network.run("ip", "address", "add", f"fe80::{host.number}/64", "dev", link, "nodad")
+        host.network.run("ip", "address", "delete", f"192.0.2.{host.number}/24", "dev", link)
+        host.network.run("ip", "link", "set", link, "mtu", "1400")
+    one, two = hosts
+    one.write(two, "SaveConfig = true", outside="[fe80::2%v1]")
+    two.write(one, outside="[fe80::1%v2]")
+    for _ in range(2):  # The second time with the saved file.
+        with two.up(), one.up():
+            assert "mtu 1320" in one.network.run("ip", "link", "show", "up1")
+            for address in ("10.5.0.2", "fd05::2"):
+                assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", address)
+        assert "Endpoint = [fe80::2%v1]:52000\n" in one.path.read_text()
+
+
 def test_a_killed_device_can_be_brought_up_again(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two)

@@ -150,6 +150,7 @@ def _public(status: "Status") -> dict[str, object]:
     """Return the status without secrets."""
     from threepipe.net.connect import HostPort
     from threepipe.wireguard.noise import Identity
+    from threepipe.wireguard.peer_endpoint import with_zone_name
     from threepipe.wireguard.settings import key_to_text
 
     return {
@@ -160,7 +161,7 @@ def _public(status: "Status") -> dict[str, object]:
             {
                 "peer": key_to_text(peer.public_key),
                 "preshared_key": any(peer.preshared_key),
-                "endpoint": str(HostPort(*peer.endpoint)) if peer.endpoint else None,
+                "endpoint": str(HostPort(*with_zone_name(peer.endpoint))) if peer.endpoint else None,
                 "allowed_ips": [str(network) for network in peer.allowed_ips],
                 "latest_handshake": peer.last_handshake or None,
                 "received_bytes": peer.rx_bytes,

@@ -5,6 +5,7 @@ This file alone converts between them. It resolves no names.
 
 import ipaddress
 import socket
+from contextlib import suppress
 from typing import TypeAlias
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "from_socket",
     "to_native",
     "to_socket",
+    "with_zone_name",
 ]
 
 _NETWORK_SIZE = 8  # Bytes of an IPv6 address that name the network.
+_MEANINGFUL = frozenset("#%]")  # Characters of names that mean something in an endpoint or a file.
 
 PeerEndpoint: TypeAlias = tuple[str, int]
 """An IP address as text, with its zone if IPv6 needs one, and a port."""
@@ -42,6 +45,20 @@ def from_socket(address: SocketAddress) -> PeerEndpoint:
     if len(address) == 4 and address[3]:
         return f"{address[0].partition('%')[0]}%{address[3]}", address[1]
     return address[0], address[1]
+
+
+def with_zone_name(endpoint: PeerEndpoint) -> PeerEndpoint:
+    """Return the endpoint with the name of an interface as its zone, as wg(8) shows it, in place of the index.
+
+    The index may be that of another interface after a restart of the system.
+    """
+    address, _, zone = endpoint[0].partition("%")
+    if zone.isdecimal():
+        with suppress(OSError, OverflowError):
+            name = socket.if_indextoname(int(zone))
+            if not _MEANINGFUL.intersection(name):
+                return f"{address}%{name}", endpoint[1]
+    return endpoint
 
 
 def to_native(endpoint: PeerEndpoint) -> NativeEndpoint | None:

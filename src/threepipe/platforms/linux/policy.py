@@ -64,10 +64,14 @@ def free_table() -> int:
 
 
 def path_mtu(address: str) -> int:
-    """Return the MTU in bytes of the route to `address` or of its first link; 1500 without a route."""
+    """Return the MTU in bytes of the route to `address` or of its first link; 1500 without a route.
+
+    The zone of an address is the index of an interface.
+    """
+    host, _, zone = address.partition("%")
     with IPRoute() as ipr:
         try:
-            (route, *_) = ipr.route("get", dst=address)
+            (route, *_) = ipr.route("get", dst=host, **({"oif": int(zone)} if zone else {}))
             if (mtu := route.get_nested("metrics", "mtu")) is not None:
                 return int(mtu)
             return int(ipr.link("get", index=route.get("oif"))[0].get("mtu"))

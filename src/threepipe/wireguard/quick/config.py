@@ -24,7 +24,7 @@ from threepipe.wireguard.fields import (
     number,
     parse_endpoint,
 )
-from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.peer_endpoint import PeerEndpoint, with_zone_name
 from threepipe.wireguard.quick.names import resolve
 from threepipe.wireguard.settings import (
     Change,
@@ -237,7 +237,7 @@ def with_status(config: Config, status: Status) -> Config:
             peer.public_key,
             peer.preshared_key if any(peer.preshared_key) else None,
             peer.allowed_ips,
-            peer.endpoint,
+            with_zone_name(peer.endpoint) if peer.endpoint else None,
             peer.persistent_keepalive,
         )
         for peer in status.peers

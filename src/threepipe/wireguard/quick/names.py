@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.wireguard.fields import hide_keys, hide_whole_keys
-from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.peer_endpoint import PeerEndpoint, from_socket
 
 __all__ = ["resolve", "resolve_patiently"]
 
@@ -22,15 +22,17 @@ log = logging.getLogger("threepipe")
 
 
 def resolve(endpoint: tuple[str, int]) -> PeerEndpoint:
-    """Return the address of an endpoint. Raises `EndpointError`, with EAI_AGAIN if it may be known later."""
+    """Return the address of an endpoint, with its zone. Raises `EndpointError`: EAI_AGAIN if it may be known later."""
     host, port = endpoint
     try:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
     except OSError as error:
-        raise EndpointError(error.errno, f"endpoint {hide_whole_keys(host)}: {error.strerror}") from None
+        zone = host.partition("%")[2]
+        why = f"there is no interface {zone}" if zone and error.errno == socket.EAI_NONAME else error.strerror
+        raise EndpointError(error.errno, hide_whole_keys(f"endpoint {host}: {why}")) from None
     except ValueError:  # Raised also by the codec for names beyond ASCII.
         raise EndpointError(errno.EINVAL, f"endpoint {hide_keys(repr(host))} is not a valid host name") from None
-    return found[0][4][0], port  # type: ignore[return-value]
+    return from_socket(found[0][4])  # type: ignore[arg-type]
 
 
 def resolve_patiently(endpoint: tuple[str, int], wait: Callable[[float], None] = time.sleep) -> PeerEndpoint:
