@@ -222,6 +222,26 @@ def test_a_link_local_endpoint_keeps_its_zone(
         assert "Endpoint = [fe80::2%v1]:52000\n" in one.path.read_text()
 
 
+def test_a_private_key_may_be_set_by_post_up(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    one, two = hosts
+    (tmp_path / "key").write_text(key_to_text(one.key))
+    one.write(two, f"SaveConfig = true\nPostUp = wg set %i private-key {tmp_path}/key")
+    two.write(one)
+    one.path.write_text(one.path.read_text().replace(f"PrivateKey = {key_to_text(one.key)}\n", ""))
+    with two.up(), one.up():
+        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+    assert read_config(one.path).private_key == one.key
+
+
+def test_a_device_that_has_no_private_key_once_it_is_up_says_so(hosts: tuple[Host, Host]) -> None:
+    one, _ = hosts
+    one.path.write_text("[Interface]\nSaveConfig = true\n")
+    said: list[str] = []
+    with one.up(meanwhile=said.append):
+        assert "warning: up1 has no private key, so it reaches no peer; add PrivateKey" in said[0]
+    assert one.path.read_text() == "[Interface]\nSaveConfig = true\n"
+
+
 def test_a_killed_device_can_be_brought_up_again(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two)

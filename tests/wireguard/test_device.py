@@ -260,6 +260,9 @@ def test_an_endpoint_opens_from_a_file(pair: Pair, tmp_path: Path) -> None:
         opener.start()
         assert received(pair.right, 1) == [THERE]
         opener.join()
+    file.write_text("[Interface]\nPostUp = wg set %i private-key FILE\n")
+    with pytest.raises(InvalidSetting, match=r"inside.conf: \[Interface\] has no PrivateKey"):
+        threepipe.open_endpoint(f"wg:{file}")
     file.write_text("[Interface]\nPrivateKey = x\n")
     with pytest.raises(InvalidSetting, match=r"inside.conf, line 2: invalid WireGuard key"):
         threepipe.open_endpoint(f"wg:{file}")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from threepipe.endpoints.request import OpenRequest
+from threepipe.errors import InvalidSetting
 from threepipe.net.connect import close_on_error
 from threepipe.session import Session
 from threepipe.wireguard.device import Device
@@ -17,6 +18,8 @@ def open_wg(request: OpenRequest[str]) -> Session:
     Raises `InvalidSetting`, `EndpointError` or `OSError`.
     """
     config = read_config(Path(request.parameter))
+    if config.private_key is None:  # Commands of the file, which may set it, run only in `wg up`.
+        raise InvalidSetting(f"{request.parameter}: [Interface] has no PrivateKey; threepipe wg genkey makes one")
     with close_on_error(Device(mtu=config.mtu or 0)) as device:
         device.configure(config.change())
     status = device.status()

@@ -59,7 +59,8 @@ class Config:
 
     name: str
     """The name of the interface: that of the file, without its suffix."""
-    private_key: bytes = field(repr=False)
+    private_key: bytes | None = field(default=None, repr=False)
+    """None if a command of the file sets it, as in wg-quick(8)."""
     listen_port: int | None = None
     fwmark: int | None = None
     addresses: tuple[Address, ...] = ()
@@ -125,8 +126,6 @@ def parse_config(text: str, name: str, source: str) -> Config:
             _set(section, fields, key.strip(SPACE), value.strip(SPACE))
         except ValueError as error:
             raise InvalidSetting(f"{source}, line {line_number}: {hide_keys(str(error))}") from None
-    if "private_key" not in interface:
-        raise InvalidSetting(f"{source}: [Interface] has no PrivateKey; threepipe wg genkey makes one")
     for peer in peers:
         if "public_key" not in peer:
             raise InvalidSetting(f"{source}: a [Peer] has no PublicKey")
@@ -244,7 +243,7 @@ def with_status(config: Config, status: Status) -> Config:
     )
     return replace(
         config,
-        private_key=status.private_key,
+        private_key=status.private_key if any(status.private_key) else None,
         listen_port=status.listen_port,
         fwmark=status.fwmark or None,
         peers=peers,
@@ -268,7 +267,7 @@ def write_config(config: Config) -> str:
         lines += [f"{key} = {command}" for command in commands]
     lines += [f"ListenPort = {config.listen_port}"] if config.listen_port is not None else []
     lines += [f"FwMark = {config.fwmark:#x}"] if config.fwmark is not None else []
-    lines.append(f"PrivateKey = {key_to_text(config.private_key)}")
+    lines += [f"PrivateKey = {key_to_text(config.private_key)}"] if config.private_key is not None else []
     for peer in config.peers:
         lines += _peer_lines(peer)
     return "\n".join(lines) + "\n"

@@ -113,6 +113,9 @@ class _Setup:
         self._call_at_end("pre_down", config.pre_down)
         self._call(config.post_up)
         self._ending.check()
+        if not any(device.status().private_key):
+            advice = "add PrivateKey to the file, or to PostUp: wg set %i private-key FILE"
+            log.warning(f"{config.name} has no private key, so it reaches no peer; {advice}")
         ready()
         if config.save:
             saving.callback(self._save, device)
@@ -159,7 +162,7 @@ class _Setup:
         """Write the state of the device to its file. Until that succeeds, the journal has it."""
         status = device.status()
         if not any(status.private_key):
-            lost = "the device has lost its key, as it does when its adapter is removed"
+            lost = "the device has no key, or has lost it, as it does when its adapter is removed"
             log.warning(f"{self._path} was not saved: {lost}")
             return
         text = write_config(with_status(self._config, status))
