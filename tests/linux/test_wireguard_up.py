@@ -222,6 +222,18 @@ def test_a_link_local_endpoint_keeps_its_zone(
         assert "Endpoint = [fe80::2%v1]:52000\n" in one.path.read_text()
 
 
+def test_a_table_may_have_a_name_that_ip_knows(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    names = 'echo "0x4d2 tpvpn # Ours." > /etc/iproute2/rt_tables.d/threepipe.conf'
+    apart = (
+        f"mkdir -p /etc/iproute2/rt_tables.d && mount -t tmpfs none /etc/iproute2/rt_tables.d && {names}; {SET_APART}"
+    )
+    for table, number in (("tpvpn", "1234"), ("main", "main"), ("010", "8")):
+        one.write(two, f"Table = {table}")
+        with one.up(apart):
+            assert "10.5.0.2 dev up1" in one.network.run("ip", "route", "show", "table", number)
+
+
 def test_a_private_key_may_be_set_by_post_up(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
     (tmp_path / "key").write_text(key_to_text(one.key))
@@ -259,6 +271,10 @@ def test_a_faulty_file_fails_with_its_line_and_leaves_nothing(hosts: tuple[Host,
     one, two = hosts
     for interface, said in (
         ("MTU = many", f"{one.path}, line 5: MTU = many"),
+        (
+            "Table = tpnone",
+            f"{one.path}: Table = tpnone: there is no routing table tpnone; give its number, or name it in",
+        ),
         ("PostUp = exit 3", f"{shutil.which('bash')} -c exit 3: ended with status 3"),
     ):
         one.write(two, interface)

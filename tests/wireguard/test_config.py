@@ -96,11 +96,23 @@ def test_a_file_with_every_key_parses() -> None:
         ("[Interface]\nPublicKey = x", "line 2: unknown key PublicKey; expected one of PrivateKey, ListenPort, FwMark"),
         ("[Interface]\nListenPort = 65536", "line 2: ListenPort = 65536: '65536' is not a number from 0 to 65535"),
         ("[Interface]\nMTU = 10", "line 2: MTU 10: give"),
-        ("[Interface]\nTable = main", "line 2: Table = main"),
+        ("[Interface]\nMTU = many", "line 2: MTU = many: 'many' is not a number from 0 to 65535"),
+        ("[Interface]\nMTU = 1_400", "line 2: MTU = 1_400: '1_400' is not a number from 0 to 65535"),
+        ("[Interface]\nTable = 08", "line 2: Table = 08: '08' is not a number from 0 to 4294967295"),
+        ("[Interface]\nTable = a b", "line 2: Table = a b: give one table, by its number or name, auto or off"),
+        ("[Interface]\nFwMark = 0X1", "line 2: FwMark = 0X1: '0X1' is not a number"),
+        ("[Interface]\nListenPort = nowhere", "line 2: ListenPort = nowhere: 'nowhere' is not a number"),
+        ("[Peer]\nPersistentKeepalive = 0x19", "line 2: PersistentKeepalive = 0x19: '0x19' is not a number"),
+        (
+            "[Peer]\nAllowedIPs = fe80::%eth0/64",
+            "line 2: allowed IP 'fe80::%eth0/64': an allowed IP has no zone; write",
+        ),
         ("[Interface]\nSaveConfig = 1", "line 2: SaveConfig = 1: give true or false"),
         ("[Interface]\nDNS = a b", "neither an address nor a domain"),
         ("[Interface]\nAddress = 10.0.0.0/33", "line 2: address '10.0.0.0/33'"),
-        (f"[Peer]\nPublicKey = {KEY}\nEndpoint = ::1:5", "line 3: Endpoint = ::1:5: write it as NAME:PORT"),
+        (f"[Peer]\nPublicKey = {KEY}\nEndpoint = fd00::1", "line 3: Endpoint = fd00::1: write it as NAME:PORT"),
+        (f"[Peer]\nPublicKey = {KEY}\nEndpoint = there", "line 3: Endpoint = there: write it as NAME:PORT"),
+        (f"[Peer]\nPublicKey = {KEY}\nEndpoint = there:", "line 3: Endpoint = there:: '' is not a number"),
         (f"[Peer]\nPublicKey = {KEY}\nAllowedIPs = 10.0.0.0/33", "line 3: allowed IP '10.0.0.0/33'"),
         (f"[Interface]\nPrivateKey = {KEY}\n[Peer]\n", r"wg0.conf: a \[Peer\] has no PublicKey"),
     ],
@@ -108,6 +120,39 @@ def test_a_file_with_every_key_parses() -> None:
 def test_a_mistake_raises_with_its_line(text: str, said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
         parse_config(text, "wg0", "wg0.conf")
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("ListenPort = 051820", {"listen_port": 51820}),
+        ("ListenPort = domain", {"listen_port": 53}),
+        ("Listen Port = 5 1 8 2 0", {"listen_port": 51820}),
+        ("FwMark = 010", {"fwmark": 10}),
+        ("FwMark = 0xCA6C", {"fwmark": 51820}),
+        ("FwMark = OFF", {"fwmark": 0}),
+        ("MTU = 01000", {"mtu": 512}),
+        ("MTU = 0x578", {"mtu": 1400}),
+        ("MTU =", {"mtu": None}),
+        ("Table =", {"table": "auto"}),
+        ("Table = 010", {"table": "8"}),
+        ("Table = 0x20", {"table": "32"}),
+        ("Table = vpn", {"table": "vpn"}),
+        ("PostUp = echo  two", {"post_up": ("echo  two",)}),
+        ("[Peer]\nPersistentKeepalive = 025", {"persistent_keepalive": 25}),
+        ("[ PEER ]\nPersistent Keepalive = 2\t5", {"persistent_keepalive": 25}),
+        ("[Peer]\nEndpoint = there : 051820", {"endpoint": ("there", 51820)}),
+        ("[Peer]\nEndpoint = [fd00::1] : domain", {"endpoint": ("fd00::1", 53)}),
+        ("[Peer]\nEndpoint = fd00::1:51820", {"endpoint": ("fd00::1", 51820)}),
+        ("[Peer]\nEndpoint = fe80::1%eth0:51820", {"endpoint": ("fe80::1%eth0", 51820)}),
+        ("[Peer]\nAllowedIPs = 10.0.0.0 / 08, fd00::1", {"allowed_ips": parse_networks(["10.0.0.0/8", "fd00::1"])}),
+    ],
+)
+def test_a_value_is_read_as_by_wg_and_wg_quick(line: str, values: dict[str, object]) -> None:
+    public = f"PublicKey = {OTHER}" if line.startswith("[") else ""
+    config = parse_config(f"[Interface]\n{line}\n{public}", "wg0", "wg0.conf")
+    section = config.peers[0] if config.peers else config
+    assert {name: getattr(section, name) for name in values} == values
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(WHOLE.splitlines())).map("\n".join)))

@@ -5,15 +5,35 @@ import pytest
 from threepipe.wireguard.fields import number, parse_endpoint
 
 
-def test_a_number_has_decimal_digits_unless_any_base_is_allowed() -> None:
-    assert number(65535)("0051820") == 51820
-    assert number(0xFFFFFFFF, any_base=True)("0xca6c") == 0xCA6C
-    for text in ("0xca6c", "-1", "65536", "", " 1", "1_0", "\N{SUPERSCRIPT TWO}", "x"):
+@pytest.mark.parametrize(
+    ("forms", "text", "value"),
+    [
+        ({}, "0", 0),
+        ({}, "051820", 51820),
+        ({}, "65535", 65535),
+        ({"hexadecimal": True}, "0xfFfF", 0xFFFF),
+        ({"hexadecimal": True}, "010", 10),
+        ({"hexadecimal": True, "octal": True}, "0x10", 16),
+        ({"hexadecimal": True, "octal": True}, "010", 8),
+        ({"hexadecimal": True, "octal": True}, "0", 0),
+    ],
+)
+def test_a_number_is_read_as_by_c(forms: dict[str, bool], text: str, value: int) -> None:
+    assert number(65535, **forms)(text) == value
+
+
+NO_NUMBERS = ("", "-1", "+1", " 1", "1 ", "1_0", "0b1", "0o7", "1.0", "x", "65536", "9" * 5000, "\N{SUPERSCRIPT TWO}")
+"""Texts that no form of numbers has; Python's int() takes some of them."""
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, "\N{ARABIC-INDIC DIGIT THREE}", "0x", "0x10000", "0X1", "0x_1", "0x0x1"])
+def test_another_text_is_not_a_number(text: str) -> None:
+    for forms in ({}, {"hexadecimal": True}, {"hexadecimal": True, "octal": True}):
         with pytest.raises(ValueError, match="is not a number from 0 to 65535"):
-            number(65535)(text)
-    for text in ("-1", "0x10000", "", "x"):
+            number(65535, **forms)(text)
+    for text_of_form, form in (("0x1", {}), ("08", {"octal": True})):
         with pytest.raises(ValueError, match="is not a number from 0 to 65535"):
-            number(65535, any_base=True)(text)
+            number(65535, **form)(text_of_form)
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_show_prints_the_status_without_secrets(device: Fake, tmp_path: Path) ->
 
     secret, public = bytes(range(2, 34)), bytes(range(3, 35))
     device.peers = (
-        PeerStatus(OTHER, secret, ("fe80::1%2", 9), parse_networks(["10.0.0.0/8", "fd00::/8"]), 25, 1.5, 10, 20),
+        PeerStatus(OTHER, secret, ("fe80::1%1", 9), parse_networks(["10.0.0.0/8", "fd00::/8"]), 25, 1.5, 10, 20),
         PeerStatus(public),
     )
     listen("left", tmp_path).close()  # A killed process leaves such a file.
@@ -263,7 +263,7 @@ def test_show_prints_the_status_without_secrets(device: Fake, tmp_path: Path) ->
     shown = run("wg", "show", "fake", prefix=inside)
     assert shown.status == 0, shown.complaint
     lines = [line.split() for line in shown.printed.splitlines()]
-    for line in (["interface", "fake"], ["endpoint", "[fe80::1%2]:9"], ["preshared", "key", "(hidden)"]):
+    for line in (["interface", "fake"], ["endpoint", "[fe80::1%lo]:9"], ["preshared", "key", "(hidden)"]):
         assert lines.count(line) == 1
     with socket.socket(socket.AF_UNIX) as rude:
         rude.bind(str(tmp_path / "rude.sock"))
@@ -278,7 +278,7 @@ def test_show_prints_the_status_without_secrets(device: Fake, tmp_path: Path) ->
     first, second = (
         [peer[key] for key in ("endpoint", "preshared_key", "latest_handshake")] for peer in status["peers"]
     )
-    assert first == ["[fe80::1%2]:9", True, 1.5]
+    assert first == ["[fe80::1%lo]:9", True, 1.5]
     assert second == [None, False, None]
     for key in (KEY, secret):
         assert key.hex() not in shown.printed + told.printed

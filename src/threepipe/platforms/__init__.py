@@ -49,6 +49,7 @@ if sys.platform == "linux":
         network_scope,
         path_mtu,
         routed,
+        table_number,
         undivert,
     )
     from threepipe.platforms.linux.probe import probe
@@ -65,6 +66,7 @@ elif sys.platform == "win32":
         path_mtu,
         private_networks,
         routed,
+        table_number,
         undivert,
     )
     from threepipe.platforms.windows.device import adapters, create, open_existing
@@ -88,6 +90,7 @@ else:
         private_networks,
         probe,
         routed,
+        table_number,
         undivert,
     )
 
@@ -119,6 +122,7 @@ __all__ = [
     "routed",
     "runtime_folder",
     "set_blocking",
+    "table_number",
     "try_lock",
     "undivert",
     "unlock",

@@ -30,6 +30,7 @@ __all__ = [
     "private_networks",
     "probe",
     "routed",
+    "table_number",
     "undivert",
 ]
 
@@ -75,6 +76,10 @@ def probe() -> list[Finding]:
 def free_table() -> NoReturn:
     text = f"threepipe cannot set policy routes on {sys.platform}; leave out default-route, and set Table = off"
     raise AdapterUnavailable(errno.ENOSYS, text)
+
+
+def table_number(name: str) -> NoReturn:
+    free_table()
 
 
 def path_mtu(address: str) -> int:

@@ -8,6 +8,7 @@ shows it calls `hide_keys`.
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 __all__ = [
@@ -31,6 +32,7 @@ _WHOLE_KEY = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64
 _KEY = re.compile(r"[A-Za-z0-9+/_-]{20,}=*")
 """A key in base64, of either alphabet, or in hex, perhaps misspelled, or a large part of one."""
 _HIDDEN = "(hidden)"
+_DIGITS = "0123456789abcdef"
 
 
 class Field(NamedTuple):
@@ -57,17 +59,24 @@ def hide_whole_keys(text: str) -> str:
     return _WHOLE_KEY.sub(_HIDDEN, text)
 
 
-def number(maximum: int, *, any_base: bool = False) -> Callable[[str], int]:
-    """Return a parser of numbers from 0 to `maximum`: of decimal digits or, with `any_base`, as Python writes them."""
+def number(maximum: int, *, hexadecimal: bool = False, octal: bool = False) -> Callable[[str], int]:
+    """Return a parser of numbers from 0 to `maximum`: of decimal digits, which may begin with zeros.
+
+    With `hexadecimal`, `0x` begins a hexadecimal number, and with `octal`, `0` an octal one, as in C.
+    """
 
     def parse(text: str) -> int:
-        try:
-            if any_base or (text.isascii() and text.isdigit()):
-                value = int(text, 0 if any_base else 10)
-                if 0 <= value <= maximum:
+        base, digits = 10, text
+        if hexadecimal and text.startswith("0x"):
+            base, digits = 16, text[2:]
+        elif octal and text.startswith("0"):
+            base = 8
+        # Python's int() takes more: other scripts, underscores, signs, white space, and prefixes like 0b.
+        if digits and set(digits.lower()) <= set(_DIGITS[:base]):
+            with suppress(ValueError):  # There are too many digits.
+                value = int(digits, base)
+                if value <= maximum:
                     return value
-        except ValueError:
-            pass
         raise ValueError(f"{text!r} is not a number from 0 to {maximum}")
 
     return parse

@@ -162,6 +162,8 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
     for text in texts:
         try:
+            if "%" in text:
+                raise ValueError("an allowed IP has no zone")
             networks.append(ipaddress.ip_network(text.strip(), strict=False))
         except ValueError as error:
             told = hide_keys(f"allowed IP {text!r}: {error}")

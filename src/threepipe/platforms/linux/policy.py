@@ -15,6 +15,7 @@ assert sys.platform == "linux"
 import errno
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,12 +24,22 @@ from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
-from threepipe.errors import AdapterError
+from threepipe.errors import AdapterError, InvalidSetting
 from threepipe.platforms.linux.namespace import opening
 from threepipe.platforms.linux.netlink import NO_IPV6
 from threepipe.settings import Network
 
-__all__ = ["Rule", "add_routes", "divert", "free_table", "network_scope", "path_mtu", "routed", "undivert"]
+__all__ = [
+    "Rule",
+    "add_routes",
+    "divert",
+    "free_table",
+    "network_scope",
+    "path_mtu",
+    "routed",
+    "table_number",
+    "undivert",
+]
 
 Rule = dict[str, int]
 """A routing rule: its attributes (FRA_* of <linux/fib_rules.h>, as pyroute2 names them), family and flags."""
@@ -42,6 +53,13 @@ _OURS_AND_MARK = 51
 """The protocol of our rules for IPv4, unless src_valid_mark was set before any device of ours needed it."""
 _OURS = 52
 """The protocol of all other rules and routes of ours."""
+_TABLES = {"default": 253, "main": 254, "local": 255}
+"""The names of tables that ip(8) has built in (RT_TABLE_* of <linux/rtnetlink.h>)."""
+_TABLE_FILES = [
+    Path(folder, file) for folder in ("/usr/share/iproute2", "/etc/iproute2") for file in ("rt_tables", "rt_tables.d")
+]
+"""Files of names, and folders with more of them; the later ones decide."""
+_TABLE_LINE = re.compile(r"\s*(0x[0-9a-fA-F]+|[0-9]+)\s+([^\s#]+)", re.ASCII)
 _VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _MISSING = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV}) | NO_IPV6
@@ -61,6 +79,23 @@ def free_table() -> int:
     while table in used:
         table += 1
     return table
+
+
+def table_number(name: str) -> int:
+    """Return the number of the routing table that ip(8) knows by `name`, or that `name` is. Raises `InvalidSetting`."""
+    if name.isdecimal():
+        return int(name)
+    numbers = dict(_TABLES)
+    for path in filter(Path.exists, _TABLE_FILES):
+        for file in sorted(path.glob("*.conf")) if path.is_dir() else [path]:
+            for line in file.read_bytes().decode(errors="replace").split("\n"):
+                if found := _TABLE_LINE.match(line):
+                    numbers[found[2]] = int(found[1], 16 if found[1].startswith("0x") else 10)
+    try:
+        return numbers[name]
+    except KeyError:
+        text = f"there is no routing table {name}; give its number, or name it in {_TABLE_FILES[-2]}"
+        raise InvalidSetting(text) from None
 
 
 def path_mtu(address: str) -> int:

@@ -5,14 +5,16 @@ case-insensitive, the items of a list are separated by commas, the key of a list
 with `#`. As for wg(8), a line ends with a line feed and with nothing else, so that all see the same end of a comment.
 """
 
+import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import HostPort
-from threepipe.settings import Address, Network, check_mtu, parse_addresses
+from threepipe.settings import MAX_MTU, Address, Network, check_mtu, parse_addresses
 from threepipe.wireguard.fields import (
     MAX_KEEPALIVE,
     MAX_MARK,
@@ -39,6 +41,7 @@ from threepipe.wireguard.settings import (
 __all__ = ["Config", "PeerConfig", "parse_config", "read_config", "with_status", "write_config"]
 
 _MAX_TABLE = 0xFFFFFFFF
+_DIGITS = "0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Config:
     """Name servers and search domains."""
     mtu: int | None = None
     table: str = "auto"
-    """The table for routes: its number, `auto`, or `off` for no routes."""
+    """The table for routes: its number or its name for ip(8), `auto`, or `off` for no routes."""
     pre_up: tuple[str, ...] = ()
     post_up: tuple[str, ...] = ()
     pre_down: tuple[str, ...] = ()
@@ -134,7 +137,7 @@ def parse_config(text: str, name: str, source: str) -> Config:
 
 def _section(line: str, interface: dict[str, Any], peers: list[dict[str, Any]]) -> tuple[dict[str, Any], Fields]:
     """Return the settings and the fields of the section that `line` begins."""
-    match line.lower():
+    match _without_space(line).lower():
         case "[interface]":
             return interface, _INTERFACE_FIELDS
         case "[peer]":
@@ -144,10 +147,13 @@ def _section(line: str, interface: dict[str, Any], peers: list[dict[str, Any]]) 
 
 
 def _set(section: dict[str, Any], fields: Fields, key: str, text: str) -> None:
-    if key.lower() not in fields:
+    name = _without_space(key).lower()
+    if name not in fields:
         expected = ", ".join(_SPELLING[name] for name in fields)
         raise InvalidSetting(f"unknown key {key}; expected one of {expected}")
-    setting, parse = fields[key.lower()]
+    setting, parse = fields[name]
+    if name not in _OF_WG_QUICK:
+        text = _without_space(text)
     try:
         value = parse(text)
     except InvalidSetting:
@@ -159,24 +165,48 @@ def _set(section: dict[str, Any], fields: Fields, key: str, text: str) -> None:
     section[setting] = value
 
 
+def _without_space(text: str) -> str:
+    """Return `text` without white space, as wg(8) reads lines."""
+    return text.translate(dict.fromkeys(map(ord, SPACE)))
+
+
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part for item in text.split(",") if (part := item.strip(SPACE)))
 
 
-def _number_or_off(maximum: int) -> Callable[[str], int]:
-    """Return a parser of numbers from 0 to `maximum`, and of `off`, which is 0."""
-    parse = number(maximum, any_base=True)
+def _or_off(parse: Callable[[str], int]) -> Callable[[str], int]:
+    """Return a parser of what `parse` takes, and of `off`, which is 0."""
     return lambda text: 0 if text.lower() == "off" else parse(text)
 
 
-def _parse_mtu(text: str) -> int:
-    return check_mtu(int(text), ipv6=False)
+def _parse_port(text: str) -> int:
+    """Parse a port: its number, or the name of its service."""
+    try:
+        return number(MAX_PORT)(text)
+    except ValueError as error:
+        with suppress(OSError, ValueError):
+            return socket.getservbyname(text, "udp")
+        raise error
+
+
+def _parse_endpoint(text: str) -> tuple[str, int]:
+    """Parse an endpoint as wg(8) does: an IPv6 address may lack brackets, as the port comes after the last colon."""
+    host, _, port = text.rpartition(":")
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return parse_endpoint(f"{host}:{_parse_port(port)}" if host else text)
+
+
+def _parse_mtu(text: str) -> int | None:
+    return check_mtu(number(MAX_MTU, hexadecimal=True, octal=True)(text), ipv6=False) if text else None
 
 
 def _parse_table(text: str) -> str:
-    if text.lower() in ("auto", "off"):
-        return text.lower()
-    return str(number(_MAX_TABLE, any_base=True)(text))
+    if text.lower() in ("", "auto", "off"):
+        return text.lower() or "auto"
+    if any(character in SPACE for character in text):
+        raise ValueError("give one table, by its number or name, auto or off")
+    return str(number(_MAX_TABLE, hexadecimal=True, octal=True)(text)) if text[0] in _DIGITS else text
 
 
 def _parse_dns(text: str) -> tuple[str, ...]:
@@ -199,8 +229,8 @@ def _parse_command(text: str) -> tuple[str, ...]:
 
 _INTERFACE_FIELDS: Fields = {
     "privatekey": Field("private_key", key_from_text),
-    "listenport": Field("listen_port", number(MAX_PORT, any_base=True)),
-    "fwmark": Field("fwmark", _number_or_off(MAX_MARK)),
+    "listenport": Field("listen_port", _parse_port),
+    "fwmark": Field("fwmark", _or_off(number(MAX_MARK, hexadecimal=True))),
     "address": Field("addresses", lambda text: parse_addresses(_split(text))),
     "dns": Field("dns", _parse_dns),
     "mtu": Field("mtu", _parse_mtu),
@@ -212,12 +242,14 @@ _INTERFACE_FIELDS: Fields = {
     "saveconfig": Field("save", _parse_switch),
 }
 """The fields of `Config`, with keys in lower case."""
+_OF_WG_QUICK = frozenset(_INTERFACE_FIELDS) - {"privatekey", "listenport", "fwmark"}
+"""The keys that wg-quick(8) reads, and wg(8) does not."""
 _PEER_FIELDS: Fields = {
     "publickey": Field("public_key", key_from_text),
     "presharedkey": Field("preshared_key", key_from_text),
     "allowedips": Field("allowed_ips", lambda text: parse_networks(_split(text))),
-    "endpoint": Field("endpoint", parse_endpoint),
-    "persistentkeepalive": Field("persistent_keepalive", _number_or_off(MAX_KEEPALIVE)),
+    "endpoint": Field("endpoint", _parse_endpoint),
+    "persistentkeepalive": Field("persistent_keepalive", _or_off(number(MAX_KEEPALIVE))),
 }
 """The fields of `PeerConfig`, with keys in lower case."""
 _SPELLING = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
-from threepipe.errors import AdapterGone, EndpointError, NameTaken, SessionClosed, ThreepipeError
+from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, NameTaken, SessionClosed, ThreepipeError
 from threepipe.piping import pipe
 from threepipe.platforms.files import write_atomically
 from threepipe.session import Session
@@ -82,6 +82,12 @@ class _Setup:
 
     def __init__(self, config: Config, path: Path, journal: Journal, ending: Ending, stack: ExitStack) -> None:
         self._config, self._path, self._journal, self._ending, self._stack = config, path, journal, ending, stack
+        self._table = _MAIN_TABLE
+        if config.table not in ("auto", "off"):
+            try:
+                self._table = platforms.table_number(config.table)
+            except InvalidSetting as error:
+                raise InvalidSetting(f"{path}: Table = {config.table}: {error}") from None
 
     def run(self, ready: Callable[[], None]) -> None:
         config, enter = self._config, self._stack.enter_context
@@ -155,8 +161,7 @@ class _Setup:
         else:
             device.configure(change)
             if config.table != "off":
-                table = _MAIN_TABLE if config.table == "auto" else int(config.table)
-                platforms.add_routes(adapter.index, networks, table)
+                platforms.add_routes(adapter.index, networks, self._table)
 
     def _save(self, device: Device) -> None:
         """Write the state of the device to its file. Until that succeeds, the journal has it."""
