@@ -1,5 +1,6 @@
 """Files of wg-quick: reading, writing, and errors with their line; and the keys that commands make."""
 
+import errno
 import ipaddress
 import socket
 import subprocess
@@ -221,6 +222,26 @@ def test_any_bytes_are_read_or_raise_invalid_setting(data: bytes) -> None:
         path.write_bytes(data)
         with suppress(InvalidSetting):
             assert read_config(path).peers == ()
+
+
+def test_a_file_that_cannot_be_read_is_named_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "wg7.conf"
+    with pytest.raises(EndpointError, match=r"wg7\.conf: No such file or directory; check the path") as raised:
+        read_config(path)
+    assert raised.value.errno == errno.ENOENT
+    monkeypatch.setattr("threepipe.wireguard.quick.config.FOLDER", tmp_path)
+    with pytest.raises(EndpointError, match=r"wg7\.conf: .*; a name alone is looked for in .* so write \./wg7\.conf"):
+        read_config(path)
+    path.mkdir()
+    with pytest.raises(EndpointError, match=r"wg7\.conf: .*; "):
+        read_config(path)
+
+
+def test_up_with_a_name_says_where_its_file_is_looked_for() -> None:
+    done = run("wg", "up", "nosuch")
+    assert done.status == 1
+    assert done.complaint.startswith("threepipe: ")
+    assert "nosuch.conf: No such file or directory; a name alone is looked for in" in done.complaint
 
 
 def test_an_unknown_endpoint_name_raises() -> None:

@@ -24,7 +24,6 @@ __all__ = ["app", "refuse_keys"]
 
 app = typer.Typer(no_args_is_help=True, help="Bring WireGuard devices up and down, show them, and make keys.")
 
-_FOLDER = Path("/etc/wireguard")
 _DOWN_TIMEOUT = 60.0  # Seconds for a device to end, including the commands of its file.
 
 Which = Annotated[str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")]
@@ -72,9 +71,10 @@ def _run(path: Path, ready: Callable[[], None]) -> None:
 
 
 def _path(config: str) -> Path:
+    from threepipe.wireguard.quick.config import FOLDER
     from threepipe.wireguard.settings import check_device_name
 
-    path = Path(config) if config.endswith(".conf") or "/" in config else _FOLDER / f"{config}.conf"
+    path = Path(config) if config.endswith(".conf") or "/" in config else FOLDER / f"{config}.conf"
     check_device_name(path.stem)
     return path
 

@@ -5,6 +5,7 @@ case-insensitive, the items of a list are separated by commas, the key of a list
 with `#`. As for wg(8), a line ends with a line feed and with nothing else, so that all see the same end of a comment.
 """
 
+import errno
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from threepipe.errors import InvalidSetting
+from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import HostPort
 from threepipe.settings import MAX_MTU, Address, Network, check_mtu, parse_addresses
 from threepipe.wireguard.fields import (
@@ -38,8 +39,15 @@ from threepipe.wireguard.settings import (
     parse_networks,
 )
 
-__all__ = ["Config", "PeerConfig", "parse_config", "read_config", "with_status", "write_config"]
+__all__ = ["FOLDER", "Config", "PeerConfig", "parse_config", "read_config", "with_status", "write_config"]
 
+FOLDER = Path("/etc/wireguard")
+"""The folder of files that are given by a name alone."""
+_ADVICE = {
+    errno.ENOENT: "; check the path",
+    errno.EISDIR: "; give a file in it, NAME.conf",
+    errno.EACCES: "; run this as root, or as a user who may read it",
+}
 _MAX_TABLE = 0xFFFFFFFF
 _DIGITS = "0123456789"
 
@@ -97,12 +105,17 @@ class Config:
 
 
 def read_config(path: Path) -> Config:
-    """Read the file at `path`. Raises `InvalidSetting`, which names the line, and `OSError`."""
+    """Read the file at `path`. Raises `InvalidSetting`, which names the line, and `EndpointError`."""
     try:
         text = path.read_bytes().decode("utf-8-sig")  # Editors on Windows write a byte order mark.
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InvalidSetting(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "")
+        if error.errno == errno.ENOENT and path.parent == FOLDER:
+            advice = f"; a name alone is looked for in {FOLDER}, so write ./{path.name} for a file in this folder"
+        raise EndpointError(error.errno, f"{path}: {error.strerror or error}{advice}") from None
     return parse_config(text, path.stem, str(path))
 
 
