@@ -254,6 +254,16 @@ def test_a_device_that_has_no_private_key_once_it_is_up_says_so(hosts: tuple[Hos
     assert one.path.read_text() == "[Interface]\nSaveConfig = true\n"
 
 
+def test_a_file_that_other_users_can_open_gets_a_warning(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two)
+    one.path.chmod(0o644)
+    one.path.parent.chmod(0o755)
+    said: list[str] = []
+    with one.up(meanwhile=said.append):
+        assert f"warning: {one.path} has keys, and other users can open it; run: chmod 600" in said[0]
+
+
 def test_a_killed_device_can_be_brought_up_again(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     one.write(two)

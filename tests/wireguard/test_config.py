@@ -190,6 +190,21 @@ def test_a_file_gives_a_change_and_a_status_gives_a_file(tmp_path: Path) -> None
     assert parse_config(write_config(saved), "wg7", "again") == saved
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
+@pytest.mark.parametrize("command", ["genkey", "genpsk"])
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of files say nothing about access on Windows")
+def test_a_key_written_to_a_file_for_all_gets_a_warning(tmp_path: Path, command: str, mode: int, warned: bool) -> None:
+    path = tmp_path / "key"
+    path.touch()
+    path.chmod(mode)
+    with path.open("wb") as file:
+        program = [sys.executable, "-m", "threepipe", "wg", command]
+        done = subprocess.run(program, stdout=file, stderr=subprocess.PIPE, text=True, timeout=50)
+    assert done.returncode == 0
+    assert ("other users can open" in done.stderr) == warned
+    assert len(path.read_text()) == 45
+
+
 def test_a_file_in_utf_8_with_or_without_a_mark_is_read(tmp_path: Path) -> None:
     path = tmp_path / "wg7.conf"
     path.write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())

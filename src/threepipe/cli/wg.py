@@ -5,6 +5,7 @@ Each command calls `threepipe.wireguard` and prints the result.
 
 import errno
 import os
+import stat
 import sys
 import time
 from base64 import b64encode
@@ -188,15 +189,27 @@ def genkey() -> None:
     """Print a new private key."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+    _warn_of_readers()
     key = bytearray(X25519PrivateKey.generate().private_bytes_raw())
     key[0] &= 248  # As wg(8), set and clear the bits that X25519 does (RFC 7748, section 5).
     key[31] = key[31] & 127 | 64
     typer.echo(b64encode(key).decode())
 
 
+def _warn_of_readers() -> None:
+    """Warn if standard output is a file that every user can open, as wg(8) does."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+    except (OSError, ValueError):  # It is not a file of the system.
+        return
+    if stat.S_ISREG(mode) and mode & stat.S_IRWXO:
+        complain("the key is written to a file that other users can open; run umask 077 before, or chmod 600 the file")
+
+
 @app.command()
 def genpsk() -> None:
     """Print a new preshared key."""
+    _warn_of_readers()
     typer.echo(b64encode(os.urandom(32)).decode())
 
 

@@ -6,6 +6,7 @@ This file decides the order of the steps; each step is done elsewhere.
 import errno
 import logging
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -56,6 +57,8 @@ def run(path: Path, ready: Callable[[], None]) -> None:
     if something was not undone or not saved.
     """
     config = read_config(path)
+    if path.stat().st_mode & path.parent.stat().st_mode & stat.S_IRWXO:
+        log.warning(f"{path} has keys, and other users can open it; run: chmod 600 {path}")
     with Ending() as ending, open_journal(config.name) as journal:
         for failure in recover(journal, config.name):
             log.warning(failure)
