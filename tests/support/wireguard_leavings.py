@@ -50,6 +50,7 @@ class Place:
         self.network.run("ip", "link", "add", "outside", "type", "veth", "peer", "name", "far")
         for end in ("outside", "far"):
             self.network.run("ip", "link", "set", end, "up", "addrgenmode", "none")
+        assert come_true(self._settled)
         self.network.run("ip", "address", "add", "192.0.2.1/24", "dev", "outside")
         self.network.run("ip", "route", "add", "default", "via", "192.0.2.2")
         self.tools = folder / "tools"
@@ -66,6 +67,12 @@ class Place:
         )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
+
+    def _settled(self) -> bool:
+        """Return True once the kernel has noticed both carriers, which it does a moment after the links are up."""
+        routes = self.network.run("ip", "-6", "route", "show", "table", "all")
+        known = all(f"ff00::/8 dev {end}" in routes for end in ("outside", "far"))
+        return known and self.network.run("ip", "link").count("state UP") == 2
 
     def close(self) -> None:
         for pid in self.processes():
