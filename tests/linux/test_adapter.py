@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import threepipe
+from tests.support.commands import run
 from tests.support.hosts import answers
 from tests.support.kernel import Network, call_elsewhere, links, needs_root, udp_socket
 from threepipe import Adapter, Session
@@ -288,6 +289,15 @@ def test_group_accepts_a_name_or_an_id(network: Network, who: str | int) -> None
     Adapter.create("tp0", netns=network.path, persistent=True, group=who).close()
     (info,) = threepipe.adapters(network.path)
     assert (info.group, info.persistent) == (0, True)
+
+
+@pytest.mark.parametrize(("kind", "known"), [("owner", "uid_map"), ("group", "gid_map")])
+def test_an_id_that_the_user_namespace_lacks_raises_with_advice(kind: str, known: str) -> None:
+    inside = ("unshare", "--user", "--map-root-user", "--net")
+    done = run("adapter", "create", "tp0", f"--{kind}=4321", prefix=inside)
+    assert (done.status, done.printed) == (1, "")
+    assert f"{kind} 4321 does not exist in this user namespace; give an id of /proc/self/{known}" in done.complaint
+    assert run("adapter", "create", "tp0", f"--{kind}=0", prefix=inside).printed == "tp0\n"
 
 
 @needs_root

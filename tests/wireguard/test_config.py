@@ -56,6 +56,9 @@ PersistentKeepalive = off
 """
 
 
+ADDRESSES = ["10.0.0.1/24", "10.0.1.1/24", "fd00::1/64"]
+
+
 def test_a_file_with_every_key_parses() -> None:
     config = parse_config(WHOLE, "wg0", "wg0.conf")
     assert config == Config(
@@ -103,13 +106,14 @@ def test_a_file_with_every_key_parses() -> None:
         ("[Interface]\nTable = a b", "line 2: Table = a b: give one table, by its number or name, auto or off"),
         ("[Interface]\nFwMark = 0X1", "line 2: FwMark = 0X1: '0X1' is not a number"),
         ("[Interface]\nListenPort = nowhere", "line 2: ListenPort = nowhere: 'nowhere' is not a number"),
+        ("[Peer]\nAllowedIPs = 10.0.0.0/8 10.1.0.0/16", "line 2: allowed IP '10.0.0.0/810.1.0.0/16'"),
         ("[Peer]\nPersistentKeepalive = 0x19", "line 2: PersistentKeepalive = 0x19: '0x19' is not a number"),
         (
             "[Peer]\nAllowedIPs = fe80::%eth0/64",
             "line 2: allowed IP 'fe80::%eth0/64': an allowed IP has no zone; write",
         ),
         ("[Interface]\nSaveConfig = 1", "line 2: SaveConfig = 1: give true or false"),
-        ("[Interface]\nDNS = a b", "neither an address nor a domain"),
+        ("[Interface]\nDNS = a;b", "neither an address nor a domain"),
         ("[Interface]\nAddress = 10.0.0.0/33", "line 2: address '10.0.0.0/33'"),
         (f"[Peer]\nPublicKey = {KEY}\nEndpoint = fd00::1", "line 3: Endpoint = fd00::1: write it as NAME:PORT"),
         (f"[Peer]\nPublicKey = {KEY}\nEndpoint = there", "line 3: Endpoint = there: write it as NAME:PORT"),
@@ -135,6 +139,8 @@ def test_a_mistake_raises_with_its_line(text: str, said: str) -> None:
         ("MTU = 01000", {"mtu": 512}),
         ("MTU = 0x578", {"mtu": 1400}),
         ("MTU =", {"mtu": None}),
+        ("Address = 10.0.0.1/24 10.0.1.1/24,,fd00::1/64\t,", {"addresses": parse_addresses(ADDRESSES)}),
+        ("DNS = 10.0.0.53 example.org", {"dns": ("10.0.0.53", "example.org")}),
         ("Table =", {"table": "auto"}),
         ("Table = 010", {"table": "8"}),
         ("Table = 0x20", {"table": "32"}),

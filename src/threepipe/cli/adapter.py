@@ -58,7 +58,11 @@ def create(
         str | None, typer.Option(metavar="USER", help="User who may open it without being root, by name or id.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option(metavar="GROUP", help="Group whose members may open it, by name or id.")
+        str | None,
+        typer.Option(
+            metavar="GROUP",
+            help="Group whose members may open it, by name or id. With --owner, only that user, and only as a member.",
+        ),
     ] = None,
     queues: Annotated[int, typer.Option(help="Queues that a session uses in parallel.")] = 1,
     json: Json = False,

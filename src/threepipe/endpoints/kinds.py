@@ -214,7 +214,7 @@ _ADAPTER = (
     Option("netns", "NAMESPACE", "its network namespace: a name, a path or a process id"),
     Option("persistent", "", "keep the adapter when the pipe ends"),
     Option("owner", "USER", "a user who may open a persistent adapter without being root"),
-    Option("group", "GROUP", "a group whose members may open a persistent adapter"),
+    Option("group", "GROUP", "a group whose members may open it; with owner as well, only that user as a member"),
     Option("capacity", "BYTES", f"receive buffer, a power of two; by default {DEFAULT_CAPACITY}", _capacity),
     Option("queues", "NUMBER", "queues that the system fills in parallel; by default 1", _integer),
     Option("offload", "on|off", "superpackets; by default on, without the native core only between two adapters",

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 
 from threepipe.backend import AdapterInfo
-from threepipe.errors import AdapterBusy, AdapterGone, InvalidSetting, NameTaken
+from threepipe.errors import AdapterBusy, AdapterError, AdapterGone, InvalidSetting, NameTaken
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import netlink, tun
 from threepipe.platforms.linux.namespace import Namespace, opening
@@ -45,10 +45,8 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
         index = socket.if_nametoindex(name)
         file = descriptors.queues[0]
         netlink.configure(index, settings)
-        if owner is not None:
-            tun.control(file, tun.TUNSETOWNER, owner)
-        if group is not None:
-            tun.control(file, tun.TUNSETGROUP, group)
+        _give(file, tun.TUNSETOWNER, "owner", owner)
+        _give(file, tun.TUNSETGROUP, "group", group)
         if settings.persistent:  # Last: until then, closing the descriptors undoes everything.
             tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
@@ -242,6 +240,20 @@ def _refuse(settings: AdapterSettings) -> None:
             " exists run: resolvectl dns NAME SERVER and resolvectl domain NAME DOMAIN, or resolvconf -a NAME"
         )
     raise InvalidSetting("only adapters on Windows have a GUID and a tunnel type; leave out windows")
+
+
+def _give(file: io.FileIO, request: int, kind: str, number: int | None) -> None:
+    """Give the attached interface an owner or a group, unless `number` is None. Raises `AdapterError`."""
+    if number is None:
+        return
+    try:
+        tun.control(file, request, number)
+    except AdapterError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        known = {"owner": "/proc/self/uid_map", "group": "/proc/self/gid_map"}[kind]
+        text = f"{kind} {number} does not exist in this user namespace; give an id of {known}, or create it outside"
+        raise AdapterError(error.errno, text) from None
 
 
 def _resolve_id(kind: str, given: str | int | None, look_up: Callable[[str], int]) -> int | None:

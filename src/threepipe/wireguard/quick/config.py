@@ -1,8 +1,9 @@
 """Configuration files of wg-quick(8), read and written. Opens no sockets; `names` looks up names.
 
 A file has a section [Interface], and a section [Peer] for each peer. The names of sections and keys are
-case-insensitive, the items of a list are separated by commas, the key of a list may be repeated, and a comment begins
-with `#`. As for wg(8), a line ends with a line feed and with nothing else, so that all see the same end of a comment.
+case-insensitive, the items of a list are separated by commas, those of wg-quick's own lists also by white space, the
+key of a list may be repeated, and a comment begins with `#`. As for wg(8), a line ends with a line feed and with
+nothing else, so that all see the same end of a comment.
 """
 
 import errno
@@ -50,6 +51,8 @@ _ADVICE = {
 }
 _MAX_TABLE = 0xFFFFFFFF
 _DIGITS = "0123456789"
+_BETWEEN = "," + SPACE
+"""What separates addresses and servers for wg-quick(8). For wg(8), which reads allowed IPs, only commas do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +186,11 @@ def _without_space(text: str) -> str:
     return text.translate(dict.fromkeys(map(ord, SPACE)))
 
 
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part for item in text.split(",") if (part := item.strip(SPACE)))
+def _split(text: str, between: str = ",") -> tuple[str, ...]:
+    """Return the items of a list, which any of the characters in `between` separate."""
+    for separator in between[1:]:
+        text = text.replace(separator, between[0])
+    return tuple(part for item in text.split(between[0]) if (part := item.strip(SPACE)))
 
 
 def _or_off(parse: Callable[[str], int]) -> Callable[[str], int]:
@@ -223,7 +229,7 @@ def _parse_table(text: str) -> str:
 
 
 def _parse_dns(text: str) -> tuple[str, ...]:
-    names = _split(text)
+    names = _split(text, _BETWEEN)
     for name in names:
         if not all(character.isalnum() or character in ".:-_%" for character in name):
             raise ValueError(f"{name!r} is neither an address nor a domain")
@@ -244,7 +250,7 @@ _INTERFACE_FIELDS: Fields = {
     "privatekey": Field("private_key", key_from_text),
     "listenport": Field("listen_port", _parse_port),
     "fwmark": Field("fwmark", _or_off(number(MAX_MARK, hexadecimal=True))),
-    "address": Field("addresses", lambda text: parse_addresses(_split(text))),
+    "address": Field("addresses", lambda text: parse_addresses(_split(text, _BETWEEN))),
     "dns": Field("dns", _parse_dns),
     "mtu": Field("mtu", _parse_mtu),
     "table": Field("table", _parse_table),
