@@ -30,6 +30,13 @@ __all__ = [
 ]
 
 
+def text_of(error: Exception) -> str:
+    """Return the text of an error for people; that of an OSError starts with its errno, and ends with its file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 class ThreepipeError(Exception):
     """The base class of all exceptions that threepipe raises on purpose."""
 

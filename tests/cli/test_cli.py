@@ -90,6 +90,7 @@ def test_start_loads_no_heavy_module(arguments: list[str]) -> None:
         ("threepipe.AdapterGone(19, 'make it again')", 1, "threepipe: make it again\n"),
         ("threepipe.InvalidSetting('one\\ntwo\\x1b[31m\\udcff')", 1, "threepipe: one\\ntwo\\x1b[31m\\udcff\n"),
         ("OSError(28, 'No space left')", 1, "threepipe: No space left\n"),
+        ("OSError(28, 'No space left', 'a/file')", 1, "threepipe: a/file: No space left\n"),
         ("OSError('of no number')", 1, "threepipe: of no number\n"),
         ("KeyboardInterrupt()", 130, ""),
     ],

@@ -158,12 +158,14 @@ def made_readable(scratch: Path) -> str:
 
 @needs_root
 def test_doctor_as_an_ordinary_user_reports_user_namespaces(tmp_path: Path) -> None:
-    found = doctor(*mounted(f"{made_readable(tmp_path)}; {FOR_ALL}"), *NOBODY, status=0)
+    found = doctor(*mounted(f"{made_readable(tmp_path)}; {FOR_ALL}"), *NOBODY, status=1)
     assert found["TUN device"]["ok"]
     assert found["user namespaces"]["ok"]
-    assert found["adapters"]["detail"] == "one was created in a user namespace only"
-    assert found["adapters"]["advice"].startswith("outside it: run as root, or have root create a persistent adapter")
-    assert found["network namespaces"]["detail"] == "one was created in a user namespace only"
+    for name, capability in (("adapters", "CAP_NET_ADMIN"), ("network namespaces", "CAP_SYS_ADMIN")):
+        lack = f"creating one needs {capability}, which this user lacks; one was created in a user namespace"
+        assert (found[name]["ok"], found[name]["detail"]) == (False, lack)
+        assert found[name]["advice"].startswith("run as root")
+        assert found[name]["advice"].endswith("start programs in one: unshare --user --map-root-user --net COMMAND")
     assert found["carrier"]["ok"]
     assert found["TCP offload"]["ok"]
 
@@ -174,7 +176,7 @@ def test_doctor_as_a_user_without_access_to_the_device_fails_with_advice(tmp_pat
     found = doctor(*mounted(mounts), *NOBODY, status=1)
     assert found["TUN device"]["detail"] == "this user may not open /dev/net/tun"
     assert "chmod 0666 /dev/net/tun" in found["TUN device"]["advice"]
-    assert found["network namespaces"]["ok"]
+    assert not found["network namespaces"]["ok"]
     assert "adapters" not in found
 
 

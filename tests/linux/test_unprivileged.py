@@ -1,7 +1,9 @@
 """Rights of an ordinary user on Linux with a persistent adapter that root made."""
 
 import errno
+import re
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import threepipe
 from tests.support.hosts import answers
 from tests.support.kernel import STRANGER, Network, call_elsewhere, links, needs_root, tun_node
 from threepipe import Adapter
+from threepipe.wireguard.uapi_socket import make_folder, names, status_of, take_down
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
@@ -21,6 +24,28 @@ OTHER = 61236
 def as_user(network: Network, function: Callable[..., Any], *arguments: Any, groups: tuple[int, ...] = ()) -> Any:
     """Call `function` as an ordinary user who may open /dev/net/tun, as on most machines."""
     return call_elsewhere(network, function, *arguments, user=STRANGER, groups=groups, mounts=tun_node())
+
+
+def manage() -> list[str]:
+    """Try to list, show and take down WireGuard devices, and to start one; return the errors."""
+    said = []
+    for attempt in (names, lambda: status_of("wg0"), lambda: take_down("wg0", 1), make_folder):
+        try:
+            attempt()
+        except threepipe.EndpointError as error:
+            said.append(str(error.strerror))
+    return said
+
+
+@pytest.mark.parametrize("mode", ["700", "711", "744", "755"])
+def test_wireguard_devices_of_root_are_not_reported_missing(network: Network, mode: str) -> None:
+    bound = "import socket; socket.socket(socket.AF_UNIX).bind('/run/wireguard/wg0.sock')"
+    folder = f"mount -t tmpfs -o mode=755 none /run; mkdir -m {mode} /run/wireguard"
+    mounts = f'{folder}; {sys.executable} -c "{bound}"; chmod 700 /run/wireguard/wg0.sock'
+    said = call_elsewhere(network, manage, user=STRANGER, mounts=mounts)
+    assert len(said) == (3 if mode == "755" else 4)  # The names are for everybody then.
+    for text in said:
+        assert re.match(r"/var/run/wireguard.*: Permission denied; run this as root, or ", text), text
 
 
 def make(network: Network, **settings: Any) -> None:

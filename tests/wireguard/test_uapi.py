@@ -210,6 +210,32 @@ def test_get_and_set_requests_are_answered(device: Fake, tmp_path: Path) -> None
 
 
 @unix
+def test_a_folder_without_devices_is_empty_and_one_that_cannot_be_read_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from threepipe.wireguard.uapi_socket import make_folder, names
+
+    folder, loop, file = tmp_path / "new" / "wireguard", tmp_path / "loop", tmp_path / "file"
+    assert names(folder) == []
+    make_folder(folder)
+    make_folder(folder)
+    (folder / "gone.sock").symlink_to("nowhere")
+    (folder / "file.sock").touch()
+    assert names(folder) == []
+    loop.symlink_to(loop)
+    with pytest.raises(EndpointError, match=r"loop: ") as raised:
+        names(loop)
+    assert raised.value.errno == errno.ELOOP
+    file.touch()
+    assert names(file) == []
+    with pytest.raises(EndpointError, match=r"file: File exists$"):
+        make_folder(file)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(EndpointError, match=r"wireguard: .*; run this as root, or have root give .* to this user"):
+        make_folder(folder)
+
+
+@unix
 @pytest.mark.usefixtures("device")
 def test_silent_clients_do_not_keep_out_others(tmp_path: Path) -> None:
     from threepipe.wireguard.uapi_socket import ask
@@ -272,7 +298,7 @@ def test_show_prints_the_status_without_secrets(device: Fake, tmp_path: Path) ->
         answering.start()
         told = run("wg", "show", "--json", prefix=inside)
         answering.join()
-    assert told.complaint == "threepipe: rude: the device's answer is incomplete\n"
+    assert (told.status, told.complaint) == (1, "threepipe: rude: the device's answer is incomplete\n")
     (status,) = json.loads(told.printed).values()
     assert [peer["peer"] for peer in status["peers"]] == [key_to_text(OTHER), key_to_text(public)]
     first, second = (

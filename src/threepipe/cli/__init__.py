@@ -17,7 +17,7 @@ from threepipe.cli.demo import demo
 from threepipe.cli.doctor import doctor
 from threepipe.cli.output import complain, show_warnings
 from threepipe.cli.pipe import pipe
-from threepipe.errors import ThreepipeError
+from threepipe.errors import ThreepipeError, text_of
 
 __all__ = ["app", "main"]
 
@@ -67,8 +67,7 @@ def main() -> None:
     except (ThreepipeError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOMEM:
             raise  # `__main__` says what to do.
-        # The text of an OSError starts with its errno, which is of no use to people.
-        complain(error.strerror or str(error) if isinstance(error, OSError) else str(error))
+        complain(text_of(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

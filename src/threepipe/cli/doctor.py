@@ -15,7 +15,8 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
     """Check if adapters can be created here, and what else this machine offers.
 
     It tries with your privileges and removes what it created. The exit
-    status is 0 if adapters can be created, else 1.
+    status is 0 if you can create adapters, else 1. What works only in a
+    user namespace says no.
 
     Examples:
       threepipe doctor

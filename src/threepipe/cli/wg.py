@@ -117,34 +117,43 @@ def show(
     name: Annotated[str, typer.Argument(help="The device; all of them by default.")] = "all",
     json: Json = False,
 ) -> None:
-    """Show devices of any userspace implementation, and their peers. Secrets stay hidden."""
+    """Show devices of any userspace implementation, and their peers. Secrets stay hidden.
+
+    The exit status is 1 if a device cannot be asked; the others are shown.
+    """
     from threepipe.wireguard.uapi_socket import status_of
 
-    statuses = _all() if name == "all" else {name: status_of(name)}
+    statuses, failed = _all() if name == "all" else ({name: status_of(name)}, False)
     if json:
         print_json({each: _public(status) for each, status in statuses.items()})
-        return
-    for each, status in statuses.items():
-        device = _public(status)
-        peers = device.pop("peers")
-        assert isinstance(peers, list)
-        for table in ({"interface": each, **device}, *peers):
-            print_table(None, [(key.replace("_", " "), _text(value)) for key, value in table.items()])
-            typer.echo()
+    else:
+        for each, status in statuses.items():
+            _print_status(each, _public(status))
+    if failed:
+        raise typer.Exit(1)
 
 
-def _all() -> "dict[str, Status]":
-    """Return the status of every device that answers; report those whose answer is invalid, and skip stale files."""
+def _print_status(name: str, device: dict[str, object]) -> None:
+    peers = device.pop("peers")
+    assert isinstance(peers, list)
+    for table in ({"interface": name, **device}, *peers):
+        print_table(None, [(key.replace("_", " "), _text(value)) for key, value in table.items()])
+        typer.echo()
+
+
+def _all() -> "tuple[dict[str, Status], bool]":
+    """Return the status of every device that answers, and True if others failed, which it reports; skip stale files."""
     from threepipe.wireguard.uapi_socket import names, status_of
 
-    found = {}
+    found, failed = {}, False
     for name in names():
         try:
             found[name] = status_of(name)
         except EndpointError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
                 complain(str(error.strerror))
-    return found
+                failed = True
+    return found, failed
 
 
 def _public(status: "Status") -> dict[str, object]:

@@ -7,8 +7,10 @@ The server has one thread for all its clients, so a silent or slow client keeps 
 import contextlib
 import errno
 import logging
+import os
 import selectors
 import socket
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,18 @@ from threepipe.net.doorbell import Doorbell
 from threepipe.wireguard.settings import Change, Status, check_device_name, is_device_name
 from threepipe.wireguard.uapi import UapiError, emit_status, parse_change, parse_status
 
-__all__ = ["FOLDER", "UapiServer", "ask", "inherit", "listen", "names", "status_of", "stop_listening", "take_down"]
+__all__ = [
+    "FOLDER",
+    "UapiServer",
+    "ask",
+    "inherit",
+    "listen",
+    "make_folder",
+    "names",
+    "status_of",
+    "stop_listening",
+    "take_down",
+]
 
 log = logging.getLogger("threepipe")
 
@@ -31,14 +44,35 @@ _MAX_CLIENTS = 64
 _CHECK_INTERVAL = 1.0  # Seconds between checks that the socket's file still exists.
 _READ_SIZE = 1 << 16
 _ANSWER_TIMEOUT = 10.0  # Seconds.
+_NOT_ALLOWED = "run this as root, or as the user whose device it is"
 
 
 def names(folder: Path = FOLDER) -> list[str]:
-    """Return the names of the devices that have a socket in `folder`, without names that no device can have here."""
-    with contextlib.suppress(OSError):
-        sockets = [path for path in folder.iterdir() if path.suffix == ".sock" and path.is_socket()]
-        return sorted(path.stem for path in sockets if is_device_name(path.stem))
-    return []
+    """Return the names of the devices that have a socket in `folder`, without names that no device can have here.
+
+    Raises `EndpointError` if this user may not look into the folder.
+    """
+    try:
+        paths = [path for path in folder.iterdir() if path.suffix == ".sock" and _is_socket(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # There has been no device since the system started.
+    except OSError as error:
+        raise EndpointError(error.errno, f"{error.filename}: {error.strerror}{_advice(error, _NOT_ALLOWED)}") from None
+    return sorted(path.stem for path in paths if is_device_name(path.stem))
+
+
+def _is_socket(path: Path) -> bool:
+    """Return True if `path` is a socket, and False if it is gone. Raises `OSError`, unlike Path.is_socket()."""
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _advice(error: OSError, privilege: str, other: str = "") -> str:
+    """Return what to do about `error`: about a lack of privilege, or about something else."""
+    text = privilege if error.errno in (errno.EACCES, errno.EPERM) else other
+    return f"; {text}" if text else ""
 
 
 def status_of(name: str, folder: Path = FOLDER) -> Status:
@@ -65,8 +99,8 @@ def ask(name: str, request: str, folder: Path = FOLDER) -> str:
                     break
                 answer += piece
     except OSError as error:
-        text = f"{path}: {error.strerror or error}; is {name} running? threepipe wg show lists the devices"
-        raise EndpointError(error.errno, text) from None
+        advice = _advice(error, _NOT_ALLOWED, f"is {name} running? threepipe wg show lists the devices")
+        raise EndpointError(error.errno, f"{path}: {error.strerror or error}{advice}") from None
     return answer.decode(errors="replace")
 
 
@@ -91,7 +125,7 @@ def take_down(name: str, seconds: float, folder: Path = FOLDER) -> bool:
     except (ConnectionResetError, ConnectionRefusedError):
         return True  # It has ended, perhaps long ago.
     except OSError as error:
-        raise EndpointError(error.errno, f"{path}: {error.strerror or error}") from None
+        raise EndpointError(error.errno, f"{path}: {error.strerror or error}{_advice(error, _NOT_ALLOWED)}") from None
 
 
 class Listening(socket.socket):
@@ -108,7 +142,7 @@ def listen(name: str, folder: Path = FOLDER) -> Listening:
     A stale file is replaced. Raises `EndpointError`, also if a device of that name is running, and `InvalidSetting`.
     """
     path = _path(name, folder)
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         return Listening(*listen_unix(str(path), 0o700))  # The mode of wireguard-go.
     except EndpointError as error:
@@ -116,6 +150,20 @@ def listen(name: str, folder: Path = FOLDER) -> Listening:
             raise
         text = f"{path}: a device of that name is running; take it down with: threepipe wg down {name}"
         raise EndpointError(error.errno, text) from None
+
+
+def make_folder(folder: Path = FOLDER) -> None:
+    """Make the folder of the devices' sockets and journals, unless it exists.
+
+    Raises `EndpointError`, also if this user may not make files there.
+    """
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        advice = _advice(error, f"run this as root, or have root give {folder} to this user")
+        raise EndpointError(error.errno, f"{error.filename}: {error.strerror}{advice}") from None
 
 
 def inherit(number: str) -> Listening:

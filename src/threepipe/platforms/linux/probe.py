@@ -102,7 +102,10 @@ def _second_attempts(first: dict[str, Finding]) -> dict[str, Finding]:
         if name not in first:
             added[name] = finding
         elif finding.ok and not first[name].ok:
-            added[name] = finding._replace(detail=f"{finding.detail} only", advice=f"outside it: {first[name].advice}")
+            # Still not `ok`: programs are not in a user namespace unless they are started in one.
+            detail = f"{first[name].detail}; {finding.detail}"
+            advice = f"{first[name].advice}; or start programs in one: unshare --user --map-root-user --net COMMAND"
+            added[name] = first[name]._replace(detail=detail, advice=advice)
     detail, advice = (
         (f"none was created: {refusal}", f"{become('CAP_SYS_ADMIN')}, {_USER_NAMESPACE_ADVICE}")
         if refusal

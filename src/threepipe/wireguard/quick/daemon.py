@@ -16,7 +16,7 @@ from logging.handlers import SysLogHandler
 from typing import TYPE_CHECKING
 
 from threepipe.core import fast
-from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, ThreepipeError
+from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, ThreepipeError, text_of
 from threepipe.net.signals import handle_signals
 from threepipe.wireguard.quick.ending import SIGNALS, Ended, Ending
 
@@ -112,7 +112,7 @@ def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
         work(ready)
         status = 0
     except (ThreepipeError, OSError) as error:
-        _log.error(_text(error)) if is_ready else _complain(error)
+        _log.error(text_of(error)) if is_ready else _complain(error)
     except KeyboardInterrupt as ended:
         status = ended.status if isinstance(ended, Ended) else 128 + signal.SIGINT
     except Exception as error:
@@ -125,13 +125,8 @@ def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
         os._exit(status)
 
 
-def _text(error: Exception) -> str:
-    """Return the text of an error; that of an OSError starts with its errno, which is of no use to people."""
-    return str((isinstance(error, OSError) and error.strerror) or error)
-
-
 def _complain(error: Exception) -> None:
-    print(f"{os.path.basename(sys.argv[0])}: {_text(error)}", file=sys.stderr)  # noqa: T201
+    print(f"{os.path.basename(sys.argv[0])}: {text_of(error)}", file=sys.stderr)  # noqa: T201
 
 
 def _log_to_system(name: str) -> None:

@@ -9,7 +9,7 @@ from threepipe.wireguard.quick.commands import Hold, call_all
 from threepipe.wireguard.quick.dns import remove_record, revert
 from threepipe.wireguard.quick.journal import Action, Journal
 from threepipe.wireguard.quick.nft import remove_table
-from threepipe.wireguard.uapi_socket import FOLDER
+from threepipe.wireguard.uapi_socket import FOLDER, make_folder
 
 __all__ = ["finish", "is_known", "open_journal", "recover"]
 
@@ -42,6 +42,7 @@ ACTIONS = {
 
 def open_journal(name: str, seconds: float = 0.0, folder: Path = FOLDER) -> Journal:
     """Return the journal of the device `name`; wait up to `seconds` for its process. Raises `EndpointError`."""
+    make_folder(folder)
     return Journal(name, folder, ACTIONS, seconds)
 
 
