@@ -36,8 +36,7 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
     finally:
         a.close()
         b.close()
-        if thread.ident is not None:
-            thread.join()
+        _join(thread)
     if failures:
         raise failures[0]
 
@@ -57,6 +56,12 @@ async def pipe_async(a: Endpoint, b: Endpoint) -> None:
     finally:
         a.close()
         b.close()
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for the end of a thread, if the system allowed its start."""
+    if thread.ident is not None:
+        thread.join()
 
 
 def _check(*ends: object) -> None:
@@ -120,8 +125,7 @@ async def _run_in_thread(a: Endpoint, b: Endpoint) -> None:
     finally:
         a.close()
         b.close()
-        if thread.ident is not None:
-            thread.join()
+        _join(thread)
     if failures:
         raise failures[0]
 

@@ -151,6 +151,15 @@ def test_close_of_the_far_end_ends_the_session_after_its_last_packets(pair: Pair
         near.receive()
 
 
+def test_the_repr_of_a_session_shows_its_state_and_counts(pair: Pair) -> None:
+    near, far = [adapter.start_session(CAPACITY) for adapter in pair]
+    assert near.send([PACKET, PACKET]) == 2
+    assert len(far.receive()) == 2
+    near.close()
+    assert repr(near) == "<Session closed: 0 packets received, 2 sent>"
+    assert repr(far) == "<Session open: 2 packets received, 0 sent>"
+
+
 def test_a_session_started_after_the_far_end_closed_raises_endpoint_ended(pair: Pair) -> None:
     pair[1].close()
     near = pair[0].start_session(CAPACITY)

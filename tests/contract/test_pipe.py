@@ -191,10 +191,12 @@ def test_an_asyncio_pipe_moves_packets_both_ways_and_can_be_cancelled(stage: Sta
     assert threading.active_count() == threads
 
 
+@pytest.mark.parametrize("with_filter", [False, True])
 @pytest.mark.parametrize("which", ["a", "b"])
-def test_close_of_a_session_ends_an_asyncio_pipe(stage: Stage, which: str) -> None:
+def test_close_of_a_session_ends_an_asyncio_pipe(stage: Stage, which: str, with_filter: bool) -> None:
     async def main() -> None:
-        running = asyncio.create_task(threepipe.pipe_async(stage.a, stage.b))
+        left = Filter(stage.a) if with_filter else stage.a
+        running = asyncio.create_task(threepipe.pipe_async(left, stage.b))
         await asyncio.sleep(0)
         getattr(stage, which).close()
         await asyncio.wait_for(running, SECONDS)
