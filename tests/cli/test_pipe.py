@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -319,3 +320,18 @@ def test_a_connection_that_its_other_end_closes_fails_the_command(here: Callable
         accepting.result()
     assert done.status == 1
     assert done.complaint.endswith(" disconnected; to have it connect again, add ,forever\n")
+
+
+def test_a_signal_at_the_start_of_the_statistics_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    from threepipe.cli.pipe import _every
+
+    start, before = threading.Thread.start, threading.active_count()
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise SystemExit(129)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(SystemExit), _every(1000.0, lambda: None):
+        pytest.fail("the block began")
+    assert threading.active_count() == before

@@ -154,12 +154,13 @@ def _every(interval: float | None, action: Callable[[], None]) -> Iterator[None]
             action()
 
     thread = threading.Thread(target=tick, name="threepipe-statistics")
-    thread.start()
     try:
+        thread.start()  # A signal may interrupt it when the thread runs already.
         yield
     finally:
         stopped.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 @contextmanager
