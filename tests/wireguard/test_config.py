@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import os
 import socket
 import subprocess
 import sys
@@ -19,10 +20,18 @@ from threepipe.settings import parse_addresses
 from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer_endpoint import with_zone_name
-from threepipe.wireguard.quick.config import Config, PeerConfig, parse_config, with_status, write_config
+from threepipe.wireguard.quick.config import (
+    Config,
+    PeerConfig,
+    parse_config,
+    warn_if_exposed,
+    with_status,
+    write_config,
+)
 from threepipe.wireguard.quick.names import resolve, resolve_patiently
 
 KEY, OTHER = key_to_text(bytes(range(32))), key_to_text(bytes(range(1, 33)))
+modes = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the modes of files show no access rights here")
 WHOLE = f"""
 # A comment.
 [Interface]
@@ -229,6 +238,27 @@ def test_a_comment_ends_with_a_line_feed_only(tmp_path: Path, end: str) -> None:
     assert read_config(path) == Config("wg7", bytes(range(32)), mtu=1400)
     command = f"echo one{end}PostUp = echo two"
     assert parse_config(f"[Interface]\nPrivateKey = {KEY}\nPostUp = {command}", "wg7", "").post_up == (command,)
+
+
+@modes
+@pytest.mark.parametrize(
+    ("mode", "folder", "warned"),
+    [(0o600, 0o755, False), (0o640, 0o755, False), (0o644, 0o755, True), (0o602, 0o701, True), (0o644, 0o750, False)],
+)
+def test_a_file_that_every_user_can_open_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, folder: int, warned: bool
+) -> None:
+    path, link = tmp_path / "etc" / "wg7.conf", tmp_path / "wg7.conf"
+    path.parent.mkdir()
+    path.write_text(WHOLE)
+    link.symlink_to(path)
+    path.chmod(mode)
+    path.parent.chmod(folder)
+    for each in (path, link):
+        caplog.clear()
+        warn_if_exposed(each)
+        said = [f"{each} has keys, and other users can open it; run: chmod 600 {each}"]
+        assert caplog.messages == said * warned
 
 
 def test_a_nul_raises_with_its_line(tmp_path: Path) -> None:

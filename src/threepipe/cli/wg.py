@@ -5,7 +5,6 @@ Each command calls `threepipe.wireguard` and prints the result.
 
 import errno
 import os
-import stat
 import sys
 import time
 from base64 import b64encode
@@ -25,6 +24,7 @@ __all__ = ["app", "refuse_keys"]
 
 app = typer.Typer(no_args_is_help=True, help="Bring WireGuard devices up and down, show them, and make keys.")
 
+_STDOUT = 1
 _DOWN_TIMEOUT = 60.0  # Seconds for a device to end, including the commands of its file.
 
 Which = Annotated[str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")]
@@ -198,28 +198,25 @@ def genkey() -> None:
     """Print a new private key."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    _warn_of_readers()
     key = bytearray(X25519PrivateKey.generate().private_bytes_raw())
     key[0] &= 248  # As wg(8), set and clear the bits that X25519 does (RFC 7748, section 5).
     key[31] = key[31] & 127 | 64
-    typer.echo(b64encode(key).decode())
-
-
-def _warn_of_readers() -> None:
-    """Warn if standard output is a file that every user can open, as wg(8) does."""
-    try:
-        mode = os.fstat(sys.stdout.fileno()).st_mode
-    except (OSError, ValueError):  # It is not a file of the system.
-        return
-    if stat.S_ISREG(mode) and mode & stat.S_IRWXO:
-        complain("the key is written to a file that other users can open; run umask 077 before, or chmod 600 the file")
+    _print_secret(bytes(key))
 
 
 @app.command()
 def genpsk() -> None:
     """Print a new preshared key."""
-    _warn_of_readers()
-    typer.echo(b64encode(os.urandom(32)).decode())
+    _print_secret(os.urandom(32))
+
+
+def _print_secret(secret: bytes) -> None:
+    """Print a key; warn if it is written to a file that every user can open, as wg(8) does."""
+    from threepipe import platforms
+
+    if platforms.is_exposed(_STDOUT):
+        complain("the key is written to a file that other users can open; run umask 077 before, or chmod 600 the file")
+    typer.echo(b64encode(secret).decode())
 
 
 @app.command()

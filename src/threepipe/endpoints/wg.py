@@ -7,7 +7,7 @@ from threepipe.errors import InvalidSetting
 from threepipe.net.connect import close_on_error
 from threepipe.session import Session
 from threepipe.wireguard.device import Device
-from threepipe.wireguard.quick.config import read_config
+from threepipe.wireguard.quick.config import read_config, warn_if_exposed
 
 __all__ = ["open_wg"]
 
@@ -17,9 +17,11 @@ def open_wg(request: OpenRequest[str]) -> Session:
 
     Raises `InvalidSetting`, `EndpointError` or `OSError`.
     """
-    config = read_config(Path(request.parameter))
+    path = Path(request.parameter)
+    config = read_config(path)
+    warn_if_exposed(path)
     if config.private_key is None:  # Commands of the file, which may set it, run only in `wg up`.
-        raise InvalidSetting(f"{request.parameter}: [Interface] has no PrivateKey; threepipe wg genkey makes one")
+        raise InvalidSetting(f"{path}: [Interface] has no PrivateKey; threepipe wg genkey makes one")
     with close_on_error(Device(mtu=config.mtu or 0)) as device:
         device.configure(config.change())
     status = device.status()

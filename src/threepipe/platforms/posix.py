@@ -17,6 +17,7 @@ __all__ = [
     "access_mode",
     "enlarge_pipe",
     "get_blocking",
+    "is_exposed",
     "is_private",
     "runtime_folder",
     "set_blocking",
@@ -73,6 +74,17 @@ def is_private(folder: Path) -> bool:
     """Return True if only this user can open `folder`. Raises `OSError`."""
     status = folder.lstat()
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def is_exposed(file: Path | int) -> bool:
+    """Return True if every user can read or write `file`, a path or a descriptor of a regular file. Raises `OSError`.
+
+    Judges by its mode and, for a path, that of its folder.
+    """
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o006:
+        return False
+    return isinstance(file, int) or bool(file.resolve().parent.stat().st_mode & 0o001)
 
 
 def try_lock(number: int) -> bool:

@@ -7,6 +7,7 @@ nothing else, so that all see the same end of a comment.
 """
 
 import errno
+import logging
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from threepipe import platforms
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import HostPort
 from threepipe.settings import MAX_MTU, Address, Network, check_mtu, parse_addresses
@@ -40,7 +42,18 @@ from threepipe.wireguard.settings import (
     parse_networks,
 )
 
-__all__ = ["FOLDER", "Config", "PeerConfig", "parse_config", "read_config", "with_status", "write_config"]
+__all__ = [
+    "FOLDER",
+    "Config",
+    "PeerConfig",
+    "parse_config",
+    "read_config",
+    "warn_if_exposed",
+    "with_status",
+    "write_config",
+]
+
+log = logging.getLogger("threepipe")
 
 FOLDER = Path("/etc/wireguard")
 """The folder of files that are given by a name alone."""
@@ -120,6 +133,12 @@ def read_config(path: Path) -> Config:
             advice = f"; a name alone is looked for in {FOLDER}, so write ./{path.name} for a file in this folder"
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}{advice}") from None
     return parse_config(text, path.stem, str(path))
+
+
+def warn_if_exposed(path: Path) -> None:
+    """Log a warning if every user can open the file at `path`, as wg-quick(8) does. Raises `OSError`."""
+    if platforms.is_exposed(path):
+        log.warning(f"{path} has keys, and other users can open it; run: chmod 600 {path}")
 
 
 def parse_config(text: str, name: str, source: str) -> Config:

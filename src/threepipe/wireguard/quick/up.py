@@ -6,7 +6,6 @@ This file decides the order of the steps; each step is done elsewhere.
 import errno
 import logging
 import socket
-import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,7 +22,7 @@ from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.quick.commands import call
-from threepipe.wireguard.quick.config import Config, PeerConfig, read_config, with_status, write_config
+from threepipe.wireguard.quick.config import Config, PeerConfig, read_config, warn_if_exposed, with_status, write_config
 from threepipe.wireguard.quick.dns import is_address, set_dns
 from threepipe.wireguard.quick.ending import Ending
 from threepipe.wireguard.quick.journal import Journal
@@ -57,8 +56,7 @@ def run(path: Path, ready: Callable[[], None]) -> None:
     if something was not undone or not saved.
     """
     config = read_config(path)
-    if path.stat().st_mode & path.parent.stat().st_mode & stat.S_IRWXO:
-        log.warning(f"{path} has keys, and other users can open it; run: chmod 600 {path}")
+    warn_if_exposed(path)
     with Ending() as ending, open_journal(config.name) as journal:
         for failure in recover(journal, config.name):
             log.warning(failure)
