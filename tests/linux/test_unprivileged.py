@@ -13,7 +13,8 @@ import threepipe
 from tests.support.hosts import answers
 from tests.support.kernel import STRANGER, Network, call_elsewhere, links, needs_root, tun_node
 from threepipe import Adapter
-from threepipe.wireguard.uapi_socket import make_folder, names, status_of, take_down
+from threepipe.wireguard.quick.daemon import serve
+from threepipe.wireguard.uapi_socket import FOLDER, make_folder, names, status_of, take_down
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
@@ -46,6 +47,45 @@ def test_wireguard_devices_of_root_are_not_reported_missing(network: Network, mo
     assert len(said) == (3 if mode == "755" else 4)  # The names are for everybody then.
     for text in said:
         assert re.match(r"/var/run/wireguard.*: Permission denied; run this as root, or ", text), text
+
+
+def serve_wireguard() -> tuple[str, int, bool]:
+    """Run `threepipe-wg tp0` until it is ready; return its adapter's name, its port, and whether the link is up."""
+    found = []
+
+    def ready() -> None:
+        (info,) = threepipe.adapters()
+        found.append((info.name, status_of("tp0").listen_port, info.link_up))
+        (FOLDER / "tp0.sock").unlink()  # This ends it.
+
+    serve("tp0", ready)
+    return found[0]
+
+
+FOLDER_FOR_ALL = "mount -t tmpfs -o mode=755 none /run; mkdir -m 1777 /run/wireguard"
+
+
+def test_threepipe_wg_takes_a_persistent_adapter_and_leaves_it(network: Network) -> None:
+    make(network, owner=STRANGER, mtu=1380)
+    for user in (STRANGER, 0):
+        served = call_elsewhere(network, serve_wireguard, user=user, mounts=f"{tun_node()}; {FOLDER_FOR_ALL}")
+        assert served[::2] == ("tp0", True)
+        assert served[1]
+        (info,) = threepipe.adapters(network.path)
+        assert (info.name, info.owner, info.persistent, info.mtu, info.link_up) == ("tp0", STRANGER, True, 1380, False)
+
+
+def test_threepipe_wg_says_why_it_cannot_take_an_interface(network: Network) -> None:
+    make(network, owner=OTHER)
+    mounts = f"{tun_node()}; {FOLDER_FOR_ALL}"
+    with pytest.raises(threepipe.PermissionDenied, match="tp0 belongs to another user"):
+        call_elsewhere(network, serve_wireguard, user=STRANGER, mounts=mounts)
+    with Adapter.open("tp0", netns=network.path), pytest.raises(threepipe.AdapterBusy, match="tp0 is in use"):
+        call_elsewhere(network, serve_wireguard, mounts=mounts)
+    Adapter.open("tp0", netns=network.path).delete()
+    network.run("ip", "link", "add", "tp0", "type", "veth")
+    with pytest.raises(threepipe.NameTaken, match="tp0"):
+        call_elsewhere(network, serve_wireguard, mounts=mounts)
 
 
 def make(network: Network, **settings: Any) -> None:

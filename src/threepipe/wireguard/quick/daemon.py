@@ -2,7 +2,8 @@
 
 It creates the adapter and the socket by which wg(8) manages the device, then returns while the device continues in the
 background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and
-when the adapter or the socket's file is removed. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
+when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays.
+WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
 """
 
 import logging
@@ -16,11 +17,20 @@ from logging.handlers import SysLogHandler
 from typing import TYPE_CHECKING
 
 from threepipe.core import fast
-from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, ThreepipeError, text_of
+from threepipe.errors import (
+    AdapterGone,
+    AdapterNotFound,
+    EndpointError,
+    InvalidSetting,
+    NameTaken,
+    ThreepipeError,
+    text_of,
+)
 from threepipe.net.signals import handle_signals
 from threepipe.wireguard.quick.ending import SIGNALS, Ended, Ending
 
 if TYPE_CHECKING:
+    from threepipe.adapter import Adapter
     from threepipe.session import Session
 
 __all__ = ["in_background", "main", "serve"]
@@ -147,7 +157,6 @@ def serve(name: str, ready: Callable[[], None]) -> None:
 
     Raises `Ended` if a signal arrives before, and what opening it raises.
     """
-    from threepipe.adapter import Adapter
     from threepipe.piping import pipe
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.settings import check_device_name
@@ -168,9 +177,9 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         if descriptor := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(_inherited_session(descriptor))
         else:
-            adapter = stack.enter_context(Adapter.create(name, mtu=_DEFAULT_MTU, offload=fast.NATIVE))
+            adapter = stack.enter_context(_adapter(name))
             inside = stack.enter_context(adapter.start_session())
-        device = stack.enter_context(Device(mtu=_DEFAULT_MTU, on_event=on_event))
+        device = stack.enter_context(Device(mtu=adapter.mtu if adapter else _DEFAULT_MTU, on_event=on_event))
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
         stack.enter_context(UapiServer(listening, device, device.close, waiting))
@@ -185,6 +194,19 @@ def serve(name: str, ready: Callable[[], None]) -> None:
             pass  # The usual way to end it.
         except ThreepipeError as error:
             _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.
+
+
+def _adapter(name: str) -> "Adapter":
+    """Create the adapter, or open the persistent one of that name, which keeps its MTU. Raises `AdapterError`."""
+    from threepipe.adapter import Adapter
+
+    try:
+        return Adapter.create(name, mtu=_DEFAULT_MTU, offload=fast.NATIVE)
+    except NameTaken as taken:
+        try:
+            return Adapter.open(name, offload=fast.NATIVE)
+        except AdapterNotFound:  # It is another kind of interface.
+            raise taken from None
 
 
 def _inherited_session(descriptor: str) -> "Session":
