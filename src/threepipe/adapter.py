@@ -5,6 +5,7 @@ supplies a `Device`.
 """
 
 import errno
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from threepipe.settings import (
 
 __all__ = ["Adapter", "adapters"]
 
+_NO_OFFLOAD = "THREEPIPE_NO_OFFLOAD"
 DEFAULT_CAPACITY = 0x400000
 """4 MiB, as in Wintun's example: 2,788 packets of 1500 bytes."""
 
@@ -83,7 +85,7 @@ class Adapter:
             group: The group (name or id) whose members may open it. With an owner as well, only that
                 user may, and only as a member of that group.
             offload: True to receive and send superpackets if the system can; a bundle splits them only when a
-                program looks at single packets.
+                program looks at single packets. The environment variable THREEPIPE_NO_OFFLOAD=1 refuses them.
             queues: How many queues the system fills in parallel, each flow through one of them (1 to 255); a
                 session receives from all of them.
             windows: The settings that only Windows has.
@@ -103,7 +105,7 @@ class Adapter:
             persistent=persistent,
             owner=owner,
             group=group,
-            offload=offload,
+            offload=offload and _allows_offload(),
             queues=queues,
             windows=windows,
         )
@@ -121,7 +123,9 @@ class Adapter:
         """
         from threepipe import platforms
 
-        return Adapter(platforms.open_existing(check_name(name), netns, offload, check_queues(queues)))
+        return Adapter(
+            platforms.open_existing(check_name(name), netns, offload and _allows_offload(), check_queues(queues))
+        )
 
     @property
     def name(self) -> str:
@@ -288,3 +292,7 @@ def adapters(netns: NamespaceName | None = None) -> list[AdapterInfo]:
     from threepipe import platforms
 
     return platforms.adapters(netns)
+
+
+def _allows_offload() -> bool:
+    return os.environ.get(_NO_OFFLOAD, "0") in ("", "0")

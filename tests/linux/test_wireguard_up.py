@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from tests.support.kernel import Network, links
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
+from threepipe.core import fast
 from threepipe.wireguard import key_to_text, read_config
 from threepipe.wireguard.noise import Identity
 
@@ -70,10 +72,11 @@ class Host:
         apart: str = SET_APART,
         meanwhile: Callable[[str], None] | None = None,
         python: Sequence[str] = ("-m", "threepipe"),
+        options: Sequence[str] = (),
     ) -> Iterator[Popen]:
         """Bring the device up for the block; call `meanwhile` with the first line printed before."""
         command = self.network.command("unshare", "--mount", "sh", "-c", apart, "sh")
-        program = [*command, sys.executable, "-W", "error", *python, "wg", "up", str(self.path)]
+        program = [*command, sys.executable, "-W", "error", *python, "wg", "up", *options, str(self.path)]
         with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
             try:
                 assert process.stderr is not None
@@ -262,6 +265,26 @@ def test_a_file_that_other_users_can_open_gets_a_warning(hosts: tuple[Host, Host
     said: list[str] = []
     with one.up(meanwhile=said.append):
         assert f"warning: {one.path} has keys, and other users can open it; run: chmod 600" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal", "kept"), [((), "", True), (("--no-offload",), "", False), ((), "1", False)]
+)
+def test_superpackets_can_be_turned_off(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], refusal: str, kept: bool
+) -> None:
+    monkeypatch.setenv("THREEPIPE_NO_OFFLOAD", refusal)
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+    one, two = hosts
+    one.write(two)
+    two.write(one)
+    vnet_header = f" vnet_hdr {'on' if kept and fast.NATIVE else 'off'} "
+    with two.up(), one.up(options=options):
+        assert vnet_header in one.network.run("ip", "-d", "link", "show", "up1")
+        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
+    named = shlex.join(["threepipe-wg", *options, "wgd"])
+    script = f"{SET_APART.partition(' && ')[0]}; {named}; ip -d link show wgd; rm /run/wireguard/wgd.sock"
+    assert vnet_header in one.network.run("unshare", "--mount", "sh", "-ec", script)
 
 
 def test_a_killed_device_can_be_brought_up_again(hosts: tuple[Host, Host]) -> None:

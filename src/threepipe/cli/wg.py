@@ -45,6 +45,9 @@ def refuse_keys(arguments: Iterable[str]) -> None:
 def up(
     config: Which,
     daemon: Annotated[bool, typer.Option("--daemon", help="Continue in the background once the device is up.")] = False,
+    no_offload: Annotated[
+        bool, typer.Option("--no-offload", help="Pass no superpackets, on which some kernels and drivers fail.")
+    ] = False,
 ) -> None:
     """Bring up the device of a wg-quick(8) file, until Ctrl-C, `threepipe wg down`, or the removal of its adapter.
 
@@ -55,20 +58,20 @@ def up(
     if daemon:
         from threepipe.wireguard.quick.daemon import in_background
 
-        raise typer.Exit(in_background(lambda ready: _run(path, ready), path.stem))
+        raise typer.Exit(in_background(lambda ready: _run(path, ready, not no_offload), path.stem))
     from threepipe.wireguard.quick.ending import Ended
 
     try:
-        _run(path, lambda: typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True))
+        _run(path, lambda: typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True), not no_offload)
     except Ended as ended:
         complain(f"{path.stem} was ended by a signal before it was up")
         raise typer.Exit(ended.status) from None
 
 
-def _run(path: Path, ready: Callable[[], None]) -> None:
+def _run(path: Path, ready: Callable[[], None], offload: bool) -> None:
     from threepipe.wireguard.quick.up import run
 
-    run(path, ready)
+    run(path, ready, offload)
 
 
 def _path(config: str) -> Path:

@@ -2,8 +2,8 @@
 
 It creates the adapter and the socket by which wg(8) manages the device, then returns while the device continues in the
 background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and
-when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays.
-WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
+when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays. With
+--no-offload no superpackets pass. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
 """
 
 import logging
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["in_background", "main", "serve"]
 
-_USAGE = "usage: threepipe-wg [-f|--foreground] NAME"
+_USAGE = "usage: threepipe-wg [-f|--foreground] [--no-offload] NAME"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
 _DEFAULT_MTU = 1420  # As in other implementations: 1500 less 80 for IPv6, UDP and the message.
 
@@ -48,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     foreground = os.environ.get("WG_PROCESS_FOREGROUND") == "1"
-    while given and given[0] in ("-f", "--foreground"):
-        foreground = True
-        del given[0]
+    offload = True
+    while given and given[0] in ("-f", "--foreground", "--no-offload"):
+        if given.pop(0) == "--no-offload":
+            offload = False
+        else:
+            foreground = True
     if len(given) != 1 or given[0].startswith("-"):
         print(_USAGE, file=sys.stderr)  # noqa: T201
         return 1
@@ -61,14 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if foreground:
         try:
-            serve(name, lambda: None)
+            serve(name, lambda: None, offload)
         except Ended as ended:
             return ended.status
         except (ThreepipeError, OSError) as error:
             _complain(error)
             return 1
         return 0
-    return in_background(lambda ready: serve(name, ready), name)
+    return in_background(lambda ready: serve(name, ready, offload), name)
 
 
 def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
@@ -152,8 +155,10 @@ def _log_to_system(name: str) -> None:
     logging.getLogger("threepipe").addHandler(handler)
 
 
-def serve(name: str, ready: Callable[[], None]) -> None:
+def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
     """Run the device `name` until it is to end; call `ready` when it can be managed.
+
+    Without `offload`, no superpackets pass at the adapter.
 
     Raises `Ended` if a signal arrives before, and what opening it raises.
     """
@@ -177,7 +182,7 @@ def serve(name: str, ready: Callable[[], None]) -> None:
         if descriptor := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(_inherited_session(descriptor))
         else:
-            adapter = stack.enter_context(_adapter(name))
+            adapter = stack.enter_context(_adapter(name, offload and fast.NATIVE))
             inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=adapter.mtu if adapter else _DEFAULT_MTU, on_event=on_event))
         inherited = os.environ.get("WG_UAPI_FD")
@@ -196,15 +201,15 @@ def serve(name: str, ready: Callable[[], None]) -> None:
             _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.
 
 
-def _adapter(name: str) -> "Adapter":
+def _adapter(name: str, offload: bool) -> "Adapter":
     """Create the adapter, or open the persistent one of that name, which keeps its MTU. Raises `AdapterError`."""
     from threepipe.adapter import Adapter
 
     try:
-        return Adapter.create(name, mtu=_DEFAULT_MTU, offload=fast.NATIVE)
+        return Adapter.create(name, mtu=_DEFAULT_MTU, offload=offload)
     except NameTaken as taken:
         try:
-            return Adapter.open(name, offload=fast.NATIVE)
+            return Adapter.open(name, offload=offload)
         except AdapterNotFound:  # It is another kind of interface.
             raise taken from None
 

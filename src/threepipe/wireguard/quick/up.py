@@ -44,12 +44,13 @@ _MAIN_TABLE = 254  # RT_TABLE_MAIN of <linux/rtnetlink.h>.
 log = logging.getLogger("threepipe")
 
 
-def run(path: Path, ready: Callable[[], None]) -> None:
+def run(path: Path, ready: Callable[[], None], offload: bool = True) -> None:
     """Run the device of the file at `path` until its adapter or the file of its socket is removed, or a signal arrives.
 
-    Calls `ready` when everything is set up. At the end everything is undone: first the commands of PreDown run, while
-    packets still pass, and last those of PostDown. With SaveConfig the state of the device is written to the file.
-    Before anything, it undoes what a killed process of the same device left.
+    Calls `ready` when everything is set up. Without `offload`, no superpackets pass at the adapter. At the end
+    everything is undone: first the commands of PreDown run, while packets still pass, and last those of PostDown. With
+    SaveConfig the state of the device is written to the file. Before anything, it undoes what a killed process of the
+    same device left.
 
     Raises `Ended` if a signal arrives before `ready` was called, the errors of reading files, creating adapters and
     opening sockets, and `InvalidSetting` if a command of the file fails. After an ordinary end raises `EndpointError`
@@ -66,7 +67,7 @@ def run(path: Path, ready: Callable[[], None]) -> None:
         config = read_config(path)  # What was undone may be a delayed SaveConfig.
         try:
             with ExitStack() as stack:
-                _Setup(config, path.resolve(), journal, ending, stack).run(ready)
+                _Setup(config, path.resolve(), journal, ending, stack).run(ready, offload)
         except BaseException:
             for failure in journal.failures:
                 log.warning(failure)
@@ -90,7 +91,7 @@ class _Setup:
             except InvalidSetting as error:
                 raise InvalidSetting(f"{path}: Table = {config.table}: {error}") from None
 
-    def run(self, ready: Callable[[], None]) -> None:
+    def run(self, ready: Callable[[], None], offload: bool) -> None:
         config, enter = self._config, self._stack.enter_context
         if config.name in (name for _, name in socket.if_nameindex()):
             raise NameTaken(errno.EEXIST, f"there is an interface {config.name} already; remove it, or rename the file")
@@ -104,7 +105,8 @@ class _Setup:
             change = config.change(resolve_patiently)
         mtu = config.mtu or _mtu_for(change)
         # The kernel splits and coalesces superpackets faster than pure Python.
-        adapter = enter(Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=fast.NATIVE))
+        offload = offload and fast.NATIVE
+        adapter = enter(Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=offload))
         if not config.pre_up:
             self._call_at_end("post_down", config.post_down)
         inside = enter(adapter.start_session())
