@@ -80,6 +80,13 @@ def test_replacing_the_peers_keeps_what_the_change_repeats() -> None:
     assert left.peer(right).allowed_ips == before.allowed_ips
 
 
+def test_replacing_the_peers_removes_one_that_was_only_to_be_updated() -> None:
+    network, left, right = joined()
+    update = PeerChange(right.public, update_only=True, persistent_keepalive=25)
+    left.tunnel.configure(Change(replace_peers=True, peers=(update,)), network.now)
+    assert left.tunnel.status(network.now).peers == ()
+
+
 def test_a_device_cannot_be_a_peer_of_itself() -> None:
     network = Network()
     end = End(network)

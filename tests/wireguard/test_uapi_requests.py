@@ -58,6 +58,8 @@ def half_closed(path: Path, request: bytes) -> bytes:
         (["{one}", "remove=true", "+10.6.0.0/16"], {}),
         (["{one}", "+10.6.0.0/16", "{two}", "+10.6.0.0/16", "remove=true"], {ONE: []}),
         (["{one}", "-fd00::/8"], {ONE: []}),
+        (["{one}", "+10.2.0.0/16", "-10.2.0.0/16", "update_only=true", "+10.3.0.0/16"], {}),
+        (["{one}", "{two}", "+10.2.0.0/16", "-10.2.0.0/16", "update_only=true"], {ONE: []}),
     ],
 )
 def test_allowed_ips_are_added_and_removed_in_the_order_of_the_lines(

@@ -92,7 +92,8 @@ class StateMachine:
         if change.replace_peers:
             firsts = {peer.public_key: peer for peer in reversed(change.peers)}
             for peer in self.peers:
-                if (first := firsts.get(peer.public_key)) is not None:
+                first = firsts.get(peer.public_key)
+                if first is not None and not first.update_only:
                     self._reset(peer, first)
                 else:
                     self._remove(peer)

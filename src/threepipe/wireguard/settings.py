@@ -38,7 +38,7 @@ class PeerChange:
     public_key: bytes
     remove: bool = False
     update_only: bool = False
-    """Change the peer if it exists, and do not add it."""
+    """Change the peer if it exists, and do not add it. Where all peers are replaced, none exists before."""
     preshared_key: bytes | None = field(default=None, repr=False)
     """32 bytes; all zero for none."""
     endpoint: PeerEndpoint | None = None

@@ -53,11 +53,13 @@ def parse_change(lines: Iterable[str]) -> Change:
     """
     change: dict[str, Any] = {}
     peers: list[dict[str, Any]] = []
+    first = 0  # The index in `peers` of the first change of the present peer.
     for line in lines:
         key, equals, text = line.partition("=")
         if not equals:
             raise UapiError(errno.EPROTO, f"{line!r} is not of the form key=value")
         if key == "public_key":
+            first = len(peers)
             peers.append({"public_key": _parse_key(text)})
             continue
         if peers and "allowed_ips" in peers[-1] and (key in _IN_ORDER or text.startswith("-")):
@@ -65,6 +67,8 @@ def parse_change(lines: Iterable[str]) -> Change:
         target, fields = (peers[-1], _PEER_FIELDS) if peers else (change, _DEVICE_FIELDS)
         if key not in fields:
             raise UapiError(errno.EINVAL, f"unknown key {key!r} of a {'peer' if peers else 'device'}")
+        if key == "update_only":
+            target = peers[first]  # So that this one does not add the peer.
         _set(target, key, text, fields[key])
     return Change(**change, peers=tuple(PeerChange(**peer) for peer in peers))
 
