@@ -18,6 +18,7 @@ import pytest
 
 import threepipe
 from tests.support.captures import PACKETS, reader
+from tests.support.descriptors import no_free_descriptor
 from tests.support.taps import SECONDS, Stage, unix
 from tests.support.waiting import come_true
 from threepipe.backend import INBOUND, OUTBOUND
@@ -330,6 +331,20 @@ def test_a_capture_beyond_the_limit_is_rejected_and_logged(
             another.connect(str(folder / f"{os.getpid()}.sock"))
             assert another.recv(1000) == b""
         assert "a capture was refused: 2 are running already" in caplog.text
+
+
+@unix
+def test_a_capture_is_refused_without_a_free_descriptor_and_possible_later(
+    stage: Stage, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve_captures(stage.taps, "a", "b", folder):
+        with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second, no_free_descriptor():
+            for client in (first, second):
+                client.settimeout(SECONDS)
+                client.connect(str(folder / f"{os.getpid()}.sock"))
+                assert client.recv(1) == b""
+        assert [pipe.name for pipe in running_pipes(folder)] == [f"pipe:{os.getpid()}"]
+    assert caplog.text.count("a capture was refused") == 1
 
 
 @unix

@@ -59,10 +59,12 @@ def test_a_connection_is_refused_without_a_free_descriptor(listening: socket.soc
 
 
 def test_a_missing_spare_descriptor_is_made_up_for_later(listening: socket.socket, client: socket.socket) -> None:
+    pauses: list[float] = []
     with no_free_descriptor():
-        acceptor = Acceptor(listening)
+        acceptor = Acceptor(listening, pauses.append)
         with pytest.raises(OSError):  # noqa: PT011
             acceptor.accept()
+    assert [pause > 0 for pause in pauses] == [True]  # So a loop does not spin.
     with pytest.raises(BlockingIOError):
         acceptor.accept()
     client.connect(listening.getsockname())
@@ -71,4 +73,5 @@ def test_a_missing_spare_descriptor_is_made_up_for_later(listening: socket.socke
             acceptor.accept()
         assert refused.value.errno == errno.EMFILE
         assert client.recv(1) == b""
+    assert len(pauses) == 1
     acceptor.close()

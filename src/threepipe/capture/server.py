@@ -22,6 +22,7 @@ from threepipe.capture.client import REQUEST, SUFFIX
 from threepipe.capture.pcapng_blocks import file_header, packet_blocks, statistics_block
 from threepipe.capture.tap import Taps
 from threepipe.errors import ThreepipeError
+from threepipe.net.accept import Acceptor
 from threepipe.net.connect import listen_unix
 from threepipe.net.doorbell import Doorbell
 from threepipe.platforms import is_private, runtime_folder
@@ -35,7 +36,6 @@ _MAX_PIPES = 99  # In one process.
 _MAX_QUEUED = 1 << 22  # Bytes that wait for one client.
 _MAX_CHUNKS = 64  # Queue entries that one client is sent before the next client's turn.
 _FLUSH_TIMEOUT = 1.0  # Seconds that clients get for the rest, when the pipe has ended.
-_ACCEPT_PAUSE = 0.1  # Seconds, after a connection that could not be accepted.
 
 
 @contextmanager
@@ -174,6 +174,8 @@ class _Server:
 
     def __init__(self, listener: socket.socket, taps: Taps, left: str, right: str) -> None:
         self._listener = listener
+        self._acceptor = Acceptor(listener)
+        self._warned = False
         self._taps = taps
         self._interface = f"{left} {right}"
         self._greeting = json.dumps({"pid": os.getpid(), "left": left, "right": right}).encode() + b"\n"
@@ -210,17 +212,20 @@ class _Server:
         """Close all sockets but the listening one. Called after `serve` has returned."""
         for client in self._clients:
             client.socket.close()
+        self._acceptor.close()
         self._bell.close()
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, _ = self._acceptor.accept()
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            _log.warning("a capture was refused: %s", error)
-            self._ended.wait(_ACCEPT_PAUSE)  # If descriptors ran out, some may be free later.
+            if not self._warned:
+                self._warned = True
+                _log.warning("a capture was refused: %s", error)
             return
+        self._warned = False
         if len(self._clients) == _MAX_CLIENTS:
             idle = next((client for client in self._clients if not client.requested), None)
             if idle is None:

@@ -3,22 +3,27 @@
 import errno
 import os
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Acceptor"]
 
 _NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE))
+_PAUSE = 0.1  # Seconds.
 
 
 class Acceptor:
     """Accepts the connections of a non-blocking listening socket. Not thread-safe.
 
     A pending connection that cannot be accepted keeps the socket ready, and a loop that waits for it would spin. So a
-    spare descriptor is kept: without another one, the connection is accepted with it and closed.
+    spare descriptor is kept: without another one, the connection is accepted with it and closed. Another thread, or
+    with ENFILE another program, may take the spare one meanwhile; then `accept` pauses until the next attempt.
     """
 
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = listening
+    def __init__(self, listening: socket.socket, pause: Callable[[float], None] = time.sleep) -> None:
+        """`pause` waits for as many seconds as it is given."""
+        self._listening, self._pause = listening, pause
         self._spare = _spare()
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -32,8 +37,11 @@ class Acceptor:
         try:
             return self._listening.accept()
         except OSError as error:
-            if error.errno in _NO_DESCRIPTOR and self._spare >= 0:
-                self._refuse()  # Raises BlockingIOError if none is pending: Linux looks for a descriptor first.
+            if error.errno in _NO_DESCRIPTOR:
+                if self._spare >= 0:
+                    self._refuse()  # Raises BlockingIOError if none is pending: Linux looks for a descriptor first.
+                else:
+                    self._pause(_PAUSE)
             raise
 
     def _refuse(self) -> None:
