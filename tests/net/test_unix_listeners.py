@@ -6,7 +6,7 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -109,6 +109,26 @@ def test_an_error_while_locking_leaves_no_descriptor_open(path: Path, monkeypatc
         listen_unix(str(path))
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(opened[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda lock: lock.symlink_to("elsewhere"), "cannot be locked .* remove it"),
+        (lambda lock: lock.mkdir(), "cannot be locked .* remove it"),
+        (lambda lock: lock.write_text("1234"), "is not a lock of threepipe; move it"),
+        (lambda lock: os.mkfifo(lock), "is not a lock of threepipe; move it"),
+    ],
+    ids=["link", "folder", "file", "fifo"],
+)
+def test_another_file_in_place_of_the_lock_raises_and_is_kept(
+    path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    lock = Path("socket.lock")
+    make(lock)
+    with pytest.raises(EndpointError, match=f"listening at socket: {lock} {said}"):
+        listen_unix(str(path))
+    assert list(Path().iterdir()) == [lock]
 
 
 def test_the_lock_can_be_opened_by_its_owner_only(path: Path) -> None:

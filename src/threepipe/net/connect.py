@@ -273,10 +273,19 @@ def turn_at(path: str) -> Iterator[None]:
 
 def _take(lock: str) -> int | None:
     """Return the descriptor of the file, which is locked now; None if another program has it. Raises `OSError`."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
+        # A link could have been made by another user, to have this one make a file elsewhere.
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        if os.path.lexists(lock):
+            raise OSError(error.errno, f"{lock} cannot be locked ({error.strerror}); remove it") from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if found.st_size or not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EEXIST, f"{lock} is not a lock of threepipe; move it, or choose another path")
         # Its last holder may have removed it meanwhile.
-        if _try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+        if _try_lock(descriptor) and os.path.samestat(found, os.stat(lock)):
             return descriptor
     except FileNotFoundError:
         pass
