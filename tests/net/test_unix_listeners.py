@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from threepipe.net import connect
 from threepipe.net.connect import listen_unix, reach_unix, turn_at
 
 CALLERS = 8
+SECONDS = 10.0
 
 
 @pytest.fixture
@@ -59,6 +61,23 @@ def test_one_of_several_callers_at_once_gets_the_path_of_a_stale_socket(path: Pa
             path.unlink()
             assert len(listening) == 1
             assert found.count(errno.EADDRINUSE) == CALLERS - 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses, as nothing that listens does")
+def test_a_listener_whose_queue_is_full_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "_CONNECT_TIMEOUT", 0.0)  # For ever.
+    with ExitStack() as stack:
+        executor = stack.enter_context(ThreadPoolExecutor(1))
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(str(path))
+        busy.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(EndpointError, match="another program uses it"):
+            executor.submit(listen_unix, str(path)).result(SECONDS)
 
 
 def test_a_program_that_keeps_the_lock_keeps_out_a_listener_for_a_while(

@@ -314,10 +314,12 @@ def _is_stale(path: str) -> bool:
             return False
     except FileNotFoundError:
         return False
-    try:
-        reach_unix(path).close()
-    except OSError as error:
-        return error.errno == errno.ECONNREFUSED
+    with _unix() as probe:
+        probe.setblocking(False)  # If its queue is full, there is a listener; others wait for their turn.
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.errno == errno.ECONNREFUSED
     return False
 
 
