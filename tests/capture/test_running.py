@@ -335,10 +335,19 @@ def test_a_capture_beyond_the_limit_is_rejected_and_logged(
 
 @unix
 def test_a_capture_is_refused_without_a_free_descriptor_and_possible_later(
-    stage: Stage, folder: Path, caplog: pytest.LogCaptureFixture
+    stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    scarce = threading.Event()
+
+    class LateThread(threading.Thread):
+        def run(self) -> None:
+            assert scarce.wait(SECONDS)
+            super().run()
+
+    monkeypatch.setattr(threading, "Thread", LateThread)
     with serve_captures(stage.taps, "a", "b", folder):
         with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second, no_free_descriptor():
+            scarce.set()
             for client in (first, second):
                 client.settimeout(SECONDS)
                 client.connect(str(folder / f"{os.getpid()}.sock"))

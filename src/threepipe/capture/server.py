@@ -154,19 +154,8 @@ class _Client:
     def leave(self) -> None:
         """Queue the final counts: the client wants no more packets, or the pipe has ended."""
         if self.requested and not self.leaving:
-            self.leaving = True
             self.put(self._statistics(time.time_ns()))
-
-    def finish(self, deadline: float) -> None:
-        """Send the rest of the queue, as far as the client reads it before `deadline`."""
-        self.leave()
-        try:
-            while not self.flush() and (remaining := deadline - time.monotonic()) > 0:
-                with selectors.DefaultSelector() as selector:
-                    selector.register(self.socket, selectors.EVENT_WRITE)
-                    selector.select(remaining)
-        except OSError:
-            pass  # The client has disconnected.
+        self.leaving = True
 
 
 class _Server:
@@ -174,34 +163,43 @@ class _Server:
 
     def __init__(self, listener: socket.socket, taps: Taps, left: str, right: str) -> None:
         self._listener = listener
-        self._acceptor = Acceptor(listener)
         self._warned = False
         self._taps = taps
         self._interface = f"{left} {right}"
         self._greeting = json.dumps({"pid": os.getpid(), "left": left, "right": right}).encode() + b"\n"
         self._clients: list[_Client] = []
         self._bell = Doorbell()
+        self._selector = selectors.DefaultSelector()
+        self._acceptor = Acceptor(listener)
         self._ended = threading.Event()
 
     def serve(self) -> None:
         """Serve clients until `end`, then send what is queued for them."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._bell, selectors.EVENT_READ)
-            selector.register(self._listener, selectors.EVENT_READ)
-            while not self._ended.is_set():
-                for key, _ in selector.select():
-                    if key.fileobj is self._bell:
-                        self._bell.clear()
-                    elif key.fileobj is self._listener:
-                        self._accept(selector)
-                    elif key.data in self._clients:  # Accepting another one may have removed it just now.
-                        self._receive(selector, key.data)
-                for client in list(self._clients):
-                    self._flush(selector, client)
-        deadline = time.monotonic() + _FLUSH_TIMEOUT
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        while not self._ended.is_set():
+            for key, _ in self._selector.select():
+                if key.fileobj is self._bell:
+                    self._bell.clear()
+                elif key.fileobj is self._listener:
+                    self._accept()
+                elif key.data in self._clients:  # Accepting another one may have removed it just now.
+                    self._receive(key.data)
+            self._flush_all()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Send the rest of the queues, as far as the clients read it in time."""
+        self._selector.unregister(self._bell)
+        self._selector.unregister(self._listener)
         for client in self._clients:
             self._taps.remove(client.sink)
-            client.finish(deadline)
+            client.leave()
+        deadline = time.monotonic() + _FLUSH_TIMEOUT
+        self._flush_all()
+        while self._clients and (remaining := deadline - time.monotonic()) > 0:
+            self._selector.select(remaining)
+            self._flush_all()
 
     def end(self) -> None:
         """Have `serve` return."""
@@ -212,10 +210,11 @@ class _Server:
         """Close all sockets but the listening one. Called after `serve` has returned."""
         for client in self._clients:
             client.socket.close()
+        self._selector.close()
         self._acceptor.close()
         self._bell.close()
 
-    def _accept(self, selector: selectors.BaseSelector) -> None:
+    def _accept(self) -> None:
         try:
             connection, _ = self._acceptor.accept()
         except (BlockingIOError, ConnectionError):
@@ -232,13 +231,13 @@ class _Server:
                 _log.warning("a capture was refused: %d are running already", _MAX_CLIENTS)
                 connection.close()
                 return
-            self._remove(selector, idle)
+            self._remove(idle)
         client = _Client(connection, self._bell.ring)
         self._clients.append(client)
         client.put(self._greeting)
-        selector.register(connection, selectors.EVENT_READ, client)
+        self._selector.register(connection, selectors.EVENT_READ, client)
 
-    def _receive(self, selector: selectors.BaseSelector, client: _Client) -> None:
+    def _receive(self, client: _Client) -> None:
         """Handle a request or the end of input; do nothing if the socket has only become writable."""
         try:
             data = client.socket.recv(len(REQUEST))
@@ -254,24 +253,28 @@ class _Server:
             self._taps.remove(client.sink)
             client.leave()
         else:
-            self._remove(selector, client)
+            self._remove(client)
 
-    def _flush(self, selector: selectors.BaseSelector, client: _Client) -> None:
+    def _flush_all(self) -> None:
+        for client in list(self._clients):
+            self._flush(client)
+
+    def _flush(self, client: _Client) -> None:
         try:
             done = client.flush()
         except OSError:
             done = client.leaving = True
         if done and client.leaving:
-            self._remove(selector, client)
+            self._remove(client)
         else:
             # The end of a client's input would wake the selector again and again, so it is not waited for twice.
             events = 0 if client.leaving else selectors.EVENT_READ
             events |= 0 if done else selectors.EVENT_WRITE
-            if selector.get_key(client.socket).events != events:
-                selector.modify(client.socket, events, client)
+            if self._selector.get_key(client.socket).events != events:
+                self._selector.modify(client.socket, events, client)
 
-    def _remove(self, selector: selectors.BaseSelector, client: _Client) -> None:
+    def _remove(self, client: _Client) -> None:
         self._taps.remove(client.sink)
-        selector.unregister(client.socket)
+        self._selector.unregister(client.socket)
         self._clients.remove(client)
         client.socket.close()
