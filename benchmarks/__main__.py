@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: chooses what to measure, shows the progress, and writes the results."""
+"""The command line of the benchmarks: chooses the measurements, shows the progress, and writes the results."""
 
 import json
 import os

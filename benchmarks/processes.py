@@ -106,7 +106,7 @@ def inside(pid: int, *command: str) -> list[str]:
 
 
 def output(command: Sequence[str], timeout: float, stdin: str = "") -> str:
-    """Run a command to its end and return what it printed. Raises `Failed`."""
+    """Run a command to its end and return its output. Raises `Failed`."""
     try:
         return subprocess.run(
             [*_DIE_WITH_PARENT, *command],

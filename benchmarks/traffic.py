@@ -15,7 +15,7 @@ from benchmarks.testbed import Testbed
 __all__ = ["AS_FAST_AS_POSSIBLE", "GRACE_SECONDS", "PAYLOAD", "Usage", "arrivals", "iperf", "round_trip"]
 
 GRACE_SECONDS = 30.0
-"""How long a measurement may take beyond its time: a full link delays the end of iperf3."""
+"""Seconds that a measurement may take beyond its time: a full link delays the end of iperf3."""
 PAYLOAD = 64
 """Bytes of payload of a small datagram."""
 AS_FAST_AS_POSSIBLE = ("--udp", "--bandwidth", "0", "--length", str(PAYLOAD))

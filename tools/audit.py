@@ -26,7 +26,7 @@ NO_NETWORK = r"[Ff]ailed to (fetch|clone|download|get)|Could(n't| not) resolve|u
 
 
 class Result(NamedTuple):
-    """What a check has shown: a status and a text."""
+    """The result of a check: a status and a text."""
 
     status: int
     text: str
@@ -38,7 +38,7 @@ class Check(NamedTuple):
     title: str
     program: str
     hint: str
-    """How to get the program."""
+    """Advice for installing the program."""
     command: list[str]
     read: Callable[[subprocess.CompletedProcess[str]], Result]
 

@@ -33,7 +33,7 @@ TUNNELLED = "10.98.0.2"
 _INNER = "10.98.0.{host}"
 _OUTER = TARGETS[4].removesuffix("2") + "{host}"
 _ALL_PEERS = "10.0.0.0/10"
-"""Every address that `peer_address` returns, and none of the tunnel's own."""
+"""Every address that `peer_address` returns, but not the tunnel's own."""
 _NAME = "tunnelled"
 _MTU = 1420  # The default of every program: what IPv6 over a link of 1500 holds.
 

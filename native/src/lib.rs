@@ -1,6 +1,6 @@
 //! The native core of threepipe for Python: a thin shell over `threepipe_core`.
 //!
-//! `threepipe_native.pyi` and the Python twins say what the functions do. This crate only borrows Python's buffers,
+//! `threepipe_native.pyi` and the Python twins document the functions. This crate only borrows Python's buffers,
 //! makes views of results, and raises exceptions for errors.
 
 #[cfg(target_os = "linux")]

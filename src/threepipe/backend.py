@@ -160,7 +160,7 @@ class Finding(NamedTuple):
     detail: str
     """A sentence with the facts."""
     advice: str = ""
-    """How to mend a lack, or how to get more."""
+    """Advice for the user; empty if there is none."""
     essential: bool = False
     """True if adapters cannot be made without it."""
 

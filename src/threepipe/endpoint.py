@@ -38,7 +38,7 @@ class Endpoint(Protocol):
 
 
 class Filter:
-    """An endpoint around another one, which it takes over; a subclass overrides what it does differently."""
+    """An endpoint around another one, which it takes over; a subclass overrides the methods in which it differs."""
 
     def __init__(self, inner: Endpoint) -> None:
         self.inner = inner

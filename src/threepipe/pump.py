@@ -1,4 +1,4 @@
-"""The pump: one loop that moves bundles between two sessions, and what the session's own methods cannot know of it.
+"""The pump: one loop that moves bundles between two sessions, and the checks that no session can make by itself.
 
 It uses both ports under the locks and rules of closing of `session.py`, which are private to these two files: closing a
 session rings the bells of its loops, and waits until they have left.

@@ -1,8 +1,9 @@
 """The packet traffic of one adapter, the same on every system.
 
-A `Session` owns what the systems have in common: checking, counting, time-outs, threads, closing and asyncio. Its
-`Port`, which the platform supplies, never blocks. One lock per direction serialises the port's calls. A waiting
-thread holds no lock; after closing, the last waiter to leave disposes of the port. `pump.py` is for two sessions.
+A `Session` does the work that all systems have in common: checking, counting, time-outs, threads, closing and
+asyncio. Its `Port`, which the platform supplies, never blocks. One lock per direction serialises the port's calls. A
+waiting thread holds no lock; after closing, the last waiter to leave disposes of the port. `pump.py` is for two
+sessions.
 """
 
 import threading

@@ -120,7 +120,7 @@ def test_a_session_with_a_descriptor_is_collected_in_a_child_without_harm() -> N
 
 
 def test_copies_that_were_told_of_a_fork_do_nothing() -> None:
-    """The same without a fork, as far as that goes: what a child runs counts for no coverage."""
+    """The same without a fork, as far as that goes: coverage counts no lines that a child runs."""
     left, right = threepipe.MemoryAdapter.pair()
     with right, right.start_session() as far:
         near, bell = left.start_session(), Doorbell()

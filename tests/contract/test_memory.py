@@ -445,7 +445,7 @@ def test_a_receive_about_to_wait_notices_that_the_far_end_closes(moments: Moment
     except EndpointEnded:
         pass  # As good: a caller that does not wait needs no signal.
     assert select.select([near._port.readable], [], [], 0)[0], (
-        "the end was cleared away, and who waits now waits for ever"
+        "the end was cleared away, and a caller that waits now waits for ever"
     )
 
 

@@ -79,7 +79,7 @@ def place() -> Iterator[Place]:
 
 @contextmanager
 def answering(session: threepipe.Session) -> Iterator[None]:
-    """Send every datagram back in a thread until the session is closed; raise what the thread raises."""
+    """Send every datagram back in a thread until the session is closed; raise the thread's exception."""
 
     def answer() -> None:
         for bundle in session:

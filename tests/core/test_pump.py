@@ -1,4 +1,4 @@
-"""The forwarding loop, native or Python's: what it moves, counts and drops, what it waits for, and what ends it."""
+"""The forwarding loop, native or Python's: its packets, counts and drops, its waiting, and its end."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""SECURITY.md, and the numbers of docs/wireguard.md: what they say is what the code has."""
+"""SECURITY.md, and the numbers of docs/wireguard.md: they agree with the code."""
 
 import re
 from pathlib import Path

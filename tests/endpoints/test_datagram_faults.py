@@ -1,4 +1,4 @@
-"""What endpoints over datagrams say of wrong datagrams, of errors, and of their own datagrams that come back."""
+"""Warnings of endpoints over datagrams: wrong datagrams, errors, and their own datagrams that come back."""
 
 import errno
 import re

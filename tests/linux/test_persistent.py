@@ -63,7 +63,7 @@ def test_packets_pass_unchanged_whatever_state_an_adapter_was_left_in(
 
 
 def assert_echoed(session: Session, sock: socket.socket, payloads: list[bytes]) -> None:
-    """Send datagrams in one call, as a superpacket if they are several, and send back what the session receives."""
+    """Send datagrams in one call, as a superpacket if they are several, and echo the session's packets."""
     several = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", SEGMENT))] if len(payloads) > 1 else []
     sock.sendmsg([b"".join(payloads)], several, 0, ("10.6.7.2", 9))
     replies: list[bytes] = []

@@ -90,7 +90,7 @@ class Host:
                 assert process.wait(20) in (0, -signal.SIGKILL)
 
     def state(self) -> set[str]:
-        """Return what a program could leave behind: rules, links and routes, except routes that appear with a link."""
+        """Return all that a program could leave: rules, links, and routes except those that appear with a link."""
         routes = "".join(self.network.run("ip", f"-{version}", "route", "show", "table", "all") for version in (4, 6))
         lines = {line for line in routes.splitlines() if "fe80::" not in line and "ff00::" not in line}
         return lines | links(self.network) | set(self.rules().splitlines())

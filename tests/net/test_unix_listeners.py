@@ -1,4 +1,4 @@
-"""Listening Unix sockets: who gets a path, and what becomes of its file."""
+"""Listening Unix sockets: competition for a path, and the end of its file."""
 
 import errno
 import os

@@ -20,7 +20,7 @@ def python(code: str) -> str:
 
 
 CAT = python("import os\nwhile data := os.read(0, 1 << 16): os.write(1, data)")
-"""A command that writes at once what it reads."""
+"""A command that writes its input to its output at once."""
 
 
 @dataclass(frozen=True)

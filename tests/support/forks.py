@@ -12,7 +12,7 @@ _SECONDS = 20
 
 
 def in_child(work: Callable[[], str | None]) -> str:
-    """Return what `work` returns in a forked child, or what it raised there. A child that hangs is killed."""
+    """Return the result of `work` in a forked child, or raise its exception. A child that hangs is killed."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads.

@@ -30,7 +30,7 @@ class Network:
         return ["nsenter", f"--net={self.path}", *command]
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a program inside to its end and return what it printed."""
+        """Run a program inside to its end and return its output."""
         done = subprocess.run(self.command(*command), capture_output=True, text=True, timeout=50)
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout

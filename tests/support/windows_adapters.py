@@ -33,7 +33,7 @@ def number_of(found: bytes | memoryview) -> int:
 
 @contextmanager
 def in_threads(*functions: Callable[[], None]) -> Iterator[None]:
-    """Run `functions` in threads while the block runs, and raise what they raise."""
+    """Run `functions` in threads while the block runs, and raise their exceptions."""
     with ThreadPoolExecutor(len(functions)) as pool:
         running = [pool.submit(function) for function in functions]
         yield

@@ -1,4 +1,4 @@
-"""A place for `threepipe wg up` and `down`: namespaces of its own, a stand-in for resolvconf, and what is there.
+"""A place for `threepipe wg up` and `down`: namespaces of its own, a stand-in for resolvconf, and a snapshot of them.
 
 Commands in one place share /run, unlike those of `unshare --mount` for each.
 """
@@ -116,7 +116,7 @@ class Place:
         )
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        """Run `threepipe wg` to its end; return its status and what it printed on standard error."""
+        """Run `threepipe wg` to its end; return its status and its standard error."""
         process = self.start(*arguments)
         _, said = process.communicate(timeout=50)
         return process.returncode, said

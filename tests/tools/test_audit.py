@@ -1,4 +1,4 @@
-"""tools/audit.py: what it says and its status, by the answers of the programs that it calls.
+"""tools/audit.py: its output and status, by the answers of the programs that it calls.
 
 Those are small scripts of these tests; nothing is fetched.
 """

@@ -1,4 +1,4 @@
-"""`python tools/windows` when it cannot set itself up: its exit status, and its last line that says what is missing.
+"""`python tools/windows` when it cannot set itself up: its exit status, and its last line with the missing parts.
 
 The programs that it calls are small scripts of these tests; nothing is fetched or installed.
 """

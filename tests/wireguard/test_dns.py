@@ -37,7 +37,7 @@ def add_program(told: Path, name: str, status: int = 0, words: str = "") -> None
 
 
 class Before:
-    """Records what would be written into a journal, and that no program was called by then."""
+    """Records the lines for a journal, and that no program was called before them."""
 
     def __init__(self, told: Path) -> None:
         self._told = told

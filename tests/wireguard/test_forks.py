@@ -35,7 +35,7 @@ def devices() -> Iterator[tuple[Device, Device]]:
 
 @contextmanager
 def exchanging(left: Device, right: Device) -> Iterator[threading.Semaphore]:
-    """Send both ways all the time, in threads; the semaphore counts what came back."""
+    """Send both ways all the time, in threads; the semaphore counts the answers."""
     came, over = threading.Semaphore(0), threading.Event()
 
     def answer() -> None:

@@ -1,4 +1,4 @@
-"""The journal of a device: what a dead process set up is undone by the next, last first, and failures are told."""
+"""The journal of a device: the next process undoes the deeds of a dead one, last first, and tells failures."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ DIE = "os._exit(9)"
 
 
 class World:
-    """What deeds have left, and a journal that undoes them, except those in `stuck`."""
+    """The results of deeds, and a journal that undoes all but those in `stuck`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -39,7 +39,7 @@ SPELLINGS = [
     f"{BASE64}:51820",
     f"{BASE64[:-1]}:99999",
 ]
-"""Keys, and what may be left of them after a mistake."""
+"""Keys, and parts of keys as a mistake may leave them."""
 CONFIG_LINES = (
     *("{}", "{} = x", "PrivateKey {}", "PrivateKey: {}", "Private Key = {}", "PrivateKey = {}", "ListenPort = {}"),
     *("FwMark = {}", "Address = {}", "DNS = {},!", "MTU = {}", "Table = {}", "SaveConfig = {}", "[{}]"),

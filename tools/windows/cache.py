@@ -1,4 +1,4 @@
-"""A cache folder of parts, each complete or absent. Does not know what the parts are."""
+"""A cache folder of parts, each complete or absent. Knows nothing of the parts' content."""
 
 import contextlib
 import fcntl

@@ -24,7 +24,7 @@ TOOLS = {WINE: "wine64", COMPILER: "gcc-mingw-w64-x86-64", "mvn": "maven"}
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/lib/wine"])
 """The folders to look for them in: Debian installs Wine where only its own scripts look."""
 
-# Messages of apt, Maven and pip when the network does not provide what they ask for.
+# Messages of apt, Maven and pip when the network does not provide a file.
 NO_PACKAGE = r"Failed to fetch|Could not resolve|Unable to locate package|has no installation candidate"
 NO_ARTIFACT = r"Could not transfer|Unknown host|No plugin found for prefix|Connection refused|timed out"
 NO_WHEEL = r"from versions: none|NewConnectionError|Could not fetch URL|timed out"

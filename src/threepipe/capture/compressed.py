@@ -22,7 +22,7 @@ NOT_READ = {
     b"\x34\xcd\xb2\xa1": "pcap as an old patch for Linux changed it; convert it first: editcap -F pcapng",
     b"\xa1\xb2\xcd\x34": "pcap as an old patch for Linux changed it; convert it first: editcap -F pcapng",
 }  # fmt: skip
-"""The first bytes of a file -> what it is, and what to do."""
+"""The first bytes of a file -> its format, and advice."""
 
 
 class GzipReader:

@@ -1,7 +1,7 @@
 """Reading a capture file: its IP packets with their times, from pcap or pcapng, also compressed by gzip.
 
 This reader exists because the available ones read less. dpkt applies the first interface and byte order of a pcapng
-file to all of it, has times as floats, and allocates what a block claims; python-pcapng does not read pcap.
+file to all of it, has times as floats, and allocates as much as a block claims; python-pcapng does not read pcap.
 """
 
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class CaptureReader:
 
     @property
     def repairs(self) -> Repairs:
-        """What was repaired, as far as the file was read."""
+        """The counts of repairs in the part of the file that was read."""
         return self._repairer.repairs if self._repairer is not None else Repairs()
 
     def __iter__(self) -> Iterator[CapturedPacket]:

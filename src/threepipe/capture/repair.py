@@ -46,7 +46,7 @@ _Connection = tuple[bytes, bytes, int, int]
 
 @dataclass(slots=True)
 class Repairs:
-    """What a `Repairer` did, in packets of the capture."""
+    """The counts of a `Repairer`, in packets of the capture."""
 
     checksums: int = 0
     """Packets with an open checksum, which was computed."""
@@ -55,13 +55,13 @@ class Repairs:
     superpackets: int = 0
     """TCP superpackets, which were split."""
     segments: int = 0
-    """The packets that those became."""
+    """The packets into which they were split."""
     wrong: int = 0
     """Packets with another wrong checksum, which were left as they are."""
 
 
 class _Layout(NamedTuple):
-    """Where the parts of a packet are, in bytes from its start."""
+    """The offsets of the parts of a packet, in bytes from its start."""
 
     version: int
     connection: _Connection
@@ -196,7 +196,7 @@ def _header_checksum(packet: memoryview) -> _WrongChecksum | None:
 def _transport_checksum(packet: memoryview, layout: _Layout) -> _WrongChecksum | None:
     """Return the right checksum of a TCP or UDP header if it has a wrong one.
 
-    A fragment has none of its own: a system sums a packet before it cuts it.
+    A fragment has no checksum of its own: a system sums a packet before it cuts it.
     """
     _, (source, destination, *_), protocol, fragment, start, end = layout
     shortest = {TCP: _TCP_HEADER, UDP: _UDP_HEADER}.get(protocol)

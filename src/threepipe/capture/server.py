@@ -134,7 +134,7 @@ class _Client:
         return statistics_block(time_ns, self._packets, self._dropped)
 
     def flush(self) -> bool:
-        """Send what the system accepts now; return True if the queue is empty. Raises `OSError` on a disconnect."""
+        """Send as much as the system accepts; return True if the queue is empty. Raises `OSError` on a disconnect."""
         for _ in range(_MAX_CHUNKS):
             with self._lock:
                 if not self._queue:
@@ -174,7 +174,7 @@ class _Server:
         self._ended = threading.Event()
 
     def serve(self) -> None:
-        """Serve clients until `end`, then send what is queued for them."""
+        """Serve clients until `end`, then send the rest of their queues."""
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
         while not self._ended.is_set():

@@ -20,7 +20,7 @@ _UNLIMITED = 10_000
 
 def complain(text: str) -> None:
     """Print one line on standard error, with the program's name; do nothing if nobody can read it any more."""
-    with contextlib.suppress(OSError):  # The terminal is gone, for example, and what was begun must be undone.
+    with contextlib.suppress(OSError):  # The terminal is gone, for example, and the program must still undo its work.
         typer.echo(f"threepipe: {printable(text)}", err=True)
 
 

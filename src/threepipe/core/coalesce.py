@@ -257,7 +257,7 @@ class _Run:
                 [(first + number) & 0xFFFF for number in range(1, count + 1)]
             ):
                 return False
-            # The checksum loses what the identification gains, as the sum stays the same (RFC 1071).
+            # The checksum shrinks as the identification grows, so that the sum stays the same (RFC 1071).
             sums = {(one + other) % 0xFFFF for one, other in zip(identifications, checksums, strict=True)}
             if sums != {(first + checksum) % 0xFFFF} or 0xFFFF in checksums:
                 return False

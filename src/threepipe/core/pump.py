@@ -146,7 +146,7 @@ def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> tuple
     """Move bundles both ways until `bell` is readable; return the packets from left and from right that still wait.
 
     While a side has no room, packets wait for it and no more are received for it; the opposite direction goes on.
-    Raises what the sides raise, after dropping and counting the packets that still wait; `EndpointEnded` half a second
+    Raises the sides' exceptions, after dropping and counting the packets that still wait; `EndpointEnded` half a second
     later, in which the answers to a side's last packets may still arrive, as with socat.
     """
     with selectors.DefaultSelector() as selector, _Direction(left, right) as there, _Direction(right, left) as back:

@@ -146,7 +146,7 @@ class Connection:
                 return
 
     def _judge(self, length: int, data: memoryview, *, first: bool) -> str:
-        """Return what is wrong with a record of `length` bytes that begins with `data`, or "" if nothing is so far."""
+        """Return the fault of a record of `length` bytes that begins with `data`, or "" if none is known yet."""
         start = length.to_bytes(_LENGTH, "big") + bytes(data[: _SAMPLE - _LENGTH])
         fault = "that is not an IP packet"
         version = data[0] >> 4 if data else min(MIN_HEADER)

@@ -1,4 +1,4 @@
-"""Credentials: the files by which a TLS end shows who it is, and the rules by which it knows the other end.
+"""Credentials: the files by which a TLS end proves its identity, and the rules for the other end's.
 
 OpenSSL verifies the other end's chain, the revocation lists and, for a caller, the listener's name (RFC 9525). This
 module adds names of callers and fingerprints, which OpenSSL does not check for servers in Python. Knows no sockets but
@@ -43,7 +43,7 @@ class _AcceptedSocket(ssl.SSLSocket):
 
 
 class Credentials(NamedTuple):
-    """Paths of PEM files, and what the other end's certificate must have besides the signature of its authority."""
+    """Paths of PEM files, and requirements for the other end's certificate besides the signature of its authority."""
 
     cert: str
     """The certificate of this end, with its chain."""
@@ -88,7 +88,7 @@ class Credentials(NamedTuple):
             )
         if self.names:
             fields: Any = secured.getpeercert()
-            # The kinds of names are not told apart: each is what the authority confirms.
+            # All kinds of names are alike here: the authority confirms each of them.
             found = [str(value) for _, value in fields.get("subjectAltName", ())]
             if not {*map(_comparable, found)} & {*map(_comparable, self.names)}:
                 raise CertificateRefused(

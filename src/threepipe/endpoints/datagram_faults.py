@@ -1,4 +1,4 @@
-"""What is wrong with datagrams, in sentences: errors of sending them, those without a packet, and routing loops.
+"""Faults of datagrams, in sentences: errors of sending, datagrams without an IP packet, and routing loops.
 
 Pure functions on numbers and bytes; nothing here knows a socket.
 """
@@ -38,7 +38,7 @@ _UNDELIVERABLE = {
     "ENOPROTOOPT": "the host has no UDP (ICMP protocol unreachable); check the address",
     "EMSGSIZE": "a packet is longer than the longest datagram; set mtu= on the adapters of both ends",
 }
-"""Name of an errno -> what happened and what to do."""
+"""Name of an errno -> the reason, and advice."""
 _BY_NUMBER = {getattr(errno, name): text for name, text in _UNDELIVERABLE.items() if hasattr(errno, name)}
 
 _ETHER_TYPES = {b"\x08\x00": "IPv4", b"\x86\xdd": "IPv6", b"\x08\x06": "ARP", b"\x81\x00": "VLAN"}
@@ -48,12 +48,12 @@ _UDP = 17
 
 
 def undeliverable(error: int) -> str:
-    """Return why datagrams cannot be delivered after the errno `error`, and what to do."""
+    """Return the reason of the errno `error` of sending datagrams, and advice."""
     return f"{_BY_NUMBER.get(error) or os.strerror(error)} ({errno.errorcode.get(error, f'error {error}')})"
 
 
 def not_a_packet(data: Packet) -> str:
-    """Return what a datagram holds that is not an IP packet, its first bytes, and what to change at the other end."""
+    """Return a description of a datagram that is not an IP packet: its first bytes, its kind, and advice."""
     sample = f"{bytes(data[:_SAMPLE]).hex(' ')}{' ...' if len(data) > _SAMPLE else ''}"
     text = f"a datagram of {len(data)} bytes that is not an IP packet ({sample})"
     if bytes(data[2:4]) in _PACKET_INFORMATION and _is_version(data[4:], _PACKET_INFORMATION[bytes(data[2:4])]):
@@ -69,7 +69,7 @@ def _is_version(data: Packet, version: int) -> bool:
 
 
 class OwnDatagrams:
-    """The form of the datagrams that a socket sends, as IP packets: one that is to be sent by it went in a circle."""
+    """The datagrams of a socket, as IP packets: the socket is asked to send one of them if the route is a loop."""
 
     def __init__(self, own_port: int, remote: tuple[Any, ...]) -> None:
         """`remote` is the address and port that they are sent to, as the socket module has them."""
@@ -84,6 +84,6 @@ class OwnDatagrams:
         self._end = self._start + len(self._key)
 
     def without(self, packets: list[memoryview]) -> list[memoryview]:
-        """Return the packets that are none of these datagrams."""
+        """Return the packets except these datagrams."""
         start, end, key, protocol = self._start, self._end, self._key, self._protocol
         return [packet for packet in packets if packet[start:end] != key or packet[protocol] != _UDP]

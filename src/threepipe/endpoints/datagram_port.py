@@ -28,12 +28,12 @@ _MAX_ATTEMPTS = 3  # Calls to send one datagram; a call may fail with the error 
 
 
 class _Way(NamedTuple):
-    """Where datagrams go. Made by the thread that receives, and used by the one that sends."""
+    """The destination of datagrams. Made by the thread that receives, and used by the one that sends."""
 
     peer: Source
     """None: the peer that the socket is connected to."""
     local: bytes | None = None
-    """The address that the peer asked, to answer from; None if unknown or gone."""
+    """The local address that the peer sent to, from which it is answered; None if unknown or gone."""
     own: OwnDatagrams | None = None
     """The form of these datagrams as packets; None for sockets other than UDP's."""
 
@@ -111,7 +111,7 @@ class DatagramPort(EndpointPort):
         return packets
 
     def _refuse(self, source: Source) -> None:
-        """Explain the datagram of a stranger if it is the peer by another address; others are nobody's business."""
+        """Explain the datagram of a stranger if it is the peer by another address; ignore other datagrams."""
         if source[1] == self._only[1]:
             self._log.warn(
                 "stranger",

@@ -27,7 +27,7 @@ _GRACE = 0.5  # Seconds, at closing, for an attempt to end.
 
 
 class Retry(NamedTuple):
-    """How often an endpoint is connected anew, and when."""
+    """The limit and the pauses for connecting an endpoint again."""
 
     attempts: int | None
     """The most failed attempts in a row; None for any number."""
@@ -48,7 +48,7 @@ class Dialer:
         self._dial, self._retry, self._log = dial, retry, log
         self._bell = Doorbell()
         self._closed = threading.Event()
-        self._lock = threading.Lock()  # Guards what the thread hands over.
+        self._lock = threading.Lock()  # Guards the session and error that the thread hands over.
         self._made: Connection | None = None
         self._failure: Exception | None = None
         self._failures = 0
@@ -98,7 +98,7 @@ class Dialer:
                     return
                 except EndpointError as another:
                     error = another
-        except Exception as defect:  # It is raised where the session is used.
+        except Exception as defect:  # The session's next call raises it.
             self._fail(defect)
 
     def _pause(self, error: EndpointError) -> bool:

@@ -191,7 +191,7 @@ class ReplayPort(EndpointPort):
         self._next = next(self._packets, None)
 
     def _report(self) -> None:
-        """Say what was skipped and repaired, once for each time that the file is replayed."""
+        """Log the counts of skipped and repaired packets, once for each replay of the file."""
         if self._reported:
             return
         self._reported = True

@@ -82,7 +82,7 @@ def parse_host_port(text: str, *, listening: bool) -> HostPort:
 
 
 Prepare: TypeAlias = Callable[[socket.socket], None]
-"""What is done to a socket before it is bound or connected, such as marking its packets; may raise `OSError`."""
+"""A function that prepares a socket before it is bound or connected, such as by a mark; may raise `OSError`."""
 
 
 def connect(remote: HostPort, prepare: Prepare | None = None) -> socket.socket:

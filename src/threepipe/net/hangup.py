@@ -14,7 +14,7 @@ __all__ = ["on_hangup"]
 
 @contextmanager
 def on_hangup(file: HasFileno, left: Callable[[], None]) -> Iterator[None]:
-    """Call `left`, in another thread, once nobody can read any more what is written to `file`, while the block runs.
+    """Call `left`, in another thread, once nobody can read from the other end of `file` any more, while the block runs.
 
     `file` is the writing end of a pipe or a FIFO, or a connected socket; others have no reader that could leave.
     Without poll(2), as on Windows, only writing finds out.

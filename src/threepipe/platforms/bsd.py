@@ -24,7 +24,7 @@ _INTERFACES = {"darwin": (IP_BOUND_IF, IPV6_BOUND_IF)}
 
 
 def mark_socket(opened: socket.socket, mark: int) -> None:
-    """Mark what the socket sends: on FreeBSD for ipfw, on OpenBSD by a routing table. Raises `EndpointError`."""
+    """Mark the socket's packets: on FreeBSD for ipfw, on OpenBSD by a routing table. Raises `EndpointError`."""
     option = next((option for name, option in _MARKS.items() if sys.platform.startswith(name)), None)
     if option is None:
         raise EndpointError(errno.ENOTSUP, "this system marks no packets; leave out the mark")

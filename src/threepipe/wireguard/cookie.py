@@ -1,7 +1,7 @@
 """Cookies: the MACs of handshake messages, and the proof that a sender receives at its address (section 5.4.4).
 
-A device has one `CookieChecker`, for what it receives, and a `CookieGenerator` for each peer, for what it sends. `Load`
-decides when to ask for cookies. No clock: `now` is in seconds, of any clock that does not jump.
+A device has one `CookieChecker`, for messages that it receives, and for each peer a `CookieGenerator`, for those sent.
+`Load` decides when to ask for cookies. No clock: `now` is in seconds, of any clock that does not jump.
 """
 
 import hmac

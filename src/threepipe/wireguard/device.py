@@ -129,7 +129,7 @@ class Device:
 
     @property
     def rejected(self) -> dict[str, int]:
-        """How many datagrams and packets were dropped, by reason."""
+        """The numbers of dropped datagrams and packets, by reason."""
         return dict(self._port.rejected())
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Fields: tables of the keys that a text format has, and the parsers of values that the formats share.
 
 The formats are wg-quick's files (`quick.config`) and the configuration protocol (`uapi`). A parser takes the text of a
-value, and raises `ValueError` with a text that says what is wrong with it. That text may hold the value, so whoever
-shows it calls `hide_keys`.
+value, and raises `ValueError` with a text about its fault. That text may hold the value, so callers that show it use
+`hide_keys`.
 """
 
 import ipaddress
@@ -47,7 +47,7 @@ Fields: TypeAlias = Mapping[str, Field]
 
 
 def hide_keys(text: str) -> str:
-    """Return `text` without keys and what may be a part of a key: any 20 characters of base64 in a row.
+    """Return `text` without keys and possible parts of keys: any 20 characters of base64 in a row.
 
     For errors and logs about text from outside, as a secret may stand where it does not belong.
     """

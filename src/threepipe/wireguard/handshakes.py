@@ -48,7 +48,7 @@ class Outdated(NamedTuple):
 
     peer: Peer
     seconds: float
-    """How much older it is than that one."""
+    """The seconds by which its timestamp is older than that one."""
 
 
 class Handshakes:

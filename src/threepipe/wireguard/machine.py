@@ -39,7 +39,7 @@ class Event(NamedTuple):
     public_key: bytes
     endpoint: PeerEndpoint | None = None
     seconds: float = 0.0
-    """How much older an `outdated` timestamp is than the last one accepted."""
+    """The age of an `outdated` timestamp, in seconds before the last one accepted."""
 
 
 class Outgoing(NamedTuple):

@@ -78,7 +78,7 @@ def from_native(endpoint: NativeEndpoint) -> PeerEndpoint:
 
 
 def cookie_sources(endpoint: PeerEndpoint) -> tuple[bytes, bytes]:
-    """Return what handshakes are limited by, and what a cookie is made from (section 5.4.7), as bytes.
+    """Return the bytes by which handshakes are limited and from which a cookie is made (section 5.4.7).
 
     The first is an IPv4 address, or the first 64 bits of an IPv6 address, as one host has all addresses of such a
     network (RFC 4291, section 2.5.1; Linux limits by the same). The second is the whole address and the port.

@@ -42,7 +42,7 @@ class _Run(NamedTuple):
 
 
 class DevicePort(EndpointPort):
-    """The session's traffic: seals what is sent, and opens what is received."""
+    """The session's traffic: seals packets to send, and opens received datagrams."""
 
     def __init__(self, tunnel: Tunnel, timer_changed: Callable[[], None]) -> None:
         """`timer_changed` is called whenever the tunnel may have a new timer or event."""

@@ -1,4 +1,4 @@
-"""Routing: keeps the native core's router in step with a tunnel, and handles what the router passes up.
+"""Routing: keeps the native core's router in step with a tunnel, and handles the datagrams that the router passes up.
 
 Lies between `tunnel`, which decides, and `port`, which does the I/O. Pure Python has no router and needs none of this.
 """

@@ -1,6 +1,6 @@
 """Schedule: the times at which peers are to be checked, the earliest first.
 
-A peer has at most one check ahead, at its `check_at`. Knows no clock, and not what a check does.
+A peer has at most one check ahead, at its `check_at`. Knows no clock, and no check's work.
 """
 
 import heapq

@@ -14,7 +14,7 @@ _ATTEMPTS = 16
 
 
 def open_sockets(port: int, fwmark: int) -> list[Datagrams]:
-    """Return sockets bound to `port` (0: one that the system chooses) that mark what they send.
+    """Return sockets bound to `port` (0: one that the system chooses) that mark their datagrams.
 
     Raises `EndpointError`.
     """
@@ -33,7 +33,7 @@ def open_sockets(port: int, fwmark: int) -> list[Datagrams]:
 
 
 def mark(opened: list[Datagrams], fwmark: int) -> None:
-    """Mark what the sockets send; 0 for no mark. Raises `EndpointError`."""
+    """Mark the sockets' datagrams; 0 for no mark. Raises `EndpointError`."""
     for datagrams in opened:
         datagrams.mark(fwmark)
 

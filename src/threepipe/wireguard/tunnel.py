@@ -3,9 +3,9 @@
 Rules:
 
 - This file and the modules it uses (`machine`, `handshakes`, `peer_table`, `peer`, `schedule`, `noise`, `cookie`) hold
-  the whole protocol. Nothing outside of them decides what to send to a peer, or what to accept from it.
+  the whole protocol. They alone decide which datagrams to send to a peer, and which to accept from it.
 - They know no socket, thread or clock. `now` is an argument, in seconds of a clock that does not jump and counts the
-  time in suspend. The wall clock is a function that the caller gives; only `tai64n` and what is displayed depend on it.
+  time in suspend. The wall clock is a function that the caller gives; only `tai64n` and displayed times depend on it.
 - A `Tunnel` has a lock but no threads. Its methods take the lock themselves, and seal and open bundles without it, so
   any number of threads may send and receive at once. Only keepalives and staged packets are sealed with the lock held.
 - In a forked child a tunnel has no keys and no peers, as two processes must never seal with one key and counter.
@@ -34,7 +34,7 @@ answers it. So if data was sent and nothing came back for 15 s, the peer is gone
 begins. Persistent keepalives are sent at their interval to keep the mappings of NATs.
 
 *Timers.* For each bundle, a peer's `Traffic` only notes a time. A check of the peer is scheduled for the first moment
-at which something may be due; the check computes what is due. `timer` is the time of the earliest check.
+at which something may be due; the check finds out whether it is. `timer` is the time of the earliest check.
 
 *Roaming* (2.1). A peer's endpoint is the source of the last authentic message from it, and it is answered from the
 local address to which that message was sent.
@@ -126,7 +126,7 @@ class Tunnel:
 
     @property
     def rejected(self) -> Counter[str]:
-        """How many datagrams and packets were dropped, by reason."""
+        """The numbers of dropped datagrams and packets, by reason."""
         with self._lock:
             return Counter(self._machine.rejected)
 

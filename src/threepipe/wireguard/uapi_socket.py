@@ -70,7 +70,7 @@ def _is_socket(path: Path) -> bool:
 
 
 def _advice(error: OSError, privilege: str, other: str = "") -> str:
-    """Return what to do about `error`: about a lack of privilege, or about something else."""
+    """Return advice for `error`: for a lack of privilege, or for another reason."""
     text = privilege if error.errno in (errno.EACCES, errno.EPERM) else other
     return f"; {text}" if text else ""
 
@@ -316,7 +316,7 @@ class UapiServer:
     def _serve(self, client: "_Client") -> None:
         """Read requests and write answers; while a client does not read its answers, its requests are not read.
 
-        A client that sends no more gets the answers to what it has sent.
+        A client that has ended its output still gets the answers to its requests.
         """
         if client not in self._clients:
             return  # It was dropped while it was ready.

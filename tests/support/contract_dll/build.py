@@ -1,6 +1,6 @@
 """The builder of the contract library: a DLL for Windows, a shared library for Linux, or one with AddressSanitizer.
 
-Owns the compilers' command lines and the cache; must not know what the library does. Run as a program, it
+Owns the compilers' command lines and the cache; knows nothing of the library's work. Run as a program, it
 builds one and prints its path: `python tests/support/contract_dll/build.py windows FOLDER`.
 """
 

@@ -57,7 +57,7 @@ pub fn combine(packet: &mut [u8], outer: u8) -> bool {
     true
 }
 
-/// Return the bits behind the field in the second byte of a packet with that first byte. None if it is no IP packet.
+/// Return the bits behind the field in a packet's second byte. None if `first` does not begin an IP packet.
 fn shift(first: u8) -> Option<u32> {
     match first >> 4 {
         4 => Some(0),

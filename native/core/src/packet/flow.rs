@@ -19,7 +19,7 @@ pub struct Flow<'a> {
     pub destination: &'a [u8],
     /// The IP protocol number behind extension headers.
     pub protocol: u8,
-    /// The source and the destination port; 0 if there are none.
+    /// The source port and the destination port; both 0 if the packet has no ports.
     pub ports: (u16, u16),
     /// True for a part of a packet.
     pub fragment: bool,

@@ -2,8 +2,8 @@
 
 The interface belongs to its creator: its link, addresses, flags and the size of its virtio header stay unchanged.
 If packets have that header, the port sets which superpackets the kernel may send. A creator that asks for the header
-leaves this to the reader (as for QEMU and wireguard-go), since only the reader knows what it can split. The setting
-cannot be read back, and is switched off at the end.
+leaves this to the reader (as for QEMU and wireguard-go), since only the reader knows which superpackets it can split.
+The setting cannot be read back, and is switched off at the end.
 
 The constants are those of <linux/if_tun.h>; a test compares them with the header.
 """

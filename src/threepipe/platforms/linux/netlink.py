@@ -268,7 +268,7 @@ def _is_tun(link: Any) -> bool:
 
 
 def _other_kind(link: Any) -> str:
-    """Return what an interface is that cannot be opened; nothing for a TUN adapter, and for what the kernel hides."""
+    """Return the kind of an interface that cannot be opened; empty for a TUN adapter and for an unknown kind."""
     kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
     if kind == "tun":
         return (
@@ -312,7 +312,7 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
         group=_tun_data(link, "IFLA_TUN_GROUP"),
         addresses=tuple(addresses.get(link["index"], ())),
         routes=tuple(routes.get(link["index"], ())),
-        # The kernel transmits what the program receives.
+        # The kernel transmits the packets that the program receives.
         statistics=AdapterStatistics(
             received_packets=counts.get("tx_packets", 0),
             received_bytes=counts.get("tx_bytes", 0),

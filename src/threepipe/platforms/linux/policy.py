@@ -188,7 +188,7 @@ def divert(versions: Collection[int], table: int, mark: int, before: Callable[[l
 def undivert(rules: Iterable[Rule]) -> None:
     """Undo `divert`: remove the rules that exist, and reset src_valid_mark if no other device needs it.
 
-    Raises `AdapterError` after doing what can be done.
+    Raises `AdapterError` after removing all that it can.
     """
     failed: NetlinkError | None = None
     marked = False

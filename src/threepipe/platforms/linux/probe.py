@@ -61,7 +61,7 @@ _FEATURES: dict[str, tuple[list[str], str]] = {
     "UDP offload": (["USO4", "USO6"], "superpackets of UDP need Linux 6.2 or newer"),
     "multi-queue": (["IFF_MULTI_QUEUE"], "several queues need Linux 3.8 or newer"),
 }
-"""The abilities (see `abilities`) behind each finding about the driver, and what they need."""
+"""The abilities (see `abilities`) behind each finding about the driver, and their needs."""
 
 
 def probe() -> list[Finding]:
@@ -95,7 +95,7 @@ def _attempts(where: str) -> dict[str, Finding]:
 
 
 def _second_attempts(first: dict[str, Finding]) -> dict[str, Finding]:
-    """Return what a user namespace adds to the `first` attempts, and a finding about user namespaces."""
+    """Return the abilities that a user namespace adds to the `first` ones, and a finding about user namespaces."""
     second, refusal = _ask_child()
     added = {}
     for name, finding in second.items():

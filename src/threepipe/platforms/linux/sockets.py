@@ -71,7 +71,7 @@ def enlarge_buffers(opened: socket.socket) -> None:
 
 
 def mark_socket(opened: socket.socket, mark: int) -> None:
-    """Mark what the socket sends, for policy routing; 0 for no mark. Raises `EndpointError`."""
+    """Mark the socket's packets, for policy routing; 0 for no mark. Raises `EndpointError`."""
     try:
         opened.setsockopt(socket.SOL_SOCKET, SO_MARK, _MARK.pack(mark))
     except OSError as error:

@@ -239,7 +239,7 @@ def _info(
             for row in routes
             if row.InterfaceLuid.Value == luid and row.Protocol != win.RouteProtocolLocal  # Added by Windows.
         ),
-        # Windows transmits what the program receives.
+        # Windows transmits the packets that the program receives.
         statistics=AdapterStatistics(
             received_packets=link.OutUcastPkts + link.OutNUcastPkts,
             received_bytes=link.OutOctets,

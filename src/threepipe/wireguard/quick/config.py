@@ -65,7 +65,7 @@ _ADVICE = {
 _MAX_TABLE = 0xFFFFFFFF
 _DIGITS = "0123456789"
 _BETWEEN = "," + SPACE
-"""What separates addresses and servers for wg-quick(8). For wg(8), which reads allowed IPs, only commas do."""
+"""The separators of addresses and servers for wg-quick(8). For wg(8), which reads allowed IPs, only commas separate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,10 @@ _POLL = 0.02  # Seconds.
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """How to undo one kind of deed."""
+    """The undoing of one kind of deed."""
 
     title: str
-    """What is undone, for the user."""
+    """The name of the thing that is undone, for the user."""
     undo: Callable[..., None]
     """Called with a `Hold` and the arguments of the line, perhaps again, or before the deed was done.
 
@@ -57,7 +57,7 @@ class Journal:
         self._name, self._actions = name, actions
         self._path, self._lock_path = folder / f"{name}.journal", folder / f"{name}.lock"
         self.failures: list[str] = []
-        """What was not undone, or not without an error, for the user."""
+        """Sentences for the user, one for each undoing that failed or met an error."""
         self._given_up: list[str] = []
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._lock = _lock(self._lock_path, seconds, name)
@@ -85,11 +85,11 @@ class Journal:
         try:
             yield (self._file,)
         finally:
-            platforms.unlock(self._file)  # Also for what they leave in the background.
+            platforms.unlock(self._file)  # Also for programs that they leave in the background.
 
     @property
     def unfinished(self) -> list[str]:
-        """The titles of what is not undone."""
+        """The titles of the deeds that are not undone."""
         return [self._actions[self._lines[number]["undo"]].title for number in self._pending()]
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Journal:
         self.close()
 
     def recover(self) -> tuple[list[str], list[str]]:
-        """Undo what a dead process left. Return titles of what was undone, and texts about what failed, then or now.
+        """Undo the deeds of a dead process. Return the titles of those undone, and texts about failures, then or now.
 
         What failed now stays in the journal if it is worth another try.
         """
@@ -149,7 +149,7 @@ class Journal:
             self._append({"failed": failure})
 
     def _undo(self, number: int) -> bool:
-        """Carry out what a line says. Return True if it succeeded."""
+        """Carry out a line. Return True if it succeeded."""
         arguments = dict(self._lines[number])
         action = self._actions[arguments.pop("undo")]
         failure = None
@@ -191,9 +191,7 @@ class Journal:
         except ValueError:
             known = False
         if not known:
-            text = (
-                f"{self._path} is damaged or from another version; look at what it says is to be undone, and remove it"
-            )
+            text = f"{self._path} is damaged or from another version; undo its entries by hand, and remove it"
             raise EndpointError(errno.EINVAL, text)
         return lines
 
@@ -240,5 +238,5 @@ def _open(path: Path) -> int:
     status = os.fstat(file)
     if status.st_uid != getattr(os, "geteuid", lambda: status.st_uid)() or status.st_mode & stat.S_IWOTH:
         os.close(file)
-        raise EndpointError(errno.EPERM, f"{path} is not this user's; look who made it, and remove it")
+        raise EndpointError(errno.EPERM, f"{path} belongs to another user; ask that user, or root, to remove it")
     return file

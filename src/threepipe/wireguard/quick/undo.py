@@ -1,4 +1,4 @@
-"""The kinds of deeds in a device's journal, how each is undone, and what to do about a journal of a dead process."""
+"""The kinds of deeds in a device's journal, their undoing, and the journal of a dead process."""
 
 import logging
 from pathlib import Path
@@ -47,7 +47,7 @@ def open_journal(name: str, seconds: float = 0.0, folder: Path = FOLDER) -> Jour
 
 
 def recover(journal: Journal, name: str) -> list[str]:
-    """Undo what a dead process left, and log that. Return texts about what failed, then or now."""
+    """Undo the deeds of a dead process, and log that. Return texts about failures, then or now."""
     undone, failed = journal.recover()
     if undone:
         log.warning(f"{name} did not end in order; undone now: {', '.join(undone)}")
@@ -60,7 +60,7 @@ def is_known(name: str, folder: Path = FOLDER) -> bool:
 
 
 def finish(name: str, seconds: float, folder: Path = FOLDER) -> list[str]:
-    """Wait up to `seconds` until the process of the device has ended, and undo what it left.
+    """Wait up to `seconds` until the process of the device has ended, and undo its remaining deeds.
 
     Returns texts about what failed, then or now. Raises `EndpointError`.
     """

@@ -49,8 +49,8 @@ def run(path: Path, ready: Callable[[], None], offload: bool = True) -> None:
 
     Calls `ready` when everything is set up. Without `offload`, no superpackets pass at the adapter. At the end
     everything is undone: first the commands of PreDown run, while packets still pass, and last those of PostDown. With
-    SaveConfig the state of the device is written to the file. Before anything, it undoes what a killed process of the
-    same device left.
+    SaveConfig the state of the device is written to the file. Before anything, it undoes the deeds of a killed process
+    of the same device.
 
     Raises `Ended` if a signal arrives before `ready` was called, the errors of reading files, creating adapters and
     opening sockets, and `InvalidSetting` if a command of the file fails. After an ordinary end raises `EndpointError`
