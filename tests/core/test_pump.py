@@ -508,7 +508,8 @@ def test_packets_kept_by_the_session_are_forwarded_first(stack: ExitStack) -> No
     assert [bench.take(), bench.take()] == list(map(plain, packets[1:]))
 
 
-def test_kept_packets_are_forwarded_once_there_is_room(stack: ExitStack) -> None:
+def crowded(stack: ExitStack) -> tuple[Bench, list[bytes]]:
+    """Return a bench whose loop waits for room, and the packets that its first session had kept; one was received."""
     bench = Bench(stack, vnet_header=False)
     packets = [frame(UDP4, bytes([number])) for number in range(3)]
     bench.put(*packets)
@@ -517,10 +518,15 @@ def test_kept_packets_are_forwarded_once_there_is_room(stack: ExitStack) -> None
     fill(bench.files[1])
     bench.start_loop()
     assert come_true(lambda: bench.received == 3)
+    return bench, packets[1:]
+
+
+def test_kept_packets_are_forwarded_once_there_is_room(stack: ExitStack) -> None:
+    bench, packets = crowded(stack)
     found = [bench.take()]
     while found[-1] != packets[-1]:
         found.append(bench.take())
-    assert found[-2:] == packets[1:]
+    assert found[-2:] == packets
 
 
 def test_an_interruption_leaves_kept_packets_that_wait_for_room_in_the_session(
@@ -528,18 +534,11 @@ def test_an_interruption_leaves_kept_packets_that_wait_for_room_in_the_session(
 ) -> None:
     if fast.pump is None:
         monkeypatch.setattr(fast, "pump", lambda left, right, bells: (0, None))
-    bench = Bench(stack, vnet_header=False)
-    packets = [frame(UDP4, bytes([number])) for number in range(3)]
-    bench.put(*packets)
-    bench.start_sessions()
-    assert bench.sessions[0].receive_packet(SECONDS)
-    fill(bench.files[1])
-    bench.start_loop()
-    assert come_true(lambda: bench.received == 3)
+    bench, packets = crowded(stack)
     interrupt(bench.sessions[0])
     bench.join()
     assert (bench.received, bench.dropped) == (1, 0)
-    assert list(map(bytes, bench.sessions[0].receive(0))) == packets[1:]
+    assert list(map(bytes, bench.sessions[0].receive(0))) == packets
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -3,19 +3,14 @@
 import os
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import threepipe
+from tests.support.answering_peer import TARGET, answering_peer
 from tests.support.forks import in_child
 from tests.support.kernel import Network, links
-from tests.support.wireguard_pair import new_key
 from threepipe import Adapter
-from threepipe.echo import echo_reply
-from threepipe.wireguard import Change, Device, PeerChange, parse_networks
-from threepipe.wireguard.noise import Identity
 
 pytestmark = pytest.mark.kernel
 
@@ -67,43 +62,15 @@ def test_an_interface_is_removed_by_the_parent_though_a_child_lives(network: Net
 
 
 def test_forks_of_a_program_that_forwards_to_wireguard_disturb_no_packet(network: Network) -> None:
-    keys = new_key(), new_key()
-    public = [Identity(key).public for key in keys]
-    with (
-        Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"]) as adapter,
-        adapter.start_session() as session,
-        Device(private_key=keys[1]) as right,
-        Device(private_key=keys[0]) as left,
-    ):
-        endpoint = ("127.0.0.1", right.status().listen_port)
-        there = PeerChange(public[1], endpoint=endpoint, allowed_ips=parse_networks(["10.6.7.2"]))
-        left.configure(Change(peers=(there,)))
-        right.configure(Change(peers=(PeerChange(public[0], allowed_ips=parse_networks(["10.6.7.1"])),)))
+    with answering_peer(network) as (adapter, session, device, peer):
+        assert "3 received" in network.run("ping", "-c3", "-i0.2", "-W5", TARGET)
 
-        def answer() -> None:
-            for bundle in right.session:
-                right.session.send([reply for packet in bundle if (reply := echo_reply(packet))])
+        def end() -> str:
+            with session, adapter, device, peer:
+                return f"{session.closed} {device.status().peers}"
 
-        threads = [
-            threading.Thread(target=threepipe.pipe, args=(session, left.session)),
-            threading.Thread(target=answer),
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            assert "3 received" in network.run("ping", "-c3", "-i0.2", "-W5", "10.6.7.2")
-
-            def end() -> str:
-                with session, adapter, left, right:
-                    return f"{session.closed} {left.status().peers}"
-
-            for _ in range(20):
-                assert in_child(end) == "True ()"
-            assert "3 received" in network.run("ping", "-c3", "-i0.2", "-W5", "10.6.7.2")
-            assert session.statistics.sent_dropped == 0
-            assert "not authentic, or not new" not in left.rejected | right.rejected
-        finally:
-            session.close()
-            right.close()
-            for thread in threads:
-                thread.join()
+        for _ in range(20):
+            assert in_child(end) == "True ()"
+        assert "3 received" in network.run("ping", "-c3", "-i0.2", "-W5", TARGET)
+        assert session.statistics.sent_dropped == 0
+        assert "not authentic, or not new" not in device.rejected | peer.rejected

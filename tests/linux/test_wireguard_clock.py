@@ -2,18 +2,13 @@
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-import threepipe
+from tests.support.answering_peer import TARGET, answering_peer
 from tests.support.kernel import Network, needs_root
-from tests.support.wireguard_pair import new_key
-from threepipe import Adapter
-from threepipe.echo import echo_reply
-from threepipe.wireguard import Change, Device, PeerChange, clock, parse_networks
-from threepipe.wireguard.noise import Identity
+from threepipe.wireguard import clock
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
@@ -22,36 +17,11 @@ ROOT = Path(__file__).parents[2]
 
 def age_of_traffic() -> float:
     """Ping through two devices, and return how long ago the first one notes that it had traffic, in seconds."""
-    network, keys = Network(), (new_key(), new_key())
-    public = [Identity(key).public for key in keys]
-    with (
-        Adapter.create("tp0", netns=network.path, addresses=["10.6.7.1/24"]) as adapter,
-        adapter.start_session() as session,
-        Device(private_key=keys[1]) as right,
-        Device(private_key=keys[0]) as left,
-    ):
-        endpoint = ("127.0.0.1", right.status().listen_port)
-        there = PeerChange(public[1], endpoint=endpoint, allowed_ips=parse_networks(["10.6.7.2"]))
-        left.configure(Change(peers=(there,)))
-        right.configure(Change(peers=(PeerChange(public[0], allowed_ips=parse_networks(["10.6.7.1"])),)))
-
-        def answer() -> None:
-            for bundle in right.session:
-                right.session.send([reply for packet in bundle if (reply := echo_reply(packet))])
-
-        threads = [
-            threading.Thread(target=threepipe.pipe, args=(session, left.session)),
-            threading.Thread(target=answer),
-        ]
-        for thread in threads:
-            thread.start()
-        network.run("ping", "-c2", "-i0.2", "-W5", "10.6.7.2")
-        (peer,) = left._tunnel._peers
+    network = Network()
+    with answering_peer(network) as (_, _, device, _):
+        network.run("ping", "-c2", "-i0.2", "-W5", TARGET)
+        (peer,) = device._tunnel._peers
         age = clock.now() - peer.traffic.last_traversal
-        session.close()
-        right.close()
-        for thread in threads:
-            thread.join()
     network.namespace.close()
     return age
 

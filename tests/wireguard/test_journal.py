@@ -201,7 +201,7 @@ def test_a_journal_that_others_can_write_is_refused(world: World) -> None:
     path = world.folder / "wg0.journal"
     path.touch()
     path.chmod(0o666)
-    with pytest.raises(EndpointError, match="is not this user's"):
+    with pytest.raises(EndpointError, match="belongs to another user"):
         world.journal()
     path.unlink()
     path.symlink_to(world.folder / "elsewhere")
