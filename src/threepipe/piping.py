@@ -1,6 +1,8 @@
 """The pump between two endpoints. Knows no platform, no kinds and no addresses."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from threepipe.core.pump import LINGER
 from threepipe.endpoint import Endpoint, direct_session
@@ -29,14 +31,9 @@ def pipe(a: Endpoint, b: Endpoint) -> None:
     _check(a, b)
     failures: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(a, b, failures), name="threepipe-pipe")
-    try:
-        thread.start()  # Raises RuntimeError if the system allows no further thread.
+    with _running(thread, a, b):
         while thread.is_alive():
             thread.join(_SLICE)
-    finally:
-        a.close()
-        b.close()
-        _join(thread)
     if failures:
         raise failures[0]
 
@@ -48,20 +45,27 @@ async def pipe_async(a: Endpoint, b: Endpoint) -> None:
     `pipe` does.
     """
     _check(a, b)
-    try:
-        if isinstance(a, Session) and isinstance(b, Session):
+    if isinstance(a, Session) and isinstance(b, Session):
+        with a, b:
             await _move_both_ways(a, b)
-        else:
-            await _run_in_thread(a, b)
+    else:
+        await _run_in_thread(a, b)
+
+
+@contextmanager
+def _running(thread: threading.Thread, a: Endpoint, b: Endpoint) -> Iterator[None]:
+    """Start `thread`, which uses the endpoints; after the block, close both and wait for the thread.
+
+    Raises RuntimeError, with both closed, if the system allows no further thread.
+    """
+    try:
+        thread.start()
+        yield
     finally:
         a.close()
         b.close()
-
-
-def _join(thread: threading.Thread) -> None:
-    """Wait for the end of a thread, if the system allowed its start."""
-    if thread.ident is not None:
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 def _check(*ends: object) -> None:
@@ -119,13 +123,8 @@ async def _run_in_thread(a: Endpoint, b: Endpoint) -> None:
         call_soon(loop, ended.set)
 
     thread = threading.Thread(target=run, name="threepipe-pipe")
-    try:
-        thread.start()
+    with _running(thread, a, b):
         await ended.wait()
-    finally:
-        a.close()
-        b.close()
-        _join(thread)
     if failures:
         raise failures[0]
 
