@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from logging.handlers import SysLogHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from threepipe.core import fast
 from threepipe.errors import (
@@ -89,12 +89,7 @@ def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     if child := os.fork():
         os.close(writer)
-
-        def forward(number: int) -> None:
-            with suppress(ProcessLookupError):  # It has ended just now.
-                os.kill(child, number)
-
-        with handle_signals(SIGNALS, forward), os.fdopen(reader, "rb") as pipe:
+        with handle_signals(SIGNALS, lambda number: _forward(number, child)), os.fdopen(reader, "rb") as pipe:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
             if pipe.read():
                 return 0
@@ -103,6 +98,16 @@ def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
     os.close(reader)
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    _run_and_exit(work, name, writer)
+
+
+def _forward(number: int, child: int) -> None:
+    with suppress(ProcessLookupError):  # It has ended just now.
+        os.kill(child, number)
+
+
+def _run_and_exit(work: Callable[[Callable[[], None]], None], name: str, writer: int) -> NoReturn:
+    """Run `work` in the forked process, tell the other one through `writer` when it is ready, and exit."""
     is_ready = False
 
     def ready() -> None:
