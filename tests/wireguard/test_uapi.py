@@ -188,7 +188,8 @@ class Fake:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Fake]:
-    from threepipe.wireguard.uapi_socket import UapiServer, listen
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import listen
 
     device = Fake()
     with UapiServer(listen("fake", tmp_path), device, lambda: None):
@@ -352,7 +353,8 @@ def test_a_request_in_pieces_is_answered_and_an_endless_one_is_not(tmp_path: Pat
 
 @unix
 def test_a_name_is_taken_while_its_device_runs(tmp_path: Path) -> None:
-    from threepipe.wireguard.uapi_socket import UapiServer, ask, listen
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import ask, listen
 
     with UapiServer(listen("fake", tmp_path), Fake(), lambda: None):
         assert os.stat(tmp_path / "fake.sock").st_mode & 0o777 == 0o700
@@ -368,7 +370,8 @@ def test_a_name_is_taken_while_its_device_runs(tmp_path: Path) -> None:
 
 @unix
 def test_removal_of_the_socket_file_ends_the_device(tmp_path: Path) -> None:
-    from threepipe.wireguard.uapi_socket import UapiServer, listen
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import listen
 
     gone = threading.Event()
     with UapiServer(listen("fake", tmp_path), Fake(), gone.set):
@@ -378,7 +381,8 @@ def test_removal_of_the_socket_file_ends_the_device(tmp_path: Path) -> None:
 
 @unix
 def test_take_down_returns_when_the_device_has_ended(tmp_path: Path) -> None:
-    from threepipe.wireguard.uapi_socket import UapiServer, listen, take_down
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import listen, take_down
 
     gone = threading.Event()
     with ThreadPoolExecutor(1) as executor:
@@ -430,7 +434,8 @@ def test_a_device_that_does_not_start_keeps_the_file_of_another(tmp_path: Path) 
 
 @unix
 def test_an_inherited_socket_must_be_a_named_unix_socket(tmp_path: Path) -> None:
-    from threepipe.wireguard.uapi_socket import UapiServer, ask, inherit, listen
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import ask, inherit, listen
 
     with socket.socket(socket.AF_UNIX) as nameless, socket.socket(socket.AF_INET) as internet, open(os.devnull) as null:
         for number in ("x", "-1", "99999", nameless.fileno(), internet.fileno(), null.fileno()):

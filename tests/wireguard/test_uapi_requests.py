@@ -20,7 +20,8 @@ from threepipe.wireguard.noise import Identity
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
 if hasattr(socket, "AF_UNIX"):
-    from threepipe.wireguard.uapi_socket import UapiServer, ask, listen
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import ask, listen
 
 KEY, THEIRS = bytes(range(32)), bytes(range(1, 33))
 ONE, TWO = "11" * 32, "22" * 32

@@ -17,7 +17,8 @@ from threepipe.core import fast
 from threepipe.piping import pipe
 from threepipe.wireguard import Device, Event, Timing
 from threepipe.wireguard.quick.ending import Ending
-from threepipe.wireguard.uapi_socket import UapiServer, listen
+from threepipe.wireguard.uapi_server import UapiServer
+from threepipe.wireguard.uapi_socket import listen
 
 MTU = 1420
 

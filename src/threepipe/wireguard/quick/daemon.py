@@ -171,7 +171,8 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.settings import check_device_name
     from threepipe.wireguard.tunnel import Event
-    from threepipe.wireguard.uapi_socket import UapiServer, inherit, listen
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import inherit, listen
 
     check_device_name(name)
     adapter: Adapter | None = None

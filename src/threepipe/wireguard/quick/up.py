@@ -30,7 +30,8 @@ from threepipe.wireguard.quick.names import resolve, resolve_patiently
 from threepipe.wireguard.quick.nft import protect_addresses
 from threepipe.wireguard.quick.undo import open_journal, recover
 from threepipe.wireguard.settings import Change, PeerChange
-from threepipe.wireguard.uapi_socket import UapiServer, listen, stop_listening
+from threepipe.wireguard.uapi_server import UapiServer
+from threepipe.wireguard.uapi_socket import listen, stop_listening
 
 __all__ = ["run"]
 
