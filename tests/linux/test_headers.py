@@ -11,7 +11,7 @@ if sys.platform != "linux":
     pytest.skip(f"the headers of Linux are not on {sys.platform}", allow_module_level=True)
 
 from threepipe import settings
-from threepipe.platforms.linux import inherited, namespace, netlink, sniff, sockets, tun
+from threepipe.platforms.linux import addressing, inherited, namespace, netlink, sniff, sockets, tun
 
 HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "sys/socket.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h"]
 HEADERS += ["linux/rtnetlink.h", "linux/if_packet.h", "linux/if_arp.h", "linux/if_ether.h", "linux/udp.h", "linux/in.h"]
@@ -43,7 +43,7 @@ NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
 def constants() -> dict[str, int]:
     """Return the constants of our files, by their names in the headers."""
     found = {}
-    for module in (tun, inherited, netlink, namespace, sniff, sockets):
+    for module in (tun, inherited, netlink, addressing, namespace, sniff, sockets):
         for own, value in vars(module).items():
             name = OTHER_NAMES.get(own, own.lstrip("_"))
             if name.startswith(PREFIXES) and isinstance(value, int):

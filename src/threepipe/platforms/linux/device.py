@@ -18,7 +18,7 @@ from collections.abc import Callable
 from threepipe.backend import AdapterInfo
 from threepipe.errors import AdapterBusy, AdapterError, AdapterGone, InvalidSetting, NameTaken
 from threepipe.net.forks import call_in_child
-from threepipe.platforms.linux import netlink, tun
+from threepipe.platforms.linux import addressing, netlink, tun
 from threepipe.platforms.linux.namespace import Namespace, opening
 from threepipe.platforms.linux.place import Place
 from threepipe.platforms.linux.port import LinuxPort
@@ -44,7 +44,7 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
             raise (netlink.taken(settings.name) if error.errno == errno.EBUSY else error) from None
         index = socket.if_nametoindex(name)
         file = descriptors.queues[0]
-        netlink.configure(index, settings)
+        addressing.configure(index, settings)
         _give(file, tun.TUNSETOWNER, "owner", owner)
         _give(file, tun.TUNSETGROUP, "group", group)
         if settings.persistent:  # Last: until then, closing the descriptors undoes everything.
@@ -162,10 +162,10 @@ class LinuxDevice:
         self._place.run(lambda index, name: netlink.set_mtu(index, name, mtu))
 
     def add(self, item: Address | Network) -> None:
-        self._place.run(lambda index, name: netlink.add(index, name, item, self._metric))
+        self._place.run(lambda index, name: addressing.add(index, name, item, self._metric))
 
     def remove(self, item: Address | Network) -> None:
-        self._place.run(lambda index, name: netlink.remove(index, name, item))
+        self._place.run(lambda index, name: addressing.remove(index, name, item))
 
     def start(self, capacity: int) -> LinuxPort:
         descriptors = self._descriptors

@@ -1,6 +1,7 @@
-"""The addresses, routes, MTU and statistics of interfaces, through pyroute2.
+"""Interfaces of the kernel, through pyroute2: finding and describing them, their MTU, and setting the link up.
 
-Every function opens a netlink socket in the network namespace of the calling thread.
+Functions that take a name open a netlink socket in the network namespace of the calling thread. The others take one
+that is open, or a message of one. `addressing` changes addresses and routes.
 """
 
 import sys
@@ -9,7 +10,6 @@ assert sys.platform == "linux"
 
 import errno
 import ipaddress
-import logging
 import os
 import socket
 import struct
@@ -25,183 +25,45 @@ from threepipe.errors import (
     AdapterError,
     AdapterGone,
     AdapterNotFound,
-    IPv6Unavailable,
     LinkDown,
     NameTaken,
     PermissionDenied,
 )
 from threepipe.platforms.linux.privilege import become
 from threepipe.ring import record_length
-from threepipe.settings import AdapterSettings, Address, Network
+from threepipe.settings import Address, Network
 
 __all__ = [
-    "NO_IPV6",
-    "add",
-    "configure",
     "describe",
     "describe_all",
+    "destination",
     "find",
+    "is_up",
     "link_up",
+    "open_netlink",
+    "own_addresses",
+    "own_routes",
     "queues",
-    "remove",
     "set_mtu",
     "taken",
 ]
-
-log = logging.getLogger("threepipe")
 
 # <linux/if.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
 _IFF_UP = 0x1
 _IFF_RUNNING = 0x40
 _IFF_LOWER_UP = 0x10000
-_IFA_F_NODAD = 0x02
-_RT_SCOPE_LINK = 253
 _RT_TABLE_MAIN = 254
 _RTPROT_KERNEL = 2
 _NLM_F_DUMP_INTR = 0x10  # <linux/netlink.h>
 _ARPHRD_NONE = 0xFFFE  # <linux/if_arp.h>
 _IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; a TAP device has 2.
 
-NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
-"""The errors with which the kernel refuses IPv6 addresses and routes where IPv6 is disabled."""
 _SECONDS_FOR_LINK = 2.0
 _DUMP_TRIES = 5
 
 
-def configure(index: int, settings: AdapterSettings) -> None:
-    """Set the MTU, addresses and routes of the interface, and set it up (which leaves its carrier alone)."""
-    with _netlink(settings.name) as ipr:
-        if settings.mtu is not None:
-            ipr.link("set", index=index, mtu=settings.mtu)
-        if not _link(ipr, index)["flags"] & _IFF_UP:
-            ipr.link("set", index=index, state="up")
-        _add_all(ipr, index, settings)
-
-
-_BESIDE_DEFAULT = (
-    "give it another metric, or use default-route=MARK of an endpoint's address ('All traffic' in docs/pipe.md)"
-)
-
-
-def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
-    networks = {address.network for address in settings.addresses}  # The kernel adds the routes of these.
-    wanted: dict[tuple[Callable[[Any, int, Any, int | None], None], Address | Network], None] = dict.fromkeys(
-        [(_add_address, address) for address in settings.addresses]
-        + [(_add_route, route) for route in settings.routes if route not in networks]
-    )
-    refused: list[str] = []
-    for add, item in wanted:
-        try:
-            add(ipr, index, item, settings.metric)
-        except NetlinkError as error:
-            if item.version == 6 and error.code in NO_IPV6:
-                refused.append(str(item))
-            elif error.code == errno.EEXIST:
-                is_default = not getattr(item, "prefixlen", 1)
-                advice = _BESIDE_DEFAULT if is_default else "leave it out"
-                raise AdapterError(
-                    error.code, f"{item} for {settings.name}: the system has it already; {advice}"
-                ) from None
-            else:
-                raise
-    if not refused:
-        return
-    text = (
-        f"IPv6 is disabled here, so {settings.name} does not get {', '.join(refused)};"
-        " to enable it: sysctl net.ipv6.conf.all.disable_ipv6=0"
-    )
-    if len(refused) == len(wanted):
-        raise IPv6Unavailable(errno.EAFNOSUPPORT, text)
-    log.warning(text)
-
-
-def _add_address(ipr: Any, index: int, address: Address, metric: int | None) -> None:
-    # No duplicate address detection: the link has no other nodes, and a tentative address cannot be used.
-    flags = {"flags": _IFA_F_NODAD} if address.version == 6 else {}
-    # The kernel adds the route to the address's network with the same priority.
-    priority = {} if metric is None else {"rt_priority": metric}
-    plain = {"index": index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
-    try:
-        ipr.addr("add", **plain, **flags, **priority)
-    except struct.error:
-        _add_plainly(ipr, address, plain)
-
-
-def _add_plainly(ipr: Any, address: Address, settings: dict[str, Any]) -> None:
-    """Add an address to an interface of gVisor, which knows neither its flags nor its metric.
-
-    gVisor's refusals lack the request, so pyroute2 0.9.7 cannot read them (struct.error). It may refuse a request and
-    yet carry it out, and accept an IPv6 address without IFA_LOCAL and not add it. So look.
-    """
-    with suppress(struct.error):
-        ipr.addr("add", **settings, local=settings["address"])
-    if address not in [each for each, _ in _own_addresses(ipr, index=settings["index"])]:
-        raise NetlinkError(errno.EOPNOTSUPP)
-
-
-def _add_route(ipr: Any, index: int, route: Network, metric: int | None) -> None:
-    family = {"family": socket.AF_INET6} if route.version == 6 else {"scope": _RT_SCOPE_LINK}
-    priority = {} if metric is None else {"priority": metric}
-    ipr.route("add", dst=str(route), oif=index, **family, **priority)
-
-
-def add(index: int, name: str, item: Address | Network, metric: int | None) -> None:
-    """Add an address or route to the interface, as `configure` does."""
-    items: dict[str, Any] = {"routes": (item,)} if isinstance(item, Network) else {"addresses": (item,)}
-    with _netlink(name) as ipr:
-        _add_all(ipr, index, AdapterSettings(name, metric=metric, **items))
-
-
-def remove(index: int, name: str, item: Address | Network) -> None:
-    """Remove an address or route of the interface.
-
-    With an IPv4 address the kernel removes others of the same network (unless promote_secondaries is set), and with
-    the last one all routes. Add those again.
-    """
-    with _netlink(name) as ipr:
-        addresses, routes = _own_addresses(ipr, index=index), _own_routes(ipr, oif=index)
-        if isinstance(item, Network):
-            _for_each(item, routes, lambda message: ipr.route("del", **_route_key(message)))
-            return
-        _for_each(item, addresses, lambda message: ipr.addr("del", **_address_key(message)))
-        left: set[Address | Network] = {item, *(address for address, _ in _own_addresses(ipr, index=index))}
-        for address, message in addresses:
-            if address not in left:
-                ipr.addr("add", **_address_key(message))
-        left = {route for route, _ in _own_routes(ipr, oif=index)}
-        for route, message in routes:
-            if route not in left:
-                ipr.route("add", **_route_key(message))
-
-
-def _for_each(
-    item: Address | Network, found: Iterable[tuple[Address | Network, Any]], do: Callable[[Any], Any]
-) -> None:
-    for each, message in found:
-        if each == item:
-            do(message)
-
-
-_ADDRESS_ATTRIBUTES = ("local", "address", "broadcast", "label", "rt_priority")
-
-
-def _address_key(message: Any) -> dict[str, Any]:
-    """Return the arguments that delete an address, or make the same again."""
-    key = {name: message[name] for name in ("index", "family", "prefixlen")}
-    found = {name: message.get_attr(f"IFA_{name.upper()}") for name in _ADDRESS_ATTRIBUTES}
-    return key | {name: value for name, value in found.items() if value is not None}
-
-
-def _route_key(message: Any) -> dict[str, Any]:
-    """Return the arguments that delete a route, or make the same again."""
-    key = {name: message[name] for name in ("family", "proto", "scope")}
-    key |= {"dst": str(_destination(message)), "oif": message.get("oif")}
-    priority = message.get("priority")
-    return key if priority is None else key | {"priority": priority}
-
-
 def set_mtu(index: int, name: str, mtu: int) -> None:
-    with _netlink(name) as ipr:
+    with open_netlink(name) as ipr:
         ipr.link("set", index=index, mtu=mtu)
 
 
@@ -211,7 +73,7 @@ def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[]
     The queue keeps its length if this user may not change it. Raises `LinkDown` if the interface is down and this
     user may not set it up.
     """
-    with _netlink(name) as ipr:
+    with open_netlink(name) as ipr:
         link = _link(ipr, index)
         # The driver's ring counts packets: take as many of the longest as fit into the capacity.
         queue = max(1, capacity // record_length(link.get("mtu")))
@@ -240,7 +102,7 @@ def find(name: str) -> tuple[int, str, bool]:
 
     Raises `AdapterNotFound` if there is none, or one of another kind.
     """
-    with _netlink(name) as ipr:
+    with open_netlink(name) as ipr:
         if found := ipr.link_lookup(ifname=name):
             link = _link(ipr, found[0])
             if kind := _other_kind(link):
@@ -252,7 +114,7 @@ def find(name: str) -> tuple[int, str, bool]:
 def taken(name: str) -> NameTaken:
     """Return the error for creating an interface of that name, which exists."""
     kind, advice = "", ", or open it"
-    with suppress(AdapterError), _netlink(name) as ipr:
+    with suppress(AdapterError), open_netlink(name) as ipr:
         for index in ipr.link_lookup(ifname=name):
             if other := _other_kind(_link(ipr, index)):
                 kind, advice = f", {other}", ""
@@ -279,21 +141,21 @@ def _other_kind(link: Any) -> str:
 
 def queues(index: int, name: str) -> int:
     """Return how many queues of a multi-queue interface programs hold now."""
-    with _netlink(name) as ipr:
+    with open_netlink(name) as ipr:
         link = _link(ipr, index)
         return sum(_tun_data(link, f"IFLA_TUN_NUM_{kind}QUEUES") or 0 for kind in ("", "DISABLED_"))
 
 
 def describe(index: int, name: str) -> AdapterInfo:
     """Return the present state of the interface. Raises `AdapterGone`."""
-    with _netlink(name) as ipr:
+    with open_netlink(name) as ipr:
         link = _link(ipr, index)
         return _info(link, _addresses(ipr, index=index), _routes(ipr, oif=index))
 
 
 def describe_all() -> list[AdapterInfo]:
     """Return the state of all layer-3 TUN interfaces."""
-    with _netlink("interfaces") as ipr:
+    with open_netlink("interfaces") as ipr:
         addresses, routes = _addresses(ipr), _routes(ipr)
         links = [link for link in _dump(ipr.get_links) if _is_tun(link)]
         return [_info(link, addresses, routes) for link in links]
@@ -328,6 +190,11 @@ def _link(ipr: Any, index: int) -> Any:
     return ipr.link("get", index=index)[0]  # In gVisor an acknowledgement follows.
 
 
+def is_up(ipr: Any, index: int) -> bool:
+    """Return True if the interface is set up, with a carrier or without."""
+    return bool(_link(ipr, index)["flags"] & _IFF_UP)
+
+
 def _name(link: Any) -> str:
     return os.fsdecode(link.get("ifname"))  # pyroute2 gives bytes if the name is not UTF-8.
 
@@ -351,12 +218,12 @@ def _dump(read: Callable[[], Iterable[Any]]) -> list[Any]:
 def _addresses(ipr: Any, **only: int) -> dict[int, list[Address]]:
     """Return the addresses of interfaces, by their index."""
     found: dict[int, list[Address]] = {}
-    for address, message in _own_addresses(ipr, **only):
+    for address, message in own_addresses(ipr, **only):
         found.setdefault(message["index"], []).append(address)
     return found
 
 
-def _own_addresses(ipr: Any, **only: int) -> list[tuple[Address, Any]]:
+def own_addresses(ipr: Any, **only: int) -> list[tuple[Address, Any]]:
     """Return the addresses of interfaces and their messages."""
     found: list[tuple[Address, Any]] = []
     for message in _dump(lambda: ipr.get_addr(**only)):
@@ -369,25 +236,26 @@ def _own_addresses(ipr: Any, **only: int) -> list[tuple[Address, Any]]:
 def _routes(ipr: Any, **only: int) -> dict[int, list[Network]]:
     """Return the routes of interfaces, by their index, without those that the kernel added itself."""
     found: dict[int, list[Network]] = {}
-    for network, message in _own_routes(ipr, **only):
+    for network, message in own_routes(ipr, **only):
         found.setdefault(message.get("oif"), []).append(network)
     return found
 
 
-def _own_routes(ipr: Any, **only: int) -> list[tuple[Network, Any]]:
+def own_routes(ipr: Any, **only: int) -> list[tuple[Network, Any]]:
     """Return the destinations and messages of all routes to interfaces, without those of the kernel itself."""
     messages = _dump(lambda: ipr.get_routes(table=_RT_TABLE_MAIN, **only))
-    return [(_destination(each), each) for each in messages if each["proto"] != _RTPROT_KERNEL and each.get("oif")]
+    return [(destination(each), each) for each in messages if each["proto"] != _RTPROT_KERNEL and each.get("oif")]
 
 
-def _destination(message: Any) -> Network:
+def destination(message: Any) -> Network:
+    """Return the destination of a route's message."""
     # The default route has no destination.
     destination = message.get("dst") or ("0.0.0.0" if message["family"] == socket.AF_INET else "::")
     return ipaddress.ip_network((destination, message["dst_len"]))
 
 
 @contextmanager
-def _netlink(name: str) -> Iterator[Any]:
+def open_netlink(name: str) -> Iterator[Any]:
     """Open a netlink socket, and turn errors of the kernel into `AdapterError` about the interface `name`."""
     try:
         with IPRoute() as ipr:

@@ -25,8 +25,8 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from threepipe.errors import AdapterError, InvalidSetting
+from threepipe.platforms.linux.addressing import NO_IPV6
 from threepipe.platforms.linux.namespace import opening
-from threepipe.platforms.linux.netlink import NO_IPV6
 from threepipe.settings import Network
 
 __all__ = [
