@@ -27,44 +27,48 @@ Netns = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
+NewName = Annotated[
+    str,
+    typer.Argument(help="1 to 15 bytes; %d becomes the first free number, as in tp%d.", show_default=False),
+]
+Addresses = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADDRESS/LENGTH", help="IPv4 or IPv6 address to assign. May be repeated."),
+]
+Routes = Annotated[
+    list[str] | None, typer.Option(metavar="NETWORK/LENGTH", help="Network to route to it. May be repeated.")
+]
+Mtu = Annotated[
+    int | None,
+    typer.Option(metavar="BYTES", help="Longest packet; by default 1500, the system's choice.", show_default=False),
+]
+Metric = Annotated[
+    int | None, typer.Option(metavar="NUMBER", help="Metric of its routes; the system prefers the lowest.")
+]
+Owner = Annotated[
+    str | None, typer.Option(metavar="USER", help="User who may open it without being root, by name or id.")
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GROUP",
+        help="Group whose members may open it, by name or id. With --owner, only that user, and only as a member.",
+    ),
+]
+Queues = Annotated[int, typer.Option(help="Queues that a session uses in parallel.")]
+
 
 @app.command()
 def create(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="1 to 15 bytes; %d becomes the first free number, as in tp%d.",
-            show_default=False,
-        ),
-    ],
-    address: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ADDRESS/LENGTH", help="IPv4 or IPv6 address to assign. May be repeated."),
-    ] = None,
-    route: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NETWORK/LENGTH", help="Network to route to it. May be repeated."),
-    ] = None,
-    mtu: Annotated[
-        int | None,
-        typer.Option(metavar="BYTES", help="Longest packet; by default 1500, the system's choice.", show_default=False),
-    ] = None,
-    metric: Annotated[
-        int | None,
-        typer.Option(metavar="NUMBER", help="Metric of its routes; the system prefers the lowest."),
-    ] = None,
+    name: NewName,
+    address: Addresses = None,
+    route: Routes = None,
+    mtu: Mtu = None,
+    metric: Metric = None,
     netns: Netns = None,
-    owner: Annotated[
-        str | None, typer.Option(metavar="USER", help="User who may open it without being root, by name or id.")
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="GROUP",
-            help="Group whose members may open it, by name or id. With --owner, only that user, and only as a member.",
-        ),
-    ] = None,
-    queues: Annotated[int, typer.Option(help="Queues that a session uses in parallel.")] = 1,
+    owner: Owner = None,
+    group: Group = None,
+    queues: Queues = 1,
     json: Json = False,
 ) -> None:
     """Create a persistent adapter and print its name.
