@@ -118,6 +118,7 @@ def test_replayed_packets_are_writable(replay: Callable[..., Replay]) -> None:
     played = replay(timed([0]))
     with played.session.receive(0) as bundle:
         bundle[0][0] = 0x46
+        assert bundle[0][0] == 0x46
 
 
 def test_packets_sent_to_a_replay_are_discarded(replay: Callable[..., Replay]) -> None:

@@ -153,6 +153,7 @@ def test_interrupt_of_a_closed_session_does_nothing() -> None:
     session = threepipe.open_endpoint("echo")
     session.close()
     interrupt(session)
+    assert session.closed
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Python has no Unix sockets here")

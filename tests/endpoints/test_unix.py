@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import threepipe
-from tests.support.endpoints import opened, unix
+from tests.support.endpoints import SECONDS, opened, packet, unix
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.endpoints.stream import SocketStream
@@ -36,8 +36,9 @@ def test_a_stale_unix_socket_is_replaced(stack: ExitStack, tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))
         gone.listen()
-    opened(stack, f"unix-listen:{path}")
-    opened(stack, f"unix:{path}")
+    listener, caller = opened(stack, f"unix-listen:{path}"), opened(stack, f"unix:{path}")
+    assert caller.send([packet(1)]) == 1
+    assert listener.receive_packet(SECONDS) == packet(1)
 
 
 @unix
