@@ -129,8 +129,12 @@ class End:
         self.wg("set", _NAME, "listen-port", str(_PORT), "private-key", "/dev/stdin", words=self.private_key)
         addresses = (f"{INSIDE[4][self.number]}/24", f"{INSIDE[6][self.number]}/64")
         for address in addresses:
-            self.network.run("ip", "address", "add", address, "dev", _NAME, *(["nodad"] if ":" in address else []))
+            self.network.run("ip", "address", "replace", address, "dev", _NAME, *(["nodad"] if ":" in address else []))
         self.network.run("ip", "link", "set", _NAME, "mtu", str(_MTU), "up")
+
+    def keep_adapter(self) -> None:
+        """Make the adapter before the program starts, so that addresses and connections survive its restarts."""
+        self.network.run("ip", "tuntap", "add", _NAME, "mode", "tun")
 
     def set_mtu(self, mtu: int) -> None:
         self.network.run("ip", "link", "set", _NAME, "mtu", str(mtu))

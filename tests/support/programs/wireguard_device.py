@@ -3,7 +3,7 @@
 Arguments: the seconds of `Timing` as JSON, a file for the names of its events, one per line, and the interface's
 name. At the end it prints a line of JSON: the core that it used, the packets that it dropped, and the exit statuses
 of its children. With FORKS=1 in the environment it forks a child at each event, which uses and closes its copy of the
-device.
+device. It takes a persistent adapter of that name.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import warnings
 from contextlib import ExitStack
 
-from threepipe import Adapter, AdapterGone, SessionClosed
+from threepipe import Adapter, AdapterGone, NameTaken, SessionClosed
 from threepipe.core import fast
 from threepipe.piping import pipe
 from threepipe.wireguard import Device, Event, Timing
@@ -49,7 +49,11 @@ def main(seconds: str, events: str, name: str) -> None:
             finally:
                 os._exit(status)
 
-        inside = stack.enter_context(Adapter.create(name, mtu=MTU, offload=fast.NATIVE)).start_session()
+        try:
+            adapter = Adapter.create(name, mtu=MTU, offload=fast.NATIVE)
+        except NameTaken:
+            adapter = Adapter.open(name, offload=fast.NATIVE)
+        inside = stack.enter_context(adapter).start_session()
         device = Device(mtu=MTU, timing=Timing(**json.loads(seconds)), on_event=tell)
         stack.enter_context(device)
         stack.enter_context(UapiServer(listen(name), device, device.close))
