@@ -37,14 +37,14 @@ demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
 
 # Every test runs in pure Python and, if there is a native core, with it. Much of the time is waiting, so the parts run
-# side by side.
-test: tools lint types rust lines
+# side by side, the longest first.
+test: tools .venv/native
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory -j4 --output-sync=line test-pure test-native
+	@$(MAKE) --no-print-directory -j5 --output-sync=line test-pure test-native lint types rust lines
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-PARTS := wireguard kernel portable
+PARTS := portable kernel wireguard
 WIREGUARD_TESTS := tests/linux/test_wireguard.py tests/linux/test_wireguard_up.py
 wireguard = $(WIREGUARD_TESTS)
 kernel = -m "kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
