@@ -442,7 +442,7 @@ def test_ipv6_settings_alone_with_ipv6_disabled_raise(network: Network, extra: d
     assert links(network) == set()
 
 
-PINGS = [("ping", "-c", "5", "-i", "0.01", "-W", "10", "-s", "1400", host) for host in ("10.6.7.2", "fd00::2")]
+PINGS = [("ping", "-c", "5", "-i", "0.01", "-w", "20", "-s", "1400", host) for host in ("10.6.7.2", "fd00::2")]
 
 
 @pytest.mark.parametrize("ping", PINGS)
@@ -450,7 +450,7 @@ def test_a_thread_answers_pings(network: Network, ping: tuple[str, ...]) -> None
     with Adapter.create("tp0", netns=network.path, addresses=ADDRESSES) as adapter, adapter.start_session() as session:
         with answering(session):
             printed = network.run(*ping)
-        assert " 0% packet loss" in printed
+        assert " 5 received" in printed
 
 
 @pytest.mark.parametrize("ping", PINGS)
@@ -470,7 +470,7 @@ def test_a_task_answers_pings(network: Network, ping: tuple[str, ...]) -> None:
             await task
             return printed
 
-    assert " 0% packet loss" in asyncio.run(main())
+    assert " 5 received" in asyncio.run(main())
 
 
 def test_an_adapter_used_with_offloads_before_gives_complete_packets(network: Network) -> None:

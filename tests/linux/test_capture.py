@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import threepipe
+from tests.support import pinging
 from tests.support.captures import reader
 from tests.support.hosts import answers
 from tests.support.kernel import STRANGER, Network, call_elsewhere, needs_root
@@ -60,7 +61,7 @@ def _answer(session: Session) -> None:
 
 def ping(network: Network, count: int = 3) -> None:
     for host in OTHERS:
-        network.run("ping", "-n", "-c", str(count), "-i", "0.01", "-W", "5", host)
+        pinging.ping(network, host, count)
 
 
 class Program:

@@ -54,9 +54,9 @@ def test_ping_takes_longer_by_both_delays(prefix: str) -> None:
         with piped(*impaired(pair, "delay=20ms", "delay=10ms")):
 
             def round_trips() -> list[float]:
-                printed = pair.networks[0].run("ping", "-n", "-c", "40", "-i", "0.02", "-W", "5", f"{prefix}2")
+                printed = pair.networks[0].run("ping", "-n", "-c", "40", "-i", "0.02", "-w", "20", f"{prefix}2")
                 times = [float(found) / 1000 for found in re.findall(r"time=([\d.]+) ms", printed)]
-                assert len(times) == 40
+                assert len(times) >= 40
                 return times
 
             assert_late_by(0.03, 0.002, round_trips)

@@ -19,7 +19,7 @@ def age_of_traffic() -> float:
     """Ping through two devices, and return how long ago the first one notes that it had traffic, in seconds."""
     network = Network()
     with answering_peer(network) as (_, _, device, _):
-        network.run("ping", "-c2", "-i0.2", "-W5", TARGET)
+        network.run("ping", "-c2", "-i0.2", "-w20", TARGET)
         (peer,) = device._tunnel._peers
         age = clock.now() - peer.traffic.last_traversal
     network.namespace.close()
