@@ -3,11 +3,13 @@
 import ipaddress
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from threepipe.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = [
     "MAX_CAPACITY",
@@ -105,7 +107,7 @@ class WindowsSettings:
         *,
         dns: Iterable[str | Server] = (),
         search: Iterable[str] = (),
-        guid: str | uuid.UUID | None = None,
+        guid: "str | UUID | None" = None,
         tunnel_type: str | None = None,
     ) -> None:
         """Parse and check the settings. Raises `InvalidSetting`."""
@@ -180,10 +182,12 @@ def parse_servers(servers: Iterable[str | Server]) -> tuple[Server, ...]:
     return parsed
 
 
-def _parse_guid(guid: str | uuid.UUID | None) -> uuid.UUID | None:
+def _parse_guid(guid: "str | UUID | None") -> "UUID | None":
     """Parse a GUID, with or without braces."""
+    from uuid import UUID  # Loads platform, which no system but Windows needs here.
+
     try:
-        return uuid.UUID(guid) if isinstance(guid, str) else guid
+        return UUID(guid) if isinstance(guid, str) else guid
     except ValueError:
         example = "8f1b2a64-5d3e-4c0b-9a77-2e6d1c0f4b93"
         raise InvalidSetting(f"GUID {guid!r}: expected 32 hexadecimal digits; write it like {example}") from None

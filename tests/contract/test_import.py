@@ -15,7 +15,7 @@ from threepipe.backend import Finding
 from threepipe.platforms import unsupported
 from threepipe.settings import AdapterSettings
 
-HEAVY = {"pyroute2", "rich", "typer", "asyncio", "cryptography", "ctypes", "hypothesis"}
+HEAVY = {"pyroute2", "rich", "typer", "asyncio", "cryptography", "ctypes", "hypothesis", "uuid"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -34,6 +34,10 @@ def test_import_loads_no_heavy_module() -> None:
 def test_a_session_used_without_asyncio_does_not_load_asyncio() -> None:
     use = "left, right = threepipe.MemoryAdapter.pair(); left.start_session().close(); left.close(); right.close()"
     assert not loaded_by(f"import threepipe; {use}") & HEAVY
+
+
+def test_a_wireguard_device_without_an_adapter_does_not_load_pyroute2() -> None:
+    assert "pyroute2" not in loaded_by("import threepipe.wireguard; threepipe.wireguard.Device().close()")
 
 
 def test_every_exported_name_exists_and_the_list_is_sorted() -> None:

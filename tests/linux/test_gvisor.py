@@ -55,7 +55,7 @@ class PlainRoute(IPRoute):  # type: ignore[misc]
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch, network: Network) -> Network:
     monkeypatch.setattr("threepipe.platforms.linux.tun.fcntl.ioctl", plain_ioctl)
-    monkeypatch.setattr("threepipe.platforms.linux.netlink.IPRoute", PlainRoute)
+    monkeypatch.setattr("pyroute2.IPRoute", PlainRoute)
     return network
 
 

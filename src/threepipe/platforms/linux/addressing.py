@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from pyroute2 import NetlinkError
-
 from threepipe.errors import AdapterError, IPv6Unavailable
-from threepipe.platforms.linux.netlink import destination, is_up, open_netlink, own_addresses, own_routes
+from threepipe.platforms.linux.netlink import destination, is_up, open_netlink, own_addresses, own_routes, pyroute2
 from threepipe.settings import AdapterSettings, Address, Network
 
 __all__ = ["NO_IPV6", "add", "configure", "remove"]
@@ -58,7 +56,7 @@ def _add_all(ipr: Any, index: int, settings: AdapterSettings) -> None:
     for add, item in wanted:
         try:
             add(ipr, index, item, settings.metric)
-        except NetlinkError as error:
+        except pyroute2().NetlinkError as error:
             if item.version == 6 and error.code in NO_IPV6:
                 refused.append(str(item))
             elif error.code == errno.EEXIST:
@@ -101,7 +99,7 @@ def _add_plainly(ipr: Any, address: Address, settings: dict[str, Any]) -> None:
     with suppress(struct.error):
         ipr.addr("add", **settings, local=settings["address"])
     if address not in [each for each, _ in own_addresses(ipr, index=settings["index"])]:
-        raise NetlinkError(errno.EOPNOTSUPP)
+        raise pyroute2().NetlinkError(errno.EOPNOTSUPP)
 
 
 def _add_route(ipr: Any, index: int, route: Network, metric: int | None) -> None:

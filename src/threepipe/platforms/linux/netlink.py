@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pyroute2 import IPRoute, NetlinkError
-
 from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.errors import (
     AdapterError,
@@ -43,6 +41,7 @@ __all__ = [
     "open_netlink",
     "own_addresses",
     "own_routes",
+    "pyroute2",
     "queues",
     "set_mtu",
     "taken",
@@ -82,7 +81,7 @@ def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[]
                 ipr.link("set", index=index, txqlen=queue)
             if not link["flags"] & _IFF_UP:
                 ipr.link("set", index=index, state="up")
-        except NetlinkError as error:
+        except pyroute2().NetlinkError as error:
             if error.code != errno.EPERM:
                 raise
             if not link["flags"] & _IFF_UP:
@@ -254,13 +253,20 @@ def destination(message: Any) -> Network:
     return ipaddress.ip_network((destination, message["dst_len"]))
 
 
+def pyroute2() -> Any:
+    """Return the library pyroute2, which takes several times as long to load as threepipe itself."""
+    import pyroute2
+
+    return pyroute2
+
+
 @contextmanager
 def open_netlink(name: str) -> Iterator[Any]:
     """Open a netlink socket, and turn errors of the kernel into `AdapterError` about the interface `name`."""
     try:
-        with IPRoute() as ipr:
+        with pyroute2().IPRoute() as ipr:
             yield ipr
-    except NetlinkError as error:
+    except pyroute2().NetlinkError as error:
         code = error.code
         if code == errno.ENODEV:
             raise AdapterGone(code, f"{name} was removed by another program; create or open it again") from None

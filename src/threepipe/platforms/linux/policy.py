@@ -22,11 +22,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute, NetlinkError
-
 from threepipe.errors import AdapterError, InvalidSetting
 from threepipe.platforms.linux.addressing import NO_IPV6
 from threepipe.platforms.linux.namespace import opening
+from threepipe.platforms.linux.netlink import pyroute2
 from threepipe.settings import Network
 
 __all__ = [
@@ -73,7 +72,7 @@ def network_scope() -> str:
 
 def free_table() -> int:
     """Return the number of an unused routing table, from 51820 on; it serves as the mark too."""
-    with IPRoute() as ipr:
+    with pyroute2().IPRoute() as ipr:
         used = {route.get("table") for family in _FAMILIES.values() for route in ipr.get_routes(family=family)}
     table = _FIRST_TABLE
     while table in used:
@@ -104,28 +103,28 @@ def path_mtu(address: str) -> int:
     The zone of an address is the index of an interface.
     """
     host, _, zone = address.partition("%")
-    with IPRoute() as ipr:
+    with pyroute2().IPRoute() as ipr:
         try:
             (route, *_) = ipr.route("get", dst=host, **({"oif": int(zone)} if zone else {}))
             if (mtu := route.get_nested("metrics", "mtu")) is not None:
                 return int(mtu)
             return int(ipr.link("get", index=route.get("oif"))[0].get("mtu"))
-        except (NetlinkError, ValueError):
+        except (pyroute2().NetlinkError, ValueError):
             return 1500
 
 
 def add_routes(index: int, networks: Iterable[Network], table: int) -> None:
     """Route packets for `networks` to the interface `index` by `table`. Raises `AdapterError`."""
-    with IPRoute() as ipr:
+    with pyroute2().IPRoute() as ipr:
         for network in networks:
             _add_route(ipr, index, network, table)
 
 
-def _add_route(ipr: IPRoute, index: int, network: Network, table: int) -> None:
+def _add_route(ipr: Any, index: int, network: Network, table: int) -> None:
     family = _FAMILIES[network.version]
     try:
         ipr.route("add", dst=str(network), oif=index, table=table, family=family, proto=_OURS)
-    except NetlinkError as error:
+    except pyroute2().NetlinkError as error:
         if network.version == 6 and error.code in NO_IPV6:
             log.warning(f"IPv6 is disabled here, so {network} gets no route")
             return
@@ -152,12 +151,12 @@ def routed(index: int, networks: Sequence[Network], table: int, mark: int) -> It
 
 def _remove_routes(index: int, networks: Iterable[Network], table: int) -> None:
     """Remove routes that exist: they may have vanished with the interface."""
-    with IPRoute() as ipr:
+    with pyroute2().IPRoute() as ipr:
         for network in networks:
             family = _FAMILIES[network.version]
             try:
                 ipr.route("del", dst=str(network), oif=index, table=table, family=family, proto=_OURS)
-            except NetlinkError as error:
+            except pyroute2().NetlinkError as error:
                 log.debug("route for %s: %s", network, error)
 
 
@@ -167,7 +166,7 @@ def divert(versions: Collection[int], table: int, mark: int, before: Callable[[l
     Sets src_valid_mark for IPv4, without which the reverse path filter drops the answers to marked packets. `before` is
     called before anything is changed, with the rules to be given to `undivert`. Raises `AdapterError`.
     """
-    with IPRoute() as ipr, opening():  # No other device may reset src_valid_mark meanwhile.
+    with pyroute2().IPRoute() as ipr, opening():  # No other device may reset src_valid_mark meanwhile.
         protocols = dict.fromkeys(versions, _OURS)
         marked = _marked()
         if 4 in protocols and (marked is False or _marking_rules(ipr)):
@@ -181,7 +180,7 @@ def divert(versions: Collection[int], table: int, mark: int, before: Callable[[l
         for rule in rules:
             try:
                 ipr.rule("add", **rule)
-            except NetlinkError as error:
+            except pyroute2().NetlinkError as error:
                 raise AdapterError(error.code, f"a routing rule was refused: {os.strerror(error.code)}") from None
 
 
@@ -190,14 +189,14 @@ def undivert(rules: Iterable[Rule]) -> None:
 
     Raises `AdapterError` after removing all that it can.
     """
-    failed: NetlinkError | None = None
+    failed: Any = None
     marked = False
-    with IPRoute() as ipr, opening():
+    with pyroute2().IPRoute() as ipr, opening():
         for rule in rules:
             marked |= rule["protocol"] == _OURS_AND_MARK
             try:
                 ipr.rule("del", **rule)
-            except NetlinkError as error:
+            except pyroute2().NetlinkError as error:
                 if error.code not in _MISSING:
                     failed = error
         if marked and not _needed(ipr):
@@ -206,7 +205,7 @@ def undivert(rules: Iterable[Rule]) -> None:
         raise AdapterError(failed.code, f"a routing rule cannot be removed: {os.strerror(failed.code)}")
 
 
-def _rules(ipr: IPRoute, version: int, table: int, mark: int, protocol: int) -> list[Rule]:
+def _rules(ipr: Any, version: int, table: int, mark: int, protocol: int) -> list[Rule]:
     """Return two rules, which precede all others except that for local addresses; the second precedes the first."""
     family = _FAMILIES[version]
     first = min(rule.get("priority") or 0xFFFF for rule in ipr.get_rules(family=family))
@@ -233,13 +232,13 @@ def _set_marked(value: str) -> None:
         log.warning(f"{_VALID_MARK}: {error.strerror}; if rp_filter is strict, answers may be dropped")
 
 
-def _marking_rules(ipr: IPRoute) -> list[Any]:
+def _marking_rules(ipr: Any) -> list[Any]:
     """Return the rules, one for each device, which tell that a device of ours has set src_valid_mark."""
     rules = [rule for rule in ipr.get_rules(family=socket.AF_INET) if rule.get("protocol") == _OURS_AND_MARK]
     return [rule for rule in rules if rule.get("fwmark") is not None]
 
 
-def _needed(ipr: IPRoute) -> bool:
+def _needed(ipr: Any) -> bool:
     """Return True if a device needs src_valid_mark.
 
     The rules of such a device lead to a table with routes, unlike those of a killed process.
