@@ -5,28 +5,27 @@ import random
 import re
 import select
 import socket
-import ssl
 import struct
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import trustme
 
 import threepipe
 from tests.support.descriptors import no_free_descriptor
 from tests.support.endpoints import (
+    HTTP,
     SECONDS,
     Place,
     at_work,
-    here,
-    issue,
+    gone,
     joined,
+    junk,
     opened,
     packet,
     received,
@@ -46,23 +45,6 @@ RESET = struct.pack("ii", 1, 0)  # struct linger: close discards unsent data and
 LOGGER = "threepipe.endpoints"
 MANY = 1000
 
-
-def junk(size: int) -> bytes:
-    """Return bytes that begin with a record that is not an IP packet."""
-    return record(b"\0" * 30) + random.Random(size).randbytes(size)
-
-
-def gone(program: socket.socket) -> bool:
-    """Return True if the listener closes this connection in time."""
-    try:
-        while program.recv(1 << 16):
-            pass
-    except ConnectionError:
-        pass
-    return True
-
-
-HTTP = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"
 
 RUBBISH = {
     "random": junk(5000),
@@ -423,162 +405,3 @@ def test_a_caller_is_refused_without_a_free_descriptor_and_the_next_is_served(
     with place.connect() as program:
         program.sendall(record(packet(1)))
         assert received(listener, 1) == [packet(1)]
-
-
-# TLS.
-
-
-def refused(program: ssl.SSLSocket) -> bool:
-    """Return True if reading fails: in TLS 1.3, a client learns only there that its certificate was rejected."""
-    with program, pytest.raises((ssl.SSLError, ConnectionError)):
-        program.recv(1)
-    return True
-
-
-def test_a_tls_client_without_a_certificate_is_rejected(
-    stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    with at_work(opened(stack, secure.listening)):
-        assert refused(secure.secure(secure.connect_bare(), ""))
-        served(secure)
-    assert "failed the TLS handshake (PEER_DID_NOT_RETURN_A_CERTIFICATE)" in caplog.text
-
-
-def test_a_tls_client_of_another_authority_is_rejected(
-    stack: ExitStack, secure: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    issue(trustme.CA(), tmp_path, "stranger", "client")
-    with at_work(opened(stack, secure.listening)):
-        assert refused(secure.secure(secure.connect_bare(), "stranger"))
-        served(secure)
-    assert "failed the TLS handshake (unable to get local issuer certificate)" in caplog.text
-
-
-def test_a_client_with_an_older_tls_is_rejected(stack: ExitStack, secure: Place, tmp_path: Path) -> None:
-    with at_work(opened(stack, secure.listening)):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(tmp_path / "ca.pem")
-        context.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        with secure.connect_bare() as bare, pytest.raises((ssl.SSLError, ConnectionError)):
-            context.wrap_socket(bare, server_hostname=bare.getpeername()[0])
-        served(secure)
-
-
-@pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", junk(0), HTTP])
-def test_a_client_that_stalls_in_the_handshake_does_not_keep_out_others(
-    stack: ExitStack, secure: Place, sent: bytes
-) -> None:
-    with at_work(opened(stack, secure.listening)), secure.connect_bare() as stalled:
-        stalled.sendall(sent)
-        served(secure)
-
-
-def test_a_client_without_tls_is_rejected(stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture) -> None:
-    with at_work(opened(stack, secure.listening)):
-        with secure.connect_bare() as program:
-            program.sendall(record(packet(1)))
-            assert gone(program)
-        served(secure)
-    assert "failed the TLS handshake" in caplog.text
-
-
-def test_a_client_that_sends_random_bytes_after_the_handshake_is_disconnected(
-    stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    with at_work(opened(stack, secure.listening)):
-        with secure.connect() as program:
-            assert isinstance(program, ssl.SSLSocket)
-            with socket.socket(fileno=os.dup(program.fileno())) as beneath:
-                beneath.settimeout(SECONDS)
-                beneath.sendall(random.Random(1).randbytes(100))
-                assert gone(beneath)
-        served(secure)
-    assert "broke off" in caplog.text
-
-
-# UDP.
-
-
-DATAGRAMS = {
-    "empty": b"",
-    "a byte": b"\x45",
-    "no version": bytes(1000),
-    "the longest": b"\xff" * 65507,
-    "IPv6 of 39 bytes": b"\x60" * 39,
-}
-
-
-@pytest.mark.parametrize("what", DATAGRAMS)
-@pytest.mark.parametrize("known", [False, True])
-def test_datagrams_without_a_packet_are_dropped(
-    stack: ExitStack, what: str, known: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    place = here()
-    listener = opened(stack, f"udp-listen:{place}")
-    honest, hostile = (stack.enter_context(datagrams_to(place)) for _ in "ab")
-    if known:
-        hostile.send(packet(0))
-        assert received(listener, 1) == [packet(0)]
-    for _ in range(20):
-        hostile.send(DATAGRAMS[what])
-    honest.send(packet(1))
-    assert received(listener, 1) == [packet(1)]
-    assert listener.send([packet(2)]) == 1
-    assert honest.recv(1 << 16) == packet(2)
-    assert listener.statistics.received_packets == 1 + known
-    lines = [line.getMessage() for line in caplog.records]
-    assert len(lines) == (what != "empty"), lines  # An empty one is a probe.
-    for line in lines:
-        assert f"sent a datagram of {len(DATAGRAMS[what])} bytes that is not an IP packet" in line
-
-
-def datagrams_to(place: str) -> socket.socket:
-    connected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    connected.settimeout(SECONDS)
-    host, _, port = place.partition(":")
-    connected.connect((host, int(port)))
-    return connected
-
-
-def test_a_sender_of_datagrams_without_packets_gets_no_answer(stack: ExitStack) -> None:
-    place = here()
-    with at_work(opened(stack, f"udp-listen:{place}")):
-        honest, hostile = (stack.enter_context(datagrams_to(place)) for _ in "ab")
-        for number in range(50):
-            request = echo_request("10.1.1.1", "10.1.1.2", 1, number)
-            hostile.send(b"\x30" * 100)
-            honest.send(request)
-            hostile.send(b"")
-            assert honest.recv(1 << 16) == echo_reply(request)
-        hostile.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            hostile.recv(1)
-
-
-def test_a_flood_of_datagrams_costs_bounded_memory_and_allows_close(stack: ExitStack) -> None:
-    place = here()
-    listener = opened(stack, f"udp-listen:{place}")
-    stop = threading.Event()
-
-    def send(program: socket.socket, data: Callable[[], bytes]) -> None:
-        while not stop.is_set():
-            try:
-                program.send(data())
-            except OSError:
-                pass  # The listener is closed.
-
-    choose = random.Random(1)
-    with ThreadPoolExecutor(2) as executor:
-        for data in (lambda: choose.randbytes(choose.randrange(2000)), lambda: packet(1, 1400)):
-            executor.submit(send, stack.enter_context(datagrams_to(place)), data)
-        tracemalloc.start()
-        try:
-            for _ in range(60):
-                with listener.receive(SECONDS) as bundle:
-                    listener.send(bundle, 0, drop_invalid=True)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-            stop.set()
-    assert peak < 16 << 20

@@ -1,6 +1,7 @@
 """Places of listeners on this machine, endpoints opened there, and numbered packets."""
 
 import os
+import random
 import socket
 import ssl
 import sys
@@ -22,6 +23,8 @@ KINDS = ["tcp", "unix", "tls"] if HAS_UNIX else ["tcp", "tls"]
 unix = pytest.mark.skipif(not HAS_UNIX, reason="Python has no Unix sockets here")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such descriptors and files")
 
+HTTP = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"
+
 _ports = count(20_000)
 
 
@@ -40,6 +43,21 @@ def packet(number: int, size: int = 100) -> bytes:
 
 def record(packet: bytes) -> bytes:
     return len(packet).to_bytes(2, "big") + packet
+
+
+def junk(size: int) -> bytes:
+    """Return bytes that begin with a record that is not an IP packet."""
+    return record(b"\0" * 30) + random.Random(size).randbytes(size)
+
+
+def gone(program: socket.socket) -> bool:
+    """Return True if the listener closes this connection in time."""
+    try:
+        while program.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    return True
 
 
 class Place:
