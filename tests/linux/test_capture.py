@@ -5,113 +5,41 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import threepipe
-from tests.support import pinging
 from tests.support.captures import reader
-from tests.support.hosts import answers
+from tests.support.capturing import (
+    OTHERS,
+    SECONDS,
+    TUN,
+    answering,
+    echoes,
+    made,
+    packets_of,
+    ping,
+    sees,
+    shown,
+    so_far,
+    started_pipe,
+)
 from tests.support.kernel import STRANGER, Network, call_elsewhere, needs_root
 from tests.support.waiting import come_true
 from threepipe import Adapter, Session
 from threepipe.backend import INBOUND, OUTBOUND, CapturedBundle, Sink
 from threepipe.capture.live import open_source
 from threepipe.capture.tap import Taps
-from threepipe.endpoints import open_endpoint
 
 pytestmark = pytest.mark.kernel
-
-SECONDS = 10.0
-OWN, OTHERS = ("10.9.0.1", "fd99::1"), ("10.9.0.2", "fd99::2")
-
-
-def made(network: Network, offload: bool = True) -> Adapter:
-    addresses = [f"{OWN[0]}/24", f"{OWN[1]}/64"]
-    return Adapter.create("tp0", netns=network.path, addresses=addresses, offload=offload)
-
-
-@contextmanager
-def answering(network: Network) -> Iterator[Session]:
-    """Make an adapter tp0, behind which hosts answer pings."""
-    with made(network) as adapter, adapter.start_session() as session:
-        thread = threading.Thread(target=_answer, args=(session,))
-        thread.start()
-        try:
-            yield session
-        finally:
-            session.close()
-            thread.join()
-
-
-def _answer(session: Session) -> None:
-    for bundle in session:
-        session.send(answers(bundle), None)
-
-
-def ping(network: Network, count: int = 3) -> None:
-    for host in OTHERS:
-        pinging.ping(network, host, count)
-
-
-class Program:
-    """A program that captures until it is told to end."""
-
-    def __init__(self, stack: ExitStack, command: list[str], started: Callable[[str], bool], **options: Any) -> None:
-        """Start the program, and wait until `started` is true for its standard error."""
-        self.said = ""
-        self._begun = threading.Event()
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
-        self._listener = threading.Thread(target=self._listen, args=(started,))
-        self._listener.start()
-        stack.callback(self.end)
-        assert come_true(lambda: self._begun.is_set() or self.process.poll() is not None, SECONDS * 3)
-        assert self._begun.is_set(), self.said
-
-    def _listen(self, started: Callable[[str], bool]) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said += line
-            if started(self.said):
-                self._begun.set()
-
-    def end(self, how: signal.Signals = signal.SIGINT) -> int:
-        """End the program and return its status; repeating this is harmless."""
-        if self.process.returncode is None:
-            self.process.send_signal(how)
-        status = self.process.wait(SECONDS * 3)
-        self._listener.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return status
-
-
-def shown(path: Path, *fields: str) -> list[list[str]]:
-    """Return `fields` of each packet that tshark reads in a file."""
-    command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "separator=|", "-E", "occurrence=f"]
-    for field in fields:
-        command += ["-e", field]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
-    return [line.split("|") for line in done.stdout.splitlines()]
-
-
-def so_far(path: Path) -> list[bytes]:
-    """Return the packets in a file that may not exist yet or is being written."""
-    data = path.read_bytes() if path.exists() else b""
-    return [bytes(packet) for _, packet, _ in reader(data)] if len(data) >= _HEADERS else []
-
-
-_HEADERS = 512  # Bytes: more than a program writes before the first packet, and less than a file with some packets has.
 
 
 # An adapter, from Python.
@@ -142,19 +70,6 @@ def captured_while(
         source.close()
     assert source.dropped == dropped == 0
     return seen
-
-
-def echoes(packets: Iterable[bytes]) -> int:
-    """Return how many packets are ICMP echo requests and replies."""
-    return sum(
-        [packet[9] == 1 if packet[0] >> 4 == 4 else packet[6] == 58 and packet[40] in (128, 129) for packet in packets]
-    )
-
-
-def packets_of(seen: list[CapturedBundle], *directions: int) -> list[bytes]:
-    """Return the packets of `directions`, or of all."""
-    chosen = [one for one in seen if not directions or one.direction in directions]
-    return [bytes(packet) for one in chosen for packet in one.packets]
 
 
 def test_a_capture_has_both_directions_of_an_adapter(network: Network) -> None:
@@ -279,11 +194,6 @@ def capture_command(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "threepipe", "capture", *arguments]
 
 
-def sees(network: Network) -> bool:
-    """Return True if a packet socket, that of a capture, is open in `network`."""
-    return "tp0" in network.run("ss", "-0", "-a", "-n")
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_writes_packets_of_an_adapter_until_it_is_stopped(
     network: Network, tmp_path: Path, how: signal.Signals
@@ -401,36 +311,6 @@ def test_the_command_with_a_terminal_as_output_fails() -> None:
 
 # A pipe that runs in a process of its own.
 
-PIPE = """
-import sys, threepipe
-from pathlib import Path
-from threepipe.capture.server import serve_captures
-from threepipe.capture.tap import Taps
-from threepipe.endpoints import open_endpoint
-left, right, taps = open_endpoint(sys.argv[1]), open_endpoint(sys.argv[2], side="right"), Taps()
-with serve_captures(taps, sys.argv[1], sys.argv[2]):
-    ends = taps.around(left, right)
-    print("runs", file=sys.stderr, flush=True)
-    try:
-        threepipe.pipe(*ends)
-    except KeyboardInterrupt:
-        pass
-"""
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> dict[str, str]:
-    """Return an environment with a runtime folder for running pipes, even if /run is not writable."""
-    return os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
-
-
-def started_pipe(stack: ExitStack, network: Network, environment: dict[str, str], left: str, right: str) -> Program:
-    command = network.command(sys.executable, "-W", "error", "-c", PIPE, left, right)
-    return Program(stack, command, lambda said: "runs" in said, env=environment)
-
-
-TUN = f"tun:tp0,address={OWN[0]}/24,address={OWN[1]}/64"
-
 
 def test_the_command_captures_a_running_pipe(network: Network, tmp_path: Path, runtime: dict[str, str]) -> None:
     path = tmp_path / "pipe.pcapng"
@@ -477,101 +357,3 @@ def test_a_direct_pump_moves_bundles_while_captured(network: Network) -> None:
 
 def _copying(seen: list[CapturedBundle]) -> Sink:
     return lambda one: seen.append(CapturedBundle(one.direction, list(map(bytes, one.packets)), one.time_ns))
-
-
-# Wireshark.
-
-needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
-
-
-def extcap_folder() -> str:
-    done = subprocess.run(["tshark", "-G", "folders"], capture_output=True, text=True, check=True, timeout=50)
-    return next(line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith("Extcap path"))
-
-
-@pytest.fixture
-def tshark(network: Network, tmp_path: Path) -> list[str]:
-    """Return the command for tshark inside `network`, with our program in its folder for extcap."""
-    program = tmp_path / "extcap" / "threepipe-extcap"
-    program.parent.mkdir()
-    code = "from threepipe.capture.extcap import main; main()"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -W error -c "{code}" "$@"\n')
-    program.chmod(0o755)
-    script = f'mount --bind {program.parent} {extcap_folder()}; exec tshark "$@"'
-    return network.command("unshare", "--mount", "sh", "-ec", script, "sh")
-
-
-@needs_tshark
-def test_wireshark_lists_and_captures_an_adapter(network: Network, tshark: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "shark.pcapng"
-    with answering(network), ExitStack() as stack:
-        listed = subprocess.run([*tshark, "-D"], capture_output=True, text=True, check=True, timeout=50).stdout
-        assert "threepipe-tp0 (threepipe adapter tp0)" in listed
-        command = [*tshark, "-i", "threepipe-tp0", "-w", str(path)]
-        program = Program(stack, command, lambda said: "Capturing on" in said)
-        assert come_true(lambda: sees(network), SECONDS * 2)
-        ping(network)
-        assert come_true(lambda: echoes(so_far(path)) == 12, SECONDS * 2)
-        assert program.end() == 0
-    kinds = shown(path, "frame.packet_flags_direction", "icmp.type")
-    # The order may differ: a request may have overtaken the answer to the one before.
-    assert sorted(fields for fields in kinds if fields[1]) == [["0x00000001", "0"]] * 3 + [["0x00000002", "8"]] * 3
-
-
-@needs_tshark
-def test_wireshark_captures_a_running_pipe(
-    network: Network, tshark: list[str], tmp_path: Path, runtime: dict[str, str]
-) -> None:
-    path = tmp_path / "shark.pcapng"
-    with ExitStack() as stack:
-        pipe = started_pipe(stack, network, runtime, TUN, "echo")
-        name = f"threepipe-pipe:{pipe.process.pid}"
-        listed = subprocess.run([*tshark, "-D"], capture_output=True, text=True, check=True, timeout=50, env=runtime)
-        assert f"{name} (threepipe pipe {TUN} echo)" in listed.stdout
-        command = [*tshark, "-i", name, "-w", str(path), "-a", "packets:8"]
-        program = Program(stack, command, lambda said: "Capturing on" in said, env=runtime)
-        assert come_true(
-            lambda: network.run("ping", "-c", "1", OTHERS[0]) != "" and program.process.poll() is not None, SECONDS * 2
-        )
-        assert program.end() == 0
-        assert pipe.end() == 0
-    kinds = [fields for fields in shown(path, "frame.packet_flags_direction", "icmp.type") if fields[1]]
-    first = kinds.index(["0x00000002", "8"])  # Wireshark speaks of capturing before it does: an answer may come first.
-    assert kinds[first : first + 2] == [["0x00000002", "8"], ["0x00000001", "0"]]
-
-
-# Files of tcpdump, replayed.
-
-TCPDUMP = {
-    "ethernet": ("lo", ()),
-    "nanoseconds": ("lo", ("--time-stamp-precision=nano",)),
-    "raw": ("tp0", ()),
-    "sll2": ("any", ()),
-    "sll": ("any", ("-y", "LINUX_SLL")),
-}
-
-
-@needs_root  # As root of a user namespace, tcpdump cannot keep its user.
-@pytest.mark.parametrize("case", TCPDUMP)
-def test_a_file_of_tcpdump_is_replayed_with_its_packets_intact(network: Network, tmp_path: Path, case: str) -> None:
-    device, options = TCPDUMP[case]
-    path = tmp_path / "a.pcap"
-    host = OTHERS[0] if device == "tp0" else "127.0.0.1"
-    with answering(network), ExitStack() as stack:
-        command = network.command("tcpdump", "-Z", "root", "-U", "-n", "-i", device, *options, "-w", str(path), "icmp")
-        program = Program(stack, command, lambda said: "listening on" in said)
-        network.run("ping", "-n", "-c", "4", "-i", "0.01", "-p", "c0ffee", host)
-        assert come_true(lambda: len(so_far(path)) >= 8)
-        program.end()
-    replay = open_endpoint(f"pcap:{path},speed=1000")
-    packets: list[bytes] = []
-    with closing(replay), suppress(threepipe.EndpointEnded):
-        while bundle := replay.receive(SECONDS):
-            packets += map(bytes, bundle)
-    read = subprocess.run(["tcpdump", "-nn", "-r", str(path)], capture_output=True, text=True, check=True, timeout=50)
-    assert len(packets) == len(read.stdout.splitlines()) >= 8
-    assert {len(packet) for packet in packets} == {84}
-    assert all(packet[9] == 1 and packet[36:].count(b"\xc0\xff\xee") > 5 for packet in packets)
-    for kind in (0, 8):  # An answer may come after the next request.
-        numbers = [packet[26:28] for packet in packets if packet[20] == kind]
-        assert numbers == sorted(numbers)
