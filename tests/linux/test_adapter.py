@@ -22,6 +22,7 @@ from tests.support.commands import run
 from tests.support.hosts import answers
 from tests.support.kernel import Network, call_elsewhere, links, needs_root, udp_socket
 from threepipe import Adapter, Session
+from threepipe.echo import echo_request
 
 pytestmark = pytest.mark.kernel
 
@@ -155,6 +156,16 @@ def test_a_route_to_a_network_of_an_address_is_removed_without_that_of_the_kerne
         network.run("ip", "route", "add", "10.6.7.0/24", "dev", "tp0", "metric", "9")
         adapter.remove_route("10.6.7.0/24")
         assert routes(network, "tp0") >= {"10.6.7.0/24"}
+
+
+def test_packets_to_an_ipv6_address_are_accepted_as_soon_as_it_is_added(network: Network) -> None:
+    with Adapter.create("tp0", netns=network.path) as adapter, adapter.start_session() as session:
+        wanted = {echo_request(f"fd00::{number:x}", "fd00::ffff", 1, number)[8:40] for number in range(1, 51)}
+        for number in range(1, 51):
+            adapter.add_address(f"fd00::{number:x}/64")
+            session.send_packet(echo_request("fd00::ffff", f"fd00::{number:x}", 1, number))
+        while wanted:
+            wanted -= {bytes(packet[8:40]) for packet in session.receive(10) if packet[0] == 0x60 and packet[40] == 129}
 
 
 def test_what_is_added_to_a_persistent_adapter_stays(network: Network) -> None:

@@ -21,6 +21,7 @@ PREFIXES = (
     "IFF_",
     "TUN",
     "IFA_",
+    "RTN_",
     "RT_",
     "CLONE_",
     "SOL_PACKET",

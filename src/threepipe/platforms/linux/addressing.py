@@ -11,6 +11,7 @@ import errno
 import logging
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -25,7 +26,10 @@ _log = logging.getLogger("threepipe")
 
 # <linux/if_addr.h>, <linux/rtnetlink.h>
 _IFA_F_NODAD = 0x02
+_RTN_LOCAL = 2
 _RT_SCOPE_LINK = 253
+
+_SECONDS_FOR_ROUTE = 2.0
 
 NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 """The errors with which the kernel refuses IPv6 addresses and routes where IPv6 is disabled."""
@@ -88,6 +92,22 @@ def _add_address(ipr: Any, index: int, address: Address, metric: int | None) -> 
         ipr.addr("add", **plain, **flags, **priority)
     except struct.error:
         _add_plainly(ipr, address, plain)
+    else:
+        if address.version == 6:
+            _wait_until_accepted(ipr, address, index)
+
+
+def _wait_until_accepted(ipr: Any, address: Address, index: int) -> None:
+    """Wait until packets to an IPv6 address of an interface that is up are accepted.
+
+    The kernel adds the address's local route in a worker, a moment after the request, and drops packets until then.
+    """
+    deadline = time.monotonic() + _SECONDS_FOR_ROUTE
+    while is_up(ipr, index) and time.monotonic() < deadline:
+        with suppress(pyroute2().NetlinkError):  # There may be no route to it yet.
+            if ipr.route("get", dst=str(address.ip))[0]["type"] == _RTN_LOCAL:
+                return
+        time.sleep(0.001)
 
 
 def _add_plainly(ipr: Any, address: Address, settings: dict[str, Any]) -> None:
