@@ -175,6 +175,9 @@ class End:
         peer = ["peer", other.public_key, *secret, "allowed-ips", inside, *settings]
         self.wg("set", _NAME, *peer, words=preshared_key)
 
+    def remove_peer(self, other: "End") -> None:
+        self.wg("set", _NAME, "peer", other.public_key, "remove")
+
     def shown(self, what: str) -> list[str]:
         """Return the fields that `wg show` has of the only peer, without its key."""
         return self.wg("show", _NAME, what).split()[1:]
