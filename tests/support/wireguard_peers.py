@@ -125,7 +125,7 @@ class End:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stdout
         assert self._process.stdout.readline() == "apart\n"
-        assert come_true(lambda: self.wg("show", _NAME, check=False) != ""), self.stop()
+        assert come_true(lambda: self.wg("show", _NAME, check=False) != "", 60), self.stop()
         self.wg("set", _NAME, "listen-port", str(_PORT), "private-key", "/dev/stdin", words=self.private_key)
         addresses = (f"{INSIDE[4][self.number]}/24", f"{INSIDE[6][self.number]}/64")
         for address in addresses:
