@@ -134,6 +134,8 @@ def test_a_kernel_that_rejects_superpackets_gets_single_packets(monkeypatch: pyt
     with ExitStack() as stack:
         pair = Pair(stack)
         bundle = superpacket_of_the_kernel(pair, "10.77.0.")
+        if not any(record[1] for record in bundle.records or ()):
+            pytest.skip("this kernel makes no superpackets of UDP, as Linux has done since 6.2")
         expected = [
             bytes(packet) for packet in Bundle.of_records([memoryview(bytearray(r)) for r in bundle.records or ()])
         ]

@@ -285,6 +285,7 @@ _NOT_CREATED: Explanations = {
                   " persistent with this user as its owner, and open it"),
     errno.EACCES: _FORBIDDEN,
 }  # fmt: skip
+_NOT_CREATED |= {errno.ENFILE: _NOT_CREATED[errno.EEXIST]}  # From older kernels, such as 6.1.
 
 _NOT_OPENED: Explanations = {
     errno.EBUSY: (AdapterBusy, "{name} is in use by another program; close it there first"),
