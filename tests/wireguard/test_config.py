@@ -20,15 +20,9 @@ from threepipe.settings import parse_addresses
 from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer_endpoint import with_zone_name
-from threepipe.wireguard.quick.config import (
-    Config,
-    PeerConfig,
-    parse_config,
-    warn_if_exposed,
-    with_status,
-    write_config,
-)
+from threepipe.wireguard.quick.config import parse_config, warn_if_exposed, with_status, write_config
 from threepipe.wireguard.quick.names import resolve, resolve_patiently
+from threepipe.wireguard.quick.sections import Config, PeerConfig
 
 KEY, OTHER = key_to_text(bytes(range(32))), key_to_text(bytes(range(1, 33)))
 modes = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the modes of files show no access rights here")

@@ -74,8 +74,8 @@ def complaints() -> Iterator[tuple[str, Callable[[], object]]]:
             yield line, partial(parse_change, [f"public_key={HEX}", line.format(spelling), "end"])
             yield line, partial(parse_status, f"public_key={HEX}\n{line.format(spelling)}\nerrno=22\n\n")
         yield "parse_networks", partial(parse_networks, [f"{spelling}!"])
-        yield "endpoint", Change(peers=(PeerChange(KEY, endpoint=(spelling, 1)),)).check
-        yield "private key", Change(private_key=spelling.encode()).check
+        yield "endpoint", partial(PeerChange, KEY, endpoint=(spelling, 1))
+        yield "private key", partial(Change, private_key=spelling.encode())
         yield "status", partial(parse_status, f"errno={spelling}\n\n")
 
 

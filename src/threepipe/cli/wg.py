@@ -164,7 +164,7 @@ def _public(status: "Status") -> dict[str, object]:
     from threepipe.net.connect import HostPort
     from threepipe.wireguard.noise import Identity
     from threepipe.wireguard.peer_endpoint import with_zone_name
-    from threepipe.wireguard.settings import key_to_text
+    from threepipe.wireguard.values import key_to_text
 
     return {
         "public_key": key_to_text(Identity(status.private_key).public) if any(status.private_key) else None,
@@ -226,7 +226,7 @@ def _print_secret(secret: bytes) -> None:
 def pubkey() -> None:
     """Read a private key from standard input and print its public key."""
     from threepipe.wireguard.noise import Identity
-    from threepipe.wireguard.settings import key_from_text, key_to_text
+    from threepipe.wireguard.values import key_from_text, key_to_text
 
     if sys.stdin.isatty():
         raise InvalidSetting("no private key on standard input; run: threepipe wg pubkey < FILE")

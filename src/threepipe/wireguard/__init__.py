@@ -5,17 +5,16 @@ This file is the public surface. `Tunnel` is the protocol alone, for programs th
 
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.device import Device
-from threepipe.wireguard.quick.config import Config, read_config
+from threepipe.wireguard.quick.config import read_config
+from threepipe.wireguard.quick.sections import Config
 from threepipe.wireguard.settings import (
     Change,
     PeerChange,
     PeerStatus,
     Status,
-    key_from_text,
-    key_to_text,
-    parse_networks,
 )
 from threepipe.wireguard.tunnel import Event, Tunnel
+from threepipe.wireguard.values import key_from_text, key_to_text, parse_networks
 
 __all__ = [
     "Change",

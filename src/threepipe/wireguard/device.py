@@ -17,13 +17,15 @@ from threepipe.net.doorbell import Doorbell
 from threepipe.net.forks import call_in_child
 from threepipe.pump import interrupt
 from threepipe.session import Session, close_with
+from threepipe.settings import MAX_MTU
 from threepipe.wireguard import clock
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.port import DevicePort
-from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, Status, key_to_text
+from threepipe.wireguard.settings import Change, PeerChange, Status
 from threepipe.wireguard.sockets import mark, open_sockets
 from threepipe.wireguard.tunnel import Event, Tunnel
+from threepipe.wireguard.values import KEY_SIZE, KeyLike, key_to_text, to_kind, to_number
 
 __all__ = ["Device"]
 
@@ -47,7 +49,7 @@ class Device:
     def __init__(
         self,
         *,
-        private_key: bytes | None = None,
+        private_key: KeyLike | None = None,
         listen_port: int = 0,
         fwmark: int = 0,
         peers: Iterable[PeerChange] = (),
@@ -57,12 +59,14 @@ class Device:
     ) -> None:
         """Open the sockets and start the thread. Raises `InvalidSetting`, and `EndpointError` for a port or mark.
 
+        The key is given as 32 bytes or in base64.
+
         The system chooses the port if `listen_port` is 0. Padding never makes a packet longer than `mtu` bytes (0: no
         limit). `on_event` is called in the device's thread for each event of a peer, and has to return soon.
         If it raises, the users of the session get its exception, and the device does no more.
         """
-        settings = Change(private_key, listen_port, fwmark, peers=tuple(peers))
-        settings.check()
+        settings = Change(private_key, listen_port, fwmark, peers=peers)
+        mtu = to_number(mtu, "mtu", MAX_MTU)
         self._tunnel = Tunnel(timing=timing)
         self._on_event = on_event
         self._port = DevicePort(self._tunnel, self._wake_for_timer)
@@ -96,7 +100,7 @@ class Device:
         For a listen port of 0 the system chooses a new one, as with wg(8). Changes of several threads are carried out
         one after another. Raises `SessionClosed` once the device is closed.
         """
-        change.check()
+        to_kind(change, Change, "configure", "give a Change")
         with self._changing:
             if self._closed or self.session.closed:
                 raise SessionClosed("the device is closed; make a new one")
@@ -125,7 +129,7 @@ class Device:
 
     @mtu.setter
     def mtu(self, mtu: int) -> None:
-        self._port.set_mtu(mtu)
+        self._port.set_mtu(to_number(mtu, "mtu", MAX_MTU))
 
     @property
     def rejected(self) -> dict[str, int]:

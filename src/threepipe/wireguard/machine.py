@@ -18,8 +18,9 @@ from threepipe.wireguard.peer import NEVER, Keypair, Peer
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.peer_table import PeerTable
 from threepipe.wireguard.schedule import Schedule
-from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, PeerStatus, Status
+from threepipe.wireguard.settings import Change, PeerChange, PeerStatus, Status
 from threepipe.wireguard.tai64n import Timestamps
+from threepipe.wireguard.values import KEY_SIZE
 
 __all__ = ["Event", "Outgoing", "Runs", "Sealing", "StateMachine"]
 

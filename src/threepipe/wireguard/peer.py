@@ -12,7 +12,7 @@ from threepipe.wireguard.constants import REKEY_AFTER_MESSAGES, Timing
 from threepipe.wireguard.cookie import CookieGenerator
 from threepipe.wireguard.noise import Handshake, Keys
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
-from threepipe.wireguard.settings import KEY_SIZE
+from threepipe.wireguard.values import KEY_SIZE
 
 __all__ = ["NEVER", "Keypair", "Peer"]
 

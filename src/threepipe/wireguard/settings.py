@@ -3,97 +3,111 @@
 The names are those of wg(8) and of its configuration protocol. Knows neither files nor sockets.
 """
 
-import binascii
-import ipaddress
 import re
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 from threepipe.errors import InvalidSetting
 from threepipe.settings import Network
-from threepipe.wireguard.fields import hide_keys
+from threepipe.wireguard.fields import MAX_KEEPALIVE, MAX_MARK, MAX_PORT, hide_keys
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.values import (
+    KEY_SIZE,
+    EndpointLike,
+    KeyLike,
+    NetworkLike,
+    fill,
+    if_given,
+    parse_networks,
+    to_endpoint,
+    to_key,
+    to_kinds,
+    to_number,
+)
 
-__all__ = [
-    "Change",
-    "PeerChange",
-    "PeerStatus",
-    "Status",
-    "check_device_name",
-    "is_device_name",
-    "key_from_text",
-    "key_to_text",
-    "parse_networks",
-]
+__all__ = ["Change", "PeerChange", "PeerStatus", "Status", "check_device_name", "is_device_name"]
 
-KEY_SIZE = 32
 _DEVICE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class PeerChange:
     """A change to one peer. A field that is None leaves its setting as it is, unless all peers are replaced."""
 
     public_key: bytes
-    remove: bool = False
-    update_only: bool = False
+    remove: bool
+    update_only: bool
     """Change the peer if it exists, and do not add it. Where all peers are replaced, none exists before."""
-    preshared_key: bytes | None = field(default=None, repr=False)
+    preshared_key: bytes | None = field(repr=False)
     """32 bytes; all zero for none."""
-    endpoint: PeerEndpoint | None = None
-    persistent_keepalive: int | None = None
+    endpoint: PeerEndpoint | None
+    persistent_keepalive: int | None
     """Seconds, 65535 at most; 0 for off."""
-    replace_allowed_ips: bool = False
-    allowed_ips: tuple[Network, ...] = ()
+    replace_allowed_ips: bool
+    allowed_ips: tuple[Network, ...]
     """Networks to add, and to take from the peers that have them."""
-    removed_ips: tuple[Network, ...] = ()
+    removed_ips: tuple[Network, ...]
     """Networks to remove, if this peer has them."""
 
+    def __init__(
+        self,
+        public_key: KeyLike,
+        remove: bool = False,
+        update_only: bool = False,
+        preshared_key: KeyLike | None = None,
+        endpoint: EndpointLike | None = None,
+        persistent_keepalive: SupportsIndex | None = None,
+        replace_allowed_ips: bool = False,
+        allowed_ips: Iterable[NetworkLike] = (),
+        removed_ips: Iterable[NetworkLike] = (),
+    ) -> None:
+        """Take keys as bytes or in base64, and endpoints and networks as text too. Raises `InvalidSetting`."""
+        fill(
+            self,
+            public_key=to_key(public_key, "public"),
+            remove=remove,
+            update_only=update_only,
+            preshared_key=if_given(to_key, preshared_key, "preshared"),
+            endpoint=if_given(to_endpoint, endpoint),
+            persistent_keepalive=if_given(to_number, persistent_keepalive, "persistent keepalive", MAX_KEEPALIVE),
+            replace_allowed_ips=replace_allowed_ips,
+            allowed_ips=parse_networks(allowed_ips),
+            removed_ips=parse_networks(removed_ips),
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, init=False)
 class Change:
     """A change to a device. A field that is None leaves its setting as it is."""
 
-    private_key: bytes | None = field(default=None, repr=False)
+    private_key: bytes | None = field(repr=False)
     """32 bytes; all zero for none."""
-    listen_port: int | None = None
+    listen_port: int | None
     """A UDP port; 0 for one that the system chooses."""
-    fwmark: int | None = None
+    fwmark: int | None
     """The mark of the datagrams sent, for policy routing; 0 for none."""
-    replace_peers: bool = False
+    replace_peers: bool
     """Remove the peers that are not among `peers`, and what those that are have set; their sessions stay."""
-    peers: tuple[PeerChange, ...] = ()
+    peers: tuple[PeerChange, ...]
 
-    def check(self) -> None:
-        """Raise `InvalidSetting` for a value that is out of range."""
-        _check_key("private", self.private_key)
-        _check_number("listen port", self.listen_port, 0xFFFF)
-        _check_number("fwmark", self.fwmark, 0xFFFFFFFF)
-        for peer in self.peers:
-            _check_key("public", peer.public_key)
-            _check_key("preshared", peer.preshared_key)
-            _check_number("persistent keepalive", peer.persistent_keepalive, 0xFFFF)
-            if peer.endpoint is not None:
-                _check_endpoint(*peer.endpoint)
-
-
-def _check_key(what: str, key: bytes | None) -> None:
-    if key is not None and len(key) != KEY_SIZE:
-        raise InvalidSetting(f"a {what} key has {KEY_SIZE} bytes, not {len(key)}")
-
-
-def _check_number(what: str, number: int | None, most: int) -> None:
-    if number is not None and not 0 <= number <= most:
-        raise InvalidSetting(f"{what} {number}: give 0 to {most}")
-
-
-def _check_endpoint(host: str, port: int) -> None:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise InvalidSetting(f"endpoint {hide_keys(host)}: give an IP address; look names up first") from None
-    _check_number(f"endpoint {host}: port", port, 0xFFFF)
+    def __init__(
+        self,
+        private_key: KeyLike | None = None,
+        listen_port: SupportsIndex | None = None,
+        fwmark: SupportsIndex | None = None,
+        replace_peers: bool = False,
+        peers: Iterable[PeerChange] = (),
+    ) -> None:
+        """Take the key as bytes or in base64. Raises `InvalidSetting`."""
+        fill(
+            self,
+            private_key=if_given(to_key, private_key, "private"),
+            listen_port=if_given(to_number, listen_port, "listen port", MAX_PORT),
+            fwmark=if_given(to_number, fwmark, "fwmark", MAX_MARK),
+            replace_peers=replace_peers,
+            peers=to_kinds(peers, PeerChange, "peers", "give objects of PeerChange"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,33 +153,3 @@ def check_device_name(name: str) -> str:
         told = hide_keys(repr(name))
         raise InvalidSetting(f"{told} cannot be the name of a device: give 1 to 15 letters (a-z), digits or _=+.-")
     return name
-
-
-def key_from_text(text: str) -> bytes:
-    """Parse a key in base64, as wg(8) prints it. Raises `InvalidSetting`, which does not show the text."""
-    try:
-        key = b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != KEY_SIZE:
-        raise InvalidSetting("invalid WireGuard key: expected 44 base64 characters (threepipe wg genkey makes one)")
-    return key
-
-
-def key_to_text(key: bytes) -> str:
-    """Return the key in base64, as wg(8) prints it."""
-    return b64encode(key).decode()
-
-
-def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Parse allowed IPs such as 10.0.0.0/8 or fd00::1. Host bits are cleared, as by wg(8). Raises `InvalidSetting`."""
-    networks: list[Network] = []
-    for text in texts:
-        try:
-            if "%" in text:
-                raise ValueError("an allowed IP has no zone")
-            networks.append(ipaddress.ip_network(text.strip(), strict=False))
-        except ValueError as error:
-            told = hide_keys(f"allowed IP {text!r}: {error}")
-            raise InvalidSetting(f"{told}; write it like 10.0.0.0/8 or fd00::1/128") from None
-    return tuple(networks)

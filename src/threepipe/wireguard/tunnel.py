@@ -60,6 +60,7 @@ from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT, inde
 from threepipe.wireguard.peer import NEVER, Keypair, Peer
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import Change, Status
+from threepipe.wireguard.values import EndpointLike, to_endpoint, to_kind
 
 __all__ = ["Event", "Outgoing", "Route", "RouteKeypair", "Tunnel"]
 
@@ -107,6 +108,7 @@ class Tunnel:
 
     def configure(self, change: Change, now: float) -> None:
         """Carry out `change`, except for the port and the mark, which are those of sockets."""
+        to_kind(change, Change, "configure", "give a Change")
         with self._lock:
             self._machine.configure(change, now)
 
@@ -178,8 +180,9 @@ class Tunnel:
             outgoing, self._machine.outgoing = self._machine.outgoing, []
             return outgoing
 
-    def forget_local_address(self, endpoint: PeerEndpoint) -> None:
+    def forget_local_address(self, endpoint: EndpointLike) -> None:
         """Let the system choose the local address for `endpoint`, as sending from the known one failed."""
+        endpoint = _inside(endpoint)
         with self._lock:
             for peer in self._peers:
                 if peer.endpoint == endpoint:
@@ -220,7 +223,7 @@ class Tunnel:
         self,
         datagrams: memoryview,
         size: int,
-        endpoint: PeerEndpoint,
+        endpoint: EndpointLike,
         now: float,
         local: bytes | None = None,
         ecn: int = 0,
@@ -230,6 +233,7 @@ class Tunnel:
         The datagrams lie end to end; all have `size` bytes, but the last may be shorter. `local` is the local address
         that they were sent to, if known, and `ecn` the ECN field of their IP headers.
         """
+        endpoint = _inside(endpoint)
         packets: list[memoryview] = []
         while datagrams:
             if datagrams[:4] != _TRANSPORT or min(size, len(datagrams)) < SHORTEST_TRANSPORT:
@@ -346,3 +350,10 @@ class Tunnel:
                 machine.initiate(peer, now)
                 return now + timing.rekey_timeout
             return keypair.renew_on_send_at(timing)
+
+
+def _inside(endpoint: EndpointLike) -> PeerEndpoint:
+    """Return the endpoint in the form that it has inside, quickly if it has that already."""
+    if type(endpoint) is tuple and len(endpoint) == 2 and isinstance(endpoint[0], str):
+        return endpoint[0], endpoint[1]
+    return to_endpoint(endpoint)

@@ -24,7 +24,8 @@ from threepipe.wireguard.fields import (
     parse_endpoint,
 )
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
-from threepipe.wireguard.settings import KEY_SIZE, Change, PeerChange, PeerStatus, Status
+from threepipe.wireguard.settings import Change, PeerChange, PeerStatus, Status
+from threepipe.wireguard.values import KEY_SIZE
 
 __all__ = ["UapiError", "emit_status", "parse_change", "parse_status"]
 

@@ -1,4 +1,4 @@
-"""Configuration files of wg-quick(8), read and written. Opens no sockets; `names` looks up names.
+"""Configuration files of wg-quick(8), read and written. Opens no sockets.
 
 A file has a section [Interface], and a section [Peer] for each peer. The names of sections and keys are
 case-insensitive, the items of a list are separated by commas, those of wg-quick's own lists also by white space, the
@@ -8,17 +8,18 @@ nothing else, so that all see the same end of a comment.
 
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from threepipe import platforms
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import HostPort
-from threepipe.settings import MAX_MTU, Address, Network, check_mtu, parse_addresses
+from threepipe.settings import MAX_MTU, check_mtu, parse_addresses
 from threepipe.wireguard.fields import (
     MAX_KEEPALIVE,
     MAX_MARK,
@@ -30,28 +31,12 @@ from threepipe.wireguard.fields import (
     number,
     parse_endpoint,
 )
-from threepipe.wireguard.peer_endpoint import PeerEndpoint, with_zone_name
-from threepipe.wireguard.quick.names import resolve
-from threepipe.wireguard.settings import (
-    Change,
-    PeerChange,
-    Status,
-    check_device_name,
-    key_from_text,
-    key_to_text,
-    parse_networks,
-)
+from threepipe.wireguard.peer_endpoint import with_zone_name
+from threepipe.wireguard.quick.sections import Config, PathLike, PeerConfig
+from threepipe.wireguard.settings import Status, check_device_name
+from threepipe.wireguard.values import key_from_text, key_to_text, parse_networks, to_kind
 
-__all__ = [
-    "FOLDER",
-    "Config",
-    "PeerConfig",
-    "parse_config",
-    "read_config",
-    "warn_if_exposed",
-    "with_status",
-    "write_config",
-]
+__all__ = ["FOLDER", "parse_config", "read_config", "warn_if_exposed", "with_status", "write_config"]
 
 log = logging.getLogger("threepipe")
 
@@ -68,60 +53,9 @@ _BETWEEN = "," + SPACE
 """The separators of addresses and servers for wg-quick(8). For wg(8), which reads allowed IPs, only commas separate."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerConfig:
-    """A section [Peer]."""
-
-    public_key: bytes
-    preshared_key: bytes | None = field(default=None, repr=False)
-    allowed_ips: tuple[Network, ...] = ()
-    endpoint: tuple[str, int] | None = None
-    """The name or address, and the port."""
-    persistent_keepalive: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A configuration file."""
-
-    name: str
-    """The name of the interface: that of the file, without its suffix."""
-    private_key: bytes | None = field(default=None, repr=False)
-    """None if a command of the file sets it, as in wg-quick(8)."""
-    listen_port: int | None = None
-    fwmark: int | None = None
-    addresses: tuple[Address, ...] = ()
-    dns: tuple[str, ...] = ()
-    """Name servers and search domains."""
-    mtu: int | None = None
-    table: str = "auto"
-    """The table for routes: its number or its name for ip(8), `auto`, or `off` for no routes."""
-    pre_up: tuple[str, ...] = ()
-    post_up: tuple[str, ...] = ()
-    pre_down: tuple[str, ...] = ()
-    post_down: tuple[str, ...] = ()
-    save: bool = False
-    """Write the state of the device to the file when it ends."""
-    peers: tuple[PeerConfig, ...] = ()
-
-    def change(self, look_up: Callable[[tuple[str, int]], PeerEndpoint] = resolve) -> Change:
-        """Return the change that configures a new device, after looking up endpoints. Raises `EndpointError`."""
-        peers = [
-            PeerChange(
-                peer.public_key,
-                preshared_key=peer.preshared_key,
-                endpoint=look_up(peer.endpoint) if peer.endpoint else None,
-                persistent_keepalive=peer.persistent_keepalive,
-                replace_allowed_ips=True,
-                allowed_ips=peer.allowed_ips,
-            )
-            for peer in self.peers
-        ]
-        return Change(self.private_key, self.listen_port, self.fwmark, replace_peers=True, peers=tuple(peers))
-
-
-def read_config(path: Path) -> Config:
+def read_config(path: PathLike) -> Config:
     """Read the file at `path`. Raises `InvalidSetting`, which names the line, and `EndpointError`."""
+    path = _path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")  # Editors on Windows write a byte order mark.
     except UnicodeDecodeError as error:
@@ -132,12 +66,18 @@ def read_config(path: Path) -> Config:
         if error.errno == errno.ENOENT and path.parent == FOLDER:
             advice = f"; a name alone is looked for in {FOLDER}, so write ./{path.name} for a file in this folder"
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}{advice}") from None
+    except ValueError:
+        raise InvalidSetting(f"path {str(path)!r}: there is a NUL character; remove it") from None
     return parse_config(text, path.stem, str(path))
 
 
-def warn_if_exposed(path: Path) -> None:
+def _path(path: PathLike) -> Path:
+    return Path(to_kind(path, (str, os.PathLike), "path", "give that of a file as a str or Path"))
+
+
+def warn_if_exposed(path: PathLike) -> None:
     """Log a warning if every user can open the file at `path`, as wg-quick(8) does. Raises `OSError`."""
-    if platforms.is_exposed(path):
+    if platforms.is_exposed(_path(path)):
         log.warning(f"{path} has keys, and other users can open it; run: chmod 600 {path}")
 
 

@@ -22,12 +22,13 @@ from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.quick.commands import call
-from threepipe.wireguard.quick.config import Config, PeerConfig, read_config, warn_if_exposed, with_status, write_config
+from threepipe.wireguard.quick.config import read_config, warn_if_exposed, with_status, write_config
 from threepipe.wireguard.quick.dns import is_address, set_dns
 from threepipe.wireguard.quick.ending import Ending
 from threepipe.wireguard.quick.journal import Journal
 from threepipe.wireguard.quick.names import resolve, resolve_patiently
 from threepipe.wireguard.quick.nft import protect_addresses
+from threepipe.wireguard.quick.sections import Config, PathLike, PeerConfig
 from threepipe.wireguard.quick.undo import open_journal, recover
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.uapi_server import UapiServer
@@ -45,7 +46,7 @@ _MAIN_TABLE = 254  # RT_TABLE_MAIN of <linux/rtnetlink.h>.
 log = logging.getLogger("threepipe")
 
 
-def run(path: Path, ready: Callable[[], None], offload: bool = True) -> None:
+def run(path: PathLike, ready: Callable[[], None], offload: bool = True) -> None:
     """Run the device of the file at `path` until its adapter or the file of its socket is removed, or a signal arrives.
 
     Calls `ready` when everything is set up. Without `offload`, no superpackets pass at the adapter. At the end
@@ -57,6 +58,7 @@ def run(path: Path, ready: Callable[[], None], offload: bool = True) -> None:
     opening sockets, and `InvalidSetting` if a command of the file fails. After an ordinary end raises `EndpointError`
     if something was not undone or not saved.
     """
+    path = Path(path)
     config = read_config(path)
     warn_if_exposed(path)
     with Ending() as ending, open_journal(config.name) as journal:
