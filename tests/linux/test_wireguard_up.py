@@ -237,6 +237,16 @@ def test_a_table_may_have_a_name_that_ip_knows(hosts: tuple[Host, Host]) -> None
             assert "10.5.0.2 dev up1" in one.network.run("ip", "route", "show", "table", number)
 
 
+def test_routes_are_those_of_the_networks_that_the_signs_leave(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two, allowed="+10.6.0.0/16, 10.7.0.0/16, -10.6.0.0/16, 0.0.0.0/0, -0.0.0.0/0")
+    with one.up():
+        routes = one.network.run("ip", "route", "show", "table", "all")
+        assert "10.7.0.0/16 dev up1" in routes
+        assert "10.6.0.0" not in routes
+        assert "default" not in routes
+
+
 def test_a_private_key_may_be_set_by_post_up(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     one, two = hosts
     (tmp_path / "key").write_text(key_to_text(one.key))

@@ -22,6 +22,7 @@ __all__ = [
     "hide_whole_keys",
     "number",
     "parse_endpoint",
+    "parse_sign",
 ]
 
 MAX_PORT = MAX_KEEPALIVE = 0xFFFF
@@ -95,3 +96,11 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     if not host:
         raise ValueError("write it as NAME:PORT, ADDRESS:PORT or [ADDRESS]:PORT")
     return host, number(MAX_PORT)(port)
+
+
+def parse_sign(text: str, signs: str) -> tuple[str, str]:
+    """Return the sign, one of `signs`, that an allowed IP begins with, or an empty string; and the rest.
+
+    wg(8) adds networks without a sign or with a plus, and removes those with a minus.
+    """
+    return (text[0], text[1:]) if text and text[0] in signs else ("", text)

@@ -22,6 +22,7 @@ from threepipe.wireguard.fields import (
     hide_keys,
     number,
     parse_endpoint,
+    parse_sign,
 )
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import Change, PeerChange, PeerStatus, Status
@@ -81,8 +82,9 @@ def _set(target: dict[str, Any], key: str, text: str, field: Field) -> None:
         raise UapiError(errno.EINVAL, f"{key}: {error}") from None
     setting = field.setting
     if setting == "allowed_ips":
-        setting = "removed_ips" if text.startswith("-") else setting
-        value = (*target.get(setting, ()), value)
+        sign, network = value
+        setting = "removed_ips" if sign else setting
+        value = (*target.get(setting, ()), network)
     if setting:
         target[setting] = value
 
@@ -109,10 +111,15 @@ def _parse_address(text: str) -> PeerEndpoint:
 
 
 def _parse_network(text: str) -> Network:
-    address, _, length = text.removeprefix("-").partition("/")
+    address, _, length = text.partition("/")
     if "%" in address:
         raise ValueError(f"{text!r} has a zone")
     return ipaddress.ip_network((address, number(ipaddress.IPV6LENGTH)(length)), strict=False)
+
+
+def _parse_signed(text: str) -> tuple[str, Network]:
+    sign, rest = parse_sign(text, "-")
+    return sign, _parse_network(rest)
 
 
 def _parse_version(text: str) -> None:
@@ -136,7 +143,7 @@ _PEER_FIELDS: Fields = {
     "endpoint": Field("endpoint", _parse_address),
     "persistent_keepalive_interval": Field("persistent_keepalive", number(MAX_KEEPALIVE)),
     "replace_allowed_ips": Field("replace_allowed_ips", _parse_true),
-    "allowed_ip": Field("allowed_ips", _parse_network),
+    "allowed_ip": Field("allowed_ips", _parse_signed),
     "protocol_version": Field("", _parse_version),
 }
 """The fields of `PeerChange`; the version is not a setting of it."""
@@ -198,7 +205,8 @@ def parse_status(text: str) -> Status:
 
 _STATUS_FIELDS: Fields = {
     **{key: _DEVICE_FIELDS[key] for key in ("private_key", "listen_port", "fwmark")},
-    **{key: _PEER_FIELDS[key] for key in ("preshared_key", "endpoint", "persistent_keepalive_interval", "allowed_ip")},
+    **{key: _PEER_FIELDS[key] for key in ("preshared_key", "endpoint", "persistent_keepalive_interval")},
+    "allowed_ip": Field("allowed_ips", _parse_network),
     "last_handshake_time_sec": Field("last_handshake", number(_MAX_COUNT)),
     "rx_bytes": Field("rx_bytes", number(_MAX_COUNT)),
     "tx_bytes": Field("tx_bytes", number(_MAX_COUNT)),

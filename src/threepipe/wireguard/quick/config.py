@@ -19,7 +19,7 @@ from typing import Any
 from threepipe import platforms
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import HostPort
-from threepipe.settings import MAX_MTU, check_mtu, parse_addresses
+from threepipe.settings import MAX_MTU, Network, check_mtu, parse_addresses
 from threepipe.wireguard.fields import (
     MAX_KEEPALIVE,
     MAX_MARK,
@@ -30,6 +30,7 @@ from threepipe.wireguard.fields import (
     hide_keys,
     number,
     parse_endpoint,
+    parse_sign,
 )
 from threepipe.wireguard.peer_endpoint import with_zone_name
 from threepipe.wireguard.quick.sections import Config, PathLike, PeerConfig
@@ -135,9 +136,25 @@ def _set(section: dict[str, Any], fields: Fields, key: str, text: str) -> None:
         raise
     except ValueError as error:
         raise InvalidSetting(f"{key} = {text}: {error}") from None
+    if setting == "allowed_ips":
+        _edit_allowed_ips(section, value)
+        return
     if isinstance(value, tuple) and setting != "endpoint":
         value = section.get(setting, ()) + value
     section[setting] = value
+
+
+def _edit_allowed_ips(section: dict[str, Any], edits: list[tuple[str, Network]]) -> None:
+    """Carry out a line of AllowedIPs, as wg(8) does."""
+    added, removed = (dict.fromkeys(section.get(setting, ())) for setting in ("allowed_ips", "removed_ips"))
+    for sign, network in edits:
+        if sign == "-":
+            removed[network] = None  # If it was added before, it was taken from another peer.
+        else:
+            added[network] = None
+            removed.pop(network, None)
+    section["allowed_ips"], section["removed_ips"] = tuple(added), tuple(removed)
+    section["replace_allowed_ips"] = not any(sign for sign, _ in edits)
 
 
 def _without_space(text: str) -> str:
@@ -173,6 +190,11 @@ def _parse_endpoint(text: str) -> tuple[str, int]:
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return parse_endpoint(f"{host}:{_parse_port(port)}" if host else text)
+
+
+def _parse_allowed_ips(text: str) -> list[tuple[str, Network]]:
+    signed = [parse_sign(item, "+-") for item in _split(text)]
+    return list(zip((sign for sign, _ in signed), parse_networks(rest for _, rest in signed), strict=True))
 
 
 def _parse_mtu(text: str) -> int | None:
@@ -225,7 +247,7 @@ _OF_WG_QUICK = frozenset(_INTERFACE_FIELDS) - {"privatekey", "listenport", "fwma
 _PEER_FIELDS: Fields = {
     "publickey": Field("public_key", key_from_text),
     "presharedkey": Field("preshared_key", key_from_text),
-    "allowedips": Field("allowed_ips", lambda text: parse_networks(_split(text))),
+    "allowedips": Field("allowed_ips", _parse_allowed_ips),
     "endpoint": Field("endpoint", _parse_endpoint),
     "persistentkeepalive": Field("persistent_keepalive", _or_off(number(MAX_KEEPALIVE))),
 }
@@ -287,8 +309,13 @@ def _peer_lines(peer: PeerConfig) -> Iterable[str]:
     yield from ("", "[Peer]", f"PublicKey = {key_to_text(peer.public_key)}")
     if peer.preshared_key is not None:
         yield f"PresharedKey = {key_to_text(peer.preshared_key)}"
-    if peer.allowed_ips:
-        yield f"AllowedIPs = {', '.join(map(str, peer.allowed_ips))}"
+    if peer.removed_ips or not peer.replace_allowed_ips:
+        networks = [f"+{network}" for network in peer.allowed_ips] + [f"-{network}" for network in peer.removed_ips]
+        yield f"AllowedIPs = {', '.join(networks)}"
+    # The last line decides whether the networks of an earlier section stay.
+    kept = [str(network) for network in peer.allowed_ips if network not in peer.removed_ips]
+    if kept and peer.replace_allowed_ips:
+        yield f"AllowedIPs = {', '.join(kept)}"
     if peer.endpoint is not None:
         yield f"Endpoint = {HostPort(*peer.endpoint)}"
     if peer.persistent_keepalive:

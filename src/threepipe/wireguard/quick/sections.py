@@ -1,7 +1,7 @@
 """The sections of a configuration file of wg-quick(8), as data. Reads no files; `config` does."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import SupportsIndex
 
@@ -37,9 +37,14 @@ class PeerConfig:
     public_key: bytes
     preshared_key: bytes | None = field(repr=False)
     allowed_ips: tuple[Network, ...]
+    """Networks to add, and to take from the peers that have them."""
     endpoint: tuple[str, int] | None
     """The name or address, and the port."""
     persistent_keepalive: int
+    removed_ips: tuple[Network, ...]
+    """Networks to remove once `allowed_ips` are added, those with a minus."""
+    replace_allowed_ips: bool
+    """False to keep the networks of an earlier section of the same peer, as there are signs."""
 
     def __init__(
         self,
@@ -48,6 +53,8 @@ class PeerConfig:
         allowed_ips: Iterable[NetworkLike] = (),
         endpoint: EndpointLike | None = None,
         persistent_keepalive: SupportsIndex = 0,
+        removed_ips: Iterable[NetworkLike] = (),
+        replace_allowed_ips: bool = True,
     ) -> None:
         """Take keys as bytes or in base64, and the endpoint and networks as text too. Raises `InvalidSetting`."""
         fill(
@@ -57,7 +64,22 @@ class PeerConfig:
             allowed_ips=parse_networks(allowed_ips),
             endpoint=if_given(to_host_and_port, endpoint),
             persistent_keepalive=to_number(persistent_keepalive, "persistent keepalive", MAX_KEEPALIVE),
+            removed_ips=parse_networks(removed_ips),
+            replace_allowed_ips=replace_allowed_ips,
         )
+
+    def changes(self, look_up: Callable[[tuple[str, int]], PeerEndpoint]) -> Iterator[PeerChange]:
+        """Yield the changes that configure the peer."""
+        yield PeerChange(
+            self.public_key,
+            preshared_key=self.preshared_key,
+            endpoint=look_up(self.endpoint) if self.endpoint else None,
+            persistent_keepalive=self.persistent_keepalive,
+            replace_allowed_ips=self.replace_allowed_ips,
+            allowed_ips=self.allowed_ips,
+        )
+        if self.removed_ips:
+            yield PeerChange(self.public_key, update_only=True, removed_ips=self.removed_ips)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -123,17 +145,7 @@ class Config:
 
     def change(self, look_up: Callable[[tuple[str, int]], PeerEndpoint] = resolve) -> Change:
         """Return the change that configures a new device, after looking up endpoints. Raises `EndpointError`."""
-        peers = [
-            PeerChange(
-                peer.public_key,
-                preshared_key=peer.preshared_key,
-                endpoint=look_up(peer.endpoint) if peer.endpoint else None,
-                persistent_keepalive=peer.persistent_keepalive,
-                replace_allowed_ips=True,
-                allowed_ips=peer.allowed_ips,
-            )
-            for peer in self.peers
-        ]
+        peers = [change for peer in self.peers for change in peer.changes(look_up)]
         return Change(self.private_key, self.listen_port, self.fwmark, replace_peers=True, peers=peers)
 
 

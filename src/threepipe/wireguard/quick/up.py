@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from threepipe import platforms
@@ -150,24 +149,23 @@ class _Setup:
     def _set_routes(self, adapter: Adapter, device: Device, change: Change) -> None:
         """Configure the device, and route its allowed IPs to the adapter."""
         config = self._config
+        device.configure(change)
         own = {address.network for address in config.addresses}
         networks: dict[Network, None] = dict.fromkeys(
-            network for peer in config.peers for network in peer.allowed_ips if network not in own
+            network for peer in device.status().peers for network in peer.allowed_ips if network not in own
         )
         default = [network for network in networks if not network.prefixlen]
         if config.table == "auto" and default:
             table = config.fwmark or platforms.free_table()
-            device.configure(replace(change, fwmark=table))
+            device.configure(Change(fwmark=table))
             others = [network for network in networks if network.prefixlen]
             platforms.add_routes(adapter.index, others, _MAIN_TABLE)
             protect_addresses(config.name, adapter.index, config.addresses, table, self._undo_by, self._journal.hold)
             platforms.add_routes(adapter.index, default, table)
             versions = {network.version for network in default}
             platforms.divert(versions, table, table, lambda rules: self._undo_by("rules", rules=rules))
-        else:
-            device.configure(change)
-            if config.table != "off":
-                platforms.add_routes(adapter.index, networks, self._table)
+        elif config.table != "off":
+            platforms.add_routes(adapter.index, networks, self._table)
 
     def _save(self, device: Device) -> None:
         """Write the state of the device to its file. Until that succeeds, the journal has it."""
