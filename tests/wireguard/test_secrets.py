@@ -3,6 +3,7 @@
 import base64
 import gc
 import os
+import re
 import socket
 import sys
 import traceback
@@ -11,8 +12,9 @@ from functools import partial
 
 import pytest
 
-from tests.support.commands import run
+from tests.support.commands import run, run_here
 from tests.support.wireguard_pair import THERE, joined, new_key
+from threepipe.cli.output import complain
 from threepipe.wireguard import Change, PeerChange, PeerStatus, Status, key_to_text, parse_networks
 from threepipe.wireguard.noise import Handshake, Identity, Keys, initiate, read_initiation, read_timestamp, respond
 from threepipe.wireguard.quick.commands import call
@@ -24,6 +26,7 @@ from threepipe.wireguard.uapi import UapiError, parse_change, parse_status
 KEY = bytes.fromhex("fbff3a7d10e94bbb62c8aa8f20c47fd21a77f0d3d1c2be55aa01ffeebb239c71")
 BASE64, HEX = key_to_text(KEY), KEY.hex()
 OTHER = key_to_text(bytes(range(32)))
+SLASHES = "abcdefghijklmnop/qrstuvwxyz+ABCDEFGHIJKLMN/="
 SPELLINGS = [
     BASE64,
     HEX,
@@ -163,6 +166,44 @@ def test_a_key_among_the_arguments_is_refused_without_showing_it(words: list[str
     assert done.status == 1
     assert not shows(done.plain)
     assert "keys are never arguments" in done.plain
+
+
+@pytest.mark.parametrize("key", [BASE64, SLASHES, HEX], ids=["base64", "slashes", "hex"])
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{}", "No such command '(hidden)'"),
+        ("--{}=1", "No such option: --(hidden)"),
+        ("adapter {}", "No such command '(hidden)'"),
+        ("adapter create {}", "adapter name '(hidden)' has"),
+        ("adapter create tp0 --address {}", "address '(hidden)'"),
+        ("adapter create tp0 --mtu {}", "valid integer"),
+        ("capture {}", "(hidden)"),
+        ("doctor {}", "(hidden)"),
+        ("pipe {} memory:", "unknown kind '(hidden)'"),
+        ("pipe wg:{} memory:", "(hidden)"),
+        ("pipe wg:./{}.conf memory:", "(hidden)"),
+        ("pipe exec:{} memory:", "(hidden)"),
+        ("pipe tun:tp0,{} memory:", "(hidden)"),
+        ("pipe tun:tp0,mtu={} memory:", "(hidden)"),
+    ],
+)
+def test_a_key_among_the_arguments_of_any_command_is_not_repeated(
+    line: str, said: str, key: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = run_here(monkeypatch, capfd, *line.format(key).split())
+    assert done.status in (1, 2)
+    assert said in done.plain
+    assert not any(part in done.plain for part in re.split("[/+=]", key) if len(part) > 11)
+
+
+def test_a_key_that_is_not_an_argument_stays_in_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["threepipe", "pipe", f"tls:there:1,fingerprint={HEX}"])
+    complain(f"its certificate has the fingerprint {KEY[::-1].hex()}, which is not {HEX}")
+    assert f"the fingerprint {KEY[::-1].hex()}, which is not (hidden)" in capfd.readouterr().err
 
 
 def _reachable(root: object) -> list[object]:

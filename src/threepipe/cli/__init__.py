@@ -6,16 +6,19 @@ Wrong usage exits with 2, as in typer, and Ctrl-C with 130, as in shells.
 
 import errno
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from threepipe._version import __version__
 from threepipe.cli import adapter, driver, wg
 from threepipe.cli.capture import capture
 from threepipe.cli.demo import demo
 from threepipe.cli.doctor import doctor
-from threepipe.cli.output import complain, show_warnings
+from threepipe.cli.output import complain, hide_given_keys, show_warnings
 from threepipe.cli.pipe import pipe
 from threepipe.errors import ThreepipeError, text_of
 
@@ -24,7 +27,34 @@ __all__ = ["app", "main"]
 GROUPS = {"adapter": adapter.app, "driver": driver.app, "wg": wg.app}
 COMMANDS = (capture, demo, doctor, pipe)
 
+_WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
+"""UsageError, whose module differs between versions of typer."""
+
+
+class _Commands(TyperGroup):
+    """All commands. Errors about their arguments pass here, before they are formatted."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _without_keys():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _without_keys():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _without_keys() -> Iterator[None]:
+    """Hide the keys in errors of the block about wrong usage."""
+    try:
+        yield
+    except _WrongUsage as error:
+        error.message = hide_given_keys(error.message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
