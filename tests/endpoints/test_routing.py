@@ -1,6 +1,9 @@
 """The options that choose the way of packets, over kernel routes: mark=, interface= and default-route=."""
 
+import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -182,6 +185,36 @@ def test_without_a_mark_the_loop_is_stopped_and_explained(stack: ExitStack, capl
         tunnel.close()
         running.result(10)
     assert caller.statistics.sent_packets < 20  # Not tens of thousands.
+
+
+KILLED = """
+import os, signal
+from contextlib import ExitStack
+from tests.support.endpoints import opened
+opened(ExitStack(), "tun:{},address=10.7.0.1/24,address=fd77::1/64,default-route=0x7069")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_rules_of_a_killed_pipe_are_removed_by_the_next_default_route(
+    stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    near, _ = networks_with_default_routes(stack)
+    before = state(near)
+    for name in ("tp0", "tp7"):
+        done = subprocess.run(near.command(sys.executable, "-c", KILLED.format(name)), capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert near.run("ip", "rule").count("fwmark 0x7069") == 1, "the second start removed the rules of the first"
+    other = opened_in(near, stack, "tun:tp0,address=10.7.0.1/24,address=fd77::1/64,default-route=0x7069")
+    assert "removed 4 routing rules of a tunnel whose process was killed" in caplog.text
+    for version in ("-4", "-6"):
+        assert near.run("ip", version, "rule").count("suppress_prefixlength") == 1
+    caplog.clear()
+    another = opened_in(near, stack, "tun:tp1,address=10.9.0.1/24,default-route=0x7070")
+    assert "removed" not in caplog.text, "those of a running one stay"
+    for session in (another, other):
+        near.namespace.run(session.close)
+    assert state(near) == before
 
 
 def test_a_second_default_route_is_explained(stack: ExitStack) -> None:

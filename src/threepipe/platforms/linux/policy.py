@@ -71,8 +71,15 @@ def network_scope() -> str:
 
 
 def free_table() -> int:
-    """Return the number of an unused routing table, from 51820 on; it serves as the mark too."""
-    with pyroute2().IPRoute() as ipr:
+    """Return the number of an unused routing table, from 51820 on; it serves as the mark too.
+
+    Rules that a killed process left are removed first, as new routes in their table would bring them back to life.
+    Raises `AdapterError`.
+    """
+    with pyroute2().IPRoute() as ipr, opening():
+        if left := _left_rules(ipr):
+            log.warning(f"removed {len(left)} routing rules of a tunnel whose process was killed")
+            _remove_rules(ipr, left)
         used = {route.get("table") for family in _FAMILIES.values() for route in ipr.get_routes(family=family)}
     table = _FIRST_TABLE
     while table in used:
@@ -189,30 +196,53 @@ def undivert(rules: Iterable[Rule]) -> None:
 
     Raises `AdapterError` after removing all that it can.
     """
+    with pyroute2().IPRoute() as ipr, opening():
+        _remove_rules(ipr, rules)
+
+
+def _remove_rules(ipr: Any, rules: Iterable[Rule]) -> None:
     failed: Any = None
     marked = False
-    with pyroute2().IPRoute() as ipr, opening():
-        for rule in rules:
-            marked |= rule["protocol"] == _OURS_AND_MARK
-            try:
-                ipr.rule("del", **rule)
-            except pyroute2().NetlinkError as error:
-                if error.code not in _MISSING:
-                    failed = error
-        if marked and not _needed(ipr):
-            _set_marked("0")
+    for rule in rules:
+        marked |= rule["protocol"] == _OURS_AND_MARK
+        try:
+            ipr.rule("del", **rule)
+        except pyroute2().NetlinkError as error:
+            if error.code not in _MISSING:
+                failed = error
+    if marked and not _needed(ipr):
+        _set_marked("0")
     if failed is not None:
         raise AdapterError(failed.code, f"a routing rule cannot be removed: {os.strerror(failed.code)}")
+
+
+def _left_rules(ipr: Any) -> list[Rule]:
+    """Return the rules of ours that lead to a table without routes, and those that accompany them.
+
+    A running process adds its routes before its rules, so such a table lost them with the interface of a dead one.
+    """
+    left: list[Rule] = []
+    for family in _FAMILIES.values():
+        tables = {route.get("table") for route in ipr.get_routes(family=family)}
+        for rule in ipr.get_rules(family=family):
+            table, mark, priority, protocol = map(rule.get, ("table", "fwmark", "priority", "protocol"))
+            if protocol in (_OURS, _OURS_AND_MARK) and mark is not None and table not in tables:
+                left += _rule_pair(family, table, mark, priority, protocol)
+    return left
 
 
 def _rules(ipr: Any, version: int, table: int, mark: int, protocol: int) -> list[Rule]:
     """Return two rules, which precede all others except that for local addresses; the second precedes the first."""
     family = _FAMILIES[version]
     first = min(rule.get("priority") or 0xFFFF for rule in ipr.get_rules(family=family))
+    return _rule_pair(family, table, mark, first - 1, protocol)
+
+
+def _rule_pair(family: int, table: int, mark: int, priority: int, protocol: int) -> list[Rule]:
     common = {"family": int(family), "protocol": protocol}
     return [
-        {"table": table, "fwmark": mark, "flags": _FIB_RULE_INVERT, "priority": first - 1, **common},
-        {"table": _TABLE_MAIN, "suppress_prefixlen": 0, "priority": first - 2, **common},
+        {"table": table, "fwmark": mark, "flags": _FIB_RULE_INVERT, "priority": priority, **common},
+        {"table": _TABLE_MAIN, "suppress_prefixlen": 0, "priority": priority - 1, **common},
     ]
 
 
