@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.examples import ECHOES, EXAMPLES, answered
+from tests.support.examples import ECHOES, EXAMPLES
 from tests.support.kernel import Network
+from tests.support.pinging import answered
 
 pytestmark = pytest.mark.kernel
 

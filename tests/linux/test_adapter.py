@@ -454,14 +454,17 @@ def test_ipv6_settings_alone_with_ipv6_disabled_raise(network: Network, extra: d
 
 
 PINGS = [("ping", "-c", "5", "-i", "0.01", "-w", "20", "-s", "1400", host) for host in ("10.6.7.2", "fd00::2")]
+"""They fail unless five answers come in time."""
 
 
 @pytest.mark.parametrize("ping", PINGS)
 def test_a_thread_answers_pings(network: Network, ping: tuple[str, ...]) -> None:
-    with Adapter.create("tp0", netns=network.path, addresses=ADDRESSES) as adapter, adapter.start_session() as session:
-        with answering(session):
-            printed = network.run(*ping)
-        assert " 5 received" in printed
+    with (
+        Adapter.create("tp0", netns=network.path, addresses=ADDRESSES) as adapter,
+        adapter.start_session() as session,
+        answering(session),
+    ):
+        network.run(*ping)
 
 
 @pytest.mark.parametrize("ping", PINGS)
@@ -470,18 +473,17 @@ def test_a_task_answers_pings(network: Network, ping: tuple[str, ...]) -> None:
         async for bundle in session:
             await session.send_async(answers(bundle))
 
-    async def main() -> str:
+    async def main() -> None:
         with (
             Adapter.create("tp0", netns=network.path, addresses=ADDRESSES) as adapter,
             adapter.start_session() as session,
         ):
             task = asyncio.create_task(answer(session))
-            printed = await asyncio.to_thread(network.run, *ping)
+            await asyncio.to_thread(network.run, *ping)
             session.close()
             await task
-            return printed
 
-    assert " 5 received" in asyncio.run(main())
+    asyncio.run(main())
 
 
 def test_an_adapter_used_with_offloads_before_gives_complete_packets(network: Network) -> None:

@@ -1,14 +1,16 @@
-"""Echo requests by the kernel, one after another, each of which waits for its answer.
+"""Echo requests by the kernel, each of which waits for its answer, and the counts in the output of ping(8).
 
-Once ping(8) of iputils has an answer, it waits for others no longer than its interval or two round trips.
+Once ping(8) of iputils has an answer, it waits for others no longer than its interval or two round trips. With -w it
+goes on until it has as many answers as -c says, and fails after that time.
 """
 
+import re
 import socket
 
 from tests.support.kernel import Network
 from threepipe.echo import echo_request
 
-__all__ = ["ping"]
+__all__ = ["answered", "ping"]
 
 _SECONDS = 20.0
 _IDENTIFIER = 0x3A9E
@@ -27,3 +29,10 @@ def ping(network: Network, host: str, count: int) -> None:
             raw.send(request)
             while (answer := raw.recv(2048)[answer_header:])[0] != answer_type or answer[4:] != request[4:]:
                 pass
+
+
+def answered(output: str) -> tuple[int, int]:
+    """Return how many packets ping transmitted and received, by its output."""
+    match = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+    assert match, output
+    return int(match[1]), int(match[2])

@@ -15,8 +15,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.support.examples import ECHOES, EXAMPLES, answered
+from tests.support.examples import ECHOES, EXAMPLES
 from tests.support.kernel import Network, needs_root
+from tests.support.pinging import answered
 from tests.support.waiting import come_true
 from tests.support.windows_python import ON_CONTRACT, free_ports, on_windows
 
