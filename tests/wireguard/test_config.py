@@ -360,7 +360,7 @@ def test_genkey_genpsk_and_pubkey_print_valid_keys() -> None:
     assert _public(f"{key}\n").stdout.strip() == key_to_text(Identity(key_from_text(key)).public)
     refused = _public("no key")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("threepipe: invalid WireGuard key")
+    assert refused.stderr.startswith("threepipe: invalid private key")
 
 
 def test_down_and_show_of_a_missing_device_fail() -> None:

@@ -4,7 +4,6 @@ Each command calls `threepipe.wireguard` and prints the result.
 """
 
 import errno
-import os
 import sys
 import time
 from base64 import b64encode
@@ -199,18 +198,17 @@ def _text(value: object) -> str:
 @app.command()
 def genkey() -> None:
     """Print a new private key."""
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from threepipe.wireguard.keys import generate_key
 
-    key = bytearray(X25519PrivateKey.generate().private_bytes_raw())
-    key[0] &= 248  # As wg(8), set and clear the bits that X25519 does (RFC 7748, section 5).
-    key[31] = key[31] & 127 | 64
-    _print_secret(bytes(key))
+    _print_secret(generate_key())
 
 
 @app.command()
 def genpsk() -> None:
     """Print a new preshared key."""
-    _print_secret(os.urandom(32))
+    from threepipe.wireguard.keys import generate_preshared_key
+
+    _print_secret(generate_preshared_key())
 
 
 def _print_secret(secret: bytes) -> None:
@@ -225,9 +223,8 @@ def _print_secret(secret: bytes) -> None:
 @app.command()
 def pubkey() -> None:
     """Read a private key from standard input and print its public key."""
-    from threepipe.wireguard.noise import Identity
-    from threepipe.wireguard.values import key_from_text, key_to_text
+    from threepipe.wireguard import key_to_text, public_key
 
     if sys.stdin.isatty():
         raise InvalidSetting("no private key on standard input; run: threepipe wg pubkey < FILE")
-    typer.echo(key_to_text(Identity(key_from_text(sys.stdin.read())).public))
+    typer.echo(key_to_text(public_key(sys.stdin.read())))

@@ -5,6 +5,7 @@ This file is the public surface. `Tunnel` is the protocol alone, for programs th
 
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.device import Device
+from threepipe.wireguard.keys import generate_key, public_key
 from threepipe.wireguard.quick.config import read_config
 from threepipe.wireguard.quick.sections import Config
 from threepipe.wireguard.settings import (
@@ -26,8 +27,10 @@ __all__ = [
     "Status",
     "Timing",
     "Tunnel",
+    "generate_key",
     "key_from_text",
     "key_to_text",
     "parse_networks",
+    "public_key",
     "read_config",
 ]
