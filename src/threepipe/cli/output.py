@@ -13,8 +13,17 @@ from collections.abc import Iterable, Sequence
 
 import typer
 
-__all__ = ["complain", "hide_given_keys", "print_json", "print_table", "printable", "show_warnings"]
+__all__ = [
+    "complain",
+    "hide_given_keys",
+    "print_json",
+    "print_table",
+    "printable",
+    "show_warnings",
+    "warn_of_exposed_output",
+]
 
+_STDOUT = 1
 _UNLIMITED = 10_000
 """Columns without a terminal, so that each row is one line for grep and its like."""
 _KEY = re.compile(r"[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
@@ -41,6 +50,14 @@ def hide_given_keys(text: str) -> str:
             for part in (key, key.rstrip("="), *parts):
                 text = text.replace(part, "(hidden)")
     return text
+
+
+def warn_of_exposed_output() -> None:
+    """Warn if standard output is a file that every user can open, before a key is written to it, as wg(8) does."""
+    from threepipe import platforms
+
+    if platforms.is_exposed(_STDOUT):
+        complain("the key is written to a file that other users can open; run umask 077 before, or chmod 600 the file")
 
 
 def print_json(value: object) -> None:

@@ -1,4 +1,4 @@
-"""`threepipe wg`: brings WireGuard devices up and down, shows them, and makes keys.
+"""`threepipe wg`: brings WireGuard devices up and down, shows and changes them, and makes keys.
 
 Each command calls `threepipe.wireguard` and prints the result.
 """
@@ -8,12 +8,14 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threepipe.cli.output import complain, print_json, print_table
+from threepipe.cli import wg_set
+from threepipe.cli.output import complain, print_json, print_table, warn_of_exposed_output
 from threepipe.errors import EndpointError, InvalidSetting
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "refuse_keys"]
 
-app = typer.Typer(no_args_is_help=True, help="Bring WireGuard devices up and down, show them, and make keys.")
+app = typer.Typer(
+    no_args_is_help=True, help="Bring WireGuard devices up and down, show and change them, and make keys."
+)
 
-_STDOUT = 1
 _DOWN_TIMEOUT = 60.0  # Seconds for a device to end, including the commands of its file.
 
 Which = Annotated[str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")]
@@ -31,10 +34,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def refuse_keys(arguments: Iterable[str]) -> None:
-    """Raise `InvalidSetting` if an argument is a key, before an error about wrong usage shows it."""
+    """Raise `InvalidSetting` if an argument is a key, before an error about wrong usage shows it.
+
+    The key after `peer` is a public one.
+    """
     from threepipe.wireguard.fields import hide_whole_keys
 
-    if any(argument and not hide_whole_keys(argument).replace("(hidden)", "") for argument in arguments):
+    words = list(arguments)
+    for before, argument in pairwise(["", *words]):
+        if not argument or before == "peer" or hide_whole_keys(argument).replace("(hidden)", ""):
+            continue
         raise InvalidSetting(
             "keys are never arguments, which other users can see; give them by files or standard input"
         )
@@ -116,23 +125,50 @@ def _exists(name: str) -> bool:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The device; all of them by default.")] = "all",
+    name: Annotated[
+        str, typer.Argument(help="The device; all of them by default; interfaces for their names alone.")
+    ] = "all",
+    field: Annotated[
+        str | None, typer.Argument(help="Print this field alone, for scripts, as wg(8) does.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show devices of any userspace implementation, and their peers. Secrets stay hidden.
+    """Show devices of any userspace implementation, and their peers. Secrets stay hidden without FIELD.
 
     The exit status is 1 if a device cannot be asked; the others are shown.
+
+    Fields: public-key, private-key, listen-port, fwmark, peers, preshared-keys,
+    endpoints, allowed-ips, latest-handshakes, persistent-keepalive, transfer,
+    dump.
     """
+    from threepipe.wireguard.quick.showing import FIELDS
     from threepipe.wireguard.uapi_socket import status_of
 
-    statuses, failed = _all() if name == "all" else ({name: status_of(name)}, False)
-    if json:
+    if field is not None and (json or name == "interfaces" or field not in FIELDS):
+        raise typer.BadParameter(f"expected one of {', '.join(FIELDS)}, without --json", param_hint="FIELD")
+    statuses, failed = _all() if name in ("all", "interfaces") else ({name: status_of(name)}, False)
+    if name == "interfaces":
+        typer.echo("".join(f"{each}\n" for each in statuses), nl=False)
+    elif field is not None:
+        _print_field(statuses, field, with_name=name == "all")
+    elif json:
         print_json({each: _public(status) for each, status in statuses.items()})
     else:
         for each, status in statuses.items():
             _print_status(each, _public(status))
     if failed:
         raise typer.Exit(1)
+
+
+def _print_field(statuses: "dict[str, Status]", field: str, *, with_name: bool) -> None:
+    """Print the lines of a field, which begin with the device's name if `with_name`."""
+    from threepipe.wireguard.quick.showing import SECRET, rows
+
+    if field in SECRET:
+        warn_of_exposed_output()
+    for name, status in statuses.items():
+        for row in rows(status, field):
+            typer.echo("\t".join([name, *row] if with_name else row))
 
 
 def _print_status(name: str, device: dict[str, object]) -> None:
@@ -213,10 +249,7 @@ def genpsk() -> None:
 
 def _print_secret(secret: bytes) -> None:
     """Print a key; warn if it is written to a file that every user can open, as wg(8) does."""
-    from threepipe import platforms
-
-    if platforms.is_exposed(_STDOUT):
-        complain("the key is written to a file that other users can open; run umask 077 before, or chmod 600 the file")
+    warn_of_exposed_output()
     typer.echo(b64encode(secret).decode())
 
 
@@ -228,3 +261,8 @@ def pubkey() -> None:
     if sys.stdin.isatty():
         raise InvalidSetting("no private key on standard input; run: threepipe wg pubkey < FILE")
     typer.echo(key_to_text(public_key(sys.stdin.read())))
+
+
+for command, function in wg_set.COMMANDS.items():
+    # What follows the name is never an option: a network to remove begins with a minus.
+    app.command(command, context_settings={"allow_interspersed_args": command != "set"})(function)

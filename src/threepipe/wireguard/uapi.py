@@ -28,7 +28,7 @@ from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import Change, PeerChange, PeerStatus, Status
 from threepipe.wireguard.values import KEY_SIZE
 
-__all__ = ["UapiError", "emit_status", "parse_change", "parse_status"]
+__all__ = ["UapiError", "emit_change", "emit_status", "parse_change", "parse_status"]
 
 PROTOCOL_VERSION = 1
 _MAX_COUNT = (1 << 64) - 1
@@ -147,6 +147,36 @@ _PEER_FIELDS: Fields = {
     "protocol_version": Field("", _parse_version),
 }
 """The fields of `PeerChange`; the version is not a setting of it."""
+
+
+def emit_change(change: Change) -> str:
+    """Return the lines after `set=1` that ask a device of any implementation for `change`."""
+    lines = [f"private_key={change.private_key.hex()}"] if change.private_key is not None else []
+    lines += [f"listen_port={change.listen_port}"] if change.listen_port is not None else []
+    lines += [f"fwmark={change.fwmark}"] if change.fwmark is not None else []
+    lines += ["replace_peers=true"] if change.replace_peers else []
+    for peer in change.peers:
+        lines += _peer_lines(peer)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _peer_lines(peer: PeerChange) -> Iterable[str]:
+    yield f"public_key={peer.public_key.hex()}"
+    if peer.remove:
+        yield "remove=true"
+        return
+    if peer.update_only:
+        yield "update_only=true"
+    if peer.preshared_key is not None:
+        yield f"preshared_key={peer.preshared_key.hex()}"
+    if peer.endpoint is not None:
+        yield f"endpoint={HostPort(*peer.endpoint)}"
+    if peer.persistent_keepalive is not None:
+        yield f"persistent_keepalive_interval={peer.persistent_keepalive}"
+    if peer.replace_allowed_ips:
+        yield "replace_allowed_ips=true"
+    yield from (f"allowed_ip=-{network}" for network in peer.removed_ips)
+    yield from (f"allowed_ip={network}" for network in peer.allowed_ips)
 
 
 def emit_status(status: Status) -> str:

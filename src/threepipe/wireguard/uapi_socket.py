@@ -12,12 +12,13 @@ from pathlib import Path
 
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import listen_unix, reach_unix, remover, turn_at
-from threepipe.wireguard.settings import Status, check_device_name, is_device_name
-from threepipe.wireguard.uapi import UapiError, parse_status
+from threepipe.wireguard.settings import Change, Status, check_device_name, is_device_name
+from threepipe.wireguard.uapi import UapiError, emit_change, parse_status
 
 __all__ = [
     "FOLDER",
     "ask",
+    "configure",
     "inherit",
     "listen",
     "make_folder",
@@ -63,8 +64,17 @@ def _advice(error: OSError, privilege: str, other: str = "") -> str:
 
 def status_of(name: str, folder: Path = FOLDER) -> Status:
     """Return the status of a device of any implementation. Raises `EndpointError` and `InvalidSetting`."""
+    return _answer(name, "get=1\n\n", folder)
+
+
+def configure(name: str, change: Change, folder: Path = FOLDER) -> None:
+    """Carry out `change` at a device of any implementation. Raises `EndpointError` and `InvalidSetting`."""
+    _answer(name, f"set=1\n{emit_change(change)}\n", folder)
+
+
+def _answer(name: str, request: str, folder: Path) -> Status:
     try:
-        return parse_status(ask(name, "get=1\n\n", folder))
+        return parse_status(ask(name, request, folder))  # The answer to `set` is an errno alone.
     except UapiError as error:
         raise EndpointError(error.errno, f"{name}: {error}") from None
 

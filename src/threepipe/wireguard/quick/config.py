@@ -37,7 +37,15 @@ from threepipe.wireguard.quick.sections import Config, PathLike, PeerConfig
 from threepipe.wireguard.settings import Status, check_device_name
 from threepipe.wireguard.values import key_from_text, key_to_text, parse_networks, to_kind
 
-__all__ = ["FOLDER", "parse_config", "read_config", "warn_if_exposed", "with_status", "write_config"]
+__all__ = [
+    "FOLDER",
+    "parse_config",
+    "parse_value",
+    "read_config",
+    "warn_if_exposed",
+    "with_status",
+    "write_config",
+]
 
 log = logging.getLogger("threepipe")
 
@@ -54,8 +62,11 @@ _BETWEEN = "," + SPACE
 """The separators of addresses and servers for wg-quick(8). For wg(8), which reads allowed IPs, only commas separate."""
 
 
-def read_config(path: PathLike) -> Config:
-    """Read the file at `path`. Raises `InvalidSetting`, which names the line, and `EndpointError`."""
+def read_config(path: PathLike, name: str | None = None) -> Config:
+    """Read the file at `path`, for the interface `name`; by default the file's name without its suffix.
+
+    Raises `InvalidSetting`, which names the line, and `EndpointError`.
+    """
     path = _path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")  # Editors on Windows write a byte order mark.
@@ -69,7 +80,7 @@ def read_config(path: PathLike) -> Config:
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}{advice}") from None
     except ValueError:
         raise InvalidSetting(f"path {str(path)!r}: there is a NUL character; remove it") from None
-    return parse_config(text, path.stem, str(path))
+    return parse_config(text, path.stem if name is None else name, str(path))
 
 
 def _path(path: PathLike) -> Path:
@@ -142,6 +153,11 @@ def _set(section: dict[str, Any], fields: Fields, key: str, text: str) -> None:
     if isinstance(value, tuple) and setting != "endpoint":
         value = section.get(setting, ()) + value
     section[setting] = value
+
+
+def parse_value(key: str, text: str) -> Any:
+    """Return the value of a key, in lower case, of a file. Raises `ValueError`, perhaps with the text in its own."""
+    return ({**_INTERFACE_FIELDS, **_PEER_FIELDS})[key].parse(text)
 
 
 def _edit_allowed_ips(section: dict[str, Any], edits: list[tuple[str, Network]]) -> None:
