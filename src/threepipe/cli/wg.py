@@ -16,6 +16,7 @@ import typer
 
 from threepipe.cli import wg_set
 from threepipe.cli.output import complain, print_json, print_table, warn_of_exposed_output
+from threepipe.cli.wg_invite import invite
 from threepipe.errors import EndpointError, InvalidSetting
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def up(
     Addresses, routes, DNS and everything else are undone at the end. If the device was killed before, its leavings are
     undone first.
     """
-    path = _path(config)
+    from threepipe.wireguard.quick.config import config_path
+
+    path = config_path(config)
     if daemon:
         from threepipe.wireguard.quick.daemon import in_background
 
@@ -82,25 +85,17 @@ def _run(path: Path, ready: Callable[[], None], offload: bool) -> None:
     run(path, ready, offload)
 
 
-def _path(config: str) -> Path:
-    from threepipe.wireguard.quick.config import FOLDER
-    from threepipe.wireguard.settings import check_device_name
-
-    path = Path(config) if config.endswith(".conf") or "/" in config else FOLDER / f"{config}.conf"
-    check_device_name(path.stem)
-    return path
-
-
 @app.command()
 def down(config: Which) -> None:
     """Take a device down, and wait until everything it set up is undone, also if it was killed.
 
     The exit status is 1 if something failed.
     """
+    from threepipe.wireguard.quick.config import config_path
     from threepipe.wireguard.quick.undo import finish, is_known
     from threepipe.wireguard.uapi_socket import names, take_down
 
-    name = _path(config).stem
+    name = config_path(config).stem
     listens, ours = name in names(), is_known(name)
     if not listens and not ours:
         raise EndpointError(None, f"there is no device {name}; threepipe wg show lists the devices")
@@ -266,3 +261,4 @@ def pubkey() -> None:
 for command, function in wg_set.COMMANDS.items():
     # What follows the name is never an option: a network to remove begins with a minus.
     app.command(command, context_settings={"allow_interspersed_args": command != "set"})(function)
+app.command()(invite)

@@ -1,10 +1,14 @@
-"""Replacing files in one step, on every system."""
+"""Replacing and creating files in one step, on every system."""
 
+import errno
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+from threepipe.errors import EndpointError
+
+__all__ = ["write_atomically", "write_new"]
 
 
 def write_atomically(path: Path, content: bytes, mode: int) -> None:
@@ -25,3 +29,26 @@ def write_atomically(path: Path, content: bytes, mode: int) -> None:
             file.close()
             os.unlink(file.name)
             raise
+
+
+def write_new(files: Mapping[Path, bytes]) -> None:
+    """Create files that only their owner can read and write, all or none. None may exist, not even as a link.
+
+    Raises `EndpointError`, which names the file.
+    """
+    made: list[Path] = []
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        for path, content in files.items():
+            with open(os.open(path, flags, 0o600), "wb") as file:
+                made.append(path)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException as error:
+        for path in made:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            advice = "; it is never overwritten: choose another name, or move it" if error.errno == errno.EEXIST else ""
+            raise EndpointError(error.errno, f"{path}: {error.strerror}{advice}") from None
+        raise

@@ -39,6 +39,7 @@ from threepipe.wireguard.values import key_from_text, key_to_text, parse_network
 
 __all__ = [
     "FOLDER",
+    "config_path",
     "parse_config",
     "parse_value",
     "read_config",
@@ -60,6 +61,13 @@ _MAX_TABLE = 0xFFFFFFFF
 _DIGITS = "0123456789"
 _BETWEEN = "," + SPACE
 """The separators of addresses and servers for wg-quick(8). For wg(8), which reads allowed IPs, only commas separate."""
+
+
+def config_path(config: str, folder: Path = FOLDER) -> Path:
+    """Return the path of a file NAME.conf, or NAME for one in `folder`. Raises `InvalidSetting` for an invalid NAME."""
+    path = Path(config) if config.endswith(".conf") or "/" in config else folder / f"{config}.conf"
+    check_device_name(path.stem)
+    return path
 
 
 def read_config(path: PathLike, name: str | None = None) -> Config:
