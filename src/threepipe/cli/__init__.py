@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from threepipe._version import __version__
-from threepipe.cli import adapter, driver, wg
+from threepipe.cli import adapter, driver, tls, wg
 from threepipe.cli.capture import capture
 from threepipe.cli.demo import demo
 from threepipe.cli.doctor import doctor
@@ -24,7 +24,7 @@ from threepipe.errors import ThreepipeError, text_of
 
 __all__ = ["app", "main"]
 
-GROUPS = {"adapter": adapter.app, "driver": driver.app, "wg": wg.app}
+GROUPS = {"adapter": adapter.app, "driver": driver.app, "tls": tls.app, "wg": wg.app}
 COMMANDS = (capture, demo, doctor, pipe)
 
 _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
