@@ -24,6 +24,7 @@ __all__ = [
     "check_mtu",
     "check_name",
     "check_queues",
+    "unknown_name",
 ]
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -39,6 +40,7 @@ Item = TypeVar("Item")
 
 MIN_MTU, MAX_MTU = 68, 65535  # RFC 791, section 3.2, and the longest packet.
 MIN_IPV6_MTU = 1280  # RFC 8200, section 5.
+_SIMILAR = 0.7  # As of difflib: a letter in five is wrong, but tap is not tcp.
 MAX_METRIC = 0xFFFFFFFF  # Metrics have 32 bits on every system; for IPv6 Linux reads 0 as 1024.
 MAX_QUEUES = 255  # MAX_TAP_QUEUES of Linux, less the queue for sending.
 MIN_CAPACITY = 0x20000
@@ -51,6 +53,19 @@ _DOMAIN = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE
 )  # RFC 1035, 2.3.4.
 _FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space as the kernel sees it, which reads bytes as Latin-1.
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], of: str = "") -> InvalidSetting:
+    """Return the error for a name that is not among `known`. It suggests a similar one, or else tells all.
+
+    `what` is the kind of name, such as "option", and `of` what it belongs to, such as "tun".
+    """
+    from difflib import get_close_matches  # Only mistakes need it.
+
+    spellings = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), spellings, 1, _SIMILAR)
+    advice = f"did you mean {spellings[close[0]]}?" if close else f"expected one of {', '.join(spellings.values())}"
+    return InvalidSetting(f"unknown {what} {name!r}{of and f' of {of}'}; {advice}")
 
 
 def check_name(name: str, *, template: bool = False) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepipe import Adapter, InvalidSetting, WindowsSettings
-from threepipe.settings import AdapterSettings, check_mtu, check_name, parse_addresses, parse_routes
+from threepipe.settings import AdapterSettings, check_mtu, check_name, parse_addresses, parse_routes, unknown_name
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=500)
 
@@ -247,3 +247,16 @@ def test_the_longest_windows_settings_are_accepted() -> None:
 def test_windows_settings_on_linux_raise(wanted: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
         Adapter.create("t", windows=WindowsSettings(**wanted))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("addr", "unknown option 'addr' of tun; did you mean address?"),
+        ("MTU", "unknown option 'MTU' of tun; did you mean mtu?"),
+        ("nothing", "unknown option 'nothing' of tun; expected one of address, mtu"),
+        ("", "unknown option '' of tun; expected one of address, mtu"),
+    ],
+)
+def test_an_unknown_name_is_answered_by_a_similar_one_or_by_all(name: str, told: str) -> None:
+    assert str(unknown_name("option", name, ["address", "mtu"], "tun")) == told

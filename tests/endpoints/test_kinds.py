@@ -42,7 +42,9 @@ def test_every_help_text_is_one_short_line(kind: Kind) -> None:
 MISTAKES = [
     ("", "unknown kind ''; expected one of tun, udp, "),
     ("tap:t0", "unknown kind 'tap'; expected one of tun, udp, "),
-    ("TUN:t0", "unknown kind 'TUN'"),
+    ("TUN:t0", r"unknown kind 'TUN'; did you mean tun\?$"),
+    ("udp-listn:1", r"unknown kind 'udp-listn'; did you mean udp-listen\?$"),
+    ("tun:t0,addr=10.6.7.7/24", r"unknown option 'addr' of tun; did you mean address\?$"),
     ("tun", "tun needs a parameter; write tun:NAME"),
     ("udp", "udp needs a parameter; write udp:HOST:PORT"),
     ("udp-listen", r"udp-listen needs a parameter; write udp-listen:\[HOST:\]PORT"),

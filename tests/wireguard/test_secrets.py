@@ -112,7 +112,7 @@ def test_a_failed_command_with_a_key_does_not_show_it(key: str) -> None:
 
 
 def test_what_is_wrong_is_shown_if_it_is_not_a_key() -> None:
-    with pytest.raises(ValueError, match=r"line 2: unknown key PrivatKey; expected one of .*PrivateKey"):
+    with pytest.raises(ValueError, match=r"line 2: unknown key 'PrivatKey'; did you mean PrivateKey"):
         parse_config("[Interface]\nPrivatKey = x", "wg0", "wg0.conf")
     with pytest.raises(ValueError, match=r"line 2: address .*2001:db8:1234:5678:9abc:def0:1234:5678/129"):
         parse_config("[Interface]\nAddress = 2001:db8:1234:5678:9abc:def0:1234:5678/129", "wg0", "wg0.conf")

@@ -18,6 +18,7 @@ from threepipe.cli import wg_set
 from threepipe.cli.output import complain, print_json, print_table, warn_of_exposed_output
 from threepipe.cli.wg_invite import invite
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.settings import unknown_name
 
 if TYPE_CHECKING:
     from threepipe.wireguard.settings import Status
@@ -139,8 +140,10 @@ def show(
     from threepipe.wireguard.quick.showing import FIELDS
     from threepipe.wireguard.uapi_socket import status_of
 
-    if field is not None and (json or name == "interfaces" or field not in FIELDS):
-        raise typer.BadParameter(f"expected one of {', '.join(FIELDS)}, without --json", param_hint="FIELD")
+    if field is not None and (json or name == "interfaces"):
+        raise typer.BadParameter("a field is of devices, and has no JSON; drop one of the two", param_hint="FIELD")
+    if field is not None and field not in FIELDS:
+        raise typer.BadParameter(str(unknown_name("field", field, FIELDS)), param_hint="FIELD")
     statuses, failed = _all() if name in ("all", "interfaces") else ({name: status_of(name)}, False)
     if name == "interfaces":
         typer.echo("".join(f"{each}\n" for each in statuses), nl=False)

@@ -7,6 +7,7 @@ from threepipe.endpoints.grammar import split_address
 from threepipe.endpoints.kinds import KINDS, Kind
 from threepipe.endpoints.request import Side
 from threepipe.errors import InvalidSetting
+from threepipe.settings import unknown_name
 
 __all__ = ["EndpointAddress", "parse_address"]
 
@@ -32,7 +33,7 @@ def parse_address(text: str, side: Side = "left") -> EndpointAddress:
     try:
         kind = KINDS.get(parts.kind)
         if kind is None:
-            raise InvalidSetting(f"unknown kind {parts.kind!r}; expected one of {', '.join(KINDS)}")
+            raise unknown_name("kind", parts.kind, KINDS)
         parameter = kind.read_parameter(parts.parameter)
         options = kind.read_options(parts.options, side)
         kind.check(parameter, options)

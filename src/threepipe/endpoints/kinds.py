@@ -14,7 +14,14 @@ from threepipe.endpoints.grammar import split_command
 from threepipe.endpoints.request import Side
 from threepipe.errors import InvalidSetting
 from threepipe.net.connect import parse_host_port
-from threepipe.settings import AdapterSettings, WindowsSettings, check_capacity, parse_addresses, parse_routes
+from threepipe.settings import (
+    AdapterSettings,
+    WindowsSettings,
+    check_capacity,
+    parse_addresses,
+    parse_routes,
+    unknown_name,
+)
 
 __all__ = ["KINDS", "Kind", "Option"]
 
@@ -76,8 +83,9 @@ class Kind(NamedTuple):
         values: dict[str, Any] = {}
         for name, text in given:
             if (option := known.get(name)) is None:
-                expected = f"expected one of {', '.join(known)}" if known else "it has no options"
-                raise InvalidSetting(f"unknown option {name!r} of {self.name}; {expected}")
+                if not known:
+                    raise InvalidSetting(f"unknown option {name!r} of {self.name}; it has no options")
+                raise unknown_name("option", name, known, self.name)
             if name in values and not option.repeatable:
                 raise InvalidSetting(f"option {name} of {self.name} is given twice")
             value = self._read_option(option, text, side)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
 from threepipe.errors import InvalidSetting
+from threepipe.settings import unknown_name
 
 __all__ = ["SETTINGS", "Impairment", "Setting", "Towards", "parse_impairment"]
 
@@ -148,8 +149,7 @@ def parse_impairment(text: str) -> Impairment:
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
         if (setting := SETTINGS.get(name)) is None:
-            example = ",".join(f"{name}={SETTINGS[name].example}" for name in ("delay", "loss"))
-            raise InvalidSetting(f"unknown impairment {name!r}; use {', '.join(SETTINGS)}, as in {example}")
+            raise unknown_name("impairment", name, SETTINGS)
         if name in values:
             raise InvalidSetting(f"impairment {name} is given twice; give it once")
         try:

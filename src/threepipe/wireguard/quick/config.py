@@ -19,7 +19,7 @@ from typing import Any
 from threepipe import platforms
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import HostPort
-from threepipe.settings import MAX_MTU, Network, check_mtu, parse_addresses
+from threepipe.settings import MAX_MTU, Network, check_mtu, parse_addresses, unknown_name
 from threepipe.wireguard.fields import (
     MAX_KEEPALIVE,
     MAX_MARK,
@@ -138,14 +138,16 @@ def _section(line: str, interface: dict[str, Any], peers: list[dict[str, Any]]) 
         case "[peer]":
             peers.append({})
             return peers[-1], _PEER_FIELDS
-    raise InvalidSetting(f"unknown section {line}; expected [Interface] or [Peer]")
+    raise unknown_name("section", line, ["[Interface]", "[Peer]"])
 
 
 def _set(section: dict[str, Any], fields: Fields, key: str, text: str) -> None:
     name = _without_space(key).lower()
     if name not in fields:
-        expected = ", ".join(_SPELLING[name] for name in fields)
-        raise InvalidSetting(f"unknown key {key}; expected one of {expected}")
+        if name in _SPELLING:
+            other = "[Peer]" if fields is _INTERFACE_FIELDS else "[Interface]"
+            raise InvalidSetting(f"{_SPELLING[name]} is a key of {other}; move it there")
+        raise unknown_name("key", key, [_SPELLING[name] for name in fields])
     setting, parse = fields[name]
     if name not in _OF_WG_QUICK:
         text = _without_space(text)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from threepipe.errors import EndpointError, InvalidSetting
-from threepipe.settings import Network
+from threepipe.settings import Network, unknown_name
 from threepipe.wireguard.fields import SPACE, hide_keys, parse_sign
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.quick.config import parse_value, warn_if_exposed
@@ -45,7 +45,8 @@ def parse_arguments(words: Sequence[str], look_up: LookUp) -> Change:
             (peers[-1] if peers else device)[word.replace("-", "_")] = _parse(word, parse, _next(left, word))
         else:
             told = word if word in _OF_PEERS else hide_keys(word)  # One of ours is long enough for a key.
-            raise InvalidSetting(f"unknown argument {told!r} of {'a peer' if peers else 'wg set'}; {_USAGE}")
+            known = [*(_OF_PEERS if peers else _OF_DEVICES), "peer", *(["allowed-ips", "remove"] if peers else [])]
+            raise unknown_name("argument", told, known, "a peer" if peers else "wg set")
     if not device and not peers:
         raise InvalidSetting(f"nothing to set; {_USAGE}")
     for peer in peers:
