@@ -146,11 +146,16 @@ def test_json_prints_events(here: Callable[..., Done], tmp_path: Path) -> None:
     }
 
 
-def test_stats_without_a_terminal_prints_lines(here: Callable[..., Done], tmp_path: Path) -> None:
+def test_stats_without_a_terminal_prints_a_line_for_each_direction(here: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(RECORD * 2)
     done = here("pipe", shown(tmp_path / "records"), "discard", "--stats")
-    assert f"> discard: 2 packets, {2 * len(PING)} bytes" in done.complaint
-    assert "0 dropped" in done.complaint
+    headings, *lines = [line for line in done.complaint.splitlines() if not line.startswith("threepipe: ")]
+    assert headings.split() == ["time", "direction", "packets/s", "bit/s", "packets", "bytes", "dropped"]
+    assert all(len(line) == len(headings) == 78 for line in lines)
+    assert len(lines) == 2
+    assert " > discard " in lines[0]
+    assert lines[0].split()[-3:] == ["2", str(2 * len(PING)), "0"]
+    assert lines[1].split()[-5:] == ["0"] * 5
 
 
 def test_statistics_count_packets_that_an_impairment_drops(here: Callable[..., Done], tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
-from threepipe.cli.output import complain
+import typer
+
+from threepipe.cli.output import complain, printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from threepipe.assembly import Assembly
 
 __all__ = ["JsonReport", "Report", "TextReport", "Traffic", "traffic_of"]
@@ -84,13 +84,17 @@ class JsonReport:
 
 
 class TextReport:
-    """A report of lines and, if `statistics`, of totals: in a live table on a terminal, in lines elsewhere."""
+    """A report of lines and, if `statistics`, of rates and totals: redrawn on a terminal, one after another elsewhere.
+
+    Each direction has a line of 78 columns. Elsewhere the headings are repeated, as by vmstat(8).
+    """
 
     def __init__(self, left: str, right: str, *, statistics: bool) -> None:
-        self._names = {"right": f"{left} > {right}", "left": f"{right} > {left}"}
+        self._names = {"right": _direction(left, right), "left": _direction(right, left)}
         self._statistics = statistics
         self._last: BothWays = _NO_TRAFFIC
         self._last_seconds = 0.0
+        self._reports = 0
         self._live: Any = None
         if statistics and sys.stderr.isatty():
             from rich.console import Console
@@ -104,16 +108,20 @@ class TextReport:
         complain(f"{warning}{record.getMessage()}")
 
     def show(self, traffic: BothWays, seconds: float) -> None:
-        rates = {
-            end: (total.sent_bytes - self._last[end].sent_bytes) * 8 / max(seconds - self._last_seconds, 1e-9)
-            for end, total in traffic.items()
-        }
+        passed = max(seconds - self._last_seconds, 1e-9)
+        lines = [_line(self._names[end], total, self._last[end], seconds, passed) for end, total in traffic.items()]
         self._last, self._last_seconds = traffic, seconds
-        if self._live is not None:
-            with suppress(OSError):  # The terminal may be gone.
-                self._live.update(self._table(traffic, rates), refresh=True)
-        else:
-            self._print_lines(traffic, rates, seconds)
+        with suppress(OSError):  # The terminal may be gone.
+            if self._live is not None:
+                from rich.text import Text
+
+                drawn = Text("\n".join([_HEADINGS, *lines]), no_wrap=True, overflow="crop")
+                self._live.update(drawn, refresh=True)
+                return
+            if self._reports % _REPEAT == 0:
+                typer.echo(_HEADINGS, err=True)
+            self._reports += 1
+            typer.echo("\n".join(lines), err=True)
 
     def end(self, traffic: BothWays, seconds: float) -> None:
         if not self._statistics:
@@ -124,23 +132,41 @@ class TextReport:
             with suppress(OSError):
                 self._live.stop()
 
-    def _table(self, traffic: BothWays, rates: Mapping[str, float]) -> "Table":
-        from rich.table import Table
 
-        table = Table("", "packets", "bytes", "Mbit/s", "dropped", box=None, padding=(0, 2, 0, 0))
-        for end, total in traffic.items():
-            table.add_row(
-                self._names[end],
-                f"{total.sent_packets:,}",
-                f"{total.sent_bytes:,}",
-                f"{rates[end] / 1e6:,.1f}",
-                f"{total.dropped:,}",
-            )
-        return table
+_REPEAT = 10
+"""Reports, of two lines each, before the headings come again."""
+_NAME_WIDTH = 24
+_ROW = f"{{:>7}} {{:<{_NAME_WIDTH}}} {{:>9}} {{:>8}} {{:>8}} {{:>8}} {{:>8}}"
+_HEADINGS = _ROW.format("time", "direction", "packets/s", "bit/s", "packets", "bytes", "dropped")
 
-    def _print_lines(self, traffic: BothWays, rates: Mapping[str, float], seconds: float) -> None:
-        for end, total in traffic.items():
-            complain(
-                f"{seconds:.0f} s, {self._names[end]}: {total.sent_packets:,} packets, {total.sent_bytes:,} bytes,"
-                f" {rates[end] / 1e6:,.1f} Mbit/s, {total.dropped:,} dropped"
-            )
+
+def _line(name: str, total: Traffic, last: Traffic, seconds: float, passed: float) -> str:
+    return _ROW.format(
+        f"{seconds:.0f} s",
+        name,
+        _human((total.sent_packets - last.sent_packets) / passed),
+        _human((total.sent_bytes - last.sent_bytes) * 8 / passed),
+        _human(total.sent_packets),
+        _human(total.sent_bytes),
+        _human(total.dropped),
+    )
+
+
+def _human(value: float) -> str:
+    """Return a number in at most three digits, with a prefix of the SI (powers of 1000)."""
+    prefixes = iter(("", " k", " M", " G", " T", " P", " E"))
+    prefix = next(prefixes)
+    while value >= 999.5:
+        value, prefix = value / 1000, next(prefixes)
+    return f"{value:.3g}{prefix}" if value >= 0.01 else "0"
+
+
+def _direction(source: str, target: str) -> str:
+    """Return the names of both ends, without options, shortened to fit their column."""
+    ends = [printable(address.partition(",")[0]) for address in (source, target)]
+    room = _NAME_WIDTH - len(" > ")
+    half = room // 2
+    widths = [max(half, room - len(ends[1])), max(half, room - len(ends[0]))]
+    return " > ".join(
+        end if len(end) <= width else f"{end[: width - 1]}…" for end, width in zip(ends, widths, strict=True)
+    )
