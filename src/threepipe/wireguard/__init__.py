@@ -4,8 +4,8 @@ This file is the public surface. `Tunnel` is the protocol alone, for programs th
 """
 
 from threepipe.wireguard.constants import Timing
-from threepipe.wireguard.device import Device
 from threepipe.wireguard.keys import generate_key, public_key
+from threepipe.wireguard.opening import Device
 from threepipe.wireguard.quick.config import read_config
 from threepipe.wireguard.quick.sections import Config
 from threepipe.wireguard.settings import (
