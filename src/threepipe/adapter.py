@@ -70,6 +70,7 @@ class Adapter:
         offload: bool = True,
         queues: int = 1,
         windows: WindowsSettings | None = None,
+        packet_information: bool = False,
     ) -> "Adapter":
         """Create an interface, which lives until it is closed or its process ends.
 
@@ -89,6 +90,8 @@ class Adapter:
             queues: How many queues the system fills in parallel, each flow through one of them (1 to 255); a
                 session receives from all of them.
             windows: The settings that only Windows has.
+            packet_information: True to have 4 bytes before each packet on the descriptor, without superpackets, for
+                a program that expects them of a descriptor given to it by `detach` (Linux: no IFF_NO_PI).
 
         Raises `InvalidSetting`, `NameTaken`, `PermissionDenied`, `AdapterUnavailable`, `NamespaceNotFound` or
         `IPv6Unavailable`, and leaves no interface behind.
@@ -105,26 +108,36 @@ class Adapter:
             persistent=persistent,
             owner=owner,
             group=group,
-            offload=offload and _allows_offload(),
+            offload=offload and not packet_information and _allows_offload(),
             queues=queues,
             windows=windows,
+            packet_information=packet_information,
         )
         return Adapter(platforms.create(settings.checked()))
 
     @classmethod
-    def open(cls, name: str, *, netns: NamespaceName | None = None, offload: bool = True, queues: int = 1) -> "Adapter":
+    def open(
+        cls,
+        name: str,
+        *,
+        netns: NamespaceName | None = None,
+        offload: bool = True,
+        queues: int = 1,
+        packet_information: bool = False,
+    ) -> "Adapter":
         """Open an existing persistent interface, which stays when the adapter is closed.
 
-        `netns` and `offload` are as in `create`. `queues` too, but it may exceed 1 only if the interface was
-        created with several queues.
+        `netns`, `offload` and `packet_information` are as in `create`. `queues` too, but it may exceed 1 only if the
+        interface was created with several queues.
 
         Raises `AdapterNotFound`, `AdapterBusy`, `PermissionDenied`, `AdapterUnavailable`, `NamespaceNotFound` or
         `InvalidSetting`.
         """
         from threepipe import platforms
 
+        offload = offload and not packet_information and _allows_offload()
         return Adapter(
-            platforms.open_existing(check_name(name), netns, offload and _allows_offload(), check_queues(queues))
+            platforms.open_existing(check_name(name), netns, offload, check_queues(queues), packet_information)
         )
 
     @property
@@ -227,13 +240,37 @@ class Adapter:
         """
         check_capacity(capacity)
         with self._lock:
-            self._check_open()
-            if self._session is not None:
-                if not self._session.closed:
-                    raise SessionExists(f"{self.name} has a session; an adapter has one at a time; close it first")
-                self._session.close()  # Another thread may still be closing it: wait for that.
+            self._check_no_session()
             self._session = Session(self._device.start(capacity))
             return self._session
+
+    def _check_no_session(self) -> None:
+        self._check_open()
+        if self._session is not None:
+            if not self._session.closed:
+                raise SessionExists(f"{self.name} has a session; an adapter has one at a time; close it first")
+            self._session.close()  # Another thread may still be closing it: wait for that.
+
+    def detach(self, capacity: int = DEFAULT_CAPACITY) -> int:
+        """Take the link up, and give the adapter away: close this object and return a descriptor of the interface.
+
+        For another program, which inherits the descriptor (as by `pass_fds` of `subprocess.Popen`) or gets it over a
+        Unix socket (`socket.send_fds`). The interface goes with the last copy of the descriptor, unless it is
+        persistent. The descriptor blocks, and is not inheritable; close it with `os.close` once it is handed over.
+
+        Before each packet there is a virtio header of 10 bytes, unless the adapter was made with `offload=False`;
+        with `packet_information` there is a `struct tun_pi` of 4 bytes. Superpackets are off: the program that reads
+        the header allows those that it knows (TUNSETOFFLOAD). `capacity` is as in `start_session`.
+
+        Raises `SessionExists`, `InvalidSetting` for an adapter with several queues, `AdapterUnavailable` where an
+        adapter has no descriptor, and as `start_session` does. Then the adapter stays open.
+        """
+        check_capacity(capacity)
+        with self._lock:
+            self._check_no_session()
+            number = self._device.detach(capacity)
+            self.close()
+        return number
 
     def delete(self) -> None:
         """Close the adapter and remove the interface, even a persistent one. Raises `AdapterClosed`."""

@@ -145,6 +145,12 @@ class Device(Protocol):
     def start(self, capacity: int) -> Port:
         """Take the link up, for a session that buffers about `capacity` bytes towards the program."""
 
+    def detach(self, capacity: int) -> int:
+        """Take the link up as `start` does, and return a descriptor for another program; then close the device.
+
+        Raises `AdapterUnavailable` on systems without one, and `InvalidSetting` with several queues.
+        """
+
     def unpersist(self) -> None:
         """Let the interface end with the device."""
 

@@ -7,16 +7,18 @@ A session has one ring, for the packets towards its program; the other session w
 cable, packets sent while the other end has no session are refused.
 """
 
+import errno
 import itertools
 import threading
 from itertools import islice
+from typing import NoReturn
 
 from threepipe.adapter import Adapter
 from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.pump import BYTES, PACKETS, Counts, new_counts
-from threepipe.errors import EndpointEnded
+from threepipe.errors import AdapterUnavailable, EndpointEnded
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size
 from threepipe.settings import Address, Network, check_mtu
@@ -84,6 +86,9 @@ class _MemoryDevice:
         self.port = port
         self.far.room_changed()
         return port
+
+    def detach(self, capacity: int) -> NoReturn:
+        raise AdapterUnavailable(errno.ENOTSUP, "a memory adapter has no descriptor; give away one of the system")
 
     def unpersist(self) -> None:
         """Do nothing: a memory adapter never outlives its process."""

@@ -151,6 +151,7 @@ class AdapterSettings(NamedTuple):
     offload: bool = True
     queues: int = 1
     windows: WindowsSettings | None = None
+    packet_information: bool = False
 
     def checked(self) -> Self:
         """Return the settings unchanged. Raises `InvalidSetting` if no machine could apply them."""

@@ -15,7 +15,7 @@ from tests.support.commands import Done, run, run_here
 from tests.support.kernel import Network
 
 ADAPTER = ["create", "delete", "list", "show"]
-COMMANDS = [[], ["adapter"], ["capture"], ["doctor"], ["pipe"], *[["adapter", name] for name in ADAPTER]]
+COMMANDS = [[], ["adapter"], ["capture"], ["doctor"], ["exec"], ["pipe"], *[["adapter", name] for name in ADAPTER]]
 
 
 def run_program(*lines: str) -> Done:

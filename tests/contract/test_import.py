@@ -112,7 +112,9 @@ def test_an_unsupported_system_raises_adapter_unavailable_with_advice() -> None:
     settings = AdapterSettings("t")
     uses: list[Callable[[], object]] = [
         lambda: unsupported.create(settings),
-        lambda: unsupported.open_existing("t", None, True, 1),
+        lambda: unsupported.open_existing("t", None, True, 1, False),
+        lambda: unsupported.find_user("t"),
+        lambda: unsupported.become(None, keep_net_admin=False),
         lambda: unsupported.adapters(None),
         unsupported.private_networks,
     ]

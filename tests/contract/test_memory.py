@@ -15,6 +15,7 @@ from threepipe import (
     AdapterGone,
     AdapterInfo,
     AdapterStatistics,
+    AdapterUnavailable,
     EndpointEnded,
     InvalidSetting,
     LinkDown,
@@ -271,6 +272,10 @@ class FakeDevice:
             raise LinkDown(5, "set down")
         return self.real._device.start(capacity)
 
+    def detach(self, capacity: int) -> int:
+        self.calls.append(f"detach {capacity}")
+        return 77
+
     def unpersist(self) -> None:
         self.calls.append("unpersist")
 
@@ -316,6 +321,25 @@ def test_an_address_or_route_that_cannot_be_added_or_removed_changes_nothing() -
         adapter.add_address("fe80::1/64")
         adapter.remove_route("10.2.0.0/16")
         assert device.calls == ["add fe80::1/64", "remove 10.2.0.0/16"]
+
+
+def test_a_detached_adapter_is_closed_and_its_descriptor_returned() -> None:
+    adapter = Adapter(device := FakeDevice())
+    assert adapter.detach(CAPACITY) == 77
+    assert device.calls == [f"detach {CAPACITY}", "close"]
+    with pytest.raises(AdapterClosed):
+        adapter.detach()
+
+
+def test_a_memory_adapter_cannot_be_detached_and_stays_open() -> None:
+    left, right = MemoryAdapter.pair()
+    with left, right:
+        with pytest.raises(AdapterUnavailable, match="has no descriptor"):
+            left.detach()
+        with pytest.raises(InvalidSetting, match="capacity 5"):
+            left.detach(5)
+        with left.start_session(), pytest.raises(SessionExists):
+            left.detach()
 
 
 class DeviceClosedMeanwhile(FakeDevice):

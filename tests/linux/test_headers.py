@@ -11,11 +11,11 @@ if sys.platform != "linux":
     pytest.skip(f"the headers of Linux are not on {sys.platform}", allow_module_level=True)
 
 from threepipe import settings
-from threepipe.platforms.linux import addressing, inherited, namespace, netlink, sniff, sockets, tun
+from threepipe.platforms.linux import addressing, identity, inherited, namespace, netlink, sniff, sockets, tun
 
 HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "sys/socket.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h"]
 HEADERS += ["linux/rtnetlink.h", "linux/if_packet.h", "linux/if_arp.h", "linux/if_ether.h", "linux/udp.h", "linux/in.h"]
-HEADERS += ["linux/in6.h", "linux/virtio_net.h"]
+HEADERS += ["linux/in6.h", "linux/virtio_net.h", "linux/prctl.h", "linux/capability.h"]
 
 PREFIXES = (
     "IFF_",
@@ -32,6 +32,8 @@ PREFIXES = (
     "UDP_",
     "IP_",
     "IPV6_",
+    "PR_",
+    "CAP_",
 )
 
 OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
@@ -44,7 +46,7 @@ NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
 def constants() -> dict[str, int]:
     """Return the constants of our files, by their names in the headers."""
     found = {}
-    for module in (tun, inherited, netlink, addressing, namespace, sniff, sockets):
+    for module in (tun, inherited, netlink, addressing, namespace, sniff, sockets, identity):
         for own, value in vars(module).items():
             name = OTHER_NAMES.get(own, own.lstrip("_"))
             if name.startswith(PREFIXES) and isinstance(value, int):
@@ -65,6 +67,7 @@ def assertions() -> list[str]:
         "sizeof(((struct ifreq *)0)->ifr_flags) == 2",
         "sizeof(int) == 4",
         f"sizeof(struct tpacket_stats) == {sniff._STATISTICS.size}",
+        f"_LINUX_CAPABILITY_VERSION_3 == {identity._LINUX_CAPABILITY_VERSION_3}",
         f"sizeof(struct tun_pi) == {inherited._INFORMATION_SIZE}",
     ]
 
@@ -72,7 +75,7 @@ def assertions() -> list[str]:
 def test_the_list_of_constants_has_those_of_every_file() -> None:
     names = set(constants())
     assert {"IFF_TUN", "IFF_UP", "TUNSETIFF", "TUNSETCARRIER", "TUN_F_USO6", "IFA_F_NODAD", "RT_SCOPE_LINK"} <= names
-    assert {"CLONE_NEWNET", "CLONE_NEWUSER"} <= names
+    assert {"CLONE_NEWNET", "CLONE_NEWUSER", "PR_CAP_AMBIENT", "CAP_NET_ADMIN"} <= names
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc to compile against the headers with")

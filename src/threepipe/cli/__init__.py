@@ -6,7 +6,7 @@ Wrong usage exits with 2, as in typer, and Ctrl-C with 130, as in shells.
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from threepipe.cli import adapter, driver, tls, wg
 from threepipe.cli.capture import capture
 from threepipe.cli.demo import demo
 from threepipe.cli.doctor import doctor
+from threepipe.cli.exec import exec_
 from threepipe.cli.output import complain, hide_given_keys, show_warnings
 from threepipe.cli.pipe import pipe
 from threepipe.errors import ThreepipeError, text_of
@@ -26,6 +27,8 @@ __all__ = ["app", "main"]
 
 GROUPS = {"adapter": adapter.app, "driver": driver.app, "tls": tls.app, "wg": wg.app}
 COMMANDS = (capture, demo, doctor, pipe)
+STARTERS: dict[str, Callable[..., None]] = {"exec": exec_}
+"""Commands whose options end at the first argument, as the rest is a command line of its own."""
 
 _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 """UsageError, whose module differs between versions of typer."""
@@ -85,6 +88,8 @@ for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 for command in COMMANDS:
     app.command()(command)
+for name, starter in STARTERS.items():
+    app.command(name, context_settings={"allow_interspersed_args": False})(starter)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -64,12 +64,52 @@ def open_tun(
     offload: bool = True,
 ) -> Session:
     """Open the persistent adapter of that name, which must have the settings given, or create one."""
+    adapter = open_adapter(
+        request,
+        address=address,
+        route=route,
+        mtu=mtu,
+        metric=metric,
+        dns=dns,
+        search=search,
+        netns=netns,
+        persistent=persistent,
+        owner=owner,
+        group=group,
+        queues=queues,
+        offload=offload,
+    )
+    session = _adapter_session(adapter, capacity)
+    if default_route is not None:
+        with close_on_error(session):
+            close_with(session, route_everything(adapter.index, versions_of(adapter), default_route))
+    return session
+
+
+def open_adapter(
+    request: OpenRequest[str],
+    *,
+    address: Sequence[Address] = (),
+    route: Sequence[Network] = (),
+    mtu: int | None = None,
+    metric: int | None = None,
+    dns: Sequence[Server] = (),
+    search: Sequence[str] = (),
+    netns: str | None = None,
+    persistent: bool = False,
+    owner: str | None = None,
+    group: str | None = None,
+    queues: int = 1,
+    offload: bool = True,
+    packet_information: bool = False,
+) -> Adapter:
+    """Open or create the adapter of a `tun` address. Raises `AdapterError` and `InvalidSetting`."""
     name = request.parameter
     existing = [info for info in adapters(netns) if info.name == name and info.persistent]
     if existing:
         _check_existing(existing[0], address, route, mtu)
         _check_not_given(name, metric=metric, dns=dns, search=search)
-        adapter = Adapter.open(name, netns=netns, offload=offload, queues=queues)
+        adapter = Adapter.open(name, netns=netns, offload=offload, queues=queues, packet_information=packet_information)
     else:
         adapter = Adapter.create(
             name,
@@ -84,23 +124,25 @@ def open_tun(
             offload=offload,
             queues=queues,
             windows=WindowsSettings(dns=dns, search=search) if dns or search else None,
+            packet_information=packet_information,
         )
     request.log.info(f"adapter {adapter.name} {'opened' if existing else 'created'}")
-    session = _adapter_session(adapter, capacity)
-    if default_route is not None:
-        with close_on_error(session):
-            close_with(session, _route_everything(adapter, default_route))
-    return session
+    return adapter
 
 
-def _route_everything(adapter: Adapter, mark: int) -> ExitStack:
-    """Route packets without that mark to the adapter, of the IP versions of its addresses. Closing it undoes that."""
-    versions = {address.version for address in adapter.addresses if not address.is_link_local}
+def versions_of(adapter: Adapter) -> set[int]:
+    """Return the IP versions of the adapter's addresses, for `route_everything`. Raise `InvalidSetting` without any."""
+    versions: set[int] = {address.version for address in adapter.addresses if not address.is_link_local}
     if not versions:
         raise InvalidSetting(f"default-route: {adapter.name} has no address to send from; add address=")
+    return versions
+
+
+def route_everything(index: int, versions: Collection[int], mark: int) -> ExitStack:
+    """Route packets without that mark, of these IP versions, to the interface `index`. Closing it undoes that."""
     with ExitStack() as undo:
         everything = [_EVERYTHING[version] for version in sorted(versions)]
-        undo.enter_context(routed(adapter.index, everything, free_table(), mark))
+        undo.enter_context(routed(index, everything, free_table(), mark))
         return undo.pop_all()
 
 

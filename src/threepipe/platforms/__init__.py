@@ -42,6 +42,7 @@ else:
 
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
+    from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import open_inherited
     from threepipe.platforms.linux.namespace import private_networks
     from threepipe.platforms.linux.policy import (
@@ -55,18 +56,22 @@ if sys.platform == "linux":
         undivert,
     )
     from threepipe.platforms.linux.probe import probe
+    from threepipe.platforms.linux.processes import process_file
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
         add_routes,
+        become,
         divert,
+        find_user,
         free_table,
         network_scope,
         open_capture,
         open_inherited,
         path_mtu,
         private_networks,
+        process_file,
         routed,
         table_number,
         undivert,
@@ -79,9 +84,11 @@ else:
     from threepipe.platforms.unsupported import (
         adapters,
         add_routes,
+        become,
         create,
         divert,
         enlarge_buffers,
+        find_user,
         free_table,
         network_scope,
         open_capture,
@@ -91,6 +98,7 @@ else:
         path_mtu,
         private_networks,
         probe,
+        process_file,
         routed,
         table_number,
         undivert,
@@ -104,11 +112,13 @@ __all__ = [
     "access_mode",
     "adapters",
     "add_routes",
+    "become",
     "bind_to_interface",
     "create",
     "divert",
     "enlarge_buffers",
     "enlarge_pipe",
+    "find_user",
     "free_table",
     "get_blocking",
     "is_exposed",
@@ -122,6 +132,7 @@ __all__ = [
     "path_mtu",
     "private_networks",
     "probe",
+    "process_file",
     "routed",
     "runtime_folder",
     "set_blocking",

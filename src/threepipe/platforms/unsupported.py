@@ -17,9 +17,11 @@ from threepipe.settings import AdapterSettings, NamespaceName, Network
 __all__ = [
     "adapters",
     "add_routes",
+    "become",
     "create",
     "divert",
     "enlarge_buffers",
+    "find_user",
     "free_table",
     "network_scope",
     "open_capture",
@@ -29,6 +31,7 @@ __all__ = [
     "path_mtu",
     "private_networks",
     "probe",
+    "process_file",
     "routed",
     "table_number",
     "undivert",
@@ -41,7 +44,17 @@ def create(settings: AdapterSettings) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 
-def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> NoReturn:
+def open_existing(
+    name: str, netns: NamespaceName | None, offload: bool, queues: int, packet_information: bool
+) -> NoReturn:
+    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def find_user(name: str) -> NoReturn:
+    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+
+
+def become(user: object, *, keep_net_admin: bool) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, _TEXT)
 
 
@@ -71,6 +84,10 @@ def private_networks() -> NoReturn:
 
 def probe() -> list[Finding]:
     return [Finding("adapters", False, _TEXT, essential=True)]
+
+
+def process_file(number: int) -> int | None:
+    return None
 
 
 def free_table() -> NoReturn:

@@ -122,6 +122,7 @@ def test_a_template_gives_the_first_free_number(bench: Bench) -> None:
         ({"netns": "red"}, "no network namespaces"),
         ({"persistent": True}, "never outlives its program"),
         ({"queues": 2}, "2 queues"),
+        ({"packet_information": True}, "leave out packet_information"),
         ({"metric": 10_000}, "on Windows give 1 to 9999"),
     ],
 )

@@ -16,9 +16,18 @@ import socket
 from collections.abc import Callable
 
 from threepipe.backend import AdapterInfo
-from threepipe.errors import AdapterBusy, AdapterError, AdapterGone, InvalidSetting, NameTaken
+from threepipe.core import fast
+from threepipe.errors import (
+    AdapterBusy,
+    AdapterError,
+    AdapterGone,
+    AdapterUnavailable,
+    InvalidSetting,
+    NameTaken,
+)
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import addressing, netlink, tun
+from threepipe.platforms.linux.inherited import Prefix
 from threepipe.platforms.linux.namespace import Namespace, opening
 from threepipe.platforms.linux.place import Place
 from threepipe.platforms.linux.port import LinuxPort
@@ -51,10 +60,13 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
             tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
 
-    return _device(settings.netns, _Descriptors(settings.offload, settings.queues), attach, settings.metric)
+    descriptors = _Descriptors(settings.offload, settings.queues, settings.packet_information)
+    return _device(settings.netns, descriptors, attach, settings.metric)
 
 
-def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> "LinuxDevice":
+def open_existing(
+    name: str, netns: NamespaceName | None, offload: bool, queues: int, packet_information: bool
+) -> "LinuxDevice":
     """Attach to a persistent interface."""
 
     def attach(descriptors: "_Descriptors") -> tuple[str, int]:
@@ -66,7 +78,7 @@ def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues:
         with opening():
             return _attach_alone(descriptors, true_name, index), index
 
-    return _device(netns, _Descriptors(offload, queues), attach)
+    return _device(netns, _Descriptors(offload, queues, packet_information), attach)
 
 
 def _attach_alone(descriptors: "_Descriptors", name: str, index: int) -> str:
@@ -97,10 +109,11 @@ def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
 class _Descriptors:
     """The open files of one interface: some to receive from, and one to send to; with one queue they are the same."""
 
-    def __init__(self, offload: bool, queues: int) -> None:
+    def __init__(self, offload: bool, queues: int, information: bool) -> None:
         self.files: list[io.FileIO] = []
         self.offload = tun.Offload.NONE
-        self._wanted = offload
+        self.wanted = offload
+        self.information = information
         self._count = queues
 
     @property
@@ -117,12 +130,13 @@ class _Descriptors:
         `attached` is called between attaching the first file and changing anything of the interface.
         """
         first = self._open()
-        name = tun.attach(first, name, create=create, offload=self._wanted, several=several)
+        form = {"offload": self.wanted, "information": self.information}
+        name = tun.attach(first, name, create=create, several=several, **form)
         attached()
-        self.offload = tun.prepare(first, offload=self._wanted)
+        self.offload = tun.prepare(first, offload=self.wanted)
         if self._count > 1:
             for number in range(1, self._count + 1):
-                tun.attach_queue(self._open(), name, self._wanted, receives=number < self._count)
+                tun.attach_queue(self._open(), name, receives=number < self._count, **form)
         return name
 
     def _open(self) -> io.FileIO:
@@ -169,21 +183,45 @@ class LinuxDevice:
 
     def start(self, capacity: int) -> LinuxPort:
         descriptors = self._descriptors
-
-        def switch_carrier_on() -> None:
-            for queue in descriptors.queues:
-                tun.discard(queue)  # These packets waited for an earlier session.
-            tun.set_carrier(self._file, up=True)
-
-        each = capacity // len(descriptors.queues)
+        records = Prefix(information=True, header=0) if descriptors.information else fast
         try:
-            self._place.run(lambda index, name: netlink.link_up(index, name, each, switch_carrier_on))
+            self._take_link_up(capacity)
             return LinuxPort(
-                descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down
+                descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down, records
             )
         except BaseException:
             self._take_link_down()
             raise
+
+    def detach(self, capacity: int) -> int:
+        descriptors = self._descriptors
+        if len(descriptors.queues) > 1:
+            raise InvalidSetting(
+                f"{self.name} has several queues, each with a descriptor; to detach it leave out queues"
+            )
+        if descriptors.wanted and descriptors.offload is tun.Offload.NONE:
+            raise AdapterUnavailable(errno.ENOTTY, f"{tun.PLAIN}, without a virtio header; give offload=False")
+        try:
+            self._take_link_up(capacity)
+            tun.set_offload(self._file, offload=False)  # Its reader says which superpackets it knows.
+            number = os.dup(self._file.fileno())
+        except BaseException:
+            self._take_link_down()
+            raise
+        os.set_blocking(number, True)
+        self.close()
+        return number
+
+    def _take_link_up(self, capacity: int) -> None:
+        queues = self._descriptors.queues
+
+        def switch_carrier_on() -> None:
+            for queue in queues:
+                tun.discard(queue)  # These packets waited for an earlier session.
+            tun.set_carrier(self._file, up=True)
+
+        each = capacity // len(queues)
+        self._place.run(lambda index, name: netlink.link_up(index, name, each, switch_carrier_on))
 
     def _take_link_down(self) -> None:
         try:

@@ -102,19 +102,19 @@ def open_tun() -> io.FileIO:
         raise _explained(error, _NO_DRIVER, TUN_PATH) from None
 
 
-def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: bool) -> str:
+def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: bool, information: bool = False) -> str:
     """Create the interface `name`, or attach to it, and return its real name; call `prepare` next.
 
     With `offload`, every packet has a virtio header. With `several`, the interface has several queues, and `tun`
-    becomes the first.
+    becomes the first. With `information`, every packet has a `struct tun_pi`.
 
     Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied` or `AdapterUnavailable`.
     """
-    flags = _flags(offload, several) | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
+    flags = _flags(offload, several, information) | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
     if create and is_plain(tun):
         if several:
             raise AdapterUnavailable(errno.ENOTTY, f"{PLAIN}, without several queues; leave out queues")
-        name, flags = _free_name(name), IFF_TUN | IFF_NO_PI
+        name, flags = _free_name(name), _flags(False, False, information)
     try:
         reply = fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), flags))
     except OSError as error:
@@ -192,7 +192,7 @@ def namespace_of(tun: io.FileIO) -> io.FileIO | None:
         return None
 
 
-def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool) -> None:
+def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool, information: bool = False) -> None:
     """Add `tun` as a queue of the interface `name`; without `receives` the queue is only for sending.
 
     The kernel assigns a flow to the receiving queue that last sent its packets, and a flow that changes queues may
@@ -200,15 +200,16 @@ def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool) ->
     its hash. Raises `AdapterError` or a subclass.
     """
     try:
-        fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), _flags(offload, True)))
+        fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), _flags(offload, True, information)))
         if not receives:
             fcntl.ioctl(tun, TUNSETQUEUE, IFREQ.pack(os.fsencode(name), IFF_DETACH_QUEUE))
     except OSError as error:
         raise _explained(error, _NOT_OPENED, name) from None
 
 
-def _flags(offload: bool, several: bool) -> int:
-    return IFF_TUN | IFF_NO_PI | (IFF_VNET_HDR if offload else 0) | (IFF_MULTI_QUEUE if several else 0)
+def _flags(offload: bool, several: bool, information: bool) -> int:
+    form = (0 if information else IFF_NO_PI) | (IFF_VNET_HDR if offload else 0)
+    return IFF_TUN | form | (IFF_MULTI_QUEUE if several else 0)
 
 
 def set_offload(tun: io.FileIO, offload: bool) -> Offload:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from threepipe.backend import AdapterInfo
 from threepipe.errors import AdapterError, AdapterNotFound, AdapterUnavailable, InvalidSetting, NameTaken
@@ -46,8 +46,11 @@ def create(settings: AdapterSettings) -> "WindowsDevice":
     return create_on(system, settings)
 
 
-def open_existing(name: str, netns: NamespaceName | None, offload: bool, queues: int) -> "WindowsDevice":
+def open_existing(
+    name: str, netns: NamespaceName | None, offload: bool, queues: int, packet_information: bool
+) -> "WindowsDevice":
     """Open another handle of an adapter that some program has created with Wintun's driver."""
+    _refuse(packet_information=packet_information)
     return open_on(system, name, netns, queues)
 
 
@@ -72,7 +75,7 @@ def system() -> System:
 
 def create_on(find: Callable[[], System], settings: AdapterSettings) -> "WindowsDevice":
     """Create an adapter on the system that `find` returns, which is called only if Windows can apply the settings."""
-    _refuse(settings.netns, settings.persistent, settings.queues)
+    _refuse(settings.netns, settings.persistent, settings.queues, settings.packet_information)
     if settings.metric is not None and settings.metric > _MAX_METRIC:
         raise InvalidSetting(f"metric {settings.metric}: on Windows give 1 to {_MAX_METRIC}")
     found = find()
@@ -145,6 +148,9 @@ class WindowsDevice:
             wintun.end_session(session)
             raise
 
+    def detach(self, capacity: int) -> NoReturn:
+        raise AdapterUnavailable(errno.ENOTSUP, "adapters on Windows have no descriptor; use `threepipe pipe` in place")
+
     def unpersist(self) -> None:
         """Do nothing: an adapter of this driver never outlives the program that created it."""
 
@@ -200,12 +206,16 @@ def _name_taken(name: str) -> NameTaken:
     return windows_error(NameTaken, ERROR_ALREADY_EXISTS, text)
 
 
-def _refuse(netns: NamespaceName | None = None, persistent: bool = False, queues: int = 1) -> None:
+def _refuse(
+    netns: NamespaceName | None = None, persistent: bool = False, queues: int = 1, packet_information: bool = False
+) -> None:
     """Raise `InvalidSetting` for settings that Windows does not have."""
     if netns is not None:
         raise InvalidSetting("Windows has no network namespaces; leave out netns")
     if persistent:
         raise InvalidSetting("on Windows an adapter never outlives its program; leave out persistent")
+    if packet_information:
+        raise InvalidSetting("adapters on Windows have no packet information; leave out packet_information")
     if queues != 1:
         raise InvalidSetting(f"{queues} queues: adapters on Windows have one; leave out queues")
 

@@ -1,0 +1,156 @@
+"""Handing an adapter to another program, which this process becomes.
+
+The program inherits the descriptor, told by every convention that fits the form of its packets. As the program takes
+this process's place, signals reach it and its exit status is its own; as it alone has the descriptor, the interface
+goes with it, however it ends. Only routing rules need a process that stays, to remove them: see `keeper`.
+"""
+
+import errno
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple, NoReturn
+
+from threepipe import platforms
+from threepipe.adapter import DEFAULT_CAPACITY
+from threepipe.endpoints.address import EndpointAddress, parse_address
+from threepipe.endpoints.keeper import start_keeper
+from threepipe.endpoints.openers import open_adapter, versions_of
+from threepipe.endpoints.request import OpenRequest, RateLimitedLog
+from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.net.connect import endpoint_errors
+
+__all__ = ["HEADERS", "Header", "Order", "conventions", "fill_in"]
+
+Header = Literal["none", "vnet", "packet-information"]
+"""The bytes before each packet on the descriptor: none, a virtio header (10), or a `struct tun_pi` (4)."""
+
+HEADERS: Mapping[str, tuple[str, ...]] = {
+    "none": ("WG_TUN_FD", "VPNFD", "XRAY_TUN_FD"),
+    "vnet": ("WG_TUN_FD",),
+    "packet-information": ("WG_TUN_FD",),
+}
+"""Each form, and the variables whose programs may expect it: wireguard-go and boringtun, ocproxy, Xray."""
+
+_FIRST = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3).
+_PLACE = "{fd}"
+_SIGNALS = ("SIGPIPE", "SIGXFZ", "SIGXFSZ")  # Python ignores them, and programs would inherit that.
+
+
+class Order(NamedTuple):
+    """A program to start with an adapter of its own."""
+
+    address: EndpointAddress
+    words: Sequence[str]
+    header: Header = "none"
+    user: str | None = None
+    keep_net_admin: bool = False
+
+    @classmethod
+    def parse(
+        cls, tun: str, words: Sequence[str], header: str, user: str | None = None, keep_net_admin: bool = False
+    ) -> "Order":
+        """Return the order for a `tun` address without its kind. Raises `InvalidSetting` if it cannot work."""
+        if header not in HEADERS:
+            raise InvalidSetting(f"header {header!r}: give one of {', '.join(HEADERS)}")
+        address = parse_address(f"tun:{tun}")
+        if "offload" in address.options:
+            raise InvalidSetting("the form with superpackets is --header vnet; leave out offload")
+        if address.options.get("queues", 1) > 1:
+            raise InvalidSetting("the program gets one descriptor, which is one queue; leave out queues")
+        if keep_net_admin and user is None and not _geteuid():
+            raise InvalidSetting("root's programs have CAP_NET_ADMIN anyway; leave out --keep-net-admin, or add --user")
+        return cls(address, words, header, user, keep_net_admin)  # type: ignore[arg-type]  # It was checked above.
+
+    def run(self) -> NoReturn:
+        """Make the adapter and become the program.
+
+        On an error nothing is left. Raises `AdapterError`, `EndpointError` if the program cannot be started, and
+        `InvalidSetting`.
+        """
+        if not platforms.INHERITS_DESCRIPTORS:
+            raise InvalidSetting("programs do not inherit descriptors on Windows; join them with threepipe pipe")
+        program = self.words[0]
+        if shutil.which(program) is None:
+            raise EndpointError(errno.ENOENT, f"starting {program}: it is not there, or not executable; install it")
+        user = None if self.user is None else platforms.find_user(self.user)
+        options = {name.replace("-", "_"): value for name, value in self.address.options.items()}
+        mark, capacity = options.pop("default_route", None), options.pop("capacity", DEFAULT_CAPACITY)
+        form: dict[str, Any] = {
+            "offload": self.header == "vnet",
+            "packet_information": self.header == "packet-information",
+        }
+        request = OpenRequest(self.address.parameter, "left", RateLimitedLog(self.address.text))
+        with open_adapter(request, **options, **form) as adapter:
+            if self.header == "vnet" and os.environ.get("THREEPIPE_NO_OFFLOAD", "0") not in ("", "0"):
+                raise InvalidSetting("THREEPIPE_NO_OFFLOAD refuses the form with superpackets; unset it")
+            mtu = adapter.mtu
+            if mark is not None:
+                start_keeper(adapter.index, versions_of(adapter), mark)
+            number = adapter.detach(capacity)
+        with endpoint_errors(f"starting {program}", {errno.EACCES: "let that user execute it"}):
+            number, listed = _place(number)
+            environment = {**os.environ, **(user.environment if user else {})}
+            environment |= conventions(self.header, number, mtu, os.environ, listed=listed)
+            platforms.become(user, keep_net_admin=self.keep_net_admin)
+            for name in _SIGNALS:
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), signal.SIG_DFL)
+            sys.stdout.flush()
+            os.execvpe(program, fill_in(self.words, number), environment)
+
+
+def conventions(
+    header: Header, number: int, mtu: int, inherited: Mapping[str, str], *, listed: bool = True
+) -> dict[str, str]:
+    """Return the variables that tell a program of the descriptor `number`, which stands last in systemd's list.
+
+    `inherited` has the variables so far: descriptors in its list stay there. Without `listed` the list is left out,
+    as it has no room for `number`.
+    """
+    variables = dict.fromkeys(HEADERS[header], str(number))
+    if "VPNFD" in variables and "INTERNAL_IP4_MTU" not in inherited:
+        variables["INTERNAL_IP4_MTU"] = str(mtu)
+    if listed:
+        names = [inherited.get("LISTEN_FDNAMES", ":".join(["unknown"] * _listed(inherited)))] * bool(_listed(inherited))
+        variables |= {
+            "LISTEN_PID": str(os.getpid()),
+            "LISTEN_FDS": str(number - _FIRST + 1),
+            "LISTEN_FDNAMES": ":".join([*names, "tun"]),
+        }
+    return variables
+
+
+def fill_in(words: Sequence[str], number: int) -> list[str]:
+    """Return the words with `{fd}` replaced by the number."""
+    return [word.replace(_PLACE, str(number)) for word in words]
+
+
+def _listed(environment: Mapping[str, str]) -> int:
+    """Return how many descriptors this process got by systemd's convention."""
+    count = environment.get("LISTEN_FDS", "")
+    return int(count) if count.isdecimal() and environment.get("LISTEN_PID") == str(os.getpid()) else 0
+
+
+def _place(number: int) -> tuple[int, bool]:
+    """Move the descriptor to the number that follows those of systemd's list, and let the program inherit it.
+
+    Return its number, and whether it is that one: a descriptor of the caller's is not replaced.
+    """
+    wanted = _FIRST + _listed(os.environ)
+    with suppress(OSError):
+        if number != wanted and os.get_inheritable(wanted):
+            os.set_inheritable(number, True)
+            return number, False
+    if number != wanted:
+        os.dup2(number, wanted)
+        os.close(number)
+    os.set_inheritable(wanted, True)
+    return wanted, True
+
+
+def _geteuid() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else -1
