@@ -141,6 +141,97 @@ def test_a_program_that_cannot_start_raises_with_advice(command: str, error: typ
         threepipe.open_endpoint(f"exec:{command}")
 
 
+DATAGRAMS = f"""
+import os, socket, sys
+number = int(os.environ["VPNFD"])
+assert sys.argv[1:] == [str(number)] and os.environ["TUNTAP_SOCKET_FD"] == str(number)
+assert not os.get_blocking(number) and not sys.stdin.read()
+print("this is not a packet")
+mine = socket.socket(fileno=number)
+mine.settimeout({SECONDS})
+"""
+"""The start of a program that takes packets as datagrams."""
+
+ECHO_DATAGRAMS = f"{DATAGRAMS}while packet := mine.recv(1 << 17): mine.send(b''), mine.send(packet)"
+
+
+def datagrams(code: str) -> str:
+    return f"exec,datagrams:{python(code)} {{fd}}"
+
+
+@posix
+def test_datagrams_go_to_and_from_a_program_one_packet_in_each(stack: ExitStack) -> None:
+    session = opened(stack, datagrams(ECHO_DATAGRAMS))
+    packets = [packet(number, size) for number, size in enumerate([20, 1500, MAX_PACKET] * 20)]
+    with ThreadPoolExecutor(1) as executor:
+        sending = executor.submit(session.send, packets, None)
+        assert received(session, len(packets)) == packets
+        assert sending.result() == len(packets)
+
+
+@posix
+def test_an_empty_datagram_of_a_program_is_a_probe(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    session = opened(stack, datagrams(f"{DATAGRAMS}mine.send(b''), mine.send({packet(1)!r}), mine.recv(100)"))
+    assert received(session, 1) == [packet(1)]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("ending", "error", "text"),
+    [
+        ("", threepipe.EndpointEnded, "the command ended"),
+        ("exit(7)", threepipe.EndpointError, "the command ended with status 7"),
+        ("os.kill(os.getpid(), 9)", threepipe.EndpointError, "the command was ended by signal 9"),
+    ],
+)
+def test_the_end_of_a_program_with_datagrams_follows_its_last_packet(
+    stack: ExitStack, ending: str, error: type[Exception], text: str
+) -> None:
+    session = opened(stack, datagrams(f"{DATAGRAMS}mine.send({packet(1)!r})\n{ending}"))
+    assert received(session, 1) == [packet(1)]
+    with pytest.raises(error, match=text):
+        session.receive(SECONDS)
+
+
+@posix
+@pytest.mark.parametrize("deaf", ["", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
+def test_closing_the_session_ends_a_program_with_datagrams(stack: ExitStack, deaf: str) -> None:
+    code = f"import os\n{deaf}\n{DATAGRAMS}mine.send(b'\\x45' + bytes(15) + os.getpid().to_bytes(4))\n{DEAF}"
+    session = opened(stack, datagrams(code))
+    (told,) = received(session, 1)
+    session.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int.from_bytes(told[16:20], "big"), signal.SIGKILL)
+
+
+@posix
+def test_a_program_with_datagrams_ends_with_this_one() -> None:
+    code = (
+        "import sys, threepipe\nsession = threepipe.open_endpoint(sys.argv[1])\nprint(session.receive()[0][16:].hex())"
+    )
+    asked = f"{DATAGRAMS}mine.send(b'\\x45' + bytes(15) + os.getpid().to_bytes(4))\n{DEAF}"
+    done = subprocess.run([sys.executable, "-c", code, datagrams(asked)], stdout=subprocess.PIPE, timeout=50)
+    assert done.returncode == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout, 16), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="programs do not inherit descriptors there")
+@pytest.mark.parametrize(
+    ("address", "error", "text"),
+    [
+        ("exec,datagrams:/nonexistent/program", threepipe.EndpointError, "starting /nonexistent/program: .*check that"),
+        ("exec,datagrams,forever:cat", threepipe.InvalidSetting, "is started once; leave out retry and forever"),
+        ("exec,datagrams,retry=3:cat", threepipe.InvalidSetting, "is started once"),
+        ("exec,datagrams=1:cat", threepipe.InvalidSetting, "is written datagrams"),
+    ],
+)
+def test_datagrams_that_cannot_work_are_refused(address: str, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        threepipe.open_endpoint(address)
+
+
 STDIO = """
 import threepipe
 threepipe.pipe(threepipe.open_endpoint("-"), threepipe.open_endpoint("echo"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -227,33 +226,3 @@ def test_superpackets_that_the_environment_refuses_are_an_error(
 ) -> None:
     monkeypatch.setenv("THREEPIPE_NO_OFFLOAD", "1")
     assert "THREEPIPE_NO_OFFLOAD" in refusal(network, "--tun", "tp0", "--header", "vnet", "--", "true")
-
-
-@needs_root
-@pytest.mark.skipif(not shutil.which("ocproxy"), reason="ocproxy is not there; install it")
-def test_ocproxy_as_an_ordinary_user_forwards_a_port(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
-    monkeypatch.setenv("INTERNAL_IP4_ADDRESS", "10.6.7.2")
-    words = ["--user", "nobody", "--", "sh", "-c", "echo here; exec ocproxy -L 9000:10.6.7.1:8000"]
-    with (
-        running(network, "--tun", ADDRESSED, *words),
-        network.namespace.run(lambda: socket.create_server(("10.6.7.1", 8000))) as server,
-    ):
-        server.settimeout(20)
-
-        def connected() -> socket.socket | None:
-            try:
-                return network.namespace.run(lambda: socket.create_connection(("127.0.0.1", 9000), 20))
-            except ConnectionRefusedError:
-                return None
-
-        assert come_true(lambda: any(":9000 " in line for line in network.run("ss", "-lntH").splitlines()), 20)
-        client = connected()
-        assert client is not None
-        accepted, (address, _) = server.accept()
-        with client, accepted:
-            assert address == "10.6.7.2"
-            client.sendall(b"hello")
-            accepted.settimeout(20)
-            assert accepted.recv(100) == b"hello"

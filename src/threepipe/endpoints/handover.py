@@ -19,11 +19,12 @@ from threepipe.adapter import DEFAULT_CAPACITY
 from threepipe.endpoints.address import EndpointAddress, parse_address
 from threepipe.endpoints.keeper import start_keeper
 from threepipe.endpoints.openers import open_adapter, versions_of
+from threepipe.endpoints.process import fill_in
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import endpoint_errors
 
-__all__ = ["HEADERS", "Header", "Order", "conventions", "fill_in"]
+__all__ = ["HEADERS", "Header", "Order", "conventions"]
 
 Header = Literal["none", "vnet", "packet-information"]
 """The bytes before each packet on the descriptor: none, a virtio header (10), or a `struct tun_pi` (4)."""
@@ -36,7 +37,6 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
 """Each form, and the variables whose programs may expect it: wireguard-go and boringtun, ocproxy, Xray."""
 
 _FIRST = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3).
-_PLACE = "{fd}"
 _SIGNALS = ("SIGPIPE", "SIGXFZ", "SIGXFSZ")  # Python ignores them, and programs would inherit that.
 
 
@@ -122,11 +122,6 @@ def conventions(
             "LISTEN_FDNAMES": ":".join([*names, "tun"]),
         }
     return variables
-
-
-def fill_in(words: Sequence[str], number: int) -> list[str]:
-    """Return the words with `{fd}` replaced by the number."""
-    return [word.replace(_PLACE, str(number)) for word in words]
 
 
 def _listed(environment: Mapping[str, str]) -> int:

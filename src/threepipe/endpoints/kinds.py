@@ -210,6 +210,12 @@ def _check_retry(parameter: object, options: dict[str, Any]) -> None:
         raise InvalidSetting("interval is the pause of retry or forever; add one of the two")
 
 
+def _check_exec(parameter: object, options: dict[str, Any]) -> None:
+    _check_retry(parameter, options)
+    if "datagrams" in options and options.keys() & {"retry", "forever"}:
+        raise InvalidSetting("a program with datagrams is started once; leave out retry and forever")
+
+
 _ADAPTER = (
     Option("address", "ADDRESS/LENGTH", "an address of the adapter, IPv4 or IPv6", _only(parse_addresses), True),
     Option("route", "NETWORK/LENGTH", "a network to reach through the adapter", _only(parse_routes), True),
@@ -252,6 +258,8 @@ _FILES = (
 )  # fmt: skip
 _NAME = Option("name", "NAME", "the name in the listener's certificate; by default HOST")
 _CLIENT = Option("name", "NAME", "a name in the client's certificate, or one of several; by default any", str, True)
+_DATAGRAMS = Option("datagrams", "", "packets as datagrams, one in each, on a socket whose number the program has in"
+                    " VPNFD, and where its arguments have {fd}")  # fmt: skip
 _SPEED = Option("speed", "FACTOR", "how much faster than recorded to replay; by default 1", _positive, side="left")
 _LOOP = Option("loop", "", "start again at the end, forever", side="left")
 _REPAIR = Option(
@@ -288,7 +296,8 @@ KINDS = {
         Kind("unix-listen", "PATH", "the same, with one client at a time", f"{_OPENERS}:open_unix_listen", (_REUSE,)),
         Kind("stdio", "", "records on standard input and output; may be written -", f"{_OPENERS}:open_stdio"),
         Kind("exec", "COMMAND", "records to and from a program, which is started without a shell; options stand before"
-             " the colon, as in exec,forever:COMMAND", f"{_OPENERS}:open_exec", _RETRY, _command, _check_retry),
+             " the colon, as in exec,forever:COMMAND", f"{_OPENERS}:open_exec", (_DATAGRAMS, *_RETRY), _command,
+             _check_exec),
         Kind("fd", "NUMBER[:NUMBER]", "an inherited descriptor: a TUN device, a datagram socket (one packet per"
              " datagram) or a stream of records; or two pipes, first the one to read from",
              "threepipe.endpoints.inherited:open_fd", (), _descriptors),

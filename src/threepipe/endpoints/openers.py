@@ -12,6 +12,7 @@ from threepipe.backend import AdapterInfo
 from threepipe.endpoints.connection import Connection
 from threepipe.endpoints.credentials import Credentials, ListenerContext
 from threepipe.endpoints.datagram_port import DatagramPort
+from threepipe.endpoints.datagram_program import start_datagram_program
 from threepipe.endpoints.dialer import Dialer, Retry
 from threepipe.endpoints.echo_discard import DiscardPort, EchoPort
 from threepipe.endpoints.listener import Listener
@@ -344,10 +345,13 @@ def open_stdio(request: OpenRequest[str]) -> Session:
 def open_exec(
     request: OpenRequest[list[str]],
     *,
+    datagrams: bool = False,
     retry: int | None = None,
     forever: bool = False,
     interval: float = 1.0,
 ) -> Session:
+    if datagrams:
+        return Session(start_datagram_program(request.parameter, request.log))
     request = request._replace(lost=lambda _: None)  # The status of the program says whether its end is a failure.
     return _dialled_session(request, lambda: start_program(request.parameter), "the command", retry, forever, interval)
 

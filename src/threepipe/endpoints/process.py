@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from threepipe.endpoints.relay import stream_of_files
@@ -14,7 +15,7 @@ from threepipe.net.connect import endpoint_errors
 from threepipe.net.signals import defer_signals
 from threepipe.platforms import enlarge_pipe
 
-__all__ = ["standard_stream", "start_program"]
+__all__ = ["end_program", "failure_of", "fill_in", "standard_stream", "start_program"]
 
 _GRACE = 2.0  # Seconds a program gets to end after the end of its input, and again after SIGTERM.
 
@@ -40,16 +41,21 @@ def start_program(words: list[str]) -> Stream:
                 stream.close()
 
         def closed() -> None:
-            _end(process)
+            end_program(process)
             atexit.unregister(end_at_exit)
 
-        stream = stream_of_files(process.stdout, process.stdin, lambda: _failure(process), closed)
+        stream = stream_of_files(process.stdout, process.stdin, lambda: failure_of(process), closed)
         atexit.register(end_at_exit)
         undo.pop_all()
     return stream
 
 
-def _failure(process: "subprocess.Popen[bytes]") -> str:
+def fill_in(words: Sequence[str], number: int) -> list[str]:
+    """Return the words of a command with `{fd}` replaced by the number of a descriptor that it inherits."""
+    return [word.replace("{fd}", str(number)) for word in words]
+
+
+def failure_of(process: "subprocess.Popen[bytes]") -> str:
     """Return how the program failed; "" if it succeeded, or still runs with its output closed."""
     try:
         status = process.wait(_GRACE)
@@ -60,13 +66,15 @@ def _failure(process: "subprocess.Popen[bytes]") -> str:
     return f"ended with status {status}" if status else ""
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end_program(process: "subprocess.Popen[bytes]", patience: float = _GRACE) -> None:
+    """Have a program end: `patience` seconds for it to do so by itself, then SIGTERM, and SIGKILL in the end."""
     for ask in (process.terminate, process.kill):
         try:
-            process.wait(_GRACE)
+            process.wait(patience)
             return
         except subprocess.TimeoutExpired:
             ask()
+            patience = _GRACE
     process.wait()
 
 
