@@ -22,7 +22,9 @@ FORMS = [
 
 def handed(name: str, header: str) -> Program:
     """Return that program on an adapter of `exec`; its interface's name is the last argument."""
-    start = 'install -d -o nobody /run/wireguard && exec "$@"'
+    # boringtun names its control socket by the number of the descriptor.
+    link = "ln -s 3.sock /run/wireguard/tunnelled.sock &&" if name == "boringtun" else ""
+    start = f'install -d -o nobody /run/wireguard && {link} exec "$@"'
     words = ["exec", "--tun", "tunnelled", "--header", header, "--user", "nobody", "--keep-net-admin", "--"]
     command = ("sh", "-c", start, "sh", sys.executable, "-m", "threepipe", *words, *PROGRAMS[name].command)
     return replace(PROGRAMS[name], command=command)
