@@ -40,6 +40,7 @@ from threepipe.settings import WindowsSettings
 
 if TYPE_CHECKING:
     from threepipe.endpoints import open_endpoint
+    from threepipe.endpoints.environment import from_environment
     from threepipe.memory import MemoryAdapter
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "ThreepipeError",
     "WindowsSettings",
     "adapters",
+    "from_environment",
     "native_core",
     "open_endpoint",
     "pipe",
@@ -82,7 +84,11 @@ __all__ = [
 native_core = fast.NATIVE
 """True if the native core does the work per packet; False in pure Python, and `threepipe doctor` says why."""
 
-_MODULES_OF_NAMES = {"MemoryAdapter": "threepipe.memory", "open_endpoint": "threepipe.endpoints"}
+_MODULES_OF_NAMES = {
+    "MemoryAdapter": "threepipe.memory",
+    "from_environment": "threepipe.endpoints.environment",
+    "open_endpoint": "threepipe.endpoints",
+}
 _MODULES = ("packet", "ring", "testing", "wireguard")
 
 

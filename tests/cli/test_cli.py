@@ -15,7 +15,16 @@ from tests.support.commands import Done, run, run_here
 from tests.support.kernel import Network
 
 ADAPTER = ["create", "delete", "list", "show"]
-COMMANDS = [[], ["adapter"], ["capture"], ["doctor"], ["exec"], ["pipe"], *[["adapter", name] for name in ADAPTER]]
+COMMANDS = [
+    [],
+    ["adapter"],
+    ["capture"],
+    ["doctor"],
+    ["exec"],
+    ["pipe"],
+    ["script-tun"],
+    *[["adapter", name] for name in ADAPTER],
+]
 
 
 def run_program(*lines: str) -> Done:

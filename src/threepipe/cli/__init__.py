@@ -21,12 +21,13 @@ from threepipe.cli.doctor import doctor
 from threepipe.cli.exec import exec_
 from threepipe.cli.output import complain, hide_given_keys, show_warnings
 from threepipe.cli.pipe import pipe
+from threepipe.cli.script_tun import script_tun
 from threepipe.errors import ThreepipeError, text_of
 
 __all__ = ["app", "main"]
 
 GROUPS = {"adapter": adapter.app, "driver": driver.app, "tls": tls.app, "wg": wg.app}
-COMMANDS = (capture, demo, doctor, pipe)
+COMMANDS = (capture, demo, doctor, pipe, script_tun)
 STARTERS: dict[str, Callable[..., None]] = {"exec": exec_}
 """Commands whose options end at the first argument, as the rest is a command line of its own."""
 

@@ -1,0 +1,118 @@
+"""A descriptor of packets that the program which started this one tells of in its environment.
+
+The conventions are those of OpenConnect (--script-tun), OpenVPN 2.7 (--dev-node unix:), wireguard-go, Xray and systemd;
+`threepipe exec` and `exec,datagrams` follow them too. OpenConnect and OpenVPN also tell addresses and MTU.
+"""
+
+import os
+from collections.abc import Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+from threepipe.endpoints.inherited import open_fd
+from threepipe.endpoints.request import OpenRequest, RateLimitedLog
+from threepipe.errors import InvalidSetting
+from threepipe.session import Session
+from threepipe.settings import Address, Network, parse_addresses, parse_routes
+
+__all__ = ["Offer", "find_descriptor", "from_environment", "offered", "starter"]
+
+_NUMBERS = ("VPNFD", "TUNTAP_SOCKET_FD", "WG_TUN_FD", "XRAY_TUN_FD")
+_LIST = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
+_FIRST = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3).
+_NAME = "tun"
+
+
+def from_environment() -> Session:
+    """Return a session on the descriptor that the program which started this one left in the environment.
+
+    Looks at VPNFD, TUNTAP_SOCKET_FD, WG_TUN_FD, XRAY_TUN_FD, and the descriptor named tun in systemd's list, in this
+    order. The variables are removed, as the session owns the descriptor. Raises `InvalidSetting` if there is none, or
+    if it cannot carry packets.
+    """
+    number = find_descriptor(os.environ)
+    session = open_fd(OpenRequest((number,), "left", RateLimitedLog(f"fd:{number}")))
+    _forget(os.environ, number)
+    return session
+
+
+def find_descriptor(environment: Mapping[str, str]) -> int:
+    """Return the number of the descriptor that the variables tell of. Raise `InvalidSetting` if there is none."""
+    for name in _NUMBERS:
+        if (text := environment.get(name)) is not None:
+            if not text.isdecimal():
+                raise InvalidSetting(f"{name}={text} is not the number of a descriptor; leave it to the program before")
+            return int(text)
+    number = _listed(environment)
+    if number is None:
+        names = ", ".join([*_NUMBERS, "LISTEN_FDS"])
+        raise InvalidSetting(
+            f"no descriptor is in the environment ({names}); start this by openconnect --script-tun, by openvpn"
+            " --dev-node unix:, or by threepipe exec"
+        )
+    return number
+
+
+def _listed(environment: Mapping[str, str]) -> int | None:
+    count = environment.get("LISTEN_FDS", "")
+    if not count.isdecimal() or environment.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    names = environment.get("LISTEN_FDNAMES", "").split(":")[: int(count)]
+    return _FIRST + names.index(_NAME) if _NAME in names else None
+
+
+def _forget(environment: MutableMapping[str, str], number: int) -> None:
+    """Remove the variables that tell of `number`; systemd's list goes as a whole, as by sd_listen_fds(3)."""
+    if _listed(environment) == number:
+        for name in _LIST:
+            environment.pop(name, None)
+    for name in _NUMBERS:
+        if environment.get(name) == str(number):
+            del environment[name]
+
+
+def starter(environment: Mapping[str, str]) -> int:
+    """Return the id of the process at the other end: OpenConnect's VPNPID, as a shell may stand between, or the parent.
+
+    To be asked before anything else, as a parent that ended is replaced by another.
+    """
+    told = environment.get("VPNPID", "")
+    return int(told) if told.isdecimal() else os.getppid()
+
+
+class Offer(NamedTuple):
+    """The settings that the program at the other end has for an adapter at this one."""
+
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Network, ...] = ()
+    """The other end of a link from point to point."""
+    mtu: int | None = None
+
+    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a `tun` address, with those offered where it has none of its own."""
+        completed = dict(options)
+        if "address" not in options and self.addresses:
+            completed["address"] = [*self.addresses]
+            completed["route"] = [*options.get("route", ()), *self.routes]
+        if "mtu" not in options and self.mtu is not None:
+            completed["mtu"] = self.mtu
+        return completed
+
+
+def offered(environment: Mapping[str, str]) -> Offer:
+    """Return what the variables of OpenConnect or OpenVPN offer. Raise `InvalidSetting` if they make no sense."""
+    get = environment.get
+    addresses, routes = [], []
+    if local := get("INTERNAL_IP4_ADDRESS"):
+        addresses.append(f"{local}/{get('INTERNAL_IP4_NETMASKLEN') or get('INTERNAL_IP4_NETMASK') or 32}")
+    if local := get("INTERNAL_IP6_NETMASK") or get("INTERNAL_IP6_ADDRESS"):  # The first is an address with a length.
+        addresses.append(local)
+    if local := get("ifconfig_local"):
+        addresses.append(f"{local}/{get('ifconfig_netmask') or 32}")
+    if (remote := get("ifconfig_remote")) and not get("ifconfig_netmask"):
+        routes.append(remote)
+    if local := get("ifconfig_ipv6_local"):
+        addresses.append(f"{local}/{get('ifconfig_ipv6_netbits') or 128}")
+    mtu = get("INTERNAL_IP4_MTU") or get("TUNTAP_MTU")
+    if mtu is not None and not mtu.isdecimal():
+        raise InvalidSetting(f"the MTU {mtu!r} in the environment is not a number; give mtu= and an address yourself")
+    return Offer(parse_addresses(addresses), parse_routes(routes), int(mtu) if mtu else None)

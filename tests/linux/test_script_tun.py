@@ -1,0 +1,212 @@
+"""`threepipe script-tun` and `from_environment`, started as OpenConnect, OpenVPN and `threepipe exec` do it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support.kernel import Network, links, needs_root
+from tests.support.transfers import MIB, transfer
+from tests.support.waiting import come_true
+from threepipe.echo import echo_reply, echo_request
+
+if sys.platform != "linux":
+    pytest.skip(f"{sys.platform} has no adapters", allow_module_level=True)
+
+pytestmark = pytest.mark.kernel
+
+SCRIPT_TUN = [sys.executable, "-W", "error", "-m", "threepipe", "script-tun"]
+OPENCONNECT = {"INTERNAL_IP4_ADDRESS": "10.77.0.137", "INTERNAL_IP4_NETMASKLEN": "24", "INTERNAL_IP4_MTU": "1334"}
+OPENVPN = {"ifconfig_local": "10.77.0.137", "ifconfig_remote": "10.77.0.1", "TUNTAP_MTU": "1334"}
+CONVENTIONS = {"VPNFD": OPENCONNECT, "TUNTAP_SOCKET_FD": OPENVPN}
+
+ECHO = """
+import threepipe
+from threepipe.echo import echo_reply
+with threepipe.from_environment() as session:
+    print("here", flush=True)
+    for bundle in session:
+        session.send([reply for packet in bundle if (reply := echo_reply(packet))])
+"""
+
+
+@contextmanager
+def script_tun(network: Network, variable: str, address: str) -> Iterator[tuple[socket.socket, subprocess.Popen[str]]]:
+    """Start the program as that one does, and wait for its adapter vpn0."""
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    with ours, theirs:
+        environment = {**os.environ, **CONVENTIONS[variable], variable: str(theirs.fileno())}
+        command = network.command(*SCRIPT_TUN, address)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, text=True, **pipes) as program:  # type: ignore[call-overload]
+            theirs.close()
+            try:
+                assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "vpn0", check=False), 20)
+                yield ours, program
+            finally:
+                program.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("variable", CONVENTIONS)
+def test_packets_go_to_an_adapter_with_the_addresses_of_the_other_program(
+    network: Network, variable: str, number: signal.Signals
+) -> None:
+    with script_tun(network, variable, "tun:vpn0") as (ours, program):
+        shown = network.run("ip", "address", "show", "vpn0")
+        length = 24 if variable == "VPNFD" else 32
+        assert f"inet 10.77.0.137/{length}" in shown
+        assert "mtu 1334" in shown
+        assert "dev vpn0" in network.run("ip", "route", "get", "10.77.0.1")
+        request = echo_request("10.77.0.1", "10.77.0.137", 1, 1)
+        ours.settimeout(20)
+        ours.send(request)
+        while (answer := ours.recv(1 << 16))[9] != socket.IPPROTO_ICMP or answer[0] >> 4 != 4:
+            pass  # The kernel sends other packets too when a link comes up.
+        assert answer[20:] == (echo_reply(request) or b"")[20:]
+        program.send_signal(number)
+        assert (program.wait(20), *program.communicate()) == (0, "", "")
+    assert links(network) == set()
+
+
+def test_settings_of_the_address_come_first(network: Network) -> None:
+    with script_tun(network, "VPNFD", "tun:vpn0,address=10.5.5.5/30,mtu=1400"):
+        shown = network.run("ip", "address", "show", "vpn0")
+        assert "inet 10.5.5.5/30" in shown
+        assert "10.77" not in shown
+        assert "mtu 1400" in shown
+
+
+STARTER = """
+import os, signal, socket, subprocess, sys
+ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+variables = {"VPNFD": str(theirs.fileno()), **({"VPNPID": str(os.getpid())} if sys.argv[1] == "told" else {})}
+program = subprocess.Popen(sys.argv[2:], pass_fds=[theirs.fileno()], env=os.environ | variables)
+print(program.pid, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("way", ["told", "parent"])
+def test_it_ends_with_a_starter_that_is_killed(network: Network, way: str) -> None:
+    # A shell in between, as OpenConnect has, if the starter tells of itself.
+    words = ["sh", "-c", '"$@"; exit', "sh", *SCRIPT_TUN] if way == "told" else SCRIPT_TUN
+    command = network.command(sys.executable, "-c", STARTER, way, *words, "tun:vpn0,address=10.77.0.137/24")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:
+        assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "vpn0", check=False), 20)
+        starter.kill()
+    assert come_true(lambda: links(network) == set(), 20)
+
+
+def test_without_a_descriptor_it_says_who_is_to_start_it() -> None:
+    environment = {name: text for name, text in os.environ.items() if not name.endswith("FD")}
+    done = subprocess.run([*SCRIPT_TUN, "discard"], capture_output=True, text=True, env=environment, timeout=50)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "start this by openconnect --script-tun" in done.stderr
+
+
+@pytest.mark.parametrize("header", ["none", "vnet", "packet-information"])
+def test_a_python_program_of_exec_has_a_session_in_any_form(network: Network, header: str) -> None:
+    words = ["exec", "--tun", "tp0,address=10.6.7.1/24", "--header", header, "--", sys.executable, "-c", ECHO]
+    with subprocess.Popen(
+        network.command(sys.executable, "-m", "threepipe", *words), stdout=subprocess.PIPE, text=True
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "here\n"
+            assert " 0% packet loss" in network.run("ping", "-c", "3", "-i", "0.01", "-W", "20", "10.6.7.9")
+        finally:
+            program.kill()
+    assert links(network) == set()
+
+
+SERVER = """
+auth = "plain[passwd={folder}/users]"
+tcp-port = 4433
+udp-port = 4433
+socket-file = {folder}/control
+server-cert = {folder}/certificate.pem
+server-key = {folder}/key.pem
+run-as-user = root
+run-as-group = root
+isolate-workers = false
+max-clients = 4
+device = vpns
+ipv4-network = 10.77.0.0
+ipv4-netmask = 255.255.255.0
+ipv6-network = fd77::/64
+"""
+
+
+@contextmanager
+def ocserv(network: Network, folder: Path) -> Iterator[None]:
+    """Run a server at 192.0.2.1, with a user ann."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("192.0.2.1")
+    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    (folder / "settings").write_text(SERVER.format(folder=folder))
+    subprocess.run(["ocpasswd", "-c", folder / "users", "ann"], input="secret\nsecret\n", text=True, check=True)
+    command = network.command("ocserv", "-f", "-c", str(folder / "settings"))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert come_true(lambda: ":4433" in network.run("ss", "-lntH"), 20)
+            yield
+        finally:
+            server.terminate()
+
+
+@needs_root
+@pytest.mark.skipif(
+    not shutil.which("openconnect") or not shutil.which("ocserv"),
+    reason="one of openconnect and ocserv is not there; install both",
+)
+def test_openconnect_carries_packets_to_an_adapter(network: Network, tmp_path: Path) -> None:
+    server = Network()
+    try:
+        server.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", network.path)
+        for place, link, address in ((server, "v0", "192.0.2.1/24"), (network, "v1", "192.0.2.2/24")):
+            place.run("ip", "address", "add", address, "dev", link)
+            place.run("ip", "link", "set", link, "up")
+        script = tmp_path / "script"
+        script.write_text(f"#!/bin/sh\nexec {' '.join(SCRIPT_TUN)} tun:vpn0\n")
+        script.chmod(0o755)
+        authority = tmp_path / "authority.pem"
+        options = [
+            "--cafile",
+            str(authority),
+            "--passwd-on-stdin",
+            "-u",
+            "ann",
+            "--script-tun",
+            "--script",
+            str(script),
+        ]
+        command = network.command("openconnect", *options, "192.0.2.1:4433")
+        with (
+            ocserv(server, tmp_path),
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as client,
+        ):
+            try:
+                assert client.stdin is not None
+                client.stdin.write("secret\n")
+                client.stdin.flush()
+                assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "vpn0", check=False), 30)
+                assert " 0% packet loss" in network.run("ping", "-c", "3", "-i", "0.01", "-W", "20", "10.77.0.1")
+                transfer(network, server, "10.77.0.1", 4 * MIB)
+                client.send_signal(signal.SIGINT)
+                client.wait(20)
+                assert come_true(lambda: links(network) == {"v1"}, 20)
+            finally:
+                client.kill()
+    finally:
+        server.namespace.close()
