@@ -43,7 +43,7 @@ else:
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
     from threepipe.platforms.linux.identity import become, find_user
-    from threepipe.platforms.linux.inherited import open_inherited
+    from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
     from threepipe.platforms.linux.namespace import private_networks
     from threepipe.platforms.linux.policy import (
         add_routes,
@@ -61,6 +61,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
+        PACKET_INFORMATION,
         add_routes,
         become,
         divert,
@@ -82,6 +83,7 @@ elif sys.platform == "win32":
 else:
     from threepipe.platforms.bsd import bind_to_interface, mark_socket
     from threepipe.platforms.unsupported import (
+        PACKET_INFORMATION,
         adapters,
         add_routes,
         become,
@@ -108,6 +110,7 @@ __all__ = [
     "COMMAND_ESCAPE",
     "INHERITS_DESCRIPTORS",
     "LINGER",
+    "PACKET_INFORMATION",
     "PIPES_CAN_BE_AWAITED",
     "access_mode",
     "adapters",

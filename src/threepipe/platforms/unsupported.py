@@ -15,6 +15,7 @@ from threepipe.net.datagrams import Datagrams
 from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
+    "PACKET_INFORMATION",
     "adapters",
     "add_routes",
     "become",
@@ -36,6 +37,9 @@ __all__ = [
     "table_number",
     "undivert",
 ]
+
+PACKET_INFORMATION: dict[int, bytes] = {}
+"""What precedes packets on a descriptor by default, by IP version: nothing here."""
 
 _TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 

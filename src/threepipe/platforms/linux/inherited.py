@@ -27,12 +27,12 @@ from threepipe.errors import AdapterError, AdapterGone, InvalidSetting
 from threepipe.platforms.linux import tun
 from threepipe.platforms.linux.port import LinuxPort
 
-__all__ = ["Prefix", "open_inherited"]
+__all__ = ["PACKET_INFORMATION", "Prefix", "open_inherited"]
 
 TUNGETVNETHDRSZ = 0x800454D7
 
 _MAX_HEADER = 256  # Bytes of a virtio header; the longest in Linux has 24.
-_INFORMATION = {4: b"\0\0\x08\x00", 6: b"\0\0\x86\xdd"}
+PACKET_INFORMATION = {4: b"\0\0\x08\x00", 6: b"\0\0\x86\xdd"}
 """The `struct tun_pi` of an IP version: no flags, and the EtherType."""
 _INFORMATION_SIZE = 4
 
@@ -78,7 +78,7 @@ class Prefix(NamedTuple):
         header = HEADER_SIZE if self.header else 0
         try:
             for record in records:
-                front = _INFORMATION[record[header] >> 4] if self.information else b""
+                front = PACKET_INFORMATION[record[header] >> 4] if self.information else b""
                 os.writev(descriptor, [front, record[:header], padding, record[header:]])
                 written += 1
         except BlockingIOError:

@@ -1,0 +1,129 @@
+"""A stand-in for pytun-pmd3 3.0: `from threepipe.compat.pytun_pmd3 import TunTapDevice`.
+
+Packets are received in bundles, as superpackets where the system has them. Those that a task writes are gathered until
+the event loop's next turn and sent as one bundle. docs/handing-over.md has the differences.
+"""
+
+import errno
+import sys
+from collections import deque
+from typing import TYPE_CHECKING
+
+from threepipe.compat.device import FLAGS, NODE, Device
+from threepipe.core.packet import Packet, is_packet
+from threepipe.platforms import PACKET_INFORMATION
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+__all__ = ["PytunError", "TunTapDevice"]
+
+_SIZE = 4
+_MOST = 256  # Packets gathered at most, as many as a session receives at once.
+_PATIENCE = 1.0  # Seconds for room in a full ring; the rest is counted as dropped.
+
+
+class PytunError(OSError):
+    """The error of every method."""
+
+
+class TunTapDevice(Device):
+    """A TUN device. On Linux `read` and `write` have packet information before each packet, and nowhere else."""
+
+    Error = PytunError
+    version = 6
+    prefix = 64
+
+    def __init__(self, name: str = "", flags: int = FLAGS["IFF_TUN"], dev: str = NODE) -> None:
+        super().__init__(name, flags, dev, offload=True)
+        self._front = _SIZE if PACKET_INFORMATION and not flags & FLAGS["IFF_NO_PI"] else 0
+        self._gathered: list[bytes] = []
+        self._received: deque[bytes] = deque()
+        self._failure: OSError | None = None
+
+    @property
+    def interface_index(self) -> int:
+        """The number by which the system knows the interface."""
+        return self._adapter.index
+
+    def read(self, size: int = 1 << 16) -> bytes:
+        """Wait for a packet and return its first `size` bytes, which count the packet information."""
+        if size <= 0:
+            raise ValueError("size must be > 0")
+        with self._errors():
+            packet = self._received.popleft() if self._received else self._open_session().receive_packet()
+        return ((PACKET_INFORMATION[packet[0] >> 4] if self._front else b"") + packet)[:size]
+
+    async def async_read(self) -> bytes:
+        """Return the next packet, without packet information."""
+        while not self._received:
+            self._received.extend(await self.async_read_batch())
+        return self._received.popleft()
+
+    async def async_read_batch(self) -> list[bytes]:
+        """Return the next packets, all that are ready, without packet information."""
+        if self._received:
+            packets = list(self._received)
+            self._received.clear()
+            return packets
+        with self._errors():
+            bundle = await self._open_session().receive_async()
+            with bundle:
+                return [bytes(packet) for packet in bundle]
+
+    def write(self, data: Packet) -> int:
+        """Send a packet, behind packet information on Linux, and return the size of `data`.
+
+        In a running event loop it goes with all others of this turn of the loop, and the next write raises if they
+        could not be sent.
+        """
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        self._open_session()
+        packet = bytes(memoryview(data)[self._front :])
+        if not is_packet(packet):
+            raise self.Error(errno.EINVAL, "the data is not an IP packet, on Linux behind 4 bytes")
+        self._gathered.append(packet)
+        loop = _running_loop()
+        if loop is None:
+            self._flush()
+        elif len(self._gathered) >= _MOST:
+            self._flush_later()
+        elif len(self._gathered) == 1:
+            loop.call_soon(self._flush_later)
+        return len(data)
+
+    def down(self) -> None:
+        """Send what was written, and take the link down."""
+        self._flush_later()
+        super().down()
+
+    def close(self) -> None:
+        """Send what was written, and close the device. May be repeated."""
+        self._flush_later()
+        super().close()
+
+    def _flush_later(self) -> None:
+        """Flush, and keep an error for the next write."""
+        try:
+            self._flush()
+        except OSError as error:
+            self._failure = error
+
+    def _flush(self) -> None:
+        packets, self._gathered = self._gathered, []
+        if packets and self._session is not None:
+            with self._errors():
+                self._session.send(packets, _PATIENCE)
+
+
+def _running_loop() -> "AbstractEventLoop | None":
+    if "asyncio" not in sys.modules:
+        return None  # A program that has not loaded it runs no loop.
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
