@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from threepipe.endpoints.handover import HEADERS
 pytestmark = pytest.mark.kernel
 
 NET_ADMIN = 1 << 12
+PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
+"""One that every user may run."""
 ADDRESSED = "tp0,address=10.6.7.1/24"
 
 TELL = """
@@ -50,7 +53,7 @@ def command(network: Network, *arguments: str) -> list[str]:
 def told(network: Network, *options: str, **more: Any) -> dict[str, Any]:
     """Run the program that prints what it was given, with a descriptor by `{fd}`."""
     # -S, as the folders of Python's other packages may be closed to the user.
-    words = command(network, *options, "--", "/usr/bin/python3", "-I", "-S", "-c", TELL, "{fd}")
+    words = command(network, *options, "--", PYTHON, "-I", "-S", "-c", TELL, "{fd}")
     done = subprocess.run(words, capture_output=True, text=True, timeout=50, **more)
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -97,6 +100,11 @@ def test_the_program_ignores_no_signal_that_python_ignores(network: Network) -> 
     done = subprocess.run(command(network, "--tun", "tp0", "cat", "/proc/self/status"), capture_output=True, text=True)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("SigIgn")]
     assert not int(line.split()[1], 16) & 1 << (signal.SIGPIPE - 1)
+
+
+def test_numbers_of_a_program_around_it_are_not_passed_on(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XRAY_TUN_FD", "3")
+    assert "XRAY_TUN_FD" not in told(network, "--tun", "tp0", "--header", "packet-information")["environment"]
 
 
 def test_without_a_user_the_program_has_those_of_the_caller(network: Network) -> None:

@@ -94,6 +94,8 @@ class Order(NamedTuple):
         with endpoint_errors(f"starting {program}", {errno.EACCES: "let that user execute it"}):
             number, listed = _place(number)
             environment = {**os.environ, **(user.environment if user else {})}
+            for name in HEADERS["none"]:
+                environment.pop(name, None)  # Those of a program around this one, with another form.
             environment |= conventions(self.header, number, mtu, os.environ, listed=listed)
             platforms.become(user, keep_net_admin=self.keep_net_admin)
             for name in _SIGNALS:
