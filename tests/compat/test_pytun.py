@@ -175,7 +175,7 @@ def test_a_device_that_is_down_refuses_and_comes_up_again(network: Network, modu
         tun.up()
         tun.down()
         assert code_of(lambda: tun.read(2000)) == "ENETDOWN"
-        assert code_of(lambda: tun.write(bytes(44))) == "ENETDOWN"
+        assert code_of(lambda: tun.write(INFORMATION[6] + b"\x60" + bytes(39))) == "ENETDOWN"
         tun.up()
         assert "LOWER_UP" in network.run("ip", "link", "show", "pt0")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["PytunError", "TunTapDevice"]
 
 _SIZE = 4
-_MOST = 256  # Packets gathered at most, as many as a session receives at once.
+_MOST = 1 << 17  # Bytes gathered at most: two superpackets. More memory at once is slow to get.
 _PATIENCE = 1.0  # Seconds for room in a full ring; the rest is counted as dropped.
 
 
@@ -37,9 +37,11 @@ class TunTapDevice(Device):
     def __init__(self, name: str = "", flags: int = FLAGS["IFF_TUN"], dev: str = NODE) -> None:
         super().__init__(name, flags, dev, offload=True)
         self._front = _SIZE if PACKET_INFORMATION and not flags & FLAGS["IFF_NO_PI"] else 0
-        self._gathered: list[bytes] = []
+        self._gathered: list[memoryview] = []
+        self._size = 0  # Bytes gathered.
         self._received: deque[bytes] = deque()
         self._failure: OSError | None = None
+        self._waiting = False  # True while an event loop is to flush.
 
     @property
     def interface_index(self) -> int:
@@ -77,22 +79,27 @@ class TunTapDevice(Device):
         In a running event loop it goes with all others of this turn of the loop, and the next write raises if they
         could not be sent.
         """
+        packet = memoryview(bytes(data))[self._front :]  # A copy only of what could change.
+        if not is_packet(packet):
+            raise self.Error(errno.EINVAL, "the data is not an IP packet, on Linux behind 4 bytes")
+        gathered = self._gathered
+        if not gathered:
+            self._begin()
+        gathered.append(packet)
+        self._size += len(packet)
+        if not self._waiting or self._size >= _MOST:
+            self._flush()
+        return len(data)
+
+    def _begin(self) -> None:
+        """Prepare to gather: raise what went wrong before, and have a running event loop flush at its next turn."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
         self._open_session()
-        packet = bytes(memoryview(data)[self._front :])
-        if not is_packet(packet):
-            raise self.Error(errno.EINVAL, "the data is not an IP packet, on Linux behind 4 bytes")
-        self._gathered.append(packet)
-        loop = _running_loop()
-        if loop is None:
-            self._flush()
-        elif len(self._gathered) >= _MOST:
-            self._flush_later()
-        elif len(self._gathered) == 1:
+        if not self._waiting and (loop := _running_loop()) is not None:
             loop.call_soon(self._flush_later)
-        return len(data)
+            self._waiting = True
 
     def down(self) -> None:
         """Send what was written, and take the link down."""
@@ -106,13 +113,16 @@ class TunTapDevice(Device):
 
     def _flush_later(self) -> None:
         """Flush, and keep an error for the next write."""
+        self._waiting = False
         try:
             self._flush()
         except OSError as error:
             self._failure = error
 
     def _flush(self) -> None:
-        packets, self._gathered = self._gathered, []
+        packets = self._gathered[:]
+        self._gathered.clear()
+        self._size = 0
         if packets and self._session is not None:
             with self._errors():
                 self._session.send(packets, _PATIENCE)
