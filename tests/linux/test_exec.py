@@ -195,6 +195,22 @@ def test_the_rules_of_a_default_route_go_with_the_program(network: Network) -> N
     assert links(network) == set()
 
 
+WITHOUT_PIDFD = """
+import os, sys
+def lacking(number): raise OSError(38, "Function not implemented")
+os.pidfd_open = lacking
+sys.argv = ["keeper", str(os.getpid()), "1", "5", "4"]
+from threepipe.endpoints.keeper import keep_routes
+keep_routes()
+"""
+
+
+def test_where_the_end_of_a_program_is_not_told_a_default_route_is_refused(network: Network) -> None:
+    said = network.run(sys.executable, "-c", WITHOUT_PIDFD)
+    assert said == "this system does not tell when a program ends (pidfd_open, Linux 5.3)"
+    assert "proto 51" not in network.run("ip", "rule")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

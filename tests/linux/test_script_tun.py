@@ -106,6 +106,31 @@ def test_it_ends_with_a_starter_that_is_killed(network: Network, way: str) -> No
     assert come_true(lambda: links(network) == set(), 20)
 
 
+WITHOUT_PIDFD = """
+import os
+def lacking(number): raise OSError(38, "Function not implemented")
+os.pidfd_open = lacking
+from threepipe.cli import main
+main()
+"""
+
+
+def test_where_the_end_of_the_starter_is_not_told_it_runs_all_the_same(network: Network) -> None:
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    environment = {**os.environ, "VPNFD": str(theirs.fileno())}
+    command = network.command(sys.executable, "-c", WITHOUT_PIDFD, "script-tun", "echo")
+    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment) as program:
+        theirs.close()
+        try:
+            ours.settimeout(20)
+            request = echo_request("10.77.0.1", "10.77.0.137", 1, 1)
+            ours.send(request)
+            assert ours.recv(1 << 16) == echo_reply(request)
+        finally:
+            program.terminate()
+        assert program.wait(20) == 0
+
+
 def test_without_a_descriptor_it_says_who_is_to_start_it() -> None:
     environment = {name: text for name, text in os.environ.items() if not name.endswith("FD")}
     done = subprocess.run([*SCRIPT_TUN, "discard"], capture_output=True, text=True, env=environment, timeout=50)

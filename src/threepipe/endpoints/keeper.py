@@ -50,7 +50,8 @@ def keep_routes() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)  # It ends by itself, after the program.
     try:
-        program = platforms.process_file(process)
+        if (program := platforms.process_file(process)) is None:
+            raise OSError(errno.ENOSYS, "this system does not tell when a program ends (pidfd_open, Linux 5.3)")
         undo = route_everything(index, versions, mark)
     except OSError as error:
         sys.stdout.write(str(error.strerror))
@@ -60,5 +61,4 @@ def keep_routes() -> None:
         sys.stdout.flush()
         with open(os.devnull, "w") as null:
             os.dup2(null.fileno(), 1)
-        if program is not None:
-            select.select([program], [], [])
+        select.select([program], [], [])
