@@ -37,6 +37,7 @@ class Contender:
 
 _NOT_PYTHON = {"import": "no Python package", "create": "no Python package"}
 _FORWARDS_ONLY = {"look": "only forwards", **_NOT_PYTHON}
+_PACKETS = ("forwarder", "answer")
 _OTHER_CHECKOUT = "@"
 """Separates a contender's key from the commit of another checkout."""
 
@@ -54,7 +55,7 @@ def _threepipe(core: str, python: Path, *settings: str, checkout: Path | None = 
         uses_netns=True,
         statement="import threepipe",
         device=(*command, str(python.with_name("threepipe-wg")), "-f"),
-        kinds=("forwarder", "pipe", "wireguard"),
+        kinds=("forwarder", "answer", "bundles", "pipe", "wireguard"),
     )
 
 
@@ -74,10 +75,16 @@ def described(checkout: Path) -> str:
         return checkout.name
 
 
+def _c_loop(mode: str, excluded: Mapping[str, str]) -> Contender:
+    """Return the limit."""
+    command = (str(build.LOOP), mode)
+    return Contender(f"c-{mode}", f"C loop {mode}", build.c_loop, command, kinds=_PACKETS, excluded=excluded)
+
+
 def _peer(key: str, module: str, program: str, statement: str) -> Contender:
     """Return another Python library."""
     command = (sys.executable, "-m", f"benchmarks.forwarders.{program}")
-    return Contender(key, key, build.python_package(module), command, statement=statement)
+    return Contender(key, key, build.python_package(module), command, statement=statement, kinds=_PACKETS)
 
 
 def _wireguard(key: str, title: str, prepare: build.Prepare, *device: str) -> Contender:
@@ -89,8 +96,8 @@ _AS_ROOT = "--disable-drop-privileges"
 
 _ROWS = (
     *(_threepipe(core, Path(sys.executable)) for core in ("native", "pure")),
-    Contender("c-offload", "C loop offload", build.c_loop, (str(build.LOOP), "offload"), excluded=_NOT_PYTHON),
-    Contender("c-plain", "C loop plain", build.c_loop, (str(build.LOOP), "plain"), excluded=_FORWARDS_ONLY),
+    _c_loop("offload", _NOT_PYTHON),
+    _c_loop("plain", _FORWARDS_ONLY),
     _peer("python-pytun", "pytun", "with_pytun", "from pytun import TunTapDevice"),
     _peer("pytun-pmd3", "pytun_pmd3", "with_pytun_pmd3", "from pytun_pmd3 import TunTapDevice"),
     _peer("scapy", "scapy", "with_scapy", "from scapy.layers.tuntap import TunTapInterface"),

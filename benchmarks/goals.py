@@ -66,6 +66,17 @@ GOALS = (
     Goal("udp", "cpu", _PURE, ("c-plain",), 1.1),
     Goal("look", "gbit", _NATIVE, ("c-offload",), 0.3, base_workload="tcp4"),
     Goal("look", "gbit", _NATIVE, PYTHON_PEERS, 3.0),
+    Goal("answer", "kpps", _NATIVE, ("python-pytun",), 1.3),
+    Goal("answer", "kpps", _PURE, ("python-pytun",), 0.8),
+    Goal("answer", "cpu", _NATIVE, ("c-plain",), 1.5),
+    *(
+        Goal("answer-bundles", "kpps", contender, ("python-pytun",), bound, base_workload="answer")
+        for contender, bound in ((_NATIVE, 2.0), (_PURE, 1.0))
+    ),
+    *(
+        Goal("answer-asyncio", "kpps", contender, (contender,), 0.9, base_workload="answer-bundles")
+        for contender in _BOTH
+    ),
     *(Goal("rtt", "us", contender, ("c-offload",), 1.1) for contender in _BOTH),
     *(Goal(workload, "gbit", _NATIVE, ("socat",), 3.0) for workload in ("pipe-udp", "pipe-unix")),
     *(Goal(workload, "gbit", _NATIVE, WIREGUARD_PEERS, 1.4) for workload in _STREAMS),

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.processes import NEW_NETWORK, Failed, Process, inside, namespace, output, process
 
-__all__ = ["PIPED", "TARGETS", "Testbed", "explaining", "forwarding", "linked", "piped"]
+__all__ = ["PIPED", "TARGETS", "Testbed", "answering", "explaining", "forwarding", "linked", "piped"]
 
 TARGETS = {4: "10.97.0.2", 6: "fd97::2"}
 """The right side's addresses."""
@@ -67,9 +67,25 @@ class Testbed:
 @contextmanager
 def forwarding(contender: Contender, role: str) -> Iterator[Testbed]:
     """Join two networks by a forwarder, or by a veth link if the contender has none. Raises `Failed`."""
+    with _placed(contender, role, "left", "right") as testbed:
+        for target in TARGETS.values():
+            testbed.wait_for_answer(target)
+        yield testbed
+
+
+@contextmanager
+def answering(contender: Contender, role: str) -> Iterator[Testbed]:
+    """Connect a network, the left, to a program that answers IPv4 packets. Raises `Failed`."""
+    with _placed(contender, role, "left") as testbed:
+        testbed.wait_for_answer(TARGETS[4])
+        yield testbed
+
+
+@contextmanager
+def _placed(contender: Contender, role: str, *interfaces: str) -> Iterator[Testbed]:
     with ExitStack() as stack:
         left, right = (stack.enter_context(namespace()) for _ in range(2))
-        sides = {"left": left, "right": right}
+        sides = {name: pid for name, pid in {"left": left, "right": right}.items() if name in interfaces}
         forwarder = None
         if contender.command:
             command = [*NEW_NETWORK, *contender.command, role, str(left), str(right)]
@@ -86,10 +102,7 @@ def forwarding(contender: Contender, role: str) -> Iterator[Testbed]:
             output(inside(pid, "ip", "-batch", "-"), _SECONDS, _CONFIGURE.format(name=name, host=host))
         if forwarder:
             forwarder.send("go")
-        testbed = Testbed(left, right, (forwarder,) if forwarder else ())
-        for target in TARGETS.values():
-            testbed.wait_for_answer(target)
-        yield testbed
+        yield Testbed(left, right, (forwarder,) if forwarder else ())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from benchmarks.processes import inside, output, process
 from benchmarks.testbed import Testbed
 
-__all__ = ["AS_FAST_AS_POSSIBLE", "GRACE_SECONDS", "PAYLOAD", "Usage", "arrivals", "iperf", "round_trip"]
+__all__ = ["AS_FAST_AS_POSSIBLE", "GRACE_SECONDS", "PAYLOAD", "Usage", "arrivals", "flood", "iperf", "round_trip"]
 
 GRACE_SECONDS = 30.0
 """Seconds that a measurement may take beyond its time: a full link delays the end of iperf3."""
@@ -59,6 +60,16 @@ def arrivals(pid: int) -> dict[str, int]:
     names, counts = [line.split() for line in Path(f"/proc/{pid}/net/snmp").read_text().splitlines() if "Udp:" in line]
     table = dict(zip(names, counts, strict=True))
     return {name: int(table[name]) for name in ("InDatagrams", "InErrors", "NoPorts")}
+
+
+def flood(testbed: Testbed, target: str, seconds: int) -> tuple[int, Usage]:
+    """Send small datagrams from the left at full speed. Return how many were answered, and the programs' CPU time."""
+    before = arrivals(testbed.left)
+    command = inside(testbed.left, sys.executable, "-m", "benchmarks.flood", target, str(PAYLOAD), str(seconds))
+    with _usage(testbed) as usage:
+        output(command, seconds + GRACE_SECONDS)
+        answered = sum(arrivals(testbed.left).values()) - sum(before.values())
+    return answered, usage
 
 
 def round_trip(testbed: Testbed, target: str) -> float:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from benchmarks.contenders import Contender
 from benchmarks.processes import NEW_NETWORK, Failed, output, process
-from benchmarks.testbed import PIPED, TARGETS, forwarding, piped
-from benchmarks.traffic import AS_FAST_AS_POSSIBLE, GRACE_SECONDS, PAYLOAD, arrivals, iperf, round_trip
+from benchmarks.testbed import PIPED, TARGETS, answering, forwarding, piped
+from benchmarks.traffic import AS_FAST_AS_POSSIBLE, GRACE_SECONDS, PAYLOAD, arrivals, flood, iperf, round_trip
 from benchmarks.wireguard import measurements as wireguard
 
 __all__ = ["WORKLOADS", "Figures", "Metric", "Workload"]
@@ -74,6 +74,17 @@ def _udp(contender: Contender, seconds: int) -> Figures:
     return figures
 
 
+def _answer(role: str) -> Callable[[Contender, int], Figures]:
+    def measure(contender: Contender, seconds: int) -> Figures:
+        with answering(contender, role) as testbed:
+            answered, usage = flood(testbed, TARGETS[4], seconds)
+        if not answered:
+            raise Failed("nothing was answered")
+        return {"kpps": answered / seconds / 1e3, "cpu": usage.cpu_seconds / answered * 1e6}
+
+    return measure
+
+
 def _rtt(contender: Contender, _: int) -> Figures:
     with forwarding(contender, "forward") as testbed:
         return {"us": round_trip(testbed, TARGETS[4])}
@@ -112,6 +123,10 @@ _TCP = (Metric("gbit", "received", "Gbit/s", True, 2), Metric("cores", "forwarde
 _DATAGRAMS = (
     Metric("kpps", "received", "1000 packets/s", True, 1),
     Metric("cpu", "forwarder", "µs of CPU per packet", False, 2),
+)
+_ANSWERS = (
+    Metric("kpps", "answered", "1000 packets/s", True, 1),
+    Metric("cpu", "the program", "µs of CPU per packet", False, 2),
 )
 _RTT = (Metric("us", "round trip", "µs", False, 0),)
 _PIPE = (_TCP[0], *_RTT)
@@ -192,6 +207,9 @@ _ROWS = (
     Workload(
         "look", "One TCP stream, IPv4; the program reads every packet (the C loop does not)", _TCP, _tcp(4, "look")
     ),
+    Workload("answer", "A program that answers UDP, packet by packet", _ANSWERS, _answer("answer"), "answer"),
+    Workload("answer-bundles", "The same, a bundle at a time", _ANSWERS, _answer("answer-bundles"), "bundles"),
+    Workload("answer-asyncio", "The same, with asyncio", _ANSWERS, _answer("answer-asyncio"), "bundles"),
     Workload("rtt", "Ping every millisecond", _RTT, _rtt),
     Workload("import", "Import", (Metric("ms", "beyond a start of Python", "ms", False, 1),), _import),
     Workload(

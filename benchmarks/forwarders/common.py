@@ -11,6 +11,7 @@ __all__ = [
     "LEFT",
     "RIGHT",
     "Role",
+    "answer",
     "both_ways",
     "count_flow",
     "main",
@@ -69,6 +70,7 @@ def peer_roles(open_device: Callable[[str], Device], create: Callable[[], None])
     return {
         "forward": lambda *_: both_ways(_forward, open_device(LEFT), open_device(RIGHT)),
         "look": lambda *_: both_ways(_look, open_device(LEFT), open_device(RIGHT)),
+        "answer": lambda *_: _answer(open_device(LEFT)),
         "create": lambda *_: time_creation(create),
     }
 
@@ -81,6 +83,20 @@ def count_flow(packet: bytes | memoryview, flows: Flows) -> None:
         start, protocol, addresses = 40, packet[6], bytes(packet[8:40])
     flow = protocol, addresses, bytes(packet[start : start + 4]) if protocol in _WITH_PORTS else b""
     flows[flow] = flows.get(flow, 0) + 1
+
+
+def answer(packet: bytes) -> bytes:
+    """Return an IPv4 packet with its addresses swapped, which leaves all checksums right."""
+    return packet[:12] + packet[16:20] + packet[12:16] + packet[20:]
+
+
+def _answer(device: Device) -> None:
+    wait_until_placed()
+    read, write = device.read, device.write
+    while True:
+        packet = read(_READ_SIZE)
+        if packet[0] >> 4 == 4:
+            write(answer(packet))
 
 
 def _forward(source: Device, target: Device) -> None:

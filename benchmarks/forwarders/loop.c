@@ -1,7 +1,9 @@
-/* The limit: the least that a program must do to forward packets between two TUN interfaces.
+/* The limit: the least that a program must do to forward packets between two TUN interfaces, or to answer packets.
  *
- * A thread for each direction reads until the interface is empty, writes each packet unchanged, and polls.
- * Call: `loop offload|plain ROLE LEFT RIGHT`. It speaks the protocol of benchmarks/forwarders and has one role.
+ * A thread for each direction reads until the interface is empty, writes each packet unchanged, and polls. To answer,
+ * one thread does that with one interface, and swaps the addresses of IPv4 packets.
+ * Call: `loop offload|plain ROLE LEFT RIGHT`. It speaks the protocol of benchmarks/forwarders; any role but `answer`
+ * forwards.
  * With offload, every packet has a virtio header in front and may be a superpacket of 64 KiB.
  */
 
@@ -28,6 +30,7 @@
 struct direction {
     int source;
     int target;
+    int header; /* Bytes before a packet to answer; -1 to forward packets unchanged. */
 };
 
 _Noreturn static void fail(const char *what) {
@@ -52,6 +55,14 @@ static int open_tun(const char *name, int offload) {
     return tun;
 }
 
+static void swap_addresses(char *packet) {
+    char source[4];
+
+    memcpy(source, packet + 12, 4);
+    memcpy(packet + 12, packet + 16, 4);
+    memcpy(packet + 16, source, 4);
+}
+
 static void *forward(void *argument) {
     const struct direction *way = argument;
     struct pollfd readable = {.fd = way->source, .events = POLLIN};
@@ -61,6 +72,8 @@ static void *forward(void *argument) {
         fail("malloc");
     for (;;) {
         ssize_t size = read(way->source, packet, LARGEST);
+        if (size >= 0 && way->header >= 0 && packet[way->header] >> 4 == 4)
+            swap_addresses(packet + way->header);
         if (size >= 0 && write(way->target, packet, size) < 0)
             continue; /* A packet that the kernel rejects is lost, as on a wire. */
         if (size < 0 && errno == EAGAIN)
@@ -71,17 +84,18 @@ static void *forward(void *argument) {
 }
 
 int main(int count, char **arguments) {
-    if (count < 2)
+    if (count < 3)
         return 2;
-    int offload = !strcmp(arguments[1], "offload");
-    int left = open_tun("left", offload), right = open_tun("right", offload);
-    struct direction there = {left, right}, back = {right, left};
+    int offload = !strcmp(arguments[1], "offload"), answer = !strcmp(arguments[2], "answer");
+    int left = open_tun("left", offload), right = answer ? left : open_tun("right", offload);
+    int header = answer ? (offload ? VIRTIO_HEADER : 0) : -1;
+    struct direction there = {left, right, header}, back = {right, left, header};
     pthread_t thread;
 
     puts("made");
     fflush(stdout);
     getchar();
-    if (pthread_create(&thread, NULL, forward, &back))
+    if (!answer && pthread_create(&thread, NULL, forward, &back))
         fail("pthread_create");
     forward(&there);
 }
