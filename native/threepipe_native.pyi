@@ -4,7 +4,8 @@ The reference is Python: `packet`, `ecn`, `flow`, `superpacket`, `coalesce`, `tr
 `threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here. System calls, and loops over
 more than a few packets, run without the GIL. A record that is too short for its virtio header raises ValueError.
 
-`receive`, `send` and `pump` exist on POSIX, `Router` on Linux. All classes are thread-safe.
+`receive`, `receive_packets`, `send`, `PacketSender` and `pump` exist on POSIX, `Router` on Linux. All classes are
+thread-safe.
 """
 
 import io
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from threepipe.core.flow import FlowFields
 from threepipe.core.packet import Packet
-from threepipe.core.pump import End, HasFileno
+from threepipe.core.pump import Counts, End, HasFileno
 from threepipe.core.rings import Rings
 from threepipe.core.transport import Traffic as Traffic
 from threepipe.core.transport import Transport as Transport
@@ -28,6 +29,9 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
 
 def split(records: Sequence[memoryview]) -> list[memoryview]:
     """Do as `threepipe.core.superpacket.split`. The packets of all superpackets of a call share one new buffer."""
+
+def extract(records: Sequence[memoryview]) -> list[bytes]:
+    """Do as `threepipe.core.superpacket.extract`, without writing to the records."""
 
 def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> list[memoryview]:
     """Do as `threepipe.core.coalesce.coalesce`. All new records of a call share one new buffer."""
@@ -82,8 +86,24 @@ def ring_send(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
 def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
     """Do as `threepipe.core.descriptor.receive`."""
 
+def receive_packets(file: io.FileIO, memory: memoryview, limit: int, vnet_header: bool) -> list[bytes]:
+    """Do as `threepipe.core.descriptor.receive_packets`."""
+
 def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
     """Do as `threepipe.core.descriptor.send`."""
+
+class PacketSender:
+    """A `threepipe.backend.PacketSender` for a non-blocking file, which must stay open until `stop`.
+
+    With `vnet_header` a virtio header is written in front of each packet. `counts` grows by the packets sent.
+    """
+
+    def __init__(self, file: io.FileIO, vnet_header: bool, counts: Counts) -> None: ...
+    def send(self, packet: Packet) -> bool:
+        """Write a valid packet. Return False, and write nothing, if it is invalid or an error occurs."""
+
+    def stop(self) -> None:
+        """Have `send` return False from now on."""
 
 def pump(left: End, right: End, bells: Sequence[HasFileno]) -> tuple[int, End | None]:
     """Forward both ways between two ends until a bell is readable, with two threads and duplicates of the descriptors.

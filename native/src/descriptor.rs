@@ -1,12 +1,13 @@
 //! Records received from and sent to files. The twin of `threepipe.core.descriptor`.
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use threepipe_core::io::descriptor;
 
 use crate::buffer::{Buffers, Cutter};
 use crate::error::Result;
 use crate::file::File;
-use crate::packet::listed;
+use crate::packet::{extract_into, listed};
 
 #[pyfunction]
 pub fn receive<'py>(
@@ -24,6 +25,35 @@ pub fn receive<'py>(
     py.detach(|| descriptor::receive(descriptor, bytes, limit, &mut ends))?;
     let mut memory = Cutter::new(memory)?;
     ends.into_iter().map(|end| memory.cut(end)).collect()
+}
+
+#[pyfunction]
+pub fn receive_packets<'py>(
+    py: Python<'py>,
+    file: &Bound<'py, PyAny>,
+    memory: &Bound<'py, PyAny>,
+    limit: isize,
+    vnet_header: bool,
+) -> Result<Vec<Bound<'py, PyBytes>>> {
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let file = File::of(file)?;
+    let mut buffers = Buffers::of(memory)?;
+    let bytes = buffers.slice_mut(0)?;
+    let mut ends = Vec::new();
+    let descriptor = file.descriptor();
+    py.detach(|| descriptor::receive(descriptor, bytes, limit, &mut ends))?;
+    let mut packets = Vec::with_capacity(ends.len());
+    let mut start = 0;
+    for end in ends {
+        let record = &bytes[start..end];
+        if vnet_header {
+            extract_into(py, record, &mut packets)?;
+        } else {
+            packets.push(PyBytes::new(py, record));
+        }
+        start = end;
+    }
+    Ok(packets)
 }
 
 #[pyfunction]

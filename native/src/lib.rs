@@ -19,6 +19,8 @@ mod pump;
 mod rings;
 #[cfg(target_os = "linux")]
 mod router;
+#[cfg(unix)]
+mod sender;
 mod transport;
 
 /// The module does not need the GIL: its state has locks of its own, and the buffer protocol holds borrowed memory.
@@ -26,9 +28,9 @@ mod transport;
 mod threepipe_native {
     #[cfg(unix)]
     #[pymodule_export]
-    use crate::descriptor::{receive, send};
+    use crate::descriptor::{receive, receive_packets, send};
     #[pymodule_export]
-    use crate::packet::{coalesce, combine_ecn, flow_fields, internet_checksum, measure, split};
+    use crate::packet::{coalesce, combine_ecn, extract, flow_fields, internet_checksum, measure, split};
     #[cfg(unix)]
     #[pymodule_export]
     use crate::pump::pump;
@@ -37,6 +39,9 @@ mod threepipe_native {
     #[cfg(target_os = "linux")]
     #[pymodule_export]
     use crate::router::Router;
+    #[cfg(unix)]
+    #[pymodule_export]
+    use crate::sender::PacketSender;
     #[pymodule_export]
     use crate::transport::{Traffic, Transport};
 }

@@ -9,7 +9,7 @@ use threepipe_core::packet::coalesce::{Coalescer, Group};
 use threepipe_core::packet::ecn;
 use threepipe_core::packet::flow::Flow;
 use threepipe_core::packet::record::{HEADER_SIZE, Measure, Record, Shape};
-use threepipe_core::packet::split::{Segments, complete};
+use threepipe_core::packet::split::{Segments, complete, complete_packet};
 
 use crate::buffer::{Buffers, Cutter, Trimmer, new_bytearray, view_of};
 use crate::error::{Error, Result};
@@ -95,6 +95,41 @@ pub fn split<'py>(py: Python<'py>, records: &Bound<'py, PyAny>) -> Result<Vec<Bo
         }
     }
     Ok(packets)
+}
+
+#[pyfunction]
+pub fn extract<'py>(py: Python<'py>, records: &Bound<'py, PyAny>) -> Result<Vec<Bound<'py, PyBytes>>> {
+    let records = listed(records)?;
+    let buffers = Buffers::of_all(&records)?;
+    let mut packets = Vec::with_capacity(records.len());
+    for index in 0..records.len() {
+        extract_into(py, buffers.slice(index), &mut packets)?;
+    }
+    Ok(packets)
+}
+
+/// Append copies of the packets that a record stands for to `packets`.
+pub fn extract_into<'py>(py: Python<'py>, bytes: &[u8], packets: &mut Vec<Bound<'py, PyBytes>>) -> Result<()> {
+    let record = Record::parse(bytes).ok_or(Error::Short)?;
+    match record.shape {
+        Shape::Malformed => {}
+        Shape::Plain => packets.push(PyBytes::new(py, &bytes[HEADER_SIZE..])),
+        Shape::Partial(partial) => packets.push(PyBytes::new_with(py, record.length, |packet| {
+            packet.copy_from_slice(&bytes[HEADER_SIZE..]);
+            complete_packet(packet, &partial);
+            Ok(())
+        })?),
+        Shape::Super(layout) => {
+            let segments = Segments::new(bytes, layout);
+            for index in 0..segments.count() {
+                packets.push(PyBytes::new_with(py, segments.size(index), |packet| {
+                    segments.write(index, packet);
+                    Ok(())
+                })?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Complete checksums in the records themselves, and write the segments of superpackets to `memory`.

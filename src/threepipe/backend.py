@@ -5,11 +5,11 @@ ports too. `Adapter` and `Session` own all that systems have in common: checks, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from threepipe.bundle import Bundle
 from threepipe.core.packet import Packet
-from threepipe.core.pump import End
+from threepipe.core.pump import Counts, End
 from threepipe.settings import Address, Network
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ __all__ = [
     "CapturedBundle",
     "Device",
     "Finding",
+    "PacketPort",
+    "PacketSender",
     "Port",
     "Sink",
     "Source",
@@ -114,6 +116,31 @@ class Port(Protocol):
 
     def dispose(self) -> None:
         """Close `readable` and `writable`. Called once, when no thread waits any more."""
+
+
+class PacketSender(Protocol):
+    """A way to send a packet without a lock, and without errors: `Port.send` can tell why a packet was not sent."""
+
+    def send(self, packet: Packet) -> bool:
+        """Send a packet if it is valid and there is room; return True if it was sent."""
+
+
+@runtime_checkable
+class PacketPort(Protocol):
+    """A port with a short way for single packets; for the others, the session makes bundles of them."""
+
+    sent_alone: Counts
+    """The packets sent by `sender`."""
+
+    @property
+    def sender(self) -> PacketSender | None:
+        """The shortest way, if there is one. It must send nothing after `Port.stop`."""
+
+    def receive_packets(self) -> list[bytes]:
+        """Return copies of the packets that are ready, as `Port.receive` does."""
+
+    def send_packet(self, packet: bytes) -> bool:
+        """Accept a valid packet, or return False if there is no room for it. Raises as `Port.send` does."""
 
 
 class Device(Protocol):

@@ -4,10 +4,10 @@ A bundle keeps *records*, the units in which a kernel handed it over, until a pr
 may stand for many packets.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, overload
 
-from threepipe.core.fast import measure, split
+from threepipe.core.fast import extract, measure, split
 from threepipe.core.packet import Packet, check_packets
 from threepipe.core.packing import pack, unpack_from
 from threepipe.core.superpacket import MAX_RECORD
@@ -30,7 +30,7 @@ class Bundle(Sequence[memoryview]):
     slices); counting and checking keeps them whole.
     """
 
-    __slots__ = ("_given", "_measure", "_packets", "_records")
+    __slots__ = ("_given", "_look", "_measure", "_packets", "_records")
 
     def __init__(self, packets: Iterable[Packet] = ()) -> None:
         """Hold `packets`, an iterable of bytes-like objects, without copying or checking them.
@@ -49,6 +49,7 @@ class Bundle(Sequence[memoryview]):
         self._packets: Sequence[memoryview] | None = None if as_given else list(map(as_bytes, packets))
         self._records: Sequence[memoryview] | None = None
         self._measure: tuple[int, int, bool] | None = None  # Of the records, once `measured` was called.
+        self._look: Callable[[], None] | None = None
 
     @classmethod
     def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
@@ -57,21 +58,31 @@ class Bundle(Sequence[memoryview]):
             return EMPTY
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, views, None, None
+        bundle._look = None
         return bundle
 
     @classmethod
-    def of_records(cls, records: Sequence[memoryview]) -> "Bundle":
-        """Make a bundle of records with a virtio header each; see `threepipe.core.superpacket`."""
+    def of_records(cls, records: Sequence[memoryview], look: Callable[[], None] | None = None) -> "Bundle":
+        """Make a bundle of records with a virtio header each; see `threepipe.core.superpacket`.
+
+        `look` is called when they are split, as the program looks at single packets.
+        """
         if not records:
             return EMPTY
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, None, records, None
+        bundle._look = look
         return bundle
 
     @property
     def records(self) -> Sequence[memoryview] | None:
         """The records, to be passed on whole; None once the program looked at packets, as it may have changed them."""
         return self._records
+
+    @property
+    def looked_at(self) -> bool:
+        """True if records of a port that follows looks were split."""
+        return self._look is not None and self._records is None
 
     @property
     def buffers(self) -> Sequence[Packet]:
@@ -118,11 +129,19 @@ class Bundle(Sequence[memoryview]):
         packets = self._split()
         return Bundle(packets[index]) if isinstance(index, slice) else packets[index]
 
+    def copies(self) -> list[bytes]:
+        """Return a copy of each packet."""
+        if self._records is not None:
+            return extract(self._records)  # Needs no views of them.
+        return list(map(bytes, self.buffers))
+
     def _split(self) -> Sequence[memoryview]:
         """Return the packets, which replace the records from now on."""
         if self._records is not None:
             records, self._records = self._records, None
             self._packets = split(records)
+            if self._look is not None:
+                self._look()
         elif self._given is not None:
             given, self._given = self._given, None
             self._packets = [memoryview(packet) for packet in given]

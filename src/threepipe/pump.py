@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from threepipe.backend import Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
-from threepipe.core.pump import BYTES, PACKETS, End, TunEnd, forward, joinable
+from threepipe.core.pump import BUNDLES, End, TunEnd, forward, joinable
 from threepipe.errors import AdapterError, LinkDown, ThreepipeError
 from threepipe.session import Session
 
@@ -99,7 +99,7 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
             if end not in session._ends:
                 session._ends.append(end)
     for source, target in (sessions, sessions[::-1]):
-        if source._kept:  # The native loop receives from descriptors alone.
+        if source._ready:  # The native loop receives from descriptors alone.
             _move_kept(_Side(source), _Side(target), bell)
     error, failed = fast.pump(*ends, (bell,))
     if failed is not None:
@@ -163,10 +163,9 @@ class _Side:
         session = self._session
         with session._receive_lock:
             if kept := not (session._closed or target._session._closed):
-                packets, size, _ = bundle.measured()
-                session._received[PACKETS] -= packets
-                session._received[BYTES] -= size
-                session._kept.extendleft(reversed(list(bundle)))
-                session._port.readable.hold(True)
+                packets = bundle.copies()
+                session._received[BUNDLES] += len(packets) - 1  # Each may be handed out alone.
+                session._ready.extendleft(reversed(packets))
+                session._hold()
         if not kept:
             target.drop(bundle)

@@ -4,21 +4,26 @@ A `Session` does the work that all systems have in common: checking, counting, t
 asyncio. Its `Port`, which the platform supplies, never blocks. One lock per direction serialises the port's calls. A
 waiting thread holds no lock; after closing, the last waiter to leave disposes of the port. `pump.py` is for two
 sessions.
+
+Packets for `receive_packet` are fetched by the bundle, and the others wait here as bytes. Taking one of them needs no
+lock, as a deque has its own. They are counted when they are fetched, and `statistics` leaves out those that wait.
 """
 
 import threading
 import time
+from array import array
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sized
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from threepipe.backend import Port, Waitable
+from threepipe.backend import PacketPort, Port, Waitable
 from threepipe.bundle import EMPTY, Bundle
-from threepipe.core.packet import Packet, is_packet
+from threepipe.core.packet import MAX_PACKET, SHORTEST, Packet, is_packet
 from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, new_counts
 from threepipe.errors import SessionClosed
 from threepipe.net.forks import call_in_child
+from threepipe.singles import ByBundles, count, popped, taken
 
 if TYPE_CHECKING:
     from threepipe.net.doorbell import Doorbell
@@ -65,7 +70,11 @@ class Session:
         self._waited = True  # True if the last receive_async had to wait.
         self._present = 1  # Waiters, and the session itself until it is closed.
         self._received, self._sent = new_counts(), new_counts()
-        self._kept: deque[memoryview] = deque()  # Received from the port, not handed out yet.
+        self._ready: deque[bytes] = deque()  # Fetched from the port and counted, not handed out yet.
+        self._held = False  # True while `readable` is held because packets are ready for others.
+        self._packet_port = port if isinstance(port, PacketPort) else ByBundles(port)
+        self._sender = self._packet_port.sender
+        self._sent_alone = self._sent_alone_bytes = 0  # Of `_try_send_packet`: faster than an array.
         self._bells: list[Doorbell] = []  # One for each loop that uses the port.
         self._interrupted = False
         self._ends: list[End] = []  # All ends that the port has lent, with their counts.
@@ -81,15 +90,20 @@ class Session:
         """
         deadline = _deadline(timeout)
         while not (bundle := self._try_receive()):
-            if not self._wait(self._port.readable, deadline):
+            if not self._wait(self._port.readable, deadline, self._ready):
                 break
         return bundle
 
     def receive_packet(self, timeout: float | None = None) -> bytes:
         """Wait for one packet and return a copy; empty bytes after `timeout` seconds. Raises as `receive` does."""
+        if not self._held:
+            try:
+                return self._ready.popleft()
+            except IndexError:
+                pass
         deadline = _deadline(timeout)
         while not (packet := self._try_receive_packet()):
-            if not self._wait(self._port.readable, deadline):
+            if not self._wait(self._port.readable, deadline, self._ready):
                 break
         return packet
 
@@ -116,17 +130,32 @@ class Session:
 
     def send_packet(self, packet: Packet, timeout: float | None = 0) -> bool:
         """Send one packet; return False if there was no room for it. Raises as `send` does."""
-        return self.send([packet], timeout) == 1
+        sent = self._try_send_packet(packet) if self._sender is None else self._sender.send(packet)
+        return sent or self.send([packet], timeout) == 1
 
     async def receive_async(self) -> Bundle:
         """`receive` for asyncio: waits without a thread, and can be cancelled without losing packets."""
-        if not self._waited:
-            await _asyncio().sleep(0)  # A session that is always ready must not have the loop to itself.
-        self._waited = False
+        await self._give_way()
         while not (bundle := self._try_receive()):
-            await self._wait_async(self._port.readable)
+            await self._wait_async(self._port.readable, self._ready)
             self._waited = True
         return bundle
+
+    async def receive_packet_async(self) -> bytes:
+        """`receive_packet` for asyncio. Packets that are ready are returned at once, without a turn of other tasks.
+
+        Others get a turn before each new bundle is received from the system.
+        """
+        if not self._held:
+            try:
+                return self._ready.popleft()
+            except IndexError:
+                pass
+        await self._give_way()
+        while not (packet := self._try_receive_packet()):
+            await self._wait_async(self._port.readable, self._ready)
+            self._waited = True
+        return packet
 
     async def send_async(self, packets: Iterable[Packet], *, drop_invalid: bool = False) -> int:
         """`send` for asyncio: waits until every packet is accepted; returns the count.
@@ -142,6 +171,12 @@ class Session:
             self._count_dropped(len(rest))
         return total - len(rest)
 
+    async def send_packet_async(self, packet: Packet) -> None:
+        """`send_packet` for asyncio: waits until the packet is accepted."""
+        sent = self._try_send_packet(packet) if self._sender is None else self._sender.send(packet)
+        if not sent:
+            await self.send_async([packet])
+
     def fileno(self) -> int:
         """Return a descriptor that is readable while `receive` has packets or raises.
 
@@ -153,6 +188,8 @@ class Session:
         if not self._fileno_given:
             self._enter()  # The caller may wait from now on, and never says when it has stopped.
             self._fileno_given = True
+            with self._receive_lock:
+                self._hold()
         self._check_open()
         return self._port.readable.fileno()
 
@@ -164,9 +201,14 @@ class Session:
     @property
     def statistics(self) -> SessionStatistics:
         """The counts so far, also after the session was closed."""
+        # Without a lock, as a signal handler may ask while its thread receives.
+        ready = self._ready.copy()  # First: more may be counted meanwhile, but never fewer than wait.
+        own, alone = array("q", self._received), new_counts()
+        count(own, -len(ready), -sum(map(len, ready)), -len(ready))
+        count(alone, self._sent_alone, self._sent_alone_bytes, self._sent_alone)
         with self._state_lock:
-            received = [self._received, *[end.received for end in self._ends]]
-            sent = [self._sent, *[end.sent for end in self._ends]]
+            received = [own, *[end.received for end in self._ends]]
+            sent = [self._sent, alone, self._packet_port.sent_alone, *[end.sent for end in self._ends]]
         totals = [sum(counts[index] for counts in received) for index in (PACKETS, BYTES, BUNDLES)]
         totals += [sum(counts[index] for counts in sent) for index in (PACKETS, BYTES, BUNDLES, DROPPED)]
         return SessionStatistics(*totals)
@@ -186,7 +228,7 @@ class Session:
                     bell.ring()
                 self._unused.wait_for(lambda: not self._bells)
             with self._receive_lock, self._send_lock:
-                self._kept.clear()
+                self._forget_ready()
                 self._port.stop()
             self._leave()
         while self._companions:  # Without the lock, as an adapter closes its session in turn.
@@ -222,37 +264,50 @@ class Session:
             return
 
     def _try_receive(self) -> Bundle:
-        """Return the packets that `receive_packet` kept, or else those that the port has ready."""
+        """Return the packets that wait for `receive_packet`, or else those that the port has ready."""
         with self._receive_lock:
             self._check_open()
-            if self._kept:
-                bundle = Bundle.of_views(list(self._kept))
-                self._kept.clear()
-                self._port.readable.hold(False)
+            if ready := taken(self._ready):
+                bundle = Bundle.of_views([memoryview(bytearray(packet)) for packet in ready])
+                count(self._received, 0, 0, 1 - len(ready))
             else:
                 bundle = self._port.receive()
-            if bundle is not EMPTY:
-                packets, size, _ = bundle.measured()
-                self._received[PACKETS] += packets
-                self._received[BYTES] += size
-                self._received[BUNDLES] += bool(packets)
+                if bundle is not EMPTY:
+                    packets, size, _ = bundle.measured()
+                    count(self._received, packets, size, bool(packets))
+            self._hold()
         return bundle
 
     def _try_receive_packet(self) -> bytes:
-        """Return a copy of the first packet that is ready, and keep the others."""
+        """Return the next packet that waits here, or else the first that the port has ready; keep the others."""
+        ready = self._ready
         with self._receive_lock:
             self._check_open()
-            kept = self._kept
-            if not kept:
-                kept.extend(self._port.receive())
-                if not kept:
-                    return b""
-            packet = bytes(kept.popleft())
-            self._port.readable.hold(bool(kept))
-            self._received[PACKETS] += 1
-            self._received[BYTES] += len(packet)
-            self._received[BUNDLES] += 1
+            if not ready:
+                packets = self._packet_port.receive_packets()
+                count(self._received, len(packets), sum(map(len, packets)), len(packets))
+                ready.extend(packets)
+            packet = popped(ready)
+            self._hold()
         return packet
+
+    def _hold(self) -> None:
+        """Keep `readable` set while packets wait here for others than the thread that fetched them.
+
+        Those others enter before they look at `_ready`, and it is filled before the look at who has entered, so one of
+        both sees the other. Call with the receive lock held.
+        """
+        held = False
+        if self._ready:
+            with self._state_lock:
+                held = self._present > 1 or bool(self._bells)
+        if held or self._held:
+            self._held = held
+            self._port.readable.hold(held)
+
+    def _forget_ready(self) -> None:
+        forgotten = taken(self._ready)
+        count(self._received, -len(forgotten), -sum(map(len, forgotten)), -len(forgotten))
 
     def _try_send(self, bundle: Bundle) -> Bundle:
         """Send the packets that the port has room for and return the rest."""
@@ -263,10 +318,25 @@ class Session:
             if rest is not EMPTY:
                 packets, size = packets - len(rest), size - rest.nbytes
             if packets:
-                self._sent[PACKETS] += packets
-                self._sent[BYTES] += size
-                self._sent[BUNDLES] += 1
+                count(self._sent, packets, size, 1)
         return rest
+
+    def _try_send_packet(self, packet: Packet) -> bool:
+        """Send a packet without a bundle. Return False if that is not possible, or if there is no room for it."""
+        if type(packet) is not bytes or not packet or not SHORTEST[packet[0]] <= len(packet) <= MAX_PACKET:
+            return False
+        with self._send_lock:
+            try:
+                if self._closed:
+                    self._check_open()
+                if not self._packet_port.send_packet(packet):
+                    return False
+            except BaseException:
+                self._sent[DROPPED] += 1
+                raise
+            self._sent_alone += 1
+            self._sent_alone_bytes += len(packet)
+        return True
 
     def _count_dropped(self, packets: int) -> None:
         if packets:
@@ -282,26 +352,38 @@ class Session:
         self._count_dropped(packets - len(valid))
         return Bundle.of_views(valid)
 
-    def _wait(self, waitable: Waitable, deadline: float | None) -> bool:
-        """Wait for a change; return False if `deadline` (of the monotonic clock, in seconds) has passed."""
+    async def _give_way(self) -> None:
+        """Let other tasks run: a session that is always ready must not have the loop to itself."""
+        if not self._waited:
+            await _asyncio().sleep(0)
+        self._waited = False
+
+    def _wait(self, waitable: Waitable, deadline: float | None, ready: Sized = ()) -> bool:
+        """Wait for a change, unless something is `ready`.
+
+        Return False if `deadline` (of the monotonic clock, in seconds) has passed.
+        """
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             return False
         self._enter()
         try:
-            waitable.wait(remaining)
+            if not ready:
+                waitable.wait(remaining)
         finally:
             self._leave()
         return True
 
-    async def _wait_async(self, waitable: Waitable) -> None:
+    async def _wait_async(self, waitable: Waitable, ready: Sized = ()) -> None:
         asyncio = _asyncio()
-        ready = asyncio.Event()
+        changed = asyncio.Event()
         self._enter()
         try:
-            forget = waitable.notify(asyncio.get_running_loop(), ready.set)
+            if ready:
+                return
+            forget = waitable.notify(asyncio.get_running_loop(), changed.set)
             try:
-                await ready.wait()
+                await changed.wait()
             finally:
                 forget()
         finally:
@@ -319,7 +401,8 @@ class Session:
         self._state_lock = threading.Lock()
         self._unused = threading.Condition(self._state_lock)
         self._closed = self._left_behind = True
-        self._kept.clear()
+        self._sender = None
+        self._forget_ready()
         self._bells.clear()
         self._companions.clear()
 

@@ -139,13 +139,85 @@ def check_both_directions(adapter: Adapter, wire: Wire) -> None:
 
 
 def check_one_packet_calls(adapter: Adapter, wire: Wire) -> None:
-    """Check that `send_packet` and `receive_packet` move one packet and lose none behind it."""
-    packets = _packets(3)
+    """Check that `send_packet` and `receive_packet` move one packet and lose none behind it, and mix with bundles."""
+    packets = _packets(9)
     with adapter.start_session() as session:
+
+        def receive_one(left: float) -> list[bytes]:
+            packet = session.receive_packet(left)
+            return [packet] if packet else []
+
+        wire.send(packets[:6])
+        assert _collect(receive_one, 3) == packets[:3]
+        assert _collect(session.receive, 3) == packets[3:6], "a bundle does not begin where single packets ended"
+        wire.send(packets[6:])
+        assert _collect(receive_one, 3) == packets[6:]
+        counts = session.statistics
+        assert 9 <= counts.received_packets <= 9 + _NOISE
+        assert counts.received_bytes >= 900
+        kinds: list[Packet] = [packets[0], bytearray(packets[1]), memoryview(packets[2])]
+        for packet in kinds:
+            assert session.send_packet(packet)
+        assert _collect(wire.receive, 3) == packets[:3]
+        counts = session.statistics
+        assert (counts.sent_packets, counts.sent_bytes, counts.sent_bundles) == (3, 300, 3)
+        _raises(InvalidPacket, "send_packet refuses an invalid packet", session.send_packet, b"\x45")
+    _raises(SessionClosed, "a closed session does nothing", session.send_packet, packets[0])
+
+
+def check_one_packet_threads(adapter: Adapter, wire: Wire) -> None:
+    """Check that each packet goes to one of several threads that wait for one, and that closing wakes the others."""
+    packets = _packets(60)
+    session = adapter.start_session()
+    found: list[bytes] = []
+    complete = threading.Event()
+
+    def receive() -> None:
+        try:
+            while True:
+                found.extend(_ours([session.receive_packet()]))
+                if len(found) == len(packets):
+                    complete.set()
+        except SessionClosed:
+            return
+
+    threads = [threading.Thread(target=receive, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    wire.send(packets)
+    complete.wait(_SECONDS)
+    session.close()
+    for thread in threads:
+        thread.join(_SECONDS)
+        assert not thread.is_alive(), "close did not wake a thread that waited for a packet"
+    assert sorted(found) == packets, "packets were lost, or went to several threads"
+
+
+async def _use_packets(adapter: Adapter, wire: Wire) -> None:
+    packets = _packets(20)
+    with adapter.start_session() as session:
+        waiting = asyncio.create_task(session.receive_packet_async())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
         wire.send(packets)
-        assert _collect(lambda left: [p] if (p := session.receive_packet(left)) else [], 3) == packets
-        assert session.send_packet(packets[0])
-        assert _collect(wire.receive, 1) == packets[:1]
+        received: list[bytes] = []
+        while len(received) < len(packets):
+            received += _ours([await session.receive_packet_async()])
+        assert received == packets, "packets were lost or reordered by a cancelled receive"
+        for packet in packets:
+            await session.send_packet_async(packet)
+        assert _collect(wire.receive, len(packets)) == packets
+        waiting = asyncio.create_task(session.receive_packet_async())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(session.close)
+        while not isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], SessionClosed):
+            waiting = asyncio.create_task(session.receive_packet_async())
+
+
+def check_one_packet_asyncio(adapter: Adapter, wire: Wire) -> None:
+    """Check that single packets work in an event loop: waiting, sending, cancelling, closing."""
+    asyncio.run(asyncio.wait_for(_use_packets(adapter, wire), _SECONDS))
 
 
 def check_kinds_of_packets(adapter: Adapter, wire: Wire) -> None:
@@ -452,6 +524,8 @@ def check_addresses(adapter: Adapter, wire: Wire) -> None:
 CHECKS: tuple[Callable[[Adapter, Wire], None], ...] = (
     check_both_directions,
     check_one_packet_calls,
+    check_one_packet_threads,
+    check_one_packet_asyncio,
     check_kinds_of_packets,
     check_validation,
     check_timeouts,

@@ -424,16 +424,3 @@ def test_close_while_kept_packets_wait_for_room_ends_the_loop(
     assert not closing.is_alive()
     bench.join()
     assert (bench.sent, bench.dropped) == (0, 2)
-
-
-def test_a_session_that_keeps_packets_is_readable_and_no_more_writable(stack: ExitStack) -> None:
-    bench = Bench(stack, vnet_header=False)
-    bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
-    bench.start_sessions()
-    session, port = bench.sessions[0], bench.sessions[0]._port
-    fill(bench.files[0])
-    for kept in (2, 1, 0):
-        assert session.receive_packet(SECONDS)
-        assert (readable(port.readable), readable(port.writable)) == (kept > 0, False)
-    bench.put(frame(UDP4))
-    assert readable(port.readable)

@@ -441,6 +441,7 @@ CALLS: dict[str, Callable[[Adapter, Session], object]] = {
     "receive": lambda _, session: session.receive(timeout=0),
     "receive_packet": lambda _, session: session.receive_packet(timeout=0),
     "send": lambda _, session: session.send([bytes([0x45, *bytes(19)])]),
+    "send_packet": lambda _, session: session.send_packet(bytes([0x45, *bytes(19)])),
     "fileno": lambda _, session: select.select([session.fileno()], [], [], 0),
     "start_session": lambda adapter, session: session.closed and adapter.start_session(),
 }
@@ -466,7 +467,7 @@ def test_every_call_beside_close_returns_or_raises_an_error_of_ours(network: Net
 
 
 def test_a_session_that_fails_to_start_leaves_the_link_down(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(*_: object) -> None:
+    def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
     with Adapter.create("tp0", netns=network.path) as adapter:

@@ -20,6 +20,7 @@ from tests.support.waiting import come_true
 from threepipe import Adapter, Bundle, Session
 from threepipe.core import fast
 from threepipe.piping import pipe
+from threepipe.platforms.linux.port import LinuxPort
 
 pytestmark = pytest.mark.kernel
 UDP_SEGMENT = 103  # <linux/udp.h>
@@ -126,6 +127,62 @@ def test_receive_packet_returns_the_packets_of_a_superpacket_one_by_one(prefix: 
                 assert len(packets) == 11 or select.select([session.fileno()], [], [], 0)[0]
         assert [len(packet) for packet in packets] == [len(packet) for packet in whole]
         assert session.statistics.received_packets >= 22
+
+
+@pytest.mark.parametrize("prefix", FAMILIES)
+def test_python_has_the_kernel_split_for_a_program_that_looks(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "NATIVE", False)
+    family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
+    data = os.urandom(10_100)
+    option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", 1000))
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        sender, receiver = [
+            stack.enter_context(network.namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM)))
+            for network in pair.networks
+        ]
+        receiver.settimeout(10)
+        receiver.bind((f"{prefix}2", 0))
+
+        def next_records(packets: int) -> list[Bundle]:
+            """Have the kernel send datagrams, and return bundles with that many packets in all."""
+            sender.sendmsg([data], [option], 0, receiver.getsockname()[:2])
+            bundles: list[Bundle] = []
+            while sum(map(len, bundles)) < packets:
+                bundles.append(pair.sessions[0].receive(10))
+                assert bundles[-1], "no packet came"
+            return bundles
+
+        def longest(bundles: list[Bundle]) -> int:
+            return max(len(record) for bundle in bundles for record in bundle.records or ())
+
+        whole = next_records(11)
+        for _ in range(40):
+            for bundle in next_records(1):
+                list(bundle)
+        while longest(next_records(11)) > 1500:
+            list(next_records(1)[0])  # Superpackets may still wait from before.
+        for session in pair.sessions:  # The other adapter takes superpackets though it hands over none itself.
+            assert isinstance(session._port, LinuxPort)
+            assert session._port._splitting is not None
+            for _ in range(40):
+                session._port._splitting.looked()
+        datagrams = [data[at : at + 1000] for at in range(0, len(data), 1000)]
+
+        def arrives() -> bool:
+            """Send it on. IPv6 may not be ready in the moments after a link came up."""
+            for bundle in whole:
+                pair.sessions[1].send(bundle, None, drop_invalid=True)
+            try:
+                return [receiver.recv(2000) for _ in datagrams] == datagrams
+            except TimeoutError:
+                return False
+
+        receiver.settimeout(0.5)
+        assert come_true(arrives)
+        pair.sessions[0]._port.lend()
+        assert come_true(lambda: longest(next_records(11)) == longest(whole))
+        assert pair.faults() == {}
 
 
 def test_a_kernel_that_rejects_superpackets_gets_single_packets(monkeypatch: pytest.MonkeyPatch) -> None:

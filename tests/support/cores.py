@@ -46,10 +46,12 @@ class Core(NamedTuple):
     internet_checksum: Callable[..., int]
     measure: Callable[..., tuple[int, int, bool]]
     split: Callable[[Sequence[memoryview]], list[memoryview]]
+    extract: Callable[[Sequence[memoryview]], list[bytes]]
     coalesce: Callable[[Sequence[memoryview], bool, bool], list[memoryview]]
     combine_ecn: Callable[[Sequence[memoryview], int], list[memoryview]]
     flow_fields: Callable[[Packet], FlowFields | None]
     receive: Callable[[io.FileIO, memoryview, int], list[memoryview]]
+    receive_packets: Callable[[io.FileIO, memoryview, int, bool], list[bytes]]
     send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]]
 
 
@@ -57,20 +59,24 @@ PURE = Core(
     pure_packet.internet_checksum,
     pure_offload.measure,
     pure_offload.split,
+    pure_offload.extract,
     pure_coalesce.coalesce,
     pure_ecn.combine_ecn,
     pure_flow.flow_fields,
     pure_descriptor.receive,
+    pure_descriptor.receive_packets,
     pure_descriptor.send,
 )
 NATIVE = Core(
     native.internet_checksum,
     native.measure,
     native.split,
+    native.extract,
     native.coalesce,
     native.combine_ecn,
     native.flow_fields,
     getattr(native, "receive", pure_descriptor.receive),  # The core has none on Windows.
+    getattr(native, "receive_packets", pure_descriptor.receive_packets),
     getattr(native, "send", pure_descriptor.send),
 )
 
@@ -111,6 +117,7 @@ def assert_same_packets(records: Sequence[Packet]) -> None:
     def ask(core: Core) -> object:
         mine = copies(records)
         told = core.measure(mine)
+        assert core.extract(copies(records)) == contents(core.split(copies(records)))
         packets = contents(core.split(mine))
         kept = contents(mine)
         return told, packets, kept, core.measure(mine), contents(core.split(mine)), contents(mine)

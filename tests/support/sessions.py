@@ -101,5 +101,7 @@ USES: dict[str, Callable[[Session], object]] = {
     "send_packet": lambda session: session.send_packet(packet(1), timeout=None),
     "receive_async": lambda session: asyncio.run(session.receive_async()),
     "send_async": lambda session: asyncio.run(session.send_async(packets(1))),
+    "receive_packet_async": lambda session: asyncio.run(session.receive_packet_async()),
+    "send_packet_async": lambda session: asyncio.run(session.send_packet_async(packet(1))),
     "fileno": lambda session: session.fileno(),
 }

@@ -7,9 +7,9 @@ import errno
 import io
 from collections.abc import Sequence
 
-from threepipe.core.superpacket import MAX_RECORD
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, extract
 
-__all__ = ["FULL", "MAX_BUNDLE", "receive", "send"]
+__all__ = ["FULL", "MAX_BUNDLE", "receive", "receive_packets", "send"]
 
 MAX_BUNDLE = 256
 """Maximum number of records received at once, as in Wintun's first driver."""
@@ -38,6 +38,28 @@ def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]
         if not records:
             raise
     return records
+
+
+def receive_packets(file: io.FileIO, memory: memoryview, limit: int, vnet_header: bool) -> list[bytes]:
+    """Read as `receive` does, and return copies of the packets that the records stand for.
+
+    Without `vnet_header` the records are packets themselves.
+    """
+    readinto, packets = file.readinto, list[bytes]()
+    start = HEADER_SIZE if vnet_header else 0
+    flags_and_type = memory[:2].cast("H")
+    try:
+        for _ in range(limit):
+            if not (size := readinto(memory)):
+                break
+            if vnet_header and (flags_and_type[0] or size < HEADER_SIZE):
+                packets += extract([memory[:size]])
+            else:
+                packets.append(memory[start:size].tobytes())
+    except OSError:
+        if not packets:
+            raise
+    return packets
 
 
 def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:

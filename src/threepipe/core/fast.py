@@ -8,21 +8,28 @@ describe both. On Windows it lacks those for descriptors. The environment variab
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from threepipe.core.pump import End, HasFileno
+
+if TYPE_CHECKING:
+    import threepipe_native
 
 __all__ = [
     "NATIVE",
     "REASON",
+    "PacketSender",
     "Traffic",
     "Transport",
     "coalesce",
     "combine_ecn",
+    "extract",
     "flow_fields",
     "internet_checksum",
     "measure",
     "pump",
     "receive",
+    "receive_packets",
     "ring_receive",
     "ring_send",
     "send",
@@ -37,6 +44,7 @@ try:
         Transport,
         coalesce,
         combine_ecn,
+        extract,
         flow_fields,
         internet_checksum,
         measure,
@@ -50,7 +58,7 @@ except (ImportError, SystemError) as error:  # A free-threaded Python raises the
     from threepipe.core.flow import flow_fields
     from threepipe.core.packet import internet_checksum
     from threepipe.core.rings import ring_receive, ring_send
-    from threepipe.core.superpacket import measure, split
+    from threepipe.core.superpacket import extract, measure, split
     from threepipe.core.transport import Traffic, Transport
 
     NATIVE, REASON = False, str(error)
@@ -60,7 +68,10 @@ else:
 pump: Callable[[End, End, Sequence[HasFileno]], tuple[int, End | None]] | None = None
 """The native forwarding loop, or None without it; `threepipe.core.pump.forward` is Python's."""
 
+PacketSender: "type[threepipe_native.PacketSender] | None" = None
+"""A `threepipe.backend.PacketSender` for descriptors, or None without it."""
+
 if NATIVE and sys.platform != "win32":
-    from threepipe_native import pump, receive, send
+    from threepipe_native import PacketSender, pump, receive, receive_packets, send
 else:
-    from threepipe.core.descriptor import receive, send
+    from threepipe.core.descriptor import receive, receive_packets, send

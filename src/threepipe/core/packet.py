@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from threepipe.errors import InvalidPacket
 
-__all__ = ["MAX_PACKET", "MIN_HEADER", "Packet", "check_packets", "internet_checksum", "is_packet"]
+__all__ = ["MAX_PACKET", "MIN_HEADER", "SHORTEST", "Packet", "check_packets", "internet_checksum", "is_packet"]
 
 Packet = bytes | bytearray | memoryview
 """Bytes-like objects that hold one IP packet each."""
@@ -19,6 +19,9 @@ MAX_PACKET = 0xFFFF
 
 MIN_HEADER = {4: 20, 6: 40}
 """IP version -> bytes of its shortest header (RFC 791, section 3.1; RFC 8200, section 3)."""
+
+SHORTEST = tuple([MIN_HEADER.get(first >> 4, MAX_PACKET + 1) for first in range(256)])
+"""First byte of a packet -> bytes of the shortest one that starts with it; none is that long without an IP version."""
 
 
 def is_packet(packet: Packet) -> bool:

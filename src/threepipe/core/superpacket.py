@@ -32,6 +32,7 @@ __all__ = [
     "PLAIN_HEADER",
     "TCP",
     "UDP",
+    "extract",
     "measure",
     "plain_records",
     "split",
@@ -74,7 +75,7 @@ class _Layout(NamedTuple):
     segment: int
 
 
-def plain_records(packets: Sequence[memoryview]) -> list[memoryview]:
+def plain_records(packets: Sequence[Packet]) -> list[memoryview]:
     """Return records, in new memory, for complete packets."""
     return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in packets]
 
@@ -142,7 +143,18 @@ def split(records: Sequence[memoryview]) -> list[memoryview]:
 
     A partial checksum is completed in the record itself, and the record's header then says so.
     """
-    return [packet for record in records for packet in _split(record)]
+    packets: list[memoryview] = []
+    for record in records:
+        if record[FLAGS] or record[GSO_TYPE] or len(record) < HEADER_SIZE:
+            packets += _split(record)
+        else:
+            packets.append(record[HEADER_SIZE:])
+    return packets
+
+
+def extract(records: Sequence[memoryview]) -> list[bytes]:
+    """Return copies of the packets that `records` stand for. May complete partial checksums as `split` does."""
+    return [packet.tobytes() for packet in split(records)]
 
 
 def _split(record: memoryview) -> list[memoryview]:

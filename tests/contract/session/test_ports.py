@@ -78,7 +78,7 @@ def test_packets_left_when_the_link_goes_down_are_dropped() -> None:
     assert session.statistics == SessionStatistics(0, 0, 0, 7, 7 * SIZE, 2, 3)
 
 
-@pytest.mark.parametrize("use", ["receive", "receive_async"])
+@pytest.mark.parametrize("use", ["receive", "receive_async", "receive_packet_async"])
 def test_a_failed_wait_is_raised_and_the_session_still_closes(use: str) -> None:
     port = FakePort()
     port.readable = Exhausted()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.cores import Core, contents, fault_of_both, of_both
+from tests.support.frames import NEEDS_CSUM, TCP4, UDP6, frame, naive_split, opened, record, superpacket
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such pairs of sockets")
@@ -54,6 +55,45 @@ def test_receive_stops_when_nothing_is_left_or_there_is_no_room(limit: int, room
     assert [data for found, _ in told for data in found] == RECORDS[: sum(len(found) for found, _ in told)]
     if limit >= 19 and room == 1 << 20:
         assert told[0][0] == RECORDS
+
+
+@LINUX
+@pytest.mark.parametrize("vnet_header", [True, False])
+@pytest.mark.parametrize("limit", [1, 4, 256])
+def test_receive_packets_returns_copies_of_the_packets_of_all_records(limit: int, vnet_header: bool) -> None:
+    packets = [frame(TCP4, b"abcdef"), frame(UDP6, b"open")]
+    records: list[bytes | memoryview] = [
+        record(packets[0]),
+        superpacket(TCP4, packets[0], 2),
+        record(opened(packets[1], 40, UDP6), flags=NEEDS_CSUM, start=40, field=6),
+        bytes(HEADER_SIZE + 20),
+    ]
+
+    def ask(core: Core) -> object:
+        told = []
+        with wire() as (file, far):
+            for data in records:
+                far.send(data)
+            while found := core.receive_packets(file, memoryview(bytearray(1 << 20)), limit, vnet_header):
+                told.append(found)
+        return told
+
+    found = [packet for bundle in of_both(ask) for packet in bundle]
+    if vnet_header:
+        halves = naive_split(bytes(superpacket(TCP4, packets[0], 2)))
+        assert found == [packets[0], *halves, packets[1], bytes(20)]
+    else:
+        assert found == list(map(bytes, records))
+
+
+@LINUX
+def test_receive_packets_of_a_record_without_a_whole_header_raises() -> None:
+    def ask(core: Core) -> object:
+        with wire() as (file, far):
+            far.send(bytes(HEADER_SIZE - 1))
+            return core.receive_packets(file, memoryview(bytearray(1 << 20)), 256, True)
+
+    fault_of_both(ask, Exception)
 
 
 @LINUX
@@ -98,12 +138,14 @@ def test_receive_at_the_end_of_the_stream_returns_nothing() -> None:
 
 
 @LINUX
-def test_receive_raises_the_error_of_the_system() -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_receive_raises_the_error_of_the_system(copied: bool) -> None:
     def ask(core: Core) -> object:
         with wire() as (file, far):
             core.send(file, [memoryview(b"unread")])
             far.close()
-            return core.receive(file, memoryview(bytearray(1 << 20)), 9)
+            memory = memoryview(bytearray(1 << 20))
+            return core.receive_packets(file, memory, 9, True) if copied else core.receive(file, memory, 9)
 
     ours, theirs = fault_of_both(ask, ConnectionResetError)
     assert (type(theirs), theirs.args) == (type(ours), ours.args)
@@ -123,6 +165,8 @@ def test_receive_returns_the_records_before_a_fault() -> None:
         with io.FileIO("/proc/self/mem") as memory:
             memory.seek(end - 100)
             found = contents(core.receive(memory, memoryview(bytearray(3 * MAX_RECORD)), 256))
+            memory.seek(end - 100)
+            assert core.receive_packets(memory, memoryview(bytearray(3 * MAX_RECORD)), 256, False) == found
             return found, memory.tell() - end
 
     found, position = of_both(ask)

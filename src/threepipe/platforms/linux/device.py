@@ -187,7 +187,13 @@ class LinuxDevice:
         try:
             self._take_link_up(capacity)
             return LinuxPort(
-                descriptors.queues, descriptors.sender, self.name, descriptors.offload, self._take_link_down, records
+                descriptors.queues,
+                descriptors.sender,
+                self.name,
+                descriptors.offload,
+                self._take_link_down,
+                records,
+                switch=self._switch_superpackets,
             )
         except BaseException:
             self._take_link_down()
@@ -222,6 +228,10 @@ class LinuxDevice:
 
         each = capacity // len(queues)
         self._place.run(lambda index, name: netlink.link_up(index, name, each, switch_carrier_on))
+
+    def _switch_superpackets(self, on: bool) -> None:
+        kinds = self._descriptors.offload if on else tun.Offload.NONE
+        tun.control(self._file, tun.TUNSETOFFLOAD, kinds.value)
 
     def _take_link_down(self) -> None:
         try:

@@ -14,21 +14,25 @@ import io
 import os
 import select
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
-from threepipe.core.pump import End, TunEnd
-from threepipe.core.superpacket import plain_records
+from threepipe.core.pump import End, TunEnd, new_counts
+from threepipe.core.superpacket import PLAIN_HEADER, plain_records
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.notify import notify_readable
 from threepipe.platforms.linux import tun
+from threepipe.platforms.linux.splitting import Splitting
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 __all__ = ["LinuxPort", "Records"]
+
+
+Received = TypeVar("Received", bytes, memoryview)
 
 
 class Records(Protocol):
@@ -53,13 +57,18 @@ class LinuxPort:
         offload: tun.Offload,
         take_link_down: Callable[[], None],
         records: Records = fast,
+        switch: Callable[[bool], None] | None = None,
     ) -> None:
-        """`offload` is that of the interface. `records` replaces `fast` for descriptors with more before a packet."""
+        """`offload` is that of the interface. `records` replaces `fast` for descriptors with more before a packet.
+
+        `switch` lets the kernel hand over superpackets, or not, if the port may choose.
+        """
         self._queues = list(queues)
         self._name = name
         self._take_link_down = take_link_down
         self._records = records
         self._arena = Arena()
+        self._splitting = Splitting(switch) if switch and offload is not tun.Offload.NONE and not fast.NATIVE else None
         self._end = TunEnd(
             self._queues,
             sender,
@@ -67,6 +76,11 @@ class LinuxPort:
             vnet_header=offload is not tun.Offload.NONE,
             udp=offload is tun.Offload.TCP_AND_UDP,
         )
+        self._write = sender.write
+        self.sent_alone = new_counts()
+        self.sender = None
+        if fast.PacketSender is not None and records is fast:
+            self.sender = fast.PacketSender(sender, self._end.vnet_header, self.sent_alone)
         self._bell = Doorbell()  # Rung by closing.
         self.readable = _Poll(self._queues, select.EPOLLIN, self._bell)
         self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
@@ -74,19 +88,36 @@ class LinuxPort:
     def receive(self) -> Bundle:
         """Return the packets of the first queue that has any, beginning with the queue whose turn it is."""
         memory = self._arena.free()
-        records: list[memoryview] = []
+        records = self._first_of_queues(lambda queue: self._records.receive(queue, memory, MAX_BUNDLE))
+        self._arena.take(sum(map(len, records)))
+        if self._splitting is not None and records:
+            self._splitting.handed_out()
+            return Bundle.of_records(records, self._splitting.looked)
+        return self._bundle(records)
+
+    def receive_packets(self) -> list[bytes]:
+        """Return copies of the packets that `receive` would return."""
+        if self._records is not fast:
+            return self.receive().copies()
+        memory, vnet_header = self._arena.free(), self._end.vnet_header
+        packets = self._first_of_queues(lambda queue: fast.receive_packets(queue, memory, MAX_BUNDLE, vnet_header))
+        if self._splitting is not None and packets:
+            self._splitting.looked()
+        return packets
+
+    def _first_of_queues(self, receive: Callable[[io.FileIO], list[Received]]) -> list[Received]:
+        received: list[Received] = []
         for _ in self._queues:
             queue = self._queues[0]
             try:
-                records = self._records.receive(queue, memory, MAX_BUNDLE)
+                received = receive(queue)
             except OSError as error:
                 raise self._failure(error.errno or 0) from None
             if len(self._queues) > 1:
                 self._queues.append(self._queues.pop(0))  # It is the next queue's turn.
-            if records:
+            if received:
                 break
-        self._arena.take(sum(map(len, records)))
-        return self._bundle(records)
+        return received
 
     def send(self, bundle: Bundle) -> Bundle:
         """Write a bundle: coalesce packets if the interface takes superpackets, which stay whole."""
@@ -103,6 +134,22 @@ class LinuxPort:
             raise self._end.failure(error)
         return self._bundle(records[written:])
 
+    def send_packet(self, packet: bytes) -> bool:
+        """Write one packet as it is."""
+        record = PLAIN_HEADER + packet if self._end.vnet_header else packet
+        if self._records is not fast:
+            return self._written(*self._records.send(self._end.target, [memoryview(record)]))
+        try:
+            return self._write(record) is not None
+        except OSError as error:
+            return self._written(0, error.errno or 0)
+
+    def _written(self, records: int, error: int) -> bool:
+        """Return True if a record was written, and False if there was no room for it."""
+        if error not in FULL:
+            raise self._end.failure(error)
+        return records > 0
+
     def _outgoing(self, bundle: Bundle) -> Sequence[memoryview]:
         end = self._end
         if not end.vnet_header:
@@ -110,7 +157,8 @@ class LinuxPort:
         if not end.coalescing:
             return plain_records(list(bundle))
         if (records := bundle.records) is None:
-            return fast.coalesce(list(bundle), False, end.udp)
+            # What Python's splitting cost is not to be paid again.
+            return plain_records(bundle.buffers) if bundle.looked_at else fast.coalesce(list(bundle), False, end.udp)
         return fast.coalesce(records, True, end.udp) if len(records) > 1 else records
 
     def _bundle(self, records: Sequence[memoryview]) -> Bundle:
@@ -118,6 +166,8 @@ class LinuxPort:
 
     def lend(self) -> End | None:
         """Lend the descriptors, unless the native loop could not read their records."""
+        if self._splitting is not None:
+            self._splitting.begin()
         return self._end if self._records is fast else None
 
     def wake(self) -> None:
@@ -126,6 +176,10 @@ class LinuxPort:
 
     def stop(self) -> None:
         """Take the link down."""
+        if self.sender is not None:
+            self.sender.stop()
+        if self._splitting is not None:
+            self._splitting.begin()
         self._take_link_down()
 
     def dispose(self) -> None:

@@ -4,10 +4,13 @@
 bundle.
 """
 
+from collections.abc import Sequence
+
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import MAX_BUNDLE
-from threepipe.core.packet import MAX_PACKET
+from threepipe.core.packet import MAX_PACKET, Packet
+from threepipe.core.pump import new_counts
 from threepipe.core.rings import Rings
 from threepipe.errors import AdapterError, AdapterGone, InvalidPacket, RingCorrupt
 from threepipe.platforms.windows.waiting import Arrival, Events, Room
@@ -34,16 +37,25 @@ class WindowsPort:
         self._name = name
         self._ended = 0  # The error code with which the driver ended the session.
         self._arena = Arena()
+        self.sender = None
+        self.sent_alone = new_counts()
         self.readable = Arrival(events, wintun.read_wait_event(session))
         self.writable = Room(self.readable.wait_for_end())
 
     def receive(self) -> Bundle:
         """Return copies of the packets that are ready."""
+        return Bundle.of_views(self._receive_or_clear())
+
+    def receive_packets(self) -> list[bytes]:
+        """Return copies of the packets that are ready."""
+        return list(map(bytes, self._receive_or_clear()))
+
+    def _receive_or_clear(self) -> list[memoryview]:
         packets = self._receive()
         if not packets and not self._ended:
             self.readable.clear()
             packets = self._receive()  # Packets that came before the reset; later ones set it again.
-        return Bundle.of_views(packets)
+        return packets
 
     def _receive(self) -> list[memoryview]:
         """Return the packets that are ready, and set `readable` again if there may be more."""
@@ -62,12 +74,21 @@ class WindowsPort:
         longest = max(map(len, packets), default=0)
         if longest > MAX_PACKET:  # The library would accept it and corrupt the ring.
             raise InvalidPacket(list(map(len, packets)).index(longest), f"is longer than {MAX_PACKET} bytes")
+        return Bundle(packets[self._accepted(packets) :])
+
+    def send_packet(self, packet: bytes) -> bool:
+        """Send one packet."""
+        self._check_alive()
+        return self._accepted([packet]) == 1
+
+    def _accepted(self, packets: Sequence[Packet]) -> int:
+        """Send packets until there is no room, and return how many were accepted."""
         accepted, code = fast.ring_send(self._rings, packets)
         if accepted:
             self.writable.found()
         elif code not in (0, ERROR_BUFFER_OVERFLOW):
             raise self._end(code)
-        return Bundle(packets[accepted:])
+        return accepted
 
     def lend(self) -> None:
         """Lend nothing: the rings have no descriptors."""

@@ -1,0 +1,70 @@
+//! The short way for single packets to a file. Its reference is `threepipe.backend.PacketSender`.
+
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use rustix::io::{write, writev};
+use threepipe_core::packet::record::{HEADER_SIZE, Measure};
+
+use crate::buffer::{Buffers, Counters};
+use crate::error::Result;
+use crate::file::File;
+
+const PLAIN_HEADER: [u8; HEADER_SIZE] = [0; HEADER_SIZE];
+
+/// It keeps the GIL, as a write of one packet never waits, and takes less time than releasing the GIL where threads
+/// compete for it.
+#[pyclass(frozen)]
+pub struct PacketSender {
+    file: Py<PyAny>,
+    vnet_header: bool,
+    counts: Counters,
+    stopped: AtomicBool,
+}
+
+#[pymethods]
+impl PacketSender {
+    #[new]
+    fn new(file: Py<PyAny>, vnet_header: bool, counts: &Bound<'_, PyAny>) -> Result<Self> {
+        Ok(Self { file, vnet_header, counts: Counters::of(counts)?, stopped: AtomicBool::new(false) })
+    }
+
+    fn send(&self, packet: &Bound<'_, PyAny>) -> bool {
+        if self.stopped.load(Relaxed) {
+            return false;
+        }
+        if let Ok(bytes) = packet.cast_exact::<PyBytes>() {
+            self.write(packet.py(), bytes.as_bytes())
+        } else {
+            Buffers::of(packet).is_ok_and(|buffers| self.write(packet.py(), buffers.slice(0)))
+        }
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+}
+
+impl PacketSender {
+    fn write(&self, py: Python<'_>, packet: &[u8]) -> bool {
+        let measure = Measure::of_packet(packet);
+        if !measure.valid {
+            return false;
+        }
+        let Ok(file) = File::of(self.file.bind(py)) else { return false };
+        let written = if self.vnet_header {
+            writev(file.descriptor(), &[IoSlice::new(&PLAIN_HEADER), IoSlice::new(packet)])
+        } else {
+            write(file.descriptor(), packet)
+        };
+        if written.is_ok() {
+            let [packets, bytes, bundles, _] = self.counts.get();
+            packets.fetch_add(1, Relaxed);
+            bytes.fetch_add(measure.size, Relaxed);
+            bundles.fetch_add(1, Relaxed);
+        }
+        written.is_ok()
+    }
+}
