@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CARGO_DENY := 0.20.2
 LOCKED := $(PIP) --require-hashes --requirement
-HAS_NATIVE := $(BIN)/python -c "import threepipe_native" 2>/dev/null
+HAS_NATIVE := test -e src/threepipe/_native.abi3.so
 BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
 	wg:wireguard-tools wireguard-go:wireguard-go
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
@@ -27,7 +27,7 @@ CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.
 # Splitting and coalescing superpackets.
 SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
 
-NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml native/threepipe_native.pyi \
+NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_version.py \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
 .PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust \
@@ -116,8 +116,8 @@ lock: .venv/release
 audit: .venv/release $(BIN)/cargo-deny
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/audit.py
 
-# Build the wheels into dist/, each with its bill of materials.
-wheels: .venv/test
+# Build the source archive and all wheels into dist/, and check them. Status 77 names the platforms that lack a wheel.
+wheels: .venv/test .venv/release
 	@$(BIN)/python tools/wheels.py
 
 # Install the Debian packages that tests of the kernel need; without root, only name them.
@@ -136,6 +136,7 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 	@$(LOCKED) locks/build.txt --only-binary :all:
 	@$(LOCKED) locks/run.txt --only-binary :all:
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip uninstall -qq --yes threepipe-native # It was a package of its own once.
 	@touch $@
 
 .venv/bench: .venv/native locks/bench.txt
@@ -165,4 +166,4 @@ $(BIN)/cargo-deny: | .venv/run
 		cargo install --quiet --locked --root .venv cargo-deny@$(CARGO_DENY) || true; }
 
 clean:
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target src/threepipe/_native.abi3.so

@@ -19,7 +19,7 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 __all__ = ["as_json", "load"]
 
-_PACKAGES = ("threepipe", "threepipe-native", "pyroute2", "python-pytun", "pytun-pmd3", "scapy")
+_PACKAGES = ("threepipe", "pyroute2", "python-pytun", "pytun-pmd3", "scapy")
 _TOOLS = {"iperf3": "iperf3 --version", "ping": "ping -V", "ip": "ip -V", "gcc": "gcc --version", "rustc": "rustc -V"}
 _PEERS = {
     "wireguard-go": f"go version -m {WIREGUARD_GO}",

@@ -1,6 +1,6 @@
 //! The native core of threepipe for Python: a thin shell over `threepipe_core`.
 //!
-//! `threepipe_native.pyi` and the Python twins document the functions. This crate only borrows Python's buffers,
+//! `src/threepipe/_native.pyi` and the Python twins document the functions. This crate only borrows Python's buffers,
 //! makes views of results, and raises exceptions for errors.
 
 #[cfg(target_os = "linux")]
@@ -25,7 +25,10 @@ mod transport;
 
 /// The module does not need the GIL: its state has locks of its own, and the buffer protocol holds borrowed memory.
 #[pyo3::pymodule(gil_used = false)]
-mod threepipe_native {
+mod _native {
+    /// The version of threepipe that this core was built with.
+    #[pymodule_export]
+    const VERSION: &str = env!("THREEPIPE_VERSION");
     #[cfg(unix)]
     #[pymodule_export]
     use crate::descriptor::{receive, receive_packets, send};

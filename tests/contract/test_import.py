@@ -69,8 +69,10 @@ def test_packets_pass_in_a_subinterpreter_with_or_without_the_native_core() -> N
 
 def test_a_native_core_that_this_interpreter_cannot_load_is_replaced_by_python() -> None:
     program = (
-        "import sys\nclass Broken:\n def __getattr__(self, name): raise SystemError('no core for this Python')\n"
-        "sys.modules['threepipe_native'] = Broken()\n"
+        "import sys\nclass Broken:\n"
+        " def find_spec(self, name, *_):\n"
+        "  if name == 'threepipe._native': raise SystemError('no core for this Python')\n"
+        "sys.meta_path.insert(0, Broken())\n"
         "import threepipe; from threepipe.core import fast; print(threepipe.native_core, fast.REASON)"
     )
     settings = {**os.environ, "THREEPIPE_PURE": "0"}

@@ -83,7 +83,7 @@ def emulate(kernel: Path, command: list[str], folder: Path) -> str:
 @pytest.mark.parametrize("pure", ["1", ""], ids=["pure", "native"])
 def test_udp_endpoints_exchange_streams_with_foo_over_udp(pure: str, tmp_path: Path) -> None:
     if not pure:
-        pytest.importorskip("threepipe_native", reason="threepipe_native is not installed")
+        pytest.importorskip("threepipe._native", reason="there is no native core")
     if missing := [package for tool, package in TOOLS.items() if not find(tool)]:
         pytest.skip(f"missing, to emulate a kernel that has Foo-over-UDP: {', '.join(missing)}")
     if not (images := kernels()):

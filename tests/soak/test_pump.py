@@ -348,7 +348,7 @@ def soak(seed: int) -> None:
 @pytest.mark.parametrize("pure", ["1", ""], ids=["pure", "native"])
 def test_ten_million_packets_are_forwarded_and_accounted_for(pure: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not pure:
-        pytest.importorskip("threepipe_native", reason="threepipe_native is not installed")
+        pytest.importorskip("threepipe._native", reason="there is no native core")
     command = [sys.executable, "-m", __name__, os.environ.get("SOAK_SEED") or str(random.randrange(1 << 32))]
     with capsys.disabled():
         assert subprocess.run(command, env=os.environ | {"THREEPIPE_PURE": pure}, cwd=REPOSITORY).returncode == 0

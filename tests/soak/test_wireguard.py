@@ -110,7 +110,7 @@ def test_streams_through_a_bad_network_arrive_while_keys_are_renewed(
     pure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not pure:
-        pytest.importorskip("threepipe_native", reason="threepipe_native is not installed")
+        pytest.importorskip("threepipe._native", reason="there is no native core")
 
     def say(text: str) -> None:
         with capsys.disabled():

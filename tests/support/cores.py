@@ -33,10 +33,10 @@ from threepipe.core.packet import Packet
 from threepipe.core.superpacket import HEADER_SIZE
 
 if TYPE_CHECKING:
-    import threepipe_native as native
+    from threepipe import _native as native
 else:
     native = pytest.importorskip(
-        "threepipe_native", reason="the native core is not installed, so it cannot be compared"
+        "threepipe._native", reason="the native core is not installed, so it cannot be compared"
     )
 
 

@@ -60,8 +60,6 @@ def test_windows_python_gets_the_dependencies_of_the_project_too() -> None:
 
 
 def test_the_build_system_is_in_the_lock_of_the_build() -> None:
-    native = tomllib.loads((ROOT / "native" / "pyproject.toml").read_text())
     found = pins("build")
-    for text in PROJECT["build-system"]["requires"] + native["build-system"]["requires"]:
-        want = Requirement(text)
-        assert found[want.name] in want.specifier
+    wanted = [Requirement(text) for text in PROJECT["build-system"]["requires"]]
+    assert [str(want) for want in wanted if found.get(want.name, "0") not in want.specifier] == []

@@ -1,10 +1,11 @@
-"""The bills of materials in the wheels: they list what the locks hold, and the wheels bundle nothing else."""
+"""The wheels: with a native core or without, and bills of materials that list what the locks hold."""
 
-import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -13,11 +14,16 @@ import pytest
 
 import threepipe
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="releases are built on Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="releases are built on Linux"),
+    pytest.mark.timeout(600),  # After a change of Rust's flags, cargo compiles the core again.
+]
 
 ROOT = Path(__file__).parents[2]
 
 Versions = set[tuple[str, str]]
+
+CRATES = "import build_native, crates; found = crates.crates(build_native.artifacts())"
 
 
 def versions(bill: str) -> Versions:
@@ -45,31 +51,92 @@ def test_the_bill_of_the_pure_wheel_lists_the_packages_of_the_lock(pure_wheel: z
 def test_the_pure_wheel_bundles_no_library_of_others(pure_wheel: zipfile.ZipFile) -> None:
     """Wintun's DLL is fetched by `threepipe driver install`; in a wheel it would have to be in the bill."""
     kinds = {Path(name).suffix for name in pure_wheel.namelist() if ".dist-info/" not in name}
-    assert kinds <= {".py", ".typed"}
+    assert kinds <= {".py", ".pyi", ".typed"}
 
 
-def test_the_bill_of_the_native_core_lists_the_crates_that_it_is_built_from() -> None:
-    try:
-        files = importlib.metadata.files("threepipe-native") or []
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the native core is not installed")
-    (bill,) = [path for path in files if path.parent.name == "sboms"]
-    assert versions(bill.read_text()) == crates_of("threepipe-native")
+def test_the_bill_of_the_native_core_lists_crates_of_the_lock_without_those_of_tests(core: Path) -> None:
+    lock = tomllib.loads((ROOT / "native" / "Cargo.lock").read_text())["package"]
+    listed = versions(tell(f"{CRATES}; print(crates.bill(found, '0.1.0'))"))
+    assert listed <= {(package["name"], package["version"]) for package in lock}
+    assert {"pyo3", "ring", "rustix"} <= {name for name, _ in listed}
+    assert not {"proptest", "threepipe-core", "threepipe-native"} & {name for name, _ in listed}
 
 
-def crates_of(root: str) -> Versions:
-    """Return the crates that `root` needs, by Cargo.lock and without those for tests alone."""
-    packages = tomllib.loads((ROOT / "native" / "Cargo.lock").read_text())["package"]
-    of_tests = tomllib.loads((ROOT / "native" / "core" / "Cargo.toml").read_text())["dev-dependencies"]
-    found: Versions = set()
-    ahead = [package for package in packages if package["name"] == root]
-    while ahead:
-        for wanted in ahead.pop().get("dependencies", []):
-            name, _, version = wanted.partition(" ")
-            for package in packages:
-                named = package["name"] == name and version in ("", package["version"])
-                pair = (package["name"], package["version"])
-                if named and name not in of_tests and pair not in found:
-                    found.add(pair)
-                    ahead.append(package)
-    return found
+def test_the_license_texts_are_those_of_every_crate(core: Path) -> None:
+    told = tell(f"{CRATES}; print(crates.license_texts(found))")
+    names = set(tell(f"{CRATES}; print(*[crate.name for crate in found])").split())
+    assert names == set(re.findall(r"^([\w-]+) [\d.]+ \(.*\): [A-Z]", told, re.MULTILINE))
+    assert "Permission is hereby granted, free of charge" in told
+
+
+def tell(program: str) -> str:
+    """Return what a program with the modules of tools/ prints."""
+    settings = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=settings, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_the_source_archive_holds_tracked_files_alone(tmp_path: Path) -> None:
+    git = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if git.returncode:
+        pytest.skip("this is no clone")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert names - {"PKG-INFO"} <= set(git.stdout.splitlines())
+    assert {"native/Cargo.lock", "native/core/src/lib.rs", "tools/wheel_hook.py"} <= names
+
+
+@pytest.fixture
+def core() -> Path:
+    """The native core of this checkout."""
+    path = ROOT / "src" / "threepipe" / "_native.abi3.so"
+    if not path.exists():
+        pytest.skip("there is no native core, so perhaps no cargo")
+    return path
+
+
+def test_a_checkout_or_source_archive_is_built_with_the_core_where_there_is_a_cargo(core: Path, tmp_path: Path) -> None:
+    wheel = wheel_of_checkout(tmp_path, os.environ["PATH"])
+    assert re.fullmatch(r"threepipe-[\w.]+-cp311-abi3-linux_\w+\.whl", wheel.name)
+    assert zipfile.ZipFile(wheel).read("threepipe/_native.abi3.so").startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("cargo", [None, "echo cargo 1.60.0", "exit 1"], ids=["missing", "old", "broken"])
+def test_a_checkout_or_source_archive_is_built_without_the_core_where_cargo_cannot(
+    tmp_path: Path, cargo: str | None
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    if cargo:
+        (programs / "cargo").write_text(f"#!/bin/sh\n{cargo}\n")
+        (programs / "cargo").chmod(0o755)
+    wheel = wheel_of_checkout(tmp_path, str(programs))
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".pyd"))]
+
+
+def test_a_core_that_does_not_compile_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "cargo").write_text('#!/bin/sh\n[ "$1" = --version ] || exit 101\necho cargo 9.0.0\n')
+    (programs / "cargo").chmod(0o755)
+    assert wheel_of_checkout(tmp_path, str(programs), "it did not build").name.endswith("-py3-none-any.whl")
+
+
+def wheel_of_checkout(folder: Path, path: str, told: str = "") -> Path:
+    """Build a wheel with those programs in PATH, as pip does; `told` is in what the build prints."""
+    command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    done = subprocess.run(
+        [*command, folder, ROOT],
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert told in done.stdout
+    (wheel,) = folder.glob("*.whl")
+    return wheel

@@ -89,7 +89,7 @@ sys.path.insert(0, sys.argv[1])
 from cache import Cache, SetupFailed
 from native import native_core
 try:
-    print((native_core(Cache()) / "threepipe_native.pyd").read_text())
+    print((native_core(Cache()) / "_native.pyd").read_text())
 except SetupFailed as failure:
     print(type(failure).__name__, failure)
 """

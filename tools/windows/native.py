@@ -13,17 +13,32 @@ __all__ = ["native_core"]
 
 TARGET = "x86_64-pc-windows-gnu"
 CRATE = ROOT / "native"
-SOURCES = ("*.toml", "Cargo.lock", "src/**/*.rs", "core/*.toml", "core/src/**/*.rs")
+SOURCES = ("*.toml", "Cargo.lock", "build.rs", "src/**/*.rs", "core/*.toml", "core/src/**/*.rs")
 
 # Messages of a cargo that cannot fetch a crate or is too old.
 NO_CRATE = r"[Ff]ailed to (fetch|download|get)|Could(n't| not) resolve|requires rustc|lock file version"
 ANY_FAILURE = "."
 
+# A wheel has the core in the folder of the package, which is that of the sources here.
+FINDER = """\
+import importlib.util, os, sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "threepipe._native":
+            file = os.path.join(os.path.dirname(__file__), "_native.pyd")
+            return importlib.util.spec_from_file_location(name, file)
+
+sys.meta_path.append(Finder)
+"""
+
 
 def native_core(cache: Cache) -> Path:
     """Return the folder of the core, built if necessary. Raises `SetupFailed` or its subclass `NotAvailable`."""
-    sources = [path.read_text() for pattern in SOURCES for path in sorted(CRATE.glob(pattern))]
-    return cache.part("native", "".join(sources), lambda folder: _build(folder, cache.folder / "cargo"))
+    files = [path for pattern in SOURCES for path in sorted(CRATE.glob(pattern))]
+    sources = [path.read_text() for path in (*files, ROOT / "src" / "threepipe" / "_version.py")]
+    return cache.part("native", "".join([*sources, FINDER]), lambda folder: _build(folder, cache.folder / "cargo"))
 
 
 def _build(folder: Path, made: Path) -> None:
@@ -33,8 +48,8 @@ def _build(folder: Path, made: Path) -> None:
     command = [cargo, "build", "--quiet", "--release", "--locked", "--target", TARGET]
     command += ["--package", "threepipe-native", "--manifest-path", str(CRATE / "Cargo.toml")]
     run(command, "building the native core for Windows", NO_CRATE, CARGO_TARGET_DIR=str(made))
-    library = made / TARGET / "release" / "threepipe_native.dll"
-    shutil.copyfile(library, folder / "threepipe_native.pyd")
+    shutil.copyfile(made / TARGET / "release" / "threepipe_native.dll", folder / "_native.pyd")
+    (folder / "sitecustomize.py").write_text(FINDER)
 
 
 def _install_target() -> None:

@@ -38,10 +38,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for pr
 def _native_core() -> Finding:
     name = "native core"
     if fast.NATIVE:
-        return Finding(name, True, "in use: threepipe-native does the work per packet")
+        return Finding(name, True, "in use: it does the work per packet")
     return Finding(
         name,
         False,
         f"not in use, Python does the work per packet: {fast.REASON}",
-        "optional, faster: run pip install ./native in a clone",
+        "optional, faster: install a wheel for this system, or with a Rust compiler the source archive",
     )

@@ -1,19 +1,19 @@
 """The choice between the native core and pure Python for the work per packet, made nowhere else.
 
-`threepipe-native` has functions and classes of the same names as the modules imported here; the docstrings there
+`threepipe._native` has functions and classes of the same names as the modules imported here; the docstrings there
 describe both. On Windows it lacks those for descriptors. The environment variable THREEPIPE_PURE=1 disables it.
 `NATIVE` is True if it is in use; else `REASON` says why not.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from threepipe.core.installed import obstacle
 from threepipe.core.pump import End, HasFileno
 
 if TYPE_CHECKING:
-    import threepipe_native
+    from threepipe import _native
 
 __all__ = [
     "NATIVE",
@@ -36,10 +36,11 @@ __all__ = [
     "split",
 ]
 
-try:
-    if os.environ.get("THREEPIPE_PURE", "0") not in ("", "0"):
-        raise ImportError("disabled by THREEPIPE_PURE")
-    from threepipe_native import (
+REASON = obstacle()
+NATIVE = not REASON
+
+if NATIVE:
+    from threepipe._native import (
         Traffic,
         Transport,
         coalesce,
@@ -52,7 +53,7 @@ try:
         ring_send,
         split,
     )
-except (ImportError, SystemError) as error:  # A free-threaded Python raises the latter for this stable ABI.
+else:
     from threepipe.core.coalesce import coalesce
     from threepipe.core.ecn import combine_ecn
     from threepipe.core.flow import flow_fields
@@ -61,17 +62,13 @@ except (ImportError, SystemError) as error:  # A free-threaded Python raises the
     from threepipe.core.superpacket import extract, measure, split
     from threepipe.core.transport import Traffic, Transport
 
-    NATIVE, REASON = False, str(error)
-else:
-    NATIVE, REASON = True, ""
-
 pump: Callable[[End, End, Sequence[HasFileno]], tuple[int, End | None]] | None = None
 """The native forwarding loop, or None without it; `threepipe.core.pump.forward` is Python's."""
 
-PacketSender: "type[threepipe_native.PacketSender] | None" = None
+PacketSender: "type[_native.PacketSender] | None" = None
 """A `threepipe.backend.PacketSender` for descriptors, or None without it."""
 
 if NATIVE and sys.platform != "win32":
-    from threepipe_native import PacketSender, pump, receive, receive_packets, send
+    from threepipe._native import PacketSender, pump, receive, receive_packets, send
 else:
     from threepipe.core.descriptor import receive, receive_packets, send

@@ -15,7 +15,7 @@ from threepipe.wireguard.peer_endpoint import NativeEndpoint, from_native, to_na
 from threepipe.wireguard.tunnel import Route, Tunnel
 
 if TYPE_CHECKING:
-    from threepipe_native import Router
+    from threepipe._native import Router
 
 __all__ = ["Handler", "Routing"]
 
@@ -41,7 +41,7 @@ class Routing:
         if not fast.NATIVE:
             return None
         try:
-            from threepipe_native import Router
+            from threepipe._native import Router
         except ImportError:
             return None  # The core has one on Linux only.
         return cls(tunnel, Router())

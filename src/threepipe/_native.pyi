@@ -18,6 +18,9 @@ from threepipe.core.rings import Rings
 from threepipe.core.transport import Traffic as Traffic
 from threepipe.core.transport import Transport as Transport
 
+VERSION: str
+"""The version of threepipe that it was built with."""
+
 def internet_checksum(data: Packet, initial: int = 0) -> int:
     """Do as `threepipe.core.packet.internet_checksum`. `initial` has at most 64 bits."""
 
