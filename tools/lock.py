@@ -2,9 +2,10 @@
 
     make lock
 
-There is a file for the project's own dependencies and one for each dependency group of pyproject.toml. One resolution
-serves them all, as make installs them into one environment. Each file is for every Python and system that the project
-supports, except two for Windows' Python. If a version cannot be had, nothing is changed.
+There is a file for the project's own dependencies, with all extras, and one for each dependency group of
+pyproject.toml. One resolution serves them all, as make installs them into one environment. Each file is for every
+Python and system that the project supports, except two for Windows' Python. If a version cannot be had, nothing is
+changed.
 """
 
 import os
@@ -17,9 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "locks"
+PROJECT = ["pyproject.toml", "--all-extras"]
 EVERYWHERE = ["--universal", "--python-version", "3.11"]
 ON_WINDOWS = ["--python-platform", "x86_64-pc-windows-msvc", "--python-version", "3.12"]  # As in tools/windows.
-KINDS = {"windows": ["pyproject.toml", *ON_WINDOWS], "peer": ON_WINDOWS}
+KINDS = {"windows": [*PROJECT, *ON_WINDOWS], "peer": ON_WINDOWS}
 """The groups for Windows' Python; `windows` has the project's own dependencies too."""
 
 
@@ -42,9 +44,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         everything = folder / "everything"
-        compile_lock(everything, "pyproject.toml", *EVERYWHERE, *(f"--group={group}" for group in groups))
+        compile_lock(everything, *PROJECT, *EVERYWHERE, *(f"--group={group}" for group in groups))
         same = ["--constraint", str(everything)]
-        compile_lock(folder / "run.txt", "pyproject.toml", *EVERYWHERE, *same)
+        compile_lock(folder / "run.txt", *PROJECT, *EVERYWHERE, *same)
         for group in groups:
             compile_lock(folder / f"{group}.txt", *KINDS.get(group, EVERYWHERE), *same, f"--group={group}")
         shutil.rmtree(LOCKS, ignore_errors=True)

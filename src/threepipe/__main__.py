@@ -1,7 +1,8 @@
 """The start of the programs `threepipe`, `threepipe-extcap` and `threepipe-wg`; also `python -m threepipe`.
 
 Loading the libraries of a program takes longest, before it can handle anything. Ctrl-C and want of memory at that time
-end it without a traceback. Standard streams that were closed are null, so that no file or socket gets their numbers.
+end it without a traceback, and the lack of a library that an extra brings with one line. Standard streams that were
+closed are null, so that no file or socket gets their numbers.
 """
 
 import os
@@ -25,6 +26,9 @@ _ADVICE = (
     "memory ran out, or the system allows no further thread; raise the limit (ulimit -v and -u; in a service MemoryMax,"
     " LimitAS and TasksMax) or end other programs"
 )
+
+_EXTRAS = {"typer": "cli", "rich": "cli", "cryptography": "wireguard"}
+"""The extra that brings each library."""
 
 
 def main() -> int | None:
@@ -55,9 +59,9 @@ def _run(module: str, program: str) -> int | None:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as error:
-        if not _is_shortage(error):
+        if not (text := _ADVICE if _is_shortage(error) else _advice_on_installation(error)):
             raise
-        os.write(2, f"{program}: {_ADVICE}\n".encode())
+        os.write(2, f"{program}: {text}\n".encode())
         return 1
     return status
 
@@ -78,6 +82,13 @@ def _is_shortage(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _advice_on_installation(error: Exception) -> str:
+    """Return what to install if that is the fault, or an empty string."""
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f'{error.name} is not installed; run: pip install "threepipe[{_EXTRAS[error.name]}]"'
+    return ""
 
 
 if __name__ == "__main__":

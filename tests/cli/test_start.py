@@ -126,3 +126,54 @@ def test_closed_standard_streams_are_null(command: tuple[str, ...], closed: str)
     done = start("main", *command, before=close)
     assert done.returncode == with_streams.returncode
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "module", "extra"),
+    [
+        ("main", ["--version"], "typer", "cli"),
+        ("main", ["doctor"], "rich", "cli"),
+        ("main", ["wg", "genkey"], "cryptography", "wireguard"),
+        ("wireguard", ["--version"], "cryptography", "wireguard"),
+    ],
+)
+def test_a_missing_library_is_told_with_the_extra_that_brings_it(
+    tmp_path: Path, function: str, arguments: list[str], module: str, extra: str
+) -> None:
+    done = start(function, *arguments, folder=without(tmp_path, module))
+    program = "threepipe-wg" if function == "wireguard" else "threepipe"
+    told = f'{program}: {module} is not installed; run: pip install "threepipe[{extra}]"\n'
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+def test_the_package_and_an_adapter_need_no_extra(tmp_path: Path) -> None:
+    folder = without(tmp_path, "typer", "rich", "cryptography")
+    program = "import threepipe; left, right = threepipe.MemoryAdapter.pair(); threepipe.testing.check_adapter"
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
+    subprocess.run([sys.executable, "-c", program], env=settings, check=True, timeout=50)
+
+
+def test_wireguard_without_its_library_names_the_extra(tmp_path: Path) -> None:
+    folder = without(tmp_path, "cryptography")
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", "import threepipe; threepipe.wireguard"],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.stderr.rstrip().endswith('needs cryptography; run: pip install "threepipe[wireguard]"')
+
+
+def without(folder: Path, *modules: str) -> Path:
+    """Have an interpreter that finds this folder first miss those modules."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name in {modules}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    return folder

@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS: dict[str, list[str]] = PROJECT["dependency-groups"]
-WANTED = {"run": PROJECT["project"]["dependencies"], **GROUPS}
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+WANTED = {"run": [*PROJECT["project"]["dependencies"], *EXTRAS["cli"], *EXTRAS["qr"], *EXTRAS["wireguard"]], **GROUPS}
 PINNED = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; (?P<marker>.*?))?(?: --hash=sha256:[0-9a-f]{64})+")
 
 
@@ -53,6 +54,12 @@ def test_a_package_has_the_same_version_in_every_lock() -> None:
         for name, version in pins(group).items():
             versions.setdefault(name, set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+def test_the_extra_all_has_every_other_and_the_core_library_needs_nothing_but_pyroute2() -> None:
+    assert EXTRAS["all"] == [f"threepipe[{','.join(sorted(EXTRAS.keys() - {'all'}))}]"]
+    assert [Requirement(text).name for text in PROJECT["project"]["dependencies"]] == ["pyroute2"]
+    assert "pydantic" not in pins("run")
 
 
 def test_windows_python_gets_the_dependencies_of_the_project_too() -> None:

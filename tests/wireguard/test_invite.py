@@ -221,7 +221,7 @@ def test_a_qr_code_without_segno_says_what_to_install_and_makes_nothing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "segno", None)
     done = run_here(monkeypatch, capfd, "wg", "invite", str(server), "phone", "--endpoint", "host", "--qr")
-    assert (done.status, done.complaint) == (1, "threepipe: a QR code needs segno; run: pip install segno\n")
+    assert (done.status, done.complaint) == (1, 'threepipe: a QR code needs segno; run: pip install "threepipe[qr]"\n')
     assert server.read_text() == SERVER
 
 

@@ -84,7 +84,7 @@ def _drawer() -> Callable[[str], str]:
     try:
         import segno
     except ImportError:
-        raise InvalidSetting("a QR code needs segno; run: pip install segno") from None
+        raise InvalidSetting('a QR code needs segno; run: pip install "threepipe[qr]"') from None
 
     def draw(text: str) -> str:
         drawn = io.StringIO()

@@ -3,6 +3,12 @@
 This file is the public surface. `Tunnel` is the protocol alone, for programs that bring their own sockets and clock.
 """
 
+try:
+    import cryptography  # noqa: F401  # Its modules are loaded where they are used.
+except ModuleNotFoundError as error:
+    advice = 'threepipe.wireguard needs cryptography; run: pip install "threepipe[wireguard]"'
+    raise ModuleNotFoundError(advice, name=error.name) from None
+
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.keys import generate_key, public_key
 from threepipe.wireguard.opening import Device
