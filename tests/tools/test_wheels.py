@@ -1,5 +1,6 @@
 """The wheels: with a native core or without, and bills of materials that list what the locks hold."""
 
+import email
 import json
 import os
 import re
@@ -46,6 +47,16 @@ def test_the_bill_of_the_pure_wheel_lists_the_packages_of_the_lock(pure_wheel: z
     assert versions(text) == set(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
     main = json.loads(text)["metadata"]["component"]
     assert (main["name"], main["version"]) == ("threepipe", threepipe.__version__)
+
+
+def test_the_description_for_the_package_index_has_no_relative_link(pure_wheel: zipfile.ZipFile) -> None:
+    (name,) = [name for name in pure_wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = email.message_from_bytes(pure_wheel.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = metadata.get_payload()
+    assert isinstance(text, str)
+    assert "guide (`docs/guide.md`)" in text
+    assert re.findall(r"\]\((?!https:)", text) == []
 
 
 def test_the_pure_wheel_bundles_no_library_of_others(pure_wheel: zipfile.ZipFile) -> None:
