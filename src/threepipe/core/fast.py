@@ -13,7 +13,7 @@ from threepipe.core.installed import obstacle
 from threepipe.core.pump import End, HasFileno
 
 if TYPE_CHECKING:
-    from threepipe import _native
+    from threepipe._native import PacketSender as NativeSender
 
 __all__ = [
     "NATIVE",
@@ -65,7 +65,7 @@ else:
 pump: Callable[[End, End, Sequence[HasFileno]], tuple[int, End | None]] | None = None
 """The native forwarding loop, or None without it; `threepipe.core.pump.forward` is Python's."""
 
-PacketSender: "type[_native.PacketSender] | None" = None
+PacketSender: "type[NativeSender] | None" = None
 """A `threepipe.backend.PacketSender` for descriptors, or None without it."""
 
 if NATIVE and sys.platform != "win32":
