@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import threepipe
-from threepipe.platforms.bsd import bind_to_interface, mark_socket
+from threepipe.platforms.bsd.sockets import bind_to_interface, mark_socket
 
 
 class Socket:

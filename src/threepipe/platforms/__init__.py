@@ -81,7 +81,7 @@ elif sys.platform == "win32":
     from threepipe.platforms.windows.probe import probe
     from threepipe.platforms.windows.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 else:
-    from threepipe.platforms.bsd import bind_to_interface, mark_socket
+    from threepipe.platforms.bsd.sockets import bind_to_interface, mark_socket
     from threepipe.platforms.unsupported import (
         PACKET_INFORMATION,
         adapters,

@@ -1,0 +1,1 @@
+"""macOS and the BSDs: adapters on their TUN drivers, and sockets."""
