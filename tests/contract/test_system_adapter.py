@@ -23,6 +23,8 @@ from threepipe import platforms
 pytestmark = [pytest.mark.windows, *([pytest.mark.kernel] if sys.platform == "linux" else [])]
 
 SECONDS = 10.0
+NAME = {"darwin": "utun76", "netbsd": "tun3", "openbsd": "tun3"}.get(sys.platform.rstrip("0123456789"), "tpx0")
+"""The adapter's name; on some systems it has to be one of the driver's."""
 ADDRESSES = {"10.98.76.1/24": "10.98.76.9", "fd98:76::1/64": "fd98:76::9"}
 """The addresses of the adapter, and for each an address of its network where these tests answer."""
 
@@ -36,7 +38,7 @@ class Place:
         self._network = network
         self.netns = network.path if network else None
 
-    def create(self, name: str = "tpx0", **settings: Any) -> threepipe.Adapter:
+    def create(self, name: str = NAME, **settings: Any) -> threepipe.Adapter:
         return threepipe.Adapter.create(name, netns=self.netns, addresses=list(ADDRESSES), **settings)
 
     def names(self) -> set[str]:
@@ -96,26 +98,26 @@ def answering(session: threepipe.Session) -> Iterator[None]:
 
 def test_an_adapter_has_its_settings_and_is_gone_after_close(place: Place) -> None:
     with place.create(mtu=1400) as adapter:
-        assert adapter.name == "tpx0"
+        assert adapter.name == NAME
         assert adapter.mtu == 1400
         assert {str(address) for address in adapter.addresses} >= set(ADDRESSES)
-        assert "tpx0" in place.names()
+        assert NAME in place.names()
         adapter.mtu = 1300
         assert adapter.mtu == 1300
-    assert "tpx0" not in place.names()
+    assert NAME not in place.names()
 
 
 def test_an_adapter_can_be_made_five_times_in_a_row(place: Place) -> None:
     for _ in range(5):
         with place.create() as adapter:
             adapter.start_session().close()
-    assert "tpx0" not in place.names()
+    assert NAME not in place.names()
 
 
 def test_a_taken_name_or_a_second_session_raises(place: Place) -> None:
     with place.create() as adapter:
         with pytest.raises(threepipe.NameTaken):
-            threepipe.Adapter.create("TPX0" if sys.platform == "win32" else "tpx0", netns=place.netns)
+            threepipe.Adapter.create(NAME.upper() if sys.platform == "win32" else NAME, netns=place.netns)
         with adapter.start_session(), pytest.raises(threepipe.SessionExists):
             adapter.start_session()
 

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
-PROGRAMS = {"codespell", "coverage", "cyclonedx-bom", "import-linter", "mypy", "pygount", "ruff"}
-"""Programs that developers install and no test imports."""
+PROGRAMS = {"codespell", "coverage", "cyclonedx-bom", "import-linter", "mypy", "pygount", "ruff", "ziglang"}
+"""What developers install and no test on Windows imports."""
 
 
 def blocks(path: Path) -> list[str]:

@@ -81,13 +81,11 @@ elif sys.platform == "win32":
     from threepipe.platforms.windows.probe import probe
     from threepipe.platforms.windows.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 else:
+    from threepipe.platforms.bsd.here import adapters, add_routes, create, open_existing, probe
     from threepipe.platforms.bsd.sockets import bind_to_interface, mark_socket
     from threepipe.platforms.unsupported import (
         PACKET_INFORMATION,
-        adapters,
-        add_routes,
         become,
-        create,
         divert,
         enlarge_buffers,
         find_user,
@@ -95,11 +93,9 @@ else:
         network_scope,
         open_capture,
         open_datagrams,
-        open_existing,
         open_inherited,
         path_mtu,
         private_networks,
-        probe,
         process_file,
         routed,
         table_number,

@@ -64,8 +64,9 @@ def enlarge_pipe(number: int) -> None:
 
 def runtime_folder() -> Path | None:
     """Return the folder for the sockets of this user's programs, which may not exist yet; None if there is none."""
-    if os.access("/run", os.W_OK):  # False for the root user of a user namespace.
-        return Path("/run/threepipe")
+    for place in ("/run", "/var/run"):  # Linux, and the BSDs. False for the root user of a user namespace.
+        if os.access(place, os.W_OK):
+            return Path(place, "threepipe")
     home = os.environ.get("XDG_RUNTIME_DIR")
     return Path(home, "threepipe") if home else None
 

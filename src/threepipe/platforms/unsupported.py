@@ -16,6 +16,7 @@ from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
     "PACKET_INFORMATION",
+    "TEXT",
     "adapters",
     "add_routes",
     "become",
@@ -41,29 +42,29 @@ __all__ = [
 PACKET_INFORMATION: dict[int, bytes] = {}
 """What precedes packets on a descriptor by default, by IP version: nothing here."""
 
-_TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
+TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
 
 def create(settings: AdapterSettings) -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+    raise AdapterUnavailable(errno.ENOSYS, TEXT)
 
 
 def open_existing(
     name: str, netns: NamespaceName | None, offload: bool, queues: int, packet_information: bool
 ) -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+    raise AdapterUnavailable(errno.ENOSYS, TEXT)
 
 
 def find_user(name: str) -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+    raise AdapterUnavailable(errno.ENOSYS, TEXT)
 
 
 def become(user: object, *, keep_net_admin: bool) -> NoReturn:
-    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+    raise AdapterUnavailable(errno.ENOSYS, TEXT)
 
 
 def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
-    raise AdapterUnavailable(errno.ENOSYS, _TEXT)
+    raise AdapterUnavailable(errno.ENOSYS, TEXT)
 
 
 def enlarge_buffers(opened: socket.socket) -> None:
@@ -87,7 +88,7 @@ def private_networks() -> NoReturn:
 
 
 def probe() -> list[Finding]:
-    return [Finding("adapters", False, _TEXT, essential=True)]
+    return [Finding("adapters", False, TEXT, essential=True)]
 
 
 def process_file(number: int) -> int | None:

@@ -1,0 +1,99 @@
+"""macOS: its numbers and utun, which is a socket and no device.
+
+A unit of the kernel control "com.apple.net.utun_control" is an interface, which goes with the socket.
+"""
+
+import errno
+import struct
+
+from threepipe.errors import AdapterError, AdapterNotFound, AdapterUnavailable, PermissionDenied
+from threepipe.platforms.bsd.driver import ON, Opened, numbers, taken_name
+from threepipe.platforms.bsd.interface import Interfaces
+from threepipe.platforms.bsd.kind import FIONBIO, SOCK_DGRAM, Counters, Kind, Message, iowr
+from threepipe.platforms.bsd.system import System
+
+__all__ = ["KIND", "DarwinDriver"]
+
+KIND = Kind(
+    name="macOS",
+    driver="utun",
+    inet6=30,
+    route=17,
+    ifreq=32,
+    mtu=(51, 52),
+    add_ipv4=(26, 64),
+    add_ipv6=(26, 128),
+    no_dad=0x20,
+    alignment=4,
+    sockaddr_dl=20,
+    version=5,
+    routes=Message(type=4, size=92, index=4, flags=8, addrs=12),
+    sequence=20,
+    links=Message(type=18, size=160, index=12, flags=8, addrs=4),  # RTM_IFINFO2, whose counters have 64 bits.
+    counters=Counters(
+        mtu=40,
+        ipackets=56,
+        ierrors=64,
+        opackets=72,
+        ibytes=96,
+        obytes=104,
+        oqdrops=24,  # ifm_snd_drops
+        oqdrops_format=struct.Struct("I"),
+    ),
+    addresses=(Message(type=12, size=20, index=12, flags=8, addrs=4),),
+    listings=(6,),  # NET_RT_IFLIST2
+)
+
+AF_SYSTEM, SYSPROTO_CONTROL = 32, 2
+CTLIOCGINFO = iowr("N", 3, 100)
+UTUN_CONTROL_NAME = b"com.apple.net.utun_control"
+UTUN_OPT_IFNAME, UTUN_OPT_MAX_PENDING_PACKETS = 2, 16
+_NAME_SIZE = 16
+_BYTES_A_PACKET = 1500
+
+
+class DarwinDriver:
+    """utun."""
+
+    kind = KIND
+    persists = False
+
+    def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
+        (unit, *_) = [0] if "%d" in name else [number + 1 for number in numbers(KIND, name, taken)]
+        try:
+            descriptor = system.socket(AF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL)
+        except OSError as error:
+            raise AdapterUnavailable(error.errno, f"this system has no utun: {error.strerror}") from None
+        try:
+            reply = system.ioctl(descriptor, CTLIOCGINFO, bytes(4) + UTUN_CONTROL_NAME.ljust(96, b"\0"))
+            system.connect_control(descriptor, struct.unpack_from("I", reply)[0], unit)
+            system.ioctl(descriptor, FIONBIO, ON)
+            found = system.get_option(descriptor, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, _NAME_SIZE)
+        except OSError as error:
+            system.close(descriptor)
+            raise _refused(error, name) from None
+        return Opened(descriptor, found.partition(b"\0")[0].decode(), removes=False)
+
+    def attach(self, system: System, name: str) -> Opened:
+        raise AdapterNotFound(
+            errno.ENODEV, f"{name} cannot be opened: adapters of macOS end with their program; create one"
+        )
+
+    def name_of(self, system: System, opened: Opened) -> str:
+        return opened.name
+
+    def make_room(self, system: System, descriptor: int, capacity: int) -> None:
+        """Raise the number of waiting packets, which is 1 by default."""
+        packets = struct.pack("i", capacity // _BYTES_A_PACKET)
+        system.set_option(descriptor, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, packets)
+
+
+def _refused(error: OSError, name: str) -> AdapterError:
+    code = error.errno or 0
+    if code == errno.EBUSY:
+        return taken_name(KIND, name)
+    if code in (errno.EPERM, errno.EACCES):
+        return PermissionDenied(code, f"creating {name} needs root; run as root, for example with sudo")
+    if code == errno.ENOENT:
+        return AdapterUnavailable(code, "this kernel has no utun; MemoryAdapter works everywhere")
+    return AdapterUnavailable(code, f"{name} cannot be created: {error.strerror}")

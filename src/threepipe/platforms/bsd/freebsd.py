@@ -1,0 +1,127 @@
+"""FreeBSD: its numbers and its TUN driver.
+
+/dev/tun makes an interface and opens it. TUNSTRANSIENT lets it go with the last descriptor, also after a kill; older
+releases lack that, and the interface is destroyed by name. Interfaces can have any name.
+"""
+
+import ctypes
+import errno
+import itertools
+import struct
+
+from threepipe.errors import AdapterError, NameTaken
+from threepipe.platforms.bsd.driver import ON, Opened, node, own_name, set_header, taken_name
+from threepipe.platforms.bsd.interface import Interfaces, explained
+from threepipe.platforms.bsd.kind import NAME_SIZE, Counters, Kind, Message, ior, iow, iowr
+from threepipe.platforms.bsd.system import System
+from threepipe.settings import MAX_NAME
+
+__all__ = ["KIND", "FreeBsdDriver"]
+
+KIND = Kind(
+    name="FreeBSD",
+    driver="tun",
+    inet6=28,
+    route=17,
+    ifreq=32,
+    mtu=(51, 52),
+    add_ipv4=(43, 68),
+    add_ipv6=(27, 136),
+    no_dad=0x20,
+    alignment=8,
+    sockaddr_dl=54,
+    version=5,
+    routes=Message(type=4, size=152, index=4, flags=8, addrs=12),
+    sequence=20,
+    links=Message(type=14, size=168, index=12, flags=8, addrs=4),
+    counters=Counters(mtu=24, ipackets=40, ierrors=48, opackets=56, ibytes=80, obytes=88, oqdrops=120),
+    addresses=(Message(type=12, size=20, index=12, flags=8, addrs=4),),
+    listings=(3,),
+    set_name=iow("i", 40, 32),
+    point_to_point=0x17,  # IFT_PPP
+)
+
+SIOCIFCREATE = iowr("i", 122, KIND.ifreq)
+TUNSIFHEAD = iow("t", 96, 4)
+TUNSTRANSIENT = iow("t", 98, 4)
+TUNGIFNAME = ior("t", 93, KIND.ifreq)
+
+
+class FreeBsdDriver:
+    """if_tuntap."""
+
+    kind = KIND
+    persists = False  # Closing the device takes the interface's addresses.
+
+    def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
+        if name in taken:
+            raise taken_name(KIND, name)
+        made = own_name(KIND, name)
+        if made:
+            interfaces.create(name, SIOCIFCREATE)
+        try:
+            descriptor = node(system, KIND, name if made else "tun")
+        except BaseException:
+            if made:
+                interfaces.destroy(name)
+            raise
+        first = name
+        try:
+            first = self._name(system, descriptor)
+            set_header(system, descriptor, TUNSIFHEAD)
+            transient = self._goes_at_close(system, descriptor)
+            if not made and name != "tun%d":
+                _rename(interfaces, first, name, taken)
+            return Opened(descriptor, self._name(system, descriptor), removes=not transient)
+        except BaseException:
+            system.close(descriptor)
+            _destroy(interfaces, first)
+            raise
+
+    def attach(self, system: System, name: str) -> Opened:
+        descriptor = node(system, KIND, name)  # A renamed interface has a device of its new name too.
+        set_header(system, descriptor, TUNSIFHEAD)
+        return Opened(descriptor, self._name(system, descriptor), removes=False)
+
+    def name_of(self, system: System, opened: Opened) -> str:
+        return self._name(system, opened.descriptor)
+
+    def make_room(self, system: System, descriptor: int, capacity: int) -> None:
+        """Do nothing: the length of the queue is a setting of the system, net.link.ifqmaxlen."""
+
+    def _name(self, system: System, descriptor: int) -> str:
+        reply = system.ioctl(descriptor, TUNGIFNAME, bytes(KIND.ifreq))
+        return reply[:NAME_SIZE].partition(b"\0")[0].decode(errors="surrogateescape")
+
+    def _goes_at_close(self, system: System, descriptor: int) -> bool:
+        try:
+            system.ioctl(descriptor, TUNSTRANSIENT, ON)
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                raise explained(error, "the adapter") from None
+            return False
+        return True
+
+
+def _rename(interfaces: Interfaces, first: str, name: str, taken: set[str]) -> None:
+    """Rename the interface; a template becomes the first free name."""
+    names = (name.replace("%d", str(number)) for number in itertools.count()) if "%d" in name else iter([name])
+    for each in names:
+        if len(each.encode()) > MAX_NAME:
+            break
+        if each in taken:
+            continue
+        text = ctypes.create_string_buffer(each.encode())
+        try:
+            interfaces.rename_via_pointer(first, struct.pack("P", ctypes.addressof(text)))
+        except NameTaken:
+            continue
+        return
+    raise taken_name(KIND, name)
+
+
+def _destroy(interfaces: Interfaces, name: str) -> None:
+    try:
+        interfaces.destroy(name)
+    except AdapterError:
+        pass  # It went when its descriptor was closed.

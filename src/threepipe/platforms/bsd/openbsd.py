@@ -1,0 +1,55 @@
+"""OpenBSD: its numbers and its TUN driver.
+
+/dev/tunN is interface tunN: opening it makes the interface, for one program, and closing destroys it. One that was made
+by ifconfig stays. The header of four bytes is always there.
+"""
+
+from threepipe.platforms.bsd.driver import Opened, node, numbers, open_node
+from threepipe.platforms.bsd.interface import Interfaces
+from threepipe.platforms.bsd.kind import Counters, Kind, Message
+from threepipe.platforms.bsd.system import System
+
+__all__ = ["KIND", "OpenBsdDriver"]
+
+KIND = Kind(
+    name="OpenBSD",
+    driver="tun",
+    inet6=24,
+    route=17,
+    ifreq=32,
+    mtu=(126, 127),
+    add_ipv4=(26, 64),
+    add_ipv6=(26, 128),
+    no_dad=0,
+    alignment=8,
+    sockaddr_dl=32,
+    version=5,
+    routes=Message(type=4, size=96, index=6, flags=16, addrs=12),
+    sequence=28,
+    links=Message(type=14, size=168, index=6, flags=16, addrs=12),
+    counters=Counters(mtu=28, ipackets=48, ierrors=56, opackets=64, ibytes=88, obytes=96, oqdrops=128),
+    addresses=(Message(type=12, size=24, index=6, flags=16, addrs=12),),
+    listings=(3,),
+    has_header_length=True,
+    routes_by_address=True,
+)
+
+
+class OpenBsdDriver:
+    """if_tun of OpenBSD."""
+
+    kind = KIND
+    persists = False
+
+    def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
+        descriptor, own = open_node(system, KIND, (f"tun{number}" for number in numbers(KIND, name, taken)))
+        return Opened(descriptor, own, removes=False)
+
+    def attach(self, system: System, name: str) -> Opened:
+        return Opened(node(system, KIND, name), name, removes=False)
+
+    def name_of(self, system: System, opened: Opened) -> str:
+        return opened.name
+
+    def make_room(self, system: System, descriptor: int, capacity: int) -> None:
+        """Do nothing: the length of the queue is the system's choice."""

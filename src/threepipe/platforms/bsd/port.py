@@ -1,0 +1,139 @@
+"""The packet path on macOS and the BSDs: packets read from a TUN descriptor and written to it, one call a packet.
+
+A header of four bytes with the address family, big-endian, is before each packet. It is scattered and gathered, so that
+no packet is copied for it. No control code: the device owns the descriptor and the interface.
+"""
+
+import errno
+import os
+import selectors
+import struct
+from collections.abc import Callable
+
+from threepipe.bundle import EMPTY, Arena, Bundle
+from threepipe.core.descriptor import FULL, MAX_BUNDLE
+from threepipe.core.packet import MAX_PACKET, Packet
+from threepipe.core.pump import End
+from threepipe.errors import AdapterError, AdapterGone, LinkDown
+from threepipe.platforms.bsd.kind import AF_INET, Kind
+from threepipe.platforms.bsd.system import System
+
+__all__ = ["HEADER_SIZE", "BsdPort", "discard"]
+
+HEADER_SIZE = 4
+
+_NOTHING = frozenset({errno.EAGAIN, errno.EHOSTDOWN})
+"""Errors of reading that mean: nothing now. EHOSTDOWN: the interface has had no address or was not up yet."""
+_NO_ROOM = FULL | {errno.EAGAIN}
+_GONE = frozenset({errno.ENXIO, errno.EIO, errno.EBADF, errno.ENODEV, errno.ENOTCONN})
+_DOWN = frozenset({errno.EHOSTDOWN, errno.ENETDOWN})
+
+
+class BsdPort:
+    """The traffic of a session, on a non-blocking descriptor."""
+
+    def __init__(
+        self, system: System, kind: Kind, descriptor: int, name: str, mtu: int, take_link_down: Callable[[], None]
+    ) -> None:
+        """`mtu` is that of the interface: some systems refuse a longer packet of the program."""
+        self._system = system
+        self._descriptor = descriptor
+        self._name = name
+        self.mtu = mtu
+        self.refused = 0
+        """Packets that the system refused for their length; only the thread that sends counts them."""
+        self._take_link_down = take_link_down
+        self._arena = Arena()
+        self._header = bytearray(HEADER_SIZE)
+        self._headers = {4: struct.pack("!I", AF_INET), 6: struct.pack("!I", kind.inet6)}
+        self.readable = system.watch()
+        self.writable = system.watch()
+        self.readable.watch(_Descriptor(descriptor), selectors.EVENT_READ)
+        self.writable.watch(_Descriptor(descriptor), selectors.EVENT_WRITE)
+
+    def receive(self) -> Bundle:
+        """Return the packets that are ready."""
+        readv, descriptor, header = self._system.readv, self._descriptor, self._header
+        memory = self._arena.free()
+        packets: list[memoryview] = []
+        used, last = 0, len(memory) - MAX_PACKET
+        try:
+            while used <= last and len(packets) < MAX_BUNDLE:
+                size = readv(descriptor, (header, memory[used:]))
+                if size > HEADER_SIZE:
+                    packets.append(memory[used : used + size - HEADER_SIZE])
+                    used += size - HEADER_SIZE
+                elif not size:
+                    raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))  # The end of a file: nothing will come.
+        except OSError as error:
+            if not packets and error.errno not in _NOTHING:
+                raise self._failure(error) from None
+        self._arena.take(used)
+        return Bundle.of_views(packets)
+
+    def send(self, bundle: Bundle) -> Bundle:
+        """Write packets until there is no room. Drop and count those that are longer than the interface takes."""
+        writev, descriptor, headers = self._system.writev, self._descriptor, self._headers
+        for done, packet in enumerate(bundle.buffers):
+            try:
+                # FreeBSD takes nothing, and says 0, while the interface is down.
+                if not writev(descriptor, (headers[packet[0] >> 4], packet)):
+                    raise OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN))
+            except OSError as error:
+                if self._is_too_long(error, packet):
+                    self.refused += 1
+                elif done or error.errno in _NO_ROOM:
+                    return bundle[done:] if done else bundle
+                else:
+                    raise self._failure(error) from None
+        return EMPTY
+
+    def _is_too_long(self, error: OSError, packet: Packet) -> bool:
+        return error.errno == errno.EMSGSIZE or (error.errno == errno.EIO and len(packet) > self.mtu)
+
+    def lend(self) -> End | None:
+        """Lend nothing: the native loop does not know the header."""
+        return None
+
+    def wake(self) -> None:
+        """Wake every waiter, now and later."""
+        self.readable.ring(for_ever=True)
+        self.writable.ring(for_ever=True)
+
+    def stop(self) -> None:
+        """Take the link down."""
+        self._take_link_down()
+
+    def dispose(self) -> None:
+        """Close what sessions wait on; the device closes the descriptor."""
+        self.readable.close()
+        self.writable.close()
+
+    def _failure(self, error: OSError) -> AdapterError:
+        code = error.errno or 0
+        if code in _GONE:
+            return AdapterGone(code, f"{self._name} was removed by another program; create or open it again")
+        if code in _DOWN:
+            return LinkDown(code, f"{self._name} was set down; as root: ifconfig {self._name} up")
+        return AdapterError(code, f"{self._name}: {error.strerror}")
+
+
+class _Descriptor:
+    """A descriptor for `Watch`."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+
+def discard(system: System, descriptor: int) -> None:
+    """Discard the packets that wait for the program, of an interface that is down."""
+    rest = bytearray(HEADER_SIZE)
+    try:
+        while system.readv(descriptor, (rest,)):
+            pass  # A short read loses the rest of the packet.
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            raise

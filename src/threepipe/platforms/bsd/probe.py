@@ -1,0 +1,47 @@
+"""What `threepipe doctor` finds out on macOS and the BSDs. Makes no adapter."""
+
+import sys
+
+assert sys.platform != "win32"
+
+import os
+import platform
+import socket
+
+from threepipe.backend import Finding
+from threepipe.platforms.bsd.kind import Kind
+
+__all__ = ["findings"]
+
+
+def findings(kind: Kind) -> list[Finding]:
+    """Return findings in the order to show; adapters can be made if every essential one is `ok`."""
+    return [
+        Finding("system", True, f"{kind.name} {platform.release()} on {platform.machine()}"),
+        _privilege(),
+        *([_node(kind)] if kind.driver == "tun" else []),
+        _ipv6(),
+    ]
+
+
+def _privilege() -> Finding:
+    if os.geteuid() == 0:
+        return Finding("privilege", True, "this program runs as root", essential=True)
+    return Finding("privilege", False, "making adapters needs root", "use sudo or doas", essential=True)
+
+
+def _node(kind: Kind) -> Finding:
+    path = "/dev/tun" if kind.set_name is not None else "/dev/tun0"
+    if os.path.exists(path):
+        return Finding("TUN", True, f"{path} is there", essential=True)
+    advice = "run: kldload if_tun" if kind.set_name is not None else "run as root: cd /dev && sh MAKEDEV tun0"
+    # FreeBSD makes its node when it is opened.
+    return Finding("TUN", kind.set_name is not None, f"{path} is not there yet", advice, essential=True)
+
+
+def _ipv6() -> Finding:
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return Finding("IPv6", False, f"this system has no IPv6: {error.strerror}")
+    return Finding("IPv6", True, "new adapters can have IPv6 addresses")

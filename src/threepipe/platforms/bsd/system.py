@@ -1,0 +1,50 @@
+"""The few functions of the system that the platform calls, as one argument.
+
+Everything else in this folder but `native` runs on any POSIX system with that argument, so it can be driven over a
+model of a kernel, and over a foreign kernel. Errors are `OSError` with the error numbers of this Python's `errno`; all
+other numbers are those of the system that is driven.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from threepipe.net.watch import Watch
+
+__all__ = ["System"]
+
+
+class System(Protocol):
+    """A BSD's system calls. Every method raises `OSError`."""
+
+    def open(self, path: str) -> int:
+        """Open a device for reading and writing, not inherited by programs, and return its descriptor."""
+
+    def socket(self, family: int, kind: int, protocol: int) -> int:
+        """Return the descriptor of a new socket, which programs do not inherit."""
+
+    def connect_control(self, descriptor: int, number: int, unit: int) -> None:
+        """Connect a socket of macOS' AF_SYSTEM to a unit of the kernel control with that number."""
+
+    def set_option(self, descriptor: int, level: int, option: int, value: bytes) -> None:
+        """Set a socket's option; see setsockopt(2)."""
+
+    def get_option(self, descriptor: int, level: int, option: int, size: int) -> bytes:
+        """Return a socket's option of at most `size` bytes; see getsockopt(2)."""
+
+    def ioctl(self, descriptor: int, request: int, argument: bytes) -> bytes:
+        """Call ioctl with a structure and return the structure afterwards."""
+
+    def sysctl(self, path: Sequence[int]) -> bytes:
+        """Return the value at a path of numbers."""
+
+    def readv(self, descriptor: int, buffers: Sequence[bytearray | memoryview], /) -> int:
+        """Read once into the buffers, one after the other, and return the number of bytes."""
+
+    def writev(self, descriptor: int, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """Write the buffers at once and return the number of bytes."""
+
+    def watch(self) -> Watch:
+        """Return something that waits for descriptors."""
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""

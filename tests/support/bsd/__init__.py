@@ -1,0 +1,1 @@
+"""Models of the kernels of macOS and the BSDs, as far as threepipe calls them."""

@@ -1,0 +1,41 @@
+"""A bench for each model, by name."""
+
+import pytest
+
+from tests.support.bsd.bench import Bench
+from tests.support.bsd.darwin import DarwinKernel
+from tests.support.bsd.freebsd import FreeBsdKernel
+from tests.support.bsd.netbsd import NetBsdKernel
+from tests.support.bsd.openbsd import OpenBsdKernel
+from threepipe.platforms.bsd.darwin import DarwinDriver
+from threepipe.platforms.bsd.freebsd import FreeBsdDriver
+from threepipe.platforms.bsd.netbsd import NetBsdDriver
+from threepipe.platforms.bsd.openbsd import OpenBsdDriver
+
+__all__ = ["BENCHES", "NODES"]
+
+
+def darwin() -> Bench:
+    return Bench(DarwinKernel(), DarwinDriver())
+
+
+def freebsd() -> Bench:
+    return Bench(FreeBsdKernel(), FreeBsdDriver())
+
+
+def old_freebsd() -> Bench:
+    return Bench(FreeBsdKernel(has_transient=False), FreeBsdDriver())
+
+
+def netbsd(nodes: int = 4) -> Bench:
+    return Bench(NetBsdKernel(nodes=nodes), NetBsdDriver())
+
+
+def openbsd(nodes: int = 4) -> Bench:
+    return Bench(OpenBsdKernel(nodes=nodes), OpenBsdDriver())
+
+
+BENCHES = [pytest.param(make, id=make.__name__) for make in (darwin, freebsd, old_freebsd, netbsd, openbsd)]
+
+NODES = [pytest.param(make, id=make.__name__) for make in (netbsd, openbsd)]
+"""Those with a fixed number of device nodes, which they take as an argument."""

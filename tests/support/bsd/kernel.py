@@ -1,0 +1,471 @@
+"""What the models of the kernels share: interfaces, their ioctls, the routing socket, sysctl's lists and descriptors.
+
+A `Kernel` is the `system` argument of the platform. Each system's TUN driver, with its recorded answers, is in a file
+of its own. The shared part is as unkind as any of them: addresses take an interface up, and an interface that goes down
+loses its static routes and refuses new ones.
+"""
+
+import errno
+import os
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from threepipe.net.doorbell import Doorbell
+from threepipe.net.watch import Watch
+from threepipe.platforms.bsd import kind as bsd
+from threepipe.platforms.bsd.kind import IN6_IFREQ, Kind, Message
+from threepipe.settings import Network
+
+__all__ = ["Control", "Interface", "Kernel", "Tun", "fail"]
+
+IFF_POINTOPOINT = 0x10
+QUEUE = 256
+"""Packets that an interface keeps for the program."""
+RTF_LOCAL_HOST = bsd.RTF_UP | bsd.RTF_HOST
+
+IpAddress = IPv4Address | IPv6Address
+
+
+def fail(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+class Interface:
+    """An interface: what the kernel knows of it, and the packets that wait or have arrived."""
+
+    def __init__(self, name: str, index: int, kind_of: int) -> None:
+        self.name = name
+        self.index = index
+        self.type = kind_of
+        self.flags = IFF_POINTOPOINT
+        self.mtu = 1500
+        self.addresses: dict[IpAddress, int] = {}
+        self.routes: dict[Network, tuple[int, bytes]] = {}
+        self.queue: deque[bytes] = deque()
+        self.limit = QUEUE
+        self.arrived: list[bytes] = []
+        self.counts = dict.fromkeys(("ipackets", "ierrors", "opackets", "ibytes", "obytes", "oqdrops"), 0)
+        self.tun: Tun | None = None
+        self.ready = False
+        """True once it has had an address while a program had it open."""
+
+    @property
+    def up(self) -> bool:
+        return bool(self.flags & bsd.IFF_UP)
+
+
+class Tun:
+    """An open descriptor of an interface's packets. Subclasses are the systems' drivers."""
+
+    def __init__(self, kernel: "Kernel", interface: Interface | None) -> None:
+        self.kernel = kernel
+        self.interface = interface
+        self.bell = Doorbell()  # Its descriptor can be waited for, and is readable while packets wait.
+        self.blocking = True
+        self.transient = False
+
+    def ioctl(self, request: int, argument: bytes) -> bytes:
+        if request == bsd.FIONBIO:
+            self.blocking = not struct.unpack("i", argument)[0]
+            return argument
+        raise fail(errno.ENOTTY)
+
+    def read(self) -> bytes:
+        """Return a record: a header and a packet."""
+        raise NotImplementedError
+
+    def write(self, record: bytes) -> int:
+        """Take a record."""
+        raise NotImplementedError
+
+    def take(self) -> bytes:
+        """Return the first packet that waits."""
+        assert self.interface is not None
+        if not self.interface.queue:
+            assert not self.blocking, "this read would block for ever"
+            raise fail(errno.EAGAIN)
+        packet = self.interface.queue.popleft()
+        if not self.interface.queue:
+            self.bell.clear()
+        return packet
+
+    def arrive(self, packet: bytes) -> None:
+        """Hand a packet of the program to the network stack."""
+        interface = self.interface
+        assert interface is not None
+        interface.counts["ipackets"] += 1
+        interface.counts["ibytes"] += len(packet)
+        interface.arrived.append(packet)
+        self.kernel.changed.notify_all()
+
+    def last_close(self) -> None:
+        """Do what the driver does when the last descriptor is closed."""
+
+
+class Control:
+    """A socket that is used for requests alone."""
+
+    def __init__(self, family: int, protocol: int) -> None:
+        self.family = family
+        self.protocol = protocol
+
+
+class Kernel:
+    """A kernel: the `system` of the platform, and the wire of its interfaces."""
+
+    kind: Kind
+    tun_type = 0x83  # IFT_TUNNEL
+    cloner_request: int | None = None
+
+    def __init__(self, *, root: bool = True) -> None:
+        self.root = root
+        self.has_ipv6 = True
+        self.interfaces: dict[str, Interface] = {}
+        self.files: dict[int, Tun | Control] = {}
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.next_index = 3
+        self.max_mtu = 65535
+
+    # The system's calls.
+
+    def open(self, path: str) -> int:
+        with self.lock:
+            if not self.root:
+                raise fail(errno.EACCES)
+            tun = self.open_node(path)
+            return self._add(tun, tun.bell.fileno())
+
+    def open_node(self, path: str) -> Tun:
+        raise fail(errno.ENOENT)
+
+    def socket(self, family: int, kind: int, protocol: int) -> int:
+        if family == self.kind.inet6 and not self.has_ipv6:
+            raise fail(errno.EAFNOSUPPORT)
+        return self._add(Control(family, protocol), os.open(os.devnull, os.O_RDONLY))
+
+    def connect_control(self, descriptor: int, number: int, unit: int) -> None:
+        raise fail(errno.EAFNOSUPPORT)
+
+    def set_option(self, descriptor: int, level: int, option: int, value: bytes) -> None:
+        raise fail(errno.ENOTSOCK)
+
+    def get_option(self, descriptor: int, level: int, option: int, size: int) -> bytes:
+        raise fail(errno.ENOTSOCK)
+
+    def watch(self) -> Watch:
+        return Watch()
+
+    def _add(self, file: Tun | Control, descriptor: int) -> int:
+        self.files[descriptor] = file
+        return descriptor
+
+    def ioctl(self, descriptor: int, request: int, argument: bytes) -> bytes:
+        with self.lock:
+            file = self.files[descriptor]
+            assert request >> 16 & 0x1FFF == len(argument), "the request has another size than its structure"
+            if isinstance(file, Tun):
+                return file.ioctl(request, argument)
+            return self._interface_request(file, request, argument)
+
+    def readv(self, descriptor: int, buffers: Sequence[bytearray | memoryview], /) -> int:
+        with self.lock:
+            tun = self.files[descriptor]
+            assert isinstance(tun, Tun)
+            record = memoryview(tun.read())
+        used = 0
+        for buffer in buffers:
+            part = record[used : used + len(buffer)]
+            buffer[: len(part)] = part
+            used += len(part)
+        return used  # The rest is lost.
+
+    def writev(self, descriptor: int, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        record = b"".join(buffers)
+        with self.lock:
+            file = self.files[descriptor]
+            return file.write(record) if isinstance(file, Tun) else self._route(record)
+
+    def close(self, descriptor: int) -> None:
+        with self.lock:
+            file = self.files.pop(descriptor)
+            if not isinstance(file, Tun):
+                os.close(descriptor)
+                return
+            file.last_close()
+            if file.interface is not None:
+                file.interface.tun = None
+                file.interface.queue.clear()
+            file.bell.close()
+
+    def kill(self) -> None:
+        """End the program that has all of these descriptors."""
+        for descriptor in list(self.files):
+            self.close(descriptor)
+
+    # Interfaces.
+
+    def make(self, name: str) -> Interface:
+        if name in self.interfaces:
+            raise fail(errno.EEXIST)
+        interface = self.interfaces[name] = Interface(name, self.next_index, self.tun_type)
+        self.next_index += 1
+        return interface
+
+    def unmake(self, interface: Interface) -> None:
+        del self.interfaces[interface.name]
+        if interface.tun is not None:
+            interface.tun.interface = None
+            interface.tun.bell.ring()
+
+    def _interface_request(self, file: Control, request: int, argument: bytes) -> bytes:
+        kind = self.kind
+        name = argument[: bsd.NAME_SIZE].partition(b"\0")[0].decode()
+        body = argument[bsd.NAME_SIZE :]
+        changes: dict[int, Callable[[Interface, bytes], None]] = {
+            kind.set_flags: self._set_flags,
+            kind.set_mtu: self._set_mtu,
+            kind.destroy: lambda interface, body: self.unmake(interface),
+            kind.add_address: self._add_ipv4,
+            kind.add_address_in6: self._add_ipv6,
+            kind.remove_address: self._remove_address,
+            kind.remove_address_in6: self._remove_address,
+        }
+        if kind.set_name is not None:
+            changes[kind.set_name] = self.rename
+        is_ipv6 = request in (kind.add_address_in6, kind.remove_address_in6)
+        if is_ipv6 != (file.family == kind.inet6):
+            raise fail(errno.EINVAL)
+        if request == kind.get_flags:
+            return argument[: bsd.NAME_SIZE] + struct.pack("H", self._found(name).flags) + body[2:]
+        if request == self.cloner_request:
+            self._need_root()
+            self.make(name)
+            return argument
+        if request not in changes:
+            raise fail(errno.ENOTTY)
+        self._need_root()
+        changes[request](self._found(name), body)
+        return argument
+
+    def _found(self, name: str) -> Interface:
+        if name not in self.interfaces:
+            raise fail(errno.ENXIO)
+        return self.interfaces[name]
+
+    def _need_root(self) -> None:
+        if not self.root:
+            raise fail(errno.EPERM)
+
+    def rename(self, interface: Interface, body: bytes) -> None:
+        raise fail(errno.ENOTTY)
+
+    def _set_flags(self, interface: Interface, body: bytes) -> None:
+        (flags,) = struct.unpack_from("H", body)
+        went_down = interface.up and not flags & bsd.IFF_UP
+        interface.flags = flags
+        if went_down:
+            for network in [key for key, (bits, _) in interface.routes.items() if bits & bsd.RTF_STATIC]:
+                del interface.routes[network]
+
+    def _set_mtu(self, interface: Interface, body: bytes) -> None:
+        (mtu,) = struct.unpack_from("i", body)
+        if not self.accepts_mtu(mtu):
+            raise fail(errno.EINVAL)
+        interface.mtu = mtu
+
+    def accepts_mtu(self, mtu: int) -> bool:
+        return 576 <= mtu <= self.max_mtu
+
+    def _add_ipv4(self, interface: Interface, body: bytes) -> None:
+        own, other, mask = (self._ip(body[start : start + 16]) for start in (0, 16, 32))
+        assert isinstance(other, IPv4Address), "a point-to-point interface needs the other end of the link"
+        assert isinstance(own, IPv4Address)
+        interface.routes[ip_network(other)] = RTF_LOCAL_HOST, b""
+        self._add_address(interface, own, _prefix(mask))
+
+    def _add_ipv6(self, interface: Interface, body: bytes) -> None:
+        own, mask = self._ip(body[:28]), self._ip(body[56:84])
+        flags, _, _, valid, preferred = struct.unpack_from("=iqqII", body, 84)
+        assert (flags, valid, preferred) == (self.kind.no_dad, 0xFFFFFFFF, 0xFFFFFFFF)
+        assert isinstance(own, IPv6Address)
+        interface.routes[ip_network((own, _prefix(mask)), strict=False)] = bsd.RTF_UP, b""
+        self._add_address(interface, own, _prefix(mask))
+
+    def _add_address(self, interface: Interface, address: IpAddress, prefix: int) -> None:
+        interface.addresses[address] = prefix
+        interface.flags |= bsd.IFF_UP
+        if interface.tun is not None:
+            interface.ready = True
+
+    def _remove_address(self, interface: Interface, body: bytes) -> None:
+        address = self._ip(body)
+        if address not in interface.addresses:
+            raise fail(errno.EADDRNOTAVAIL)
+        del interface.addresses[address]
+        gateway = body[: body[0]]
+        for network in [key for key, (_, via) in interface.routes.items() if via == gateway]:
+            del interface.routes[network]
+        interface.routes.pop(ip_network(address), None)
+
+    def _ip(self, part: bytes) -> IpAddress:
+        sizes = {bsd.AF_INET: 16, self.kind.inet6: 28}
+        assert part[0] == sizes[part[1]], "a socket address of a wrong length"
+        return IPv4Address(part[4:8]) if part[1] == bsd.AF_INET else IPv6Address(part[8:24])
+
+    # The routing socket.
+
+    def _route(self, message: bytes) -> int:
+        self._need_root()
+        kind, layout = self.kind, self.kind.routes
+        size, version, action = struct.unpack_from("HBB", message)
+        assert (size, version) == (len(message), kind.version)
+        if kind.has_header_length:
+            assert struct.unpack_from("H", message, 4) == (layout.size,)
+        flags, present = (struct.unpack_from("i", message, at)[0] for at in (layout.flags, layout.addrs))
+        parts, rest = {}, message[layout.size :]
+        for bit in (1, 2, 4, 16):
+            if present & bit:
+                parts[bit] = rest[: rest[0]]
+                rest = rest[rest[0] + -rest[0] % kind.alignment :]
+        assert not rest, "bytes behind the last socket address"
+        address = self._ip(parts[bsd.RTA_DST])
+        prefix = address.max_prefixlen if flags & bsd.RTF_HOST else _prefix(self._ip(parts[bsd.RTA_NETMASK]))
+        network = ip_network((address, prefix))
+        gateway = parts[bsd.RTA_GATEWAY]
+        interface = self._routed(parts.get(bsd.RTA_IFP, gateway))
+        if action == bsd.RTM_DELETE:
+            if network not in interface.routes:
+                raise fail(errno.ESRCH)
+            del interface.routes[network]
+            return len(message)
+        assert action == bsd.RTM_ADD
+        if not interface.up:
+            raise fail(errno.ENETUNREACH)
+        if any(network in each.routes for each in self.interfaces.values()):
+            raise fail(errno.EEXIST)
+        interface.routes[network] = flags, gateway
+        return len(message)
+
+    def _routed(self, gateway: bytes) -> Interface:
+        """Return the interface that a route leads to."""
+        if gateway[1] == bsd.AF_LINK:
+            assert len(gateway) == self.kind.sockaddr_dl
+            (index,) = struct.unpack_from("H", gateway, 2)
+            found = [each for each in self.interfaces.values() if each.index == index]
+        else:
+            found = [each for each in self.interfaces.values() if self._ip(gateway) in each.addresses]
+        if not found:
+            raise fail(errno.ENETUNREACH)
+        return found[0]
+
+    # The lists of sysctl.
+
+    def sysctl(self, path: Sequence[int]) -> bytes:
+        kind = self.kind
+        network, route, _, _, wanted, _ = path
+        assert (network, route) == (bsd.CTL_NET, kind.route)
+        with self.lock:
+            if wanted == bsd.NET_RT_DUMP:
+                return b"".join(map(self._routes, self.interfaces.values()))
+            if wanted != kind.listings[0]:
+                raise fail(errno.EINVAL)
+            return b"".join(self._link(each) + self._addresses(each) for each in self.interfaces.values())
+
+    def _link(self, interface: Interface) -> bytes:
+        counters, name = self.kind.counters, interface.name.encode()
+        layout = self.kind.links
+        body = bytearray(layout.size)
+        counters.mtu_format.pack_into(body, counters.mtu, interface.mtu)
+        for each, count in interface.counts.items():
+            offset = getattr(counters, each)
+            if offset is not None:
+                form = counters.oqdrops_format if each == "oqdrops" else struct.Struct("Q")
+                form.pack_into(body, offset, count)
+        link = struct.pack("BBHBBBB", 8 + len(name), bsd.AF_LINK, interface.index, interface.type, len(name), 0, 0)
+        return self._message(layout, interface.index, interface.flags, {0x10: link + name}, body)
+
+    def _addresses(self, interface: Interface) -> bytes:
+        layout, found = self.kind.addresses[0], b""
+        for address, prefix in interface.addresses.items():
+            parts = {bsd.RTA_NETMASK: self._mask(address, prefix), bsd.RTA_IFA: self._sockaddr(address)}
+            found += self._message(layout, interface.index, 0, parts, bytearray(layout.size))
+        return found
+
+    def _routes(self, interface: Interface) -> bytes:
+        layout, found = self.kind.routes, b""
+        for network, (flags, gateway) in interface.routes.items():
+            parts = {bsd.RTA_DST: self._sockaddr(network.network_address), bsd.RTA_GATEWAY: gateway or bytes(4)}
+            if not flags & bsd.RTF_HOST:
+                parts[bsd.RTA_NETMASK] = self._mask(network.network_address, network.prefixlen)
+            found += self._message(layout, interface.index, flags, parts, bytearray(layout.size))
+        return found
+
+    def _message(self, layout: Message, index: int, flags: int, parts: dict[int, bytes], header: bytearray) -> bytes:
+        kind = self.kind
+        body = b"".join(
+            part + bytes((-len(part) % kind.alignment) or (0 if part else kind.alignment)) for part in parts.values()
+        )
+        struct.pack_into("HBB", header, 0, len(header) + len(body), kind.version, layout.type)
+        if kind.has_header_length:
+            struct.pack_into("H", header, 4, len(header))
+        struct.pack_into("H", header, layout.index, index)
+        struct.pack_into("i", header, layout.flags, flags)
+        struct.pack_into("i", header, layout.addrs, sum(parts))
+        return bytes(header) + body
+
+    def _sockaddr(self, address: IpAddress) -> bytes:
+        if address.version == 4:
+            return struct.pack("BBH", 16, bsd.AF_INET, 0) + address.packed + bytes(8)
+        packed = bytearray(address.packed)
+        if address.is_link_local:
+            packed[3] = 1  # The interface's index.
+        return struct.pack("BBHI", 28, self.kind.inet6, 0, 0) + bytes(packed) + bytes(4)
+
+    def _mask(self, address: IpAddress, prefix: int) -> bytes:
+        """Return a netmask as kernels have them: without a family, ending at the last byte that is not 0."""
+        mask = ip_network((address, prefix), strict=False).netmask.packed.rstrip(b"\0")
+        size = (4 if address.version == 4 else 8) + len(mask) if mask else 0
+        return bytes([size]) + bytes(3 if address.version == 4 else 7) + mask if mask else b"\0" * self.kind.alignment
+
+    # The wire.
+
+    def deliver(self, name: str, packets: Sequence[bytes]) -> int:
+        """Have the stack send packets through the interface; return how many it kept, or counted as dropped."""
+        with self.lock:
+            interface = self._found(name)
+            taken = 0
+            for packet in packets:
+                if not interface.up or interface.tun is None:
+                    break
+                if len(interface.queue) >= interface.limit:
+                    interface.counts["oqdrops"] += 1  # The sender gets ENOBUFS.
+                    taken += self.kind.counters.oqdrops is not None
+                    continue
+                interface.queue.append(packet)
+                interface.counts["opackets"] += 1
+                interface.counts["obytes"] += len(packet)
+                interface.tun.bell.ring()
+                taken += 1
+            return taken
+
+    def arrivals(self, name: str, timeout: float) -> list[bytes]:
+        """Wait for packets of the program, and return those that have arrived."""
+        deadline = time.monotonic() + timeout
+        with self.changed:
+            interface = self.interfaces[name]
+            while not interface.arrived and (left := deadline - time.monotonic()) > 0:
+                self.changed.wait(left)
+            arrived, interface.arrived = interface.arrived, []
+            return arrived
+
+
+def _prefix(mask: IpAddress) -> int:
+    return int(mask).bit_count()
+
+
+assert IN6_IFREQ == 288
