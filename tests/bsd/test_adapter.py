@@ -181,7 +181,7 @@ def test_an_adapter_that_another_program_removes_is_gone(make: Make) -> None:
     assert bench.kernel.files == {}
 
 
-@pytest.mark.parametrize("make", [each for each in BENCHES if each.id in ("freebsd", "openbsd")])
+@pytest.mark.parametrize("make", [each for each in BENCHES if each.id in ("freebsd", "old_freebsd")])
 def test_sending_while_an_administrator_has_set_the_link_down_raises(make: Make) -> None:
     bench = make()
     with bench.create(addresses=["10.1.2.3/24"]) as adapter, adapter.start_session() as session:
@@ -194,7 +194,7 @@ def test_sending_while_an_administrator_has_set_the_link_down_raises(make: Make)
         assert session.send([PACKET]) == 1
 
 
-@pytest.mark.parametrize("make", [each for each in BENCHES if each.id in ("netbsd", "openbsd")])
+@pytest.mark.parametrize("make", [each for each in BENCHES if each.id in ("netbsd", "old_openbsd")])
 def test_packets_longer_than_the_interface_takes_are_counted_and_others_pass(make: Make) -> None:
     bench = make()
     long = PACKET.ljust(1501, b"~")

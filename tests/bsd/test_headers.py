@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from tests.support.bsd.headers import TARGETS, complaints
-from threepipe.platforms.bsd import darwin, freebsd, kind, messages, netbsd, openbsd
+from threepipe.platforms.bsd import darwin, freebsd, kind, messages, netbsd, openbsd, tun_hdr
 from threepipe.platforms.bsd.kind import Kind, Message
 
 MODULES: dict[str, ModuleType] = {"macos": darwin, "freebsd": freebsd, "netbsd": netbsd, "openbsd": openbsd}
@@ -121,9 +121,15 @@ def of(system: str, known: Kind) -> list[str]:
 
 def own(module: ModuleType) -> list[str]:
     """Return the conditions on the constants of a TUN driver."""
-    prefixes = ("TUN", "SIOC", "UTUN_OPT_", "CTLIOC", "AF_")
+    prefixes = ("TUN", "SIOC", "UTUN_OPT_", "CTLIOC", "AF_", "IFCAP_")
     constants = {name: value for name, value in vars(module).items() if name.startswith(prefixes)}
-    return [f"{name} == {value:#x}" for name, value in constants.items() if isinstance(value, int)]
+    found = [f"{name} == {value:#x}" for name, value in constants.items() if isinstance(value, int)]
+    if module is openbsd:
+        flags = {name: value for name, value in vars(tun_hdr).items() if name.startswith("TUN_H_")}
+        found += [f"{name} == {value:#x}" for name, value in flags.items()]
+        found += [f"sizeof(struct tun_hdr) == {tun_hdr.TUN_HDR.size}", "offsetof(struct tun_hdr, th_flags) == 0"]
+        found += ["offsetof(struct tun_hdr, th_mss) == 6", "sizeof(struct tun_capabilities) == 4"]
+    return found
 
 
 @pytest.mark.parametrize(("system", "machine"), CASES)
@@ -146,3 +152,4 @@ def test_a_wrong_number_fails_to_compile(system: str, tmp_path: Path) -> None:
 def test_the_list_of_constants_has_those_of_every_driver() -> None:
     names = {condition.partition(" ")[0] for module in MODULES.values() for condition in own(module)}
     assert names >= {"CTLIOCGINFO", "UTUN_OPT_IFNAME", "TUNSTRANSIENT", "TUNSIFHEAD", "SIOCIFCREATE", "TUNGIFNAME"}
+    assert names >= {"TUNSCAP", "IFCAP_TSOv6", "TUN_H_TCP_MSS"}

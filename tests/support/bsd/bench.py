@@ -33,7 +33,7 @@ class Bench:
 
     def open(self, name: str) -> Adapter:
         """Call `Adapter.open` on this kernel."""
-        return Adapter(open_on(self.place, name, None, 1))
+        return Adapter(open_on(self.place, name, None, True, 1))
 
     def names(self) -> list[str]:
         """Return the names of the adapters, as `adapters` does."""

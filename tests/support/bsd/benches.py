@@ -35,7 +35,13 @@ def openbsd(nodes: int = 4) -> Bench:
     return Bench(OpenBsdKernel(nodes=nodes), OpenBsdDriver())
 
 
-BENCHES = [pytest.param(make, id=make.__name__) for make in (darwin, freebsd, old_freebsd, netbsd, openbsd)]
+def old_openbsd(nodes: int = 4) -> Bench:
+    return Bench(OpenBsdKernel(nodes=nodes, has_header=False), OpenBsdDriver())
+
+
+BENCHES = [
+    pytest.param(make, id=make.__name__) for make in (darwin, freebsd, old_freebsd, netbsd, openbsd, old_openbsd)
+]
 
 NODES = [pytest.param(make, id=make.__name__) for make in (netbsd, openbsd)]
 """Those with a fixed number of device nodes, which they take as an argument."""

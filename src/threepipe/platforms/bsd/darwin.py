@@ -79,6 +79,10 @@ class DarwinDriver:
             errno.ENODEV, f"{name} cannot be opened: adapters of macOS end with their program; create one"
         )
 
+    def set_offload(self, system: System, descriptor: int) -> bool:
+        """Return False: there are no superpackets."""
+        return False
+
     def name_of(self, system: System, opened: Opened) -> str:
         return opened.name
 

@@ -23,6 +23,7 @@ from threepipe.platforms.bsd.interface import Interfaces, Listing, explained
 from threepipe.platforms.bsd.kind import IFF_UP, Kind
 from threepipe.platforms.bsd.leftovers import Mark, leftovers
 from threepipe.platforms.bsd.messages import IpAddress, Link
+from threepipe.platforms.bsd.offload import OffloadPort
 from threepipe.platforms.bsd.port import BsdPort, discard
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
@@ -59,7 +60,9 @@ def create_on(place: Place, settings: AdapterSettings) -> "BsdDevice":
         for name in leftovers(place.folder, sorted(taken)):
             _destroy(interfaces, name)
             taken.discard(name)
-    device = BsdDevice(place, driver.create(system, interfaces, settings.name, taken), settings.persistent)
+    device = BsdDevice(
+        place, driver.create(system, interfaces, settings.name, taken), settings.persistent, settings.offload
+    )
     try:
         device.configure(settings)
     except BaseException:
@@ -70,13 +73,18 @@ def create_on(place: Place, settings: AdapterSettings) -> "BsdDevice":
 
 
 def open_on(
-    place: Place, name: str, netns: NamespaceName | None, queues: int, packet_information: bool = False
+    place: Place,
+    name: str,
+    netns: NamespaceName | None,
+    offload: bool,
+    queues: int,
+    packet_information: bool = False,
 ) -> "BsdDevice":
     """Open an interface that exists and that no program has."""
     _refuse(place.driver, AdapterSettings(name, netns=netns, queues=queues, packet_information=packet_information))
     if not any(link.name == name and _is_tun(place.driver.kind, link) for link in place.interfaces.listing().links):
         raise not_found(name)
-    return BsdDevice(place, place.driver.attach(place.system, name), True)
+    return BsdDevice(place, place.driver.attach(place.system, name), True, offload)
 
 
 def adapters_on(place: Place, netns: NamespaceName | None) -> list[AdapterInfo]:
@@ -126,7 +134,7 @@ def _info(listing: Listing, link: Link) -> AdapterInfo:
 class BsdDevice:
     """An interface and the descriptor of its packets."""
 
-    def __init__(self, place: Place, opened: Opened, persistent: bool) -> None:
+    def __init__(self, place: Place, opened: Opened, persistent: bool, offload: bool) -> None:
         self._place = place
         self._system, self._interfaces, self._driver = place.system, place.interfaces, place.driver
         self._opened = opened
@@ -142,6 +150,7 @@ class BsdDevice:
         self._lock = threading.RLock()  # One change at a time.
         self._index = self._link(self._interfaces.listing(), None).index
         self._interfaces.set_up(self._name, False)  # OpenBSD takes it up at opening.
+        self._offload = offload and self._driver.set_offload(self._system, opened.descriptor)
         call_in_child(self, BsdDevice._leave_behind)
 
     @property
@@ -276,7 +285,8 @@ class BsdDevice:
                 self._up = True
                 self._restore_routes()
                 mtu = self.info().mtu
-                self._port = BsdPort(self._system, self._driver.kind, descriptor, self._name, mtu, self._take_link_down)
+                make = OffloadPort if self._offload else BsdPort
+                self._port = make(self._system, self._driver.kind, descriptor, self._name, mtu, self._take_link_down)
             except BaseException:
                 self._take_link_down()
                 raise

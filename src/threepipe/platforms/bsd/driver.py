@@ -56,6 +56,9 @@ class Driver(Protocol):
     def attach(self, system: System, name: str) -> Opened:
         """Open the interface `name`, which exists. Raises `AdapterBusy`, `AdapterNotFound` or as `create` does."""
 
+    def set_offload(self, system: System, descriptor: int) -> bool:
+        """Have superpackets pass, with a `tun_hdr` before each packet; return False where there are none."""
+
     def name_of(self, system: System, opened: Opened) -> str:
         """Return the interface's present name."""
 
@@ -117,9 +120,10 @@ def node(system: System, kind: Kind, name: str) -> int:
         raise _refused(error, path, kind) from None
     try:
         system.ioctl(descriptor, FIONBIO, ON)  # O_NONBLOCK alone does not make NetBSD's driver return at once.
-    except BaseException:
-        system.close(descriptor)
-        raise
+    except OSError as error:
+        if error.errno != errno.ENOTTY:  # OpenBSD's driver has no FIONBIO of its own, and needs none.
+            system.close(descriptor)
+            raise _refused(error, path, kind) from None
     return descriptor
 
 

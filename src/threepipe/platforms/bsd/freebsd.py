@@ -83,6 +83,10 @@ class FreeBsdDriver:
         set_header(system, descriptor, TUNSIFHEAD)
         return Opened(descriptor, self._name(system, descriptor), removes=False)
 
+    def set_offload(self, system: System, descriptor: int) -> bool:
+        """Return False: there are no superpackets."""
+        return False
+
     def name_of(self, system: System, opened: Opened) -> str:
         return self._name(system, opened.descriptor)
 

@@ -26,7 +26,7 @@ def create(settings: AdapterSettings) -> BsdDevice:
 def open_existing(
     name: str, netns: NamespaceName | None, offload: bool, queues: int, packet_information: bool
 ) -> BsdDevice:
-    return open_on(_place(), name, netns, queues, packet_information)
+    return open_on(_place(), name, netns, offload, queues, packet_information)
 
 
 def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:

@@ -27,7 +27,7 @@ class NativeSystem:
     watch = staticmethod(Watch)
 
     def open(self, path: str) -> int:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
     def socket(self, family: int, kind: int, protocol: int) -> int:
         return socket.socket(family, kind, protocol).detach()

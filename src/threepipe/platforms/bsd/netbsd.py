@@ -76,6 +76,10 @@ class NetBsdDriver:
             raise
         return Opened(descriptor, name, removes)
 
+    def set_offload(self, system: System, descriptor: int) -> bool:
+        """Return False: there are no superpackets."""
+        return False
+
     def name_of(self, system: System, opened: Opened) -> str:
         return opened.name
 

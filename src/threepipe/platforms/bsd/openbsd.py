@@ -1,12 +1,14 @@
 """OpenBSD: its numbers and its TUN driver.
 
 /dev/tunN is interface tunN: opening it makes the interface, for one program, and closing destroys it. One that was made
-by ifconfig stays. The header of four bytes is always there.
+by ifconfig stays. The header of four bytes is always there. TUNSCAP adds a `tun_hdr`; see the module of that name.
 """
+
+import struct
 
 from threepipe.platforms.bsd.driver import Opened, node, numbers, open_node
 from threepipe.platforms.bsd.interface import Interfaces
-from threepipe.platforms.bsd.kind import Counters, Kind, Message
+from threepipe.platforms.bsd.kind import Counters, Kind, Message, iow
 from threepipe.platforms.bsd.system import System
 
 __all__ = ["KIND", "OpenBsdDriver"]
@@ -35,6 +37,15 @@ KIND = Kind(
 )
 
 
+TUNSCAP = iow("t", 196, 4)
+# <net/if.h>
+IFCAP_CSUM_TCPv4, IFCAP_CSUM_UDPv4 = 0x2, 0x4
+IFCAP_CSUM_TCPv6, IFCAP_CSUM_UDPv6 = 0x80, 0x100
+IFCAP_TSOv4, IFCAP_TSOv6 = 0x1000, 0x2000
+OFFLOADS = IFCAP_CSUM_TCPv4 | IFCAP_CSUM_UDPv4 | IFCAP_CSUM_TCPv6 | IFCAP_CSUM_UDPv6 | IFCAP_TSOv4 | IFCAP_TSOv6
+"""What the system may leave to the program. The checksum of IPv4's header costs little, so the system computes it."""
+
+
 class OpenBsdDriver:
     """if_tun of OpenBSD."""
 
@@ -47,6 +58,14 @@ class OpenBsdDriver:
 
     def attach(self, system: System, name: str) -> Opened:
         return Opened(node(system, KIND, name), name, removes=False)
+
+    def set_offload(self, system: System, descriptor: int) -> bool:
+        """Have a `tun_hdr` before each packet, with superpackets of TCP, where the release has TUNSCAP."""
+        try:
+            system.ioctl(descriptor, TUNSCAP, struct.pack("I", OFFLOADS))
+        except OSError:
+            return False  # ENOTTY on a release without it.
+        return True
 
     def name_of(self, system: System, opened: Opened) -> str:
         return opened.name

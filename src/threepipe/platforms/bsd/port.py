@@ -18,13 +18,13 @@ from threepipe.errors import AdapterError, AdapterGone, LinkDown
 from threepipe.platforms.bsd.kind import AF_INET, Kind
 from threepipe.platforms.bsd.system import System
 
-__all__ = ["HEADER_SIZE", "BsdPort", "discard"]
+__all__ = ["FAMILY_SIZE", "NOTHING", "NO_ROOM", "BsdPort", "discard", "ended"]
 
-HEADER_SIZE = 4
+FAMILY_SIZE = 4
 
-_NOTHING = frozenset({errno.EAGAIN, errno.EHOSTDOWN})
+NOTHING = frozenset({errno.EAGAIN, errno.EHOSTDOWN})
 """Errors of reading that mean: nothing now. EHOSTDOWN: the interface has had no address or was not up yet."""
-_NO_ROOM = FULL | {errno.EAGAIN}
+NO_ROOM = FULL | {errno.EAGAIN}
 _GONE = frozenset({errno.ENXIO, errno.EIO, errno.EBADF, errno.ENODEV, errno.ENOTCONN})
 _DOWN = frozenset({errno.EHOSTDOWN, errno.ENETDOWN})
 
@@ -44,7 +44,7 @@ class BsdPort:
         """Packets that the system refused for their length; only the thread that sends counts them."""
         self._take_link_down = take_link_down
         self._arena = Arena()
-        self._header = bytearray(HEADER_SIZE)
+        self._header = bytearray(FAMILY_SIZE)
         self._headers = {4: struct.pack("!I", AF_INET), 6: struct.pack("!I", kind.inet6)}
         self.readable = system.watch()
         self.writable = system.watch()
@@ -60,13 +60,13 @@ class BsdPort:
         try:
             while used <= last and len(packets) < MAX_BUNDLE:
                 size = readv(descriptor, (header, memory[used:]))
-                if size > HEADER_SIZE:
-                    packets.append(memory[used : used + size - HEADER_SIZE])
-                    used += size - HEADER_SIZE
+                if size > FAMILY_SIZE:
+                    packets.append(memory[used : used + size - FAMILY_SIZE])
+                    used += size - FAMILY_SIZE
                 elif not size:
-                    raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))  # The end of a file: nothing will come.
+                    raise ended()
         except OSError as error:
-            if not packets and error.errno not in _NOTHING:
+            if not packets and error.errno not in NOTHING:
                 raise self._failure(error) from None
         self._arena.take(used)
         return Bundle.of_views(packets)
@@ -82,7 +82,7 @@ class BsdPort:
             except OSError as error:
                 if self._is_too_long(error, packet):
                     self.refused += 1
-                elif done or error.errno in _NO_ROOM:
+                elif done or error.errno in NO_ROOM:
                     return bundle[done:] if done else bundle
                 else:
                     raise self._failure(error) from None
@@ -118,6 +118,11 @@ class BsdPort:
         return AdapterError(code, f"{self._name}: {error.strerror}")
 
 
+def ended() -> OSError:
+    """Return the error that stands for the end of a file: the interface is gone, and nothing will come."""
+    return OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+
+
 class _Descriptor:
     """A descriptor for `Watch`."""
 
@@ -130,10 +135,10 @@ class _Descriptor:
 
 def discard(system: System, descriptor: int) -> None:
     """Discard the packets that wait for the program, of an interface that is down."""
-    rest = bytearray(HEADER_SIZE)
+    rest = bytearray(FAMILY_SIZE)
     try:
         while system.readv(descriptor, (rest,)):
             pass  # A short read loses the rest of the packet.
     except OSError as error:
-        if error.errno not in _NOTHING:
+        if error.errno not in NOTHING:
             raise

@@ -17,7 +17,7 @@ class System(Protocol):
     """A BSD's system calls. Every method raises `OSError`."""
 
     def open(self, path: str) -> int:
-        """Open a device for reading and writing, not inherited by programs, and return its descriptor."""
+        """Open a device to read and write, with O_NONBLOCK; return its descriptor, which programs do not inherit."""
 
     def socket(self, family: int, kind: int, protocol: int) -> int:
         """Return the descriptor of a new socket, which programs do not inherit."""
