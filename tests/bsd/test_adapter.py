@@ -14,6 +14,7 @@ import threepipe
 from tests.support.bsd.bench import Bench
 from tests.support.bsd.benches import BENCHES, NODES
 from tests.support.bsd.freebsd import FreeBsdKernel
+from tests.support.bsd.kernel import Control
 from tests.support.bsd.netbsd import NetBsdKernel
 from threepipe.platforms.bsd.freebsd import FreeBsdDriver
 from threepipe.platforms.bsd.netbsd import NetBsdDriver
@@ -208,6 +209,17 @@ def test_packets_longer_than_the_interface_takes_are_counted_and_others_pass(mak
         assert adapter.statistics.sent_dropped == 1, "the count went with the session"
 
 
+def test_a_packet_longer_than_a_changed_mtu_does_not_pass_for_a_lost_interface() -> None:
+    bench = Bench(NetBsdKernel(), NetBsdDriver())
+    with bench.create(addresses=["10.1.2.3/24"]) as adapter, adapter.start_session() as session:
+        bench.kernel.interfaces[adapter.name].mtu = 576  # By an administrator.
+        assert session.send([PACKET, PACKET.ljust(1000, b"~"), PACKET]) == 3
+        assert bench.kernel.arrivals(adapter.name, 0) == [PACKET, PACKET]
+        adapter.mtu = 1400
+        assert session.send([PACKET.ljust(1400, b"~"), PACKET.ljust(1401, b"~")]) == 2
+        assert adapter.statistics.sent_dropped == 2
+
+
 @every
 def test_a_full_buffer_of_the_system_is_no_room_and_no_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = make()
@@ -266,6 +278,34 @@ def test_the_interface_of_a_killed_program_is_removed_and_others_stay(number: in
         assert alive.info
     assert [*(tmp_path / "marks").iterdir()] == []
     assert [*bench.kernel.interfaces] == ["tun2"]
+
+
+def test_an_adapter_without_a_place_for_its_mark_works_and_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(NetBsdKernel(), NetBsdDriver(), tmp_path / "file" / "marks")
+    (tmp_path / "file").touch()
+    with bench.create():
+        pass
+    assert "stays if this program is killed" in caplog.text
+
+
+@pytest.mark.parametrize("make", [each for each in BENCHES if "openbsd" not in str(each.id)])
+def test_a_refused_request_of_the_device_leaves_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+    before = 3 if isinstance(bench.kernel, FreeBsdKernel) else 1
+    ioctl, fails = bench.kernel.ioctl, iter([*[False] * before, True])
+
+    def refuse_one(descriptor: int, request: int, argument: bytes) -> bytes:
+        if descriptor in bench.kernel.files and not isinstance(bench.kernel.files[descriptor], Control) and next(fails):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return ioctl(descriptor, request, argument)
+
+    monkeypatch.setattr(bench.kernel, "ioctl", refuse_one)
+    with pytest.raises(threepipe.AdapterError):
+        bench.create()
+    assert bench.kernel.files == {}
+    assert bench.kernel.interfaces == {}
 
 
 def test_a_persistent_interface_of_netbsd_keeps_its_settings_and_is_opened_again() -> None:

@@ -60,7 +60,7 @@ def create_on(place: Place, settings: AdapterSettings) -> "BsdDevice":
         for name in leftovers(place.folder, sorted(taken)):
             _destroy(interfaces, name)
             taken.discard(name)
-    device = BsdDevice(
+    device = _device(
         place, driver.create(system, interfaces, settings.name, taken), settings.persistent, settings.offload
     )
     try:
@@ -84,7 +84,18 @@ def open_on(
     _refuse(place.driver, AdapterSettings(name, netns=netns, queues=queues, packet_information=packet_information))
     if not any(link.name == name and _is_tun(place.driver.kind, link) for link in place.interfaces.listing().links):
         raise not_found(name)
-    return BsdDevice(place, place.driver.attach(place.system, name), True, offload)
+    return _device(place, place.driver.attach(place.system, name), True, offload)
+
+
+def _device(place: Place, opened: Opened, persistent: bool, offload: bool) -> "BsdDevice":
+    """Return the device of an open interface; on an error close it."""
+    try:
+        return BsdDevice(place, opened, persistent, offload)
+    except BaseException:
+        place.system.close(opened.descriptor)
+        if opened.removes:
+            _destroy(place.interfaces, opened.name)
+        raise
 
 
 def adapters_on(place: Place, netns: NamespaceName | None) -> list[AdapterInfo]:
@@ -141,7 +152,7 @@ class BsdDevice:
         self._name = opened.name
         self._persistent = persistent
         self._open = True
-        self._mark = Mark(place.folder, opened.name) if place.folder and opened.removes and not persistent else None
+        self._mark = _mark(place.folder, opened.name) if opened.removes and not persistent else None
         self._up = False
         self._wanted: dict[Network, None] = {}
         """Routes that the program has set, and those that its addresses need."""
@@ -156,10 +167,7 @@ class BsdDevice:
     @property
     def name(self) -> str:
         if self._open:
-            try:
-                self._name = self._driver.name_of(self._system, self._opened)
-            except OSError:
-                pass  # It was removed.
+            self._name = self._driver.name_of(self._system, self._opened)
         return self._name
 
     @property
@@ -211,8 +219,6 @@ class BsdDevice:
                 raise
             text = f"{self._name}: {self._driver.kind.name} refuses an MTU of {mtu} bytes; give 1280 to 1500"
             raise AdapterError(errno.EINVAL, text) from None
-        if self._port is not None:
-            self._port.mtu = mtu
 
     def add(self, item: Address | Network) -> None:
         with self._lock:
@@ -284,13 +290,17 @@ class BsdDevice:
                 self._interfaces.set_up(self.name, True)
                 self._up = True
                 self._restore_routes()
-                mtu = self.info().mtu
                 make = OffloadPort if self._offload else BsdPort
-                self._port = make(self._system, self._driver.kind, descriptor, self._name, mtu, self._take_link_down)
+                self._port = make(
+                    self._system, self._driver.kind, descriptor, self._name, self._get_mtu, self._take_link_down
+                )
             except BaseException:
                 self._take_link_down()
                 raise
             return self._port
+
+    def _get_mtu(self) -> int:
+        return self._link(self._interfaces.listing(), self._index).mtu
 
     def _take_link_down(self) -> None:
         with self._lock:
@@ -328,6 +338,16 @@ class BsdDevice:
             self._system.close(self._opened.descriptor)
             if self._mark is not None:
                 self._mark.leave_behind()
+
+
+def _mark(folder: Path | None, name: str) -> Mark | None:
+    if folder is None:
+        return None
+    try:
+        return Mark(folder, name)
+    except OSError as error:
+        _log.warning(f"{name} stays if this program is killed, as {folder} cannot be written: {error.strerror}")
+        return None
 
 
 def _destroy(interfaces: Interfaces, name: str) -> None:

@@ -16,7 +16,7 @@ from threepipe.errors import (
     NameTaken,
     PermissionDenied,
 )
-from threepipe.platforms.bsd.interface import Interfaces
+from threepipe.platforms.bsd.interface import Interfaces, explained
 from threepipe.platforms.bsd.kind import FIONBIO, Kind
 from threepipe.platforms.bsd.system import System
 
@@ -60,7 +60,7 @@ class Driver(Protocol):
         """Have superpackets pass, with a `tun_hdr` before each packet; return False where there are none."""
 
     def name_of(self, system: System, opened: Opened) -> str:
-        """Return the interface's present name."""
+        """Return the interface's present name; after its end, the first one."""
 
     def make_room(self, system: System, descriptor: int, capacity: int) -> None:
         """Have about `capacity` bytes of packets wait for the program, where the system can."""
@@ -128,8 +128,11 @@ def node(system: System, kind: Kind, name: str) -> int:
 
 
 def set_header(system: System, descriptor: int, request: int) -> None:
-    """Have a header of four bytes before each packet, by TUNSIFHEAD."""
-    system.ioctl(descriptor, request, ON)
+    """Have a header of four bytes before each packet, by TUNSIFHEAD. Raises `AdapterError`."""
+    try:
+        system.ioctl(descriptor, request, ON)
+    except OSError as error:
+        raise explained(error, "the adapter") from None
 
 
 def _refused(error: OSError, path: str, kind: Kind) -> AdapterError:

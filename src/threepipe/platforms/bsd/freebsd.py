@@ -67,9 +67,9 @@ class FreeBsdDriver:
             raise
         first = name
         try:
+            transient = self._goes_at_close(system, descriptor)  # First, as it undoes everything from here on.
             first = self._name(system, descriptor)
             set_header(system, descriptor, TUNSIFHEAD)
-            transient = self._goes_at_close(system, descriptor)
             if not made and name != "tun%d":
                 _rename(interfaces, first, name, taken)
             return Opened(descriptor, self._name(system, descriptor), removes=not transient)
@@ -80,21 +80,31 @@ class FreeBsdDriver:
 
     def attach(self, system: System, name: str) -> Opened:
         descriptor = node(system, KIND, name)  # A renamed interface has a device of its new name too.
-        set_header(system, descriptor, TUNSIFHEAD)
-        return Opened(descriptor, self._name(system, descriptor), removes=False)
+        try:
+            set_header(system, descriptor, TUNSIFHEAD)
+            return Opened(descriptor, self._name(system, descriptor), removes=False)
+        except BaseException:
+            system.close(descriptor)
+            raise
 
     def set_offload(self, system: System, descriptor: int) -> bool:
         """Return False: there are no superpackets."""
         return False
 
     def name_of(self, system: System, opened: Opened) -> str:
-        return self._name(system, opened.descriptor)
+        try:
+            return self._name(system, opened.descriptor)
+        except AdapterError:
+            return opened.name  # It was removed.
 
     def make_room(self, system: System, descriptor: int, capacity: int) -> None:
         """Do nothing: the length of the queue is a setting of the system, net.link.ifqmaxlen."""
 
     def _name(self, system: System, descriptor: int) -> str:
-        reply = system.ioctl(descriptor, TUNGIFNAME, bytes(KIND.ifreq))
+        try:
+            reply = system.ioctl(descriptor, TUNGIFNAME, bytes(KIND.ifreq))
+        except OSError as error:
+            raise explained(error, "the adapter") from None
         return reply[:NAME_SIZE].partition(b"\0")[0].decode(errors="surrogateescape")
 
     def _goes_at_close(self, system: System, descriptor: int) -> bool:

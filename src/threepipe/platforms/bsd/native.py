@@ -15,6 +15,7 @@ from threepipe.net.watch import Watch
 
 __all__ = ["NativeSystem"]
 
+_AF_SYSTEM, _SYSPROTO_CONTROL = 32, 2
 _TRIES = 10  # A list that grows while it is read is read again.
 
 
@@ -33,16 +34,16 @@ class NativeSystem:
         return socket.socket(family, kind, protocol).detach()
 
     def connect_control(self, descriptor: int, number: int, unit: int) -> None:
-        with socket.socket(fileno=os.dup(descriptor)) as control:  # Two descriptors of one socket.
+        with _control(descriptor) as control:
             control.connect((number, unit))
 
     def set_option(self, descriptor: int, level: int, option: int, value: bytes) -> None:
-        with socket.socket(fileno=os.dup(descriptor)) as opened:
-            opened.setsockopt(level, option, value)
+        with _control(descriptor) as control:
+            control.setsockopt(level, option, value)
 
     def get_option(self, descriptor: int, level: int, option: int, size: int) -> bytes:
-        with socket.socket(fileno=os.dup(descriptor)) as opened:
-            return opened.getsockopt(level, option, size)
+        with _control(descriptor) as control:
+            return control.getsockopt(level, option, size)
 
     def ioctl(self, descriptor: int, request: int, argument: bytes) -> bytes:
         return fcntl.ioctl(descriptor, request, argument)
@@ -63,3 +64,8 @@ class NativeSystem:
             if ctypes.get_errno() != errno.ENOMEM:
                 break
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _control(descriptor: int) -> socket.socket:
+    """Return a socket object for a second descriptor of a socket of a kernel control; see `darwin`."""
+    return socket.socket(_AF_SYSTEM, socket.SOCK_DGRAM, _SYSPROTO_CONTROL, fileno=os.dup(descriptor))

@@ -33,13 +33,19 @@ class BsdPort:
     """The traffic of a session, on a non-blocking descriptor."""
 
     def __init__(
-        self, system: System, kind: Kind, descriptor: int, name: str, mtu: int, take_link_down: Callable[[], None]
+        self,
+        system: System,
+        kind: Kind,
+        descriptor: int,
+        name: str,
+        get_mtu: Callable[[], int],
+        take_link_down: Callable[[], None],
     ) -> None:
-        """`mtu` is that of the interface: some systems refuse a longer packet of the program."""
+        """`get_mtu` returns that of the interface: some systems refuse a longer packet of the program."""
         self._system = system
         self._descriptor = descriptor
         self._name = name
-        self.mtu = mtu
+        self._get_mtu, self._mtu = get_mtu, get_mtu()
         self.refused = 0
         """Packets that the system refused for their length; only the thread that sends counts them."""
         self._take_link_down = take_link_down
@@ -89,7 +95,13 @@ class BsdPort:
         return EMPTY
 
     def _is_too_long(self, error: OSError, packet: Packet) -> bool:
-        return error.errno == errno.EMSGSIZE or (error.errno == errno.EIO and len(packet) > self.mtu)
+        """Return True if the packet was refused for its length: NetBSD says EIO, as others do of a lost interface."""
+        if error.errno == errno.EIO and len(packet) <= self._mtu:
+            try:
+                self._mtu = self._get_mtu()  # An administrator may have changed it.
+            except AdapterError:
+                return False
+        return error.errno == errno.EMSGSIZE or (error.errno == errno.EIO and len(packet) > self._mtu)
 
     def lend(self) -> End | None:
         """Lend nothing: the native loop does not know the header."""

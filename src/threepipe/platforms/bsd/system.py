@@ -26,10 +26,10 @@ class System(Protocol):
         """Connect a socket of macOS' AF_SYSTEM to a unit of the kernel control with that number."""
 
     def set_option(self, descriptor: int, level: int, option: int, value: bytes) -> None:
-        """Set a socket's option; see setsockopt(2)."""
+        """Set an option of a socket of a kernel control; see setsockopt(2)."""
 
     def get_option(self, descriptor: int, level: int, option: int, size: int) -> bytes:
-        """Return a socket's option of at most `size` bytes; see getsockopt(2)."""
+        """Return an option, of at most `size` bytes, of a socket of a kernel control; see getsockopt(2)."""
 
     def ioctl(self, descriptor: int, request: int, argument: bytes) -> bytes:
         """Call ioctl with a structure and return the structure afterwards."""
