@@ -13,9 +13,12 @@ import pytest
 import threepipe
 from tests.support.bsd.bench import Bench
 from tests.support.bsd.benches import BENCHES, NODES
+from tests.support.bsd.darwin import DarwinKernel
 from tests.support.bsd.freebsd import FreeBsdKernel
 from tests.support.bsd.kernel import Control
 from tests.support.bsd.netbsd import NetBsdKernel
+from threepipe.net.watch import Watch
+from threepipe.platforms.bsd.darwin import DarwinDriver
 from threepipe.platforms.bsd.freebsd import FreeBsdDriver
 from threepipe.platforms.bsd.netbsd import NetBsdDriver
 
@@ -195,7 +198,7 @@ def test_sending_while_an_administrator_has_set_the_link_down_raises(make: Make)
         assert session.send([PACKET]) == 1
 
 
-@pytest.mark.parametrize("make", [each for each in BENCHES if each.id in ("netbsd", "old_openbsd")])
+@pytest.mark.parametrize("make", [each for each in BENCHES if each.id in ("netbsd", "old_netbsd", "old_openbsd")])
 def test_packets_longer_than_the_interface_takes_are_counted_and_others_pass(make: Make) -> None:
     bench = make()
     long = PACKET.ljust(1501, b"~")
@@ -325,7 +328,7 @@ def test_a_persistent_interface_of_netbsd_keeps_its_settings_and_is_opened_again
         bench.open("tun1")
 
 
-@pytest.mark.parametrize("make", [each for each in BENCHES if each.id != "netbsd"])
+@pytest.mark.parametrize("make", [each for each in BENCHES if "netbsd" not in str(each.id)])
 def test_a_persistent_adapter_is_refused_where_closing_takes_its_settings(make: Make) -> None:
     with pytest.raises(threepipe.InvalidSetting, match="persistent"):
         make().create(persistent=True)
@@ -376,3 +379,71 @@ def test_a_pipe_joins_two_adapters(make: Make) -> None:
         bench.kernel.deliver(left.name, [PACKET] * 3)
         two.send(one.receive(timeout=10))
         assert bench.kernel.arrivals(right.name, 10) == [PACKET] * 3
+
+
+@pytest.mark.parametrize("make", [each for each in BENCHES if each.id != "darwin"])
+def test_an_interface_that_an_administrator_made_is_opened_and_stays(make: Make) -> None:
+    bench = make()
+    bench.kernel.make("tun3")
+    with bench.open("tun3") as adapter, adapter.start_session() as session:
+        adapter.add_address("10.1.2.3/24")
+        assert session.send([PACKET]) == 1
+        with pytest.raises(threepipe.AdapterBusy):
+            bench.open("tun3")
+    assert bench.names() == ["tun3"]
+    with pytest.raises(threepipe.AdapterNotFound):
+        bench.open("tun2")
+
+
+def test_a_mac_has_no_adapter_to_open() -> None:
+    bench = Bench(DarwinKernel(), DarwinDriver())
+    with bench.create() as adapter, pytest.raises(threepipe.AdapterNotFound, match="end with their program"):
+        bench.open(adapter.name)
+
+
+@pytest.mark.parametrize("make", [each for each in BENCHES if each.id != "darwin"])
+@pytest.mark.parametrize("code", [errno.ENXIO, errno.EIO])
+def test_a_node_without_a_driver_is_explained(make: Make, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+
+    def refuse(path: str) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(bench.kernel, "open", refuse)
+    with pytest.raises(threepipe.AdapterUnavailable, match="/dev/tun"):
+        bench.create()
+    with pytest.raises(threepipe.AdapterUnavailable, match="/dev/tun"):
+        bench.create("tun1")
+    assert bench.kernel.interfaces == {}
+
+
+@pytest.mark.parametrize("system", ["NetBSD", "FreeBSD"])
+def test_names_that_others_take_meanwhile_are_passed_over(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(NetBsdKernel(), NetBsdDriver()) if system == "NetBSD" else Bench(FreeBsdKernel(), FreeBsdDriver())
+    template = "tun%d" if system == "NetBSD" else "tp%d"
+    listing, hidden = bench.kernel.sysctl, iter([True])
+    bench.kernel.make("tun0")
+    if system == "FreeBSD":
+        bench.kernel.rename(bench.kernel.interfaces["tun0"], _pointer_to("tp0"))
+    # The first list is from before the other program made its interface.
+    monkeypatch.setattr(bench.kernel, "sysctl", lambda path: b"" if next(hidden, False) else listing(path))
+    with bench.create(template) as adapter:
+        assert adapter.name == template.replace("%d", "1")
+    assert len(bench.kernel.interfaces) == 1
+
+
+@every
+def test_a_session_that_cannot_start_leaves_the_link_down(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+    with bench.create(addresses=["10.1.2.3/24"]) as adapter:
+
+        def refuse() -> Watch:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.kernel, "watch", refuse)
+            with pytest.raises(OSError, match="Too many open files"):
+                adapter.start_session()
+        assert not adapter.link_up
+        with adapter.start_session() as session:
+            assert session.send([PACKET]) == 1

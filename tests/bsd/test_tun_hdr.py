@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import threepipe
 from tests.support.bsd.bench import Bench
-from tests.support.bsd.openbsd import TCP_CSUM, TCP_MSS, UDP_CSUM, Marked, OpenBsdKernel
+from tests.support.bsd.openbsd import IPV4_CSUM, TCP_CSUM, TCP_MSS, UDP_CSUM, Marked, OpenBsdKernel
 from threepipe.bundle import Bundle
 from threepipe.core.coalesce import coalesce
 from threepipe.core.packet import internet_checksum
@@ -169,6 +169,54 @@ def test_a_superpacket_of_one_segment_is_a_packet() -> None:
     assert header[GSO_TYPE] == GSO_NONE
     (complete,) = split([memoryview(bytearray(header + bytes(packet)))])
     assert bytes(complete) == segments(4, 1)[0]
+
+
+def test_the_checksum_of_an_ipv4_header_is_completed() -> None:
+    packet = segments(4, 1)[0]
+    without = memoryview(bytearray(packet[:10] + b"\x12\x34" + packet[12:]))
+    header = virtio_header(TUN_HDR.pack(IPV4_CSUM, 0, 0, 0), without)
+    assert header == bytes(10)
+    assert bytes(without) == packet
+
+
+@pytest.mark.parametrize(
+    ("flags", "packet"),
+    [
+        (TCP_CSUM, b"\x45" + bytes(10)),
+        (TCP_CSUM, b"\x60" + bytes(30)),
+        (TCP_CSUM, datagram(4)),
+        (TCP_MSS, segments(4, 1)[0]),
+        (TCP_CSUM | UDP_CSUM, segments(4, 1)[0]),
+        (UDP_CSUM | TCP_MSS, datagram(4)),
+    ],
+)
+def test_a_header_that_contradicts_its_packet_gives_no_record(flags: int, packet: bytes) -> None:
+    assert virtio_header(TUN_HDR.pack(flags, 0, 0, 100), memoryview(bytearray(packet))) is None
+
+
+def test_a_contradicting_packet_is_dropped_and_the_next_one_arrives(bench: Bench, adapter: threepipe.Adapter) -> None:
+    with adapter.start_session() as session:
+        bench.kernel.deliver(adapter.name, [Marked.make(datagram(4), TCP_CSUM), datagram(4)])
+        assert [bytes(each) for each in session.receive(timeout=10)] == [datagram(4)]
+
+
+def test_a_packet_that_is_too_long_alone_is_counted(bench: Bench, adapter: threepipe.Adapter) -> None:
+    assert isinstance(bench.kernel, OpenBsdKernel)
+    bench.kernel.longest = 500
+    with adapter.start_session() as session:
+        assert session.send([datagram(4), *segments(4, 1), datagram(4)]) == 3
+        assert session.send(segments(4, 3)) == 3
+        assert bench.kernel.arrivals(adapter.name, 10) == [datagram(4)] * 2
+        assert adapter.statistics.sent_dropped == 4
+
+
+def test_a_lost_interface_ends_a_session_with_superpackets(bench: Bench, adapter: threepipe.Adapter) -> None:
+    with adapter.start_session() as session:
+        bench.kernel.unmake(bench.kernel.interfaces[adapter.name])
+        with pytest.raises(threepipe.AdapterGone):
+            session.receive(timeout=10)
+        with pytest.raises(threepipe.AdapterGone):
+            session.send(segments(4, 3))
 
 
 @given(flags=st.integers(0, 0xFFFF), mss=st.integers(0, 0xFFFF), packet=st.binary(min_size=1, max_size=120))

@@ -31,6 +31,12 @@ def netbsd(nodes: int = 4) -> Bench:
     return Bench(NetBsdKernel(nodes=nodes), NetBsdDriver())
 
 
+def old_netbsd() -> Bench:
+    bench = netbsd()
+    bench.kernel.release = 1
+    return bench
+
+
 def openbsd(nodes: int = 4) -> Bench:
     return Bench(OpenBsdKernel(nodes=nodes), OpenBsdDriver())
 
@@ -39,9 +45,8 @@ def old_openbsd(nodes: int = 4) -> Bench:
     return Bench(OpenBsdKernel(nodes=nodes, has_header=False), OpenBsdDriver())
 
 
-BENCHES = [
-    pytest.param(make, id=make.__name__) for make in (darwin, freebsd, old_freebsd, netbsd, openbsd, old_openbsd)
-]
+_MAKERS = (darwin, freebsd, old_freebsd, netbsd, old_netbsd, openbsd, old_openbsd)
+BENCHES = [pytest.param(make, id=make.__name__) for make in _MAKERS]
 
 NODES = [pytest.param(make, id=make.__name__) for make in (netbsd, openbsd)]
 """Those with a fixed number of device nodes, which they take as an argument."""

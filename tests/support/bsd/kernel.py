@@ -130,6 +130,8 @@ class Kernel:
         self.changed = threading.Condition(self.lock)
         self.next_index = 3
         self.max_mtu = 65535
+        self.release = 0
+        """Which of the lists of interfaces the kernel has: 0 for the present one, 1 for the one before."""
 
     # The system's calls.
 
@@ -372,7 +374,7 @@ class Kernel:
         with self.lock:
             if wanted == bsd.NET_RT_DUMP:
                 return b"".join(map(self._routes, self.interfaces.values()))
-            if wanted != kind.listings[0]:
+            if wanted != kind.listings[self.release]:
                 raise fail(errno.EINVAL)
             return b"".join(self._link(each) + self._addresses(each) for each in self.interfaces.values())
 
@@ -390,7 +392,7 @@ class Kernel:
         return self._message(layout, interface.index, interface.flags, {0x10: link + name}, body)
 
     def _addresses(self, interface: Interface) -> bytes:
-        layout, found = self.kind.addresses[0], b""
+        layout, found = self.kind.addresses[self.release], b""
         for address, prefix in interface.addresses.items():
             parts = {bsd.RTA_NETMASK: self._mask(address, prefix), bsd.RTA_IFA: self._sockaddr(address)}
             found += self._message(layout, interface.index, 0, parts, bytearray(layout.size))

@@ -16,7 +16,7 @@ __all__ = ["Marked", "OpenBsdKernel"]
 
 INET, INET6 = struct.pack("!I", 2), struct.pack("!I", 24)
 TUNSCAP = iow("t", 196, 4)
-TCP_MSS, TCP_CSUM, UDP_CSUM = 1 << 5, 1 << 9, 1 << 10
+TCP_MSS, IPV4_CSUM, TCP_CSUM, UDP_CSUM = 1 << 5, 1 << 8, 1 << 9, 1 << 10
 OFFLOADS = 0x1 | 0x2 | 0x4 | 0x80 | 0x100 | 0x1000 | 0x2000 | 0x4000 | 0x10 | 0x20 | 0x40
 HDR = struct.Struct("HHHH")
 LONGEST = 65536  # MAXMCLBYTES

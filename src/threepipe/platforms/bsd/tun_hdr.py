@@ -57,9 +57,12 @@ def virtio_header(header: bytes | bytearray, packet: memoryview) -> bytes | None
         start = 40
     else:
         return None
-    protocol = _PROTOCOLS.get(flags & (TUN_H_TCP_CSUM | TUN_H_UDP_CSUM | TUN_H_ICMP_CSUM))
+    missing = flags & (TUN_H_TCP_CSUM | TUN_H_UDP_CSUM | TUN_H_ICMP_CSUM)
+    if not missing:
+        return None if flags & TUN_H_TCP_MSS else PLAIN_HEADER
+    protocol = _PROTOCOLS.get(missing)  # Not ICMP's, which the system is not asked to leave out.
     if protocol is None:
-        return PLAIN_HEADER if not flags & (TUN_H_TCP_MSS | TUN_H_ICMP_CSUM) else None
+        return None
     offset = CHECKSUM_OFFSET[protocol]
     # An extension header of IPv6 would have the transport header elsewhere.
     if packet[9 if version == 4 else 6] != protocol or start < 20 or start + offset + 2 > len(packet):
