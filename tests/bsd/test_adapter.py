@@ -15,7 +15,7 @@ from tests.support.bsd.bench import Bench
 from tests.support.bsd.benches import BENCHES, NODES
 from tests.support.bsd.darwin import DarwinKernel
 from tests.support.bsd.freebsd import FreeBsdKernel
-from tests.support.bsd.kernel import Control
+from tests.support.bsd.kernel import Control, Interface
 from tests.support.bsd.netbsd import NetBsdKernel
 from threepipe.net.watch import Watch
 from threepipe.platforms.bsd.darwin import DarwinDriver
@@ -447,3 +447,24 @@ def test_a_session_that_cannot_start_leaves_the_link_down(make: Make, monkeypatc
         assert not adapter.link_up
         with adapter.start_session() as session:
             assert session.send([PACKET]) == 1
+
+
+@every
+def test_a_route_without_an_address_of_its_version_is_refused_with_advice(make: Make) -> None:
+    bench = make()
+    with pytest.raises(threepipe.AdapterError, match="no address of IPv6; give it one first"):
+        bench.create(addresses=["10.1.2.3/24"], routes=["fd07::/48"])
+    assert bench.kernel.interfaces == {}
+    assert bench.kernel.files == {}
+
+
+@pytest.mark.parametrize("make", [each for each in BENCHES if "bsd" in str(each.id) and "open" not in str(each.id)])
+def test_a_kernel_without_the_driver_is_explained(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+
+    def refuse(name: str) -> Interface:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(bench.kernel, "make", refuse)
+    with pytest.raises(threepipe.AdapterUnavailable, match="load the module if_tun"):
+        bench.create("tun3")

@@ -246,9 +246,13 @@ class BsdDevice:
             raise
 
     def _add_route(self, network: Network) -> None:
+        gateway = self._gateway(network)
         try:
-            self._interfaces.add_route(self.name, self._index, network, self._gateway(network))
+            self._interfaces.add_route(self.name, self._index, network, gateway)
         except AdapterError as error:
+            if error.errno in _UNREACHABLE and gateway is None:
+                text = f"route {network}: {self._name} has no address of IPv{network.version}; give it one first"
+                raise AdapterError(error.errno, text) from None
             if self._up or error.errno not in _UNREACHABLE:
                 raise
         self._wanted[network] = None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from threepipe.errors import AdapterError, AdapterGone, NameTaken, PermissionDenied
+from threepipe.errors import AdapterError, AdapterGone, AdapterUnavailable, NameTaken, PermissionDenied
 from threepipe.platforms.bsd import messages
 from threepipe.platforms.bsd.kind import (
     AF_INET,
@@ -93,8 +93,17 @@ class Interfaces:
         self._request(name, self._kind.set_mtu, _INT.pack(mtu).ljust(self._kind.ifreq - NAME_SIZE, b"\0"))
 
     def create(self, name: str, request: int) -> bytes:
-        """Create the interface by SIOCIFCREATE, and return the `struct ifreq`. Raises `NameTaken`."""
-        return self._request(name, request, bytes(self._kind.ifreq - NAME_SIZE))
+        """Create the interface by SIOCIFCREATE, and return the `struct ifreq`.
+
+        Raises `NameTaken`, and `AdapterUnavailable` if the kernel has no driver of that name.
+        """
+        try:
+            return self._request(name, request, bytes(self._kind.ifreq - NAME_SIZE))
+        except AdapterError as error:
+            if error.errno not in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
+                raise
+            text = f"this kernel makes no interface {name}: it has no TUN driver; as root, load the module if_tun"
+            raise AdapterUnavailable(error.errno, text) from None
 
     def destroy(self, name: str) -> None:
         """Destroy the interface."""
