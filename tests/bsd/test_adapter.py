@@ -156,6 +156,7 @@ def test_without_root_no_adapter_is_made_and_the_text_says_so(make: Make) -> Non
         ({"netns": "blue"}, "network namespaces"),
         ({"queues": 2}, "several queues"),
         ({"metric": 5}, "metrics"),
+        ({"packet_information": True}, "packet information"),
         ({"persistent": True, "owner": 0}, "owners"),
         ({"windows": threepipe.WindowsSettings()}, "Windows"),
     ],
@@ -166,6 +167,15 @@ def test_settings_that_the_system_lacks_are_refused_by_name(make: Make, setting:
     with pytest.raises(threepipe.InvalidSetting, match=text):
         bench.create(**setting)  # type: ignore[arg-type]
     assert bench.kernel.interfaces == {}
+
+
+@every
+def test_an_adapter_is_not_handed_over_and_stays_usable(make: Make) -> None:
+    with make().create(addresses=["10.1.2.3/24"]) as adapter:
+        with pytest.raises(threepipe.AdapterUnavailable, match="threepipe pipe"):
+            adapter.detach()
+        with adapter.start_session() as session:
+            assert session.send([PACKET]) == 1
 
 
 @every
