@@ -159,7 +159,7 @@ def hatchling(project: Path, kind: str, target: Path, **settings: str) -> None:
 
 
 def checked(files: Sequence[Path]) -> int:
-    """Check what is to be released, as the package index and its users would."""
+    """Check the release, as the package index and its users would."""
     wheels = [path for path in files if path.suffix == ".whl"]
     commands = [["twine", "check", "--strict", *files], ["check-wheel-contents", *wheels]]
     failed = sum(subprocess.run([*map(str, command)]).returncode for command in commands) > 0

@@ -58,7 +58,7 @@ _FORBIDDEN = frozenset(b"/:\0 \t\n\v\f\r\xa0")  # White space as the kernel sees
 def unknown_name(what: str, name: str, known: Iterable[str], of: str = "") -> InvalidSetting:
     """Return the error for a name that is not among `known`. It suggests a similar one, or else tells all.
 
-    `what` is the kind of name, such as "option", and `of` what it belongs to, such as "tun".
+    `what` is the kind of name, such as "option", and `of` its owner, such as "tun".
     """
     from difflib import get_close_matches  # Only mistakes need it.
 

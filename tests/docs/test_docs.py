@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
 PROGRAMS = {"codespell", "coverage", "cyclonedx-bom", "import-linter", "mypy", "pygount", "ruff", "ziglang"}
-"""What developers install and no test on Windows imports."""
+"""Packages of developers that no test on Windows imports."""
 
 
 def blocks(path: Path) -> list[str]:

@@ -108,7 +108,7 @@ OPENCONNECT = {
     "INTERNAL_IP6_ADDRESS": "fd77::5",
     "INTERNAL_IP6_NETMASK": "fd77::5/64",
 }
-"""What OpenConnect 9.01 sets for ocserv 1.1.6, but for a shorter length."""
+"""The variables of OpenConnect 9.01 for ocserv 1.1.6, with a shorter length."""
 
 OPENVPN = {"TUNTAP_MTU": "1500", "ifconfig_local": "10.8.0.2", "ifconfig_ipv6_local": "fd08::2"}
 

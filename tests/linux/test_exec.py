@@ -1,4 +1,4 @@
-"""`threepipe exec`: what the program is given, what it may do, and what is left when it ends."""
+"""`threepipe exec`: the program's descriptor, its privileges, and the clean-up at its end."""
 
 import json
 import os
@@ -43,7 +43,7 @@ print(json.dumps({
     "vnet": bool(flags & 0x4000), "blocking": os.get_blocking(number),
 }))
 """
-"""A program that prints what it was given, as JSON."""
+"""A program that prints its arguments and environment, as JSON."""
 
 
 def command(network: Network, *arguments: str) -> list[str]:
@@ -51,7 +51,7 @@ def command(network: Network, *arguments: str) -> list[str]:
 
 
 def told(network: Network, *options: str, **more: Any) -> dict[str, Any]:
-    """Run the program that prints what it was given, with a descriptor by `{fd}`."""
+    """Run the program that prints its arguments, with a descriptor by `{fd}`."""
     # -S, as the folders of Python's other packages may be closed to the user.
     words = command(network, *options, "--", PYTHON, "-I", "-S", "-c", TELL, "{fd}")
     done = subprocess.run(words, capture_output=True, text=True, timeout=50, **more)

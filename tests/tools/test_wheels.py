@@ -1,4 +1,4 @@
-"""The wheels: with a native core or without, and bills of materials that list what the locks hold."""
+"""The wheels: with a native core or without, and bills of materials that list the content of the locks."""
 
 import email
 import json
@@ -81,7 +81,7 @@ def test_the_license_texts_are_those_of_every_crate(core: Path) -> None:
 
 
 def tell(program: str) -> str:
-    """Return what a program with the modules of tools/ prints."""
+    """Return the output of a program with the modules of tools/."""
     settings = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, env=settings, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What programs may give as keys, endpoints, networks, numbers and paths, and what they are told about the rest."""
+"""Forms of keys, endpoints, networks, numbers and paths that are taken, and the errors for others."""
 
 import ipaddress
 import socket
@@ -75,7 +75,7 @@ FORMS: list[tuple[Callable[[Any], object], object, object]] = [
     (lambda commands: Config("wg0", post_up=commands).post_up, ["true"], ("true",)),
     (lambda mtu: Config("wg0", mtu=mtu).mtu, 1400, 1400),
 ]  # fmt: skip
-"""What is called, what it is given, and what it makes of that."""
+"""A function, an argument, and the expected value."""
 
 
 @pytest.mark.parametrize(("call", "given", "inside"), FORMS)
@@ -147,7 +147,7 @@ MISTAKES: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: tunnel.configure(peer_change(KEY), 0.0), TypeError, "configure: give a Change, not PeerChange"),
     (lambda: tunnel.receive(memoryview(b"x"), 1, 5, 0.0), TypeError, ENDPOINT_FORMS + "int"),
 ]  # fmt: skip
-"""What is called, and what it raises."""
+"""A call, and the expected error."""
 
 
 @pytest.mark.parametrize(("call", "error", "said"), MISTAKES)

@@ -1,4 +1,4 @@
-"""What the stand-ins share: an adapter with one address that is set by properties, and a link that goes up and down.
+"""Common parts of the stand-ins: an adapter whose address is set by properties, and whose link goes up and down.
 
 Knows no form of packets and neither library.
 """

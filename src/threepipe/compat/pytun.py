@@ -77,7 +77,7 @@ class TunTapDevice(Device):
         return len(data)
 
     def fileno(self) -> int:
-        """Return the descriptor, to wait until it can be read or written; what is read from it is bare packets."""
+        """Return the descriptor, to wait until it can be read or written; reading it gives bare packets."""
         self._open_session()
         return self._open_file().fileno()
 

@@ -79,7 +79,7 @@ class TunTapDevice(Device):
         In a running event loop it goes with all others of this turn of the loop, and the next write raises if they
         could not be sent.
         """
-        packet = memoryview(bytes(data))[self._front :]  # A copy only of what could change.
+        packet = memoryview(bytes(data))[self._front :]  # Copies only bytes that could change.
         if not is_packet(packet):
             raise self.Error(errno.EINVAL, "the data is not an IP packet, on Linux behind 4 bytes")
         gathered = self._gathered
@@ -102,12 +102,12 @@ class TunTapDevice(Device):
             self._waiting = True
 
     def down(self) -> None:
-        """Send what was written, and take the link down."""
+        """Send the packets written so far, and take the link down."""
         self._flush_later()
         super().down()
 
     def close(self) -> None:
-        """Send what was written, and close the device. May be repeated."""
+        """Send the packets written so far, and close the device. May be repeated."""
         self._flush_later()
         super().close()
 

@@ -1,6 +1,6 @@
 """Finds out whether the native core can be used, and refuses one that is not of this version.
 
-Does not know what the core does; `fast` chooses between its functions and Python's.
+Knows nothing of the core's work; `fast` chooses between its functions and Python's.
 """
 
 import os

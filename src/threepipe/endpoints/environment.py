@@ -99,7 +99,7 @@ class Offer(NamedTuple):
 
 
 def offered(environment: Mapping[str, str]) -> Offer:
-    """Return what the variables of OpenConnect or OpenVPN offer. Raise `InvalidSetting` if they make no sense."""
+    """Return the offer in the variables of OpenConnect or OpenVPN. Raise `InvalidSetting` if they make no sense."""
     get = environment.get
     addresses, routes = [], []
     if local := get("INTERNAL_IP4_ADDRESS"):

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 PACKET_INFORMATION: dict[int, bytes] = {}
-"""What precedes packets on a descriptor by default, by IP version: nothing here."""
+"""The bytes before packets on a descriptor by default, by IP version: none here."""
 
 TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 

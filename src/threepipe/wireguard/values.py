@@ -38,7 +38,7 @@ KEY_SIZE = 32
 
 Value = TypeVar("Value")
 Kind: TypeAlias = type[Any] | tuple[type[Any], ...]
-"""What `isinstance` takes."""
+"""A type or types, as for `isinstance`."""
 KeyLike: TypeAlias = bytes | str
 """The bytes of a key, or its text in base64, as wg(8) prints it."""
 NetworkLike: TypeAlias = str | Network | Address | Server

@@ -28,7 +28,7 @@ TARGETS = {
 
 
 def complaints(folder: Path, system: str, machine: str, conditions: list[str]) -> str:
-    """Compile the conditions as static assertions, and return what the compiler says; skip the test without headers."""
+    """Compile the conditions as static assertions, and return the compiler's output; skip the test without headers."""
     ziglang = pytest.importorskip("ziglang", reason="there is no package ziglang, which has the headers of the BSDs")
     lines = [
         "#define _NETBSD_SOURCE 1",

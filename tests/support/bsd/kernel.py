@@ -1,4 +1,4 @@
-"""What the models of the kernels share: interfaces, their ioctls, the routing socket, sysctl's lists and descriptors.
+"""Common parts of the kernels' models: interfaces, their ioctls, the routing socket, sysctl's lists and descriptors.
 
 A `Kernel` is the `system` argument of the platform. Each system's TUN driver, with its recorded answers, is in a file
 of its own. The shared part is as unkind as any of them: addresses take an interface up, and an interface that goes down
@@ -35,7 +35,7 @@ def fail(code: int) -> OSError:
 
 
 class Interface:
-    """An interface: what the kernel knows of it, and the packets that wait or have arrived."""
+    """An interface: its state in the kernel, and the packets that wait or have arrived."""
 
     def __init__(self, name: str, index: int, kind_of: int) -> None:
         self.name = name
@@ -103,7 +103,7 @@ class Tun:
         self.kernel.changed.notify_all()
 
     def last_close(self) -> None:
-        """Do what the driver does when the last descriptor is closed."""
+        """Act as the driver when the last descriptor is closed."""
 
 
 class Control:

@@ -1,4 +1,4 @@
-"""What each system's TUN driver has to supply, and what drivers with device nodes share. Knows no sessions."""
+"""The interface of each system's TUN driver, and common parts of drivers with device nodes. Knows no sessions."""
 
 import errno
 import itertools

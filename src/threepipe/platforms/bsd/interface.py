@@ -140,7 +140,7 @@ class Interfaces:
         self._route(RTM_ADD, name, index, network, gateway)
 
     def remove_route(self, name: str, index: int, network: Network, gateway: IpAddress | None) -> None:
-        """Remove a route to the interface; one that is missing is no error."""
+        """Remove a route to the interface; a missing one is not an error."""
         try:
             self._route(RTM_DELETE, name, index, network, gateway)
         except AdapterError as error:

@@ -109,7 +109,7 @@ def parse_links(kind: Kind, listing: bytes) -> Iterator[Link]:
             flags=message.flags,
             type=kind_of,
             mtu=mtu,
-            statistics=AdapterStatistics(  # The system sends what the program receives.
+            statistics=AdapterStatistics(  # The system sends the packets that the program receives.
                 received_packets=_count(message.data, counters.opackets),
                 received_bytes=_count(message.data, counters.obytes),
                 received_dropped=dropped,

@@ -43,7 +43,7 @@ IFCAP_CSUM_TCPv4, IFCAP_CSUM_UDPv4 = 0x2, 0x4
 IFCAP_CSUM_TCPv6, IFCAP_CSUM_UDPv6 = 0x80, 0x100
 IFCAP_TSOv4, IFCAP_TSOv6 = 0x1000, 0x2000
 OFFLOADS = IFCAP_CSUM_TCPv4 | IFCAP_CSUM_UDPv4 | IFCAP_CSUM_TCPv6 | IFCAP_CSUM_UDPv6 | IFCAP_TSOv4 | IFCAP_TSOv6
-"""What the system may leave to the program. The checksum of IPv4's header costs little, so the system computes it."""
+"""The work that the system may leave to the program: not IPv4's header checksum, which costs the system little."""
 
 
 class OpenBsdDriver:

@@ -1,4 +1,4 @@
-"""What `threepipe doctor` finds out on macOS and the BSDs. Makes no adapter."""
+"""The findings of `threepipe doctor` on macOS and the BSDs. Makes no adapter."""
 
 import sys
 

@@ -75,7 +75,7 @@ def virtio_header(header: bytes | bytearray, packet: memoryview) -> bytes | None
     if protocol != TCP or not mss or start + 20 > len(packet):
         return None
     hdr_len = start + (packet[start + 12] >> 4) * 4
-    if len(packet) <= hdr_len + mss:  # One segment is no superpacket.
+    if len(packet) <= hdr_len + mss:  # A superpacket has several segments.
         return HEADER.pack(NEEDS_CSUM, GSO_NONE, 0, 0, start, offset)
     return HEADER.pack(NEEDS_CSUM, _GSO_TYPES[version], hdr_len, mss, start, offset)
 

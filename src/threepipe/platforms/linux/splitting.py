@@ -1,4 +1,4 @@
-"""Who splits superpackets without a native core: the kernel while a program looks at packets, and else nobody.
+"""The choice of offload without a native core: the kernel splits superpackets while a program looks at packets.
 
 Splitting takes Python longer than the kernel takes to split them and to hand over one packet at a time. An adapter
 whose packets are only passed on is several times faster with superpackets.
