@@ -50,6 +50,9 @@ wireguard = $(WIREGUARD_TESTS)
 kernel = -m "kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
 portable = -m "not kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
 
+# These know no core, so they run once.
+ONCE := tests/tools tests/bsd/test_headers.py tests/linux/test_headers.py tests/windows/test_headers.py
+
 test-pure: $(addprefix pure-,$(PARTS))
 
 test-native: $(addprefix native-,$(PARTS))
@@ -58,7 +61,8 @@ $(addprefix pure-,$(PARTS)): pure-%: .venv/test
 	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*)
 
 $(addprefix native-,$(PARTS)): native-%: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session,threepipe.pump -m pytest $($*); \
+	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session,threepipe.pump \
+			-m pytest $($*) $(addprefix --ignore=,$(ONCE)); \
 		else echo "There is no native core to test."; fi
 
 # The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs

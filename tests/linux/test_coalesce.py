@@ -324,7 +324,7 @@ def test_datagrams_of_the_kernel_arrive_unchanged(prefix: str, see: Callable[[Bu
         while bundle := source.receive(0):
             with bundle:
                 target.send(see(bundle), None, drop_invalid=True)
-        if merged:
+        if merged and (fast.NATIVE or see is not look):  # Python does not coalesce packets that it has split.
             data, _, _, _ = receiver.recvmsg(1 << 16, 100)
             assert data == b"".join(payloads)
         else:

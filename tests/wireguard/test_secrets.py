@@ -177,7 +177,7 @@ def test_a_key_among_the_arguments_is_refused_without_showing_it(words: list[str
         ("adapter {}", "No such command '(hidden)'"),
         ("adapter create {}", "adapter name '(hidden)' has"),
         ("adapter create tp0 --address {}", "address '(hidden)'"),
-        ("adapter create tp0 --mtu {}", "valid integer"),
+        ("adapter create tp0 --mtu {}", "not a valid int"),
         ("capture {}", "(hidden)"),
         ("doctor {}", "(hidden)"),
         ("pipe {} memory:", "unknown kind '(hidden)'"),

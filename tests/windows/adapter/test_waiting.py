@@ -40,6 +40,7 @@ def test_packets_that_came_after_kept_ones_wake_another_waiter(made: Made, bench
     adapter, wire = made
     with adapter.start_session() as session:
         arrival = session._port.readable
+        session.fileno()  # Somebody else may wait.
         wire.send(packets(2))
         assert session.receive_packet(SECONDS)
         wire.send([packet(2)])
