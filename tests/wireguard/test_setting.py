@@ -29,7 +29,7 @@ from threepipe.wireguard.quick.setting import parse_arguments, to_replace, to_sy
 from threepipe.wireguard.quick.showing import FIELDS, rows
 from threepipe.wireguard.uapi import emit_change, parse_change
 
-KEY, SECRET = generate_key(), new_key()
+KEY, SECRET = generate_key(), bytes(range(100, 132))  # The latter always the same, as names of tests have it.
 ONE, TWO, THREE = (public_key(generate_key()) for _ in range(3))
 NETWORKS = parse_networks(["10.0.0.0/8", "fd00::/64"])
 PLACE = ("192.0.2.1", 9)
