@@ -143,7 +143,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EndpointError, match=r"nosuch.listener: No such file"):
+    with pytest.raises(EndpointError, match=r"nosuch.listener: "):
         make_ends(PLACE, tmp_path / "nosuch")
 
 

@@ -217,7 +217,7 @@ def test_an_error_of_the_short_way_is_raised_and_the_packet_counted_as_dropped()
         with pytest.raises(LinkDown):
             session.send_packet(packet(0))
         assert session.statistics == SessionStatistics(sent_dropped=1)
-        port.fault = AdapterGone(errno.EBADFD, "gone")
+        port.fault = AdapterGone(errno.ENODEV, "gone")
         with pytest.raises(AdapterGone):
             session.receive_packet()
 
