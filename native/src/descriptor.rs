@@ -9,6 +9,16 @@ use crate::error::Result;
 use crate::file::File;
 use crate::packet::{extract_into, listed};
 
+/// Read at most `limit` records into `bytes`, and return their ends.
+fn fill(py: Python<'_>, file: &Bound<'_, PyAny>, bytes: &mut [u8], limit: isize) -> Result<Vec<usize>> {
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let file = File::of(file)?;
+    let descriptor = file.descriptor();
+    let mut ends = Vec::new();
+    py.detach(|| descriptor::receive(descriptor, bytes, limit, &mut ends))?;
+    Ok(ends)
+}
+
 #[pyfunction]
 pub fn receive<'py>(
     py: Python<'py>,
@@ -16,13 +26,9 @@ pub fn receive<'py>(
     memory: &Bound<'py, PyAny>,
     limit: isize,
 ) -> Result<Vec<Bound<'py, PyAny>>> {
-    let limit = usize::try_from(limit).unwrap_or(0);
-    let file = File::of(file)?;
     let mut buffers = Buffers::of(memory)?;
     let bytes = buffers.slice_mut(0)?;
-    let mut ends = Vec::new();
-    let descriptor = file.descriptor();
-    py.detach(|| descriptor::receive(descriptor, bytes, limit, &mut ends))?;
+    let ends = fill(py, file, bytes, limit)?;
     let mut memory = Cutter::new(memory)?;
     ends.into_iter().map(|end| memory.cut(end)).collect()
 }
@@ -35,13 +41,9 @@ pub fn receive_packets<'py>(
     limit: isize,
     vnet_header: bool,
 ) -> Result<Vec<Bound<'py, PyBytes>>> {
-    let limit = usize::try_from(limit).unwrap_or(0);
-    let file = File::of(file)?;
     let mut buffers = Buffers::of(memory)?;
     let bytes = buffers.slice_mut(0)?;
-    let mut ends = Vec::new();
-    let descriptor = file.descriptor();
-    py.detach(|| descriptor::receive(descriptor, bytes, limit, &mut ends))?;
+    let ends = fill(py, file, bytes, limit)?;
     let mut packets = Vec::with_capacity(ends.len());
     let mut start = 0;
     for end in ends {
