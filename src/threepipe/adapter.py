@@ -29,7 +29,7 @@ from threepipe.settings import (
     parse_routes,
 )
 
-__all__ = ["Adapter", "adapters"]
+__all__ = ["Adapter", "adapters", "allows_offload"]
 
 _NO_OFFLOAD = "THREEPIPE_NO_OFFLOAD"
 DEFAULT_CAPACITY = 0x400000
@@ -108,7 +108,7 @@ class Adapter:
             persistent=persistent,
             owner=owner,
             group=group,
-            offload=offload and not packet_information and _allows_offload(),
+            offload=offload and not packet_information and allows_offload(),
             queues=queues,
             windows=windows,
             packet_information=packet_information,
@@ -135,7 +135,7 @@ class Adapter:
         """
         from threepipe import platforms
 
-        offload = offload and not packet_information and _allows_offload()
+        offload = offload and not packet_information and allows_offload()
         return Adapter(
             platforms.open_existing(check_name(name), netns, offload, check_queues(queues), packet_information)
         )
@@ -331,5 +331,6 @@ def adapters(netns: NamespaceName | None = None) -> list[AdapterInfo]:
     return platforms.adapters(netns)
 
 
-def _allows_offload() -> bool:
+def allows_offload() -> bool:
+    """Return False if THREEPIPE_NO_OFFLOAD in the environment refuses superpackets."""
     return os.environ.get(_NO_OFFLOAD, "0") in ("", "0")

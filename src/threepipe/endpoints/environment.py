@@ -1,7 +1,7 @@
-"""A descriptor of packets that the program which started this one tells of in its environment.
+"""A descriptor of packets that the starting program hands over, by variables of the environment.
 
 The conventions are those of OpenConnect (--script-tun), OpenVPN 2.7 (--dev-node unix:), wireguard-go, Xray and systemd;
-`threepipe exec` and `exec,datagrams` follow them too. OpenConnect and OpenVPN also tell addresses and MTU.
+`threepipe exec` and `exec,datagrams` follow them too. OpenConnect and OpenVPN also give addresses and an MTU.
 """
 
 import os
@@ -14,11 +14,12 @@ from threepipe.errors import InvalidSetting
 from threepipe.session import Session
 from threepipe.settings import Address, Network, parse_addresses, parse_routes
 
-__all__ = ["Offer", "find_descriptor", "from_environment", "offered", "starter"]
+__all__ = ["FIRST_LISTED", "Offer", "count_listed", "find_descriptor", "from_environment", "offered", "starter"]
 
 _NUMBERS = ("VPNFD", "TUNTAP_SOCKET_FD", "WG_TUN_FD", "XRAY_TUN_FD")
 _LIST = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
-_FIRST = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3).
+FIRST_LISTED = 3
+"""The first descriptor of systemd's list (SD_LISTEN_FDS_START of sd_listen_fds(3))."""
 _NAME = "tun"
 
 
@@ -36,7 +37,7 @@ def from_environment() -> Session:
 
 
 def find_descriptor(environment: Mapping[str, str]) -> int:
-    """Return the number of the descriptor that the variables tell of. Raise `InvalidSetting` if there is none."""
+    """Return the number of the descriptor in the variables. Raise `InvalidSetting` if they have none."""
     for name in _NUMBERS:
         if (text := environment.get(name)) is not None:
             if not text.isdecimal():
@@ -52,12 +53,15 @@ def find_descriptor(environment: Mapping[str, str]) -> int:
     return number
 
 
-def _listed(environment: Mapping[str, str]) -> int | None:
+def count_listed(environment: Mapping[str, str]) -> int:
+    """Return how many descriptors this process got by systemd's convention, sd_listen_fds(3)."""
     count = environment.get("LISTEN_FDS", "")
-    if not count.isdecimal() or environment.get("LISTEN_PID") != str(os.getpid()):
-        return None
-    names = environment.get("LISTEN_FDNAMES", "").split(":")[: int(count)]
-    return _FIRST + names.index(_NAME) if _NAME in names else None
+    return int(count) if count.isdecimal() and environment.get("LISTEN_PID") == str(os.getpid()) else 0
+
+
+def _listed(environment: Mapping[str, str]) -> int | None:
+    names = environment.get("LISTEN_FDNAMES", "").split(":")[: count_listed(environment)]
+    return FIRST_LISTED + names.index(_NAME) if _NAME in names else None
 
 
 def _forget(environment: MutableMapping[str, str], number: int) -> None:

@@ -15,8 +15,9 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from threepipe import platforms
-from threepipe.adapter import DEFAULT_CAPACITY
+from threepipe.adapter import DEFAULT_CAPACITY, allows_offload
 from threepipe.endpoints.address import EndpointAddress, parse_address
+from threepipe.endpoints.environment import FIRST_LISTED, count_listed
 from threepipe.endpoints.keeper import start_keeper
 from threepipe.endpoints.openers import open_adapter, versions_of
 from threepipe.endpoints.process import fill_in
@@ -36,7 +37,6 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
 }
 """Each form, and the variables whose programs may expect it: wireguard-go and boringtun, ocproxy, Xray."""
 
-_FIRST = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3).
 _SIGNALS = ("SIGPIPE", "SIGXFZ", "SIGXFSZ")  # Python ignores them, and programs would inherit that.
 
 
@@ -73,6 +73,8 @@ class Order(NamedTuple):
         """
         if not platforms.INHERITS_DESCRIPTORS:
             raise InvalidSetting("programs do not inherit descriptors on Windows; join them with threepipe pipe")
+        if self.header == "vnet" and not allows_offload():
+            raise InvalidSetting("THREEPIPE_NO_OFFLOAD refuses the form with superpackets; unset it")
         program = self.words[0]
         if shutil.which(program) is None:
             raise EndpointError(errno.ENOENT, f"starting {program}: it is not there, or not executable; install it")
@@ -85,8 +87,6 @@ class Order(NamedTuple):
         }
         request = OpenRequest(self.address.parameter, "left", RateLimitedLog(self.address.text))
         with open_adapter(request, **options, **form) as adapter:
-            if self.header == "vnet" and os.environ.get("THREEPIPE_NO_OFFLOAD", "0") not in ("", "0"):
-                raise InvalidSetting("THREEPIPE_NO_OFFLOAD refuses the form with superpackets; unset it")
             mtu = adapter.mtu
             if mark is not None:
                 start_keeper(adapter.index, versions_of(adapter), mark)
@@ -117,19 +117,14 @@ def conventions(
     if "VPNFD" in variables and "INTERNAL_IP4_MTU" not in inherited:
         variables["INTERNAL_IP4_MTU"] = str(mtu)
     if listed:
-        names = [inherited.get("LISTEN_FDNAMES", ":".join(["unknown"] * _listed(inherited)))] * bool(_listed(inherited))
+        before = count_listed(inherited)
+        names = [inherited.get("LISTEN_FDNAMES", ":".join(["unknown"] * before))] if before else []
         variables |= {
             "LISTEN_PID": str(os.getpid()),
-            "LISTEN_FDS": str(number - _FIRST + 1),
+            "LISTEN_FDS": str(number - FIRST_LISTED + 1),
             "LISTEN_FDNAMES": ":".join([*names, "tun"]),
         }
     return variables
-
-
-def _listed(environment: Mapping[str, str]) -> int:
-    """Return how many descriptors this process got by systemd's convention."""
-    count = environment.get("LISTEN_FDS", "")
-    return int(count) if count.isdecimal() and environment.get("LISTEN_PID") == str(os.getpid()) else 0
 
 
 def _place(number: int) -> tuple[int, bool]:
@@ -137,7 +132,7 @@ def _place(number: int) -> tuple[int, bool]:
 
     Return its number, and whether it is that one: a descriptor of the caller's is not replaced.
     """
-    wanted = _FIRST + _listed(os.environ)
+    wanted = FIRST_LISTED + count_listed(os.environ)
     with suppress(OSError):
         if number != wanted and os.get_inheritable(wanted):
             os.set_inheritable(number, True)
