@@ -326,13 +326,16 @@ def write_config(config: Config) -> str:
     lines += [f"ListenPort = {config.listen_port}"] if config.listen_port is not None else []
     lines += [f"FwMark = {config.fwmark:#x}"] if config.fwmark is not None else []
     lines += [f"PrivateKey = {key_to_text(config.private_key)}"] if config.private_key is not None else []
-    for peer in config.peers:
-        lines += _peer_lines(peer)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + "".join(f"\n{write_peer(peer)}" for peer in config.peers)
+
+
+def write_peer(peer: PeerConfig) -> str:
+    """Return the text of the section of a peer."""
+    return "\n".join(_peer_lines(peer)) + "\n"
 
 
 def _peer_lines(peer: PeerConfig) -> Iterable[str]:
-    yield from ("", "[Peer]", f"PublicKey = {key_to_text(peer.public_key)}")
+    yield from ("[Peer]", f"PublicKey = {key_to_text(peer.public_key)}")
     if peer.preshared_key is not None:
         yield f"PresharedKey = {key_to_text(peer.preshared_key)}"
     if peer.removed_ips or not peer.replace_allowed_ips:

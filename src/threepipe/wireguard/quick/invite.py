@@ -15,7 +15,7 @@ from threepipe.platforms.files import write_new
 from threepipe.settings import Address, Network
 from threepipe.wireguard.fields import hide_keys, parse_endpoint
 from threepipe.wireguard.keys import generate_key, generate_preshared_key, public_key
-from threepipe.wireguard.quick.config import parse_value, read_config, warn_if_exposed, write_config
+from threepipe.wireguard.quick.config import parse_value, read_config, warn_if_exposed, write_config, write_peer
 from threepipe.wireguard.quick.sections import Config, PeerConfig
 from threepipe.wireguard.settings import PeerChange, check_device_name
 from threepipe.wireguard.values import parse_networks
@@ -56,7 +56,7 @@ def invite(
     with _opened(server_path) as file:
         server = _new_server(server_path.stem) if file is None else read_config(server_path)
         peer, client = _join(server, client_path.stem, _host_and_port(endpoint, server), everything, _servers(dns))
-        section = "\n".join(["", f"# {client.name}", write_config(Config(server.name, peers=(peer,))).split("\n\n")[1]])
+        section = f"\n# {client.name}\n{write_peer(peer)}"
         text = write_config(client)
         if file is None:
             write_new({server_path: (write_config(server) + section).encode(), client_path: text.encode()})
