@@ -51,7 +51,7 @@ def shared() -> list[str]:
     ]
 
 
-def of(system: str, known: Kind) -> list[str]:
+def numbers(system: str, known: Kind) -> list[str]:
     """Return the conditions on a system's own numbers."""
     counters, link = known.counters, "if_msghdr2" if system == "macos" else "if_msghdr"
     data = {name: getattr(counters, name) for name in ("mtu", "ipackets", "ierrors", "opackets", "ibytes", "obytes")}
@@ -95,7 +95,21 @@ def of(system: str, known: Kind) -> list[str]:
     if system == "macos":
         drops = "offsetof(struct if_msghdr2, ifm_snd_drops)"
         return [*found, f"{drops} == {counters.oqdrops}", "sizeof(((struct if_msghdr2 *)0)->ifm_snd_drops) == 4"]
-    found += [
+    found += ipv6_addresses(known)
+    if known.no_dad:
+        found.append(f"IN6_IFF_NODAD == {known.no_dad}")
+    if known.set_name is not None:
+        found.append(f"SIOCSIFNAME == {known.set_name:#x}")
+    if known.point_to_point is not None:
+        found.append(f"IFT_PPP == {known.point_to_point}")
+    if len(known.addresses) > 1:
+        found += [f"RTM_ONEWADDR == {known.addresses[1].type}", f"NET_RT_OIFLIST == {known.listings[1]}"]
+    return found
+
+
+def ipv6_addresses(known: Kind) -> list[str]:
+    """Return the conditions on requests about IPv6 addresses."""
+    return [
         f"SIOCAIFADDR_IN6 == {known.add_address_in6:#x}",
         f"SIOCDIFADDR_IN6 == {known.remove_address_in6:#x}",
         f"sizeof(struct in6_aliasreq) == {known.add_ipv6[1]}",
@@ -108,15 +122,6 @@ def of(system: str, known: Kind) -> list[str]:
         "offsetof(struct in6_addrlifetime, ia6t_pltime) == 20",
         "ND6_INFINITE_LIFETIME == 0xffffffff",
     ]
-    if known.no_dad:
-        found.append(f"IN6_IFF_NODAD == {known.no_dad}")
-    if known.set_name is not None:
-        found.append(f"SIOCSIFNAME == {known.set_name:#x}")
-    if known.point_to_point is not None:
-        found.append(f"IFT_PPP == {known.point_to_point}")
-    if len(known.addresses) > 1:
-        found += [f"RTM_ONEWADDR == {known.addresses[1].type}", f"NET_RT_OIFLIST == {known.listings[1]}"]
-    return found
 
 
 def own(module: ModuleType) -> list[str]:
@@ -135,15 +140,15 @@ def own(module: ModuleType) -> list[str]:
 @pytest.mark.parametrize(("system", "machine"), CASES)
 def test_numbers_and_structures_equal_those_of_the_headers(system: str, machine: str, tmp_path: Path) -> None:
     module = MODULES[system]
-    conditions = [*shared(), *of(system, module.KIND), *own(module)]
+    conditions = [*shared(), *numbers(system, module.KIND), *own(module)]
     assert complaints(tmp_path, system, machine, conditions) == ""
 
 
 @pytest.mark.parametrize("system", TARGETS)
 def test_a_wrong_number_fails_to_compile(system: str, tmp_path: Path) -> None:
     wrong = MODULES[system].KIND._replace(inet6=10, ifreq=40)
-    right = set(of(system, MODULES[system].KIND))
-    conditions = [each for each in of(system, wrong) if each not in right]
+    right = set(numbers(system, MODULES[system].KIND))
+    conditions = [each for each in numbers(system, wrong) if each not in right]
     assert len(conditions) >= 6
     found = complaints(tmp_path, system, TARGETS[system][0], conditions)
     assert found.count("static assertion failed") == len(conditions)

@@ -269,13 +269,17 @@ def test_without_superpackets_there_is_nothing_to_switch(python: None) -> None:
 
 
 def test_an_adapter_that_is_gone_is_left_to_the_next_call() -> None:
+    tried: list[bool] = []
+
     def gone(on: bool) -> None:
+        tried.append(on)
         raise AdapterGone(errno.EBADFD, "gone")
 
     follower = Splitting(gone)
     for _ in range(2 * splitting._ENOUGH):
         follower.looked()
     follower.begin()
+    assert tried == [False, True]
 
 
 def test_copies_of_a_bundle_of_records_leave_it_whole() -> None:
