@@ -90,7 +90,7 @@ def tell(program: str) -> str:
 def test_the_source_archive_holds_tracked_files_alone(tmp_path: Path) -> None:
     git = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if git.returncode:
-        pytest.skip("this is no clone")
+        pytest.skip("this is not a clone")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     (archive,) = tmp_path.glob("*.tar.gz")

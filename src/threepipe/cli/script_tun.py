@@ -44,7 +44,7 @@ def script_tun(
     if right.kind.name == "tun":
         right = right._replace(options=offered(os.environ).complete(right.options))
         right.kind.check(right.parameter, dict(right.options))
-    # These programs end it by SIGHUP, SIGINT or SIGTERM, which is no failure.
+    # These programs end it by SIGHUP, SIGINT or SIGTERM, which is not a failure.
     with contextlib.suppress(KeyboardInterrupt, SystemExit), exit_once():
         plan = Plan(parse_address(f"fd:{number}", "left"), right)
         with assemble(plan) as assembly, _call_at_end(other, assembly.close):

@@ -43,7 +43,7 @@ class Place(NamedTuple):
     system: System
     driver: Driver
     folder: Path | None
-    """A folder for the marks of interfaces, emptied when the system starts; None: there is none."""
+    """A folder for the marks of interfaces, emptied when the system starts; None if the system has no such folder."""
 
     @property
     def interfaces(self) -> Interfaces:
