@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Wine is set up on Linux")
 
 TOOL = Path(__file__).parents[2] / "tools" / "windows"
-NOT_AVAILABLE, FAILED = 77, 1
+NOT_AVAILABLE, HUNG, FAILED = 77, 124, 1
 TOOLS = dict.fromkeys(("wine64", "x86_64-w64-mingw32-gcc", "mvn"), "exit 1")
 """The required programs, as shell scripts."""
 
@@ -130,3 +130,33 @@ def test_building_the_native_core_succeeds_or_names_what_is_missing(
         check=True,
     )
     assert done.stdout.strip().splitlines()[-1].startswith(told)
+
+
+RUN_TESTS = """
+import runpy, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from installation import Windows
+run_portable = runpy.run_path(sys.argv[1] + "/__main__.py")["run_portable"]
+folder = Path(sys.argv[2])
+sys.exit(run_portable(Windows(folder / "wine64", folder, folder, folder), [], {}, silence=float(sys.argv[3])))
+"""
+SERVER = 'echo $1 >> "$WINEPREFIX/server"'
+
+
+@pytest.mark.parametrize(
+    ("wine", "silence", "status", "told"),
+    [
+        pytest.param("echo passed; exit 3", 30, 3, "", id="it ends"),
+        pytest.param("echo started; exec sleep 60", 0.1, HUNG, "printed nothing for 0.1 seconds", id="it hangs"),
+    ],
+)
+def test_a_run_that_falls_silent_is_killed_with_its_prefix(
+    tmp_path: Path, wine: str, silence: float, status: int, told: str
+) -> None:
+    folder = program_folder(tmp_path, {"wine64": wine, "wineserver": SERVER})
+    command = [sys.executable, "-c", RUN_TESTS, str(TOOL), str(folder), str(silence)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == status
+    assert told in done.stderr
+    assert (folder / "server").exists() == (status == HUNG)

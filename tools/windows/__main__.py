@@ -23,11 +23,15 @@ from collections.abc import Mapping
 from cache import Cache, NotAvailable, SetupFailed
 from installation import Windows, installed
 from libraries import library_settings
-from wine import ROOT, environment, keep_server, python_command, run_python
+from wine import ROOT, Hung, environment, keep_server, python_command, run_python
 
 from native import native_core
 
 NOT_AVAILABLE = 77  # The usual status of a tool that ran no test.
+HUNG = 124  # The status of timeout(1).
+
+SILENCE = 300.0
+"""Seconds without output after which tests under Wine are taken to hang. A test has a minute, and prints at its end."""
 
 PORTABLE = [
     "-m",
@@ -36,10 +40,13 @@ PORTABLE = [
     "no:cacheprovider",
     "-n",
     str(max(2, os.cpu_count() or 1)),
+    "-o",
+    "faulthandler_timeout=100",
 ]
 """Options for every test that needs no Linux, in at least two processes: a test that kills its own spares the others.
 
-Pytest's cache is off, because it belongs to this system's Python.
+Pytest's cache is off, because it belongs to this system's Python. The stacks of a test that outlives its minute are
+printed without the help of Python's lock, which it may hold.
 """
 
 ACROSS = ["-m", "wine"]
@@ -94,9 +101,13 @@ def _print_failure(text: str, failure: SetupFailed) -> int:
     return NOT_AVAILABLE if isinstance(failure, NotAvailable) else 1
 
 
-def run_portable(windows: Windows, arguments: list[str], settings: Mapping[str, str]) -> int:
-    """Run the tests that need no Linux on Windows' Python."""
-    return run_python(windows, ["-X", "faulthandler", "-m", "pytest", *PORTABLE, *arguments], settings)
+def run_portable(windows: Windows, arguments: list[str], settings: Mapping[str, str], silence: float = SILENCE) -> int:
+    """Run the tests that need no Linux on Windows' Python. The status is 124 if they hang."""
+    try:
+        return run_python(windows, ["-X", "faulthandler", "-m", "pytest", *PORTABLE, *arguments], settings, silence)
+    except Hung as hang:
+        print(f"\n*** {hang} and was killed. ***", file=sys.stderr)
+        return HUNG
 
 
 def run_across(windows: Windows, arguments: list[str], settings: Mapping[str, str]) -> int:

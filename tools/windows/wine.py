@@ -9,9 +9,13 @@ from pathlib import Path
 
 from installation import PREFIX_SETTINGS, Windows
 
-__all__ = ["environment", "keep_server", "python_command", "run_python", "windows_path"]
+__all__ = ["Hung", "environment", "keep_server", "python_command", "run_python", "windows_path"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Hung(Exception):
+    """Windows' Python printed nothing for so long that it was killed; the text says how long."""
 
 
 def windows_path(path: Path) -> str:
@@ -39,8 +43,13 @@ def keep_server(windows: Windows) -> None:
 
     The server that a program starts ends with its programs, and resets the connection of one that starts then.
     """
-    command = [str(windows.wine.with_name("wineserver")), "--persistent=60"]
-    # It stays in the background and must not hold this process's output open. A status of 2 says that one runs.
+    _tell_server(windows, "--persistent=60")
+
+
+def _tell_server(windows: Windows, option: str) -> None:
+    """Run the program of Wine's server with an option. It exits with 2 if a server runs already, or if none runs."""
+    command = [str(windows.wine.with_name("wineserver")), option]
+    # It may stay in the background and must not hold this process's output open.
     subprocess.call(command, env=environment(windows), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -53,8 +62,13 @@ def python_command(windows: Windows, arguments: Sequence[str]) -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", str(windows.wine), str(windows.python / "python.exe"), *arguments]
 
 
-def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:
-    """Run Python to its end, copy its output to this process's, and return its exit status."""
+def run_python(
+    windows: Windows, arguments: Sequence[str], more: Mapping[str, str] | None = None, silence: float | None = None
+) -> int:
+    """Run Python to its end, copy its output to this process's, and return its exit status.
+
+    If it prints nothing for `silence` seconds, kill it with all other programs of this Wine prefix, and raise `Hung`.
+    """
     # Pipes each way: Wine does not accept /dev/null as a standard stream.
     with subprocess.Popen(
         python_command(windows, arguments),
@@ -67,15 +81,22 @@ def run_python(windows: Windows, arguments: Sequence[str], more: Mapping[str, st
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()
-        _copy_until_ended(process.pid, process.stdout.fileno())
+        try:
+            _copy_until_ended(process.pid, process.stdout.fileno(), silence)
+        except Hung:
+            _tell_server(windows, "--kill")
+            process.kill()
+            raise
         return process.wait()
 
 
-def _copy_until_ended(pid: int, output: int) -> None:
+def _copy_until_ended(pid: int, output: int, silence: float | None) -> None:
     """Copy the output until the process ends: Wine's services keep the pipe open longer."""
     ended = os.pidfd_open(pid)
     try:
-        while output in (ready := select.select([output, ended], [], [])[0]) or ended not in ready:
+        while output in (ready := select.select([output, ended], [], [], silence)[0]) or ended not in ready:
+            if not ready:
+                raise Hung(f"Windows' Python printed nothing for {silence:g} seconds")
             if not (data := os.read(output, 1 << 16)):
                 return
             sys.stdout.buffer.write(data)
