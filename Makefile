@@ -37,8 +37,8 @@ demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
 
 # Every test runs in pure Python and, if there is a native core, with it. Much of the time is waiting, so the parts run
-# side by side, the longest first.
-test: tools .venv/native
+# side by side, the longest first, and portable tests while the core is built.
+test: tools
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory -j5 --output-sync=line test-pure test-native lint types rust lines
 	@$(BIN)/coverage combine --quiet
@@ -50,19 +50,26 @@ wireguard = $(WIREGUARD_TESTS)
 kernel = -m "kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
 portable = -m "not kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
 
-# These know no core, so they run once.
-ONCE := tests/tools tests/bsd/test_headers.py tests/linux/test_headers.py tests/windows/test_headers.py
+# These know no core, so they run once, in pure Python.
+ONCE := tests/tools $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) tests/bsd/test_headers.py tests/linux/test_headers.py tests/windows/test_headers.py \
+	tests/windows/contract_library tests/windows/test_driver.py tests/windows/test_iphelper.py \
+	tests/linux/test_unprivileged.py tests/linux/test_wireguard_leavings.py tests/linux/test_wireguard_up.py
+
+# These compare the cores, so they run once, where both are.
+COMPARING := tests/core/differential
 
 test-pure: $(addprefix pure-,$(PARTS))
 
 test-native: $(addprefix native-,$(PARTS))
 
+pure-kernel pure-wireguard: .venv/native
+
 $(addprefix pure-,$(PARTS)): pure-%: .venv/test
-	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*)
+	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*) $(addprefix --ignore=,$(COMPARING))
 
 $(addprefix native-,$(PARTS)): native-%: .venv/test .venv/native
 	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session,threepipe.pump \
-			-m pytest $($*) $(addprefix --ignore=,$(ONCE)); \
+			-m pytest $(filter-out $(ONCE),$($*)) $(addprefix --ignore=,$(ONCE)); \
 		else echo "There is no native core to test."; fi
 
 # The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs

@@ -152,10 +152,10 @@ def test_stats_without_a_terminal_prints_a_line_for_each_direction(here: Callabl
     headings, *lines = [line for line in done.complaint.splitlines() if not line.startswith("threepipe: ")]
     assert headings.split() == ["time", "direction", "packets/s", "bit/s", "packets", "bytes", "dropped"]
     assert all(len(line) == len(headings) == 78 for line in lines)
-    assert len(lines) == 2
-    assert " > discard " in lines[0]
-    assert lines[0].split()[-3:] == ["2", str(2 * len(PING)), "0"]
-    assert lines[1].split()[-5:] == ["0"] * 5
+    forward, back = lines[-2:]  # On a busy machine the pipe outlives a second, and there are lines before.
+    assert " > discard " in forward
+    assert forward.split()[-3:] == ["2", str(2 * len(PING)), "0"]
+    assert back.split()[-5:] == ["0"] * 5
 
 
 def test_statistics_count_packets_that_an_impairment_drops(here: Callable[..., Done], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ring: its layout, its rules, its corruption, and a million operations against a model."""
+"""The ring: its layout, its rules, its corruption, and random operations against a model."""
 
 import pickle
 import random
@@ -396,6 +396,5 @@ def test_packets_written_are_read_unchanged(bundles: list[list[bytes]]) -> None:
         assert head == tail
 
 
-@pytest.mark.timeout(300)  # It takes six seconds, and many times that on a busy machine under coverage.
-def test_a_million_random_operations_agree_with_the_model() -> None:
-    exercise(random.Random(51820), 1_000_000)
+def test_a_hundred_thousand_random_operations_agree_with_the_model() -> None:
+    exercise(random.Random(51820), 100_000)

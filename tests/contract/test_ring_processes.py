@@ -140,8 +140,8 @@ def test_two_threads_exchange_packets_intact() -> None:
         producer.result(timeout=1)
 
 
-def test_two_processes_exchange_a_million_packets_intact(memories: list[SharedMemory]) -> None:
-    count = 1_000_000
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
+def test_two_processes_exchange_packets_intact(memories: list[SharedMemory], count: int) -> None:
     context = multiprocessing.get_context("spawn")
     bells: list[Bell] = [context.Semaphore(0) for _ in range(4)]
     other = context.Process(target=echo, args=([memory.name for memory in memories], bells, count))
