@@ -49,7 +49,7 @@ def test_check_adapter_runs_every_check() -> None:
 
 def test_check_adapter_fails_for_a_session_that_loses_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The session of this adapter loses every second packet: the checks must be able to fail."""
-    monkeypatch.setattr("threepipe.testing._SECONDS", 0.2)
+    monkeypatch.setattr("threepipe.testing.probes.SECONDS", 0.2)
 
     class Losing(threepipe.Session):
         def receive(self, timeout: float | None = None) -> threepipe.Bundle:
