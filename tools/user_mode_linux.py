@@ -28,7 +28,7 @@ TIMEOUT = 600.0  # Seconds, for a kernel that does not end.
 CHECKS = (
     "{python} -m threepipe demo && "
     "{python} -m pytest -q -p no:cacheprovider tests/contract/test_system_adapter.py tests/contract/test_conformance.py"
-    " tests/linux/test_faults.py::test_create_with_a_template_without_a_free_number_raises"
+    " tests/linux/test_creation_faults.py::test_create_with_a_template_without_a_free_number_raises"
 )
 
 INIT = """\
