@@ -110,7 +110,7 @@ lint: .venv/test
 
 types: .venv/test
 	@$(BIN)/mypy --platform linux
-	@for system in win32 darwin freebsd; do $(BIN)/mypy --platform $$system src examples || exit 1; done
+	@for system in win32 darwin freebsd netbsd openbsd; do $(BIN)/mypy --platform $$system src examples || exit 1; done
 
 rust: .venv/test .venv/native
 	@if $(HAS_NATIVE); then cd native && cargo fmt --all --check && \
