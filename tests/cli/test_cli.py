@@ -19,6 +19,7 @@ COMMANDS = [
     [],
     ["adapter"],
     ["capture"],
+    ["completion"],
     ["doctor"],
     ["exec"],
     ["pipe"],
@@ -90,6 +91,18 @@ def test_start_loads_no_heavy_module(arguments: list[str]) -> None:
     loaded = done.printed.partition("LOADED")[2].split()
     assert "typer" in loaded
     assert not {"pyroute2", "asyncio", "cryptography", "threepipe.platforms"} & set(loaded)
+
+
+def test_start_loads_no_command_but_the_one_that_is_called() -> None:
+    done = run_program(
+        "sys.argv[1:] = ['--version']",
+        "try: cli.main()",
+        "finally: print('LOADED', *sys.modules)",
+    )
+    loaded = done.printed.partition("LOADED")[2].split()
+    ours = {name for name in loaded if name.startswith("threepipe.cli.")}
+    assert ours == {"threepipe.cli.commands", "threepipe.cli.output"}
+    assert "threepipe.endpoints" not in loaded
 
 
 @pytest.mark.parametrize(

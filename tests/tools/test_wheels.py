@@ -61,8 +61,17 @@ def test_the_description_for_the_package_index_has_no_relative_link(pure_wheel: 
 
 def test_the_pure_wheel_bundles_no_library_of_others(pure_wheel: zipfile.ZipFile) -> None:
     """Wintun's DLL is fetched by `threepipe driver install`; in a wheel it would have to be in the bill."""
-    kinds = {Path(name).suffix for name in pure_wheel.namelist() if ".dist-info/" not in name}
-    assert kinds <= {".py", ".pyi", ".typed"}
+    kinds = {Path(name).suffix for name in pure_wheel.namelist() if not re.search(r"\.(dist-info|data)/", name)}
+    assert kinds <= {".py", ".pyi", ".typed", ".bash", ".fish", ".zsh"}
+
+
+def test_a_wheel_installs_the_files_of_other_programs(pure_wheel: zipfile.ZipFile) -> None:
+    shared = {name.partition(".data/data/")[2] for name in pure_wheel.namelist() if ".data/" in name}
+    assert shared == {
+        "share/bash-completion/completions/threepipe",
+        "share/fish/vendor_completions.d/threepipe.fish",
+        "share/zsh/site-functions/_threepipe",
+    }
 
 
 def test_the_bill_of_the_native_core_lists_crates_of_the_lock_without_those_of_tests(core: Path) -> None:

@@ -1,12 +1,13 @@
-"""The command line: the list of commands, and the handling of errors.
+"""The command line: the handling of its options and errors. `commands` has the commands.
 
 Commands only call the library and print. The library's errors become one line on standard error and exit status 1.
 Wrong usage exits with 2, as in typer, and Ctrl-C with 130, as in shells.
 """
 
 import errno
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -14,22 +15,11 @@ import typer
 from typer.core import TyperGroup
 
 from threepipe._version import __version__
-from threepipe.cli import adapter, driver, tls, wg
-from threepipe.cli.capture import capture
-from threepipe.cli.demo import demo
-from threepipe.cli.doctor import doctor
-from threepipe.cli.exec import exec_
+from threepipe.cli.commands import Commands
 from threepipe.cli.output import complain, hide_given_keys, show_warnings
-from threepipe.cli.pipe import pipe
-from threepipe.cli.script_tun import script_tun
 from threepipe.errors import ThreepipeError, text_of
 
 __all__ = ["app", "main"]
-
-GROUPS = {"adapter": adapter.app, "driver": driver.app, "tls": tls.app, "wg": wg.app}
-COMMANDS = (capture, demo, doctor, pipe, script_tun)
-STARTERS: dict[str, Callable[..., None]] = {"exec": exec_}
-"""Commands whose options end at the first argument, as the rest is a command line of its own."""
 
 _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 """UsageError, whose module differs between versions of typer."""
@@ -37,6 +27,10 @@ _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 
 class _Commands(TyperGroup):
     """All commands. Errors about their arguments pass here, before they are formatted."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Commands(dict(self.commands))
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         with _without_keys():
@@ -85,20 +79,18 @@ def options(
     """
 
 
-for name, group in GROUPS.items():
-    app.add_typer(group, name=name)
-for command in COMMANDS:
-    app.command()(command)
-for name, starter in STARTERS.items():
-    app.command(name, context_settings={"allow_interspersed_args": False})(starter)
-
-
 def main() -> None:
     """Run the command that the program's arguments name, and exit with its status."""
     try:
         show_warnings()
         if sys.argv[1:2] == ["wg"]:
-            wg.refuse_keys(sys.argv[2:])
+            from threepipe.cli.keys import refuse_keys
+
+            refuse_keys(sys.argv[2:])
+        if (line := os.environ.get("_THREEPIPE_COMPLETE")) is not None:
+            from threepipe.cli.completion import answer
+
+            sys.exit(answer(typer.main.get_command(app), line))
         app(prog_name="threepipe")
     except (ThreepipeError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOMEM:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from threepipe.cli.completers import capture_names, files, namespaces
 from threepipe.cli.output import complain
 
 __all__ = ["capture"]
@@ -18,14 +19,24 @@ STANDARD_OUTPUT = "-"
 
 def capture(
     name: Annotated[
-        str, typer.Argument(help="Name of the adapter, or pipe:PID for a running pipe.", show_default=False)
+        str,
+        typer.Argument(
+            help="Name of the adapter, or pipe:PID for a running pipe.",
+            show_default=False,
+            autocompletion=capture_names,
+        ),
     ],
     write: Annotated[
-        str, typer.Option(metavar="FILE", help="File to write pcapng to, instead of standard output.")
+        str,
+        typer.Option(metavar="FILE", help="File to write pcapng to, instead of standard output.", autocompletion=files),
     ] = STANDARD_OUTPUT,
     netns: Annotated[
         str | None,
-        typer.Option(metavar="NAMESPACE", help="Network namespace of the adapter: a name, a path or a process id."),
+        typer.Option(
+            metavar="NAMESPACE",
+            help="Network namespace of the adapter: a name, a path or a process id.",
+            autocompletion=namespaces,
+        ),
     ] = None,
     count: Annotated[
         int | None, typer.Option(metavar="PACKETS", min=1, help="Stop after this many packets.", show_default=False)

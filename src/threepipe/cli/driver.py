@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from threepipe.cli.completers import files
 from threepipe.cli.output import complain, print_json, print_table
 
 __all__ = ["app"]
@@ -30,6 +31,7 @@ def install(
             dir_okay=False,
             help="The official zip, or the DLL from it; by default it is downloaded.",
             show_default=False,
+            autocompletion=files,
         ),
     ] = None,
     to: Annotated[
@@ -38,6 +40,7 @@ def install(
             metavar="FOLDER",
             help="Where to put the DLL, such as beside a program; by default this user's data folder.",
             show_default=False,
+            autocompletion=files,
             file_okay=False,
         ),
     ] = None,

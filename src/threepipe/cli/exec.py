@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from threepipe.cli.completers import files, tun_options
+
 __all__ = ["exec_"]
 
 
@@ -11,13 +13,19 @@ def exec_(
     program: Annotated[
         list[str],
         typer.Argument(
-            metavar="PROGRAM [ARGUMENTS]...", help="What to run; {fd} becomes the number.", show_default=False
+            metavar="PROGRAM [ARGUMENTS]...",
+            help="What to run; {fd} becomes the number.",
+            show_default=False,
+            autocompletion=files,
         ),
     ],
     tun: Annotated[
         str,
         typer.Option(
-            metavar="NAME[,OPTION]...", help="The adapter, as in threepipe pipe's tun:NAME.", show_default=False
+            metavar="NAME[,OPTION]...",
+            help="The adapter, as in threepipe pipe's tun:NAME.",
+            show_default=False,
+            autocompletion=tun_options,
         ),
     ],
     header: Annotated[

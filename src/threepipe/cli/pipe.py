@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from threepipe.cli.completers import files, impairments, left_addresses, right_addresses
 from threepipe.cli.pipe_help import pipe_help
 from threepipe.cli.pipe_report import JsonReport, Report, TextReport, traffic_of
 from threepipe.errors import EndpointError, InvalidSetting
@@ -26,14 +27,23 @@ _GRACE = 2.0  # Seconds a command gets to end after SIGTERM.
 
 
 def pipe(
-    left: Annotated[str, typer.Argument(metavar="LEFT", help="One end.", show_default=False)],
-    right: Annotated[str, typer.Argument(metavar="RIGHT", help="The other end.", show_default=False)],
+    left: Annotated[
+        str, typer.Argument(metavar="LEFT", help="One end.", show_default=False, autocompletion=left_addresses)
+    ],
+    right: Annotated[
+        str, typer.Argument(metavar="RIGHT", help="The other end.", show_default=False, autocompletion=right_addresses)
+    ],
     capture: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all packets to a pcapng file, as at LEFT.")
+        str | None,
+        typer.Option(metavar="FILE", help="Write all packets to a pcapng file, as at LEFT.", autocompletion=files),
     ] = None,
     impair: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Simulate a bad network: delay=20ms,loss=1%. Repeatable."),
+        typer.Option(
+            metavar="SPEC",
+            help="Simulate a bad network: delay=20ms,loss=1%. Repeatable.",
+            autocompletion=impairments,
+        ),
     ] = None,
     mtu_clamp: Annotated[
         int | None,

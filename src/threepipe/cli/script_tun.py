@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from threepipe.cli.completers import right_addresses
 from threepipe.net.signals import exit_once
 
 __all__ = ["script_tun"]
@@ -17,7 +18,13 @@ __all__ = ["script_tun"]
 
 def script_tun(
     address: Annotated[
-        str, typer.Argument(metavar="ADDRESS", help="Where packets go, as in threepipe pipe.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="ADDRESS",
+            help="Where packets go, as in threepipe pipe.",
+            show_default=False,
+            autocompletion=right_addresses,
+        ),
     ],
 ) -> None:
     """Carry the packets of OpenConnect or OpenVPN, which start this program.

@@ -7,14 +7,14 @@ import errno
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from threepipe.cli import wg_set
+from threepipe.cli.completers import configs, device_fields, device_names
 from threepipe.cli.output import complain, print_json, print_table, warn_of_exposed_output
 from threepipe.cli.wg_invite import invite
 from threepipe.errors import EndpointError, InvalidSetting
@@ -23,7 +23,7 @@ from threepipe.settings import unknown_name
 if TYPE_CHECKING:
     from threepipe.wireguard.settings import Status
 
-__all__ = ["app", "refuse_keys"]
+__all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True, help="Bring WireGuard devices up and down, show and change them, and make keys."
@@ -31,24 +31,13 @@ app = typer.Typer(
 
 _DOWN_TIMEOUT = 60.0  # Seconds for a device to end, including the commands of its file.
 
-Which = Annotated[str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")]
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.", autocompletion=configs
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-
-
-def refuse_keys(arguments: Iterable[str]) -> None:
-    """Raise `InvalidSetting` if an argument is a key, before an error about wrong usage shows it.
-
-    The key after `peer` is a public one.
-    """
-    from threepipe.wireguard.fields import hide_whole_keys
-
-    words = list(arguments)
-    for before, argument in pairwise(["", *words]):
-        if not argument or before == "peer" or hide_whole_keys(argument).replace("(hidden)", ""):
-            continue
-        raise InvalidSetting(
-            "keys are never arguments, which other users can see; give them by files or standard input"
-        )
 
 
 @app.command()
@@ -122,10 +111,18 @@ def _exists(name: str) -> bool:
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="The device; all of them by default; interfaces for their names alone.")
+        str,
+        typer.Argument(
+            help="The device; all of them by default; interfaces for their names alone.", autocompletion=device_names
+        ),
     ] = "all",
     field: Annotated[
-        str | None, typer.Argument(help="Print this field alone, for scripts, as wg(8) does.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Print this field alone, for scripts, as wg(8) does.",
+            show_default=False,
+            autocompletion=device_fields,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from threepipe.cli.completers import configs
 from threepipe.cli.output import complain, warn_of_exposed_output
 from threepipe.errors import EndpointError, InvalidSetting
 
@@ -19,7 +20,11 @@ __all__ = ["invite"]
 def invite(
     server: Annotated[
         str,
-        typer.Argument(metavar="CONFIG", help="The server: NAME.conf, or NAME for /etc/wireguard/NAME.conf."),
+        typer.Argument(
+            metavar="CONFIG",
+            help="The server: NAME.conf, or NAME for /etc/wireguard/NAME.conf.",
+            autocompletion=configs,
+        ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new peer; its file is NAME.conf in this folder.")],
     endpoint: Annotated[

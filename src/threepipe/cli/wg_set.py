@@ -6,12 +6,18 @@ from typing import Annotated
 
 import typer
 
+from threepipe.cli.completers import device_names, files
 from threepipe.cli.output import warn_of_exposed_output
 
 __all__ = ["COMMANDS"]
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The device.", show_default=False)]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A file of wg(8) or wg-quick(8).", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The device.", show_default=False, autocompletion=device_names)
+]
+File = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="A file of wg(8) or wg-quick(8).", show_default=False, autocompletion=files),
+]
 
 
 def set_(

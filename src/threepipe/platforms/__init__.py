@@ -44,7 +44,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
-    from threepipe.platforms.linux.namespace import private_networks
+    from threepipe.platforms.linux.namespace import namespace_names, private_networks
     from threepipe.platforms.linux.policy import (
         add_routes,
         divert,
@@ -67,6 +67,7 @@ elif sys.platform == "win32":
         divert,
         find_user,
         free_table,
+        namespace_names,
         network_scope,
         open_capture,
         open_inherited,
@@ -90,6 +91,7 @@ else:
         enlarge_buffers,
         find_user,
         free_table,
+        namespace_names,
         network_scope,
         open_capture,
         open_datagrams,
@@ -123,6 +125,7 @@ __all__ = [
     "is_exposed",
     "is_private",
     "mark_socket",
+    "namespace_names",
     "network_scope",
     "open_capture",
     "open_datagrams",

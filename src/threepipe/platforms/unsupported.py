@@ -25,6 +25,7 @@ __all__ = [
     "enlarge_buffers",
     "find_user",
     "free_table",
+    "namespace_names",
     "network_scope",
     "open_capture",
     "open_datagrams",
@@ -81,6 +82,10 @@ def open_inherited(number: int) -> Port | None:
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
     return Datagrams(bound)
+
+
+def namespace_names() -> list[str]:
+    return []  # Only Linux has network namespaces.
 
 
 def private_networks() -> NoReturn:

@@ -25,7 +25,15 @@ from threepipe.errors import AdapterClosed, AdapterError, InvalidSetting, Namesp
 from threepipe.platforms.linux.privilege import become
 from threepipe.settings import NamespaceName
 
-__all__ = ["CLONE_NEWUSER", "Namespace", "enter_user_namespace", "opening", "private_networks", "unshare"]
+__all__ = [
+    "CLONE_NEWUSER",
+    "Namespace",
+    "enter_user_namespace",
+    "namespace_names",
+    "opening",
+    "private_networks",
+    "unshare",
+]
 
 Result = TypeVar("Result")
 
@@ -38,6 +46,14 @@ CLONE_NEWNET = 0x40000000
 _SECONDS_FOR_TURN = 2.0
 
 _libc = ctypes.CDLL(None, use_errno=True)  # Python's os module has both calls since 3.12.
+
+
+def namespace_names() -> list[str]:
+    """Return the names that ip-netns(8) has given."""
+    try:
+        return sorted(os.listdir(_RUN))
+    except OSError:
+        return []  # The folder is made with the first of them.
 
 
 class Namespace:

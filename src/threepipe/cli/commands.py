@@ -1,0 +1,71 @@
+"""The table of commands. Each is loaded when it is called, or when help lists it, so that starting stays fast.
+
+A command is a function that typer turns into options and arguments, and a group is a `typer.Typer` named `app`.
+"""
+
+from collections.abc import Callable, Iterator, MutableMapping
+from importlib import import_module
+from typing import Any
+
+import typer
+
+__all__ = ["Commands"]
+
+TABLE = {
+    "adapter": "adapter:app",
+    "capture": "capture:capture",
+    "completion": "completion:completion",
+    "demo": "demo:demo",
+    "doctor": "doctor:doctor",
+    "driver": "driver:app",
+    "exec": "exec:exec_",
+    "pipe": "pipe:pipe",
+    "script-tun": "script_tun:script_tun",
+    "tls": "tls:app",
+    "wg": "wg:app",
+}
+"""Where each command is: its module here, and the name in it."""
+
+STARTERS = {"exec"}
+"""Commands whose options end at the first argument, as the rest is a command line of its own."""
+
+
+class Commands(MutableMapping[str, Any]):
+    """The commands by name, as typer makes them; one is loaded when it is looked up."""
+
+    def __init__(self, others: dict[str, Any]) -> None:
+        """`others` are commands that are loaded already."""
+        self._loaded = others
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = _load(name)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("commands are not removed")
+
+    def __contains__(self, name: object) -> bool:
+        return name in TABLE or name in self._loaded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*TABLE, *self._loaded}))
+
+    def __len__(self) -> int:
+        return len({*TABLE, *self._loaded})
+
+
+def _load(name: str) -> Any:
+    """Return the command as typer makes it. Raises KeyError for an unknown one."""
+    module, _, found = TABLE[name].partition(":")
+    function: Callable[..., Any] | typer.Typer = getattr(import_module(f"threepipe.cli.{module}"), found)
+    if isinstance(function, typer.Typer):
+        group = typer.main.get_command(function)
+        group.name = name
+        return group
+    app = typer.Typer(add_completion=False)
+    app.command(name, context_settings={"allow_interspersed_args": name not in STARTERS})(function)
+    return typer.main.get_command(app)
