@@ -385,6 +385,20 @@ def test_a_stream_socket_ends_when_the_other_end_closes() -> None:
             session.receive(SECONDS)
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_a_listening_stream_serves_one_client_after_another(family: socket.AddressFamily, tmp_path: Path) -> None:
+    unix = family == socket.AF_UNIX
+    with socket.create_server(str(tmp_path / "socket") if unix else ("127.0.0.1", 0), family=family) as listener:
+        address = f"unix:{tmp_path}/socket" if unix else f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+        with threepipe.open_endpoint(f"fd:{listener.detach()}") as session:
+            for number in range(2):
+                with threepipe.open_endpoint(address) as client:
+                    sent = echo_request("10.6.7.1", "10.6.7.2", 1, number, b"hello")
+                    client.send([sent])
+                    with session.receive(SECONDS) as bundle:
+                        assert list(map(bytes, bundle)) == [sent]
+
+
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_STREAM])
 def test_close_restores_the_blocking_mode_of_a_shared_descriptor(kind: socket.SocketKind, blocking: bool) -> None:
@@ -440,7 +454,10 @@ def an_epoll(stack: ExitStack) -> int:
 
 
 def a_listener(stack: ExitStack) -> int:
-    return stack.enter_context(socket.create_server(("127.0.0.1", 0))).fileno()
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    listener.bind("")  # The kernel chooses an abstract name.
+    listener.listen()
+    return listener.fileno()
 
 
 def a_lonely_stream(stack: ExitStack) -> int:
@@ -458,7 +475,7 @@ REFUSED: list[tuple[Callable[[ExitStack], int], str]] = [
     (a_terminal, "is a device other than a TUN device"),
     (a_pipe, "is one end of a pipe, which goes one way"),
     (an_epoll, "is of an unknown type"),
-    (a_listener, "is a listening socket"),
+    (a_listener, "is an unsupported or unconnected socket"),
     (a_lonely_stream, "is an unsupported or unconnected socket"),
     (a_netlink_socket, "is an unsupported or unconnected socket"),
 ]

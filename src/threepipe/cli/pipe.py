@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from threepipe.cli.completers import files, impairments, left_addresses, right_addresses
+from threepipe.cli.output import printable
 from threepipe.cli.pipe_help import pipe_help
 from threepipe.cli.pipe_report import JsonReport, Report, TextReport, traffic_of
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.net.service import announced
 from threepipe.net.signals import defer_signals, exit_once
 
 if TYPE_CHECKING:
@@ -83,8 +85,10 @@ def pipe(
             report.show(traffic_of(assembly), time.monotonic() - start)
 
         try:
-            with _every(_INTERVAL if stats else None, show):
+            with announced(printable(f"{left} > {right}")), _every(_INTERVAL if stats else None, show):
                 status = _run(assembly, words, quiet=stdio)
+        except SystemExit:
+            status = 0  # A request to end is the usual end of a service.
         finally:
             report.end(traffic_of(assembly), time.monotonic() - start)
     raise typer.Exit(status)

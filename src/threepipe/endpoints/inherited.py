@@ -16,17 +16,21 @@ from threepipe import platforms
 from threepipe.backend import Port
 from threepipe.endpoints.connection import Connection
 from threepipe.endpoints.datagram_port import DatagramPort
+from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 from threepipe.endpoints.stream import FileStream, SocketStream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointEnded, InvalidSetting
+from threepipe.net.connect import keep_alive
 from threepipe.net.datagrams import Datagrams, Source
 from threepipe.platforms import access_mode, open_datagrams, open_inherited
 from threepipe.session import Session, close_with
 
 __all__ = ["open_fd"]
 
-_SUPPORTED = "fd supports a TUN device, a datagram socket, a connected stream, or two pipes (fd:READ:WRITE)"
+_SUPPORTED = (
+    "fd supports a TUN device, a datagram socket, a connected or listening stream socket, or two pipes (fd:READ:WRITE)"
+)
 _UNSUPPORTED = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a directory"),
@@ -43,7 +47,8 @@ def open_fd(request: OpenRequest[tuple[int, ...]]) -> Session:
     """Open one descriptor, or two pipes, first the one to read from.
 
     A TUN device passes packets in its own format, a datagram socket one per datagram, and a stream in records. On an
-    unconnected datagram socket the sender of the last packet is the peer. Raises `InvalidSetting`.
+    unconnected datagram socket the sender of the last packet is the peer; a listening socket has one client at a time.
+    Raises `InvalidSetting`.
     """
     if not platforms.INHERITS_DESCRIPTORS:
         raise InvalidSetting("programs do not inherit descriptors on Windows; use tcp at the loopback address")
@@ -103,12 +108,18 @@ def _socket_port(number: int, log: RateLimitedLog) -> Port:
         return DatagramPort(_SequencedPackets(socket.socket(fileno=number)), log, listening=False)
     if kind == socket.SOCK_STREAM and connected:
         return StreamPort(log, Connection(SocketStream(socket.socket(fileno=number)), f"descriptor {number}"))
-    if listens:
-        raise InvalidSetting(f"descriptor {number} is a listening socket; {_SUPPORTED}")
+    if kind == socket.SOCK_STREAM and listens:
+        return StreamPort(log, None, Listener(socket.socket(fileno=number), _accepted, log), reuse=True)
     raise InvalidSetting(
         f"descriptor {number} is an unsupported or unconnected socket (family {family}, type {kind}, protocol"
         f" {protocol}); {_SUPPORTED}"
     )
+
+
+def _accepted(client: socket.socket) -> SocketStream:
+    if client.family in (socket.AF_INET, socket.AF_INET6):
+        keep_alive(client)
+    return SocketStream(client)
 
 
 def _is_connected(probe: socket.socket) -> bool:

@@ -26,6 +26,7 @@ from threepipe.errors import (
     ThreepipeError,
     text_of,
 )
+from threepipe.net.service import announced
 from threepipe.net.signals import handle_signals
 from threepipe.wireguard.quick.ending import SIGNALS, Ended, Ending
 
@@ -196,6 +197,7 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
         stack.enter_context(UapiServer(listening, device, device.close, waiting))
 
         ending.check()
+        stack.enter_context(announced(f"{name} is up"))
         ready()
         _log.debug("device %s is ready", name)
         try:

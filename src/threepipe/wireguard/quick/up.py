@@ -15,6 +15,7 @@ from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
 from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, NameTaken, SessionClosed, ThreepipeError
+from threepipe.net.service import announced
 from threepipe.piping import pipe
 from threepipe.platforms.files import write_atomically
 from threepipe.session import Session
@@ -127,6 +128,7 @@ class _Setup:
         if not any(device.status().private_key):
             advice = "add PrivateKey to the file, or to PostUp: wg set %i private-key FILE"
             log.warning(f"{config.name} has no private key, so it reaches no peer; {advice}")
+        enter(announced(f"{config.name} is up"))
         ready()
         if config.save:
             saving.callback(self._save, device)
