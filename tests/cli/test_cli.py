@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import typer
 
 import threepipe
 from tests.support.commands import Done, run, run_here
 from tests.support.kernel import Network
+from threepipe import cli
 
 ADAPTER = ["create", "delete", "list", "show"]
 COMMANDS = [
@@ -53,6 +56,22 @@ def test_every_command_prints_its_help(here: Callable[..., Done], command: list[
     lines = [line.strip() for line in done.plain.splitlines()]
     assert any(line.startswith(f"Usage: {words} ") for line in lines)
     assert command == ["adapter"] or any(line.startswith((words, f"sudo {words}")) for line in lines), "an example"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_at_80_columns_keeps_the_lines_of_examples(
+    here: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = here(*command, "--help").plain
+    lines = [line.strip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 80
+    found = typer.main.get_command(cli.app)
+    for name in command:
+        found = found.commands[name]  # type: ignore[attr-defined]
+    examples = [line.strip() for line in (found.help or "").splitlines() if line.startswith("  ")]
+    assert [line for line in examples if line not in lines] == []
+    assert not re.search(r"<(str|int|bool|path|file)>|Usage: .*\{|x>=", shown), "no names of types"
 
 
 @pytest.mark.parametrize("command", [[], ["adapter"]], ids=" ".join)

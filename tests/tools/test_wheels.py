@@ -67,7 +67,10 @@ def test_the_pure_wheel_bundles_no_library_of_others(pure_wheel: zipfile.ZipFile
 
 def test_a_wheel_installs_the_files_of_other_programs(pure_wheel: zipfile.ZipFile) -> None:
     shared = {name.partition(".data/data/")[2] for name in pure_wheel.namelist() if ".data/" in name}
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "man").glob("man*/*")}
+    assert "man/man1/threepipe.1" in pages
     assert shared == {
+        *[f"share/{page}" for page in pages],
         "lib/systemd/system/threepipe-pipe@.service",
         "lib/systemd/system/threepipe-wg@.service",
         "share/bash-completion/completions/threepipe",

@@ -60,7 +60,7 @@ Group = Annotated[
         help="Group whose members may open it, by name or id. With --owner, only that user, and only as a member.",
     ),
 ]
-Queues = Annotated[int, typer.Option(help="Queues that a session uses in parallel.")]
+Queues = Annotated[int, typer.Option(metavar="NUMBER", help="Queues that a session uses in parallel.")]
 
 
 @app.command()

@@ -4,6 +4,7 @@ A command is a function that typer turns into options and arguments, and a group
 """
 
 from collections.abc import Callable, Iterator, MutableMapping
+from copy import copy
 from importlib import import_module
 from typing import Any
 
@@ -63,9 +64,27 @@ def _load(name: str) -> Any:
     module, _, found = TABLE[name].partition(":")
     function: Callable[..., Any] | typer.Typer = getattr(import_module(f"threepipe.cli.{module}"), found)
     if isinstance(function, typer.Typer):
-        group = typer.main.get_command(function)
-        group.name = name
-        return group
-    app = typer.Typer(add_completion=False)
-    app.command(name, context_settings={"allow_interspersed_args": name not in STARTERS})(function)
-    return typer.main.get_command(app)
+        command: Any = typer.main.get_group(function)
+        command.name = name
+    else:
+        app = typer.Typer(add_completion=False)
+        app.command(name, context_settings={"allow_interspersed_args": name not in STARTERS})(function)
+        command = typer.main.get_command(app)
+    for each in (command, *getattr(command, "commands", {}).values()):
+        for parameter in each.params:
+            _write_plainly(parameter)
+    return command
+
+
+def _write_plainly(parameter: Any) -> None:
+    """Have help show an argument as LEFT and not as {left} with its type <str>, and no range of numbers."""
+    kind = copy(parameter.type)
+    if hasattr(kind, "_describe_range"):
+        kind._describe_range = lambda: ""
+    if parameter.param_type_name == "argument":
+        parameter.metavar = parameter.metavar or str(parameter.name).upper()
+        shown = parameter.metavar if parameter.required else f"[{parameter.metavar}]"
+        parameter.make_metavar = lambda ctx, usage=False: shown
+        if kind.get_metavar(parameter, None) is None:
+            kind.get_metavar = lambda param, ctx: ""
+    parameter.type = kind
