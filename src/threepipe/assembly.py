@@ -4,11 +4,13 @@ It does what `threepipe pipe` does, without printing. Knows no kind but `tun` an
 """
 
 import errno
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from threepipe.capture.server import serve_captures
+from threepipe.capture.status import PipeStatus, Traffic
 from threepipe.capture.tap import Taps
 from threepipe.capture.writer import CaptureWriter
 from threepipe.core import fast
@@ -60,6 +62,7 @@ class Assembly:
         """`losses` gets a text when an end loses its connection."""
         self.left, self.right = left, right
         self._losses = losses
+        self._start = time.monotonic()
         self.impairs = impairs
         """The impairments, each with the end that packets go to from it."""
 
@@ -72,6 +75,16 @@ class Assembly:
         if self._losses:
             raise EndpointError(errno.ECONNRESET, f"{self._losses[0]}; to have it connect again, add ,forever")
 
+    def status(self) -> PipeStatus:
+        """Return the present totals of both directions. From any thread."""
+        left, right = self.left.statistics, self.right.statistics
+        both = []
+        for towards, near, far in (("right", left, right), ("left", right, left)):
+            counts = [impair.counts for end, impair in self.impairs if end == towards]
+            dropped = far.sent_dropped + sum(count.lost + count.overflowed for count in counts)
+            both.append(Traffic(near.received_packets, near.received_bytes, far.sent_packets, far.sent_bytes, dropped))
+        return PipeStatus(time.monotonic() - self._start, *both)
+
     def close(self) -> None:
         self.left.close()
         self.right.close()
@@ -81,8 +94,8 @@ class Assembly:
 def assemble(plan: Plan) -> Iterator[Assembly]:
     """Open both ends and put the filters between them; leaving the block closes everything.
 
-    While the block runs, `threepipe capture` finds the pipe. Raises as `open_endpoint`, and `InvalidSetting` if the
-    plan cannot work.
+    While the block runs, `threepipe ps` and `threepipe capture` find the pipe. Raises as `open_endpoint`, and
+    `InvalidSetting` if the plan cannot work.
     """
     plan.check()
     # In pure Python, splitting a superpacket costs more than reading its packets singly; two adapters never split.
@@ -98,7 +111,6 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
         taps = Taps()
         if plan.capture is not None:
             taps.add(stack.enter_context(CaptureWriter(plan.capture, plan.left.text)).sink)
-        stack.enter_context(serve_captures(taps, plan.left.text, plan.right.text))
         ends: list[Endpoint] = list(taps.around(left, right))
         if plan.mtu_clamp is not None:
             ends = [Clamp(end, plan.mtu_clamp) for end in ends]
@@ -110,4 +122,6 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
                 if impairment.towards in (None, towards):
                     ends[index] = impair = Impair(ends[index], impairment, towards=towards)
                     impairs.append((towards, impair))
-        yield Assembly(ends[0], ends[1], impairs, losses)
+        assembly = Assembly(ends[0], ends[1], impairs, losses)
+        stack.enter_context(serve_captures(taps, plan.left.text, plan.right.text, status=assembly.status))
+        yield assembly

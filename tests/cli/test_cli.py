@@ -26,7 +26,9 @@ COMMANDS = [
     ["doctor"],
     ["exec"],
     ["pipe"],
+    ["ps"],
     ["script-tun"],
+    ["top"],
     *[["adapter", name] for name in ADAPTER],
 ]
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from threepipe.cli.pipe_report import TextReport, Traffic
+from threepipe.capture.status import PipeStatus, Traffic
+from threepipe.cli.pipe_report import TextReport
 
 SMALL = Traffic()
 
@@ -10,7 +11,7 @@ SMALL = Traffic()
 def printed(capfd: pytest.CaptureFixture[str], *reports: tuple[Traffic, float], ends: tuple[str, str]) -> list[str]:
     report = TextReport(*ends, statistics=True)
     for traffic, seconds in reports:
-        report.show({"right": traffic, "left": SMALL}, seconds)
+        report.show(PipeStatus(seconds, traffic, SMALL))
     return capfd.readouterr().err.splitlines()
 
 

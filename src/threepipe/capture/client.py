@@ -1,7 +1,8 @@
-"""The client for running pipes: it lists them and captures their packets. `server` is the other side.
+"""The client for running pipes: it lists them, asks for their counts and captures their packets.
 
 Each pipe listens on a Unix socket in a folder that only its user can open. It introduces itself with one line of
-JSON. To the line `capture` it answers with pcapng, until the client or the pipe ends.
+JSON. To the line `status` it answers with another one, and to the line `capture` with pcapng, until the client or the
+pipe ends. `server` is the other side.
 """
 
 import errno
@@ -15,16 +16,27 @@ from typing import NamedTuple
 
 from threepipe.backend import CapturedBundle
 from threepipe.capture.reader import CaptureReader
+from threepipe.capture.status import PipeStatus, parse
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import connect_unix
 from threepipe.platforms import is_private, runtime_folder
 
-__all__ = ["PREFIX", "REQUEST", "SUFFIX", "PipeSource", "RunningPipe", "running_pipes"]
+__all__ = [
+    "PREFIX",
+    "REQUEST",
+    "STATUS_REQUEST",
+    "SUFFIX",
+    "PipeSource",
+    "RunningPipe",
+    "running_pipes",
+    "status_of_pipe",
+]
 
 PREFIX = "pipe:"
 """The start of every running pipe's name. The kernel allows no colon in the names of adapters."""
 
 REQUEST = b"capture\n"
+STATUS_REQUEST = b"status\n"
 SUFFIX = ".sock"
 
 _GREETING_TIMEOUT = 2.0  # Seconds.
@@ -66,6 +78,17 @@ def running_pipes(folder: Path | None = None) -> list[RunningPipe]:
     return found
 
 
+def status_of_pipe(pipe: RunningPipe) -> PipeStatus | None:
+    """Return the counts of a running pipe. None: it has just ended, or its threepipe is too old to tell."""
+    try:
+        connection, _ = _connect(pipe.path)
+        with connection:
+            connection.sendall(STATUS_REQUEST)
+            return parse(_read_line(connection))
+    except (EndpointError, OSError, ValueError):
+        return None
+
+
 def _process_exists(path: Path) -> bool:
     try:
         os.kill(int(path.stem.partition("-")[0]), 0)
@@ -95,16 +118,7 @@ def _read_greeting(connection: socket.socket) -> tuple[int, str, str]:
 
     Any program may listen there, so nothing that it sends is believed: not its length, its pace or its types.
     """
-    deadline = time.monotonic() + _GREETING_TIMEOUT
-    line = b""
-    while not line.endswith(b"\n"):
-        if (remaining := deadline - time.monotonic()) <= 0 or len(line) == _MAX_GREETING:
-            raise ValueError
-        connection.settimeout(remaining)
-        # One byte at a time is enough: the pipe sends one line until it gets a request.
-        if not (data := connection.recv(1)):
-            raise ValueError
-        line += data
+    line = _read_line(connection)
     try:
         greeting = json.loads(line)
     except RecursionError:
@@ -115,6 +129,21 @@ def _read_greeting(connection: socket.socket) -> tuple[int, str, str]:
     if type(pid) is not int or not isinstance(left, str) or not isinstance(right, str):
         raise ValueError
     return pid, _printable(left), _printable(right)
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    """Return a line, within a limit of time and length. Raises `OSError` and `ValueError`."""
+    deadline = time.monotonic() + _GREETING_TIMEOUT
+    line = b""
+    while not line.endswith(b"\n"):
+        if (remaining := deadline - time.monotonic()) <= 0 or len(line) == _MAX_GREETING:
+            raise ValueError
+        connection.settimeout(remaining)
+        # One byte at a time is enough: the pipe sends few lines until it gets a request.
+        if not (data := connection.recv(1)):
+            raise ValueError
+        line += data
+    return line
 
 
 def _printable(text: str) -> str:
@@ -139,7 +168,7 @@ class PipeSource:
                 raise
             raise EndpointError(
                 error.errno,
-                f"process {stem} runs no pipe of this user; list pipes with: threepipe-extcap --extcap-interfaces",
+                f"process {stem} runs no pipe of this user; threepipe ps lists the pipes",
             ) from None
         self.name = f"{pipe.left} {pipe.right}"
         self._reader: CaptureReader | None = None

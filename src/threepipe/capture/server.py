@@ -1,4 +1,4 @@
-"""The server for captures of a running pipe, through which `client` finds the pipe and gets its packets.
+"""The server of a running pipe, through which `client` finds the pipe, and gets its counts and packets.
 
 One thread serves all clients. No client slows the pipe down: packets that a client is too slow for are dropped, and
 the statistics blocks that it gets count them.
@@ -18,8 +18,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from threepipe.backend import CapturedBundle
-from threepipe.capture.client import REQUEST, SUFFIX
+from threepipe.capture.client import REQUEST, STATUS_REQUEST, SUFFIX
 from threepipe.capture.pcapng_blocks import file_header, packet_blocks, statistics_block
+from threepipe.capture.status import PipeStatus, Traffic, emit
 from threepipe.capture.tap import Taps
 from threepipe.errors import ThreepipeError
 from threepipe.net.accept import Acceptor
@@ -39,28 +40,35 @@ _FLUSH_TIMEOUT = 1.0  # Seconds that clients get for the rest, when the pipe has
 
 
 @contextmanager
-def serve_captures(taps: Taps, left: str, right: str, folder: Path | None = None) -> Iterator[None]:
+def serve_captures(
+    taps: Taps,
+    left: str,
+    right: str,
+    folder: Path | None = None,
+    status: Callable[[], PipeStatus] = lambda: PipeStatus(0, Traffic(), Traffic()),
+) -> Iterator[None]:
     """Let clients find and capture the pipe with these `taps` while the block runs, by the addresses of its ends.
 
-    If that fails, log the reason and run the block without it.
+    `status` returns the pipe's counts, and is called in another thread. If serving fails, log the reason and run the
+    block without it.
     """
     folder = folder or runtime_folder()
     with ExitStack() as serving:
         if folder is not None:
             try:
-                serving.enter_context(_serving(folder, taps, left, right))
+                serving.enter_context(_serving(folder, taps, left, right, status))
             except (ThreepipeError, OSError, RuntimeError) as error:  # The latter if no thread can be started.
                 _log.info("this pipe cannot be captured from outside: %s", error)
         yield
 
 
 @contextmanager
-def _serving(folder: Path, taps: Taps, left: str, right: str) -> Iterator[None]:
+def _serving(folder: Path, taps: Taps, left: str, right: str, status: Callable[[], PipeStatus]) -> Iterator[None]:
     with ExitStack() as undo:
         listener, remove = _listen(folder)
         undo.callback(listener.close)
         undo.callback(remove)
-        server = _Server(listener, taps, left, right)
+        server = _Server(listener, taps, left, right, status)
         undo.callback(server.close)
         thread = threading.Thread(target=server.serve, name="threepipe-captures", daemon=True)
         thread.start()
@@ -161,10 +169,13 @@ class _Client:
 class _Server:
     """The loop over all clients, which runs in a thread of its own from `serve` to `end`."""
 
-    def __init__(self, listener: socket.socket, taps: Taps, left: str, right: str) -> None:
+    def __init__(
+        self, listener: socket.socket, taps: Taps, left: str, right: str, status: Callable[[], PipeStatus]
+    ) -> None:
         self._listener = listener
         self._warned = False
         self._taps = taps
+        self._status = status
         self._interface = f"{left} {right}"
         self._greeting = json.dumps({"pid": os.getpid(), "left": left, "right": right}).encode() + b"\n"
         self._clients: list[_Client] = []
@@ -249,6 +260,8 @@ class _Server:
             client.requested = True
             client.put(file_header(self._interface))
             self._taps.add(client.sink)
+        elif data == STATUS_REQUEST and not client.requested:
+            client.put(emit(self._status()))
         elif not data and client.requested:
             self._taps.remove(client.sink)
             client.leave()

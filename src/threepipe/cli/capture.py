@@ -47,7 +47,7 @@ def capture(
 
     Ctrl-C stops the capture. Directions are the system's: packets that it
     sends into the adapter are outbound. The counts go to standard error.
-    To list running pipes, use threepipe-extcap --extcap-interfaces.
+    To list running pipes, use threepipe ps.
 
     Examples:
       threepipe capture tp0 --write tp0.pcapng

@@ -21,8 +21,10 @@ TABLE = {
     "driver": "driver:app",
     "exec": "exec:exec_",
     "pipe": "pipe:pipe",
+    "ps": "ps:ps",
     "script-tun": "script_tun:script_tun",
     "tls": "tls:app",
+    "top": "ps:top",
     "wg": "wg:app",
 }
 """Where each command is: its module here, and the name in it."""

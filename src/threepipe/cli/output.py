@@ -17,6 +17,7 @@ __all__ = [
     "complain",
     "hide_given_keys",
     "print_json",
+    "print_json_line",
     "print_table",
     "printable",
     "show_warnings",
@@ -63,6 +64,12 @@ def warn_of_exposed_output() -> None:
 def print_json(value: object) -> None:
     """Print `value` as JSON on standard output: values with named fields as objects, addresses as strings."""
     typer.echo(json.dumps(_plain(value), indent=2))
+
+
+def print_json_line(value: object) -> None:
+    """Print `value` as `print_json` does, on one line, at once."""
+    typer.echo(json.dumps(_plain(value)))
+    sys.stdout.flush()
 
 
 def print_table(headings: Sequence[str] | None, rows: Iterable[Sequence[str]], **styles: str) -> None:

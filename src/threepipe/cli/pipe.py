@@ -4,7 +4,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from threepipe.cli.completers import files, impairments, left_addresses, right_addresses
 from threepipe.cli.output import printable
 from threepipe.cli.pipe_help import pipe_help
-from threepipe.cli.pipe_report import JsonReport, Report, TextReport, traffic_of
+from threepipe.cli.pipe_report import JsonReport, Report, TextReport
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.service import announced
 from threepipe.net.signals import defer_signals, exit_once
@@ -78,11 +77,10 @@ def pipe(
     events = sys.stderr if stdio else sys.stdout
     report = JsonReport(events) if json else TextReport(left, right, statistics=stats)
     with exit_once(), _logging_to(report), assemble(plan) as assembly:
-        start = time.monotonic()
         status = 0
 
         def show() -> None:
-            report.show(traffic_of(assembly), time.monotonic() - start)
+            report.show(assembly.status())
 
         try:
             with announced(printable(f"{left} > {right}")), _every(_INTERVAL if stats else None, show):
@@ -90,7 +88,7 @@ def pipe(
         except SystemExit:
             status = 0  # A request to end is the usual end of a service.
         finally:
-            report.end(traffic_of(assembly), time.monotonic() - start)
+            report.end(assembly.status())
     raise typer.Exit(status)
 
 

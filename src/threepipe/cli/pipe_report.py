@@ -7,56 +7,28 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import typer
 
+from threepipe.capture.status import PipeStatus, Traffic
 from threepipe.cli.output import complain, printable
 
-if TYPE_CHECKING:
-    from threepipe.assembly import Assembly
-
-__all__ = ["JsonReport", "Report", "TextReport", "Traffic", "traffic_of"]
-
-
-class Traffic(NamedTuple):
-    """The totals of one direction: received at one end and sent at the other."""
-
-    received_packets: int = 0
-    received_bytes: int = 0
-    sent_packets: int = 0
-    sent_bytes: int = 0
-    dropped: int = 0
-
-
-BothWays = Mapping[str, Traffic]
-"""The traffic towards "right" and towards "left"."""
-
-
-def traffic_of(assembly: "Assembly") -> BothWays:
-    """Return the present totals of both directions of a pipe."""
-    left, right = assembly.left.statistics, assembly.right.statistics
-    both = {}
-    for towards, near, far in (("right", left, right), ("left", right, left)):
-        counts = [impair.counts for end, impair in assembly.impairs if end == towards]
-        dropped = far.sent_dropped + sum(count.lost + count.overflowed for count in counts)
-        both[towards] = Traffic(near.received_packets, near.received_bytes, far.sent_packets, far.sent_bytes, dropped)
-    return both
+__all__ = ["JsonReport", "Report", "TextReport", "direction", "human"]
 
 
 class Report(Protocol):
-    """The output of a running pipe; `seconds` count from its start."""
+    """The output of a running pipe."""
 
     def note(self, record: logging.LogRecord) -> None: ...
 
-    def show(self, traffic: BothWays, seconds: float) -> None: ...
+    def show(self, status: PipeStatus) -> None: ...
 
-    def end(self, traffic: BothWays, seconds: float) -> None: ...
+    def end(self, status: PipeStatus) -> None: ...
 
 
-_NO_TRAFFIC: BothWays = {"right": Traffic(), "left": Traffic()}
+_NOTHING = PipeStatus(0, Traffic(), Traffic())
 
 
 class JsonReport:
@@ -68,15 +40,11 @@ class JsonReport:
     def note(self, record: logging.LogRecord) -> None:
         self._print("note", level=record.levelname.lower(), text=record.getMessage())
 
-    def show(self, traffic: BothWays, seconds: float) -> None:
-        self._print_traffic("statistics", traffic, seconds)
+    def show(self, status: PipeStatus) -> None:
+        self._print("statistics", **status.as_fields())
 
-    def end(self, traffic: BothWays, seconds: float) -> None:
-        self._print_traffic("end", traffic, seconds)
-
-    def _print_traffic(self, event: str, traffic: BothWays, seconds: float) -> None:
-        totals = {f"towards_{end}": total._asdict() for end, total in traffic.items()}
-        self._print(event, seconds=round(seconds, 3), **totals)
+    def end(self, status: PipeStatus) -> None:
+        self._print("end", **status.as_fields())
 
     def _print(self, event: str, **values: Any) -> None:
         self._stream.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
@@ -90,10 +58,9 @@ class TextReport:
     """
 
     def __init__(self, left: str, right: str, *, statistics: bool) -> None:
-        self._names = {"right": _direction(left, right), "left": _direction(right, left)}
+        self._names = {"right": direction(left, right), "left": direction(right, left)}
         self._statistics = statistics
-        self._last: BothWays = _NO_TRAFFIC
-        self._last_seconds = 0.0
+        self._last = _NOTHING
         self._reports = 0
         self._live: Any = None
         if statistics and sys.stderr.isatty():
@@ -107,10 +74,13 @@ class TextReport:
         warning = "warning: " if record.levelno >= logging.WARNING else ""
         complain(f"{warning}{record.getMessage()}")
 
-    def show(self, traffic: BothWays, seconds: float) -> None:
-        passed = max(seconds - self._last_seconds, 1e-9)
-        lines = [_line(self._names[end], total, self._last[end], seconds, passed) for end, total in traffic.items()]
-        self._last, self._last_seconds = traffic, seconds
+    def show(self, status: PipeStatus) -> None:
+        passed = max(status.seconds - self._last.seconds, 1e-9)
+        lines = [
+            _line(self._names[end], getattr(status, end), getattr(self._last, end), status.seconds, passed)
+            for end in ("right", "left")
+        ]
+        self._last = status
         with suppress(OSError):  # The terminal may be gone.
             if self._live is not None:
                 from rich.text import Text
@@ -123,11 +93,11 @@ class TextReport:
             self._reports += 1
             typer.echo("\n".join(lines), err=True)
 
-    def end(self, traffic: BothWays, seconds: float) -> None:
+    def end(self, status: PipeStatus) -> None:
         if not self._statistics:
             return
-        self._last, self._last_seconds = _NO_TRAFFIC, 0.0  # Show the average rates.
-        self.show(traffic, seconds)
+        self._last = _NOTHING  # Show the average rates.
+        self.show(status)
         if self._live is not None:
             with suppress(OSError):
                 self._live.stop()
@@ -144,15 +114,15 @@ def _line(name: str, total: Traffic, last: Traffic, seconds: float, passed: floa
     return _ROW.format(
         f"{seconds:.0f} s",
         name,
-        _human((total.sent_packets - last.sent_packets) / passed),
-        _human((total.sent_bytes - last.sent_bytes) * 8 / passed),
-        _human(total.sent_packets),
-        _human(total.sent_bytes),
-        _human(total.dropped),
+        human((total.sent_packets - last.sent_packets) / passed),
+        human((total.sent_bytes - last.sent_bytes) * 8 / passed),
+        human(total.sent_packets),
+        human(total.sent_bytes),
+        human(total.dropped),
     )
 
 
-def _human(value: float) -> str:
+def human(value: float) -> str:
     """Return a number in at most three digits, with a prefix of the SI (powers of 1000)."""
     prefixes = iter(("", " k", " M", " G", " T", " P", " E"))
     prefix = next(prefixes)
@@ -161,10 +131,10 @@ def _human(value: float) -> str:
     return f"{value:.3g}{prefix}" if value >= 0.01 else "0"
 
 
-def _direction(source: str, target: str) -> str:
-    """Return the names of both ends, without options, shortened to fit their column."""
+def direction(source: str, target: str, width: int = _NAME_WIDTH) -> str:
+    """Return the names of both ends, without options, shortened to fit `width` columns."""
     ends = [printable(address.partition(",")[0]) for address in (source, target)]
-    room = _NAME_WIDTH - len(" > ")
+    room = width - len(" > ")
     half = room // 2
     widths = [max(half, room - len(ends[1])), max(half, room - len(ends[0]))]
     return " > ".join(
