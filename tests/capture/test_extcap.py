@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import threepipe
+from tests.support.libpcap import needs_libpcap
 from tests.support.taps import unix
 from threepipe.capture.extcap import main as extcap
 from threepipe.capture.server import serve_captures
@@ -44,10 +45,12 @@ def test_a_pipe_at_a_path_that_is_not_utf_8_is_listed(
     assert any(r"display=threepipe pipe unix:/tmp/caf\udce9 echo" in line for line in lines)
 
 
-def test_a_capture_filter_is_rejected_with_advice(capfd: pytest.CaptureFixture[str]) -> None:
-    assert answers(capfd, "--extcap-interface", "threepipe-tp0", "--extcap-capture-filter=") == []
-    (refusal,) = answers(capfd, "--extcap-interface", "threepipe-tp0", "--extcap-capture-filter=tcp")
-    assert "use a display filter" in refusal
+@needs_libpcap
+def test_a_capture_filter_is_checked(capfd: pytest.CaptureFixture[str]) -> None:
+    for right in ("", "tcp port 80"):
+        assert answers(capfd, "--extcap-interface", "threepipe-tp0", f"--extcap-capture-filter={right}") == []
+    (refusal,) = answers(capfd, "--extcap-interface", "threepipe-tp0", "--extcap-capture-filter=tcp prt")
+    assert "filter 'tcp prt': " in refusal
 
 
 @pytest.mark.parametrize(

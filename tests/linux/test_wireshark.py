@@ -22,6 +22,7 @@ from tests.support.capturing import (
     so_far,
     started_pipe,
 )
+from tests.support.commands import run
 from tests.support.kernel import Network, needs_root
 from tests.support.waiting import come_true
 from threepipe.endpoints import open_endpoint
@@ -63,6 +64,17 @@ def test_wireshark_lists_and_captures_an_adapter(network: Network, tshark: list[
     kinds = shown(path, "frame.packet_flags_direction", "icmp.type")
     # The order may differ: a request may have overtaken the answer to the one before.
     assert sorted(fields for fields in kinds if fields[1]) == [["0x00000001", "0"]] * 3 + [["0x00000002", "8"]] * 3
+
+
+@needs_tshark
+def test_wireshark_finds_the_program_that_was_installed(network: Network, tmp_path: Path) -> None:
+    installed = run("capture", "--install-extcap", HOME=str(tmp_path))
+    assert (installed.status, installed.complaint) == (0, "")
+    assert Path(installed.printed.strip()).is_relative_to(tmp_path)
+    with answering(network):
+        command = network.command("env", f"HOME={tmp_path}", "tshark", "-D")
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50).stdout
+    assert "threepipe-tp0 (threepipe adapter tp0)" in listed
 
 
 @needs_tshark

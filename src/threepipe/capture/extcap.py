@@ -8,16 +8,18 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from threepipe._version import __version__
-from threepipe.errors import AdapterError, AdapterGone, ThreepipeError
+from threepipe.errors import AdapterError, AdapterGone, InvalidSetting, ThreepipeError
+
+if TYPE_CHECKING:
+    from threepipe.capture.expression import PacketFilter
 
 __all__ = ["main"]
 
 _PREFIX = "threepipe-"
 """The start of every interface name, as Wireshark lists adapters under their own names, for its own way to capture."""
-
-_NO_FILTER = "threepipe captures all packets; use a display filter"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "threepipe-extcap",
-        description="List and capture threepipe's adapters and pipes, for Wireshark, which runs this program: link it"
-        " into the folder that Wireshark shows under Help, About, Folders, Extcap.",
+        description="List and capture threepipe's adapters and pipes, for Wireshark, which runs this program. threepipe"
+        " capture --install-extcap puts it into Wireshark's folder.",
         allow_abbrev=False,
     )
     question = parser.add_mutually_exclusive_group()
@@ -47,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     question.add_argument("--capture", action="store_true", help="capture packets")
     parser.add_argument("--extcap-version", nargs="?", metavar="VERSION", help="the version of Wireshark")
     parser.add_argument("--extcap-interface", metavar="INTERFACE", help="the interface to capture, as listed")
-    parser.add_argument("--extcap-capture-filter", metavar="FILTER", help="refused, as there are no capture filters")
+    parser.add_argument(
+        "--extcap-capture-filter", metavar="FILTER", help="only packets that match, as for tcpdump; needs libpcap"
+    )
     parser.add_argument("--fifo", metavar="PATH", help="the file to write pcapng to")
     return parser
 
@@ -62,7 +66,7 @@ def _answer(question: argparse.Namespace) -> None:
     elif question.capture:
         _capture(question.extcap_interface, question.fifo, question.extcap_capture_filter)
     elif question.extcap_capture_filter:
-        _print([_NO_FILTER])  # Wireshark takes any answer for a refusal.
+        _check_filter(question.extcap_capture_filter)
     elif not question.extcap_config:
         _parser().print_help(sys.stderr)
 
@@ -92,12 +96,11 @@ def _capture(interface: str | None, fifo: str | None, capture_filter: str | None
 
     if not interface or not interface.startswith(_PREFIX) or not fifo:
         raise OSError(errno.EINVAL, f"--capture needs --extcap-interface {_PREFIX}NAME and --fifo PATH")
-    if capture_filter:
-        raise OSError(errno.EINVAL, _NO_FILTER)
+    wanted = _compiled(capture_filter) if capture_filter else None
     source = open_source(interface.removeprefix(_PREFIX))
     try:
         file = CaptureWriter(fifo, source.name)
-        capture = LiveCapture(source, file)
+        capture = LiveCapture(source, file, wanted)
         try:
             with stopped_by_signals(source):
                 capture.run()
@@ -109,6 +112,19 @@ def _capture(interface: str | None, fifo: str | None, capture_filter: str | None
         pass  # Wireshark has ended the capture.
     finally:
         source.close()
+
+
+def _check_filter(expression: str) -> None:
+    try:
+        _compiled(expression)
+    except InvalidSetting as error:
+        _print([str(error)])  # Wireshark takes any answer for a refusal.
+
+
+def _compiled(expression: str) -> "PacketFilter":
+    from threepipe.capture.expression import PacketFilter
+
+    return PacketFilter(expression)
 
 
 def _print(lines: Sequence[str]) -> None:

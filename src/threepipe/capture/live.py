@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from threepipe import platforms
 from threepipe.backend import CapturedBundle, Source
@@ -12,6 +12,9 @@ from threepipe.capture.writer import CaptureWriter
 from threepipe.net.hangup import on_hangup
 from threepipe.net.signals import ENDINGS, handle_signals, ignore_repeated
 from threepipe.settings import NamespaceName, check_name
+
+if TYPE_CHECKING:
+    from threepipe.capture.expression import PacketFilter
 
 __all__ = ["LiveCapture", "Summary", "open_source", "stopped_by_signals"]
 
@@ -39,9 +42,11 @@ def open_source(name: str, netns: NamespaceName | None = None) -> Source:
 class LiveCapture:
     """The transfer of packets from a source to a file. The caller closes both."""
 
-    def __init__(self, source: Source, file: CaptureWriter) -> None:
+    def __init__(self, source: Source, file: CaptureWriter, wanted: "PacketFilter | None" = None) -> None:
+        """Only packets that match the filter `wanted` are written and counted; None: all of them."""
         self._source = source
         self._file = file
+        self._wanted = wanted
         self._packets = self._bytes = 0
 
     @property
@@ -62,6 +67,8 @@ class LiveCapture:
 
     def _transfer(self, count: int | None) -> None:
         for bundles in self._source:
+            if self._wanted is not None:
+                bundles = self._wanted.keep(bundles)
             if count is not None:
                 bundles = _first(bundles, count - self._packets)
             self._file.write(bundles)

@@ -4,6 +4,7 @@ It calls `threepipe.capture` and prints the summary.
 """
 
 import json as jsonlib
+import os
 import sys
 from typing import Annotated
 
@@ -15,6 +16,14 @@ from threepipe.cli.output import complain
 __all__ = ["capture"]
 
 STANDARD_OUTPUT = "-"
+
+
+def _install_extcap(wanted: bool) -> None:
+    if wanted:
+        from threepipe.capture.install import install_extcap
+
+        typer.echo(os.fsencode(install_extcap()))
+        raise typer.Exit
 
 
 def capture(
@@ -41,6 +50,19 @@ def capture(
     count: Annotated[
         int | None, typer.Option(metavar="PACKETS", min=1, help="Stop after this many packets.", show_default=False)
     ] = None,
+    expression: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="EXPRESSION", help="Only packets that match, as for tcpdump; needs libpcap."),
+    ] = None,
+    install: Annotated[
+        bool,
+        typer.Option(
+            "--install-extcap",
+            callback=_install_extcap,
+            is_eager=True,
+            help="Have this user's Wireshark list adapters and pipes, and exit.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for programs.")] = False,
 ) -> None:
     """Capture packets as pcapng, which Wireshark and tcpdump read.
@@ -53,8 +75,10 @@ def capture(
       threepipe capture tp0 --write tp0.pcapng
       threepipe capture tp0 | tshark -r -
       threepipe capture pipe:4242 --count 100 | tcpdump -r -
+      threepipe capture tp0 --filter 'tcp port 443 or icmp' --write some.pcapng
     """
     from threepipe.capture.client import PREFIX
+    from threepipe.capture.expression import PacketFilter
     from threepipe.capture.live import LiveCapture, open_source, stopped_by_signals
     from threepipe.capture.writer import CaptureWriter
 
@@ -62,10 +86,11 @@ def capture(
         raise typer.BadParameter("packets are not printed on a terminal; give --write FILE or pipe them to a program")
     if netns is not None and name.startswith(PREFIX):
         raise typer.BadParameter("a running pipe is found by its process id; --netns is for adapters")
+    wanted = PacketFilter(expression) if expression is not None else None
     source = open_source(name, netns)
     try:
         file = CaptureWriter(write, source.name)
-        live = LiveCapture(source, file)
+        live = LiveCapture(source, file, wanted)
         try:
             with stopped_by_signals(source):
                 live.run(count)
