@@ -340,3 +340,40 @@ def test_a_signal_at_the_start_of_the_statistics_leaves_no_thread(monkeypatch: p
     with pytest.raises(SystemExit), _every(1000.0, lambda: None):
         pytest.fail("the block began")
     assert threading.active_count() == before
+
+
+CHATTY = python("import sys; print('to output', flush=True); print('{to error', file=sys.stderr)")
+
+
+def test_json_on_standard_output_has_it_to_itself() -> None:
+    done = run("pipe", "echo", "discard", "--json", "--run", CHATTY)
+    assert [json.loads(line)["event"] for line in done.printed.splitlines()] == ["end"]
+    assert sorted(done.complaint.splitlines()) == ["to output", "{to error"]
+
+
+def test_json_beside_packets_has_what_programs_write_as_events() -> None:
+    command = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", "-", "echo", "--json", "--run", CHATTY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stderr is not None
+        assert program.stdout is not None
+        events = [json.loads(line) for line in program.stderr]
+        assert program.stdout.read() == b""
+    assert sorted(event["text"] for event in events if event["event"] == "output") == ["to output", "{to error"]
+    assert events[-1]["event"] == "end"
+
+
+@pytest.mark.parametrize(("options", "noted"), [((), True), (("-q",), False), (("-v",), True)], ids=str)
+def test_quiet_leaves_out_notes(
+    here: Callable[..., Done], tmp_path: Path, options: tuple[str, ...], noted: bool
+) -> None:
+    (tmp_path / "records").write_bytes(RECORD)
+    done = here("pipe", shown(tmp_path / "records"), "discard", "--json", *options)
+    events = [json.loads(line)["event"] for line in done.printed.splitlines()]
+    assert ("note" in events) == noted
+    assert events[-1] == "end"
+
+
+def test_verbose_and_quiet_exclude_each_other(here: Callable[..., Done]) -> None:
+    done = here("pipe", "echo", "discard", "-vq")
+    assert done.status == 2
+    assert "exclude each other" in done.plain

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from threepipe.cli.completers import capture_names, files, namespaces
-from threepipe.cli.output import complain
+from threepipe.cli.output import Quiet, Verbose, complain, log_level, show_log
 
 __all__ = ["capture"]
 
@@ -64,6 +64,8 @@ def capture(
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for programs.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Capture packets as pcapng, which Wireshark and tcpdump read.
 
@@ -86,6 +88,7 @@ def capture(
         raise typer.BadParameter("packets are not printed on a terminal; give --write FILE or pipe them to a program")
     if netns is not None and name.startswith(PREFIX):
         raise typer.BadParameter("a running pipe is found by its process id; --netns is for adapters")
+    show_log(log_level(verbose, quiet))
     wanted = PacketFilter(expression) if expression is not None else None
     source = open_source(name, netns)
     try:
@@ -102,7 +105,7 @@ def capture(
             summary = live.summary._asdict()
             if json:
                 typer.echo(jsonlib.dumps(summary), err=True)
-            else:
+            elif not quiet:
                 complain(", ".join([f"{value} {name}" for name, value in summary.items()]))
     finally:
         source.close()

@@ -10,16 +10,21 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import typer
 
 __all__ = [
+    "Quiet",
+    "Verbose",
     "complain",
     "hide_given_keys",
+    "log_level",
     "print_json",
     "print_json_line",
     "print_table",
     "printable",
+    "show_log",
     "show_warnings",
     "warn_of_exposed_output",
 ]
@@ -98,6 +103,26 @@ def printable(text: str) -> str:
     return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
 
 
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more about what happens.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
+
+
+def log_level(verbose: bool, quiet: bool, usual: int = logging.WARNING) -> int:
+    """Return the level from which the library's log is shown. Raise `BadParameter` for both options."""
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other; drop one of the two")
+    return logging.DEBUG if verbose else logging.WARNING if quiet else usual
+
+
+def show_log(level: int) -> None:
+    """Print the library's log, from `level` up, on standard error."""
+    log = logging.getLogger("threepipe")
+    log.setLevel(level)
+    for handler in log.handlers:
+        if isinstance(handler, _WarningHandler):
+            handler.setLevel(level)
+
+
 def show_warnings() -> None:
     """Print the library's log, from warnings up, on standard error."""
     log = logging.getLogger("threepipe")
@@ -107,7 +132,8 @@ def show_warnings() -> None:
 
 class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        complain(f"{record.levelname.lower()}: {record.getMessage()}")
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        complain(f"{level}{record.getMessage()}")
 
 
 def _plain(value: object) -> object:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from threepipe.cli.completers import files, impairments, left_addresses, right_addresses
-from threepipe.cli.output import printable
+from threepipe.cli.output import Quiet, Verbose, log_level, printable
 from threepipe.cli.pipe_help import pipe_help
 from threepipe.cli.pipe_report import JsonReport, Report, TextReport
+from threepipe.cli.streams import relayed_errors, streams_of_command
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.service import announced
 from threepipe.net.signals import defer_signals, exit_once
@@ -56,11 +57,14 @@ def pipe(
         str | None, typer.Option(metavar="COMMAND", help="Run this when both ends are up, and end with it.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line, for programs.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     from threepipe.assembly import Plan, assemble
     from threepipe.endpoints.address import parse_address
     from threepipe.filters.impairment import parse_impairment
 
+    level = log_level(verbose, quiet, logging.INFO)
     # Check everything before anything is opened, and before the table takes the terminal.
     plan = Plan(
         parse_address(left, "left"),
@@ -73,10 +77,12 @@ def pipe(
     plan.check()
     words = _words(run)
     stdio = "stdio" in plan.kinds
-    report: Report
-    events = sys.stderr if stdio else sys.stdout
-    report = JsonReport(events) if json else TextReport(left, right, statistics=stats)
-    with exit_once(), _logging_to(report), assemble(plan) as assembly:
+    with (
+        exit_once(),
+        _report(left, right, stats=stats, json=json, packets=stdio) as report,
+        _logging_to(report, level),
+        assemble(plan) as assembly,
+    ):
         status = 0
 
         def show() -> None:
@@ -84,12 +90,26 @@ def pipe(
 
         try:
             with announced(printable(f"{left} > {right}")), _every(_INTERVAL if stats else None, show):
-                status = _run(assembly, words, quiet=stdio)
+                status = _run(assembly, words, streams_of_command(packets=stdio, json=json))
         except SystemExit:
             status = 0  # A request to end is the usual end of a service.
         finally:
             report.end(assembly.status())
     raise typer.Exit(status)
+
+
+@contextmanager
+def _report(left: str, right: str, *, stats: bool, json: bool, packets: bool) -> Iterator[Report]:
+    """Yield the report of a pipe. If it uses standard output for `packets`, JSON goes to standard error alone."""
+    if not json:
+        yield TextReport(left, right, statistics=stats)
+    elif not packets:
+        yield JsonReport(sys.stdout)
+    else:
+        with relayed_errors() as relay:
+            report = JsonReport(relay.stream, relay.stop)
+            relay.start(report.output)
+            yield report
 
 
 def _words(command: str | None) -> list[str] | None:
@@ -103,15 +123,11 @@ def _words(command: str | None) -> list[str] | None:
     return words
 
 
-def _run(assembly: "Assembly", words: list[str] | None, *, quiet: bool) -> int:
-    """Move packets until an end or the command ends, and return the command's exit status.
-
-    If `quiet`, packets use standard input and output, so the command does not get them.
-    """
+def _run(assembly: "Assembly", words: list[str] | None, streams: dict[str, Any]) -> int:
+    """Move packets until an end or the command ends, and return the command's exit status."""
     if words is None:
         assembly.run()
         return 0
-    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": sys.stderr} if quiet else {}
     process: subprocess.Popen[bytes] | None = None
 
     def close_after_command() -> None:
@@ -176,18 +192,18 @@ def _every(interval: float | None, action: Callable[[], None]) -> Iterator[None]
 
 
 @contextmanager
-def _logging_to(report: Report) -> Iterator[None]:
-    """Send the library's log, from level INFO up, to `report` alone while the block runs."""
+def _logging_to(report: Report, level: int) -> Iterator[None]:
+    """Send the library's log, from `level` up, to `report` alone while the block runs."""
     log = logging.getLogger("threepipe")
     handler = _ReportHandler(report)
-    before, level = log.handlers[:], log.level
+    before, level_before = log.handlers[:], log.level
     log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
+    log.setLevel(level)
     try:
         yield
     finally:
         log.handlers[:] = before
-        log.setLevel(level)
+        log.setLevel(level_before)
 
 
 class _ReportHandler(logging.Handler):

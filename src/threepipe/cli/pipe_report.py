@@ -6,7 +6,9 @@ The text for people goes to standard error, so that it never mixes with packets.
 import json
 import logging
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
@@ -34,21 +36,31 @@ _NOTHING = PipeStatus(0, Traffic(), Traffic())
 class JsonReport:
     """A report of one JSON object per line, each with its `event` and `time` (seconds since 1970)."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, stop_output: Callable[[], None] = lambda: None) -> None:
+        """Print to `stream`. After `stop_output` has returned, there are no further calls of `output`."""
         self._stream = stream
+        self._stop_output = stop_output
+        self._lock = threading.Lock()
 
     def note(self, record: logging.LogRecord) -> None:
         self._print("note", level=record.levelname.lower(), text=record.getMessage())
+
+    def output(self, text: str) -> None:
+        """Tell a line that a program wrote."""
+        self._print("output", text=text)
 
     def show(self, status: PipeStatus) -> None:
         self._print("statistics", **status.as_fields())
 
     def end(self, status: PipeStatus) -> None:
+        self._stop_output()
         self._print("end", **status.as_fields())
 
     def _print(self, event: str, **values: Any) -> None:
-        self._stream.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
-        self._stream.flush()
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n"
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()
 
 
 class TextReport:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from threepipe.cli.completers import right_addresses
+from threepipe.cli.output import Quiet, Verbose, log_level, show_log
 from threepipe.net.signals import exit_once
 
 __all__ = ["script_tun"]
@@ -26,6 +27,8 @@ def script_tun(
             autocompletion=right_addresses,
         ),
     ],
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Carry the packets of OpenConnect or OpenVPN, which start this program.
 
@@ -42,6 +45,7 @@ def script_tun(
     from threepipe.endpoints.address import parse_address
     from threepipe.endpoints.environment import find_descriptor, offered, starter
 
+    show_log(log_level(verbose, quiet))
     try:
         other = platforms.process_file(starter(os.environ))
     except ProcessLookupError:

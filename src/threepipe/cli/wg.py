@@ -15,7 +15,16 @@ import typer
 
 from threepipe.cli import wg_set
 from threepipe.cli.completers import configs, device_fields, device_names
-from threepipe.cli.output import complain, print_json, print_table, warn_of_exposed_output
+from threepipe.cli.output import (
+    Quiet,
+    Verbose,
+    complain,
+    log_level,
+    print_json,
+    print_table,
+    show_log,
+    warn_of_exposed_output,
+)
 from threepipe.cli.wg_invite import invite
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import unknown_name
@@ -47,6 +56,8 @@ def up(
     no_offload: Annotated[
         bool, typer.Option("--no-offload", help="Pass no superpackets, on which some kernels and drivers fail.")
     ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Bring up the device of a wg-quick(8) file, until Ctrl-C, `threepipe wg down`, or the removal of its adapter.
 
@@ -55,6 +66,7 @@ def up(
     """
     from threepipe.wireguard.quick.config import config_path
 
+    show_log(log_level(verbose, quiet))
     path = config_path(config)
     if daemon:
         from threepipe.wireguard.quick.daemon import in_background
@@ -62,8 +74,12 @@ def up(
         raise typer.Exit(in_background(lambda ready: _run(path, ready, not no_offload), path.stem))
     from threepipe.wireguard.quick.ending import Ended
 
+    def ready() -> None:
+        if not quiet:
+            typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True)
+
     try:
-        _run(path, lambda: typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True), not no_offload)
+        _run(path, ready, not no_offload)
     except Ended as ended:
         complain(f"{path.stem} was ended by a signal before it was up")
         raise typer.Exit(ended.status) from None

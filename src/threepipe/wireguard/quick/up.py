@@ -44,6 +44,7 @@ _SIGNAL_INTERVAL = 0.2  # Seconds. A signal that arrives just before a wait is h
 _MAIN_TABLE = 254  # RT_TABLE_MAIN of <linux/rtnetlink.h>.
 
 log = logging.getLogger("threepipe")
+events = logging.getLogger("threepipe.wireguard")
 
 
 def run(path: PathLike, ready: Callable[[], None], offload: bool = True) -> None:
@@ -113,7 +114,7 @@ class _Setup:
         if not config.pre_up:
             self._call_at_end("post_down", config.post_down)
         inside = enter(adapter.start_session())
-        device = enter(Device(mtu=mtu))
+        device = enter(Device(mtu=mtu, on_event=lambda event: events.debug("%s", event)))
         self._set_routes(adapter, device, change)
         self._ending.check()
         set_dns(config.name, adapter.index, config.dns, self._undo_by, self._journal.hold)
