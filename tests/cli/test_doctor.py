@@ -30,6 +30,7 @@ NAMES = [
     "multi-queue",
     "IPv6",
 ]
+VERSIONS = ["threepipe", "Python", "libraries"]
 ESSENTIAL = {"TUN device", "adapters"}
 EMPTY = "mount -t tmpfs -o mode=755 tmpfs /dev/net"
 FOR_ALL = f"{EMPTY}; mknod -m 666 /dev/net/tun c 10 200"
@@ -59,13 +60,27 @@ def doctor(*prefix: str, status: int) -> dict[str, dict[str, Any]]:
 
 def test_doctor_with_root_finds_everything(network: Network) -> None:
     found = doctor(*network.command(), status=0)
-    assert list(found) == [*NAMES, "native core"]
+    assert list(found) == [*VERSIONS, *NAMES, "native core"]
     assert found["native core"]["ok"] == fast.NATIVE
     assert found["kernel"]["detail"] == f"Linux {platform.release()}"
     assert found["adapters"]["detail"] == "one was created with this user's privileges"
     assert all(found[name]["ok"] for name in NAMES if name not in ("UDP offload", "IPv6"))
     version = tuple(int(part) for part in platform.release().split(".")[:2])
     assert found["UDP offload"]["ok"] == (version >= (6, 2))
+
+
+def test_doctor_names_versions_and_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    from threepipe.cli import doctor as command
+
+    monkeypatch.setattr(command, "_LIBRARIES", {"typer": "", "no-such-library": "", "no-such-extra": "wireguard"})
+    own, interpreter, libraries = command._versions()
+    assert own[:3] == ("threepipe", True, threepipe.__version__)
+    assert interpreter.detail.endswith(platform.python_version())
+    assert not libraries.ok
+    assert not libraries.essential
+    assert libraries.detail.startswith("typer ")
+    assert libraries.detail.endswith("; without no-such-extra")
+    assert libraries.advice == 'optional: pip install "threepipe[wireguard]"'
 
 
 def test_doctor_with_threepipe_pure_reports_the_native_core_unused(network: Network) -> None:
@@ -79,8 +94,8 @@ def test_doctor_without_json_prints_a_table(network: Network) -> None:
     assert (done.status, done.complaint) == (0, "")
     heading, *rows = done.printed.splitlines()
     assert heading.split("  ")[0] == "check"
-    assert [row[: heading.index("ok")].rstrip() for row in rows] == [*NAMES, "native core"]
-    assert {row[heading.index("ok") :].split()[0] for row in rows} <= {"yes", "no"}
+    assert [row[: heading.index("ok")].rstrip() for row in rows] == [*VERSIONS, *NAMES, "native core"]
+    assert {row[heading.index("ok") :].split()[0] for row in rows} <= {"yes", "optional"}, "nothing that it needs lacks"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +115,7 @@ def test_doctor_without_a_tun_device_fails_with_advice(mounts: str, seen: str, a
     assert not found["TUN device"]["ok"]
     assert seen in found["TUN device"]["detail"]
     assert advice in found["TUN device"]["advice"]
-    assert list(found) == ["kernel", "TUN device", "network namespaces", "IPv6", "native core"]
+    assert list(found) == [*VERSIONS, "kernel", "TUN device", "network namespaces", "IPv6", "native core"]
 
 
 def test_doctor_without_json_prints_advice() -> None:
