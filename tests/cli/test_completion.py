@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,12 @@ def test_adapters_are_completed_from_their_namespace(answer: Answer, network: Ne
         assert words(inside) == ["tun:tp0"]
 
 
-def test_configs_in_this_folder_are_completed(answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configs_in_this_folder_are_completed(answer: Answer, tmp_path: Path) -> None:
     (tmp_path / "own.conf").touch()
-    monkeypatch.chdir(tmp_path)
-    assert words(answer("threepipe wg up ow")) == ["own.conf"]
-    assert words(answer("threepipe pipe wg:ow")) == ["wg:own.conf"]
-    assert answer("threepipe wg up no-such").status == FILE_NAMES
+    with chdir(tmp_path):
+        assert words(answer("threepipe wg up ow")) == ["own.conf"]
+        assert words(answer("threepipe pipe wg:ow")) == ["wg:own.conf"]
+        assert answer("threepipe wg up no-such").status == FILE_NAMES
 
 
 SHELLS = {
