@@ -299,8 +299,7 @@ KINDS = {
              " the colon, as in exec,forever:COMMAND", f"{_OPENERS}:open_exec", (_DATAGRAMS, *_RETRY), _command,
              _check_exec),
         Kind("fd", "NUMBER[:NUMBER]", "an inherited descriptor: a TUN device, a datagram socket (one packet per"
-             " datagram), a stream of records or a socket that listens for such streams; or two pipes, first the one to"
-             " read from",
+             " datagram), a stream of records or its listener; or two pipes, first the one to read",
              "threepipe.endpoints.inherited:open_fd", (), _descriptors),
         Kind("pcap", "PATH", "as LEFT, replays a pcap or pcapng file with its timing; as RIGHT, writes one (pcapng)",
              "threepipe.endpoints.recording:open_pcap", (_SPEED, _LOOP, _REPAIR)),
