@@ -115,7 +115,9 @@ def log_level(verbose: bool, quiet: bool, usual: int = logging.WARNING) -> int:
 
 
 def show_log(level: int) -> None:
-    """Print the library's log, from `level` up, on standard error."""
+    """Print the library's log, from `level` up, on standard error; warnings and errors at least."""
+    if level >= logging.WARNING:
+        return
     log = logging.getLogger("threepipe")
     log.setLevel(level)
     for handler in log.handlers:
