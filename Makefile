@@ -12,7 +12,7 @@ BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux so
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go \
 	nft:nftables iptables:iptables sysctl:procps faketime:faketime ocproxy:ocproxy \
-	zsh:zsh fish:fish mandoc:mandoc man:man-db
+	zsh:zsh fish:fish mandoc:mandoc man:man-db systemd-analyze:systemd
 
 # Compilers that check Windows' structures against its headers, and build the stand-in for Wintun's library.
 HEADER_TOOLS := gcc:gcc x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
