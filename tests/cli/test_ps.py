@@ -1,5 +1,6 @@
 """`threepipe ps` and `threepipe top`: what runs is found with its rates, and what was killed is not."""
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support.commands import Done, run_here
 from tests.support.taps import unix
-from threepipe import open_endpoint
+from threepipe import EndpointError, open_endpoint
 from threepipe.assembly import Plan, assemble
 from threepipe.capture import client, server
 from threepipe.capture.client import RunningPipe, running_pipes, status_of_pipe
@@ -118,6 +119,20 @@ def test_a_wireguard_device_is_listed(here: Callable[..., Done], tmp_path: Path)
         "bits_per_second": {"sent": 0, "received": 0},
     }
     assert line.split() == ["wg7", "0", "peers", "-", "0", "0", "0", "0"]
+
+
+@unix
+def test_what_refuses_to_answer_is_reported_once(here: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: str) -> None:
+        raise EndpointError(errno.EACCES, "run this as root")
+
+    with running("memory:x", "discard"):
+        for names in (refuse, lambda: ["wg7", "wg8"]):
+            monkeypatch.setattr(uapi_socket, "names", names)
+            monkeypatch.setattr(uapi_socket, "status_of", refuse)
+            done = here("top", "--json", "--count", "2")
+            assert done.complaint == "threepipe: run this as root\n"
+            assert [len(json.loads(line)) for line in done.printed.splitlines()] == [1, 1]
 
 
 @unix

@@ -31,10 +31,11 @@ def ps(json: Annotated[bool, typer.Option("--json", help="Print JSON, for progra
       threepipe ps
       sudo threepipe ps --json
     """
-    before = look()
+    said: set[str] = set()
+    before = look(said)
     if before:
         time.sleep(_SAMPLE)
-    now = look() if before else []
+    now = look(said) if before else []
     if json:
         print_json([_fields(before, program) for program in now])
     else:
@@ -55,13 +56,14 @@ def top(
       threepipe top
       threepipe top --json --count 60
     """
-    before = look()
+    said: set[str] = set()
+    before = look(said)
     shown = 0
     try:
         with _Screen(sys.stdout.isatty() and not json) as screen:
             while count is None or shown < count:
                 time.sleep(_INTERVAL)
-                now = look()
+                now = look(said)
                 if json:
                     print_json_line([_fields(before, program) for program in now])
                 else:

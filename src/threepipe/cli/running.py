@@ -39,9 +39,12 @@ class Rates(NamedTuple):
     received: float
 
 
-def look() -> list[Program]:
-    """Return what runs. Reports devices that refuse to answer, and leaves out sockets of killed processes."""
-    return [*_pipes(), *_devices()]
+def look(said: set[str]) -> list[Program]:
+    """Return what runs, without what killed processes left behind.
+
+    Devices that refuse to answer are reported, unless the text is in `said`, to which it is added.
+    """
+    return [*_pipes(), *_devices(said)]
 
 
 def rates(before: Iterable[Program], now: Program) -> Rates | None:
@@ -64,15 +67,20 @@ def _pipes() -> Iterable[Program]:
             yield Program("pipe", pipe.name, (pipe.left, pipe.right), status.seconds, sent, received, fields)
 
 
-def _devices() -> Iterable[Program]:
+def _devices(said: set[str]) -> Iterable[Program]:
     from threepipe.wireguard.uapi_socket import names, status_of
 
-    for name in names():
+    try:
+        found = names()
+    except EndpointError as error:  # The folder is root's alone.
+        _say_once(str(error.strerror), said)
+        return
+    for name in found:
         try:
             status = status_of(name)
         except EndpointError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):  # Those are of a device that was killed.
-                complain(str(error.strerror))
+                _say_once(str(error.strerror), said)
             continue
         sent = sum(peer.tx_bytes for peer in status.peers)
         received = sum(peer.rx_bytes for peer in status.peers)
@@ -85,3 +93,9 @@ def _devices() -> Iterable[Program]:
         }
         ends = (name, f"{count} peer{'' if count == 1 else 's'}")
         yield Program("wireguard", name, ends, time.monotonic(), sent, received, fields)
+
+
+def _say_once(text: str, said: set[str]) -> None:
+    if text not in said:
+        said.add(text)
+        complain(text)
