@@ -16,6 +16,7 @@ import typer
 
 from threepipe import cli
 from threepipe._version import __version__
+from threepipe.capture import extcap
 from threepipe.endpoints.kinds import KINDS
 from threepipe.filters.impairment import SETTINGS
 from threepipe.wireguard.quick import daemon
@@ -52,6 +53,7 @@ def pages() -> dict[str, str]:
     for row, each in listed(command.commands):
         name, _, section = row.partition(" ")
         found[f"{name}.{section}"] = page(name, each, int(section))
+    found["threepipe-extcap.1"] = extcap_page()
     return found
 
 
@@ -82,6 +84,17 @@ def page(name: str, command: Any, section: int) -> str:
     others = [*SEE_ALSO.get(command_name, []), ("threepipe", 1) if command_name else ("threepipe-pipe", 1)]
     references = [f"{other} {number}" for other, number in sorted(others, key=lambda other: other[::-1])]
     lines += [".Sh SEE ALSO", *[f".Xr {other} ," for other in references[:-1]], f".Xr {references[-1]}"]
+    return "\n".join(lines) + "\n"
+
+
+def extcap_page() -> str:
+    """Return the page of the program that Wireshark starts, from its description."""
+    summary, *paragraphs = split(extcap.__doc__ or "")
+    lines = [f".Dd {DATE}", ".Dt THREEPIPE-EXTCAP 1", f".Os threepipe {__version__}"]
+    lines += [".Sh NAME", ".Nm threepipe-extcap", f".Nd {macro_text(summary.partition(': ')[2].rstrip('.'))}"]
+    lines += [".Sh SYNOPSIS", ".Nm threepipe-extcap", ".Ar QUESTION ..."]
+    lines += [".Sh DESCRIPTION", *described(paragraphs)]
+    lines += [".Sh SEE ALSO", ".Xr threepipe-capture 1 ,", ".Xr tshark 1 ,", ".Xr extcap 4"]
     return "\n".join(lines) + "\n"
 
 
