@@ -12,13 +12,14 @@ BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux so
 KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux unshare:util-linux setpriv:util-linux \
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go \
 	nft:nftables iptables:iptables sysctl:procps faketime:faketime ocproxy:ocproxy \
-	zsh:zsh fish:fish mandoc:mandoc man:man-db systemd-analyze:systemd
+	zsh:zsh fish:fish mandoc:mandoc man:man-db
 
 # Compilers that check Windows' structures against its headers, and build the stand-in for Wintun's library.
 HEADER_TOOLS := gcc:gcc x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
 
 # Tools that run other kernels under emulation.
-SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool
+SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool \
+	systemd-analyze:systemd
 
 # The contract with its Linux and memory platforms: the code that Wintun's announcement would have counted.
 CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.py core/pump.py core/fast.py bundle.py \
