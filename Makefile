@@ -33,7 +33,7 @@ NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_ver
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
 .PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust \
-	lines tools lock audit wheels test-wheels clean
+	lines tools lock audit wheels test-wheels docs docs-serve clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -137,6 +137,13 @@ wheels: .venv/test .venv/release
 test-wheels: .venv/test
 	@$(BIN)/python tools/try_wheels.py
 
+# Build the site into build/site; a dead link fails. docs-serve shows it while it is written.
+docs: .venv/docs
+	@$(BIN)/python tools/build_site.py
+
+docs-serve: .venv/docs
+	@$(BIN)/python tools/build_site.py --serve
+
 # Install the Debian packages that tests of the kernel need; without root, only name them.
 tools: .venv/test
 	@$(call have,$(KERNEL_TOOLS) $(HEADER_TOOLS))
@@ -177,10 +184,14 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 	@$(LOCKED) locks/release.txt --only-binary :all:
 	@touch $@
 
+.venv/docs: .venv/run locks/docs.txt
+	@$(LOCKED) locks/docs.txt --only-binary :all:
+	@touch $@
+
 # If it cannot be built, the audit says that it is missing.
 $(BIN)/cargo-deny: | .venv/run
 	@! command -v cargo >/dev/null || { echo "Building cargo-deny; it takes some minutes."; \
 		cargo install --quiet --locked --root .venv cargo-deny@$(CARGO_DENY) || true; }
 
 clean:
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target src/threepipe/_native.abi3.so
+	rm -rf .venv .cache build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target src/threepipe/_native.abi3.so

@@ -199,7 +199,12 @@ class Finding(NamedTuple):
 
 
 # The lowest two bits of pcapng's epb_flags (draft-ietf-opsawg-pcapng, section 4.3.1).
-UNKNOWN, INBOUND, OUTBOUND = 0, 1, 2
+UNKNOWN = 0
+"""The direction of packets that a capture does not tell."""
+INBOUND = 1
+"""The direction of packets that the system receives."""
+OUTBOUND = 2
+"""The direction of packets that the system sends."""
 
 
 class CapturedBundle(NamedTuple):

@@ -55,14 +55,3 @@ def test_the_lints_that_fence_unsafe_code_are_on_for_both_crates() -> None:
     assert 'unsafe_code = "deny"' in root
     assert 'undocumented_unsafe_blocks = "deny"' in root
     assert all("[lints]\nworkspace = true" in text for text in (root, core))
-
-
-@pytest.mark.parametrize("page", [SECURITY, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
-def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
-    for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\((?!http)(.*?)\)", page.read_text())):
-        text = (ROOT / target).read_text() if (ROOT / target).is_file() else ""
-        assert (ROOT / target).exists(), target
-        headings = [
-            re.sub(r"[^\w -]", "", line).strip().lower() for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-        ]
-        assert not anchor or anchor in [heading.replace(" ", "-") for heading in headings], f"{target}#{anchor}"

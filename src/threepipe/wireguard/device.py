@@ -38,13 +38,7 @@ _OUTDATED = (
 
 
 class Device:
-    """A WireGuard device. `close` or `with` ends it. Thread-safe. In a forked child it is closed and has no keys.
-
-    ```
-    with wireguard.Device(private_key=key, listen_port=51820, peers=[PeerChange(...)]) as device:
-        threepipe.pipe(adapter.start_session(), device.session)
-    ```
-    """
+    """A WireGuard device from values. Programs use the subclass of `opening`, which also reads files."""
 
     def __init__(
         self,

@@ -14,7 +14,13 @@ __all__ = ["Device"]
 
 
 class Device(device.Device):
-    __doc__ = device.Device.__doc__
+    """A WireGuard device. `close` or `with` ends it. Thread-safe. In a forked child it is closed and has no keys.
+
+    ```
+    with wireguard.Device(private_key=key, listen_port=51820, peers=[PeerChange(...)]) as device:
+        threepipe.pipe(adapter.start_session(), device.session)
+    ```
+    """
 
     @classmethod
     def from_config(cls, path: PathLike, *, on_event: Callable[[Event], None] | None = None) -> Self:
