@@ -4,7 +4,7 @@
     make docs-serve    # shows them on localhost, and anew after each change
 
 The pages are those of docs/, and files of the root that people look for there. A link to another file of the
-repository becomes the file's name, as the site does not have it.
+repository becomes the file's name, as the site does not have it. A line `# examples/NAME.py` becomes that program.
 """
 
 import os
@@ -24,6 +24,7 @@ SITE = ROOT / "build" / "site"
 FROM_ROOT = {"SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 """Files of the root -> their names in the site."""
 
+PROGRAM = re.compile(r"^# (examples/\w+\.py)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\((?!\w+:|#)([^)#\s]*)(#[^)\s]*)?\)")
 
 
@@ -54,6 +55,11 @@ def with_links_of_the_site(text: str, source: Path, files: dict[Path, Path]) -> 
     return LINK.sub(link, text)
 
 
+def with_programs(text: str) -> str:
+    """Return a page's text with the programs that it names in a line of their own."""
+    return PROGRAM.sub(lambda match: (ROOT / match[1]).read_text(encoding="utf-8").rstrip("\n"), text)
+
+
 def prepare() -> None:
     """Bring build/docs up to date. A file that has not changed is not written, so that nothing is built for it."""
     files = sources()
@@ -63,7 +69,7 @@ def prepare() -> None:
     for name, source in files.items():
         data = source.read_bytes()
         if source.suffix == ".md":
-            data = with_links_of_the_site(data.decode(), source, files).encode()
+            data = with_programs(with_links_of_the_site(data.decode(), source, files)).encode()
         target = PAGES / name
         if not target.exists() or target.read_bytes() != data:
             target.parent.mkdir(parents=True, exist_ok=True)

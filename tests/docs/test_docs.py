@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
-PROGRAMS = {"codespell", "coverage", "cyclonedx-bom", "import-linter", "mypy", "pygount", "ruff", "ziglang"}
+PROGRAMS = {"codespell", "coverage", "cyclonedx-bom", "import-linter", "mypy", "pygount", "ruff", "trio", "ziglang"}
 """Packages of developers that no test on Windows imports."""
 
 
@@ -32,7 +32,7 @@ def heading(block: str, path: Path) -> str:
 
 BLOCKS = [
     pytest.param(block, id=f"{path.stem}: {heading(block, path)}")
-    for path in sorted((ROOT / "docs").glob("*.md"))
+    for path in sorted((ROOT / "docs").rglob("*.md"))
     for block in blocks(path)
 ]
 

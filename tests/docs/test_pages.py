@@ -23,10 +23,18 @@ def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
     for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
         goal = (page.parent / target) if target else page
         assert goal.exists(), target
-        assert not anchor or anchor in anchors(goal.read_text(encoding="utf-8")), f"{target}#{anchor}"
+        assert not anchor or anchor in anchors(goal.read_text(encoding="utf-8")), (
+            f"{target}#{anchor}"
+        )
 
 
 def test_the_navigation_names_each_page_once() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = re.findall(r"^ +- .*: (\S+\.md)$", text, re.MULTILINE)
     assert sorted(named) == sorted({path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} | FROM_ROOT)
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "tutorial").glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_of_the_tutorial_names_its_program(page: Path) -> None:
+    (name,) = re.findall(r"^```python title=.*\n# (examples/\w+\.py)\n```$", page.read_text(encoding="utf-8"), re.M)
+    assert (ROOT / name).is_file()

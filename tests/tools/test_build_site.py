@@ -46,6 +46,14 @@ def test_a_link_leads_to_a_page_of_the_site_or_becomes_a_name(
     assert (tool.PAGES / name).read_text(encoding="utf-8") == shown
 
 
+def test_a_program_of_the_examples_stands_where_the_page_names_it(tool: ModuleType) -> None:
+    (tool.ROOT / "examples").mkdir()
+    (tool.ROOT / "examples" / "vpn.py").write_text("print(1)\n", encoding="utf-8")
+    (tool.ROOT / "docs" / "pipe.md").write_text("```python\n# examples/vpn.py\n```\n", encoding="utf-8", newline="\n")
+    tool.prepare()
+    assert (tool.PAGES / "pipe.md").read_text(encoding="utf-8") == "```python\nprint(1)\n```\n"
+
+
 def test_a_link_to_a_missing_file_of_the_repository_ends_the_build(tool: ModuleType) -> None:
     (tool.ROOT / "docs" / "pipe.md").write_text("[a](../gone.md)", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"gone\.md does not exist; correct the link"):
