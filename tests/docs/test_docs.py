@@ -57,6 +57,17 @@ def test_the_quick_start_of_readme_answers_ping(network: Network) -> None:
     assert all(" 1 received" in answer for answer in answers)
 
 
+def test_the_lines_of_the_home_page_answer_ping(network: Network) -> None:
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python title=[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    with subprocess.Popen(network.command(sys.executable, "-W", "error", "-c", block)) as program:
+        try:
+            assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "tp0", check=False), 30)
+            assert " 1 received" in network.run("ping", "-c", "1", "-w", "20", "10.6.7.254")
+        finally:
+            program.kill()
+
+
 def test_commands_and_make_targets_in_readme_exist() -> None:
     text = README.read_text()
     for name in re.findall(r"^    threepipe ([a-z ]+?)(?: tp0.*| +#.*)?$", text, re.MULTILINE):
