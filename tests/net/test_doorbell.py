@@ -1,8 +1,11 @@
 """The doorbell: set until cleared, for threads, selectors and event loops."""
 
 import asyncio
+import errno
 import os
 import select
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -150,3 +153,26 @@ def test_waits_of_the_main_thread_on_windows_are_short(monkeypatch: pytest.Monke
         elsewhere.setattr(os, "name", "nt")
         assert [patience(timeout) for timeout in (None, 50.0, 0.1, 0.0)] == [0.2, 0.2, 0.1, 0.0]
         assert other.submit(patience, None).result() is None  # Only the main thread handles Ctrl-C.
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows select takes sockets alone")
+def test_without_connected_sockets_as_in_a_browser_a_pipe_takes_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_sockets() -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(socket, "socketpair", no_sockets)
+    bell = Doorbell()
+    bell.ring()
+    assert select.select([bell], [], [], 5)[0] == [bell]
+    bell.clear()
+    assert select.select([bell], [], [], 0)[0] == []
+    bell.close()
+
+
+def test_another_want_of_sockets_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptors() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", no_descriptors)
+    with pytest.raises(OSError, match="too many open files"):
+        Doorbell()

@@ -1,5 +1,7 @@
 """A flag that threads, selectors and event loops can wait for. Knows nothing of packets."""
 
+import errno
+import io
 import os
 import selectors
 import socket
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Doorbell", "patience"]
 
 _PATIENCE = 0.2  # Seconds.
+_NO_SOCKETS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""The errors of a system without connected sockets, which is Python in a browser."""
 
 
 def patience(timeout: float | None) -> float | None:
@@ -33,12 +37,11 @@ def patience(timeout: float | None) -> float | None:
 class Doorbell:
     """A flag whose descriptor is readable while it is set, which is while it was rung or is held. Thread-safe.
 
-    It is a connected pair of sockets, as every system and event loop can wait for those.
+    It is a connected pair of sockets, as every system and event loop can wait for those, or a pipe in a browser.
     """
 
     def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
+        self._reader, self._writer = _pair()
         self._lock = threading.Lock()
         self._rung = self._held = self._stuck = False
         self._left_behind = False
@@ -112,3 +115,26 @@ class Doorbell:
         """Close the descriptors. No thread may wait any more."""
         self._reader.close()
         self._writer.close()
+
+
+class _PipeEnd(io.FileIO):
+    """An end of a pipe, with the methods of a socket."""
+
+    def recv(self, size: int) -> bytes | None:
+        return self.read(size)
+
+    def send(self, data: bytes) -> int | None:
+        return self.write(data)
+
+
+def _pair() -> tuple[socket.socket | _PipeEnd, socket.socket | _PipeEnd]:
+    """Return a descriptor to read and one to write."""
+    try:
+        reader, writer = socket.socketpair()
+    except OSError as error:
+        if error.errno not in _NO_SOCKETS:
+            raise
+        numbers = os.pipe()
+        return _PipeEnd(numbers[0], "r"), _PipeEnd(numbers[1], "w")
+    reader.setblocking(False)
+    return reader, writer
