@@ -33,7 +33,7 @@ NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_ver
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
 .PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust \
-	lines tools lock audit wheels test-wheels docs docs-serve clean
+	lines tools lock audit wheels test-wheels docs docs-serve test-docs clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -140,6 +140,11 @@ test-wheels: .venv/test
 # Build the site into build/site; a dead link fails. docs-serve shows it while it is written.
 docs: .venv/docs
 	@$(BIN)/python tools/build_site.py
+
+# Show the site in headless Chromium, and use its live page. Status 77 if there is no Chromium.
+test-docs: docs .venv/test
+	@command -v chromium >/dev/null || { echo "There is no Chromium; run (Debian): apt-get install chromium"; exit 77; }
+	@THREEPIPE_SITE=build/site $(BIN)/python -m pytest -q tests/site
 
 docs-serve: .venv/docs
 	@$(BIN)/python tools/build_site.py --serve

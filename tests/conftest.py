@@ -14,8 +14,9 @@ import pytest
 import threepipe
 from tests.support.kernel import Network
 
+collect_ignore_glob = [] if "THREEPIPE_SITE" in os.environ else ["site/*"]  # It is for a site that was built.
 if sys.platform != "linux":
-    collect_ignore_glob = ["linux/*", "wine/*"]  # They import modules that other systems lack.
+    collect_ignore_glob += ["linux/*", "wine/*"]  # They import modules that other systems lack.
 
 # No test may depend on how fast the machine is. Wine is slow; random search is for systems where tests run fast.
 hypothesis.settings.register_profile(

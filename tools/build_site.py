@@ -18,6 +18,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from live_page import add_parts
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "build" / "docs"
 SITE = ROOT / "build" / "site"
@@ -63,8 +65,9 @@ def with_programs(text: str) -> str:
 def prepare() -> None:
     """Bring build/docs up to date. A file that has not changed is not written, so that nothing is built for it."""
     files = sources()
+    parts = add_parts(PAGES / "assets" / "live")
     for path in PAGES.rglob("*"):
-        if path.is_file() and path.relative_to(PAGES) not in files:
+        if path.is_file() and path.relative_to(PAGES) not in files and path not in parts:
             path.unlink()
     for name, source in files.items():
         data = source.read_bytes()
