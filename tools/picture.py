@@ -1,4 +1,4 @@
-"""Draw the picture of the home page: rabbits bring windows into tunnels. For light and dark, in docs/assets/."""
+"""Draw the pictures in docs/assets/: rabbits bring windows into tunnels, for light and dark; and a window, the sign."""
 
 import math
 import sys
@@ -53,7 +53,23 @@ CURVES = (((330, 424), (345, 870)), ((432, 342), (445, 768)), ((530, 262), (540,
 
 def pictures() -> dict[str, str]:
     """Return the files by their names."""
-    return {f"rabbits-{name}.svg": "\n".join(_picture(each)) for name, each in (("light", LIGHT), ("dark", DARK))}
+    scenes = {f"rabbits-{name}.svg": "\n".join(_picture(each)) for name, each in (("light", LIGHT), ("dark", DARK))}
+    return scenes | {"window.svg": _sign(LIGHT)}
+
+
+def _sign(colour: Palette) -> str:
+    """Draw a window alone, the sign of the site."""
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -12 24 24">'
+        f"{_glass(colour)}{_window(colour, 0, 0, 9, 0)}</svg>\n"
+    )
+
+
+def _glass(colour: Palette) -> str:
+    return (
+        f'<defs><linearGradient id="glass" x2="1" y2="1"><stop stop-color="{colour.shine}"/>'
+        f'<stop offset=".55" stop-color="{colour.glass}"/></linearGradient></defs>'
+    )
 
 
 def _picture(colour: Palette) -> Iterator[str]:
@@ -66,10 +82,9 @@ def _picture(colour: Palette) -> Iterator[str]:
         f'<stop offset="1" stop-color="{colour.horizon}"/></linearGradient>'
         f'<linearGradient id="earth" x2="0" y2="1"><stop stop-color="{colour.earth}"/>'
         f'<stop offset="1" stop-color="{colour.deep}"/></linearGradient>'
-        f'<linearGradient id="glass" x2="1" y2="1"><stop stop-color="{colour.shine}"/>'
-        f'<stop offset=".55" stop-color="{colour.glass}"/></linearGradient>'
         f'<clipPath id="card"><rect width="{WIDTH}" height="{HEIGHT}" rx="18"/></clipPath></defs>'
     )
+    yield _glass(colour)
     yield '<g clip-path="url(#card)">'
     yield from _sky(colour)
     yield from _ground(colour)
