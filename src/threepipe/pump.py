@@ -5,6 +5,7 @@ session rings the bells of its loops, and waits until they have left.
 """
 
 import errno
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, cast
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from threepipe.backend import Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
-from threepipe.core.pump import BUNDLES, End, TunEnd, forward, joinable
+from threepipe.core.pump import BUNDLES, PAUSE, End, TunEnd, forward, joinable
 from threepipe.errors import AdapterError, LinkDown, ThreepipeError
 from threepipe.session import Session
 
@@ -117,7 +118,11 @@ def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(bell, selectors.EVENT_READ)
         selector.register(target.writable, selectors.EVENT_READ)
+        waited = 0
         while bundle and all(key.fileobj is not bell for key, _ in selector.select()):
+            if len(bundle) == waited:
+                time.sleep(PAUSE)
+            waited = len(bundle)
             bundle = target.send(bundle)
     if bundle:
         source.take_back(bundle, target)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from threepipe.backend import PacketPort, Port, Waitable
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core.packet import MAX_PACKET, SHORTEST, Packet, is_packet
-from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, End, new_counts
+from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, PAUSE, End, new_counts
 from threepipe.errors import SessionClosed
 from threepipe.net.forks import call_in_child
 from threepipe.singles import ByBundles, count, popped, taken
@@ -120,10 +120,14 @@ class Session:
         rest = self._without_invalid(_bundle(packets)) if drop_invalid else _checked(packets)
         total = len(rest)
         deadline = _deadline(timeout)
+        waited = 0
         try:
             while rest := self._try_send(rest):
+                if len(rest) == waited:
+                    time.sleep(PAUSE)
                 if not self._wait(self._port.writable, deadline):
                     break
+                waited = len(rest)
         finally:
             self._count_dropped(len(rest))
         return total - len(rest)
@@ -164,9 +168,13 @@ class Session:
         """
         rest = self._without_invalid(_bundle(packets)) if drop_invalid else _checked(packets)
         total = len(rest)
+        waited = 0
         try:
             while rest := self._try_send(rest):
+                if len(rest) == waited:
+                    await _asyncio().sleep(PAUSE)
                 await self._wait_async(self._port.writable)
+                waited = len(rest)
         finally:
             self._count_dropped(len(rest))
         return total - len(rest)

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
@@ -18,9 +19,10 @@ from tests.support.frames import EACH_KIND, TCP4, TCP6, UDP4, Kind, frame, frame
 from tests.support.pump_bench import SECONDS, Bench, NativeBench, Refusing, fill
 from tests.support.sessions import readable
 from tests.support.waiting import come_true
+from threepipe.bundle import Bundle
 from threepipe.core import fast
 from threepipe.core.coalesce import coalesce
-from threepipe.core.pump import DROPPED
+from threepipe.core.pump import DROPPED, PAUSE
 from threepipe.core.superpacket import split
 from threepipe.errors import AdapterError
 from threepipe.platforms.linux.port import LinuxPort
@@ -403,6 +405,30 @@ def test_an_interruption_leaves_kept_packets_that_wait_for_room_in_the_session(
     bench.join()
     assert (bench.received, bench.dropped) == (1, 0)
     assert list(map(bytes, bench.sessions[0].receive(0))) == packets
+
+
+def test_kept_packets_for_a_writable_target_without_memory_are_tried_after_pauses(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fast.pump is None:
+        monkeypatch.setattr(fast, "pump", lambda left, right, bells: (0, None))
+    bench = Bench(stack, vnet_header=False)
+    packets = [frame(UDP4, bytes([number])) for number in range(2)]
+    bench.put(*packets)
+    bench.start_sessions()
+    assert bench.sessions[0].receive_packet(SECONDS)
+    port, refusals = bench.sessions[1]._port, [True] * 50
+    send = port.send
+
+    def send_once_there_is_memory(bundle: Bundle) -> Bundle:
+        return bundle if refusals and refusals.pop() else send(bundle)
+
+    monkeypatch.setattr(port, "send", send_once_there_is_memory)
+    before = time.monotonic()
+    bench.start_loop()
+    assert bench.take() == packets[1]
+    assert time.monotonic() - before >= PAUSE * 48
+    bench.stop()
 
 
 @pytest.mark.parametrize("which", [0, 1])

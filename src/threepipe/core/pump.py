@@ -24,6 +24,7 @@ __all__ = [
     "DROPPED",
     "LINGER",
     "PACKETS",
+    "PAUSE",
     "Counts",
     "End",
     "HasFileno",
@@ -43,6 +44,10 @@ Counts: TypeAlias = "array[int]"
 
 LINGER = 0.5
 """Seconds in which answers to the last packets of an ended side may still arrive, as with socat."""
+
+PAUSE = 0.001
+"""Seconds to wait while a target has no memory for packets: it is writable, so waiting for room would return at once.
+The twin of `PAUSE` in the native core's `sink`."""
 
 
 def new_counts() -> Counts:
@@ -164,10 +169,14 @@ def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> tuple
                     if ended is not None:
                         raise
                     ended, deadline = error, time.monotonic() + LINGER
-            ready = [key.data for key, _ in selector.select(None if ended is None else deadline - time.monotonic())]
+            pausing = [direction for direction in (there, back) if direction.pauses]
+            until = min(deadline, time.monotonic() + PAUSE) if pausing else deadline
+            ready = [key.data for key, _ in selector.select(None if until == math.inf else until - time.monotonic())]
             if ended is not None and time.monotonic() >= deadline:
                 raise ended
             rang = None in ready
+            for direction in pausing:
+                direction.wait(selector)
         return there.take_waiting(), back.take_waiting()
 
 
@@ -178,12 +187,24 @@ class _Direction(Generic[Packets]):
         self._source, self._target = source, target
         self._waiting: Packets | None = None
         self._registered: HasFileno | None = None
+        self.pauses = False
+        """True if the target was writable and yet accepted nothing: to be waited for after `PAUSE`."""
 
     def move(self, selector: selectors.BaseSelector) -> None:
-        """Move one bundle; then wait for room at the target if packets are left, else for packets at the source."""
+        """Move one bundle; then wait for what it needs next, or pause."""
+        waited = 0 if self._waiting is None else len(self._waiting)
+        self.pauses = False
         packets, self._waiting = self._waiting or self._source.receive(), None
         if packets:
             self._waiting = self._target.send(packets) or None
+        self.pauses = self._waiting is not None and len(self._waiting) == waited
+        if self.pauses:
+            self.stop(selector)
+        else:
+            self.wait(selector)
+
+    def wait(self, selector: selectors.BaseSelector) -> None:
+        """Wait for room at the target if packets are left, else for packets at the source."""
         awaited = self._source.readable if self._waiting is None else self._target.writable
         if awaited is not self._registered:
             self.stop(selector)
