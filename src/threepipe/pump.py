@@ -97,7 +97,7 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
     assert fast.pump is not None
     for session, end in zip(sessions, ends, strict=True):
         with session._state_lock:
-            if end not in session._ends:
+            if all(end.received is not known.received for known in session._ends):
                 session._ends.append(end)
     for source, target in (sessions, sessions[::-1]):
         if source._ready:  # The native loop receives from descriptors alone.

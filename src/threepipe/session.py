@@ -77,7 +77,7 @@ class Session:
         self._sent_alone = self._sent_alone_bytes = 0  # Of `_try_send_packet`: faster than an array.
         self._bells: list[Doorbell] = []  # One for each loop that uses the port.
         self._interrupted = False
-        self._ends: list[End] = []  # All ends that the port has lent, with their counts.
+        self._ends: list[End] = []  # The ends that the port has lent; one for those that have the same counts.
         self._companions: list[Closeable] = []  # Closed with the session.
         self._left_behind = False
         call_in_child(self, Session._leave_behind)

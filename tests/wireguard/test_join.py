@@ -4,6 +4,7 @@ The far ends of the adapters are sockets of the test; the devices are joined by 
 """
 
 import contextlib
+import gc
 import io
 import os
 import socket
@@ -26,7 +27,7 @@ from threepipe.core.superpacket import HEADER_SIZE, split
 from threepipe.errors import AdapterGone
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.platforms.linux.tun import Offload
-from threepipe.pump import interrupt
+from threepipe.pump import interrupt, pump
 from threepipe.session import Session
 from threepipe.wireguard import Change, Device, PeerChange, parse_networks
 from threepipe.wireguard.constants import Timing
@@ -370,6 +371,24 @@ def test_an_interrupted_pipe_continues() -> None:
             exchange(left, right)
             interrupt(end.adapter.session)
         exchange(left, right)
+
+
+def test_two_loops_over_one_device_carry_the_packets_of_both_adapters() -> None:
+    with contextlib.closing(Adapter(Offload.NONE)) as second, joined() as (left, right):
+        looping = threading.Thread(target=pump, args=(second.session, left.device.session))
+        exchange(left, right)
+        looping.start()
+        for data in numbered(20):
+            before = left.device.session.statistics.sent_packets
+            second.send(data)
+            left.adapter.send(data)
+            assert right.adapter.receive(2) == [data, data]
+            assert left.device.session.statistics.sent_packets == before + 2
+        interrupt(second.session)
+        looping.join(SECONDS)
+        assert not looping.is_alive()
+        exchange(left, right)
+        gc.collect()
 
 
 def test_a_pipe_accepts_its_ends_in_either_order() -> None:

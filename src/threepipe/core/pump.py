@@ -93,17 +93,27 @@ class TunEnd:
 
 
 class PeersEnd:
-    """The UDP sockets of a WireGuard device and the router of its peers, lent to the native loop."""
+    """Duplicates of a WireGuard device's UDP sockets, and the router of its peers, lent to one native loop.
 
-    def __init__(self, router: object, handler: object) -> None:
+    Several loops may have ends of one device; they add to the same counts.
+    """
+
+    def __init__(
+        self,
+        router: object,
+        handler: object,
+        sockets: "Sequence[socket.socket]",
+        received: Counts,
+        sent: Counts,
+    ) -> None:
         """Lend `router`, and `handler` for the messages that it cannot handle; see `threepipe.wireguard.routing`."""
         self.router = router
         self.handler = handler
-        self.sockets: list[socket.socket] = []
-        self.received, self.sent = new_counts(), new_counts()
+        self.sockets = sockets
+        self.received, self.sent = received, sent
 
     def release(self) -> None:
-        """Close the sockets, which are duplicates."""
+        """Close the sockets."""
         for lent in self.sockets:
             lent.close()
 

@@ -11,10 +11,11 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
+from weakref import WeakSet
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
-from threepipe.core.pump import End, PeersEnd
+from threepipe.core.pump import End, PeersEnd, new_counts
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.errors import SessionClosed
 from threepipe.net.datagrams import Datagrams
@@ -59,9 +60,8 @@ class DevicePort(EndpointPort):
         # Held while datagrams are taken from the tunnel and sent, which keeps their order.
         self._sending = threading.Lock()
         self._routing = Routing.of(tunnel)
-        self._end = None
-        if self._routing is not None:
-            self._end = PeersEnd(self._routing.router, Handler(tunnel, self.flush))
+        self._received, self._sent = new_counts(), new_counts()  # By native loops.
+        self._lent: WeakSet[PeersEnd] = WeakSet()
         self.writable.ring()
 
     def use(self, datagrams: list[Datagrams]) -> None:
@@ -228,14 +228,17 @@ class DevicePort(EndpointPort):
             self.writable.watch(self._full.socket, 0)
 
     def lend(self) -> End | None:
-        """Lend the router and duplicates of the sockets, if there is a native core."""
+        """Lend the router and duplicates of the sockets, if there is a native core. Each loop has an end of its own."""
         self._check()
-        if self._end is not None:
-            with self._sending, ExitStack() as undo:  # `use` may replace and close the present sockets.
-                sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
-                undo.pop_all()
-            self._end.sockets = sockets
-        return self._end
+        if self._routing is None:
+            return None
+        with self._sending, ExitStack() as undo:  # `use` may replace and close the present sockets.
+            sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
+            undo.pop_all()
+        handler = Handler(self._tunnel, self.flush)
+        end = PeersEnd(self._routing.router, handler, sockets, self._received, self._sent)
+        self._lent.add(end)
+        return end
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -248,8 +251,8 @@ class DevicePort(EndpointPort):
         self._unsent.clear()
         for datagrams in self.datagrams:
             datagrams.socket.close()
-        if self._end is not None:
-            self._end.release()
+        for end in self._lent:
+            end.release()
 
     def stop(self) -> None:
         """Close the sockets."""
