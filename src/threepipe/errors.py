@@ -3,8 +3,11 @@
 A `ThreepipeError` that is also a `ValueError` means that the caller gave a value that cannot work. An `AdapterError`
 or `EndpointError` is also an `OSError`: the operating system refused, `errno` has its error number, and the text says
 what to do. A subclass exists only where a program would act differently. This module knows no platform; the platforms
-choose the class and the text.
+choose the class and the text. Programs print it without keys.
 """
+
+import re
+import sys
 
 __all__ = [
     "AdapterBusy",
@@ -29,12 +32,31 @@ __all__ = [
     "ThreepipeError",
 ]
 
+_KEY = re.compile(r"[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
+"""A key of WireGuard, in base64 or hex."""
+_MIN_PART = 12  # Characters.
+
 
 def text_of(error: Exception) -> str:
     """Return the text of an error for people; that of an OSError starts with its errno, and ends with its file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def hide_given_keys(text: str) -> str:
+    """Return `text` without the keys of WireGuard among the arguments of this program, and without parts of them.
+
+    Arguments, which other users can see, are no place for keys; errors, which people pass on, must not repeat them.
+    Other texts of that form stay, such as the fingerprints of certificates.
+    """
+    for argument in sys.argv[1:]:
+        for key in _KEY.findall(argument):
+            # An address or a path is taken apart at these characters.
+            parts = [part for part in re.split("[=/+]", key) if len(part) >= _MIN_PART]
+            for part in (key, key.rstrip("="), *parts):
+                text = text.replace(part, "(hidden)")
+    return text
 
 
 class ThreepipeError(Exception):

@@ -1,6 +1,7 @@
 """Answers to the queries that Wireshark sends to an extcap program; tests/linux/test_capture.py runs Wireshark."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,22 @@ def test_an_impossible_capture_exits_with_a_reason(
     assert ended.value.code == 1
     assert printed == ""
     assert complaint in complained
+
+
+KEY = "q" * 42 + "g="
+"""Of WireGuard, in base64."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(KEY,), ("--fifo", "x", f"--{KEY}=1"), ("--capture", "--extcap-interface", f"threepipe-{KEY}", "--fifo", "x")],
+)
+def test_a_key_among_the_arguments_is_not_repeated(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["threepipe-extcap", *arguments])
+    with pytest.raises(SystemExit):
+        extcap()
+    complained = capfd.readouterr().err
+    assert "(hidden)" in complained
+    assert "q" * 12 not in complained

@@ -8,10 +8,10 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from threepipe._version import __version__
-from threepipe.errors import AdapterError, AdapterGone, InvalidSetting, ThreepipeError
+from threepipe.errors import AdapterError, AdapterGone, InvalidSetting, ThreepipeError, hide_given_keys
 
 if TYPE_CHECKING:
     from threepipe.capture.expression import PacketFilter
@@ -29,14 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _answer(question)
     except (ThreepipeError, OSError) as error:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        print(f"threepipe: {text}", file=sys.stderr)  # noqa: T201  # Wireshark shows it.
+        print(f"threepipe: {hide_given_keys(text)}", file=sys.stderr)  # noqa: T201  # Wireshark shows it.
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(hide_given_keys(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "threepipe-extcap",
         description="List and capture threepipe's adapters and pipes, for Wireshark, which runs this program. threepipe"
         " capture --install-extcap puts it into Wireshark's folder.",

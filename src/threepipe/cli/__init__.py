@@ -16,8 +16,8 @@ from typer.core import TyperGroup
 
 from threepipe._version import __version__
 from threepipe.cli.commands import Commands
-from threepipe.cli.output import complain, hide_given_keys, show_warnings
-from threepipe.errors import ThreepipeError, text_of
+from threepipe.cli.output import complain, show_warnings
+from threepipe.errors import ThreepipeError, hide_given_keys, text_of
 
 __all__ = ["app", "main"]
 

@@ -7,18 +7,18 @@ import contextlib
 import dataclasses
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
 
+from threepipe.errors import hide_given_keys
+
 __all__ = [
     "Quiet",
     "Verbose",
     "complain",
-    "hide_given_keys",
     "log_level",
     "print_json",
     "print_json_line",
@@ -32,30 +32,12 @@ __all__ = [
 _STDOUT = 1
 _UNLIMITED = 10_000
 """Columns without a terminal, so that each row is one line for grep and its like."""
-_KEY = re.compile(r"[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
-"""A key of WireGuard, in base64 or hex."""
-_MIN_PART = 12  # Characters.
 
 
 def complain(text: str) -> None:
     """Print one line on standard error, with the program's name; do nothing if nobody can read it any more."""
     with contextlib.suppress(OSError):  # The terminal is gone, for example, and the program must still undo its work.
         typer.echo(f"threepipe: {printable(hide_given_keys(text))}", err=True)
-
-
-def hide_given_keys(text: str) -> str:
-    """Return `text` without the keys of WireGuard among the arguments of this program, and without parts of them.
-
-    Arguments, which other users can see, are no place for keys; errors, which people pass on, must not repeat them.
-    Other texts of that form stay, such as the fingerprints of certificates.
-    """
-    for argument in sys.argv[1:]:
-        for key in _KEY.findall(argument):
-            # An address or a path is taken apart at these characters.
-            parts = [part for part in re.split("[=/+]", key) if len(part) >= _MIN_PART]
-            for part in (key, key.rstrip("="), *parts):
-                text = text.replace(part, "(hidden)")
-    return text
 
 
 def warn_of_exposed_output() -> None:

@@ -143,7 +143,7 @@ class Source(Apart):
         return self.bundles.pop() if self.bundles else Bundle()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="only POSIX waits for both by descriptors")
+@pytest.mark.skipif(os.name == "nt", reason="this system has no descriptors to wait for")
 def test_a_pump_to_a_writable_port_without_room_pauses_between_attempts() -> None:
     port = WithoutMemory(50)
     with closing(Session(Source())) as source, closing(Session(port)) as target:

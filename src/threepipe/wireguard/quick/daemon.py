@@ -24,6 +24,7 @@ from threepipe.errors import (
     InvalidSetting,
     NameTaken,
     ThreepipeError,
+    hide_given_keys,
     text_of,
 )
 from threepipe.net.service import announced
@@ -145,7 +146,7 @@ def _run_and_exit(work: Callable[[Callable[[], None]], None], name: str, writer:
 
 
 def _complain(error: Exception) -> None:
-    print(f"{os.path.basename(sys.argv[0])}: {text_of(error)}", file=sys.stderr)  # noqa: T201
+    print(f"{os.path.basename(sys.argv[0])}: {hide_given_keys(text_of(error))}", file=sys.stderr)  # noqa: T201
 
 
 def _log_to_system(name: str) -> None:
