@@ -8,7 +8,7 @@ import pytest
 
 import threepipe
 from tests.support.endpoints import SECONDS, packet, posix, received
-from threepipe.endpoints.environment import Offer, find_descriptor, offered
+from threepipe.endpoints.environment import Offer, count_listed, find_descriptor, offered, starter
 from threepipe.endpoints.handover import HEADERS, conventions
 from threepipe.settings import parse_addresses, parse_routes
 
@@ -57,6 +57,7 @@ def test_a_descriptor_that_carries_no_packets_is_refused_and_stays(clean: pytest
         ({"TUNTAP_SOCKET_FD": "7", **LISTED}, 7),
         (LISTED, 4),
         ({**LISTED, "LISTEN_FDNAMES": "tun"}, 3),
+        ({**LISTED, "LISTEN_FDNAMES": "tun:tun:mail"}, 4),
     ],
 )
 def test_the_first_convention_counts(environment: dict[str, str], number: int) -> None:
@@ -94,6 +95,39 @@ def test_names_of_descriptors_before_it_are_kept() -> None:
     assert conventions("none", 5, 1400, inherited)["LISTEN_FDNAMES"] == "web:mail:tun"
     assert not LISTED.keys() & conventions("none", 5, 1400, inherited, listed=False).keys()
     assert "INTERNAL_IP4_MTU" not in conventions("none", 3, 1400, {"INTERNAL_IP4_MTU": "1300"})
+
+
+@pytest.mark.parametrize(
+    ("names", "passed_on"),
+    [
+        (None, "unknown:unknown:tun"),
+        ("web", "web:unknown:tun"),
+        ("web:mail:more", "web:mail:tun"),
+        ("", ":unknown:tun"),
+    ],
+)
+def test_each_descriptor_before_it_has_one_name(names: str | None, passed_on: str) -> None:
+    inherited = {**LISTED, "LISTEN_FDS": "2"}
+    del inherited["LISTEN_FDNAMES"]
+    inherited |= {} if names is None else {"LISTEN_FDNAMES": names}
+    passed = conventions("none", 5, 1400, inherited)
+    assert (passed["LISTEN_FDS"], passed["LISTEN_FDNAMES"]) == ("3", passed_on)
+    assert find_descriptor({**passed, "VPNFD": "5"}) == 5
+
+
+@pytest.mark.parametrize("huge", ["2147483648", "9" * 30, "9" * 5000], ids=["large", "larger", "longest"])
+def test_numbers_that_no_descriptor_or_process_has_are_refused(huge: str) -> None:
+    with pytest.raises(threepipe.InvalidSetting, match="is not the number of a descriptor"):
+        find_descriptor({"VPNFD": huge})
+    assert count_listed({**LISTED, "LISTEN_FDS": huge}) == 0
+    with pytest.raises(threepipe.InvalidSetting, match="MTU"):
+        offered({"INTERNAL_IP4_MTU": huge})
+
+
+@posix
+def test_a_number_that_no_process_has_is_not_the_starter() -> None:
+    assert starter({"VPNPID": "2147483648"}) == starter({"VPNPID": "-1"}) == starter({}) == os.getppid()
+    assert starter({"VPNPID": "7"}) == 7
 
 
 def offer(addresses: list[str], mtu: int | None = None, routes: list[str] | None = None) -> Offer:

@@ -146,6 +146,7 @@ import os, socket, sys
 number = int(os.environ["VPNFD"])
 assert sys.argv[1:] == [str(number)] and os.environ["TUNTAP_SOCKET_FD"] == str(number)
 assert not os.get_blocking(number) and not sys.stdin.read()
+assert not {{"WG_TUN_FD", "XRAY_TUN_FD"}} & os.environ.keys()
 print("this is not a packet")
 mine = socket.socket(fileno=number)
 mine.settimeout({SECONDS})
@@ -160,7 +161,11 @@ def datagrams(code: str) -> str:
 
 
 @posix
-def test_datagrams_go_to_and_from_a_program_one_packet_in_each(stack: ExitStack) -> None:
+def test_datagrams_go_to_and_from_a_program_one_packet_in_each(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("WG_TUN_FD", "XRAY_TUN_FD"):
+        monkeypatch.setenv(variable, "9")  # Of a program around this one.
     session = opened(stack, datagrams(ECHO_DATAGRAMS))
     packets = [packet(number, size) for number, size in enumerate([20, 1500, MAX_PACKET] * 20)]
     with ThreadPoolExecutor(1) as executor:

@@ -201,6 +201,7 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("owner", {"owner": -1, "persistent": True}),
     ("owner", {"owner": 2**32 - 1, "persistent": True}),
     ("owner", {"owner": "99999999999", "persistent": True}),
+    ("numeric id", {"owner": "9" * 5000, "persistent": True}),
     ("group", {"group": -1, "persistent": True}),
     ("group", {"group": 2**40, "persistent": True}),
 ]

@@ -104,7 +104,17 @@ def test_the_program_ignores_no_signal_that_python_ignores(network: Network) -> 
 
 def test_numbers_of_a_program_around_it_are_not_passed_on(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XRAY_TUN_FD", "3")
-    assert "XRAY_TUN_FD" not in told(network, "--tun", "tp0", "--header", "packet-information")["environment"]
+    monkeypatch.setenv("TUNTAP_SOCKET_FD", "3")
+    environment = told(network, "--tun", "tp0", "--header", "packet-information")["environment"]
+    assert not {"XRAY_TUN_FD", "TUNTAP_SOCKET_FD"} & environment.keys()
+
+
+def test_a_list_of_the_caller_with_a_number_that_no_descriptor_has_is_ignored(network: Network) -> None:
+    words = " ".join(f"'{word}'" for word in command(network, "--tun", "tp0", "--", "env"))
+    script = f"export LISTEN_FDS=99999999999999 LISTEN_PID=$$; exec {words}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "LISTEN_FDS=1\n" in done.stdout
 
 
 def test_without_a_user_the_program_has_those_of_the_caller(network: Network) -> None:
@@ -218,6 +228,7 @@ def test_where_the_end_of_a_program_is_not_told_a_default_route_is_refused(netwo
         (["--tun", "tp0", "--user", "nosuchuser", "--", "true"], "user 'nosuchuser' does not exist on this machine"),
         (["--tun", "tp0", "--user", "4294967295", "--", "true"], "user '4294967295' does not exist"),
         (["--tun", "tp0", "--user", "99999999999999999999", "--", "true"], "does not exist"),
+        (["--tun", "tp0", "--user", "9" * 5000, "--", "true"], "does not exist on this machine"),
         (["--tun", "tp0", "--header", "tap", "--", "true"], "header 'tap': give one of none, vnet"),
         (["--tun", "tp0,offload=on", "--", "true"], "--header vnet; leave out offload"),
         (["--tun", "tp0,queues=2", "--", "true"], "leave out queues"),
@@ -225,7 +236,7 @@ def test_where_the_end_of_a_program_is_not_told_a_default_route_is_refused(netwo
         (["--tun", "tp0,nonsense", "--", "true"], "unknown option 'nonsense' of tun"),
         (["--tun", "tp0,default-route=5", "--", "true"], "tp0 has no address to send from"),
     ],
-    ids=lambda given: " ".join(given) if isinstance(given, list) else None,
+    ids=lambda given: " ".join(given)[:60] if isinstance(given, list) else None,
 )
 def test_what_cannot_work_is_refused_and_leaves_nothing(network: Network, arguments: Sequence[str], text: str) -> None:
     assert text in refusal(network, *arguments)

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from threepipe import platforms
 from threepipe.bundle import Bundle
 from threepipe.endpoints.datagram_port import DatagramPort
+from threepipe.endpoints.environment import without_numbers
 from threepipe.endpoints.process import end_program, failure_of, fill_in
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import EndpointEnded, EndpointError, InvalidSetting
@@ -50,7 +51,7 @@ def start_datagram_program(words: list[str], log: RateLimitedLog) -> "ProgramPor
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 pass_fds=[number],
-                env={**os.environ, **dict.fromkeys(_VARIABLES, str(number)), "TUNTAP_DEV_TYPE": "tun"},
+                env={**without_numbers(os.environ), **dict.fromkeys(_VARIABLES, str(number)), "TUNTAP_DEV_TYPE": "tun"},
             )
             undo.callback(end_program, process, 0.0)
             port = ProgramPort(ours, log, process)

@@ -14,9 +14,22 @@ from threepipe.errors import InvalidSetting
 from threepipe.session import Session
 from threepipe.settings import Address, Network, parse_addresses, parse_routes
 
-__all__ = ["FIRST_LISTED", "Offer", "count_listed", "find_descriptor", "from_environment", "offered", "starter"]
+__all__ = [
+    "FIRST_LISTED",
+    "Offer",
+    "count_listed",
+    "find_descriptor",
+    "from_environment",
+    "names_listed",
+    "offered",
+    "starter",
+    "without_numbers",
+]
 
 _NUMBERS = ("VPNFD", "TUNTAP_SOCKET_FD", "WG_TUN_FD", "XRAY_TUN_FD")
+_LARGEST = 2**31 - 1
+"""The largest number of a descriptor, a process, or bytes."""
+_MANY = 1 << 20  # No process has so many descriptors (NR_OPEN in <linux/fs.h>).
 _LIST = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
 FIRST_LISTED = 3
 """The first descriptor of systemd's list (SD_LISTEN_FDS_START of sd_listen_fds(3))."""
@@ -40,9 +53,9 @@ def find_descriptor(environment: Mapping[str, str]) -> int:
     """Return the number of the descriptor in the variables. Raise `InvalidSetting` if they have none."""
     for name in _NUMBERS:
         if (text := environment.get(name)) is not None:
-            if not text.isdecimal():
+            if (number := _parsed(text)) is None:
                 raise InvalidSetting(f"{name}={text} is not the number of a descriptor; leave it to the program before")
-            return int(text)
+            return number
     number = _listed(environment)
     if number is None:
         names = ", ".join([*_NUMBERS, "LISTEN_FDS"])
@@ -55,13 +68,32 @@ def find_descriptor(environment: Mapping[str, str]) -> int:
 
 def count_listed(environment: Mapping[str, str]) -> int:
     """Return how many descriptors this process got by systemd's convention, sd_listen_fds(3)."""
-    count = environment.get("LISTEN_FDS", "")
-    return int(count) if count.isdecimal() and environment.get("LISTEN_PID") == str(os.getpid()) else 0
+    count = _parsed(environment.get("LISTEN_FDS", "")) or 0
+    return count if count < _MANY and environment.get("LISTEN_PID") == str(os.getpid()) else 0
+
+
+def names_listed(environment: Mapping[str, str]) -> list[str]:
+    """Return a name for each of those descriptors; "unknown", as in systemd, for one that has none."""
+    count = count_listed(environment)
+    names = environment["LISTEN_FDNAMES"].split(":")[:count] if "LISTEN_FDNAMES" in environment else []
+    return names + ["unknown"] * (count - len(names))
+
+
+def without_numbers(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables without those that tell of one descriptor, for a program that gets another."""
+    return {name: value for name, value in environment.items() if name not in _NUMBERS}
 
 
 def _listed(environment: Mapping[str, str]) -> int | None:
-    names = environment.get("LISTEN_FDNAMES", "").split(":")[: count_listed(environment)]
-    return FIRST_LISTED + names.index(_NAME) if _NAME in names else None
+    names = names_listed(environment)
+    # Of several the last, which `threepipe exec` added to those that it got itself.
+    return FIRST_LISTED + len(names) - 1 - names[::-1].index(_NAME) if _NAME in names else None
+
+
+def _parsed(text: str) -> int | None:
+    """Return a number of digits alone, up to the largest."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_LARGEST)) else None
+    return number if number is not None and number <= _LARGEST else None
 
 
 def _forget(environment: MutableMapping[str, str], number: int) -> None:
@@ -79,8 +111,7 @@ def starter(environment: Mapping[str, str]) -> int:
 
     To be asked before anything else, as a parent that ended is replaced by another.
     """
-    told = environment.get("VPNPID", "")
-    return int(told) if told.isdecimal() else os.getppid()
+    return _parsed(environment.get("VPNPID", "")) or os.getppid()
 
 
 class Offer(NamedTuple):
@@ -117,6 +148,6 @@ def offered(environment: Mapping[str, str]) -> Offer:
     if local := get("ifconfig_ipv6_local"):
         addresses.append(f"{local}/{get('ifconfig_ipv6_netbits') or 128}")
     mtu = get("INTERNAL_IP4_MTU") or get("TUNTAP_MTU")
-    if mtu is not None and not mtu.isdecimal():
+    if mtu and _parsed(mtu) is None:
         raise InvalidSetting(f"the MTU {mtu!r} in the environment is not a number; give mtu= and an address yourself")
-    return Offer(parse_addresses(addresses), parse_routes(routes), int(mtu) if mtu else None)
+    return Offer(parse_addresses(addresses), parse_routes(routes), _parsed(mtu) if mtu else None)

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from threepipe import platforms
 from threepipe.adapter import DEFAULT_CAPACITY, allows_offload
 from threepipe.endpoints.address import EndpointAddress, parse_address
-from threepipe.endpoints.environment import FIRST_LISTED, count_listed
+from threepipe.endpoints.environment import FIRST_LISTED, count_listed, names_listed, without_numbers
 from threepipe.endpoints.keeper import start_keeper
 from threepipe.endpoints.openers import open_adapter, versions_of
 from threepipe.endpoints.process import fill_in
@@ -68,8 +68,8 @@ class Order(NamedTuple):
     def run(self) -> NoReturn:
         """Make the adapter and become the program.
 
-        On an error nothing is left. Raises `AdapterError`, `EndpointError` if the program cannot be started, and
-        `InvalidSetting`.
+        On an error nothing is left but a persistent adapter. Raises `AdapterError`, `EndpointError` if the program
+        cannot be started, and `InvalidSetting`.
         """
         if not platforms.INHERITS_DESCRIPTORS:
             raise InvalidSetting("programs do not inherit descriptors on Windows; join them with threepipe pipe")
@@ -93,9 +93,8 @@ class Order(NamedTuple):
             number = adapter.detach(capacity)
         with endpoint_errors(f"starting {program}", {errno.EACCES: "let that user execute it"}):
             number, listed = _place(number)
-            environment = {**os.environ, **(user.environment if user else {})}
-            for name in HEADERS["none"]:
-                environment.pop(name, None)  # Those of a program around this one, with another form.
+            environment = without_numbers(os.environ)  # Those of a program around this one may have another form.
+            environment |= user.environment if user else {}
             environment |= conventions(self.header, number, mtu, os.environ, listed=listed)
             platforms.become(user, keep_net_admin=self.keep_net_admin)
             for name in _SIGNALS:
@@ -117,12 +116,11 @@ def conventions(
     if "VPNFD" in variables and "INTERNAL_IP4_MTU" not in inherited:
         variables["INTERNAL_IP4_MTU"] = str(mtu)
     if listed:
-        before = count_listed(inherited)
-        names = [inherited.get("LISTEN_FDNAMES", ":".join(["unknown"] * before))] if before else []
+        names = [*names_listed(inherited), "tun"]
         variables |= {
             "LISTEN_PID": str(os.getpid()),
-            "LISTEN_FDS": str(number - FIRST_LISTED + 1),
-            "LISTEN_FDNAMES": ":".join([*names, "tun"]),
+            "LISTEN_FDS": str(len(names)),
+            "LISTEN_FDNAMES": ":".join(names),
         }
     return variables
 

@@ -78,6 +78,11 @@ def parse_host_port(text: str, *, listening: bool) -> HostPort:
         example = "4242, 127.0.0.1:4242 or [::]:4242" if listening else "vpn.example.org:4242 or [::1]:4242"
         form = "[HOST:]PORT" if listening else "HOST:PORT"
         raise InvalidSetting(f"{text!r} is not {form}; write it like {example}")
+    try:
+        host.encode("idna")  # As getaddrinfo does.
+    except UnicodeError:
+        text = f"{host!r} cannot be a host name; its parts between dots have 1 to 63 characters"
+        raise InvalidSetting(text) from None
     return HostPort(host, int(port))
 
 

@@ -310,7 +310,7 @@ def _resolve_id(kind: str, given: str | int | None, look_up: Callable[[str], int
         return None
     try:
         number = int(given) if isinstance(given, int) or given.isdecimal() else look_up(given)
-    except KeyError:
+    except (KeyError, ValueError):  # The second for more digits than Python reads.
         raise InvalidSetting(f"{kind} {given!r} does not exist on this machine; give a name or a numeric id") from None
     if not 0 <= number <= _MAX_ID:
         raise InvalidSetting(f"{kind} {given!r}: ids range from 0 to {_MAX_ID}")

@@ -46,13 +46,14 @@ def find_user(name: str) -> User:
 
     An id without an entry in the system's database has the group of the same number, and no variables.
     """
+    number = int(name) if name.isdecimal() and len(name) <= len(str(_MAX_ID)) else None
     try:
-        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        entry = pwd.getpwnam(name) if number is None else pwd.getpwuid(number)
     except (KeyError, OverflowError):
-        if not name.isdecimal() or int(name) > _MAX_ID:
+        if number is None or number > _MAX_ID:
             text = f"user {name!r} does not exist on this machine; give a name or a numeric id"
             raise InvalidSetting(text) from None
-        return User(name, int(name), int(name), (), {})
+        return User(name, number, number, (), {})
     environment = {"HOME": entry.pw_dir, "LOGNAME": entry.pw_name, "USER": entry.pw_name}
     groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid, tuple(groups), environment)
