@@ -230,6 +230,12 @@ class TestBesideWg:
             assert (done.status, done.complaint) == (0, ""), done.complaint
             assert done.printed == managed.wg("show", *words), words
 
+    def test_show_prints_the_names_of_several_devices_on_one_line(self, managed: Managed, tmp_path: Path) -> None:
+        with UapiServer(listen("other", tmp_path), Still(), lambda: None):
+            printed, theirs = managed.ours("show", "interfaces").printed, managed.wg("show", "interfaces")
+        assert printed.splitlines() == ["fake other"]
+        assert (sorted(theirs.split()), theirs.count("\n")) == (["fake", "other"], 1)
+
     def test_showconf_prints_what_wg_does(self, managed: Managed) -> None:
         assert managed.ours("showconf", "fake").printed == managed.wg("showconf", "fake")
 

@@ -159,7 +159,7 @@ def show(
         raise typer.BadParameter(str(unknown_name("field", field, FIELDS)), param_hint="FIELD")
     statuses, failed = _all() if name in ("all", "interfaces") else ({name: status_of(name)}, False)
     if name == "interfaces":
-        typer.echo("".join(f"{each}\n" for each in statuses), nl=False)
+        typer.echo(" ".join(statuses), nl=bool(statuses))
     elif field is not None:
         _print_field(statuses, field, with_name=name == "all")
     elif json:
