@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forks import in_child
 from tests.support.kernel import Network, call_elsewhere, links
 from threepipe.echo import echo_reply
 
@@ -203,6 +204,23 @@ def test_addresses_of_the_other_version_are_refused(network: Network) -> None:
     for module, address in ((PYTUN[0], "fd08::1"), (PMD3[0], "10.8.0.1")):
         with made(network, module, "pt0") as tun:
             assert code_of(lambda tun=tun, address=address: setattr(tun, "addr", address)) == "EINVAL"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("module", [PYTUN[0], PMD3[0]])
+@pytest.mark.parametrize("attribute", ["addr", "dstaddr"])
+def test_an_address_that_is_no_text_is_refused(network: Network, module: str, attribute: str) -> None:
+    with made(network, module, "pt0") as tun:
+        for value in (5, b"\x0a\x08\x00\x01", None):
+            with pytest.raises(TypeError, match=f"{attribute}: give a text"):
+                setattr(tun, attribute, value)
+
+
+@pytest.mark.parametrize("module", [PYTUN[0], PMD3[0]])
+def test_in_a_forked_child_the_device_is_closed(network: Network, module: str) -> None:
+    with made(network, module, "pt0") as tun:
+        tun.up()
+        assert in_child(lambda: f"{code_of(lambda: tun.read(9))} {code_of(tun.up)} {tun.close()}") == "EBADF EBADF None"
+        assert "LOWER_UP" in network.run("ip", "link", "show", "pt0")
 
 
 async def carry(tun: Any, near: list[bytes], count: int) -> list[bytes]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import ClassVar, Self
 
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
-from threepipe.errors import ThreepipeError
+from threepipe.errors import AdapterClosed, ThreepipeError
 from threepipe.session import Session
 from threepipe.settings import Address, Network
 
@@ -90,7 +90,7 @@ class Device:
     @addr.setter
     def addr(self, addr: str) -> None:
         with self._errors():
-            ip = ipaddress.ip_address(addr)
+            ip = ipaddress.ip_address(_text("addr", addr))
             if ip.version != self.version:
                 raise self.Error(errno.EINVAL, f"addr {addr}: give an IPv{self.version} address")
             self._replace(ipaddress.ip_interface(f"{ip}/{self.prefix}"))
@@ -116,7 +116,7 @@ class Device:
     @dstaddr.setter
     def dstaddr(self, addr: str) -> None:
         with self._errors():
-            peer = ipaddress.ip_network(addr)
+            peer = ipaddress.ip_network(_text("dstaddr", addr))
             if self._peer is not None:
                 self._adapter.remove_route(self._peer)
                 self._peer = None
@@ -174,8 +174,8 @@ class Device:
             self.up()
         assert self._session is not None
         if self._session.closed:
-            text = "is closed; make another" if self._closed else "is down; call up()"
-            raise self.Error(errno.EBADF if self._closed else errno.ENETDOWN, f"{self.name} {text}")
+            _ = self.mtu  # Raises if the adapter is closed or gone, or the process is a forked child.
+            raise self.Error(errno.ENETDOWN, f"{self.name} is down; call up()")
         return self._session
 
     def _present(self) -> Address:
@@ -205,7 +205,15 @@ class Device:
         except OSError as error:
             raise self.Error(error.errno, error.strerror) from error
         except (ThreepipeError, ValueError) as error:
-            raise self.Error(errno.EBADF if self._closed else errno.EINVAL, str(error)) from error
+            closed = self._closed or isinstance(error, AdapterClosed)
+            raise self.Error(errno.EBADF if closed else errno.EINVAL, str(error)) from error
+
+
+def _text(name: str, given: object) -> str:
+    """Return the text that was given. Raise TypeError for a number or bytes, of which `ipaddress` makes addresses."""
+    if not isinstance(given, str):
+        raise TypeError(f"{name}: give a text like 10.8.0.1, not {type(given).__name__}")
+    return given
 
 
 def _length(mask: str) -> str:

@@ -7,6 +7,7 @@ the event loop's next turn and sent as one bundle. docs/handing-over.md has the 
 import errno
 import sys
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from threepipe.compat.device import FLAGS, NODE, Device
@@ -37,7 +38,7 @@ class TunTapDevice(Device):
     def __init__(self, name: str = "", flags: int = FLAGS["IFF_TUN"], dev: str = NODE) -> None:
         super().__init__(name, flags, dev, offload=True)
         self._front = _SIZE if PACKET_INFORMATION and not flags & FLAGS["IFF_NO_PI"] else 0
-        self._gathered: list[memoryview] = []
+        self._gathered: deque[memoryview] = deque()
         self._size = 0  # Bytes gathered.
         self._received: deque[bytes] = deque()
         self._failure: OSError | None = None
@@ -120,9 +121,10 @@ class TunTapDevice(Device):
             self._failure = error
 
     def _flush(self) -> None:
-        packets = self._gathered[:]
-        self._gathered.clear()
-        self._size = 0
+        self._size, packets = 0, list[memoryview]()
+        with suppress(IndexError):  # Another thread may write meanwhile.
+            while True:
+                packets.append(self._gathered.popleft())
         if packets and self._session is not None:
             with self._errors():
                 self._session.send(packets, _PATIENCE)
