@@ -1,13 +1,15 @@
 """The command line as a whole: help, exit statuses, output streams, and loaded modules."""
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -47,6 +49,20 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 def test_version_prints_the_version() -> None:
     assert run("--version") == Done(0, f"threepipe {threepipe.__version__}\n", "")
+
+
+def texts(command: Any) -> Iterator[str]:
+    """Yield the help texts of a command, and of those below a group."""
+    yield inspect.cleandoc(getattr(command.callback, "__doc__", None) or "")
+    for inner in getattr(command, "commands", {}).values():
+        yield from texts(inner)
+
+
+def test_help_texts_are_broken_into_lines_of_at_most_78_columns() -> None:
+    # A terminal breaks longer lines once more. The first paragraph is joined and broken by typer.
+    lines = [line for text in texts(typer.main.get_command(cli.app)) for line in text.partition("\n\n")[2].splitlines()]
+    assert len(lines) > 100
+    assert [line for line in lines if len(line) > 78] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -61,8 +61,8 @@ def up(
 ) -> None:
     """Bring up the device of a wg-quick(8) file, until Ctrl-C, `threepipe wg down`, or the removal of its adapter.
 
-    Addresses, routes, DNS and everything else are undone at the end. If the device was killed before, its leavings are
-    undone first.
+    Addresses, routes, DNS and everything else are undone at the end. If the
+    device was killed before, its leavings are undone first.
     """
     from threepipe.wireguard.quick.config import config_path
 

@@ -22,7 +22,7 @@ File = Annotated[
 
 def set_(
     name: Name,
-    settings: Annotated[list[str], typer.Argument(metavar="SETTING VALUE...", help="As below.", show_default=False)],
+    settings: Annotated[list[str], typer.Argument(metavar="SETTING VALUE...", help="See above.", show_default=False)],
 ) -> None:
     """Change a running device of any userspace implementation, as wg(8) does.
 
