@@ -22,7 +22,7 @@ from threepipe import wireguard
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.echo import echo_reply, echo_request
 from threepipe.errors import EndpointError, InvalidSetting, SessionClosed
-from threepipe.wireguard import Change, Device, PeerChange, parse_networks
+from threepipe.wireguard import Change, Device, PeerChange, parse_networks, sockets
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.tunnel import Tunnel
@@ -164,6 +164,50 @@ def test_close_wakes_a_receive_and_ends_the_device(pair: Pair) -> None:
 def test_close_of_the_session_closes_the_device(pair: Pair) -> None:
     pair.left.session.close()
     assert pair.left.status().peers == ()
+
+
+@pytest.mark.parametrize("lacking", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_a_device_does_not_do_without_a_family_for_want_of_descriptors(
+    monkeypatch: pytest.MonkeyPatch, lacking: socket.AddressFamily, code: int
+) -> None:
+    with_descriptors = socket.socket
+
+    def opened(family: int, kind: int) -> socket.socket:
+        if family == lacking:
+            raise OSError(code, "Too many open files")
+        return with_descriptors(family, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", opened)
+        with pytest.raises(EndpointError, match=r"Too many open files; raise the .*limit of open files") as caught:
+            sockets.open_sockets(0, 0)
+    assert caught.value.errno == code
+
+
+def test_a_device_without_any_family_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(family: int, kind: int) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", lacking)
+        with pytest.raises(EndpointError, match="Address family not supported"):
+            sockets.open_sockets(0, 0)
+
+
+def test_a_device_of_one_family_has_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_both = socket.socket
+
+    def opened(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
+        return with_both(family, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", opened)
+        (only,) = sockets._bind(0)
+    assert only.family == socket.AF_INET6
+    only.close()
 
 
 def test_the_listen_port_can_be_changed_while_running(pair: Pair) -> None:

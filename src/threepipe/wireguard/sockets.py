@@ -11,6 +11,13 @@ __all__ = ["mark", "open_sockets"]
 
 _ANY_ADDRESS = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _ATTEMPTS = 16
+_SHORTAGES = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit of open files",
+    errno.ENOBUFS: "free some memory",
+    errno.ENOMEM: "free some memory",
+}
+"""Errors that do not mean that the system lacks a family, and what to do."""
 
 
 def open_sockets(port: int, fwmark: int) -> list[Datagrams]:
@@ -47,8 +54,10 @@ def _bind(port: int) -> list[socket.socket]:
             for family, any_address in _ANY_ADDRESS.items():
                 try:
                     bound = socket.socket(family, socket.SOCK_DGRAM)
-                except OSError:
-                    continue  # The system lacks this family.
+                except OSError as error:
+                    if error.errno in _SHORTAGES or (family == socket.AF_INET6 and not opened):
+                        raise
+                    continue  # The system lacks this family, and has the other.
                 opened.append(bound)
                 if family == socket.AF_INET6:
                     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -60,7 +69,7 @@ def _bind(port: int) -> list[socket.socket]:
                 bound.close()
             # A port that the system chose for one family may be in use for the other.
             if port or error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS - 1:
-                raise EndpointError(
-                    error.errno, f"listening on UDP port {chosen}: {error.strerror}; choose another listen port"
-                ) from None
+                advice = _SHORTAGES.get(error.errno or 0, "choose another listen port")
+                text = f"listening on UDP port {chosen}: {error.strerror}; {advice}"
+                raise EndpointError(error.errno, text) from None
     raise AssertionError("the last attempt raises")
