@@ -221,6 +221,30 @@ def test_where_the_end_of_a_program_is_not_told_a_default_route_is_refused(netwo
     assert "proto 51" not in network.run("ip", "rule")
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_keeper_of_a_program_that_was_killed_at_its_start_is_silent_and_leaves_nothing(
+    network: Network, ended: bool
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(["sleep", "1000"]) as program, open(writer, "wb") as nobody:
+        if ended:
+            program.kill()
+            program.wait()
+        words = [str(program.pid), "1", "5", "4"]  # The interface is lo.
+        keeping = network.command(sys.executable, "-c", KEEP, *words)
+        with subprocess.Popen(keeping, stdout=nobody, stderr=subprocess.PIPE, text=True) as keeper:
+            if not ended:
+                assert come_true(lambda: "proto 51" in network.run("ip", "rule"), 20)
+                program.kill()
+                program.wait()
+            assert keeper.communicate(timeout=50)[1] == ""
+    assert "proto 51" not in network.run("ip", "rule")
+
+
+KEEP = "from threepipe.endpoints.keeper import keep_routes; keep_routes()"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 
 from threepipe import platforms
 from threepipe.endpoints.openers import route_everything
@@ -54,11 +55,16 @@ def keep_routes() -> None:
             raise OSError(errno.ENOSYS, "this system does not tell when a program ends (pidfd_open, Linux 5.3)")
         undo = route_everything(index, versions, mark)
     except OSError as error:
-        sys.stdout.write(str(error.strerror))
+        _tell(str(error.strerror))
         return
     with undo:
-        sys.stdout.write(_READY)
-        sys.stdout.flush()
+        _tell(_READY)
         with open(os.devnull, "w") as null:
             os.dup2(null.fileno(), 1)
         select.select([program], [], [])
+
+
+def _tell(text: str) -> None:
+    """Answer the process that started this one, unless it was killed meanwhile."""
+    with suppress(BrokenPipeError):
+        os.write(1, text.encode())
