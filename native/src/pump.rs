@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
 use threepipe_core::pump::{self as core, Ended, Side};
 
 use crate::buffer::Counters;
@@ -67,6 +69,7 @@ struct Tun {
     vnet_header: bool,
     udp: bool,
     coalescing: AtomicBool,
+    kept: Mutex<Vec<Vec<u8>>>,
 }
 
 #[cfg(target_os = "linux")]
@@ -87,6 +90,7 @@ impl End {
                 vnet_header: end.getattr(intern!(py, "vnet_header"))?.extract()?,
                 udp: end.getattr(intern!(py, "udp"))?.extract()?,
                 coalescing: AtomicBool::new(end.getattr(intern!(py, "coalescing"))?.extract()?),
+                kept: Mutex::default(),
             }),
             #[cfg(target_os = "linux")]
             Some(router) => Kind::Peers(Peers {
@@ -121,6 +125,7 @@ impl End {
                 vnet_header: tun.vnet_header,
                 udp: tun.udp,
                 coalescing: &tun.coalescing,
+                kept: &tun.kept,
                 received,
                 sent,
             }),
@@ -135,11 +140,19 @@ impl End {
         }
     }
 
-    /// Set `coalescing` to False if a superpacket was refused.
+    /// Set `coalescing` to False if a superpacket was refused, and add the records that waited for room to `kept`.
     fn report(&self, object: &Bound<'_, PyAny>) -> Result<()> {
+        let py = object.py();
         match &self.kind {
-            Kind::Tun(tun) if tun.coalescing.load(Ordering::Relaxed) => Ok(()),
-            Kind::Tun(_) => Ok(object.setattr(intern!(object.py(), "coalescing"), false)?),
+            Kind::Tun(tun) => {
+                if !tun.coalescing.load(Ordering::Relaxed) {
+                    object.setattr(intern!(py, "coalescing"), false)?;
+                }
+                let kept = tun.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let records: Vec<_> = kept.iter().map(|record| PyByteArray::new(py, record)).collect();
+                object.getattr(intern!(py, "kept"))?.call_method1(intern!(py, "extend"), (records,))?;
+                Ok(())
+            }
             #[cfg(target_os = "linux")]
             Kind::Peers(_) => Ok(()),
         }

@@ -116,5 +116,6 @@ def pump(left: End, right: End, bells: Sequence[HasFileno]) -> tuple[int, End | 
     `TunEnd` of one `vnet_header`, or a `TunEnd` and a `PeersEnd`.
 
     Bundles to a `TunEnd` that is coalescing are coalesced. One that refuses a superpacket has `coalescing` set to False
-    when the pump returns, and gets packets from then on. Packets to an adapter whose link is down are dropped.
+    when the pump returns, and gets packets from then on. Packets to an adapter whose link is down are dropped. Records
+    that wait for room when the pump returns are added to the target's `kept`, and not counted as sent or dropped.
     """

@@ -28,8 +28,9 @@ def pump(left: Session, right: Session) -> bool:
 
     Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
     Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
-    counted. Packets that wait for room at an interruption stay in the session that received them; the native loop
-    drops and counts them. Raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
+    counted. Packets that wait for room at an interruption stay in the session that received them, but those for the
+    peers of a WireGuard device, which the native loop has sealed already. Raises what `receive` and `send` do, and
+    `EndpointEnded` half a second after an end.
     """
     with _pumped(left, right) as bell, _lent(left._port) as left_end, _lent(right._port) as right_end:
         if fast.pump is not None and joinable(left_end, right_end):
@@ -102,10 +103,26 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
     for source, target in (sessions, sessions[::-1]):
         if source._ready:  # The native loop receives from descriptors alone.
             _move_kept(_Side(source), _Side(target), bell)
-    error, failed = fast.pump(*ends, (bell,))
+    keep = False
+    try:
+        error, failed = fast.pump(*ends, (bell,))
+        keep = failed is None
+    finally:
+        for source, target, end in zip(sessions, sessions[::-1], ends[::-1], strict=True):
+            if isinstance(end, TunEnd):
+                _take_back_records(_Side(source), _Side(target), end, keep=keep)
     if failed is not None:
         assert isinstance(failed, TunEnd)  # The loop counts errors of sockets instead of ending.
         raise failed.failure(error)
+
+
+def _take_back_records(source: "_Side", target: "_Side", end: TunEnd, *, keep: bool) -> None:
+    """Have `source` take back, or drop, the packets for `end` that waited for room when the native loop ended."""
+    kept, end.kept = end.kept, []
+    if kept:
+        records = [memoryview(record) for record in kept]
+        bundle = Bundle.of_records(records) if end.vnet_header else Bundle.of_views(records)
+        source.take_back(bundle, target, keep=keep)
 
 
 def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
@@ -163,11 +180,11 @@ class _Side:
     def drop(self, bundle: Bundle) -> None:
         self._session._count_dropped(len(bundle))
 
-    def take_back(self, bundle: Bundle, target: "_Side") -> None:
-        """Keep packets received here that `target` had no room for; if one of the two is closed, they are dropped."""
+    def take_back(self, bundle: Bundle, target: "_Side", *, keep: bool = True) -> None:
+        """Keep packets received here that `target` had no room for; drop them if not, or if one of both is closed."""
         session = self._session
         with session._receive_lock:
-            if kept := not (session._closed or target._session._closed):
+            if kept := keep and not (session._closed or target._session._closed):
                 packets = bundle.copies()
                 session._received[BUNDLES] += len(packets) - 1  # Each may be handed out alone.
                 session._ready.extendleft(reversed(packets))

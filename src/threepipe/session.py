@@ -69,7 +69,8 @@ class Session:
         self._fileno_given = False
         self._waited = True  # True if the last receive_async had to wait.
         self._present = 1  # Waiters, and the session itself until it is closed.
-        self._received, self._sent = new_counts(), new_counts()
+        self._received = array("q", new_counts())  # Signed: what a native loop counted may be forgotten here.
+        self._sent = new_counts()
         self._ready: deque[bytes] = deque()  # Fetched from the port and counted, not handed out yet.
         self._held = False  # True while `readable` is held because packets are ready for others.
         self._packet_port = port if isinstance(port, PacketPort) else ByBundles(port)

@@ -122,14 +122,52 @@ def test_packets_wait_for_room_while_the_opposite_direction_goes_on(stack: ExitS
 
 
 @native
-def test_an_interruption_of_the_native_loop_drops_packets_that_wait_for_room(stack: ExitStack) -> None:
+@pytest.mark.parametrize("vnet_header", [True, False])
+def test_an_interruption_of_the_native_loop_leaves_packets_that_wait_for_room_in_the_session(
+    stack: ExitStack, vnet_header: bool
+) -> None:
+    bench = Bench(stack, vnet_header)
+    fill(bench.files[1])
+    segments = frames(TCP4, [b"1234"] * 5)
+    packets = [*segments, *frames(UDP4, [b"56"] * 3)]
+    bench.put(*map(plain if vnet_header else bytes, packets))
+    bench.start()
+    assert come_true(lambda: bench.received == len(packets))
+    interrupt(bench.sessions[1])
+    bench.join()
+    assert (bench.failure, bench.received, bench.sent, bench.dropped) == (None, 0, 0, 0)
+    assert readable(bench.sessions[0])
+    assert bench.sessions[0].receive_packet(0) == packets[0]
+    assert list(map(bytes, bench.sessions[0].receive(0))) == packets[1:]
+    assert bench.sessions[0].statistics[:2] == (len(packets), sum(map(len, packets)))
+
+
+@native
+@pytest.mark.parametrize("which", [0, 1])
+def test_closing_a_session_drops_and_counts_packets_that_wait_for_room_in_the_native_loop(
+    stack: ExitStack, which: int
+) -> None:
     bench = Bench(stack, vnet_header=False)
     fill(bench.files[1])
     bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
     bench.start()
     assert come_true(lambda: bench.received == 3)
+    bench.sessions[which].close()
+    bench.join()
+    assert (bench.failure, bench.received, bench.sent, bench.dropped) == (None, 3, 0, 3)
+
+
+@native
+def test_packets_kept_by_the_native_loop_are_lost_and_not_counted_at_close(stack: ExitStack) -> None:
+    bench = Bench(stack, vnet_header=False)
+    fill(bench.files[1])
+    bench.put(*[frame(UDP4, bytes([number])) for number in range(3)])
+    bench.start()
+    assert come_true(lambda: bench.received == 3)
+    interrupt(bench.sessions[0])
+    bench.join()
     bench.stop()
-    assert (bench.failure, bench.sent, bench.dropped) == (None, 0, 3)
+    assert bench.sessions[0].statistics[:3] == (0, 0, 0)
 
 
 def test_an_interruption_leaves_packets_that_wait_for_room_in_the_session(
@@ -245,10 +283,12 @@ def test_a_target_that_breaks_ends_the_loop_with_its_error(stack: ExitStack) -> 
     assert failure.errno == errno.EPIPE
 
 
+@pytest.mark.parametrize("is_native", [False, pytest.param(True, marks=native)])
 def test_packets_that_wait_for_room_are_dropped_and_counted_when_the_loop_fails(
-    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, is_native: bool
 ) -> None:
-    monkeypatch.setattr(fast, "pump", None)
+    if not is_native:
+        monkeypatch.setattr(fast, "pump", None)
     bench = Bench(stack, vnet_header=False)
     fill(bench.files[1])
     source, break_it = breakable(stack)

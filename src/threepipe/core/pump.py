@@ -86,6 +86,8 @@ class TunEnd:
         self.udp = udp
         self.coalescing = vnet_header
         """True while the device takes superpackets; becomes False when it refuses one with EINVAL."""
+        self.kept: list[bytearray] = []
+        """The records for this end that waited for room when the native loop ended, neither sent nor dropped."""
         self.received, self.sent = new_counts(), new_counts()
 
     def release(self) -> None:

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
 
 use rustix::event::Timespec;
 use rustix::io::{Errno, write, writev};
@@ -9,6 +10,7 @@ use rustix::io::{Errno, write, writev};
 use crate::io::counters::Counters;
 use crate::io::stop::{Flow, Stop};
 use crate::io::waiting::RoomWait;
+use crate::locks::unpoisoned;
 use crate::packet::record::Measure;
 
 /// The time to wait while a target without memory says that it is writable.
@@ -23,6 +25,8 @@ pub(super) enum Put {
     Refused,
     /// The link is down: this record and the rest of the bundle are dropped.
     LinkDown,
+    /// A bell rang while there was no room: this record and the rest of the bundle are kept for the caller.
+    Kept,
 }
 
 /// Writes and counts the records of one bundle after the other.
@@ -36,17 +40,37 @@ pub(super) struct Sink<'a> {
     written: u64,
     /// True after the link of this bundle was found down.
     link_down: bool,
+    /// True after a bell rang while this bundle waited for room.
+    rung: bool,
+    /// The records of this bundle for which there was no room until a bell rang.
+    kept: &'a Mutex<Vec<Vec<u8>>>,
+    /// The packets that they stand for.
+    kept_packets: u64,
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(target: BorrowedFd<'a>, bells: &[BorrowedFd<'a>], counters: Counters<'a>) -> Self {
-        let room = RoomWait::new(bells);
-        Self { target, room, counters, uncounted: Measure::NOTHING, written: 0, link_down: false }
+    pub(super) fn new(
+        target: BorrowedFd<'a>,
+        bells: &[BorrowedFd<'a>],
+        counters: Counters<'a>,
+        kept: &'a Mutex<Vec<Vec<u8>>>,
+    ) -> Self {
+        Self {
+            target,
+            room: RoomWait::new(bells),
+            counters,
+            uncounted: Measure::NOTHING,
+            written: 0,
+            link_down: false,
+            rung: false,
+            kept,
+            kept_packets: 0,
+        }
     }
 
-    /// Write one record of the given measure. Wait while there is no room for it.
+    /// Write one record of the given measure. Wait while there is no room for it; once a bell rings, keep it.
     pub(super) fn put(&mut self, record: &[IoSlice<'_>], measure: Measure) -> Flow<Put> {
-        while !self.link_down {
+        while !self.link_down && !self.rung {
             let result = match record {
                 [whole] => write(self.target, whole),
                 parts => writev(self.target, parts),
@@ -61,22 +85,43 @@ impl<'a> Sink<'a> {
             };
             self.count();
             match error {
-                Errno::AGAIN => self.room.wait(self.target)?,
+                Errno::AGAIN => {
+                    let waited = self.room.wait(self.target);
+                    self.note_bell(waited)?;
+                }
                 // No memory means no room, but the target is writable, so waiting for that would return at once.
-                Errno::NOBUFS | Errno::NOMEM => self.room.pause(&PAUSE)?,
+                Errno::NOBUFS | Errno::NOMEM => {
+                    let paused = self.room.pause(&PAUSE);
+                    self.note_bell(paused)?;
+                }
                 Errno::INVAL => return Flow::Continue(Put::Refused),
                 Errno::IO => self.link_down = true, // It may come up again.
                 error => return Flow::Break(Stop::Target(error)),
             }
         }
-        Flow::Continue(Put::LinkDown)
+        if self.link_down {
+            return Flow::Continue(Put::LinkDown);
+        }
+        unpoisoned(self.kept.lock()).push(record.iter().flat_map(|part| part.iter().copied()).collect());
+        self.kept_packets += measure.packets;
+        Flow::Continue(Put::Kept)
     }
 
-    /// End a bundle that stands for `packets`: count those that were written, and the rest as dropped.
-    pub(super) fn end_bundle(&mut self, packets: u64) {
+    /// End a bundle that stands for `packets`: count those that were written, and the rest as dropped unless kept.
+    /// Stop if a bell rang.
+    pub(super) fn end_bundle(&mut self, packets: u64) -> Flow {
         self.count();
-        self.counters.add_dropped(packets - std::mem::take(&mut self.written));
+        self.counters.add_dropped(packets - std::mem::take(&mut self.written) - std::mem::take(&mut self.kept_packets));
         self.link_down = false;
+        if self.rung { Flow::Break(Stop::Bell) } else { Flow::Continue(()) }
+    }
+
+    fn note_bell(&mut self, waited: Flow) -> Flow {
+        match waited {
+            Flow::Break(Stop::Bell) => self.rung = true,
+            other => other?,
+        }
+        Flow::Continue(())
     }
 
     fn count(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::io::bundle::{Bundle, Outlet};
@@ -40,10 +41,11 @@ impl<'a> TunOutlet<'a> {
         format: Format<'a>,
         counters: Counters<'a>,
         bells: &[BorrowedFd<'a>],
+        kept: &'a Mutex<Vec<Vec<u8>>>,
     ) -> Self {
         Self {
             format,
-            sink: Sink::new(target, bells, counters),
+            sink: Sink::new(target, bells, counters, kept),
             coalescer: Coalescer::default(),
             merged: Vec::new(),
             segment: vec![0; MAX_RECORD],
@@ -176,8 +178,9 @@ impl Outlet for TunOutlet<'_> {
     /// A bundle with packets that are not well-formed is sent as packets, and those are dropped.
     fn send(&mut self, bundle: &Bundle<'_>) -> Flow {
         let flow = self.send_all(bundle);
-        self.sink.end_bundle(bundle.total.packets);
-        flow
+        let ended = self.sink.end_bundle(bundle.total.packets);
+        flow?;
+        ended
     }
 }
 

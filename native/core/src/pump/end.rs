@@ -1,6 +1,7 @@
 //! The kinds of ends that a pump forwards between.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use crate::io::bundle::{Intake, Outlet};
@@ -33,6 +34,8 @@ pub struct TunEnd<'a> {
     pub udp: bool,
     /// True while the target accepts superpackets. The pump clears it when one is refused.
     pub coalescing: &'a AtomicBool,
+    /// Records for the target that waited for room when a bell rang, which are neither counted as sent nor dropped.
+    pub kept: &'a Mutex<Vec<Vec<u8>>>,
     /// Counters of the packets received from the sources.
     pub received: Counters<'a>,
     /// Counters of the packets sent to the target.
@@ -84,7 +87,8 @@ impl<'a> End<'a> {
         match self {
             Self::Tun(end) => {
                 let TunEnd { vnet_header, udp, coalescing, .. } = *end;
-                Box::new(TunOutlet::new(end.target, Format { vnet_header, udp, coalescing }, end.sent, bells))
+                let format = Format { vnet_header, udp, coalescing };
+                Box::new(TunOutlet::new(end.target, format, end.sent, bells, end.kept))
             }
             #[cfg(target_os = "linux")]
             Self::Peers(end) => Box::new(PeersOutlet::new(end.router, end.handler, end.sent, end.sockets, bells)),

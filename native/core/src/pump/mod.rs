@@ -68,7 +68,8 @@ impl From<std::io::Error> for Error {
 /// Forward both ways between two ends until one of `bells` is readable.
 ///
 /// An adapter that accepts superpackets gets bundles coalesced. While the link of an adapter is down, packets to it are
-/// dropped and counted. Only an adapter is ever the end that failed.
+/// dropped and counted. Only an adapter is ever the end that failed. Packets for an adapter that wait for room when it
+/// ends are kept in that end.
 ///
 /// # Errors
 ///

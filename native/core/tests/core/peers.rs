@@ -61,6 +61,7 @@ struct Device {
     handler: Notes,
     vnet_header: bool,
     coalescing: AtomicBool,
+    kept: Mutex<Vec<Vec<u8>>>,
     adapter: [Counts; 2],
     peers: [Counts; 2],
     bell: (UnixStream, UnixStream),
@@ -81,6 +82,7 @@ impl Device {
             handler: Notes::default(),
             vnet_header,
             coalescing: AtomicBool::new(vnet_header),
+            kept: Mutex::default(),
             adapter: Default::default(),
             peers: Default::default(),
             bell: UnixStream::pair().expect("a pair of sockets"),
@@ -127,6 +129,7 @@ impl Device {
             vnet_header: self.vnet_header,
             udp: true,
             coalescing: &self.coalescing,
+            kept: &self.kept,
             received: (&self.adapter[0]).into(),
             sent: (&self.adapter[1]).into(),
         })
