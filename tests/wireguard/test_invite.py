@@ -13,6 +13,7 @@ from tests.support.commands import run, run_here
 from threepipe.echo import echo_reply, echo_request
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.wireguard import Change, Device, generate_key, key_to_text, parse_networks, public_key, read_config
+from threepipe.wireguard.quick.config import config_path
 from threepipe.wireguard.quick.invite import Invitation, invite
 
 KEY = generate_key()
@@ -130,6 +131,8 @@ def test_the_next_peer_gets_the_first_free_address(server: Path, allowed: list[s
         (SERVER, "host:1x", "endpoint 'host:1x': write it as"),
         (SERVER, "a host", "endpoint 'a host:443': write it as"),
         (SERVER, "host#1", "endpoint 'host#1:443': write it as"),
+        (SERVER, "host:0", "endpoint 'host:0': write it as"),
+        (SERVER, "a..host", "endpoint 'a..host:443': write it as"),
         (SERVER.replace("10.6.7.1/24", "10.6.7.1/30, 10.6.7.2/32"), "host", "every address of 10.6.7.0/30 has a peer"),
         (f"{SERVER}nonsense", "host", "line 5"),
     ],
@@ -254,3 +257,10 @@ def test_a_running_server_knows_the_peer_at_once(server: Path, tmp_path: Path) -
         (peer,) = device.status().peers
     assert peer.allowed_ips == parse_networks(["10.6.7.2", "fd67::2"])
     assert peer.preshared_key == read_config(Path(there)).peers[0].preshared_key
+
+
+@pytest.mark.parametrize("written", ["./phone", "../phone", "/tmp/phone", "sub.conf/phone"])
+def test_a_path_of_a_device_s_file_that_does_not_end_in_conf_is_refused(written: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"the file of a device is NAME\.conf; add \.conf"):
+        config_path(written)
+    assert config_path(f"{written}.conf") == Path(f"{written}.conf")

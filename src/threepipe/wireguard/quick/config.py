@@ -64,9 +64,14 @@ _BETWEEN = "," + SPACE
 
 
 def config_path(config: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a file NAME.conf, or NAME for one in `folder`. Raises `InvalidSetting` for an invalid NAME."""
+    """Return the path of a file NAME.conf, or NAME for one in `folder`.
+
+    Raises `InvalidSetting` for an invalid NAME, and for a path that does not end in .conf, as wg-quick(8) does.
+    """
     path = Path(config) if config.endswith(".conf") or "/" in config else folder / f"{config}.conf"
     check_device_name(path.stem)
+    if path.suffix != ".conf":
+        raise InvalidSetting(f"{hide_keys(config)}: the file of a device is NAME.conf; add .conf")
     return path
 
 

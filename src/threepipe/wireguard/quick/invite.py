@@ -124,7 +124,8 @@ def _host_and_port(endpoint: str, server: Config) -> tuple[str, int]:
         endpoint = f"{f'[{host}]' if ':' in host else host}:{server.listen_port}"
     try:
         found = parse_endpoint(endpoint)
-        if "#" in found[0]:  # It begins a comment in files.
+        found[0].encode("idna")  # As getaddrinfo does; raises ValueError.
+        if "#" in found[0] or not found[1]:  # The first begins a comment in files.
             raise ValueError
         return found
     except ValueError:
