@@ -92,9 +92,7 @@ impl From<Error> for PyErr {
                 PyTypeError::new_err(format!("invalid counters: expected an array of typecode 'Q' with {length} items"))
             }
             #[cfg(unix)]
-            Error::Mismatch => PyTypeError::new_err(
-                "cannot pump between these ends; use two TunEnds of the same vnet_header, or a TunEnd and a PeersEnd",
-            ),
+            Error::Mismatch => PyTypeError::new_err("cannot pump between these ends; see threepipe.core.pump.joinable"),
             #[cfg(unix)]
             Error::NotDescriptor(number) => PyValueError::new_err(format!("{number} is not a file descriptor")),
         }

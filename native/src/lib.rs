@@ -6,6 +6,8 @@
 #[cfg(target_os = "linux")]
 mod address;
 mod buffer;
+#[cfg(target_os = "linux")]
+mod datagrams;
 #[cfg(unix)]
 mod descriptor;
 mod error;
@@ -29,6 +31,9 @@ mod _native {
     /// The version of threepipe that this core was built with.
     #[pymodule_export]
     const VERSION: &str = env!("THREEPIPE_VERSION");
+    #[cfg(unix)]
+    #[pymodule_export]
+    const KINDS_OF_ENDS: &str = if cfg!(target_os = "linux") { "tun peers datagrams" } else { "tun" };
     #[cfg(unix)]
     #[pymodule_export]
     use crate::descriptor::{receive, receive_packets, send};

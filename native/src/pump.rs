@@ -1,4 +1,4 @@
-//! The pump, between ends that are read by the attributes of `TunEnd` and `PeersEnd` in `threepipe.core.pump`.
+//! The pump, between ends that are read by the attributes of their classes in `threepipe.core.pump`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,8 @@ use pyo3::types::PyByteArray;
 use threepipe_core::pump::{self as core, Ended, Side};
 
 use crate::buffer::Counters;
+#[cfg(target_os = "linux")]
+use crate::datagrams::Datagrams;
 use crate::error::{Error, Result};
 use crate::file::File;
 #[cfg(target_os = "linux")]
@@ -61,6 +63,8 @@ enum Kind {
     Tun(Tun),
     #[cfg(target_os = "linux")]
     Peers(Peers),
+    #[cfg(target_os = "linux")]
+    Datagrams(Datagrams),
 }
 
 struct Tun {
@@ -80,11 +84,11 @@ struct Peers {
 }
 
 impl End {
-    /// Read an end. One that has a `router` is a `PeersEnd`.
+    /// Read an end, of the class that its `kind` names.
     fn of(end: &Bound<'_, PyAny>) -> Result<Self> {
         let py = end.py();
-        let kind = match end.getattr_opt(intern!(py, "router"))? {
-            None => Kind::Tun(Tun {
+        let kind = match end.getattr(intern!(py, "kind"))?.extract()? {
+            "tun" => Kind::Tun(Tun {
                 sources: duplicates(&end.getattr(intern!(py, "sources"))?)?,
                 target: File::of(&end.getattr(intern!(py, "target"))?)?.duplicate()?,
                 vnet_header: end.getattr(intern!(py, "vnet_header"))?.extract()?,
@@ -93,13 +97,14 @@ impl End {
                 kept: Mutex::default(),
             }),
             #[cfg(target_os = "linux")]
-            Some(router) => Kind::Peers(Peers {
-                router: router.cast_into::<Router>().map_err(PyErr::from)?.unbind(),
+            "peers" => Kind::Peers(Peers {
+                router: end.getattr(intern!(py, "router"))?.cast_into::<Router>().map_err(PyErr::from)?.unbind(),
                 sockets: duplicates(&end.getattr(intern!(py, "sockets"))?)?,
                 handler: Handler(end.getattr(intern!(py, "handler"))?.unbind()),
             }),
-            #[cfg(not(target_os = "linux"))]
-            Some(_) => return Err(Error::Mismatch),
+            #[cfg(target_os = "linux")]
+            "datagrams" => Kind::Datagrams(Datagrams::of(end)?),
+            _ => return Err(Error::Mismatch),
         };
         let received = Counters::of(&end.getattr(intern!(py, "received"))?)?;
         let sent = Counters::of(&end.getattr(intern!(py, "sent"))?)?;
@@ -112,6 +117,8 @@ impl End {
             Kind::Tun(tun) => borrowed(&tun.sources),
             #[cfg(target_os = "linux")]
             Kind::Peers(peers) => borrowed(&peers.sockets),
+            #[cfg(target_os = "linux")]
+            Kind::Datagrams(datagrams) => vec![datagrams.socket.as_fd()],
         }
     }
 
@@ -137,6 +144,15 @@ impl End {
                 received,
                 sent,
             }),
+            #[cfg(target_os = "linux")]
+            Kind::Datagrams(datagrams) => core::End::Datagrams(core::DatagramsEnd {
+                socket: datagrams.socket.as_fd(),
+                sources,
+                ways: &datagrams.ways,
+                handler: &datagrams.handler,
+                received,
+                sent,
+            }),
         }
     }
 
@@ -154,7 +170,7 @@ impl End {
                 Ok(())
             }
             #[cfg(target_os = "linux")]
-            Kind::Peers(_) => Ok(()),
+            Kind::Peers(_) | Kind::Datagrams(_) => Ok(()),
         }
     }
 }

@@ -21,6 +21,9 @@ from threepipe.core.transport import Transport as Transport
 VERSION: str
 """The version of threepipe that it was built with."""
 
+KINDS_OF_ENDS: str
+"""The kinds of ends that `pump` knows on this system, with spaces between them."""
+
 def internet_checksum(data: Packet, initial: int = 0) -> int:
     """Do as `threepipe.core.packet.internet_checksum`. `initial` has at most 64 bits."""
 
@@ -111,9 +114,9 @@ class PacketSender:
 def pump(left: End, right: End, bells: Sequence[HasFileno]) -> tuple[int, End | None]:
     """Forward both ways between two ends until a bell is readable, with two threads and duplicates of the descriptors.
 
-    Return 0 and None for a bell, else the errno and the end that failed, which is never a `PeersEnd`. A source that
-    hung up fails with EPIPE once it is empty. Raise what a handler raises. Raise TypeError unless the ends are two
-    `TunEnd` of one `vnet_header`, or a `TunEnd` and a `PeersEnd`.
+    Return 0 and None for a bell, else the errno and the end that failed, which is a `TunEnd` if one of the two is. A
+    TUN device that hung up fails with EPIPE once it is empty. Raise what a handler raises. Raise TypeError unless
+    `threepipe.core.pump.joinable` is true of the ends.
 
     Bundles to a `TunEnd` that is coalescing are coalesced. One that refuses a superpacket has `coalescing` set to False
     when the pump returns, and gets packets from then on. Packets to an adapter whose link is down are dropped. Records

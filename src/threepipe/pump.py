@@ -5,6 +5,7 @@ session rings the bells of its loops, and waits until they have left.
 """
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -105,15 +106,14 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
             _move_kept(_Side(source), _Side(target), bell)
     keep = False
     try:
-        error, failed = fast.pump(*ends, (bell,))
+        error, failed = fast.pump(*ends, (bell, *ends[0].bells, *ends[1].bells))
         keep = failed is None
     finally:
         for source, target, end in zip(sessions, sessions[::-1], ends[::-1], strict=True):
             if isinstance(end, TunEnd):
                 _take_back_records(_Side(source), _Side(target), end, keep=keep)
     if failed is not None:
-        assert isinstance(failed, TunEnd)  # The loop counts errors of sockets instead of ending.
-        raise failed.failure(error)
+        raise failed.failure(error) if isinstance(failed, TunEnd) else OSError(error, os.strerror(error))
 
 
 def _take_back_records(source: "_Side", target: "_Side", end: TunEnd, *, keep: bool) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from threepipe._native import PacketSender as NativeSender
 
 __all__ = [
+    "ENDS",
     "NATIVE",
     "REASON",
     "PacketSender",
@@ -65,10 +66,15 @@ else:
 pump: Callable[[End, End, Sequence[HasFileno]], tuple[int, End | None]] | None = None
 """The native forwarding loop, or None without it; `threepipe.core.pump.forward` is Python's."""
 
+ENDS: frozenset[str] = frozenset()
+"""The kinds of ends that `pump` knows on this system."""
+
 PacketSender: "type[NativeSender] | None" = None
 """A `threepipe.backend.PacketSender` for descriptors, or None without it."""
 
 if NATIVE and sys.platform != "win32":
-    from threepipe._native import PacketSender, pump, receive, receive_packets, send
+    from threepipe._native import KINDS_OF_ENDS, PacketSender, pump, receive, receive_packets, send
+
+    ENDS = frozenset(KINDS_OF_ENDS.split())
 else:
     from threepipe.core.descriptor import receive, receive_packets, send

@@ -1,7 +1,7 @@
 """The forwarding loop: its ends, its counters, and its body in pure Python.
 
 The loop moves bundles both ways between two sides until a bell rings. The native core has the same loop for sides
-that can lend their descriptors, as `TunEnd` or `PeersEnd`, and then runs no Python per bundle. This file knows no
+that can lend their descriptors, as an `End`, and then runs no Python per bundle. This file knows no
 platform, and a session only as a `Side`.
 """
 
@@ -11,7 +11,7 @@ import selectors
 import time
 from array import array
 from collections.abc import Callable, Sequence, Sized
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from threepipe.errors import EndpointEnded
 
@@ -26,11 +26,15 @@ __all__ = [
     "PACKETS",
     "PAUSE",
     "Counts",
+    "DatagramHandler",
+    "DatagramsEnd",
     "End",
     "HasFileno",
+    "NativeEndpoint",
     "PeersEnd",
     "Side",
     "TunEnd",
+    "Way",
     "forward",
     "joinable",
     "new_counts",
@@ -64,6 +68,9 @@ class HasFileno(Protocol):
 
 class TunEnd:
     """The descriptors of a TUN device, lent to the native loop."""
+
+    kind = "tun"
+    bells: Sequence[HasFileno] = ()
 
     def __init__(
         self,
@@ -100,6 +107,9 @@ class PeersEnd:
     Several loops may have ends of one device; they add to the same counts.
     """
 
+    kind = "peers"
+    bells: Sequence[HasFileno] = ()
+
     def __init__(
         self,
         router: object,
@@ -120,7 +130,68 @@ class PeersEnd:
             lent.close()
 
 
-End: TypeAlias = TunEnd | PeersEnd
+NativeEndpoint: TypeAlias = tuple[bytes, int, int]
+"""An address of 4 or 16 bytes, a port, and the scope of a link-local address."""
+
+
+class Way(NamedTuple):
+    """The destination of datagrams, as the native loop has it."""
+
+    peer: NativeEndpoint | None
+    """None: the peer that the socket is connected to."""
+    local: bytes | None
+    """The local address to send from; None to let the system choose."""
+    own: tuple[bytes, int, int] | None
+    """The socket's own datagrams as packets: bytes of addresses and ports, their offset, and that of the protocol."""
+
+
+class DatagramHandler(Protocol):
+    """The methods that the native loop calls, from threads of its own, if it cannot decide alone."""
+
+    def way(self) -> Way | None:
+        """Return the destination. None: nobody has sent anything yet."""
+
+    def receive(
+        self, datagrams: bytearray, size: int, source: NativeEndpoint | None, local: bytes | None
+    ) -> tuple[Sequence[memoryview], Way | None]:
+        """Receive datagrams of one source, each of `size` bytes but a shorter last one.
+
+        They are not all packets, or not of the peer. Return the packets among them, and the destination from now on.
+        """
+
+    def receive_failed(self, error: int) -> None:
+        """Handle the errno of receiving."""
+
+    def send(self, packets: Sequence[bytearray], error: int) -> tuple[int, int]:
+        """Send packets, the first of which could not be sent for the errno `error`.
+
+        Return how many were sent, and how many of the others can never be sent. There is no room for the rest.
+        """
+
+    def dropped_own(self) -> None:
+        """Handle that the socket's own datagrams came as packets to send, and were dropped."""
+
+
+class DatagramsEnd:
+    """A datagram socket, lent to the native loop."""
+
+    kind = "datagrams"
+
+    def __init__(self, socket: "socket.socket", handler: DatagramHandler, bells: Sequence[HasFileno] = ()) -> None:
+        """Lend a non-blocking socket, and the handler of what the loop does not do itself.
+
+        The loop ends when one of `bells` is readable.
+        """
+        self.socket = socket
+        self.handler = handler
+        self.bells = bells
+        self.received, self.sent = new_counts(), new_counts()
+
+    def release(self) -> None:
+        """Do nothing: the socket belongs to the port."""
+
+
+End: TypeAlias = TunEnd | PeersEnd | DatagramsEnd
 """The kinds of ends that the native loop knows."""
 
 
@@ -129,10 +200,12 @@ Packets = TypeVar("Packets", bound=Sized)
 
 
 def joinable(left: End | None, right: End | None) -> bool:
-    """Return True if the native loop joins the two: TUN devices with records of one format, or one and peers."""
+    """Return True if the native loop joins the two: not TUN devices with two formats of records, nor two of peers."""
+    if left is None or right is None:
+        return False
     if isinstance(left, TunEnd) and isinstance(right, TunEnd):
         return left.vnet_header == right.vnet_header
-    return {type(left), type(right)} == {TunEnd, PeersEnd}
+    return not (isinstance(left, PeersEnd) and isinstance(right, PeersEnd))
 
 
 class Side(Protocol[Packets]):

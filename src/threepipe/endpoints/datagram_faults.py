@@ -83,6 +83,11 @@ class OwnDatagrams:
         self._start, self._protocol = (16, 9) if address.version == 4 else (24, 6)
         self._end = self._start + len(self._key)
 
+    @property
+    def key_and_offsets(self) -> tuple[bytes, int, int]:
+        """The bytes of addresses and ports, their offset, and that of the protocol."""
+        return self._key, self._start, self._protocol
+
     def without(self, packets: list[memoryview]) -> list[memoryview]:
         """Return the packets except these datagrams."""
         start, end, key, protocol = self._start, self._end, self._key, self._protocol

@@ -8,14 +8,15 @@ import errno
 import selectors
 import socket
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.packet import is_packet
+from threepipe.core.pump import DatagramsEnd, End
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.datagram_faults import OwnDatagrams, not_a_packet, undeliverable
+from threepipe.endpoints.datagram_handler import DatagramHandler, Way
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.errors import LinkDown
 from threepipe.net.datagrams import Datagrams, Source
@@ -25,17 +26,6 @@ __all__ = ["DatagramPort"]
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _MAX_ATTEMPTS = 3  # Calls to send one datagram; a call may fail with the error of an earlier datagram instead.
-
-
-class _Way(NamedTuple):
-    """The destination of datagrams. Made by the thread that receives, and used by the one that sends."""
-
-    peer: Source
-    """None: the peer that the socket is connected to."""
-    local: bytes | None = None
-    """The local address that the peer sent to, from which it is answered; None if unknown or gone."""
-    own: OwnDatagrams | None = None
-    """The form of these datagrams as packets; None for sockets other than UDP's."""
 
 
 class DatagramPort(EndpointPort):
@@ -50,25 +40,30 @@ class DatagramPort(EndpointPort):
     ) -> None:
         super().__init__()
         self._datagrams = datagrams
+        self._is_ip = datagrams.socket.family in _FAMILIES
         self._log = log
         self._listening = listening
         self._only = peer
         """The only source of packets, if the socket is neither listening nor connected."""
-        self._way = None if listening else self._way_to(peer)
+        self.way = None if listening else self._way_to(peer)
+        """The present destination; None until somebody has sent a packet."""
         self._arena = Arena()
         if listening:
             datagrams.report_local_addresses()
         elif peer is not None:
             datagrams.report_errors()
+        self.lent: DatagramsEnd | None = None
+        if "datagrams" in fast.ENDS and not datagrams.has_end and (self._is_ip or not listening):
+            self.lent = DatagramsEnd(datagrams.socket, DatagramHandler(self))
         self.readable.watch(datagrams.socket, selectors.EVENT_READ)
         self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
 
-    def _way_to(self, peer: Source, local: bytes | None = None) -> _Way:
+    def _way_to(self, peer: Source, local: bytes | None = None) -> Way:
         bound = self._datagrams.socket
         own = None
-        if bound.family in _FAMILIES:
+        if self._is_ip:
             own = OwnDatagrams(bound.getsockname()[1], peer or bound.getpeername())
-        return _Way(peer, local, own)
+        return Way(peer, local, own)
 
     def receive(self) -> Bundle:
         """Return the IP packets of the datagrams that are ready."""
@@ -83,15 +78,23 @@ class DatagramPort(EndpointPort):
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno != errno.EMSGSIZE:  # Sending the next packet of that size reports it again.
-                    self._log.warn("unreachable", f"packets cannot be delivered: {undeliverable(error.errno or 0)}")
+                self._warn_of(error.errno or 0)
                 break
             if used:  # An empty datagram is a probe, whether somebody is there.
                 self._arena.take(used)
-                packets += self._valid(received, source)
+                packets += self.valid(received, source, self._datagrams.received_local)
         return Bundle.of_views(packets)
 
-    def _valid(self, packets: Sequence[memoryview], source: Source) -> Sequence[memoryview]:
+    def receive_failed(self, error: int) -> None:
+        """Handle an errno of receiving, which may be that of a datagram sent before."""
+        self._datagrams.forget_errors()
+        self._warn_of(error)
+
+    def _warn_of(self, error: int) -> None:
+        if error != errno.EMSGSIZE:  # Sending the next packet of that size reports it again.
+            self._log.warn("unreachable", f"packets cannot be delivered: {undeliverable(error)}")
+
+    def valid(self, packets: Sequence[memoryview], source: Source, local: bytes | None) -> Sequence[memoryview]:
         """Return those that are IP packets of the peer, and make their source the peer if listening."""
         if self._only is not None and source != self._only:
             self._refuse(source)
@@ -102,12 +105,12 @@ class DatagramPort(EndpointPort):
             self._log.warn("no packet", f"{_name(source)} sent {not_a_packet(wrong)}")
             packets = [packet for packet in packets if is_packet(packet)]
         if packets and self._listening:
-            way, local = self._way, self._datagrams.received_local
+            way = self.way
             if way is None or way.peer != source:
                 self._log.info(f"{_name(source)} is the peer now")
-                self._way = self._way_to(source, local)
+                self.way = self._way_to(source, local)
             elif way.local != local:
-                self._way = way._replace(local=local)
+                self.way = way._replace(local=local)
         return packets
 
     def _refuse(self, source: Source) -> None:
@@ -119,16 +122,23 @@ class DatagramPort(EndpointPort):
                 " machine, have it answer from the address that is asked: bind its end to that address",
             )
 
-    def send(self, bundle: Bundle) -> Bundle:
-        """Send the packets. Raise `LinkDown` if none can be sent, or if all are this socket's own datagrams."""
-        if (way := self._way) is None:
+    def send(self, bundle: Bundle, failed: int | None = None) -> Bundle:
+        """Send the packets. Raise `LinkDown` if none can be sent, or if all are this socket's own datagrams.
+
+        `failed` is the errno of an attempt to send the first one.
+        """
+        if (way := self.way) is None:
             raise LinkDown(errno.EDESTADDRREQ, "no peer has sent a packet yet")
         packets = self._without_own(list(bundle), way.own)
         total = len(packets)
         self._datagrams.send_local = way.local
         for _ in range(_MAX_ATTEMPTS):
-            sent, error = self._datagrams.send(packets, way.peer)
-            packets = packets[sent:]
+            if failed is None:
+                sent, error = self._datagrams.send(packets, way.peer)
+                packets = packets[sent:]
+            else:
+                error, failed = failed, None
+                self._datagrams.forget_errors()
             if error in FULL:
                 break
             if error == errno.EMSGSIZE:
@@ -143,15 +153,28 @@ class DatagramPort(EndpointPort):
         """Drop the datagrams of this socket that a route sent into the tunnel; they would go in a circle for ever."""
         if own is None or len(others := own.without(packets)) == len(packets):
             return packets
+        text = self.warn_of_own()
+        if not others:
+            raise LinkDown(errno.ELOOP, text)
+        return others
+
+    def warn_of_own(self) -> str:
+        """Explain that the socket's own datagrams are dropped, and return the text."""
+        way = self.way
+        assert way is not None  # They are known by their destination.
+        own = way.own
+        assert own is not None
         text = (
             f"the datagrams to {own.host} port {own.port} come back to be sent again, because a route leads them into"
             f" the tunnel; they are dropped: route {own.host} around the tunnel, or use mark= or interface= (see 'All"
             " traffic' in docs/pipe.md)"
         )
         self._log.warn("loop", text)
-        if not others:
-            raise LinkDown(errno.ELOOP, text)
-        return others
+        return text
+
+    def lend(self) -> End | None:
+        """Lend the socket to a native loop that knows such sockets."""
+        return self.lent
 
     def _allow_fragments(self, size: int, peer: Source) -> None:
         if room := self._datagrams.room(peer):

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from threepipe import platforms
 from threepipe.bundle import Bundle
+from threepipe.core.pump import End
 from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.environment import without_numbers
 from threepipe.endpoints.process import end_program, failure_of, fill_in
@@ -85,6 +86,12 @@ class ProgramPort(DatagramPort):
                 raise EndpointError(errno.EPROTO, f"the command {why}")
             raise EndpointEnded("the command ended")
         return bundle
+
+    def lend(self) -> End | None:
+        """Lend the socket while the program runs, to a loop that ends with it."""
+        if self.lent is not None:
+            self.lent.bells = [self._alive]
+        return self.lent if self._process.returncode is None else None
 
     def stop(self) -> None:
         """Close the socket and end the program."""

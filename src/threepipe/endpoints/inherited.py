@@ -133,6 +133,7 @@ def _is_connected(probe: socket.socket) -> bool:
 class _SequencedPackets(Datagrams):
     """A connection that keeps packet boundaries (SOCK_SEQPACKET) and, unlike other datagram sockets, has an end."""
 
+    has_end = True
     _has_returned = False  # True if the last call returned packets, which an error now would hide.
 
     def receive(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int, Source]:

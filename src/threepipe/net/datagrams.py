@@ -23,6 +23,9 @@ _NO_RUNS_AT_ALL = frozenset({errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 class Datagrams:
     """A non-blocking datagram socket; one thread may receive while another sends."""
 
+    has_end = False
+    """True if the other end can close a connection, which a read of 0 bytes tells."""
+
     def __init__(self, bound: socket.socket) -> None:
         bound.setblocking(False)
         self.socket = bound
@@ -102,6 +105,9 @@ class Datagrams:
 
         Does nothing where the system cannot do it.
         """
+
+    def forget_errors(self) -> None:
+        """Empty the queue in which the system keeps reported errors too."""
 
     def report_local_addresses(self) -> None:
         """Set `received_local`, and send from `send_local`, from now on, if the system can."""

@@ -1,21 +1,27 @@
-//! UDP datagrams in runs (`UDP_SEGMENT`, `UDP_GRO`), with the addresses at both ends.
+//! Datagrams: of UDP in runs (`UDP_SEGMENT`, `UDP_GRO`), with the addresses at both ends, and of other sockets.
 //!
 //! The owner of a socket sets its options. The counterpart of `threepipe.net.datagrams`.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::cmsg_space;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, getsockname, recvmmsg,
-    sendmmsg,
+    recvmsg, sendmmsg,
 };
 use rustix::io::Errno;
 
 /// The most bytes of a run that `UDP_GRO` hands over.
 pub const LONGEST_RUN: usize = 0xFFFF;
+/// The most datagrams in a run to send, as kernels accept (`UDP_SEGMENT`).
+pub(crate) const MAX_SEGMENTS: usize = 64;
+/// The most bytes in a run to send, with space left for the headers of IP and UDP.
+pub(crate) const MAX_RUN: usize = 65_000;
+/// The address of senders that have none.
+const UNSPECIFIED: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 /// The bits of ECN in the byte that it shares with DSCP.
 const ECN: u8 = 3;
 
@@ -26,7 +32,7 @@ pub struct Arrival {
     pub bytes: usize,
     /// Bytes of each datagram but the last, which may be shorter.
     pub size: usize,
-    /// The sender's address.
+    /// The sender's address; unspecified if the socket is not of UDP.
     pub source: SocketAddr,
     /// The local address it was sent to, if the socket reports it (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).
     pub local: Option<IpAddr>,
@@ -36,19 +42,28 @@ pub struct Arrival {
 
 /// Receive the runs that are ready, each to the start of one of `buffers` of at least [`LONGEST_RUN`] bytes.
 ///
-/// One system call. Returns fewer runs than buffers, or none, if no more are ready.
-#[must_use]
-pub fn receive(socket: BorrowedFd<'_>, buffers: Vec<&mut [u8]>) -> Vec<Arrival> {
+/// One system call. Returns fewer runs than buffers if no more are ready.
+///
+/// # Errors
+///
+/// The system's, if there is no first run. Some errors report on a datagram that was sent before.
+pub fn receive(socket: BorrowedFd<'_>, buffers: Vec<&mut [u8]>) -> Result<Vec<Arrival>, Errno> {
     let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo, i32);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(buffers.len(), Some(room));
     let mut slices: Vec<_> = buffers.into_iter().map(|buffer| [IoSliceMut::new(buffer)]).collect();
     let received = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None);
-    // After any error there is nothing to return; some errors report on a datagram that was sent before.
-    received.map(|received| received.map_while(|run| arrival(&run)).collect()).unwrap_or_default()
+    received.map(|received| received.map(|run| arrival(&run)).collect()).map_err(errno)
 }
 
-fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
-    let source = address_of(run.address.as_ref()?)?;
+/// Empty the queue in which the kernel keeps the errors that the socket reports (`IP_RECVERR`): it wakes waiters while
+/// it holds one.
+pub fn forget_errors(socket: BorrowedFd<'_>) {
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    while recvmsg::<()>(socket.as_raw_fd(), &mut [], None, flags).is_ok() {}
+}
+
+fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Arrival {
+    let source = run.address.as_ref().and_then(address_of).unwrap_or(UNSPECIFIED);
     let mut arrival = Arrival { bytes: run.bytes, size: run.bytes, source, local: None, ecn: 0 };
     for message in run.cmsgs().into_iter().flatten() {
         match message {
@@ -64,10 +79,10 @@ fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
             _ => {}
         }
     }
-    Some(arrival)
+    arrival
 }
 
-/// Send runs of datagrams, each to its target, and return how many runs were sent, which may be fewer.
+/// Send runs of datagrams, each to its target (None: the socket's peer), and return how many runs were sent, which may be fewer.
 ///
 /// One system call. A run is sent as a whole or not at all. Its datagrams have `size` bytes each but the last; without
 /// `size` a run is one datagram. All are sent from the address `local`, or from one that the system chooses, with `ecn`
@@ -78,7 +93,7 @@ fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
 /// The system's, if the first run could not be sent.
 pub fn send(
     socket: BorrowedFd<'_>,
-    runs: &[(&[u8], SocketAddr)],
+    runs: &[(&[u8], Option<SocketAddr>)],
     size: Option<u16>,
     local: Option<IpAddr>,
     ecn: u8,
@@ -102,7 +117,7 @@ pub fn send(
         None => {}
     }
     if ecn > 0 {
-        let ipv6 = runs.first().is_some_and(|(_, target)| target.is_ipv6());
+        let ipv6 = matches!(runs, [(_, Some(target)), ..] if target.is_ipv6());
         messages.push(if ipv6 { ControlMessage::Ipv6TClass(&traffic_class) } else { ControlMessage::Ipv4Tos(&ecn) });
     }
     // The exact size: the system rejects control messages that end before their memory does.
@@ -118,10 +133,20 @@ pub fn send(
     let room = (!room.is_empty()).then_some(room);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(runs.len(), room);
     let slices: Vec<_> = runs.iter().map(|(run, _)| [IoSlice::new(run)]).collect();
-    let targets: Vec<_> = runs.iter().map(|(_, target)| Some(SockaddrStorage::from(*target))).collect();
+    let targets: Vec<_> = runs.iter().map(|(_, target)| target.map(SockaddrStorage::from)).collect();
     sendmmsg(socket.as_raw_fd(), &mut headers, &slices, targets, messages, MsgFlags::MSG_DONTWAIT)
         .map(Iterator::count)
-        .map_err(|error| Errno::from_raw_os_error(error as i32))
+        .map_err(errno)
+}
+
+fn errno(error: nix::errno::Errno) -> Errno {
+    Errno::from_raw_os_error(error as i32)
+}
+
+/// Return True if `socket` is of IP, whose datagrams can go in runs.
+#[must_use]
+pub fn is_ip(socket: BorrowedFd<'_>) -> bool {
+    getsockname::<SockaddrStorage>(socket.as_raw_fd()).is_ok_and(|address| address_of(&address).is_some())
 }
 
 /// Return True if `socket` is of IPv6.

@@ -17,7 +17,7 @@ pub(crate) enum Stop {
     Source(Errno),
     /// Sending failed, or waiting for room.
     Target(Errno),
-    /// The caller's code raised an exception. Only the handler of a `WireGuard` device can.
+    /// The caller's code raised an exception. Only a handler can.
     #[cfg(target_os = "linux")]
     Raised(Raised),
 }

@@ -31,6 +31,9 @@ pub(crate) struct Ready<'a> {
     pub(crate) index: usize,
     /// True if its other side is closed, so that nothing more will come once it is empty.
     pub(crate) hung_up: bool,
+    /// True if it has an error to report.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) failed: bool,
 }
 
 impl<'a> Sources<'a> {
@@ -53,20 +56,27 @@ impl<'a> Sources<'a> {
                 Ok(ready) => break ready,
             }
         };
-        let mut next: Option<(usize, bool)> = None;
-        for (position, hung_up) in ready {
+        let mut next: Option<(usize, State)> = None;
+        for (position, state) in ready {
             let Some(index) = position.checked_sub(self.bells) else {
                 return Flow::Break(Stop::Bell);
             };
             let distance = |index: usize| (index + self.files.len() - self.turn) % self.files.len();
             if next.is_none_or(|(other, _)| distance(index) < distance(other)) {
-                next = Some((index, hung_up));
+                next = Some((index, state));
             }
         }
-        let (index, hung_up) = next.expect("waiting without a timeout returns when a file is ready");
+        let (index, State { hung_up, failed }) = next.expect("waiting without a timeout returns when a file is ready");
         self.turn = (index + 1) % self.files.len();
-        Flow::Continue(Ready { source: self.files[index], index, hung_up })
+        Flow::Continue(Ready { source: self.files[index], index, hung_up, failed })
     }
+}
+
+/// The state of a file that is ready, besides.
+#[derive(Clone, Copy)]
+struct State {
+    hung_up: bool,
+    failed: bool,
 }
 
 /// Waits until any of some files is readable. `epoll` is the quickest way for a few files of which mostly one is ready.
@@ -87,13 +97,14 @@ impl<'a> Poller<'a> {
         Ok(Self { epoll, events: Vec::with_capacity(files.len()), watched: PhantomData })
     }
 
-    /// Return the positions of the files that are ready, and True for those that hung up.
-    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, bool)>, Errno> {
+    /// Return the positions of the files that are ready, with their states.
+    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, State)>, Errno> {
         self.events.clear();
         epoll::wait(&self.epoll, spare_capacity(&mut self.events), None)?;
         let position = |event: &epoll::Event| {
             let epoll::Event { flags, data } = *event;
-            (data.u64() as usize, flags.contains(epoll::EventFlags::HUP))
+            let (hup, err) = (epoll::EventFlags::HUP, epoll::EventFlags::ERR);
+            (data.u64() as usize, State { hung_up: flags.contains(hup), failed: flags.contains(err) })
         };
         Ok(self.events.iter().map(position))
     }
@@ -110,11 +121,15 @@ impl<'a> Poller<'a> {
         Ok(Self(readable(files)))
     }
 
-    /// Return the positions of the files that are ready, and True for those that hung up.
-    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, bool)>, Errno> {
+    /// Return the positions of the files that are ready, with their states.
+    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, State)>, Errno> {
         poll(&mut self.0, None)?;
         let ready = self.0.iter().map(PollFd::revents).enumerate().filter(|(_, flags)| !flags.is_empty());
-        Ok(ready.map(|(position, flags)| (position, flags.contains(PollFlags::HUP))))
+        let state = |flags: PollFlags| State {
+            hung_up: flags.contains(PollFlags::HUP),
+            failed: flags.contains(PollFlags::ERR),
+        };
+        Ok(ready.map(move |(position, flags)| (position, state(flags))))
     }
 }
 

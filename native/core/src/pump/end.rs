@@ -4,8 +4,16 @@ use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+#[cfg(target_os = "linux")]
+use crate::endpoints::{
+    datagrams::{Handler as DatagramsHandler, Ways},
+    datagrams_intake::DatagramsIntake,
+    datagrams_outlet::DatagramsOutlet,
+};
 use crate::io::bundle::{Intake, Outlet};
 use crate::io::counters::Counters;
+#[cfg(target_os = "linux")]
+use crate::io::datagrams::is_ip;
 use crate::io::tun_intake::TunIntake;
 use crate::io::tun_outlet::{Format, TunOutlet};
 #[cfg(target_os = "linux")]
@@ -19,6 +27,9 @@ pub enum End<'a> {
     /// The peers of a `WireGuard` device.
     #[cfg(target_os = "linux")]
     Peers(PeersEnd<'a>),
+    /// A datagram socket.
+    #[cfg(target_os = "linux")]
+    Datagrams(DatagramsEnd<'a>),
 }
 
 /// The files of an adapter, which are non-blocking. The twin of `TunEnd` in `threepipe.core.pump`.
@@ -58,10 +69,39 @@ pub struct PeersEnd<'a> {
     pub sent: Counters<'a>,
 }
 
+/// A datagram socket, which is non-blocking. The twin of `DatagramsEnd` in `threepipe.core.pump`.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy)]
+pub struct DatagramsEnd<'a> {
+    /// The socket.
+    pub socket: BorrowedFd<'a>,
+    /// The same socket, to receive from.
+    pub sources: &'a [BorrowedFd<'a>],
+    /// The destination, which may change.
+    pub ways: &'a Ways,
+    /// The part of the endpoint that the pump does not do itself.
+    pub handler: &'a dyn DatagramsHandler,
+    /// Counters of the packets received.
+    pub received: Counters<'a>,
+    /// Counters of the packets sent.
+    pub sent: Counters<'a>,
+}
+
 impl<'a> End<'a> {
     /// Return True for an adapter.
     pub(super) fn is_tun(&self) -> bool {
         matches!(self, Self::Tun(_))
+    }
+
+    /// Return True if it always has room again soon, whatever another program does or does not do.
+    pub(super) fn has_room_soon(&self) -> bool {
+        match self {
+            Self::Tun(_) => true,
+            #[cfg(target_os = "linux")]
+            Self::Peers(_) => true,
+            #[cfg(target_os = "linux")]
+            Self::Datagrams(end) => is_ip(end.socket),
+        }
     }
 
     /// Return the files to wait for.
@@ -70,6 +110,8 @@ impl<'a> End<'a> {
             Self::Tun(end) => end.sources,
             #[cfg(target_os = "linux")]
             Self::Peers(end) => end.sockets,
+            #[cfg(target_os = "linux")]
+            Self::Datagrams(end) => end.sources,
         }
     }
 
@@ -79,6 +121,8 @@ impl<'a> End<'a> {
             Self::Tun(end) => Box::new(TunIntake::new(end.vnet_header, end.received, size)),
             #[cfg(target_os = "linux")]
             Self::Peers(end) => Box::new(PeersIntake::new(end.router, end.handler, end.received)),
+            #[cfg(target_os = "linux")]
+            Self::Datagrams(end) => Box::new(DatagramsIntake::new(end.ways, end.handler, end.received)),
         }
     }
 
@@ -92,6 +136,8 @@ impl<'a> End<'a> {
             }
             #[cfg(target_os = "linux")]
             Self::Peers(end) => Box::new(PeersOutlet::new(end.router, end.handler, end.sent, end.sockets, bells)),
+            #[cfg(target_os = "linux")]
+            Self::Datagrams(end) => Box::new(DatagramsOutlet::new(end.socket, end.ways, end.handler, end.sent, bells)),
         }
     }
 }

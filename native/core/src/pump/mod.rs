@@ -27,7 +27,7 @@ use crate::pump::pace::Pace;
 pub use crate::io::counters::Counters;
 pub use crate::io::stop::Raised;
 #[cfg(target_os = "linux")]
-pub use crate::pump::end::PeersEnd;
+pub use crate::pump::end::{DatagramsEnd, PeersEnd};
 pub use crate::pump::end::{End, TunEnd};
 
 /// The outcome of a pump.
@@ -68,8 +68,8 @@ impl From<std::io::Error> for Error {
 /// Forward both ways between two ends until one of `bells` is readable.
 ///
 /// An adapter that accepts superpackets gets bundles coalesced. While the link of an adapter is down, packets to it are
-/// dropped and counted. Only an adapter is ever the end that failed. Packets for an adapter that wait for room when it
-/// ends are kept in that end.
+/// dropped and counted. Of an adapter and another end, only the adapter is ever the one that failed. Packets for an
+/// adapter that wait for room when it ends are kept in that end.
 ///
 /// # Errors
 ///
@@ -112,7 +112,7 @@ struct Route<'e, 'a> {
 }
 
 impl<'e, 'a> Route<'e, 'a> {
-    /// Choose the direction from the peers, else the one from the right.
+    /// Choose the direction from the end that is not an adapter, else the one from the right.
     fn new(left: &'e End<'a>, right: &'e End<'a>) -> Self {
         if left.is_tun() {
             Self { from: right, to: left, from_side: Side::Right, to_side: Side::Left }
@@ -137,8 +137,8 @@ impl<'e, 'a> Route<'e, 'a> {
         failure.map_or(Ended::Bell, |(side, error)| Ended::Failed(error, self.blamed(side)))
     }
 
-    /// Return the side of an adapter that failed: waiting for peers can fail too, but their end does not.
+    /// Return the side of an adapter that failed, if there is one: waiting for others can fail too, but their end does not.
     fn blamed(&self, side: Side) -> Side {
-        if side == self.from_side && !self.from.is_tun() { self.to_side } else { side }
+        if side == self.from_side && !self.from.is_tun() && self.to.is_tun() { self.to_side } else { side }
     }
 }

@@ -18,10 +18,14 @@ pub(super) struct Pace {
 /// nothing more to read, and to write. A bundle has at most 15 superpackets, or 256 packets of 1500 bytes.
 const ADAPTERS: Pace = Pace { limits: &[MAX_BUNDLE], bundle_size: 1 << 20, one_thread_if_calm: false };
 
-/// Between an adapter and peers: after a wake-up, forward one packet before reading for more. While there is little
+/// With an end that is not an adapter: after a wake-up, forward one packet before reading for more. While there is little
 /// traffic one thread forwards both directions, as waking another takes longer than forwarding a packet.
 #[cfg(target_os = "linux")]
-const PEERS: Pace = Pace { limits: &[1, MAX_BUNDLE], bundle_size: 1 << 19, one_thread_if_calm: true };
+const CALM: Pace = Pace { limits: &[1, MAX_BUNDLE], bundle_size: 1 << 19, one_thread_if_calm: true };
+
+/// The same with an end whose room depends on another program: that must not hold up the other direction.
+#[cfg(target_os = "linux")]
+const APART: Pace = Pace { one_thread_if_calm: false, ..CALM };
 
 impl Pace {
     /// Return the pace between two ends. None if they do not fit together.
@@ -29,9 +33,9 @@ impl Pace {
         match (left, right) {
             (End::Tun(left), End::Tun(right)) => (left.vnet_header == right.vnet_header).then_some(&ADAPTERS),
             #[cfg(target_os = "linux")]
-            (End::Tun(_), End::Peers(_)) | (End::Peers(_), End::Tun(_)) => Some(&PEERS),
-            #[cfg(target_os = "linux")]
             (End::Peers(_), End::Peers(_)) => None,
+            #[cfg(target_os = "linux")]
+            _ => Some(if left.has_room_soon() && right.has_room_soon() { &CALM } else { &APART }),
         }
     }
 }

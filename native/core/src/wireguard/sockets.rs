@@ -67,7 +67,7 @@ impl<'a> Sockets<'a> {
                 && let Some(Socket { socket, .. }) = self.sockets[family(first)]
             {
                 let messages: Vec<_> =
-                    rest[..together].iter().map(|run| (&memory[run.place.clone()], run.endpoint)).collect();
+                    rest[..together].iter().map(|run| (&memory[run.place.clone()], Some(run.endpoint))).collect();
                 sent = datagrams::send(socket, &messages, None, first.peer.local(), first.ecn).unwrap_or(0);
             }
             if sent < together {
@@ -116,7 +116,7 @@ impl<'a> Sockets<'a> {
         let known = run.peer.local();
         let mut local = known;
         loop {
-            match datagrams::send(socket, &[(messages, run.endpoint)], size, local, run.ecn) {
+            match datagrams::send(socket, &[(messages, Some(run.endpoint))], size, local, run.ecn) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.room.wait(socket)?,
                 // The cause may be the local address, if this machine no longer has it: try without.

@@ -169,8 +169,12 @@ class LinuxDatagrams(RunDatagrams):
         self._keeps_errors = True
 
     def _forget_errors(self, error: OSError) -> None:
+        if error.errno not in FULL:
+            self.forget_errors()
+
+    def forget_errors(self) -> None:
         """Empty the queue in which the kernel keeps reported errors too: it wakes waiters while it holds one."""
-        if self._keeps_errors and error.errno not in FULL:
+        if self._keeps_errors:
             try:
                 while True:
                     self.socket.recvmsg(0, 0, socket.MSG_ERRQUEUE)
