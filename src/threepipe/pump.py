@@ -9,12 +9,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from threepipe.backend import Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
-from threepipe.core.pump import BUNDLES, PAUSE, End, TunEnd, forward, joinable
+from threepipe.core.pump import BUNDLES, PAUSE, End, TunEnd, forward
 from threepipe.errors import AdapterError, LinkDown, ThreepipeError
 from threepipe.session import Session
 
@@ -34,8 +34,8 @@ def pump(left: Session, right: Session) -> bool:
     `EndpointEnded` half a second after an end.
     """
     with _pumped(left, right) as bell, _lent(left._port) as left_end, _lent(right._port) as right_end:
-        if fast.pump is not None and joinable(left_end, right_end):
-            _pump_natively((left, right), cast(tuple[End, End], (left_end, right_end)), bell)
+        if left_end is not None and right_end is not None and fast.joins(left_end, right_end):
+            _pump_natively((left, right), (left_end, right_end), bell)
         elif _has_descriptors(left._port) and _has_descriptors(right._port):
             sides = _Side(left), _Side(right)
             for source, target, waiting in zip(sides, sides[::-1], forward(*sides, bell), strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from threepipe.core.installed import obstacle
-from threepipe.core.pump import End, HasFileno
+from threepipe.core.pump import End, HasFileno, joinable
 
 if TYPE_CHECKING:
     from threepipe._native import PacketSender as NativeSender
@@ -27,6 +27,7 @@ __all__ = [
     "extract",
     "flow_fields",
     "internet_checksum",
+    "joins",
     "measure",
     "pump",
     "receive",
@@ -78,3 +79,8 @@ if NATIVE and sys.platform != "win32":
     ENDS = frozenset(KINDS_OF_ENDS.split())
 else:
     from threepipe.core.descriptor import receive, receive_packets, send
+
+
+def joins(left: End, right: End) -> bool:
+    """Return True if `pump` can join the two ends on this system."""
+    return {left.kind, right.kind} <= ENDS and joinable(left, right)

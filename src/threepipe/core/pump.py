@@ -199,10 +199,8 @@ Packets = TypeVar("Packets", bound=Sized)
 """A bundle, of any type with a length."""
 
 
-def joinable(left: End | None, right: End | None) -> bool:
+def joinable(left: End, right: End) -> bool:
     """Return True if the native loop joins the two: not TUN devices with two formats of records, nor two of peers."""
-    if left is None or right is None:
-        return False
     if isinstance(left, TunEnd) and isinstance(right, TunEnd):
         return left.vnet_header == right.vnet_header
     return not (isinstance(left, PeersEnd) and isinstance(right, PeersEnd))

@@ -53,7 +53,7 @@ class DatagramPort(EndpointPort):
         elif peer is not None:
             datagrams.report_errors()
         self.lent: DatagramsEnd | None = None
-        if "datagrams" in fast.ENDS and not datagrams.has_end and (self._is_ip or not listening):
+        if not datagrams.has_end and (self._is_ip or not listening):
             self.lent = DatagramsEnd(datagrams.socket, DatagramHandler(self))
         self.readable.watch(datagrams.socket, selectors.EVENT_READ)
         self.writable.watch(datagrams.socket, selectors.EVENT_WRITE)
@@ -173,7 +173,7 @@ class DatagramPort(EndpointPort):
         return text
 
     def lend(self) -> End | None:
-        """Lend the socket to a native loop that knows such sockets."""
+        """Lend the socket, unless it has an end or senders without an IP address."""
         return self.lent
 
     def _allow_fragments(self, size: int, peer: Source) -> None:
