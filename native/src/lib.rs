@@ -18,6 +18,8 @@ mod handler;
 mod packet;
 #[cfg(unix)]
 mod pump;
+#[cfg(target_os = "linux")]
+mod records;
 mod rings;
 #[cfg(target_os = "linux")]
 mod router;
@@ -33,7 +35,7 @@ mod _native {
     const VERSION: &str = env!("THREEPIPE_VERSION");
     #[cfg(unix)]
     #[pymodule_export]
-    const KINDS_OF_ENDS: &str = if cfg!(target_os = "linux") { "tun peers datagrams" } else { "tun" };
+    const KINDS_OF_ENDS: &str = if cfg!(target_os = "linux") { "tun peers datagrams records" } else { "tun" };
     #[cfg(unix)]
     #[pymodule_export]
     use crate::descriptor::{receive, receive_packets, send};

@@ -19,6 +19,8 @@ use crate::file::File;
 use crate::handler::Handler;
 use crate::packet::listed;
 #[cfg(target_os = "linux")]
+use crate::records::Records;
+#[cfg(target_os = "linux")]
 use crate::router::Router;
 
 #[pyfunction]
@@ -35,7 +37,7 @@ pub fn pump<'py>(
         let [left, right] = [ends[0].lend(&sources[0]), ends[1].lend(&sources[1])];
         core::pump(&left, &right, &borrowed(&bells))
     });
-    for (object, end) in [left, right].into_iter().zip(&ends) {
+    for (object, end) in [left, right].into_iter().zip(ends) {
         end.report(object)?;
     }
     match ended? {
@@ -65,6 +67,8 @@ enum Kind {
     Peers(Peers),
     #[cfg(target_os = "linux")]
     Datagrams(Datagrams),
+    #[cfg(target_os = "linux")]
+    Records(Records),
 }
 
 struct Tun {
@@ -104,6 +108,8 @@ impl End {
             }),
             #[cfg(target_os = "linux")]
             "datagrams" => Kind::Datagrams(Datagrams::of(end)?),
+            #[cfg(target_os = "linux")]
+            "records" => Kind::Records(Records::of(end)?),
             _ => return Err(Error::Mismatch),
         };
         let received = Counters::of(&end.getattr(intern!(py, "received"))?)?;
@@ -119,6 +125,8 @@ impl End {
             Kind::Peers(peers) => borrowed(&peers.sockets),
             #[cfg(target_os = "linux")]
             Kind::Datagrams(datagrams) => vec![datagrams.socket.as_fd()],
+            #[cfg(target_os = "linux")]
+            Kind::Records(records) => vec![records.reader.as_fd()],
         }
     }
 
@@ -145,6 +153,14 @@ impl End {
                 sent,
             }),
             #[cfg(target_os = "linux")]
+            Kind::Records(records) => core::End::Records(core::RecordsEnd {
+                sources,
+                target: records.writer.as_fd(),
+                stream: &records.stream,
+                received,
+                sent,
+            }),
+            #[cfg(target_os = "linux")]
             Kind::Datagrams(datagrams) => core::End::Datagrams(core::DatagramsEnd {
                 socket: datagrams.socket.as_fd(),
                 sources,
@@ -156,21 +172,24 @@ impl End {
         }
     }
 
-    /// Set `coalescing` to False if a superpacket was refused, and add the records that waited for room to `kept`.
-    fn report(&self, object: &Bound<'_, PyAny>) -> Result<()> {
+    /// Set `coalescing` to False if a superpacket was refused, add the records that waited for room to `kept`, and
+    /// set `left` of a stream.
+    fn report(self, object: &Bound<'_, PyAny>) -> Result<()> {
         let py = object.py();
-        match &self.kind {
+        match self.kind {
             Kind::Tun(tun) => {
                 if !tun.coalescing.load(Ordering::Relaxed) {
                     object.setattr(intern!(py, "coalescing"), false)?;
                 }
-                let kept = tun.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let kept = tun.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
                 let records: Vec<_> = kept.iter().map(|record| PyByteArray::new(py, record)).collect();
                 object.getattr(intern!(py, "kept"))?.call_method1(intern!(py, "extend"), (records,))?;
                 Ok(())
             }
             #[cfg(target_os = "linux")]
             Kind::Peers(_) | Kind::Datagrams(_) => Ok(()),
+            #[cfg(target_os = "linux")]
+            Kind::Records(records) => records.report(object),
         }
     }
 }

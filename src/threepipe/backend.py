@@ -24,6 +24,7 @@ __all__ = [
     "CapturedBundle",
     "Device",
     "Finding",
+    "LateLender",
     "PacketPort",
     "PacketSender",
     "Port",
@@ -116,6 +117,14 @@ class Port(Protocol):
 
     def dispose(self) -> None:
         """Close `readable` and `writable`. Called once, when no thread waits any more."""
+
+
+@runtime_checkable
+class LateLender(Protocol):
+    """A port whose `lend` may return None now and an end later."""
+
+    offer: Callable[[], None] | None
+    """Called once, by `Port.receive`, when `lend` would return an end."""
 
 
 class PacketSender(Protocol):

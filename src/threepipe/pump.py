@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from threepipe.backend import Port
+from threepipe.backend import LateLender, Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
 from threepipe.core.pump import BUNDLES, PAUSE, End, TunEnd, forward
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["interrupt", "pump"]
 
+_ALWAYS_ROOM_SOON = ("tun", "peers")
+"""The kinds of ends whose room no other program decides on."""
+
 
 def pump(left: Session, right: Session) -> bool:
     """Move bundles both ways in this thread until a session is closed or interrupted.
@@ -33,9 +36,10 @@ def pump(left: Session, right: Session) -> bool:
     peers of a WireGuard device, which the native loop has sealed already. Raises what `receive` and `send` do, and
     `EndpointEnded` half a second after an end.
     """
-    with _pumped(left, right) as bell, _lent(left._port) as left_end, _lent(right._port) as right_end:
-        if left_end is not None and right_end is not None and fast.joins(left_end, right_end):
-            _pump_natively((left, right), (left_end, right_end), bell)
+    with _pumped(left, right) as bell, _lent(left._port, bell) as left_end, _lent(right._port, bell) as right_end:
+        ends = (left_end, right_end) if left_end is not None and right_end is not None else None
+        if ends and fast.joins(*ends) and _have_moved_kept((left, right), ends, bell):
+            _pump_natively((left, right), ends, bell)
         elif _has_descriptors(left._port) and _has_descriptors(right._port):
             sides = _Side(left), _Side(right)
             for source, target, waiting in zip(sides, sides[::-1], forward(*sides, bell), strict=True):
@@ -86,11 +90,17 @@ def _using(session: Session, bell: "Doorbell") -> Iterator[None]:
 
 
 @contextmanager
-def _lent(port: Port) -> Iterator[End | None]:
+def _lent(port: Port, bell: "Doorbell") -> Iterator[End | None]:
+    """Yield the end that the port lends. If it lends one only later, ring the bell then."""
     end = port.lend()
+    late = port if isinstance(port, LateLender) and end is None else None
     try:
+        if late is not None:
+            late.offer = bell.ring
         yield end
     finally:
+        if late is not None:
+            late.offer = None
         if end is not None:
             end.release()
 
@@ -101,9 +111,6 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
         with session._state_lock:
             if all(end.received is not known.received for known in session._ends):
                 session._ends.append(end)
-    for source, target in (sessions, sessions[::-1]):
-        if source._ready:  # The native loop receives from descriptors alone.
-            _move_kept(_Side(source), _Side(target), bell)
     keep = False
     try:
         error, failed = fast.pump(*ends, (bell, *ends[0].bells, *ends[1].bells))
@@ -123,6 +130,21 @@ def _take_back_records(source: "_Side", target: "_Side", end: TunEnd, *, keep: b
         records = [memoryview(record) for record in kept]
         bundle = Bundle.of_records(records) if end.vnet_header else Bundle.of_views(records)
         source.take_back(bundle, target, keep=keep)
+
+
+def _have_moved_kept(sessions: tuple[Session, Session], ends: tuple[End, End], bell: "Doorbell") -> bool:
+    """Move packets that sessions keep, as the native loop receives from descriptors alone. Return False if some stay.
+
+    They stay if their target has no room and another program decides when it has; the opposite direction must go on.
+    """
+    for source, target, end in zip(sessions, sessions[::-1], ends[::-1], strict=True):
+        if source._ready:
+            if end.kind in _ALWAYS_ROOM_SOON:
+                _move_kept(_Side(source), _Side(target), bell)
+            elif rest := _Side(target).send((side := _Side(source)).receive()):
+                side.take_back(rest, _Side(target))
+                return False
+    return True
 
 
 def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:

@@ -83,4 +83,4 @@ else:
 
 def joins(left: End, right: End) -> bool:
     """Return True if `pump` can join the two ends on this system."""
-    return {left.kind, right.kind} <= ENDS and joinable(left, right)
+    return pump is not None and {left.kind, right.kind} <= ENDS and joinable(left, right)

@@ -32,6 +32,7 @@ __all__ = [
     "HasFileno",
     "NativeEndpoint",
     "PeersEnd",
+    "RecordsEnd",
     "Side",
     "TunEnd",
     "Way",
@@ -191,7 +192,39 @@ class DatagramsEnd:
         """Do nothing: the socket belongs to the port."""
 
 
-End: TypeAlias = TunEnd | PeersEnd | DatagramsEnd
+class RecordsEnd:
+    """A stream of records, lent to the native loop, which ends when the owner has to go on with the stream."""
+
+    kind = "records"
+
+    def __init__(
+        self,
+        reader: HasFileno,
+        writer: HasFileno,
+        unread: bytes,
+        take_back: Callable[[bytes, bytes, int | None], None],
+        bells: Sequence[HasFileno] = (),
+    ) -> None:
+        """Lend two non-blocking files, and the bytes that were read of an incomplete record.
+
+        `take_back` gets what the loop leaves: the bytes read beyond whole records; those accepted and not yet written;
+        and, if it is the owner's turn, the errno of reading, or 0 for the end or a record that is not a packet. The
+        loop ends when one of `bells` is readable.
+        """
+        self.reader, self.writer, self.unread, self.bells = reader, writer, unread, bells
+        self._take_back = take_back
+        self.left: tuple[bytes, bytes, int | None] | None = None
+        """The arguments for `take_back`, once the loop has ended."""
+        self.received, self.sent = new_counts(), new_counts()
+
+    def release(self) -> None:
+        """Give the owner what the loop left, if it ran."""
+        if self.left is not None:
+            self._take_back(*self.left)
+            self.left = None
+
+
+End: TypeAlias = TunEnd | PeersEnd | DatagramsEnd | RecordsEnd
 """The kinds of ends that the native loop knows."""
 
 

@@ -13,6 +13,7 @@ Knows nothing of listening, sessions and waiting.
 """
 
 import codecs
+import os
 import threading
 from collections.abc import Sequence
 
@@ -50,6 +51,7 @@ class Connection:
         self.has_packets = False
         """True while whole packets are left of the bytes read."""
         self._speaks = False  # True once a whole packet has arrived.
+        self._broken = ""  # The error of reading.
         self._unread = b""  # Bytes read beyond the packets given out.
         self._fault = ""  # The reason to disconnect once the packets before it are given out.
         self._unsent = memoryview(b"")  # The rest of a record that is partly written.
@@ -75,6 +77,24 @@ class Connection:
             raise Disconnected(self._fault)
         return packets, used
 
+    @property
+    def unread(self) -> bytes | None:
+        """The bytes read of an incomplete record, if another loop may go on with the stream; else None.
+
+        It may not before the other end is known to speak in records, nor while an accepted record is to be written.
+        """
+        plain = self.stream.is_plain and self._speaks and not (self.ready or self._broken or self._unsent)
+        return self._unread if plain else None
+
+    def take_back(self, unread: bytes, unsent: bytes, error: int | None) -> None:
+        """Go on after another loop: with bytes that it read, and with those that it accepted and did not write.
+
+        `error` is the errno of reading, 0 if it is this one's turn for another reason, else None.
+        """
+        self._unread, self._unsent = unread, memoryview(unsent)
+        self.has_packets = error is not None and bool(unread)  # Look at them before reading more.
+        self._broken = os.strerror(error) if error else ""
+
     def try_establish(self) -> bool:
         """Read once, and return True if the other end has sent a packet, which `read` then returns.
 
@@ -97,6 +117,8 @@ class Connection:
         return self.has_packets or bool(self._fault) or self.stream.pending()
 
     def _read(self, memory: memoryview) -> int:
+        if self._broken:
+            raise Disconnected(f"broke off ({self._broken})")
         try:
             size = self.stream.read(memory)
         except OSError as error:

@@ -33,7 +33,8 @@ class Listener:
     ) -> None:
         """Take the socket over. `wrap` makes a stream of an accepted socket; `remove` is called before it is closed."""
         listening.setblocking(False)
-        self._listening = listening
+        self.listening = listening
+        """The socket at which clients wait to be accepted."""
         self._acceptor = Acceptor(listening)
         self._wrap = wrap
         self._log = log
@@ -41,7 +42,15 @@ class Listener:
         self._pending: list[_Pending] = []
 
     def watch(self, readable: Watch) -> None:
-        readable.watch(self._listening, selectors.EVENT_READ)
+        readable.watch(self.listening, selectors.EVENT_READ)
+
+    def is_quiet(self) -> bool:
+        """Return True if no other client is connected or waits to be accepted."""
+        if self._pending:
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.listening, selectors.EVENT_READ)
+            return not selector.select(0)
 
     def choose(self, client: Connection | None, readable: Watch) -> Connection | None:
         """Return the client from now on: `client`, the present one, or a pending connection.
@@ -116,7 +125,7 @@ class Listener:
             pending.connection.close()
         self._acceptor.close()
         self._remove()
-        self._listening.close()
+        self.listening.close()
 
 
 class _Pending(NamedTuple):

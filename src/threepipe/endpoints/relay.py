@@ -40,6 +40,8 @@ class RelayStream:
     until it reads something, which is lost, or until this program ends.
     """
 
+    is_plain = False
+
     def __init__(
         self,
         reader: io.FileIO,

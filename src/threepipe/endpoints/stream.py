@@ -5,8 +5,10 @@ The system's errors pass through; the end of a stream is a read of 0 bytes.
 
 import errno
 import io
+import os
 import socket
 import ssl
+import stat
 import struct
 import threading
 from collections.abc import Callable
@@ -30,6 +32,10 @@ class Stream(Protocol):
     def writer(self) -> HasFileno:
         """The file to wait for before `write`."""
 
+    @property
+    def is_plain(self) -> bool:
+        """True if its bytes are those of `reader` and `writer`, and a program can wait for both."""
+
     def read(self, memory: memoryview) -> int | None:
         """Read into the start of `memory`, and return the number of bytes; 0 at the end, None if none are ready."""
 
@@ -50,6 +56,8 @@ class Stream(Protocol):
 
 class SocketStream:
     """A connected socket."""
+
+    is_plain = True
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
@@ -96,6 +104,7 @@ class FileStream:
         """Take both files over. `failure` is the stream's; `closed` is called after closing."""
         self.reader, self.writer = reader, writer
         self.failure, self._closed = failure, closed
+        self.is_plain = all(_can_be_awaited(file) for file in (reader, writer))
         self._blocking = [(file, _set_blocking(file, False)) for file in (reader, writer)]
 
     def read(self, memory: memoryview) -> int | None:
@@ -118,6 +127,12 @@ class FileStream:
         self._closed()
 
 
+def _can_be_awaited(file: io.FileIO) -> bool:
+    """Return False for a plain file and a device, which epoll may refuse."""
+    mode = os.fstat(file.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
     """Make `file` block or not, and return the mode before."""
     before = platforms.get_blocking(file.fileno())
@@ -128,6 +143,7 @@ def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
 class TlsStream:
     """A TLS connection. On an accepted socket call `handshake` until it returns True, before reading and writing."""
 
+    is_plain = False
     _MAX_RECORD = 1 << 14  # Bytes a TLS record holds (RFC 8446, section 5.1).
     _RESET = struct.pack(platforms.LINGER, 1, 0)  # To linger for no time at all is to reset the connection.
 

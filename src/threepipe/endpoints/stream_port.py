@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
+from threepipe.core.pump import End, RecordsEnd
 from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.dialer import Dialer
 from threepipe.endpoints.listener import Listener
@@ -46,6 +47,9 @@ class StreamPort(EndpointPort):
         self._lock = threading.Lock()  # Guards the watches, which both directions change.
         self._flushing = False  # True while `readable` waits for room to write, too.
         self._end: Exception | None = None
+        self._lent: RecordsEnd | None = None
+        self._own_turn = False  # True if a native loop stopped because of this connection.
+        self.offer: Callable[[], None] | None = None
         self.writable.ring()  # Without a connection senders need not wait: `send` raises LinkDown.
         if supply is not None:
             supply.watch(self.readable)
@@ -55,6 +59,13 @@ class StreamPort(EndpointPort):
     def receive(self) -> Bundle:
         if self._end is not None:
             raise self._end
+        packets = self._receive()
+        if self.offer is not None and self._lendable() is not None:
+            offer, self.offer = self.offer, None
+            offer()
+        return Bundle.of_views(packets)
+
+    def _receive(self) -> list[memoryview]:
         packets = self._read()
         if not packets and self._supply is not None:
             if self._supply.accept(self.readable):
@@ -64,7 +75,34 @@ class StreamPort(EndpointPort):
                 if chosen is not None and chosen is not self._connection:
                     self._attach(chosen)
                     packets = self._read()
-        return Bundle.of_views(packets)
+        return packets
+
+    def lend(self) -> End | None:
+        """Lend the stream of a connection that works, to a loop that ends if another client connects."""
+        if (lendable := self._lendable()) is None:
+            return None
+        connection, unread = lendable
+        reader, writer = connection.stream.reader, connection.stream.writer
+        if self._lent is None:
+            bells = [self._supply.listening] if isinstance(self._supply, Listener) else []
+            self._lent = RecordsEnd(reader, writer, unread, self._take_back, bells)
+        self._lent.reader, self._lent.writer, self._lent.unread = reader, writer, unread
+        return self._lent
+
+    def _lendable(self) -> tuple[Connection, bytes] | None:
+        """Return the connection and its unread bytes if the native loop may use it now."""
+        connection = self._connection
+        if connection is None or self._end is not None or self._own_turn or self._flushing:
+            return None
+        if isinstance(self._supply, Listener) and not self._supply.is_quiet():
+            return None
+        return None if (unread := connection.unread) is None else (connection, unread)
+
+    def _take_back(self, unread: bytes, unsent: bytes, error: int | None) -> None:
+        if (connection := self._connection) is not None:
+            connection.take_back(unread, unsent, error)
+            self._own_turn = error is not None
+            self.readable.ring()  # There may be something to do before the next byte arrives.
 
     def _read(self) -> list[memoryview]:
         """Return the packets that the connection has received; none without a connection."""
@@ -115,7 +153,7 @@ class StreamPort(EndpointPort):
             self._detach(before)
             before.close()
         with self._lock:
-            self._connection, self._flushing = connection, False
+            self._connection, self._flushing, self._own_turn = connection, False, False
             self.readable.watch(connection.stream.reader, selectors.EVENT_READ)
             self.writable.watch(connection.stream.writer, selectors.EVENT_WRITE)
             self.writable.clear()

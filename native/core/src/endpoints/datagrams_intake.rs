@@ -110,6 +110,6 @@ impl Intake for DatagramsIntake<'_> {
             self.counters.add_bundle(total);
         }
         let Self { runs, pieces, .. } = self;
-        Flow::Continue(Some(Bundle { memory: &runs.memory, pieces, total, vnet_header: false, received }))
+        Flow::Continue(Some(Bundle { memory: &runs.memory, pieces, total, vnet_header: false, received, last: false }))
     }
 }

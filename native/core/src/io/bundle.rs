@@ -27,6 +27,8 @@ pub(crate) struct Bundle<'a> {
     pub(crate) vnet_header: bool,
     /// Bytes that were received, of which the packets may be a part.
     pub(crate) received: u64,
+    /// True if forwarding stops after it.
+    pub(crate) last: bool,
 }
 
 impl<'a> Bundle<'a> {

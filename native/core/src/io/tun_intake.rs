@@ -60,6 +60,13 @@ impl Intake for TunIntake<'_> {
         let total = self.measure();
         self.counters.add_bundle(total);
         let Self { memory, pieces, vnet_header, .. } = self;
-        Flow::Continue(Some(Bundle { memory, pieces, total, vnet_header: *vnet_header, received: total.size }))
+        Flow::Continue(Some(Bundle {
+            memory,
+            pieces,
+            total,
+            vnet_header: *vnet_header,
+            received: total.size,
+            last: false,
+        }))
     }
 }

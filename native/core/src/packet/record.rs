@@ -28,8 +28,8 @@ pub const GSO_UDP_L4: u8 = 5;
 const VERSION: usize = 0;
 /// Bytes of the shortest IPv6 header.
 const IPV6_HEADER: usize = 40;
-/// Bytes of the shortest IPv4 header.
-const IPV4_HEADER: usize = 20;
+/// Bytes of the shortest IPv4 header, and of the shortest packet.
+pub(crate) const IPV4_HEADER: usize = 20;
 /// Offset of the length of a TCP header, in it.
 const DATA_OFFSET: usize = 12;
 
@@ -253,7 +253,7 @@ impl Layout {
 }
 
 /// Return True if Wintun's driver accepts `length` bytes that begin with `first` as an IP packet.
-pub(super) fn is_packet(first: u8, length: usize) -> bool {
+pub(crate) fn is_packet(first: u8, length: usize) -> bool {
     (IPV4_HEADER..=MAX_PACKET).contains(&length) && (first >> 4 == 4 || (first >> 4 == 6 && length >= IPV6_HEADER))
 }
 

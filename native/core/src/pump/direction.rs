@@ -44,6 +44,9 @@ impl<'a> Direction<'a> {
             if !bundle.pieces.is_empty() {
                 self.outlet.send(&bundle)?;
             }
+            if bundle.last {
+                return Flow::Break(Stop::Bell);
+            }
         }
         Flow::Continue(received > MUCH)
     }

@@ -9,6 +9,9 @@ use crate::endpoints::{
     datagrams::{Handler as DatagramsHandler, Ways},
     datagrams_intake::DatagramsIntake,
     datagrams_outlet::DatagramsOutlet,
+    records::Stream,
+    records_intake::RecordsIntake,
+    records_outlet::RecordsOutlet,
 };
 use crate::io::bundle::{Intake, Outlet};
 use crate::io::counters::Counters;
@@ -30,6 +33,9 @@ pub enum End<'a> {
     /// A datagram socket.
     #[cfg(target_os = "linux")]
     Datagrams(DatagramsEnd<'a>),
+    /// A stream of records.
+    #[cfg(target_os = "linux")]
+    Records(RecordsEnd<'a>),
 }
 
 /// The files of an adapter, which are non-blocking. The twin of `TunEnd` in `threepipe.core.pump`.
@@ -87,6 +93,22 @@ pub struct DatagramsEnd<'a> {
     pub sent: Counters<'a>,
 }
 
+/// A stream of records, non-blocking. The twin of `RecordsEnd` in `threepipe.core.pump`.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy)]
+pub struct RecordsEnd<'a> {
+    /// The file to read from, once.
+    pub sources: &'a [BorrowedFd<'a>],
+    /// The file to write to.
+    pub target: BorrowedFd<'a>,
+    /// Its bytes on their way.
+    pub stream: &'a Stream,
+    /// Counters of the packets received.
+    pub received: Counters<'a>,
+    /// Counters of the packets sent.
+    pub sent: Counters<'a>,
+}
+
 impl<'a> End<'a> {
     /// Return True for an adapter.
     pub(super) fn is_tun(&self) -> bool {
@@ -101,6 +123,8 @@ impl<'a> End<'a> {
             Self::Peers(_) => true,
             #[cfg(target_os = "linux")]
             Self::Datagrams(end) => is_ip(end.socket),
+            #[cfg(target_os = "linux")]
+            Self::Records(_) => false,
         }
     }
 
@@ -112,6 +136,8 @@ impl<'a> End<'a> {
             Self::Peers(end) => end.sockets,
             #[cfg(target_os = "linux")]
             Self::Datagrams(end) => end.sources,
+            #[cfg(target_os = "linux")]
+            Self::Records(end) => end.sources,
         }
     }
 
@@ -123,6 +149,8 @@ impl<'a> End<'a> {
             Self::Peers(end) => Box::new(PeersIntake::new(end.router, end.handler, end.received)),
             #[cfg(target_os = "linux")]
             Self::Datagrams(end) => Box::new(DatagramsIntake::new(end.ways, end.handler, end.received)),
+            #[cfg(target_os = "linux")]
+            Self::Records(end) => Box::new(RecordsIntake::new(end.stream, end.received)),
         }
     }
 
@@ -138,6 +166,8 @@ impl<'a> End<'a> {
             Self::Peers(end) => Box::new(PeersOutlet::new(end.router, end.handler, end.sent, end.sockets, bells)),
             #[cfg(target_os = "linux")]
             Self::Datagrams(end) => Box::new(DatagramsOutlet::new(end.socket, end.ways, end.handler, end.sent, bells)),
+            #[cfg(target_os = "linux")]
+            Self::Records(end) => Box::new(RecordsOutlet::new(end.target, end.stream, end.sent, bells)),
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::pump::pace::Pace;
 pub use crate::io::counters::Counters;
 pub use crate::io::stop::Raised;
 #[cfg(target_os = "linux")]
-pub use crate::pump::end::{DatagramsEnd, PeersEnd};
+pub use crate::pump::end::{DatagramsEnd, PeersEnd, RecordsEnd};
 pub use crate::pump::end::{End, TunEnd};
 
 /// The outcome of a pump.

@@ -39,6 +39,13 @@ impl Intake for PeersIntake<'_> {
         if !pieces.is_empty() {
             self.counters.add_bundle(total);
         }
-        Flow::Continue(Some(Bundle { memory, pieces, total, vnet_header: false, received: received as u64 }))
+        Flow::Continue(Some(Bundle {
+            memory,
+            pieces,
+            total,
+            vnet_header: false,
+            received: received as u64,
+            last: false,
+        }))
     }
 }

@@ -1,0 +1,54 @@
+//! A stream of records as the two directions of a pump leave it. A record is the length of a packet, 16 bits big-endian,
+//! and the packet; see `threepipe.endpoints.connection`.
+
+use std::sync::Mutex;
+
+use rustix::io::Errno;
+
+use crate::locks::unpoisoned;
+
+/// Bytes before each packet.
+pub(crate) const LENGTH: usize = 2;
+
+/// The state that a pump takes over from the owner of a stream, and gives back at its end.
+#[derive(Default)]
+pub struct Stream(Mutex<State>);
+
+/// Bytes on their way, and the reason to return.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Bytes that were received beyond the last whole record.
+    pub unread: Vec<u8>,
+    /// Bytes of records that were accepted and not written yet.
+    pub unsent: Vec<u8>,
+    /// The owner's turn, if there is something for it to do.
+    pub turn: Option<Turn>,
+}
+
+/// The reason why the owner has to go on with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It has ended, or its next record is not a packet.
+    Look,
+    /// Reading failed.
+    Failed(Errno),
+}
+
+impl Stream {
+    /// Take a stream over of which `unread` was received before.
+    #[must_use]
+    pub fn new(unread: Vec<u8>) -> Self {
+        Self(Mutex::new(State { unread, ..State::default() }))
+    }
+
+    /// Return the state after the pump.
+    #[must_use]
+    pub fn into_state(self) -> State {
+        unpoisoned(self.0.into_inner())
+    }
+
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = unpoisoned(self.0.lock());
+        change(&mut state)
+    }
+}
