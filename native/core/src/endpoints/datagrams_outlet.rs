@@ -16,8 +16,8 @@ use crate::io::stop::{Flow, Raised, Stop};
 use crate::io::waiting::RoomWait;
 use crate::packet::record::Measure;
 
-/// Send the packets so far once they have this many bytes, so that they stay in the processor's cache.
-const ENOUGH: usize = 1 << 16;
+/// Send the packets so far once they have this many bytes: some whole runs, as runs go on from one record to the next.
+const ENOUGH: usize = 1 << 18;
 /// The time to wait while the system has no memory for a datagram.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
