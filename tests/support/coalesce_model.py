@@ -9,6 +9,7 @@ from tests.support.frames import (
     NEEDS_CSUM,
     PSH,
     Kind,
+    completed,
     header_size,
     kind_of,
     naive_merge,
@@ -56,8 +57,15 @@ def may_be_merged(piece: bytes, kind: Kind, udp: bool) -> bool:
     return True
 
 
+def has_no_checksum(packet: bytes) -> bool:
+    """Return True for a datagram over IPv4 that has no checksum."""
+    return len(packet) >= 28 and packet[0] == 0x45 and packet[9] == 17 and not any(packet[26:28])
+
+
 def meaningful(packet: bytes) -> bytes:
-    """Return the packet without identification and header checksum if it has "don't fragment", else unchanged."""
+    """Return the packet with a checksum, and without identification and header checksum if it may not be fragmented."""
+    if has_no_checksum(packet) and (kind := kind_of(packet)):
+        packet = completed(packet, 20, kind)
     if len(packet) >= 20 and packet[0] >> 4 == 4 and packet[6] & 0x40:
         return packet[:4] + packet[6:10] + packet[12:]
     return packet
@@ -69,7 +77,7 @@ def is_same_when_split(pieces: Sequence[bytes], kind: Kind) -> bool:
         return False
     if header_size(kind, packets[0]) + sum(len(packet) - header_size(kind, packet) for packet in packets) > MAX_PACKET:
         return False
-    if kind.protocol == 17 and len(packets) > 64:
+    if kind.protocol == 17 and (len(packets) > 64 or len(set(map(has_no_checksum, packets))) > 1):
         return False
     whole = naive_merge(kind, packets)
     single = [packet for piece in pieces for packet in naive_split(piece)]

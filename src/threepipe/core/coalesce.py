@@ -2,7 +2,8 @@
 
 The other half of `threepipe.core.superpacket`, whose records these are. Splitting a coalesced record gives the same
 packets again, except for the identification of packets that may not be fragmented, which has no meaning (RFC 6864,
-section 4.1). The rules:
+section 4.1), and for the checksum of datagrams that had none, as those of VXLAN (RFC 7348, section 5): the segments of
+a superpacket always have one. The rules:
 
 - Only the last run of a flow grows, so the packets of a flow keep their order; packets of different flows may pass
   one another. Any other packet of a flow ends its run, and a packet of unknown flow (a fragment, one with IP options
@@ -15,7 +16,8 @@ section 4.1). The rules:
   is longer than 65535 bytes, or stands for more than 64 datagrams: kernels since 6.6 refuse more (UDP_MAX_SEGMENTS
   of <linux/udp.h>, later 128).
 - The checksums of the IPv4 header and of TCP or UDP (perhaps partial) are right, as merging would repair a wrong one.
-  UDP without a checksum is not merged.
+- UDP without a checksum is merged with its like. IPv6 forbids it, but for some tunnels (RFC 8200, section 8.1), and a
+  checksum would have receivers take a datagram that they drop now, so it is not merged there.
 """
 
 import struct
@@ -66,6 +68,7 @@ class _Segment(NamedTuple):
     identification: int
     sequence: int
     partial: bool  # True if its checksum is partial.
+    unchecked: bool  # True for a datagram without a checksum.
 
 
 def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> list[memoryview]:
@@ -149,11 +152,12 @@ def _segment(
         if (head[4] << 8 | head[5]) + _IPV6 != length:
             return None
         alike = head[:4] + head[7:8]
+    unchecked = False
     if protocol == UDP:
         payload = transport + 8
-        if (
-            head[transport + 4] << 8 | head[transport + 5] != length - transport
-            or head[transport + 6 : payload] == b"\0\0"
+        unchecked = head[transport + 6 : payload] == b"\0\0"
+        if head[transport + 4] << 8 | head[transport + 5] != length - transport or (
+            unchecked and (partial or transport != _IPV4)
         ):
             return None
     else:
@@ -168,7 +172,7 @@ def _segment(
         sequence = int.from_bytes(head[transport + 4 : transport + 8], "big")
     if payload >= length:
         return None
-    return _Segment(packet, head, protocol, transport, payload, alike, identification, sequence, partial)
+    return _Segment(packet, head, protocol, transport, payload, alike, identification, sequence, partial, unchecked)
 
 
 class _Run:
@@ -204,6 +208,7 @@ class _Run:
         size = len(segment.packet) - segment.payload
         if (
             segment.alike != first.alike
+            or segment.unchecked != first.unchecked
             or size > self.size
             or self.length + size > MAX_PACKET
             or (segment.protocol == UDP and len(self.payloads) == _MAX_DATAGRAMS)
@@ -305,6 +310,8 @@ def _is_right(segment: _Segment) -> bool:
     packet, head, transport = segment.packet, segment.head, segment.transport
     if transport == _IPV4 and (internet_checksum(head[:_IPV4]) or head[10:12] == _NOT_COMPUTED):
         return False
+    if segment.unchecked:
+        return True
     total = _pseudo_header_sum(segment, len(packet) - transport)
     field = transport + CHECKSUM_OFFSET[segment.protocol]
     if segment.partial:

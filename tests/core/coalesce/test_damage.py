@@ -3,13 +3,15 @@
 import pytest
 
 from tests.support.coalesce_cases import around_the_third, assert_alone, third
-from tests.support.coalescing import completed_again, contents, grouped, of_packets, views
+from tests.support.coalescing import completed_again, contents, grouped, of_packets, of_records, views
 from tests.support.frames import (
     DONT_FRAGMENT,
     EACH_IPV4,
     EACH_KIND,
     EACH_TCP,
     EACH_UDP,
+    UDP4,
+    UDP6,
     Kind,
     completed,
     frame,
@@ -17,12 +19,14 @@ from tests.support.frames import (
     header_summing_to_zero,
     network_size,
     opened,
+    partial,
     summing_to_zero,
     with_bits,
     with_field,
 )
 from tests.support.rfc1071 import naive_checksum
 from threepipe.core.fast import split
+from threepipe.core.superpacket import HEADER_SIZE
 
 
 @EACH_KIND
@@ -94,10 +98,47 @@ def test_a_udp_checksum_of_zero_sent_as_ffff_is_merged(kind: Kind) -> None:
 
 
 @EACH_UDP
-def test_udp_without_a_checksum_stays_single(kind: Kind) -> None:
-    assert_alone(with_field(third(kind), network_size(kind) + 6, 0), kind)
-    # Also where the checksum would be 0.
-    assert_alone(summing_to_zero(third(kind), network_size(kind), kind), kind)
+def test_udp_without_a_checksum_stays_single_among_others(kind: Kind) -> None:
+    for wrong in (
+        with_field(third(kind), network_size(kind) + 6, 0),
+        summing_to_zero(third(kind), network_size(kind), kind),  # The checksum would be 0.
+    ):
+        packets = frames(kind, [b"abcd"] * 5)
+        packets[2] = wrong
+        assert of_packets(packets) == grouped(packets, 2, 1, 2)
+
+
+def without_checksums(kind: Kind, fragment: int = 0) -> list[bytes]:
+    payloads = [bytes([number]) * 50 for number in range(9)]
+    packets = frames(kind, [*payloads, b"short"], fragment=fragment)
+    return [with_field(packet, network_size(kind) + 6, 0) for packet in packets]
+
+
+@pytest.mark.parametrize("fragment", [0, DONT_FRAGMENT])
+def test_ipv4_datagrams_without_a_checksum_are_merged_and_get_one(fragment: int) -> None:
+    packets = without_checksums(UDP4, fragment)
+    records = of_packets(packets)
+    assert records == grouped(packets, 10)
+    assert contents(split(views(records))) == [completed_again(UDP4, packet) for packet in packets]
+    assert records == of_packets([completed_again(UDP4, packet) for packet in packets])
+
+
+def test_ipv6_datagrams_without_a_checksum_stay_single() -> None:
+    packets = without_checksums(UDP6)
+    assert of_packets(packets) == grouped(packets, *[1] * 10)
+
+
+def test_datagrams_without_a_checksum_and_with_a_wrong_header_stay_single() -> None:
+    packets = without_checksums(UDP4)
+    packets[3] = with_field(packets[3], 10, 0x1234)
+    assert of_packets(packets) == grouped(packets, 3, 1, 6)
+
+
+def test_an_open_checksum_of_zero_stays_single() -> None:
+    records = [memoryview(bytearray(partial(UDP4, packet))) for packet in frames(UDP4, [b"abcd"] * 5)]
+    for record in records:
+        record[HEADER_SIZE + 26 : HEADER_SIZE + 28] = bytes(2)
+    assert of_records(records) == contents(records)
 
 
 @EACH_UDP

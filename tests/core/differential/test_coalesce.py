@@ -134,6 +134,21 @@ def test_checksums_of_zero_and_ffff_are_coalesced_alike(kind: Kind, place: int, 
 
 
 @EACH_KIND
+@pytest.mark.parametrize("place", range(4))
+def test_datagrams_without_a_checksum_are_coalesced_alike(kind: Kind, place: int) -> None:
+    start = network_size(kind)
+    packets = frames(kind, [b"abcdef"] * 12)
+    without = [with_field(packet, start + kind.field, 0) for packet in packets]
+    for train in (without, [*without[:place], packets[place], *without[place + 1 :]]):
+        assert_same_records(train, False, True)
+        assert_same_records([partial(kind, packet) for packet in train], True, True)
+    for bit in range(8):
+        for offset in range(start + 8):
+            changed = with_bits(without[place], offset, 1 << bit)
+            assert_same_records([*without[:place], changed, *without[place + 1 :]], False, True)
+
+
+@EACH_KIND
 @pytest.mark.parametrize("excess", [0, 1])
 def test_the_longest_trains_are_coalesced_alike(kind: Kind, excess: int) -> None:
     headers = network_size(kind) + (20 if kind.protocol == 6 else 8)

@@ -1,8 +1,8 @@
 //! Coalesce: consecutive TCP or UDP packets of one flow become superpackets.
 //!
 //! [`split`](crate::packet::split) gives back the packets that were merged, unchanged but for the identification of
-//! packets that may not be fragmented, which has no meaning (RFC 6864, section 4.1). The twin of
-//! `threepipe.core.coalesce`, which states the rules.
+//! packets that may not be fragmented, which has no meaning (RFC 6864, section 4.1), and for the checksum of datagrams
+//! that had none. The twin of `threepipe.core.coalesce`, which states the rules.
 //!
 //! A plan comes first: it says which pieces form which record and moves no bytes. The caller then writes the records
 //! to memory, or to a file straight from the pieces.
@@ -81,6 +81,8 @@ struct Segment {
     payload: u8,
     /// True if its checksum has to be completed.
     partial: bool,
+    /// True for a datagram without a checksum.
+    unchecked: bool,
     size: u32,
     identification: u16,
     sequence: u32,
@@ -254,6 +256,7 @@ impl Group {
             transport: 0,
             payload: 0,
             partial: false,
+            unchecked: false,
             size: 0,
             identification: 0,
             sequence: 0,
@@ -394,6 +397,7 @@ impl Group {
         let payload = usize::from(segment.payload);
         same_ip
             && segment.payload == self.segment.payload
+            && segment.unchecked == self.segment.unchecked
             && (segment.protocol == Protocol::Udp
                 // Acknowledgment, window, urgent pointer and options.
                 || alike(start + 8, start + 12) && alike(start + 14, start + 16) && alike(start + 18, payload))
@@ -435,9 +439,12 @@ impl Segment {
         if stated != length || length < transport + protocol.header_size() {
             return None;
         }
+        let unchecked = protocol == Protocol::Udp && u16_at(heads, transport + 6) == 0;
         let (payload, sequence) = match protocol {
             Protocol::Udp => {
-                if usize::from(u16_at(heads, transport + 4)) != length - transport || u16_at(heads, transport + 6) == 0
+                // IPv6 forbids datagrams without a checksum, but for some tunnels (RFC 8200, section 8.1).
+                if usize::from(u16_at(heads, transport + 4)) != length - transport
+                    || (unchecked && (partial || transport != IPV4))
                 {
                     return None;
                 }
@@ -460,6 +467,7 @@ impl Segment {
             transport,
             payload: payload as u8,
             partial,
+            unchecked,
             size: size as u32,
             identification: if is_atomic(heads, transport) { 0 } else { u16_at(heads, 4) },
             sequence,
@@ -471,6 +479,9 @@ impl Segment {
         let transport = usize::from(self.transport);
         if transport == IPV4 && (internet_checksum(&heads[..IPV4], 0) != 0 || u16_at(heads, 10) == NOT_COMPUTED) {
             return false;
+        }
+        if self.unchecked {
+            return true;
         }
         let total = pseudo + (packet.len() - transport) as u64;
         let field = u16_at(heads, transport + self.protocol.checksum_offset());
