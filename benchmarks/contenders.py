@@ -103,7 +103,13 @@ _ROWS = (
     _peer("scapy", "scapy", "with_scapy", "from scapy.layers.tuntap import TunTapInterface"),
     Contender("tun-rs", "tun-rs, in Rust", build.tun_rs, (str(build.TUN_RS),), excluded=_FORWARDS_ONLY),
     Contender("veth", "veth, no program", build.always_there, excluded={"look": "no program", **_NOT_PYTHON}),
-    Contender("socat", "socat", build.always_there, kinds=("pipe",)),
+    Contender(
+        "socat",
+        "socat",
+        build.always_there,
+        kinds=("pipe",),
+        excluded={"pipe-tcp": "keeps no packets apart on a stream"},
+    ),
     _wireguard("wireguard-go", "wireguard-go, newest", build.newest_wireguard_go, str(build.WIREGUARD_GO), "-f"),
     _wireguard("wireguard-go-debian", "wireguard-go, Debian's", build.debian_wireguard_go, "wireguard-go", "-f"),
     _wireguard(

@@ -78,7 +78,13 @@ GOALS = (
         for contender in _BOTH
     ),
     *(Goal("rtt", "us", contender, ("c-offload",), 1.1) for contender in _BOTH),
-    *(Goal(workload, "gbit", _NATIVE, ("socat",), 3.0) for workload in ("pipe-udp", "pipe-unix")),
+    *(Goal(workload, "gbit", _NATIVE, ("socat",), 10.0) for workload in ("pipe-udp", "pipe-unix")),
+    *(
+        Goal(workload, "us", contender, ("socat",), bound)
+        for workload in ("pipe-udp", "pipe-unix")
+        for contender, bound in ((_NATIVE, 1.2), (_PURE, 2.5))
+    ),
+    Goal("wg-vxlan", "gbit", _NATIVE, ("wireguard-go",), 3.0),
     *(Goal(workload, "gbit", _NATIVE, WIREGUARD_PEERS, 1.4) for workload in _STREAMS),
     *(Goal(workload, "cpu", _NATIVE, WIREGUARD_PEERS, 0.7) for workload in _STREAMS),
     Goal("wg-udp", "kpps", _NATIVE, WIREGUARD_PEERS, 1.25),

@@ -9,13 +9,34 @@ from tempfile import TemporaryDirectory
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.processes import NEW_NETWORK, Failed, Process, inside, namespace, output, process
 
-__all__ = ["PIPED", "TARGETS", "Testbed", "answering", "explaining", "forwarding", "linked", "piped"]
+__all__ = [
+    "OVERLAID",
+    "PIPED",
+    "TARGETS",
+    "Testbed",
+    "answering",
+    "explaining",
+    "forwarding",
+    "linked",
+    "overlay",
+    "piped",
+]
 
 TARGETS = {4: "10.97.0.2", 6: "fd97::2"}
 """The right side's addresses."""
 
 PIPED = "10.98.0.2"
 """The right side's address behind a pipe."""
+
+OVERLAID = "10.99.0.2"
+"""The right side's address in an overlay."""
+
+_OVERLAY = """
+link add overlaid type vxlan id 7 dstport 4789 local {local} remote {remote}
+link set overlaid mtu {mtu} up
+addr add 10.99.0.{host}/24 dev overlaid
+"""
+_VXLAN = 50  # Bytes of the headers of IPv4, UDP, VXLAN and Ethernet.
 
 _CONFIGURE = """
 link set {name} mtu 1500 up
@@ -36,6 +57,7 @@ _PIPE_ENDS = {
     ("udp", "threepipe"): (f"udp:{_ENDPOINT}", f"udp-listen:{_ENDPOINT}"),
     ("udp", "socat"): (f"UDP4:{_ENDPOINT}", f"UDP4-LISTEN:4242,bind={TARGETS[4]}"),
     ("unix", "threepipe"): ("unix:{folder}/pipe", "unix-listen:{folder}/pipe"),
+    ("tcp", "threepipe"): (f"tcp:{_ENDPOINT}", f"tcp-listen:{_ENDPOINT}"),
     ("unix", "socat"): ("UNIX-CONNECT:{folder}/pipe,type=5", "UNIX-LISTEN:{folder}/pipe,type=5"),
 }
 """The address at the left and at the right, by transport and program."""
@@ -129,6 +151,16 @@ def piped(contender: Contender, transport: str) -> Iterator[Testbed]:
         testbed = Testbed(link.left, link.right, tuple(programs))
         testbed.wait_for_answer(PIPED)
         yield testbed
+
+
+def overlay(testbed: Testbed, target: str, mtu: int) -> None:
+    """Add a VXLAN between the two networks, which reach each other by `target` with packets of `mtu` bytes."""
+    addresses = [f"{target.rpartition('.')[0]}.{host}" for host in (1, 2)]
+    for host, pid in ((1, testbed.left), (2, testbed.right)):
+        local, remote = addresses if host == 1 else addresses[::-1]
+        text = _OVERLAY.format(local=local, remote=remote, mtu=mtu - _VXLAN, host=host)
+        output(inside(pid, "ip", "-batch", "-"), _SECONDS, text)
+    testbed.wait_for_answer(OVERLAID)
 
 
 @contextmanager

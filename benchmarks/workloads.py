@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.contenders import Contender
 from benchmarks.processes import NEW_NETWORK, Failed, output, process
-from benchmarks.testbed import PIPED, TARGETS, answering, forwarding, piped
+from benchmarks.testbed import OVERLAID, PIPED, TARGETS, answering, forwarding, overlay, piped
 from benchmarks.traffic import AS_FAST_AS_POSSIBLE, GRACE_SECONDS, PAYLOAD, arrivals, flood, iperf, round_trip
 from benchmarks.wireguard import measurements as wireguard
 
@@ -45,10 +45,12 @@ class Workload:
     """The kind of contender that it measures."""
 
 
-def _tcp(version: int, role: str) -> Callable[[Contender, int], Figures]:
+def _tcp(target: str, role: str) -> Callable[[Contender, int], Figures]:
     def measure(contender: Contender, seconds: int) -> Figures:
         with forwarding(contender, role) as testbed:
-            end, usage = iperf(testbed, TARGETS[version], seconds)
+            if target == OVERLAID:
+                overlay(testbed, TARGETS[4], 1500)
+            end, usage = iperf(testbed, target, seconds)
         received = end["sum_received"]["bits_per_second"]
         if not received:
             raise Failed("nothing was received")
@@ -185,6 +187,7 @@ _WIREGUARD = (
         )
         for count in (10, 1000, 10000)
     ),
+    Workload("wg-vxlan", "WireGuard, one TCP stream in a VXLAN", _TUNNEL, wireguard.stream(overlaid=True), "wireguard"),
     Workload("wg-rtt", "WireGuard, ping every millisecond", _RTT, wireguard.pings, "wireguard"),
     Workload("wg-hands", "WireGuard, handshakes, one after another", _HANDSHAKES, wireguard.handshakes, "wireguard"),
     *(
@@ -196,8 +199,9 @@ _WIREGUARD = (
 )
 
 _ROWS = (
-    Workload("tcp4", "One TCP stream, IPv4", _TCP, _tcp(4, "forward")),
-    Workload("tcp6", "One TCP stream, IPv6", _TCP, _tcp(6, "forward")),
+    Workload("tcp4", "One TCP stream, IPv4", _TCP, _tcp(TARGETS[4], "forward")),
+    Workload("tcp6", "One TCP stream, IPv6", _TCP, _tcp(TARGETS[6], "forward")),
+    Workload("vxlan", "One TCP stream in a VXLAN", _TCP, _tcp(OVERLAID, "forward")),
     Workload(
         "udp",
         f"UDP, {PAYLOAD} bytes of payload",
@@ -205,7 +209,10 @@ _ROWS = (
         _udp,
     ),
     Workload(
-        "look", "One TCP stream, IPv4; the program reads every packet (the C loop does not)", _TCP, _tcp(4, "look")
+        "look",
+        "One TCP stream, IPv4; the program reads every packet (the C loop does not)",
+        _TCP,
+        _tcp(TARGETS[4], "look"),
     ),
     Workload("answer", "A program that answers UDP, packet by packet", _ANSWERS, _answer("answer"), "answer"),
     Workload("answer-bundles", "The same, a bundle at a time", _ANSWERS, _answer("answer-bundles"), "bundles"),
@@ -219,6 +226,7 @@ _ROWS = (
         _create,
     ),
     Workload("pipe-udp", "The pipe command over UDP, one TCP stream, IPv4", _PIPE, _pipe("udp"), "pipe"),
+    Workload("pipe-tcp", "The pipe command over TCP, one TCP stream, IPv4", _PIPE, _pipe("tcp"), "pipe"),
     Workload("pipe-unix", "The pipe command over a Unix socket, one TCP stream, IPv4", _PIPE, _pipe("unix"), "pipe"),
     *_WIREGUARD,
 )

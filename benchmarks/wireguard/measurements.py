@@ -8,8 +8,10 @@ from pathlib import Path
 
 from benchmarks.contenders import Contender
 from benchmarks.processes import Failed, Process, inside, namespace, process
+from benchmarks.testbed import OVERLAID, overlay
 from benchmarks.traffic import AS_FAST_AS_POSSIBLE, PAYLOAD, arrivals, iperf, round_trip
 from benchmarks.wireguard.testbed import (
+    MTU,
     PORT,
     TUNNELLED,
     configure,
@@ -31,12 +33,14 @@ _RECEIVED = ("sum_received", "sum_received_bidir_reverse")
 """iperf3's keys for received data; the second is there if both ends sent."""
 
 
-def stream(*options: str) -> Callable[[Contender, int], dict[str, float]]:
-    """Measure a TCP stream through a tunnel; `options` are iperf3's."""
+def stream(*options: str, overlaid: bool = False) -> Callable[[Contender, int], dict[str, float]]:
+    """Measure a TCP stream through a tunnel, or in a VXLAN through it; `options` are iperf3's."""
 
     def measure(contender: Contender, seconds: int) -> dict[str, float]:
         with tunnel(contender) as testbed:
-            end, usage = iperf(testbed, TUNNELLED, seconds, *options)
+            if overlaid:
+                overlay(testbed, TUNNELLED, MTU)
+            end, usage = iperf(testbed, OVERLAID if overlaid else TUNNELLED, seconds, *options)
         received = [end[key] for key in _RECEIVED if key in end]
         size = sum(each["bytes"] for each in received)
         if not size:

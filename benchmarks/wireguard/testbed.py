@@ -12,6 +12,7 @@ from benchmarks.processes import Process, inside, output, process
 from benchmarks.testbed import TARGETS, Testbed, explaining, linked
 
 __all__ = [
+    "MTU",
     "PORT",
     "TUNNELLED",
     "configure",
@@ -35,13 +36,14 @@ _OUTER = TARGETS[4].removesuffix("2") + "{host}"
 _ALL_PEERS = "10.0.0.0/10"
 """Every address that `peer_address` returns, but not the tunnel's own."""
 _NAME = "tunnelled"
-_MTU = 1420  # The default of every program: what IPv6 over a link of 1500 holds.
+MTU = 1420
+"""The default of every program: what IPv6 over a link of 1500 holds."""
 
 # The device gets a /run of its own, so its control socket goes with it. No program reads its standard output.
 _START = 'mount -t tmpfs none /run && echo apart && exec "$@" >/dev/null'
 _ANSWERS = f"until wg show {_NAME} >/dev/null 2>&1; do sleep 0.02; done"
 _UP = f"""
-link set {_NAME} mtu {_MTU} up
+link set {_NAME} mtu {MTU} up
 addr add {_INNER}/24 dev {_NAME}
 """
 _SECONDS = 10.0

@@ -48,8 +48,12 @@ def may_be_merged(piece: bytes, kind: Kind, udp: bool) -> bool:
     at = network_size(kind)
     if gso_type or (kind.protocol == 17 and not udp):
         return False
-    if flags & NEEDS_CSUM and ((start, field) != (at, kind.field) or opened(packet, at, kind) != packet):
-        return False
+    if flags & NEEDS_CSUM and (start, field) == (at, kind.field):
+        if opened(packet, at, kind) != packet:
+            return False
+    elif flags & NEEDS_CSUM:  # That of a packet in a datagram.
+        in_place = start >= at + 8 and (start - at) % 2 == 0 and start + field + 2 <= len(packet)
+        return kind.protocol == 17 and in_place and may_be_merged(plain(naive_split(piece)[0]), kind, udp)
     if kind.version == 4 and with_field(packet, 10, naive_checksum(with_field(packet, 10, 0)[:20])) != packet:
         return False
     if kind.protocol == 6:
@@ -72,7 +76,7 @@ def meaningful(packet: bytes) -> bytes:
 
 
 def is_same_when_split(pieces: Sequence[bytes], kind: Kind) -> bool:
-    packets = [piece[HEADER_SIZE:] for piece in pieces]
+    packets = [packet for piece in pieces for packet in naive_split(piece)]
     if not all(len(packet) > header_size(kind, packet) for packet in packets):
         return False
     if header_size(kind, packets[0]) + sum(len(packet) - header_size(kind, packet) for packet in packets) > MAX_PACKET:
@@ -102,7 +106,9 @@ def naive_coalesce(pieces: Iterable[bytes], udp: bool) -> list[bytes]:
             last[flow] = [piece]
             runs.append((kind, last[flow]))
     return [
-        naive_merge(kind, [piece[HEADER_SIZE:] for piece in run]) if kind and len(run) > 1 else run[0]
+        naive_merge(kind, [packet for piece in run for packet in naive_split(piece)])
+        if kind and len(run) > 1
+        else run[0]
         for kind, run in runs
     ]
 

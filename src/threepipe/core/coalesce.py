@@ -16,6 +16,7 @@ a superpacket always have one. The rules:
   is longer than 65535 bytes, or stands for more than 64 datagrams: kernels since 6.6 refuse more (UDP_MAX_SEGMENTS
   of <linux/udp.h>, later 128).
 - The checksums of the IPv4 header and of TCP or UDP (perhaps partial) are right, as merging would repair a wrong one.
+- The open checksum of a packet in a datagram, as Linux leaves it in VXLAN, is completed.
 - UDP without a checksum is merged with its like. IPv6 forbids it, but for some tunnels (RFC 8200, section 8.1), and a
   checksum would have receivers take a datagram that they drop now, so it is not merged there.
 """
@@ -69,6 +70,7 @@ class _Segment(NamedTuple):
     sequence: int
     partial: bool  # True if its checksum is partial.
     unchecked: bool  # True for a datagram without a checksum.
+    inner: tuple[int, int]  # Offsets of the bytes and of the field of an inner checksum that is open; else both 0.
 
 
 def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> list[memoryview]:
@@ -135,12 +137,18 @@ def _segment(
 ) -> _Segment | None:
     """Return the fields of a packet, or None if it can be merged with no other."""
     length = len(packet)
-    partial = False
+    partial, inner = False, (0, 0)
     if record is not None and (record[FLAGS] or record[GSO_TYPE]):
         flags, gso_type, _, _, start, offset = HEADER.unpack_from(record)
-        partial = bool(flags & NEEDS_CSUM)
-        if gso_type != GSO_NONE or (partial and (start, offset) != (transport, CHECKSUM_OFFSET[protocol])):
+        if gso_type != GSO_NONE:
             return None
+        if flags & NEEDS_CSUM:
+            partial = (start, offset) == (transport, CHECKSUM_OFFSET[protocol])
+            if not partial:
+                inner = start, start + offset
+                # Its bytes are a part of the payload, and their words are words of the outer checksum.
+                if protocol != UDP or start < transport + 8 or (start - transport) % 2 or inner[1] + 2 > length:
+                    return None
     identification, sequence = _ATOMIC, 0
     if transport == _IPV4:
         if head[2] << 8 | head[3] != length:
@@ -172,7 +180,9 @@ def _segment(
         sequence = int.from_bytes(head[transport + 4 : transport + 8], "big")
     if payload >= length:
         return None
-    return _Segment(packet, head, protocol, transport, payload, alike, identification, sequence, partial, unchecked)
+    return _Segment(
+        packet, head, protocol, transport, payload, alike, identification, sequence, partial, unchecked, inner
+    )
 
 
 class _Run:
@@ -184,6 +194,7 @@ class _Run:
         "identification",
         "last_flags",
         "length",
+        "open_inside",
         "payloads",
         "piece",
         "sequence",
@@ -194,6 +205,7 @@ class _Run:
     def __init__(self, piece: memoryview, segment: _Segment | None) -> None:
         self.piece = piece
         self.payloads: list[memoryview] = []
+        self.open_inside: list[tuple[int, _Segment]] = []  # The payloads with an open checksum, by their positions.
         self.ended = self.verified = False
         if segment:
             self.first = segment
@@ -223,6 +235,8 @@ class _Run:
         """Append `segment` to the run."""
         size = len(segment.packet) - segment.payload
         self.payloads.append(segment.packet[segment.payload :])
+        if segment.inner[0]:
+            self.open_inside.append((len(self.payloads) - 1, segment))
         self.length += size
         if segment.protocol == TCP:
             self.sequence = (self.sequence + size) & 0xFFFFFFFF
@@ -279,6 +293,8 @@ class _Run:
         """Return one record for all packets."""
         if len(self.payloads) < 2:
             return self.piece if vnet_header else plain_records([self.piece])[0]
+        for index, segment in self.open_inside:
+            self.payloads[index] = _completed(segment)
         first = self.first
         transport, payload, field = first.transport, first.payload, first.transport + CHECKSUM_OFFSET[first.protocol]
         head = bytearray(first.head[:payload])
@@ -318,7 +334,23 @@ def _is_right(segment: _Segment) -> bool:
         return head[field] << 8 | head[field + 1] == total
     if segment.protocol == TCP and head[field : field + 2] == _NOT_COMPUTED:
         return False
+    start, open_field = segment.inner
+    if start:
+        # The completed bytes sum up to the complement of the pseudo-header's sum, which the field holds now.
+        total += 0xFFFF - int.from_bytes(packet[open_field : open_field + 2], "big")
+        return not internet_checksum(packet[transport:start], total)
     return not internet_checksum(packet[transport:], total)
+
+
+def _completed(segment: _Segment) -> memoryview:
+    """Return a copy of a segment's payload with its inner checksum completed."""
+    start, field = segment.inner
+    payload = bytearray(segment.packet[segment.payload :])
+    checksum = internet_checksum(segment.packet[start:])
+    if field - start == CHECKSUM_OFFSET[UDP]:
+        checksum = checksum or 0xFFFF
+    struct.pack_into("!H", payload, field - segment.payload, checksum)
+    return memoryview(payload)
 
 
 def _pseudo_header_sum(segment: _Segment, length: int) -> int:

@@ -31,6 +31,7 @@ from tests.support.frames import (
     icmp,
     naive_merge,
     network_size,
+    opened,
     partial,
     record,
     records_of,
@@ -146,6 +147,20 @@ def test_datagrams_without_a_checksum_are_coalesced_alike(kind: Kind, place: int
         for offset in range(start + 8):
             changed = with_bits(without[place], offset, 1 << bit)
             assert_same_records([*without[:place], changed, *without[place + 1 :]], False, True)
+
+
+@EACH_KIND
+@pytest.mark.parametrize("bit", range(8))
+def test_overlays_with_each_bit_of_their_headers_flipped_are_coalesced_alike(kind: Kind, bit: int) -> None:
+    inside = frames(kind, [b"abcdef"] * 4)
+    data, start = network_size(UDP4) + 8 + 22, network_size(kind)
+    records = [
+        bytes(record(whole[:data] + opened(packet, start, kind), flags=1, start=data + start, field=kind.field))
+        for whole, packet in zip(frames(UDP4, [bytes(22) + packet for packet in inside]), inside, strict=True)
+    ]
+    assert_same_records(records, True, True)
+    for place in range(HEADER_SIZE + data + start + 8):
+        assert_same_records([*records[:2], with_bits(records[2], place, 1 << bit), records[3]], True, True)
 
 
 @EACH_KIND

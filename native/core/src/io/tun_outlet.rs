@@ -99,7 +99,17 @@ impl<'a> TunOutlet<'a> {
     /// Write the record of a merged group, or its packets if the adapter refuses it.
     fn put_merged(&mut self, pieces: &Pieces<'_>, vnet_header: bool) -> Flow {
         let Pieces { group, plan, records, measure } = *pieces;
-        if self.is_coalescing() {
+        if self.is_coalescing() && group.is_open_inside() {
+            let mut merged = std::mem::take(&mut self.merged);
+            merged.resize(group.size(records, vnet_header), 0);
+            plan.write(group, records, vnet_header, &mut merged);
+            let put = self.sink.put(&[IoSlice::new(&merged)], measure);
+            self.merged = merged;
+            if put? != Put::Refused {
+                return Flow::Continue(());
+            }
+            self.stop_coalescing();
+        } else if self.is_coalescing() {
             // The kernel collects the pieces, so they are not copied together here.
             let mut head = [0; LONGEST_HEAD];
             let size = group.head(&mut head);

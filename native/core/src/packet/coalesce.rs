@@ -13,8 +13,10 @@ use std::sync::OnceLock;
 use crate::packet::checksum::{fold, internet_checksum, sum};
 use crate::packet::fields::{set_u16, u16_at};
 use crate::packet::record::{
-    GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, HEADER_SIZE, Header, MAX_PACKET, NEEDS_CSUM, PLAIN_HEADER, Protocol,
+    GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, HEADER_SIZE, Header, MAX_PACKET, NEEDS_CSUM, PLAIN_HEADER, Partial,
+    Protocol, Record, Shape,
 };
+use crate::packet::split::complete_packet;
 
 /// Bytes of a virtio header and the longest headers of a merged packet.
 pub const LONGEST_HEAD: usize = HEADER_SIZE + LONGEST_HEADERS;
@@ -59,6 +61,8 @@ pub struct Group {
     growing: bool,
     /// True once the checksums of the first segment have been found valid.
     verified: bool,
+    /// True if a piece has an inner checksum to be completed.
+    open_inside: bool,
     /// The sum of addresses and protocol for the pseudo-header, once verified.
     pseudo: u64,
     /// TCP flags of the last segment.
@@ -83,6 +87,9 @@ struct Segment {
     partial: bool,
     /// True for a datagram without a checksum.
     unchecked: bool,
+    /// The offsets of the bytes and of the field of an inner checksum that has to be completed, of a packet in a
+    /// datagram; both 0 if there is none.
+    inner: (u16, u16),
     size: u32,
     identification: u16,
     sequence: u32,
@@ -211,13 +218,17 @@ impl<'a> Plan<'a> {
             let (here, rest) = std::mem::take(&mut target).split_at_mut(bytes.len());
             here.copy_from_slice(bytes);
             target = rest;
+            here
         };
         if group.is_merged() {
             let mut head = [0; LONGEST_HEAD];
             let size = group.head(&mut head);
             append(&head[..size]);
             for index in self.pieces(group) {
-                append(group.data(pieces[index], vnet_header));
+                let payload = append(group.data(pieces[index], vnet_header));
+                if group.open_inside {
+                    complete_inner(payload, pieces[index], usize::from(group.segment.payload));
+                }
             }
         } else {
             if !vnet_header {
@@ -236,6 +247,7 @@ impl Group {
             count: 0,
             growing: false,
             verified: false,
+            open_inside: false,
             pseudo: 0,
             flags: 0,
             size: segment.size,
@@ -257,6 +269,7 @@ impl Group {
             payload: 0,
             partial: false,
             unchecked: false,
+            inner: (0, 0),
             size: 0,
             identification: 0,
             sequence: 0,
@@ -267,6 +280,7 @@ impl Group {
             count: 1,
             growing: false,
             verified: false,
+            open_inside: false,
             pseudo: 0,
             flags: 0,
             size: 0,
@@ -282,6 +296,12 @@ impl Group {
     #[must_use]
     pub fn is_merged(&self) -> bool {
         self.count > 1
+    }
+
+    /// Return True if the payloads of its pieces are not final: inner checksums are completed as the plan writes it.
+    #[must_use]
+    pub fn is_open_inside(&self) -> bool {
+        self.open_inside
     }
 
     /// Return the index of its first piece.
@@ -408,6 +428,7 @@ impl Group {
         self.count += 1;
         self.length += segment.size;
         self.growing = segment.size == self.size;
+        self.open_inside |= segment.inner != (0, 0);
         if segment.protocol == Protocol::Tcp {
             self.sequence = self.sequence.wrapping_add(segment.size);
             self.flags = heads[usize::from(segment.transport) + 13];
@@ -429,9 +450,21 @@ impl Segment {
         header: &[u8; HEADER_SIZE],
     ) -> Option<Self> {
         let header = Header::parse(header);
-        let partial = header.flags & NEEDS_CSUM != 0;
+        let open = header.flags & NEEDS_CSUM != 0;
         let checksum = (usize::from(header.csum_start), usize::from(header.csum_offset));
-        if header.gso_type != GSO_NONE || (partial && checksum != (transport, protocol.checksum_offset())) {
+        let partial = open && checksum == (transport, protocol.checksum_offset());
+        let inner = if open && !partial {
+            let (start, field) = (checksum.0, checksum.0 + checksum.1);
+            // Its bytes are a part of the payload, and their words are words of the outer checksum.
+            let in_place = protocol == Protocol::Udp && start >= transport + 8 && (start - transport).is_multiple_of(2);
+            if !in_place || field + 2 > length {
+                return None;
+            }
+            (start as u16, field as u16) // A packet has at most MAX_PACKET bytes, as its own length says.
+        } else {
+            (0, 0)
+        };
+        if header.gso_type != GSO_NONE {
             return None;
         }
         let stated =
@@ -468,6 +501,7 @@ impl Segment {
             payload: payload as u8,
             partial,
             unchecked,
+            inner,
             size: size as u32,
             identification: if is_atomic(heads, transport) { 0 } else { u16_at(heads, 4) },
             sequence,
@@ -491,7 +525,20 @@ impl Segment {
         if self.protocol == Protocol::Tcp && field == NOT_COMPUTED {
             return false;
         }
+        if let (start @ 1.., field) = self.inner {
+            // The completed bytes sum up to the complement of the pseudo-header's sum, which the field holds now.
+            let completed = u64::from(!u16_at(packet, usize::from(field)));
+            return fold(total + sum(&packet[transport..usize::from(start)]) + completed) == 0xFFFF;
+        }
         fold(total + sum(&packet[transport..])) == 0xFFFF
+    }
+}
+
+/// Complete the inner checksum of a record in a copy of its payload, which begins at the offset `start` of its packet.
+fn complete_inner(payload: &mut [u8], record: &[u8], start: usize) {
+    if let Some(Record { shape: Shape::Partial(inner), .. }) = Record::parse(record) {
+        let inner = Partial { start: inner.start - start, field: inner.field - start, ..inner };
+        complete_packet(payload, &inner);
     }
 }
 
