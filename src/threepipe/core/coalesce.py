@@ -102,7 +102,7 @@ def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> lis
             runs.append(run)
         if segment and not run.ended:
             growing[flow] = run
-            if segment.partial and segment.protocol == UDP and done >= tried:
+            if segment.protocol == UDP and (segment.partial or segment.inner[0]) and done >= tried:
                 room = min((MAX_PACKET - run.length) // run.size, _MAX_DATAGRAMS - len(run.payloads))
                 train = run.like(piece, packets[done : done + room])
                 tried = done + len(train)
@@ -205,7 +205,9 @@ class _Run:
     def __init__(self, piece: memoryview, segment: _Segment | None) -> None:
         self.piece = piece
         self.payloads: list[memoryview] = []
-        self.open_inside: list[tuple[int, _Segment]] = []  # The payloads with an open checksum, by their positions.
+        self.open_inside: list[
+            tuple[int, int, int]
+        ] = []  # Positions of payloads, and offsets as `_Segment.inner` there.
         self.ended = self.verified = False
         if segment:
             self.first = segment
@@ -236,7 +238,8 @@ class _Run:
         size = len(segment.packet) - segment.payload
         self.payloads.append(segment.packet[segment.payload :])
         if segment.inner[0]:
-            self.open_inside.append((len(self.payloads) - 1, segment))
+            start, field = segment.inner
+            self.open_inside.append((len(self.payloads) - 1, start - segment.payload, field - segment.payload))
         self.length += size
         if segment.protocol == TCP:
             self.sequence = (self.sequence + size) & 0xFFFFFFFF
@@ -257,9 +260,9 @@ class _Run:
     def add_train(self, piece: memoryview, last: _Segment, train: Sequence[memoryview]) -> bool:
         """Append all of `train`, records as long as `piece`, if they follow it as in a burst that a kernel sends.
 
-        `last` has the fields of `piece`, a datagram with a partial checksum. This is a shortcut for calling `takes` for
-        each packet: as all headers are equal, except for IPv4's identification and checksum, it compares each byte of
-        all headers at once. Return False if the packets are not such a train.
+        `last` has the fields of `piece`, a datagram with a partial checksum, its own or an inner one. This is a
+        shortcut for calling `takes` for each packet: as all headers are equal, except for IPv4's identification and
+        checksum, it compares each byte of all headers at once. Return False if the packets are not such a train.
         """
         self.verified = self.verified or _is_right(self.first)
         if not self.verified:
@@ -283,6 +286,12 @@ class _Run:
             varying = (place + 4, place + 5, place + 10, place + 11)
         if any(joined[at::stride] != head[at : at + 1] * count for at in range(data) if at not in varying):
             return False
+        if (inner := last.inner[0] - last.payload) > 0:
+            field = last.inner[1] - last.payload
+            if len({_outer_sum(record[data:], inner, field) for record in (piece, *train)}) > 1:
+                return False
+            held = len(self.payloads)
+            self.open_inside += [(number, inner, field) for number in range(held, held + count)]
         self.payloads += [record[data:] for record in train]
         self.length += self.size * count
         if self.identification != _ATOMIC:
@@ -293,8 +302,8 @@ class _Run:
         """Return one record for all packets."""
         if len(self.payloads) < 2:
             return self.piece if vnet_header else plain_records([self.piece])[0]
-        for index, segment in self.open_inside:
-            self.payloads[index] = _completed(segment)
+        for index, start, open_field in self.open_inside:
+            self.payloads[index] = _completed(self.payloads[index], start, open_field)
         first = self.first
         transport, payload, field = first.transport, first.payload, first.transport + CHECKSUM_OFFSET[first.protocol]
         head = bytearray(first.head[:payload])
@@ -336,21 +345,26 @@ def _is_right(segment: _Segment) -> bool:
         return False
     start, open_field = segment.inner
     if start:
-        # The completed bytes sum up to the complement of the pseudo-header's sum, which the field holds now.
-        total += 0xFFFF - int.from_bytes(packet[open_field : open_field + 2], "big")
-        return not internet_checksum(packet[transport:start], total)
+        return (total + _outer_sum(packet[transport:], start - transport, open_field - transport)) % 0xFFFF == 0
     return not internet_checksum(packet[transport:], total)
 
 
-def _completed(segment: _Segment) -> memoryview:
-    """Return a copy of a segment's payload with its inner checksum completed."""
-    start, field = segment.inner
-    payload = bytearray(segment.packet[segment.payload :])
-    checksum = internet_checksum(segment.packet[start:])
+def _outer_sum(payload: memoryview, start: int, field: int) -> int:
+    """Return the sum, modulo 0xFFFF, that a datagram's payload has once its inner checksum is completed.
+
+    The bytes from `start` on then sum up to the complement of the pseudo-header's sum, which the field holds now.
+    """
+    return (int.from_bytes(payload[:start], "big") - int.from_bytes(payload[field : field + 2], "big")) % 0xFFFF
+
+
+def _completed(payload: memoryview, start: int, field: int) -> memoryview:
+    """Return a copy of a datagram's payload with its inner checksum completed."""
+    completed = bytearray(payload)
+    checksum = internet_checksum(payload[start:])
     if field - start == CHECKSUM_OFFSET[UDP]:
         checksum = checksum or 0xFFFF
-    struct.pack_into("!H", payload, field - segment.payload, checksum)
-    return memoryview(payload)
+    completed[field], completed[field + 1] = checksum >> 8, checksum & 0xFF
+    return memoryview(completed)
 
 
 def _pseudo_header_sum(segment: _Segment, length: int) -> int:
