@@ -32,9 +32,9 @@ def pump(left: Session, right: Session) -> bool:
 
     Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
     Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
-    counted. Packets that wait for room at an interruption stay in the session that received them, but those for the
-    peers of a WireGuard device, which the native loop has sealed already. Raises what `receive` and `send` do, and
-    `EndpointEnded` half a second after an end.
+    counted. Packets that wait for room at an interruption stay in the session that received them. With the native loop,
+    those for a stream are written by its port later, and those for peers and datagram sockets are dropped and counted.
+    Raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
     """
     with _pumped(left, right) as bell, _lent(left._port, bell) as left_end, _lent(right._port, bell) as right_end:
         ends = (left_end, right_end) if left_end is not None and right_end is not None else None

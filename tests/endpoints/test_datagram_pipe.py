@@ -12,6 +12,7 @@ import threepipe
 from tests.support.endpoints import SECONDS, here, opened, packet, posix, received
 from tests.support.waiting import come_true
 from threepipe.core import fast
+from threepipe.endpoints.datagram_port import DatagramPort
 
 LOOPS = ["native", "python"]
 
@@ -248,3 +249,21 @@ def test_interrupting_and_closing_end_a_wait_for_room(stack: ExitStack) -> None:
         assert come_true(lambda: left.statistics.received_packets > 0)
     counts = left.statistics, right.statistics
     assert counts[0].received_packets >= counts[1].sent_packets + counts[1].sent_dropped
+
+
+def test_a_defect_of_the_port_reaches_the_caller(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = here()
+    _, _, right, _ = through(stack)
+    left = opened(stack, f"udp-listen:{place}")
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(DatagramPort, "valid", fail)
+    with ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(threepipe.pipe, left, right)
+        program(stack, place).send(packet(0))
+        with pytest.raises(ZeroDivisionError, match="a defect"):
+            ended.result(SECONDS)
+    assert left.closed
+    assert right.closed

@@ -276,3 +276,24 @@ def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
     assert piped.left.receive_packet(SECONDS) == packet(0)
     piped.start()
     assert take(piped.programs[1], 4 * 102) == b"".join(record(packet(number)) for number in range(1, 5))
+
+
+def test_kept_packets_without_room_hold_up_only_their_direction(stack: ExitStack) -> None:
+    piped = Piped(stack)
+    source, target = piped.programs
+    for program, end in zip((target, source), (piped.right, piped.left), strict=True):
+        program.sendall(record(packet(0)))
+        assert end.receive_packet(SECONDS) == packet(0)
+    source.sendall(b"".join(record(packet(number)) for number in range(1, 6)))
+    assert piped.left.receive_packet(SECONDS) == packet(1)  # The session keeps the others.
+    filled = 0
+    while sent := piped.right.send([packet(100, 60000)] * 100):
+        filled += sent
+    piped.start()
+    for number in range(50):
+        target.sendall(record(packet(number)))
+        assert take(source, 102) == record(packet(number))
+    for _ in range(filled):
+        assert take(target, 60002) == record(packet(100, 60000))
+    assert take(target, 4 * 102) == b"".join(record(packet(number)) for number in range(2, 6))
+    assert piped.right.statistics.sent_packets == filled + 4

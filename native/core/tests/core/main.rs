@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod adapters;
 mod allowed_ips;
+#[cfg(target_os = "linux")]
+mod endpoints;
 mod packets;
 #[cfg(target_os = "linux")]
 mod peers;

@@ -1,0 +1,256 @@
+//! The pump between an adapter and endpoints: datagram sockets and streams of records.
+
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use threepipe_core::endpoints::datagrams::{Handler, Received, Sent, Way, Ways};
+use threepipe_core::endpoints::records::{State, Stream, Turn};
+use threepipe_core::io::datagrams::Arrival;
+use threepipe_core::packet::record::{MAX_RECORD, PLAIN_HEADER, Protocol};
+use threepipe_core::pump::{DatagramsEnd, End, Ended, Raised, RecordsEnd, TunEnd, pump};
+
+use crate::packets::{Packet, split};
+
+type Counts = [AtomicU64; 4];
+
+/// The counters of both directions.
+#[derive(Default)]
+struct Counters {
+    received: Counts,
+    sent: Counts,
+}
+
+fn numbers(counts: &Counts) -> [u64; 4] {
+    counts.each_ref().map(|count| count.load(Ordering::Relaxed))
+}
+
+/// An adapter, whose far side the test has, and a bell.
+struct Bench {
+    near: UnixDatagram,
+    far: UnixDatagram,
+    bell: (UnixStream, UnixStream),
+    coalescing: AtomicBool,
+    kept: Mutex<Vec<Vec<u8>>>,
+    adapter: Counters,
+    end: Counters,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (near, far) = UnixDatagram::pair().expect("a pair of sockets");
+        near.set_nonblocking(true).expect("a socket");
+        far.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        Self {
+            near,
+            far,
+            bell: UnixStream::pair().expect("a pair of sockets"),
+            coalescing: AtomicBool::new(true),
+            kept: Mutex::default(),
+            adapter: Counters::default(),
+            end: Counters::default(),
+        }
+    }
+
+    /// Pump between the adapter and `end` while `work` runs, or until the pump stops by itself.
+    fn pumping(&self, end: &End<'_>, work: impl FnOnce()) {
+        let sources = [self.near.as_fd()];
+        let adapter = End::Tun(TunEnd {
+            sources: &sources,
+            target: self.near.as_fd(),
+            vnet_header: true,
+            udp: true,
+            coalescing: &self.coalescing,
+            kept: &self.kept,
+            received: (&self.adapter.received).into(),
+            sent: (&self.adapter.sent).into(),
+        });
+        thread::scope(|scope| {
+            let pump = scope.spawn(|| pump(&adapter, end, &[self.bell.0.as_fd()]).expect("threads and pipes"));
+            work();
+            (&self.bell.1).write_all(b"!").expect("a bell");
+            assert!(matches!(pump.join().expect("no panic"), Ended::Bell));
+        });
+    }
+
+    fn records<'a>(&'a self, socket: &'a UnixStream, sources: &'a [BorrowedFd<'a>], stream: &'a Stream) -> End<'a> {
+        End::Records(RecordsEnd {
+            sources,
+            target: socket.as_fd(),
+            stream,
+            received: (&self.end.received).into(),
+            sent: (&self.end.sent).into(),
+        })
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        let mut record = vec![0; MAX_RECORD];
+        let size = self.far.recv(&mut record).expect("a record");
+        record.truncate(size);
+        record
+    }
+}
+
+fn stream_pair() -> (UnixStream, UnixStream) {
+    let (near, far) = UnixStream::pair().expect("a pair of sockets");
+    near.set_nonblocking(true).expect("a socket");
+    far.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    (near, far)
+}
+
+fn framed(packet: &[u8]) -> Vec<u8> {
+    [&(packet.len() as u16).to_be_bytes()[..], packet].concat()
+}
+
+fn packet(payload: usize) -> Vec<u8> {
+    Packet::new(false, Protocol::Udp, vec![7; payload]).bytes()
+}
+
+#[test]
+fn superpackets_become_records_and_records_become_packets() {
+    let (bench, stream, (near, mut far)) = (Bench::new(), Stream::default(), stream_pair());
+    let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 5000]).superpacket(1400);
+    let expected: Vec<u8> = split(&superpacket).iter().flat_map(|packet| framed(packet)).collect();
+    bench.pumping(&bench.records(&near, &[near.as_fd()], &stream), || {
+        bench.far.send(&superpacket).expect("room");
+        let mut found = vec![0; expected.len()];
+        far.read_exact(&mut found).expect("records");
+        assert_eq!(found, expected);
+        let data = [framed(&packet(100)), vec![0, 0], framed(&packet(33))].concat();
+        let (first, rest) = data.split_at(70);
+        far.write_all(first).expect("room");
+        far.write_all(rest).expect("room");
+        assert_eq!([bench.receive(), bench.receive()].map(|record| record[10..].to_vec()), [packet(100), packet(33)]);
+    });
+    assert_eq!(numbers(&bench.end.received)[..2], [2, 189]);
+    assert_eq!(stream.into_state(), State::default());
+}
+
+#[test]
+fn bytes_on_their_way_are_given_back_at_a_bell() {
+    let (bench, (near, far)) = (Bench::new(), stream_pair());
+    let stream = Stream::new(vec![0]);
+    let record = [&PLAIN_HEADER[..], &packet(1400)].concat();
+    bench.pumping(&bench.records(&near, &[near.as_fd()], &stream), || {
+        (&far).write_all(&[128, 0x45]).expect("room"); // The length is 128, as the first byte was read before.
+        bench.far.set_nonblocking(true).expect("a socket");
+        let mut full = 0;
+        while full < 200 {
+            match bench.far.send(&record) {
+                Ok(_) => full = 0,
+                Err(_) => {
+                    full += 1;
+                    thread::yield_now();
+                    thread::park_timeout(Duration::from_millis(1));
+                }
+            }
+        }
+    });
+    let State { unread, unsent, turn } = stream.into_state();
+    assert_eq!((unread, turn), (vec![0, 128, 0x45], None));
+    far.set_nonblocking(true).expect("a socket");
+    let mut written = Vec::new();
+    let _ = (&far).read_to_end(&mut written);
+    written.extend(unsent);
+    let [packets, _, _, dropped] = numbers(&bench.end.sent);
+    assert_eq!(written, framed(&packet(1400)).repeat(packets as usize));
+    assert_eq!(numbers(&bench.adapter.received)[0], packets + dropped);
+}
+
+#[test]
+fn a_record_that_is_not_a_packet_is_given_back_after_those_before_it() {
+    for fault in [framed(&[0; 30]), vec![0, 5], b"Password: ".to_vec()] {
+        let (bench, stream, (near, mut far)) = (Bench::new(), Stream::default(), stream_pair());
+        far.write_all(&[framed(&packet(50)), fault.clone()].concat()).expect("room");
+        bench.pumping(&bench.records(&near, &[near.as_fd()], &stream), || {
+            assert_eq!(bench.receive()[10..], packet(50));
+        });
+        assert_eq!(stream.into_state(), State { unread: fault, unsent: vec![], turn: Some(Turn::Look) });
+    }
+}
+
+#[test]
+fn the_end_of_a_stream_stops_the_pump() {
+    let (bench, stream, (near, far)) = (Bench::new(), Stream::default(), stream_pair());
+    (&far).write_all(&framed(&packet(50))).expect("room");
+    drop(far);
+    bench.pumping(&bench.records(&near, &[near.as_fd()], &stream), || {
+        assert_eq!(bench.receive()[10..], packet(50));
+    });
+    assert_eq!(stream.into_state().turn, Some(Turn::Look));
+}
+
+/// A handler that keeps the arguments of its calls, and takes every sender for the peer.
+#[derive(Default)]
+struct Notes {
+    received: Mutex<Vec<(Vec<u8>, Arrival)>>,
+    sent: Mutex<Vec<(usize, Errno)>>,
+    own: AtomicU64,
+}
+
+impl Handler for Notes {
+    fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Received, Raised> {
+        self.received.lock().unwrap().push((datagrams.to_vec(), *arrival));
+        let packets = datagrams.chunks(arrival.size).filter(|datagram| datagram.len() > 19).map(<[u8]>::to_vec);
+        let way = Way { peer: Some(arrival.source), ..Way::default() };
+        Ok(Received { packets: packets.collect(), way: Some(way) })
+    }
+
+    fn receive_failed(&self, _: Errno) -> Result<(), Raised> {
+        Ok(())
+    }
+
+    fn send(&self, packets: &[&[u8]], error: Errno) -> Result<Sent, Raised> {
+        self.sent.lock().unwrap().push((packets.len(), error));
+        Ok(Sent { sent: 0, dropped: packets.len() })
+    }
+
+    fn dropped_own(&self) -> Result<(), Raised> {
+        self.own.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn superpackets_become_datagrams_and_strangers_go_to_the_handler() {
+    let (bench, notes, ways) = (Bench::new(), Notes::default(), Ways::new(None));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_nonblocking(true).expect("a socket");
+    let other = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    other.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    let sources = [socket.as_fd()];
+    let end = End::Datagrams(DatagramsEnd {
+        socket: socket.as_fd(),
+        sources: &sources,
+        ways: &ways,
+        handler: &notes,
+        received: (&bench.end.received).into(),
+        sent: (&bench.end.sent).into(),
+    });
+    let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 5000]).superpacket(1400);
+    bench.pumping(&end, || {
+        bench.far.send(&superpacket).expect("room");
+        while numbers(&bench.end.sent)[3] < 4 {
+            thread::yield_now(); // They have nowhere to go yet.
+        }
+        for payload in [40, 41] {
+            other.send_to(&packet(payload), socket.local_addr().expect("an address")).expect("room");
+            assert_eq!(bench.receive()[10..], packet(payload));
+        }
+        bench.far.send(&superpacket).expect("room");
+        for expected in split(&superpacket) {
+            let mut found = vec![0; MAX_RECORD];
+            let size = other.recv(&mut found).expect("a datagram");
+            assert_eq!(found[..size], expected);
+        }
+    });
+    assert_eq!(notes.received.lock().unwrap().len(), 1); // The first one: from then on it was the peer's.
+    assert_eq!(numbers(&bench.end.received)[..2], [2, 68 + 69]);
+    assert_eq!(numbers(&bench.end.sent), [4, 5000 + 4 * 40, 1, 4]);
+}
