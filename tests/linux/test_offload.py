@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -89,6 +90,54 @@ def test_udp_segments_arrive_unchanged(prefix: str, move: Callable[[Session, Ses
             datagrams = [receiver.recv(2000) for _ in range(11)]
             assert datagrams == [data[start : start + 1000] for start in range(0, len(data), 1000)]
             assert pair.faults() == {}
+
+
+OVERLAY = """
+link add overlay type vxlan id 7 dstport 4789 local {prefix}{here} remote {prefix}{there} {checksum}
+link set overlay mtu 1400 up
+addr add {inner}{here}/24 dev overlay
+"""
+
+
+@pytest.mark.parametrize("checksum", ["udpcsum", "noudpcsum"])
+@pytest.mark.parametrize("move", [pass_on, pipe])
+def test_tcp_in_a_vxlan_arrives_intact_in_superpackets(
+    checksum: str, move: Callable[[Session, Session], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = "10.78.0."
+    with ExitStack() as stack:
+        pair = Pair(stack)
+        for network, here, there in zip(pair.networks, (1, 2), (2, 1), strict=True):
+            text = OVERLAY.format(prefix="10.77.0.", here=here, there=there, inner=inner, checksum=checksum)
+            made = subprocess.run(network.command("ip", "-batch", "-"), input=text, text=True, capture_output=True)
+            if "Unknown device type" in made.stderr or "not supported" in made.stderr:
+                pytest.skip("this kernel has no VXLAN")
+            assert made.returncode == 0, made.stderr
+        if move is pipe:
+            thread = threading.Thread(target=pipe, args=pair.sessions)
+            thread.start()
+            transfer(pair, inner)
+            pair.sessions[0].close()
+            thread.join()
+        else:
+            longest = longest_records_sent(monkeypatch)
+            with joined(*pair.sessions, pass_on):
+                transfer(pair, inner)
+                assert pair.faults() == {}
+            assert max(longest) > 5000
+
+
+def longest_records_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the length of the longest record of each bundle that is sent from now on."""
+    found: list[int] = []
+    send = fast.send
+
+    def noting(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
+        found.append(max(map(len, records)))
+        return send(file, records)
+
+    monkeypatch.setattr(fast, "send", noting)
+    return found
 
 
 def superpacket_of_the_kernel(pair: Pair, prefix: str) -> Bundle:
