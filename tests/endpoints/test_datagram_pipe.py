@@ -267,3 +267,27 @@ def test_a_defect_of_the_port_reaches_the_caller(stack: ExitStack, monkeypatch: 
             ended.result(SECONDS)
     assert left.closed
     assert right.closed
+
+
+@posix
+def test_kept_packets_without_room_hold_up_only_their_direction(stack: ExitStack) -> None:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stack.enter_context(its)
+    its.settimeout(SECONDS)
+    place = here()
+    left, right = opened(stack, f"udp-listen:{place}"), opened(stack, f"fd:{ours.detach()}")
+    sender = opened(stack, f"udp:{place}")
+    assert sender.send([packet(number) for number in range(5)]) == 5  # A run, which arrives at once.
+    assert left.receive_packet(SECONDS) == packet(0)
+    filled = 0
+    while sent := right.send([packet(100)] * 1000):
+        filled += sent
+    with piped(left, right):
+        for number in range(50):
+            its.send(packet(number))
+            assert received(sender, 1) == [packet(number)]
+        for _ in range(filled):
+            assert its.recv(1 << 16) == packet(100)
+        for number in range(1, 5):
+            assert its.recv(1 << 16) == packet(number)
+    assert right.statistics.sent_packets == filled + 4

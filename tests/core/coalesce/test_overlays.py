@@ -24,9 +24,11 @@ EACH_UDP_OUTSIDE = pytest.mark.parametrize("outer", [UDP4, UDP6], ids=["over-udp
 VXLAN = 8 + 14  # Bytes of the headers of VXLAN and Ethernet.
 
 
-def overlay(outer: Kind, inner: Kind, checksum: bool = True, header: int = VXLAN) -> tuple[list[bytes], list[bytes]]:
+def overlay(
+    outer: Kind, inner: Kind, checksum: bool = True, header: int = VXLAN, count: int = 5
+) -> tuple[list[bytes], list[bytes]]:
     """Return complete packets of an overlay, and the records in which their inner checksums are open."""
-    inside = frames(inner, [bytes([number]) * 60 for number in range(5)])
+    inside = frames(inner, [bytes([number]) * 60 for number in range(count)])
     outside = frames(outer, [bytes(header) + packet for packet in inside])
     data = network_size(outer) + 8 + header
     if not checksum:
@@ -91,3 +93,17 @@ def test_an_open_checksum_elsewhere_stays_single(outer: Kind, start: int) -> Non
     packets, _ = overlay(outer, TCP4)
     records = [bytes(record(packet, flags=NEEDS_CSUM, start=start, field=1)) for packet in packets]
     assert of_records(records) == records
+
+
+@EACH_KIND
+@EACH_UDP_OUTSIDE
+def test_a_long_train_with_open_checksums_inside_is_merged(outer: Kind, kind: Kind) -> None:
+    packets, records = overlay(outer, kind, count=30)
+    assert of_records(records) == grouped(packets, 30)
+    for wrong in (2, 12, 29):
+        changed = list(records)
+        place = HEADER_SIZE + network_size(outer) + 8 + 3  # A bit of the outer payload, before the inner packet.
+        changed[wrong] = with_bits(records[wrong], place, 1)
+        expected = grouped(packets, *[size for size in (wrong, 1, 29 - wrong) if size])
+        expected[1] = changed[wrong]  # Alone, it stays open.
+        assert of_records(changed) == expected

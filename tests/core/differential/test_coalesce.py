@@ -152,7 +152,7 @@ def test_datagrams_without_a_checksum_are_coalesced_alike(kind: Kind, place: int
 @EACH_KIND
 @pytest.mark.parametrize("bit", range(8))
 def test_overlays_with_each_bit_of_their_headers_flipped_are_coalesced_alike(kind: Kind, bit: int) -> None:
-    inside = frames(kind, [b"abcdef"] * 4)
+    inside = frames(kind, [b"abcdef"] * 24)
     data, start = network_size(UDP4) + 8 + 22, network_size(kind)
     records = [
         bytes(record(whole[:data] + opened(packet, start, kind), flags=1, start=data + start, field=kind.field))
@@ -160,7 +160,9 @@ def test_overlays_with_each_bit_of_their_headers_flipped_are_coalesced_alike(kin
     ]
     assert_same_records(records, True, True)
     for place in range(HEADER_SIZE + data + start + 8):
-        assert_same_records([*records[:2], with_bits(records[2], place, 1 << bit), records[3]], True, True)
+        changed = with_bits(records[12], place, 1 << bit)
+        assert_same_records([*records[:12], changed, *records[13:]], True, True)
+        assert_same_records([changed, *records[13:]], True, True)
 
 
 @EACH_KIND
