@@ -116,14 +116,11 @@ impl<'a> End<'a> {
     }
 
     /// Return True if it always has room again soon, whatever another program does or does not do.
+    #[cfg(target_os = "linux")]
     pub(super) fn has_room_soon(&self) -> bool {
         match self {
-            Self::Tun(_) => true,
-            #[cfg(target_os = "linux")]
-            Self::Peers(_) => true,
-            #[cfg(target_os = "linux")]
+            Self::Tun(_) | Self::Peers(_) => true,
             Self::Datagrams(end) => is_ip(end.socket),
-            #[cfg(target_os = "linux")]
             Self::Records(_) => false,
         }
     }
