@@ -178,7 +178,8 @@ def test_packets_pass_once_somebody_listens(stack: ExitStack, caplog: pytest.Log
             pass
     assert left.statistics.received_packets == 21
     assert right.statistics.sent_packets + right.statistics.sent_dropped == 21
-    assert [line for line in caplog.records if "nothing listens there" in line.getMessage()]
+    if sys.platform == "linux":  # Others do not report such errors to a socket that is not connected.
+        assert [line for line in caplog.records if "nothing listens there" in line.getMessage()]
 
 
 def test_own_datagrams_that_a_route_sends_back_are_dropped(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
