@@ -22,6 +22,7 @@ from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, Towards
 from threepipe.piping import pipe
+from threepipe.platforms import Enclosure
 from threepipe.settings import check_mtu
 
 __all__ = ["Assembly", "Plan", "assemble"]
@@ -51,13 +52,20 @@ class Plan(NamedTuple):
             check_mtu(self.mtu_clamp, ipv6=False)
         if self.kinds == ("stdio", "stdio"):
             raise InvalidSetting("standard input and output can be one end of a pipe, not both; change one address")
+        if all(end.options.get("netns") == "new" for end in (self.left, self.right)):
+            raise InvalidSetting("one end of a pipe can be in a new namespace, not both; change one netns=new")
 
 
 class Assembly:
     """A pipe that is ready to `run`; `close` ends it, from any thread."""
 
     def __init__(
-        self, left: Endpoint, right: Endpoint, impairs: Sequence[tuple[Towards, Impair]], losses: Sequence[str] = ()
+        self,
+        left: Endpoint,
+        right: Endpoint,
+        impairs: Sequence[tuple[Towards, Impair]],
+        losses: Sequence[str] = (),
+        enclosure: Enclosure | None = None,
     ) -> None:
         """`losses` gets a text when an end loses its connection."""
         self.left, self.right = left, right
@@ -65,6 +73,8 @@ class Assembly:
         self._start = time.monotonic()
         self.impairs = impairs
         """The impairments, each with the end that packets go to from it."""
+        self.enclosure = enclosure
+        """The namespaces that were made for the adapter at an end."""
 
     def run(self) -> None:
         """Move packets until an end ends. Raise as `pipe` does, and `EndpointError` if an end lost its connection.
@@ -103,9 +113,12 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
     with ExitStack() as stack:
         opened: dict[str, Endpoint] = {}
         losses: list[str] = []
+        enclosures: list[Enclosure] = []
         # An end that takes all routes comes last: the other one may have to look up a name.
         for end in sorted((plan.left, plan.right), key=lambda end: "default-route" in end.options):
-            opened[end.side] = open_address(end, once=plan.once, offload=offload, lost=losses.append)
+            opened[end.side] = open_address(
+                end, once=plan.once, offload=offload, lost=losses.append, enclosed=enclosures.append
+            )
             stack.callback(opened[end.side].close)
         left, right = opened["left"], opened["right"]
         taps = Taps()
@@ -122,6 +135,6 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
                 if impairment.towards in (None, towards):
                     ends[index] = impair = Impair(ends[index], impairment, towards=towards)
                     impairs.append((towards, impair))
-        assembly = Assembly(ends[0], ends[1], impairs, losses)
+        assembly = Assembly(ends[0], ends[1], impairs, losses, enclosures[0] if enclosures else None)
         stack.enter_context(serve_captures(taps, plan.left.text, plan.right.text, status=assembly.status))
         yield assembly

@@ -168,3 +168,8 @@ def test_datagrams_send_stops_when_the_socket_is_full() -> None:
         far.close()
         assert datagrams.send(many[:2], None)[0] == 0
         assert datagrams.send(many[:2], None)[1] in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+
+
+def test_both_ends_in_a_new_namespace_are_refused() -> None:
+    with pytest.raises(threepipe.InvalidSetting, match="one end of a pipe can be in a new namespace, not both"):
+        plan("tun:a,netns=new", "tun:b,netns=new").check()

@@ -256,6 +256,7 @@ KEEP = "from threepipe.endpoints.keeper import keep_routes; keep_routes()"
         (["--tun", "tp0", "--header", "tap", "--", "true"], "header 'tap': give one of none, vnet"),
         (["--tun", "tp0,offload=on", "--", "true"], "--header vnet; leave out offload"),
         (["--tun", "tp0,queues=2", "--", "true"], "leave out queues"),
+        (["--tun", "tp0,netns=new", "--", "true"], "a new namespace is for threepipe pipe"),
         (["--tun", "tp0,persistent", "--header", "x", "--", "true"], "header 'x'"),
         (["--tun", "tp0,nonsense", "--", "true"], "unknown option 'nonsense' of tun"),
         (["--tun", "tp0,default-route=5", "--", "true"], "tp0 has no address to send from"),

@@ -1,6 +1,7 @@
 """`threepipe pipe`: makes a plan of the options, and runs the pipe, its command and its report."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from threepipe.net.signals import defer_signals, exit_once
 
 if TYPE_CHECKING:
     from threepipe.assembly import Assembly
+    from threepipe.platforms import EnclosedProgram
 
 __all__ = ["pipe"]
 
@@ -128,7 +130,7 @@ def _run(assembly: "Assembly", words: list[str] | None, streams: dict[str, Any])
     if words is None:
         assembly.run()
         return 0
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | EnclosedProgram | None = None
 
     def close_after_command() -> None:
         assert process is not None
@@ -138,7 +140,7 @@ def _run(assembly: "Assembly", words: list[str] | None, streams: dict[str, Any])
     thread = threading.Thread(target=close_after_command, name="threepipe-run")
     try:
         with defer_signals():
-            process = _start(words, streams)
+            process = _start(words, streams, assembly)
         thread.start()
         assembly.run()
     finally:
@@ -146,18 +148,26 @@ def _run(assembly: "Assembly", words: list[str] | None, streams: dict[str, Any])
             _end(process)
         if thread.ident is not None:
             thread.join()
+    assert process.returncode is not None, "it has ended"
     # As in shells: 128 plus the number of the signal that ended the command.
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
-def _start(words: list[str], streams: dict[str, Any]) -> "subprocess.Popen[bytes]":
+def _start(
+    words: list[str], streams: dict[str, Any], assembly: "Assembly"
+) -> "subprocess.Popen[bytes] | EnclosedProgram":
+    """Start the command, inside of the namespace if one was made for an adapter. Raises `EndpointError`."""
+    if assembly.enclosure is not None:
+        with open(os.devnull, "rb") as nothing:
+            numbers = (nothing.fileno(), 2, 2) if streams else (0, 1, 2)
+            return assembly.enclosure.start(words, numbers)
     try:
         return subprocess.Popen(words, **streams)
     except OSError as error:
         raise EndpointError(error.errno, f"starting {words[0]}: {error.strerror}") from None
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes] | EnclosedProgram") -> None:
     """Wait for the end of the command, and bring it about if it still runs."""
     for ask in (process.terminate, process.kill):
         if process.poll() is None:

@@ -25,6 +25,7 @@ from threepipe.cli.output import (
     show_log,
     warn_of_exposed_output,
 )
+from threepipe.cli.wg_exec import exec_
 from threepipe.cli.wg_invite import invite
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import unknown_name
@@ -278,3 +279,4 @@ for command, function in wg_set.COMMANDS.items():
     # What follows the name is never an option: a network to remove begins with a minus.
     app.command(command, context_settings={"allow_interspersed_args": command != "set"})(function)
 app.command()(invite)
+app.command("exec", context_settings={"allow_interspersed_args": False})(exec_)

@@ -9,6 +9,7 @@ from importlib import import_module
 
 from threepipe.endpoints.address import EndpointAddress, parse_address
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog, Side
+from threepipe.platforms import Enclosure
 from threepipe.session import Session
 
 __all__ = ["open_address", "open_endpoint"]
@@ -40,10 +41,12 @@ def open_address(
     once: bool = False,
     offload: bool = True,
     lost: Callable[[str], None] = lambda _: None,
+    enclosed: Callable[[Enclosure], None] = lambda _: None,
 ) -> Session:
     """Open the endpoint at a parsed address. `once`, `offload` and the exceptions are as in `open_endpoint`.
 
     `lost` is called with a text if the other end closes a connection that this end made, and it is not made again.
+    `enclosed` is called with the namespaces that were made for an adapter; the session owns them.
     """
     options = {name.replace("-", "_"): value for name, value in address.options.items()}
     names = {option.name for option in address.kind.options}
@@ -52,6 +55,6 @@ def open_address(
     if "offload" in names:
         options.setdefault("offload", offload)
     module, _, function = address.kind.opener.partition(":")
-    request = OpenRequest(address.parameter, address.side, RateLimitedLog(address.text), lost)
+    request = OpenRequest(address.parameter, address.side, RateLimitedLog(address.text), lost, enclosed)
     session: Session = getattr(import_module(module), function)(request, **options)
     return session

@@ -59,6 +59,8 @@ class Order(NamedTuple):
         address = parse_address(f"tun:{tun}")
         if "offload" in address.options:
             raise InvalidSetting("the form with superpackets is --header vnet; leave out offload")
+        if address.options.get("netns") == "new":
+            raise InvalidSetting("a new namespace is for threepipe pipe; give an existing one, or leave out netns")
         if address.options.get("queues", 1) > 1:
             raise InvalidSetting("the program gets one descriptor, which is one queue; leave out queues")
         if keep_net_admin and user is None and not _geteuid():

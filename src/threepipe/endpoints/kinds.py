@@ -194,9 +194,14 @@ def _fingerprint(text: str) -> str:
     return digits
 
 
+_NOT_IN_A_NEW_NAMESPACE = ("persistent", "owner", "group", "queues", "dns", "search")
+
+
 def _check_adapter(name: str, options: dict[str, Any]) -> AdapterSettings:
     if "default-route" in options and "netns" in options:
         raise InvalidSetting("default-route is for the namespace of this process; run threepipe there, without netns")
+    if options.get("netns") == "new" and (given := [each for each in _NOT_IN_A_NEW_NAMESPACE if each in options]):
+        raise InvalidSetting(f"an adapter with netns=new has one queue and ends with the pipe; drop {', '.join(given)}")
     names = ("mtu", "metric", "persistent", "owner", "group", "queues")
     settings = {option: options[option] for option in names if option in options}
     addresses, routes = tuple(options.get("address", ())), tuple(options.get("route", ()))
@@ -225,7 +230,8 @@ _ADAPTER = (
     Option("metric", "NUMBER", "the priority of its routes, the smallest first", _integer),
     Option("dns", "ADDRESS", "a DNS server to use while it exists; Windows only", _server, True),
     Option("search", "DOMAIN", "a domain to complete short names with; Windows only", _domain, True),
-    Option("netns", "NAMESPACE", "its network namespace: a name, a path or a process id"),
+    Option("netns", "NAMESPACE", "its network namespace: a name, a path, a process id, or new for one that is made"
+           " for it and for the command of --run, without privilege"),
     Option("persistent", "", "keep the adapter when the pipe ends"),
     Option("owner", "USER", "a user who may open a persistent adapter without being root"),
     Option("group", "GROUP", "a group whose members may open it; with owner as well, only that user as a member"),

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
+from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters, allows_offload
 from threepipe.backend import AdapterInfo
 from threepipe.endpoints.connection import Connection
 from threepipe.endpoints.credentials import Credentials, ListenerContext
@@ -34,11 +34,32 @@ from threepipe.net.connect import (
     listen_unix,
     open_towards,
 )
-from threepipe.platforms import bind_to_interface, enlarge_buffers, free_table, mark_socket, open_datagrams, routed
+from threepipe.platforms import (
+    bind_to_interface,
+    enclose,
+    enlarge_buffers,
+    free_table,
+    mark_socket,
+    open_datagrams,
+    open_inherited,
+    routed,
+)
 from threepipe.session import Session, close_with
-from threepipe.settings import Address, Network, Server, WindowsSettings
+from threepipe.settings import (
+    AdapterSettings,
+    Address,
+    Network,
+    Server,
+    WindowsSettings,
+    check_capacity,
+    parse_addresses,
+    parse_routes,
+)
 
 _HANDSHAKE_TIMEOUT = 10.0  # Seconds.
+
+NEW_NAMESPACE = "new"
+"""The value of the option netns for a network namespace that is made for the adapter."""
 
 _EVERYTHING: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
@@ -65,6 +86,8 @@ def open_tun(
     offload: bool = True,
 ) -> Session:
     """Open the persistent adapter of that name, which must have the settings given, or create one."""
+    if netns == NEW_NAMESPACE:
+        return _open_enclosed(request, address, route, mtu, metric, capacity, offload)
     adapter = open_adapter(
         request,
         address=address,
@@ -84,6 +107,36 @@ def open_tun(
     if default_route is not None:
         with close_on_error(session):
             close_with(session, route_everything(adapter.index, versions_of(adapter), default_route))
+    return session
+
+
+def _open_enclosed(
+    request: OpenRequest[str],
+    address: Sequence[Address],
+    route: Sequence[Network],
+    mtu: int | None,
+    metric: int | None,
+    capacity: int,
+    offload: bool,
+) -> Session:
+    """Create an adapter in a network namespace of its own, for which an ordinary user makes a user namespace."""
+    settings = AdapterSettings(
+        request.parameter,
+        parse_addresses(address),
+        parse_routes(route),
+        mtu,
+        metric,
+        offload=offload and allows_offload(),
+    )
+    enclosure = enclose(settings.checked(), check_capacity(capacity))
+    with close_on_error(enclosure):
+        port = open_inherited(enclosure.descriptor)
+        assert port is not None, "it is an adapter's descriptor"
+        session = Session(port)
+    close_with(session, enclosure)
+    request.enclosed(enclosure)
+    enter = f"nsenter --user --preserve-credentials --net --target {enclosure.process}"
+    request.log.info(f"adapter {request.parameter} created in a new network namespace; to enter it: {enter}")
     return session
 
 

@@ -3,7 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from threepipe.platforms import Enclosure
 
 __all__ = ["OpenRequest", "RateLimitedLog", "Side"]
 
@@ -59,3 +62,5 @@ class OpenRequest(NamedTuple, Generic[Parameter]):
     log: RateLimitedLog
     lost: Callable[[str], None] = lambda _: None
     """To be called with a text if the other end closes a connection that this end made, and it is not made again."""
+    enclosed: "Callable[[Enclosure], None]" = lambda _: None
+    """To be called with the namespaces that were made for an adapter."""

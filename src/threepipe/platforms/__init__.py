@@ -42,6 +42,7 @@ else:
 
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, create, open_existing
+    from threepipe.platforms.linux.enclosure import EnclosedProgram, Enclosure, enclose, end_by, kept_signals
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
     from threepipe.platforms.linux.namespace import namespace_names, private_networks
@@ -62,11 +63,16 @@ if sys.platform == "linux":
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
         PACKET_INFORMATION,
+        EnclosedProgram,
+        Enclosure,
         add_routes,
         become,
         divert,
+        enclose,
+        end_by,
         find_user,
         free_table,
+        kept_signals,
         namespace_names,
         network_scope,
         open_capture,
@@ -86,11 +92,16 @@ else:
     from threepipe.platforms.bsd.sockets import bind_to_interface, mark_socket
     from threepipe.platforms.unsupported import (
         PACKET_INFORMATION,
+        EnclosedProgram,
+        Enclosure,
         become,
         divert,
+        enclose,
+        end_by,
         enlarge_buffers,
         find_user,
         free_table,
+        kept_signals,
         namespace_names,
         network_scope,
         open_capture,
@@ -110,6 +121,8 @@ __all__ = [
     "LINGER",
     "PACKET_INFORMATION",
     "PIPES_CAN_BE_AWAITED",
+    "EnclosedProgram",
+    "Enclosure",
     "access_mode",
     "adapters",
     "add_routes",
@@ -117,6 +130,8 @@ __all__ = [
     "bind_to_interface",
     "create",
     "divert",
+    "enclose",
+    "end_by",
     "enlarge_buffers",
     "enlarge_pipe",
     "find_user",
@@ -124,6 +139,7 @@ __all__ = [
     "get_blocking",
     "is_exposed",
     "is_private",
+    "kept_signals",
     "mark_socket",
     "namespace_names",
     "network_scope",

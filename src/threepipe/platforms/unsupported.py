@@ -7,6 +7,7 @@ import errno
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
 from threepipe.backend import AdapterInfo, Finding, Port
@@ -17,14 +18,19 @@ from threepipe.settings import AdapterSettings, NamespaceName, Network
 __all__ = [
     "PACKET_INFORMATION",
     "TEXT",
+    "EnclosedProgram",
+    "Enclosure",
     "adapters",
     "add_routes",
     "become",
     "create",
     "divert",
+    "enclose",
+    "end_by",
     "enlarge_buffers",
     "find_user",
     "free_table",
+    "kept_signals",
     "namespace_names",
     "network_scope",
     "open_capture",
@@ -46,6 +52,9 @@ PACKET_INFORMATION: dict[int, bytes] = {}
 TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
 
+_NO_NAMESPACES = "only Linux has network namespaces; run the program in a virtual machine instead"
+
+
 def create(settings: AdapterSettings) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, TEXT)
 
@@ -54,6 +63,56 @@ def open_existing(
     name: str, netns: NamespaceName | None, offload: bool, queues: int, packet_information: bool
 ) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, TEXT)
+
+
+class EnclosedProgram:
+    """A program in an enclosure, of which there is none here."""
+
+    returncode: int | None = None
+
+    def send_signal(self, number: int) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        raise AdapterUnavailable(errno.ENOSYS, _NO_NAMESPACES)
+
+    def poll(self) -> int | None: ...
+
+
+class Enclosure:
+    """Namespaces of their own for an adapter and programs, which are not made here."""
+
+    descriptor: int
+    process: int
+
+    def start(self, words: Sequence[str], streams: Sequence[int] = (0, 1, 2)) -> EnclosedProgram:
+        raise AdapterUnavailable(errno.ENOSYS, _NO_NAMESPACES)
+
+    def close(self) -> None: ...
+
+
+def enclose(
+    settings: AdapterSettings, capacity: int, servers: Sequence[str] | None = None, search: Sequence[str] = ()
+) -> Enclosure:
+    raise AdapterUnavailable(errno.ENOSYS, _NO_NAMESPACES)
+
+
+class KeptSignals:
+    """Signals for a program in an enclosure, of which there is none here."""
+
+    def wait_for(self, program: EnclosedProgram) -> int:
+        return program.wait()
+
+
+def kept_signals() -> AbstractContextManager[KeptSignals]:
+    return nullcontext(KeptSignals())
+
+
+def end_by(number: int) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def find_user(name: str) -> NoReturn:

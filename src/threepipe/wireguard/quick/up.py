@@ -7,39 +7,34 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
-from threepipe.errors import AdapterGone, EndpointError, InvalidSetting, NameTaken, SessionClosed, ThreepipeError
+from threepipe.errors import EndpointError, InvalidSetting, NameTaken
 from threepipe.net.service import announced
-from threepipe.piping import pipe
 from threepipe.platforms.files import write_atomically
-from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.quick.commands import call
 from threepipe.wireguard.quick.config import read_config, warn_if_exposed, with_status, write_config
-from threepipe.wireguard.quick.dns import is_address, set_dns
+from threepipe.wireguard.quick.dns import set_dns
 from threepipe.wireguard.quick.ending import Ending
 from threepipe.wireguard.quick.journal import Journal
-from threepipe.wireguard.quick.names import resolve, resolve_patiently
+from threepipe.wireguard.quick.names import resolve_patiently
 from threepipe.wireguard.quick.nft import protect_addresses
-from threepipe.wireguard.quick.sections import Config, PathLike, PeerConfig
+from threepipe.wireguard.quick.sections import Config, PathLike
+from threepipe.wireguard.quick.traffic import mtu_for, refreshed_names, traffic
 from threepipe.wireguard.quick.undo import open_journal, recover
-from threepipe.wireguard.settings import Change, PeerChange
+from threepipe.wireguard.settings import Change
 from threepipe.wireguard.uapi_server import UapiServer
 from threepipe.wireguard.uapi_socket import listen, stop_listening
 
 __all__ = ["run"]
 
-_OVERHEAD = 80  # Bytes: IPv6, UDP, and the message around a packet.
-_MIN_MTU = 1280
-_LOOKUP_AFTER = 135.0  # Seconds since the last handshake after which a peer's name is looked up again.
-_LOOKUP_INTERVAL = 15.0  # Seconds.
 _SIGNAL_INTERVAL = 0.2  # Seconds. A signal that arrives just before a wait is handled only after it.
 _MAIN_TABLE = 254  # RT_TABLE_MAIN of <linux/rtnetlink.h>.
 
@@ -107,7 +102,7 @@ class _Setup:
             self._call(config.pre_up)
         with self._ending.interrupting():
             change = config.change(resolve_patiently)
-        mtu = config.mtu or _mtu_for(change)
+        mtu = config.mtu or mtu_for(change)
         # The kernel splits and coalesces superpackets faster than pure Python.
         offload = offload and fast.NATIVE
         adapter = enter(Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=offload))
@@ -119,9 +114,9 @@ class _Setup:
         self._ending.check()
         set_dns(config.name, adapter.index, config.dns, self._undo_by, self._journal.hold)
         over = threading.Event()
-        failures = enter(_traffic(inside, device.session, over))
+        failures = enter(traffic(inside, device.session, over))
         enter(UapiServer(listening, device, over.set, waiting))
-        enter(_refreshed_names(config.peers, device))
+        enter(refreshed_names(config.peers, device))
         saving = enter(ExitStack())
         self._call_at_end("pre_down", config.pre_down)
         self._call(config.post_up)
@@ -183,66 +178,3 @@ class _Setup:
                 pass
         except OSError:  # There is no room for it in the journal.
             write_atomically(self._path, text.encode(), 0o600)
-
-
-@contextmanager
-def _traffic(inside: Session, outside: Session, over: threading.Event) -> Iterator[list[ThreepipeError]]:
-    """Forward packets while the block runs; if that ends earlier, set `over` and add a failure to the yielded list."""
-    failures: list[ThreepipeError] = []
-
-    def forward() -> None:
-        try:
-            pipe(inside, outside)
-        except AdapterGone as error:
-            log.info(str(error))  # The adapter was removed, which is an ordinary end.
-        except ThreepipeError as error:
-            failures.append(error)
-        finally:
-            over.set()
-
-    thread = threading.Thread(target=forward, name="threepipe-traffic")
-    thread.start()
-    try:
-        yield failures
-    finally:
-        inside.close()
-        thread.join()
-
-
-def _mtu_for(change: Change) -> int:
-    """Return the MTU that fits the paths to all endpoints, computed as by wg-quick."""
-    paths = [platforms.path_mtu(peer.endpoint[0]) for peer in change.peers if peer.endpoint]
-    return max(min(paths, default=1500) - _OVERHEAD, _MIN_MTU)
-
-
-@contextmanager
-def _refreshed_names(peers: Iterable[PeerConfig], device: Device) -> Iterator[None]:
-    """Look up endpoints again while the block runs, if handshakes fail, as their addresses may have changed."""
-    named = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint and not is_address(peer.endpoint[0])}
-    if not named:
-        yield
-        return
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_LOOKUP_INTERVAL):
-            for peer in device.status().peers:
-                endpoint = named.get(peer.public_key)
-                if endpoint is not None and peer.tx_bytes and peer.handshake_age > _LOOKUP_AFTER:
-                    try:
-                        found = resolve(endpoint)
-                    except EndpointError as error:
-                        log.warning(str(error))
-                        continue
-                    if found != peer.endpoint:
-                        change = PeerChange(peer.public_key, update_only=True, endpoint=found)
-                        with suppress(SessionClosed):  # The adapter was removed just now.
-                            device.configure(Change(peers=(change,)))
-
-    thread = threading.Thread(target=watch, name="threepipe-names", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -1,0 +1,40 @@
+"""Commands of threepipe as an ordinary user, who may not look into root's folders, where Python may be."""
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+from tests.support.kernel import STRANGER, Network
+
+__all__ = ["as_user", "threepipe_as_user"]
+
+_PLACE = "/mnt"
+_ROOT = Path(__file__).parents[2]
+
+
+def threepipe_as_user(network: Network, *arguments: str, user: int = STRANGER, mounts: str = "") -> list[str]:
+    """Return the command that runs `threepipe` as that user in `network`, after the shell commands `mounts`."""
+    return as_user(network, "-W", "error", "-m", "threepipe", *arguments, user=user, mounts=mounts)
+
+
+def as_user(network: Network, *arguments: str, user: int = STRANGER, mounts: str = "") -> list[str]:
+    """Return the command that runs Python with these arguments as that user, in a mount namespace of its own."""
+    folders = [Path(sys.base_prefix), _ROOT, Path(sysconfig.get_path("purelib"))]
+    binds = [f"mkdir {_PLACE}/{n}; mount --bind '{each}' {_PLACE}/{n}" for n, each in enumerate(folders)]
+    tun = "mount -t tmpfs none /dev/net; mknod -m 0666 /dev/net/tun c 10 200"
+    script = "; ".join(["set -e", f"mount -t tmpfs none {_PLACE}", *binds, tun, *([mounts] if mounts else [])])
+    path = os.pathsep.join(f"{_PLACE}/{each}" for each in ("1/src", "1", "2"))
+    python = f"{_PLACE}/0/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    program = [
+        "setpriv",
+        *ids,
+        "env",
+        f"PYTHONPATH={path}",
+        "HOME=/",
+        f"LD_LIBRARY_PATH={_PLACE}/0/lib",
+        python,
+        *arguments,
+    ]
+    return network.command("unshare", "--mount", "sh", "-c", f'{script}; exec "$@"', "sh", *program)
