@@ -7,7 +7,7 @@ import errno
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from threepipe.capture.server import serve_captures
 from threepipe.capture.status import PipeStatus, Traffic
@@ -22,8 +22,10 @@ from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, Towards
 from threepipe.piping import pipe
-from threepipe.platforms import Enclosure
 from threepipe.settings import check_mtu
+
+if TYPE_CHECKING:
+    from threepipe.platforms import Enclosure
 
 __all__ = ["Assembly", "Plan", "assemble"]
 
@@ -65,7 +67,7 @@ class Assembly:
         right: Endpoint,
         impairs: Sequence[tuple[Towards, Impair]],
         losses: Sequence[str] = (),
-        enclosure: Enclosure | None = None,
+        enclosure: "Enclosure | None" = None,
     ) -> None:
         """`losses` gets a text when an end loses its connection."""
         self.left, self.right = left, right

@@ -23,6 +23,7 @@ TABLE = {
     "pipe": "pipe:pipe",
     "ps": "ps:ps",
     "script-tun": "script_tun:script_tun",
+    "serve": "serve:serve",
     "tls": "tls:app",
     "top": "ps:top",
     "wg": "wg:app",

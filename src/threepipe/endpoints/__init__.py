@@ -6,11 +6,14 @@ openers that the table names open it.
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from threepipe.endpoints.address import EndpointAddress, parse_address
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog, Side
-from threepipe.platforms import Enclosure
 from threepipe.session import Session
+
+if TYPE_CHECKING:
+    from threepipe.platforms import Enclosure
 
 __all__ = ["open_address", "open_endpoint"]
 
@@ -41,7 +44,7 @@ def open_address(
     once: bool = False,
     offload: bool = True,
     lost: Callable[[str], None] = lambda _: None,
-    enclosed: Callable[[Enclosure], None] = lambda _: None,
+    enclosed: "Callable[[Enclosure], None]" = lambda _: None,
 ) -> Session:
     """Open the endpoint at a parsed address. `once`, `offload` and the exceptions are as in `open_endpoint`.
 

@@ -41,7 +41,7 @@ else:
     )
 
 if sys.platform == "linux":
-    from threepipe.platforms.linux.device import adapters, create, open_existing
+    from threepipe.platforms.linux.device import adapters, open_existing
     from threepipe.platforms.linux.enclosure import EnclosedProgram, Enclosure, enclose, end_by, kept_signals
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
@@ -58,6 +58,8 @@ if sys.platform == "linux":
     )
     from threepipe.platforms.linux.probe import probe
     from threepipe.platforms.linux.processes import process_file
+    from threepipe.platforms.linux.service.client import create
+    from threepipe.platforms.linux.service.running import serve
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 elif sys.platform == "win32":
@@ -81,6 +83,7 @@ elif sys.platform == "win32":
         private_networks,
         process_file,
         routed,
+        serve,
         table_number,
         undivert,
     )
@@ -111,6 +114,7 @@ else:
         private_networks,
         process_file,
         routed,
+        serve,
         table_number,
         undivert,
     )
@@ -153,6 +157,7 @@ __all__ = [
     "process_file",
     "routed",
     "runtime_folder",
+    "serve",
     "set_blocking",
     "table_number",
     "try_lock",

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import NoReturn
 
 from threepipe.backend import AdapterInfo, Finding, Port
@@ -42,6 +43,7 @@ __all__ = [
     "probe",
     "process_file",
     "routed",
+    "serve",
     "table_number",
     "undivert",
 ]
@@ -63,6 +65,10 @@ def open_existing(
     name: str, netns: NamespaceName | None, offload: bool, queues: int, packet_information: bool
 ) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, TEXT)
+
+
+def serve(policy: Path, path: Path | None, listed: int | None, ready: Callable[[str], None]) -> NoReturn:
+    raise AdapterUnavailable(errno.ENOSYS, f"the service needs Linux; on {sys.platform} run programs with privilege")
 
 
 class EnclosedProgram:

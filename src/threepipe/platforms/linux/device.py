@@ -13,7 +13,7 @@ import io
 import os
 import pwd
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from threepipe.backend import AdapterInfo
 from threepipe.core import fast
@@ -33,7 +33,7 @@ from threepipe.platforms.linux.place import Place
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
 
-__all__ = ["LinuxDevice", "adapters", "create", "open_existing"]
+__all__ = ["Descriptors", "LinuxDevice", "adapters", "create", "open_existing"]
 
 _MAX_ID = 0xFFFFFFFE  # To the kernel 0xFFFFFFFF means "no owner".
 
@@ -46,7 +46,7 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
     if settings.persistent and owner is None and group is None:
         owner = os.geteuid()  # Any user could open an interface without an owner.
 
-    def attach(descriptors: "_Descriptors") -> tuple[str, int]:
+    def attach(descriptors: "Descriptors") -> tuple[str, int]:
         try:
             name = descriptors.attach(settings.name, create=True, several=settings.queues > 1)
         except NameTaken as error:
@@ -60,7 +60,7 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
             tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
 
-    descriptors = _Descriptors(settings.offload, settings.queues, settings.packet_information)
+    descriptors = Descriptors(settings.offload, settings.queues, settings.packet_information)
     return _device(settings.netns, descriptors, attach, settings.metric)
 
 
@@ -69,7 +69,7 @@ def open_existing(
 ) -> "LinuxDevice":
     """Attach to a persistent interface."""
 
-    def attach(descriptors: "_Descriptors") -> tuple[str, int]:
+    def attach(descriptors: "Descriptors") -> tuple[str, int]:
         index, true_name, several = netlink.find(name)  # First, as the driver would create a missing interface.
         if queues > 1 and not several:
             raise InvalidSetting(f"{name} has one queue; to use {queues}, create it with them")
@@ -78,10 +78,10 @@ def open_existing(
         with opening():
             return _attach_alone(descriptors, true_name, index), index
 
-    return _device(netns, _Descriptors(offload, queues, packet_information), attach)
+    return _device(netns, Descriptors(offload, queues, packet_information), attach)
 
 
-def _attach_alone(descriptors: "_Descriptors", name: str, index: int) -> str:
+def _attach_alone(descriptors: "Descriptors", name: str, index: int) -> str:
     """Attach to an interface with several queues that nobody else holds. Raises `AdapterBusy`.
 
     The kernel gives queues of an interface in use to anyone who may open it. So look first, as attaching disturbs the
@@ -106,7 +106,7 @@ def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
         namespace.close()
 
 
-class _Descriptors:
+class Descriptors:
     """The open files of one interface: some to receive from, and one to send to; with one queue they are the same."""
 
     def __init__(self, offload: bool, queues: int, information: bool) -> None:
@@ -139,6 +139,15 @@ class _Descriptors:
                 tun.attach_queue(self._open(), name, receives=number < self._count, **form)
         return name
 
+    def take(self, numbers: Sequence[int], offload: tun.Offload) -> None:
+        """Own the descriptors of an interface that another process made. Raises `AdapterError` if some are missing."""
+        if len(numbers) != (self._count if self._count == 1 else self._count + 1):
+            raise AdapterError(errno.EBADF, f"{len(numbers)} descriptors came for {self._count} queues; try again")
+        self.files = [io.FileIO(number, "r+") for number in numbers]
+        for file in self.files:
+            os.set_blocking(file.fileno(), False)
+        self.offload = offload
+
     def _open(self) -> io.FileIO:
         self.files.append(tun.open_tun())
         return self.files[-1]
@@ -152,7 +161,7 @@ class LinuxDevice:
     """An attached interface."""
 
     def __init__(
-        self, name: str, index: int, descriptors: _Descriptors, namespace: Namespace, metric: int | None
+        self, name: str, index: int, descriptors: Descriptors, namespace: Namespace, metric: int | None
     ) -> None:
         """`metric`: that of addresses and routes to come."""
         self._descriptors = descriptors
@@ -160,6 +169,22 @@ class LinuxDevice:
         self._metric = metric
         self._place = Place(self._file, name, index, namespace)
         call_in_child(self, LinuxDevice._leave_behind)
+
+    @property
+    def descriptors(self) -> Descriptors:
+        return self._descriptors
+
+    def make_room(self, capacity: int) -> None:
+        """Make room for `capacity` bytes of packets that wait in each queue, and set the interface up."""
+        self._place.run(lambda index, name: netlink.make_room(index, name, capacity))
+
+    def is_running(self) -> bool:
+        """Return True if the link is up and passes packets."""
+        return self._place.run(netlink.is_running)
+
+    def remove_interface(self) -> None:
+        """Remove the interface, even if other programs have its descriptors. Raises `AdapterGone`."""
+        self._place.run(netlink.delete)
 
     @property
     def name(self) -> str:
@@ -219,15 +244,13 @@ class LinuxDevice:
         return number
 
     def _take_link_up(self, capacity: int) -> None:
-        queues = self._descriptors.queues
+        each = capacity // len(self._descriptors.queues)
+        self._place.run(lambda index, name: netlink.link_up(index, name, each, self._switch_carrier_on))
 
-        def switch_carrier_on() -> None:
-            for queue in queues:
-                tun.discard(queue)  # These packets waited for an earlier session.
-            tun.set_carrier(self._file, up=True)
-
-        each = capacity // len(queues)
-        self._place.run(lambda index, name: netlink.link_up(index, name, each, switch_carrier_on))
+    def _switch_carrier_on(self) -> None:
+        for queue in self._descriptors.queues:
+            tun.discard(queue)  # These packets waited for an earlier session.
+        tun.set_carrier(self._file, up=True)
 
     def _switch_superpackets(self, on: bool) -> None:
         kinds = self._descriptors.offload if on else tun.Offload.NONE
@@ -263,8 +286,8 @@ class LinuxDevice:
 
 def _device(
     netns: NamespaceName | None,
-    descriptors: _Descriptors,
-    attach: Callable[[_Descriptors], tuple[str, int]],
+    descriptors: Descriptors,
+    attach: Callable[[Descriptors], tuple[str, int]],
     metric: int | None = None,
 ) -> LinuxDevice:
     """Call `attach` inside the namespace and return the device; on an error close everything."""

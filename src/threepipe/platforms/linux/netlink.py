@@ -32,12 +32,15 @@ from threepipe.ring import record_length
 from threepipe.settings import Address, Network
 
 __all__ = [
+    "delete",
     "describe",
     "describe_all",
     "destination",
     "find",
+    "is_running",
     "is_up",
     "link_up",
+    "make_room",
     "open_netlink",
     "own_addresses",
     "own_routes",
@@ -45,6 +48,7 @@ __all__ = [
     "queues",
     "set_mtu",
     "taken",
+    "wait_for_link",
 ]
 
 # <linux/if.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
@@ -69,31 +73,67 @@ def set_mtu(index: int, name: str, mtu: int) -> None:
 def link_up(index: int, name: str, capacity: int, switch_carrier_on: Callable[[], None]) -> None:
     """Make room for `capacity` bytes of waiting packets, switch the carrier on, and wait for the link.
 
+    Raises as `make_room` does.
+    """
+    with open_netlink(name) as ipr:
+        _make_room(ipr, index, name, capacity)
+        switch_carrier_on()
+        wait_for_link(lambda: _is_running(ipr, index))
+
+
+def make_room(index: int, name: str, capacity: int) -> None:
+    """Make room for `capacity` bytes of waiting packets, and set the interface up, which leaves its carrier alone.
+
     The queue keeps its length if this user may not change it. Raises `LinkDown` if the interface is down and this
     user may not set it up.
     """
     with open_netlink(name) as ipr:
-        link = _link(ipr, index)
-        # The driver's ring counts packets: take as many of the longest as fit into the capacity.
-        queue = max(1, capacity // record_length(link.get("mtu")))
-        try:
-            if link.get("txqlen") not in (None, queue):
-                ipr.link("set", index=index, txqlen=queue)
-            if not link["flags"] & _IFF_UP:
-                ipr.link("set", index=index, state="up")
-        except pyroute2().NetlinkError as error:
-            if error.code != errno.EPERM:
-                raise
-            if not link["flags"] & _IFF_UP:
-                raise LinkDown(
-                    errno.ENETDOWN,
-                    f"{name} is down, and this user may not set it up; as root: ip link set {name} up",
-                ) from None
-        switch_carrier_on()
-        # The kernel starts its transmit queue a moment after the carrier, and drops packets until then.
-        deadline = time.monotonic() + _SECONDS_FOR_LINK
-        while not _link(ipr, index)["flags"] & _IFF_RUNNING and time.monotonic() < deadline:
-            time.sleep(0.001)
+        _make_room(ipr, index, name, capacity)
+
+
+def _make_room(ipr: Any, index: int, name: str, capacity: int) -> None:
+    link = _link(ipr, index)
+    # The driver's ring counts packets: take as many of the longest as fit into the capacity.
+    queue = max(1, capacity // record_length(link.get("mtu")))
+    try:
+        if link.get("txqlen") not in (None, queue):
+            ipr.link("set", index=index, txqlen=queue)
+        if not link["flags"] & _IFF_UP:
+            ipr.link("set", index=index, state="up")
+    except pyroute2().NetlinkError as error:
+        if error.code != errno.EPERM:
+            raise
+        if not link["flags"] & _IFF_UP:
+            raise LinkDown(
+                errno.ENETDOWN,
+                f"{name} is down, and this user may not set it up; as root: ip link set {name} up",
+            ) from None
+
+
+def wait_for_link(running: Callable[[], bool]) -> None:
+    """Wait until the link is `running`, two seconds at most.
+
+    The kernel starts its transmit queue a moment after the carrier, and drops packets until then.
+    """
+    deadline = time.monotonic() + _SECONDS_FOR_LINK
+    while not running() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def is_running(index: int, name: str) -> bool:
+    """Return True if the link is up and passes packets."""
+    with open_netlink(name) as ipr:
+        return _is_running(ipr, index)
+
+
+def _is_running(ipr: Any, index: int) -> bool:
+    return bool(_link(ipr, index)["flags"] & _IFF_RUNNING)
+
+
+def delete(index: int, name: str) -> None:
+    """Remove the interface, even if programs have it open. Raises `AdapterGone`."""
+    with open_netlink(name) as ipr:
+        ipr.link("del", index=index)
 
 
 def find(name: str) -> tuple[int, str, bool]:

@@ -1,0 +1,274 @@
+"""The server: it makes adapters for callers on a Unix socket, and removes each when its caller's connection ends.
+
+Everything is done in one thread, one request after another. A caller cannot make it wait: a request is one message,
+an answer that the caller does not take ends the connection, and so does silence before an adapter is asked for. No
+packet passes here. It knows callers by what the kernel tells of them, and takes no descriptors.
+"""
+
+import sys
+
+assert sys.platform == "linux"
+
+import errno
+import fcntl
+import io
+import logging
+import os
+import resource
+import selectors
+import socket
+import struct
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+from threepipe.errors import AdapterError, AdapterGone, InvalidSetting, PermissionDenied, ThreepipeError, text_of
+from threepipe.net.doorbell import Doorbell
+from threepipe.platforms.linux import device, wire
+from threepipe.platforms.linux.service.policy import Caller, Rule, read_policy
+from threepipe.platforms.linux.service.request import MAX_REQUEST, Request, parse_request
+from threepipe.settings import Address, Network
+
+__all__ = ["NAMESPACES", "Server"]
+
+NAMESPACES = Path("/run/netns")
+
+SO_PEERGROUPS = 59  # <asm-generic/socket.h>
+SIOCGSKNS = 0x894C  # <linux/sockios.h>
+_UCRED = struct.Struct("iII")  # struct ucred: process, user and group.
+
+_MAX_OPTION = 1024  # Bytes that Python takes of a socket option: 256 groups.
+
+_MAX_CALLERS = 1024
+_MAX_CALLERS_OF_A_USER = 256
+_SECONDS_OF_SILENCE = 10.0
+
+log = logging.getLogger("threepipe.service")
+
+
+class Server:
+    """The service on a listening socket of the kind SOCK_SEQPACKET, which it owns."""
+
+    def __init__(self, listening: socket.socket, policy: Path) -> None:
+        """Read the policy. Raises as `read_policy` does."""
+        self._policy_path = policy
+        self._policy = read_policy(policy)
+        self._listening = listening
+        self._listening.setblocking(False)
+        self._connections: set[_Connection] = set()
+        self._selector = selectors.DefaultSelector()
+        self._bell = Doorbell()
+        self._ended = False
+        self._own_namespace = os.stat("/proc/thread-self/ns/net")
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def run(self) -> None:
+        """Serve until `stop` is called; then remove all adapters and close everything."""
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._selector.register(self._listening, selectors.EVENT_READ)
+        try:
+            while not self._ended:
+                for key, _ in self._selector.select(self._patience()):
+                    if isinstance(key.data, _Connection):
+                        self._serve(key.data)
+                    elif key.fileobj is self._listening:
+                        self._accept()
+                for silent in [each for each in self._connections if each.is_overdue()]:
+                    self._drop(silent)
+        finally:
+            for connection in list(self._connections):
+                self._drop(connection)
+            self._selector.close()
+            self._listening.close()
+            self._bell.close()
+
+    def stop(self) -> None:
+        """End `run`; from a signal handler or another thread."""
+        self._ended = True
+        self._bell.ring()
+
+    def reload(self) -> None:
+        """Read the policy again, for requests to come; if it cannot be used, keep the present one and log why."""
+        try:
+            self._policy = read_policy(self._policy_path)
+        except ThreepipeError as error:
+            log.error("the policy stays as it was: %s", error)
+
+    def _patience(self) -> float | None:
+        """Return the seconds until the first silent caller is overdue; None if there is none."""
+        deadlines = [each.deadline for each in self._connections if each.device is None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _accept(self) -> None:
+        try:
+            peer, _ = self._listening.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                log.error("no caller can be heard: %s", error.strerror)
+                self._selector.unregister(self._listening)  # Until another caller leaves.
+            return
+        peer.setblocking(False)
+        try:
+            caller = _caller(peer)
+        except OSError:
+            peer.close()  # It has left.
+            return
+        connection = _Connection(peer, caller)
+        same = sum(each.caller.uid == caller.uid for each in self._connections)
+        try:
+            self._policy.rules_for(caller)
+            if same >= _MAX_CALLERS_OF_A_USER or len(self._connections) >= _MAX_CALLERS:
+                raise PermissionDenied(errno.EAGAIN, "the service has too many callers; try again later")
+        except PermissionDenied as error:
+            log.warning("%s", text_of(error))
+            connection.answer(wire.encode_error(error))
+            peer.close()
+            return
+        self._connections.add(connection)
+        self._selector.register(peer, selectors.EVENT_READ, connection)
+
+    def _serve(self, connection: "_Connection") -> None:
+        """Read a request and answer it; drop the connection at its end, and after a refused adapter."""
+        try:
+            data = connection.peer.recv(MAX_REQUEST + 1)  # Descriptors in the message are discarded by the kernel.
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return
+        descriptors: list[int] = []
+        try:
+            if len(data) > MAX_REQUEST:
+                raise InvalidSetting(f"the request has more than {MAX_REQUEST} bytes; ask for less")
+            request = parse_request(data)
+            answer = self._create(connection, request) if request.operation == "create" else connection.do(request)
+            if request.operation == "create":
+                assert connection.device is not None
+                descriptors = [file.fileno() for file in connection.device.descriptors.files]
+        except (ThreepipeError, OSError) as error:
+            log.warning("%s: %s", connection.caller, text_of(error))
+            answer = wire.encode_error(error)
+        if not connection.answer(answer, descriptors) or connection.device is None:
+            self._drop(connection)
+
+    def _create(self, connection: "_Connection", request: Request) -> dict[str, object]:
+        settings = request.arguments["settings"]
+        if connection.device is not None:
+            raise InvalidSetting("a connection has one adapter; connect again for another")
+        used = Counter(each.rule for each in self._connections if each.caller.uid == connection.caller.uid)
+        rule = self._policy.grant(connection.caller, settings, lambda rule: used[rule])
+        if settings.netns is None:
+            self._check_namespace(connection.peer)
+        else:
+            settings = settings._replace(netns=NAMESPACES / settings.netns)
+        connection.device = made = device.create(settings)
+        connection.rule = rule
+        try:
+            name = made.name
+            log.info("%s has got the adapter %s", connection.caller, name)
+            return {"name": name, "index": made.index, "offload": made.descriptors.offload.value}
+        except BaseException:
+            connection.close()
+            raise
+
+    def _check_namespace(self, peer: socket.socket) -> None:
+        """Raise `PermissionDenied` unless the caller is in the service's network namespace, where its adapter goes."""
+        try:
+            with io.FileIO(fcntl.ioctl(peer, SIOCGSKNS)) as file:
+                if os.path.samestat(os.fstat(file.fileno()), self._own_namespace):
+                    return
+        except OSError:
+            pass  # This process may not even look at the other namespace.
+        raise PermissionDenied(errno.EPERM, "the service is in another network namespace; create the adapter there")
+
+    def _drop(self, connection: "_Connection") -> None:
+        self._selector.unregister(connection.peer)
+        self._connections.discard(connection)
+        connection.close()
+        with suppress(KeyError):
+            self._selector.register(self._listening, selectors.EVENT_READ)
+
+
+class _Connection:
+    """A caller, and the adapter that it has."""
+
+    def __init__(self, peer: socket.socket, caller: Caller) -> None:
+        self.peer = peer
+        self.caller = caller
+        self.device: device.LinuxDevice | None = None
+        self.rule: Rule | None = None
+        self.deadline = time.monotonic() + _SECONDS_OF_SILENCE
+
+    def is_overdue(self) -> bool:
+        return self.device is None and time.monotonic() >= self.deadline
+
+    def answer(self, message: dict[str, object], descriptors: list[int] | None = None) -> bool:
+        """Return False if the caller does not take the answer."""
+        try:
+            wire.send(self.peer, message, descriptors or [])
+        except OSError:
+            return False
+        return True
+
+    def do(self, request: Request) -> dict[str, object]:
+        """Carry out a request about the adapter, and return the answer. Raises `AdapterError` and `InvalidSetting`."""
+        made, arguments = self.device, request.arguments
+        if made is None or self.rule is None:
+            raise InvalidSetting("there is no adapter yet; ask to create one first")
+        match request.operation:
+            case "info":
+                return _described(made)
+            case "running":
+                return {"running": made.is_running()}
+            case "room":
+                made.make_room(arguments["capacity"])
+            case "mtu":
+                made.set_mtu(arguments["mtu"])
+            case "add_address" | "add_route":
+                self._check(arguments["item"])
+                made.add(arguments["item"])
+            case "remove_address" | "remove_route":
+                made.remove(arguments["item"])
+        return {}
+
+    def _check(self, item: Address | Network) -> None:
+        assert self.rule is not None
+        refused = self.rule.refused_route(item) if isinstance(item, Network) else self.rule.refused_address(item)
+        for reason in refused:
+            raise PermissionDenied(errno.EPERM, f"the policy of threepipe serve refuses {reason}")
+
+    def close(self) -> None:
+        """Remove the adapter, even if other processes have its descriptors or it was made persistent."""
+        made, self.device, self.rule = self.device, None, None
+        if made is not None:
+            try:
+                made.unpersist()
+                made.remove_interface()
+            except AdapterGone:
+                pass  # Somebody else removed it.
+            except AdapterError as error:
+                log.error("the adapter of %s stays until its programs end: %s", self.caller, error)
+            made.close()
+        self.peer.close()
+
+
+def _described(made: device.LinuxDevice) -> dict[str, object]:
+    info = made.info()
+    plain = {"addresses": [*map(str, info.addresses)], "routes": [*map(str, info.routes)]}
+    return {"info": {**info._asdict(), **plain, "statistics": list(info.statistics)}}
+
+
+def _caller(peer: socket.socket) -> Caller:
+    """Return who connected, as the kernel noted it then. Raises `OSError`."""
+    pid, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        groups = peer.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _MAX_OPTION)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        groups = b""  # There are more than fit, and rules for groups but the first do not apply.
+    return Caller(pid, uid, frozenset({gid, *(each for (each,) in struct.iter_unpack("I", groups))}))
