@@ -62,6 +62,11 @@ class AdapterInfo(NamedTuple):
     statistics: AdapterStatistics = AdapterStatistics()
     luid: int | None = None
     """The NET_LUID by which Windows knows the adapter, as a number."""
+    offload_left_on: bool = False
+    """True if no program has this persistent adapter open, and one that was killed has left superpackets on (Linux).
+
+    The next program that knows none sees packets with unfinished checksums, so that pings pass and TCP does not.
+    Opening the adapter, or `threepipe adapter reset`, switches them off."""
 
 
 class Waitable(Protocol):

@@ -14,12 +14,12 @@ import typer
 from threepipe.adapter import Adapter, adapters
 from threepipe.backend import AdapterInfo
 from threepipe.cli.completers import adapter_names, namespaces
-from threepipe.cli.output import print_json, print_table
+from threepipe.cli.output import complain, print_json, print_table
 from threepipe.errors import AdapterNotFound
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Create, delete, list and show virtual network adapters.")
+app = typer.Typer(no_args_is_help=True, help="Create, delete, list, show and reset virtual network adapters.")
 
 Name = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False, autocompletion=adapter_names)]
 Netns = Annotated[
@@ -115,6 +115,20 @@ def delete(name: Name, netns: Netns = None) -> None:
     Adapter.open(name, netns=netns).delete()
 
 
+@app.command()
+def reset(name: Name, netns: Netns = None) -> None:
+    """Undo what a killed program has left set on a persistent adapter.
+
+    Superpackets, packet information and the virtio header are off then, as
+    for programs that know none of these. Name, owner, addresses and number
+    of queues stay. No program may have it open.
+
+    Example:
+      threepipe adapter reset tp0
+    """
+    Adapter.open(name, netns=netns, offload=False).close()
+
+
 @app.command("list")
 def list_(netns: Netns = None, json: Json = False) -> None:
     """List the layer-3 adapters of this system, of all programs.
@@ -128,6 +142,12 @@ def list_(netns: Netns = None, json: Json = False) -> None:
         print_json(found)
         return
     print_table(list(_COLUMNS), [[column(info) for column in _COLUMNS.values()] for info in found])
+    for info in found:
+        if info.offload_left_on:
+            complain(
+                f"warning: {info.name}: a killed program left superpackets on: with the next one pings may pass and TCP"
+                f" not; run: threepipe adapter reset {info.name}"
+            )
 
 
 @app.command()

@@ -250,6 +250,8 @@ class LinuxDevice:
     def _switch_carrier_on(self) -> None:
         for queue in self._descriptors.queues:
             tun.discard(queue)  # These packets waited for an earlier session.
+        if self._descriptors.offload is not tun.Offload.NONE:
+            self._switch_superpackets(True)
         tun.set_carrier(self._file, up=True)
 
     def _switch_superpackets(self, on: bool) -> None:
@@ -259,6 +261,7 @@ class LinuxDevice:
     def _take_link_down(self) -> None:
         try:
             tun.set_carrier(self._file, up=False)
+            tun.set_offload(self._file, offload=False)
         except AdapterGone:
             pass  # The link is gone too.
 

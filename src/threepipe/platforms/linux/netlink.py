@@ -27,6 +27,7 @@ from threepipe.errors import (
     NameTaken,
     PermissionDenied,
 )
+from threepipe.platforms.linux import tun
 from threepipe.platforms.linux.privilege import become
 from threepipe.ring import record_length
 from threepipe.settings import Address, Network
@@ -203,12 +204,14 @@ def describe_all() -> list[AdapterInfo]:
 def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list[Network]]) -> AdapterInfo:
     counts = link.get("stats64") or {}
     up = _IFF_UP | _IFF_LOWER_UP
+    name, link_up = _name(link), link["flags"] & up == up
+    persistent = bool(_tun_data(link, "IFLA_TUN_PERSIST"))
     return AdapterInfo(
-        name=_name(link),
+        name=name,
         index=link["index"],
         mtu=link.get("mtu"),
-        link_up=link["flags"] & up == up,
-        persistent=bool(_tun_data(link, "IFLA_TUN_PERSIST")),
+        link_up=link_up,
+        persistent=persistent,
         owner=_tun_data(link, "IFLA_TUN_OWNER"),
         group=_tun_data(link, "IFLA_TUN_GROUP"),
         addresses=tuple(addresses.get(link["index"], ())),
@@ -222,6 +225,8 @@ def _info(link: Any, addresses: dict[int, list[Address]], routes: dict[int, list
             sent_bytes=counts.get("rx_bytes", 0),
             sent_dropped=counts.get("rx_dropped", 0) + counts.get("rx_errors", 0),
         ),
+        # The kernel takes the carrier away with the last descriptor.
+        offload_left_on=persistent and not link["flags"] & _IFF_LOWER_UP and tun.keeps_offload(name),
     )
 
 

@@ -69,7 +69,7 @@ def probe() -> list[Finding]:
     found = _attempts("with this user's privileges")
     if any(not found[name].ok for name in found if name in _PRIVILEGED):
         found |= _second_attempts(found)
-    return [Finding("kernel", True, f"Linux {os.uname().release}"), *found.values(), _ipv6()]
+    return [Finding("kernel", True, f"Linux {os.uname().release}"), *found.values(), _ipv6(), *_left_on()]
 
 
 def report_from_user_namespace() -> None:
@@ -210,6 +210,16 @@ def _ipv6() -> Finding:
         advice = "sysctl net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0"
         return Finding("IPv6", False, "IPv6 is disabled for new adapters", advice)
     return Finding("IPv6", True, "new adapters have IPv6")
+
+
+def _left_on() -> list[Finding]:
+    """Return a finding for each persistent adapter that a killed program has left with superpackets on."""
+    try:
+        found = [info.name for info in device.adapters(None) if info.offload_left_on]
+    except AdapterError:
+        return []  # This system has no netlink, of which other findings tell.
+    detail = "a killed program left superpackets on: with the next one pings may pass and TCP not"
+    return [Finding(f"adapter {name}", False, detail, f"threepipe adapter reset {name}") for name in found]
 
 
 def _refused(name: str, error: AdapterError) -> Finding:

@@ -7,6 +7,7 @@ import sys
 
 assert sys.platform == "linux"
 
+import array
 import enum
 import errno
 import fcntl
@@ -39,12 +40,14 @@ __all__ = [
     "discard",
     "is_driver",
     "is_plain",
+    "keeps_offload",
     "name_of",
     "namespace_of",
     "open_tun",
     "prepare",
     "read_name",
     "refused",
+    "reset",
     "set_carrier",
     "set_offload",
 ]
@@ -58,6 +61,7 @@ TUNSETGROUP = 0x400454CE
 TUNSETOFFLOAD = 0x400454D0
 TUNGETFEATURES = 0x800454CF
 TUNGETIFF = 0x800454D2
+TUNSETSNDBUF = 0x400454D4
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETQUEUE = 0x400454D9
 TUNSETCARRIER = 0x400454E2
@@ -77,6 +81,10 @@ TUN_F_TSO4 = 0x02
 TUN_F_TSO6 = 0x04
 TUN_F_USO4 = 0x20
 TUN_F_USO6 = 0x40
+
+SIOCETHTOOL = 0x8946  # <linux/sockios.h>
+ETHTOOL_GTXCSUM = 0x16  # <linux/ethtool.h>
+_NO_LIMIT = 0x7FFFFFFF  # The driver's default, INT_MAX.
 
 IFREQ = struct.Struct("16sH22x")  # struct ifreq: the name, and the flags from its union.
 
@@ -158,11 +166,15 @@ def _free_name(name: str) -> str:
 
 
 def prepare(tun: io.FileIO, *, offload: bool) -> Offload:
-    """Let superpackets pass in both directions if `offload`, and take the carrier down. Return the kinds that pass.
+    """Undo what other programs have set for the interface, and take the carrier down.
+
+    Return the kinds of superpackets that can pass in both directions if `offload`; a session switches them on.
 
     Raises `AdapterGone`.
     """
+    reset(tun)
     superpackets = set_offload(tun, offload)
+    set_offload(tun, offload=False)  # For a session alone: a killed program then leaves them on less often.
     set_carrier(tun, up=False)  # Before Linux 6.2, attaching switches the carrier on regardless of the flag.
     return superpackets
 
@@ -229,6 +241,30 @@ def set_offload(tun: io.FileIO, offload: bool) -> Offload:
     except AdapterError:
         return Offload.TCP  # Linux has UDP superpackets since 6.2.
     return Offload.TCP_AND_UDP
+
+
+def reset(tun: io.FileIO) -> None:
+    """Undo what another program has set for all later ones: the header's size, and a limit of packets to send.
+
+    Raises `AdapterGone`.
+    """
+    with suppress(AdapterUnavailable):  # A plain driver has neither.
+        control(tun, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
+        control(tun, TUNSETSNDBUF, struct.pack("i", _NO_LIMIT))
+
+
+def keeps_offload(name: str) -> bool:
+    """Return True if the interface of this thread's network namespace hands out unfinished checksums.
+
+    Every user may ask, by ethtool's request.
+    """
+    value = array.array("I", [ETHTOOL_GTXCSUM, 0])
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            fcntl.ioctl(asking, SIOCETHTOOL, struct.pack("16sP16x", os.fsencode(name), value.buffer_info()[0]))
+    except OSError:
+        return False  # It has gone, or this system does not tell.
+    return bool(value[1])
 
 
 def set_carrier(tun: io.FileIO, *, up: bool) -> None:
