@@ -43,6 +43,7 @@ _MAX_OPTION = 1024  # Bytes that Python takes of a socket option: 256 groups.
 _MAX_CALLERS = 1024
 _MAX_CALLERS_OF_A_USER = 256
 _SECONDS_OF_SILENCE = 10.0
+_MAX_ADDED = 1024  # Addresses and routes that a caller may add to its adapter; each takes memory of the kernel.
 
 log = logging.getLogger("threepipe.service")
 
@@ -201,6 +202,7 @@ class _Connection:
         self.caller = caller
         self.device: device.LinuxDevice | None = None
         self.rule: Rule | None = None
+        self._added = 0
         self.deadline = time.monotonic() + _SECONDS_OF_SILENCE
 
     def is_overdue(self) -> bool:
@@ -238,6 +240,9 @@ class _Connection:
     def _check(self, item: Address | Network) -> None:
         assert self.rule is not None
         refused = self.rule.refused_route(item) if isinstance(item, Network) else self.rule.refused_address(item)
+        self._added += 1
+        if self._added > _MAX_ADDED:
+            refused = iter([f"more than {_MAX_ADDED} further addresses and routes of an adapter"])
         for reason in refused:
             raise PermissionDenied(errno.EPERM, f"the policy of threepipe serve refuses {reason}")
 
