@@ -11,11 +11,13 @@ if sys.platform != "linux":
     pytest.skip(f"the headers of Linux are not on {sys.platform}", allow_module_level=True)
 
 from threepipe import settings
-from threepipe.platforms.linux import addressing, identity, inherited, namespace, netlink, sniff, sockets, tun
+from threepipe.platforms.linux import addressing, enclosed, identity, inherited, namespace, netlink, sniff, sockets, tun
+from threepipe.platforms.linux.service import server
 
 HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "sys/socket.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h"]
 HEADERS += ["linux/rtnetlink.h", "linux/if_packet.h", "linux/if_arp.h", "linux/if_ether.h", "linux/udp.h", "linux/in.h"]
 HEADERS += ["linux/in6.h", "linux/virtio_net.h", "linux/prctl.h", "linux/capability.h"]
+HEADERS += ["linux/sockios.h", "linux/ethtool.h", "linux/mount.h"]
 
 PREFIXES = (
     "IFF_",
@@ -34,6 +36,9 @@ PREFIXES = (
     "IPV6_",
     "PR_",
     "CAP_",
+    "SIOC",
+    "ETHTOOL_",
+    "MS_",
 )
 
 OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
@@ -46,7 +51,7 @@ NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
 def constants() -> dict[str, int]:
     """Return the constants of our files, by their names in the headers."""
     found = {}
-    for module in (tun, inherited, netlink, addressing, namespace, sniff, sockets, identity):
+    for module in (tun, inherited, netlink, addressing, namespace, sniff, sockets, identity, enclosed, server):
         for own, value in vars(module).items():
             name = OTHER_NAMES.get(own, own.lstrip("_"))
             if name.startswith(PREFIXES) and isinstance(value, int):
