@@ -159,8 +159,9 @@ def _start(
     """Start the command, inside of the namespace if one was made for an adapter. Raises `EndpointError`."""
     if assembly.enclosure is not None:
         with open(os.devnull, "rb") as nothing:
-            numbers = (nothing.fileno(), 2, 2) if streams else (0, 1, 2)
-            return assembly.enclosure.start(words, numbers)
+            return assembly.enclosure.start(
+                words, (nothing.fileno() if "stdin" in streams else 0, 2 if "stdout" in streams else 1, 2)
+            )
     try:
         return subprocess.Popen(words, **streams)
     except OSError as error:
