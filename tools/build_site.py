@@ -23,7 +23,7 @@ from live_page import add_parts
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "build" / "docs"
 SITE = ROOT / "build" / "site"
-FROM_ROOT = {"SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
+FROM_ROOT = {"SECURITY.md": "security-policy.md", "CHANGELOG.md": "changelog.md"}
 """Files of the root -> their names in the site."""
 
 PROGRAM = re.compile(r"^# (examples/\w+\.py)$", re.MULTILINE)

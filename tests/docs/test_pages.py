@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))]
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)")
-FROM_ROOT = {"security.md", "changelog.md"}  # As in tools/build_site.py.
+FROM_ROOT = {"security-policy.md", "changelog.md"}  # As in tools/build_site.py.
 
 
 def anchors(text: str) -> set[str]:
