@@ -53,9 +53,10 @@ kernel = -m "kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD
 portable = -m "not kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
 
 # These know no core, so they run once, in pure Python.
-ONCE := tests/tools $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) tests/bsd/test_headers.py tests/linux/test_headers.py tests/windows/test_headers.py \
-	tests/windows/contract_library tests/windows/test_driver.py tests/windows/test_iphelper.py \
-	tests/linux/test_unprivileged.py tests/linux/test_wireguard_leavings.py tests/linux/test_wireguard_up.py
+ONCE := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
+	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_systemd.py linux/test_unprivileged.py \
+	linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library windows/test_driver.py \
+	windows/test_headers.py windows/test_iphelper.py)
 
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential
