@@ -35,7 +35,7 @@ def receive(peer: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None,
 
     The descriptors are not inheritable. `flags` are as of recvmsg(2). Raises `OSError`.
     """
-    # Not by socket.recv_fds, which ignores its flags (CPython 3.11 to 3.13).
+    # Not by socket.recv_fds, which ignores its flags (seen in CPython 3.11 and 3.12).
     data, ancillary, _, _ = peer.recvmsg(
         MAX_MESSAGE, socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT.size), socket.MSG_CMSG_CLOEXEC | flags
     )
