@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from threepipe import platforms
 from threepipe.adapter import DEFAULT_CAPACITY, allows_offload
+from threepipe.endpoints.adapter_openers import open_adapter, versions_of
 from threepipe.endpoints.address import EndpointAddress, parse_address
 from threepipe.endpoints.environment import FIRST_LISTED, count_listed, names_listed, without_numbers
 from threepipe.endpoints.keeper import start_keeper
-from threepipe.endpoints.openers import open_adapter, versions_of
 from threepipe.endpoints.process import fill_in
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 from threepipe.errors import EndpointError, InvalidSetting

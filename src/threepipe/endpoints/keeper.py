@@ -13,7 +13,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from threepipe import platforms
-from threepipe.endpoints.openers import route_everything
+from threepipe.endpoints.adapter_openers import route_everything
 from threepipe.errors import EndpointError
 
 __all__ = ["keep_routes", "start_keeper"]

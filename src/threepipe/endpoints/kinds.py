@@ -23,7 +23,10 @@ from threepipe.settings import (
     unknown_name,
 )
 
-__all__ = ["KINDS", "Kind", "Option"]
+__all__ = ["KINDS", "NEW_NAMESPACE", "Kind", "Option"]
+
+NEW_NAMESPACE = "new"
+"""The value of the option netns for a network namespace that is made for the adapter."""
 
 _MAX_MARK = 0xFFFFFFFF  # A mark has 32 bits.
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -200,7 +203,9 @@ _NOT_IN_A_NEW_NAMESPACE = ("persistent", "owner", "group", "queues", "dns", "sea
 def _check_adapter(name: str, options: dict[str, Any]) -> AdapterSettings:
     if "default-route" in options and "netns" in options:
         raise InvalidSetting("default-route is for the namespace of this process; run threepipe there, without netns")
-    if options.get("netns") == "new" and (given := [each for each in _NOT_IN_A_NEW_NAMESPACE if each in options]):
+    if options.get("netns") == NEW_NAMESPACE and (
+        given := [each for each in _NOT_IN_A_NEW_NAMESPACE if each in options]
+    ):
         raise InvalidSetting(f"an adapter with netns=new has one queue and ends with the pipe; drop {', '.join(given)}")
     names = ("mtu", "metric", "persistent", "owner", "group", "queues")
     settings = {option: options[option] for option in names if option in options}
@@ -277,6 +282,7 @@ _REPAIR = Option(
 )
 
 _OPENERS = "threepipe.endpoints.openers"
+_ADAPTERS = "threepipe.endpoints.adapter_openers"
 _remote = partial(parse_host_port, listening=False)
 _local = partial(parse_host_port, listening=True)
 
@@ -284,7 +290,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("tun", "NAME", "an adapter of this system: the persistent one of that name, or a new one that is removed"
-             " with the pipe; a %d in the name becomes the first free number", f"{_OPENERS}:open_tun", _ADAPTER,
+             " with the pipe; a %d in the name becomes the first free number", f"{_ADAPTERS}:open_tun", _ADAPTER,
              check=_check_adapter),
         Kind("udp", "HOST:PORT", "one packet per datagram", f"{_OPENERS}:open_udp", (_BIND, *_SOCKET), _remote),
         Kind("udp-listen", "[HOST:]PORT", "the same, with the sender of the last packet as the other end",
@@ -313,6 +319,6 @@ KINDS = {
              " commands are ignored", "threepipe.endpoints.wg:open_wg"),
         Kind("echo", "", "answers ICMP echo requests, IPv4 and IPv6", f"{_OPENERS}:open_echo"),
         Kind("discard", "", "accepts every packet and sends none", f"{_OPENERS}:open_discard"),
-        Kind("memory", "[NAME]", "connects to the next one of that name in this process", f"{_OPENERS}:open_memory"),
+        Kind("memory", "[NAME]", "connects to the next one of that name in this process", f"{_ADAPTERS}:open_memory"),
     )
 }  # fmt: skip
