@@ -42,15 +42,14 @@ demo: .venv/native
 # side by side, the longest first, and portable tests while the core is built.
 test: tools
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory -j5 --output-sync=line test-pure test-native lint types rust lines
+	@$(MAKE) --no-print-directory -j6 --output-sync=line test-pure test-native lint types rust lines
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 PARTS := portable kernel wireguard
-WIREGUARD_TESTS := tests/linux/test_wireguard.py tests/linux/test_wireguard_up.py
-wireguard = $(WIREGUARD_TESTS)
-kernel = -m "kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
-portable = -m "not kernel and not soak and not wine" $(addprefix --ignore=,$(WIREGUARD_TESTS))
+wireguard = tests/linux/test_wireguard.py
+kernel = -m "kernel and not soak and not wine" --ignore=$(wireguard)
+portable = -m "not kernel and not soak and not wine" --ignore=$(wireguard)
 
 # These know no core, so they run once, in pure Python.
 ONCE := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
@@ -61,18 +60,24 @@ ONCE := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addp
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential
 
-test-pure: $(addprefix pure-,$(PARTS))
+WITHOUT = $(addprefix --ignore=,$(1))
+
+test-pure: pure-portable pure-kernel pure-once pure-wireguard
 
 test-native: $(addprefix native-,$(PARTS))
 
-pure-kernel pure-wireguard: .venv/native
-
 $(addprefix pure-,$(PARTS)): pure-%: .venv/test
-	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*) $(addprefix --ignore=,$(COMPARING))
+	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*) $(call WITHOUT,$(ONCE) $(COMPARING))
+
+pure-once: .venv/test
+	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $(ONCE)
+
+# Some of their tests start programs with both cores.
+pure-kernel pure-once: .venv/native
 
 $(addprefix native-,$(PARTS)): native-%: .venv/test .venv/native
 	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session,threepipe.pump \
-			-m pytest $(filter-out $(ONCE),$($*)) $(addprefix --ignore=,$(ONCE)); \
+			-m pytest $($*) $(call WITHOUT,$(ONCE)); \
 		else echo "There is no native core to test."; fi
 
 # The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs

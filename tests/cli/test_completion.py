@@ -41,7 +41,7 @@ def words(done: Done) -> list[str]:
     ("line", "completed"),
     [
         ("threepipe ada", ["adapter"]),
-        ("threepipe adapter ", ["create", "delete", "list", "show"]),
+        ("threepipe adapter ", ["create", "delete", "reset", "list", "show"]),
         ("threepipe pipe --im", ["--impair"]),
         ("threepipe pipe unix-l", ["unix-listen:"]),
         ("threepipe pipe ech", ["echo"]),

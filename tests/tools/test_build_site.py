@@ -32,7 +32,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ("page", "text", "shown"),
     [
         ("docs/howto/page.md", "[a](../pipe.md#page)", "[a](../pipe.md#page)"),
-        ("docs/howto/page.md", "[a](../../SECURITY.md#x)", "[a](../security.md#x)"),
+        ("docs/howto/page.md", "[a](../../SECURITY.md#x)", "[a](../security-policy.md#x)"),
         ("docs/pipe.md", "[how](../benchmarks/README.md)", "how (`benchmarks/README.md`)"),
         ("docs/pipe.md", "[README.md](../benchmarks/README.md)", "`benchmarks/README.md`"),
         ("docs/pipe.md", "[a](https://www.wintun.net/) [b](#page)", "[a](https://www.wintun.net/) [b](#page)"),

@@ -69,10 +69,10 @@ def test_a_wheel_installs_the_files_of_other_programs(pure_wheel: zipfile.ZipFil
     shared = {name.partition(".data/data/")[2] for name in pure_wheel.namelist() if ".data/" in name}
     pages = {str(path.relative_to(ROOT)) for path in (ROOT / "man").glob("man*/*")}
     assert "man/man1/threepipe.1" in pages
+    assert (ROOT / "units" / "threepipe-serve.socket").exists()
     assert shared == {
         *[f"share/{page}" for page in pages],
-        "lib/systemd/system/threepipe-pipe@.service",
-        "lib/systemd/system/threepipe-wg@.service",
+        *[f"lib/systemd/system/{path.name}" for path in (ROOT / "units").iterdir()],
         "share/bash-completion/completions/threepipe",
         "share/fish/vendor_completions.d/threepipe.fish",
         "share/zsh/site-functions/_threepipe",
