@@ -271,6 +271,23 @@ def test_a_defect_of_the_port_reaches_the_caller(stack: ExitStack, monkeypatch: 
 
 
 @posix
+def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stack.enter_context(its)
+    its.settimeout(SECONDS)
+    place = here()
+    left, right = opened(stack, f"udp-listen:{place}"), opened(stack, f"fd:{ours.detach()}")
+    sender = opened(stack, f"udp:{place}")
+    assert sender.send([packet(number) for number in range(5)]) == 5  # A run, which arrives at once.
+    assert left.receive_packet(SECONDS) == packet(0)
+    with piped(left, right):
+        for number in range(1, 5):
+            assert its.recv(1 << 16) == packet(number)
+        assert sender.send([packet(5)]) == 1
+        assert its.recv(1 << 16) == packet(5)
+
+
+@posix
 def test_kept_packets_without_room_hold_up_only_their_direction(stack: ExitStack) -> None:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     stack.enter_context(its)
