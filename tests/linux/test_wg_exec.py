@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.kernel import STRANGER, Network, links, needs_root
-from tests.support.ordinary import threepipe_as_user
+from tests.support.ordinary import processes, threepipe_as_user
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
 from threepipe import Adapter
@@ -224,18 +224,7 @@ def running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def processes() -> list[int]:
-    """Return the ids of all processes of the ordinary user, which are those of the test."""
-    found = []
-    for each in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            found += [int(each)] * (os.stat(f"/proc/{each}").st_uid == STRANGER)
-        except OSError:
-            pass  # It has just ended.
-    return found
-
-
-def is_alone(pid: int) -> bool:
+def is_shell(pid: int) -> bool:
     return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sh\0")
 
 
@@ -254,7 +243,7 @@ def test_kill_of_either_leaves_nothing(site: Site, which: str) -> None:
     with running(site.command(*STAY)) as process:
         number = process.pid
         if which == "program":
-            (number,) = (each for each in processes() if is_alone(each))
+            number = min(each for each in processes() if is_shell(each))  # The shell's child begins as a copy of it.
         elif which == "inside":
             number = max(each for each in processes() if b"enclosed" in Path(f"/proc/{each}/cmdline").read_bytes())
         os.kill(number, signal.SIGKILL)

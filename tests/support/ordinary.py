@@ -3,14 +3,17 @@
 import os
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.kernel import STRANGER, Network
 
-__all__ = ["as_user", "threepipe_as_user"]
+__all__ = ["as_user", "processes", "threepipe_as_user"]
 
 _PLACE = "/mnt"
 _ROOT = Path(__file__).parents[2]
+_MARK = f"THREEPIPE_TESTS={os.getpid()}"
+"""A variable of the environment by which processes of these tests differ from those of tests that run beside them."""
 
 
 def threepipe_as_user(network: Network, *arguments: str, user: int = STRANGER, mounts: str = "") -> list[str]:
@@ -31,6 +34,7 @@ def as_user(network: Network, *arguments: str, user: int = STRANGER, mounts: str
         "setpriv",
         *ids,
         "env",
+        _MARK,
         f"PYTHONPATH={path}",
         "HOME=/",
         f"LD_LIBRARY_PATH={_PLACE}/0/lib",
@@ -38,3 +42,13 @@ def as_user(network: Network, *arguments: str, user: int = STRANGER, mounts: str
         *arguments,
     ]
     return network.command("unshare", "--mount", "sh", "-c", f'{script}; exec "$@"', "sh", *program)
+
+
+def processes() -> list[int]:
+    """Return the ids of the processes that `as_user` has started, and of all that those have."""
+    found = []
+    for each in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):  # It has just ended.
+            if _MARK.encode() in Path(f"/proc/{each}/environ").read_bytes().split(b"\0"):
+                found.append(int(each))
+    return found
