@@ -44,6 +44,11 @@ def _sections(command: Any, name: str) -> Iterator[str]:
         yield from _sections(inner[each], f"{name} {each}")
 
 
+def _default(parameter: Any) -> object:
+    """Return the default of a parameter; that of a file as POSIX writes it, on every system."""
+    return parameter.default.as_posix() if isinstance(parameter.default, Path) else parameter.default
+
+
 def _text(help: str) -> str:
     """Return help as Markdown: indented lines are shown as they are, and paragraphs flow."""
     parts = []
@@ -72,7 +77,7 @@ def _table(command: Any, context: Any) -> str:
             value = each.metavar or ("" if each.is_flag else each.type.name.upper())
             names = " ".join([", ".join(each.opts), value]).strip()
         note = (
-            "" if each.default in (None, False, "", ()) or not each.show_default else f" By default `{each.default}`."
+            "" if each.default in (None, False, "", ()) or not each.show_default else f" By default `{_default(each)}`."
         )
         rows.append(f"| `{names.replace('|', chr(92) + '|')}` | {_escaped(each.help or '')}{note} |\n")
     return "".join(["\n| Argument | |\n|---|---|\n", *rows]) if rows else ""
