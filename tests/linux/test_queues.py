@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import signal
 import socket
 import struct
@@ -11,11 +12,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 import threepipe
-from tests.support.kernel import Network
+from tests.support.kernel import Network, needs_root
+from tests.support.ordinary import as_user
 from threepipe import Adapter
 from threepipe.piping import pipe
 from threepipe.platforms.linux import namespace, netlink, tun
@@ -234,6 +237,40 @@ def test_an_adapter_opened_by_an_altname_has_its_true_name(network: Network, que
     with Adapter.open("a-longer-name", netns=network.path, queues=queues) as adapter:
         assert adapter.name == "tp0"
         adapter.delete()
+
+
+INTRUDE = """
+import fcntl, struct, sys
+with open("/dev/net/tun", "r+b", 0) as file:
+    fcntl.ioctl(file, 0x400454CA, struct.pack("16sH22x", b"tp0", int(sys.argv[1])))
+"""
+
+
+@needs_root
+def test_a_queue_of_an_adapter_is_refused_to_other_users(network: Network) -> None:
+    """The kernel gives queues of an interface without an owner to everybody who may open its device."""
+    with Adapter.create("tp0", netns=network.path, queues=2):
+        flags = tun.IFF_TUN | tun.IFF_NO_PI | tun.IFF_VNET_HDR | tun.IFF_MULTI_QUEUE
+        words = as_user(network, "-c", INTRUDE, str(flags))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=50)
+        assert "Operation not permitted" in done.stderr
+        assert "numqueues 2 " in network.run("ip", "-d", "link", "show", "tp0")
+
+
+def test_a_queue_taken_before_an_adapter_has_an_owner_undoes_the_adapter(
+    network: Network, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
+) -> None:
+    attach = tun.attach
+
+    def attach_and_lose_a_queue(file: io.FileIO, name: str, **form: Any) -> str:
+        name = attach(file, name, **form)
+        taken = stack.enter_context(tun.open_tun())
+        tun.attach_queue(taken, name, form["offload"], receives=True)
+        return name
+
+    monkeypatch.setattr(tun, "attach", attach_and_lose_a_queue)
+    with pytest.raises(threepipe.AdapterBusy, match="another program took a queue of tp0 before it had an owner"):
+        Adapter.create("tp0", netns=network.path, queues=2)
 
 
 def test_a_name_of_the_kernel_ends_at_the_first_nul() -> None:

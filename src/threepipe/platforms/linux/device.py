@@ -43,19 +43,22 @@ def create(settings: AdapterSettings) -> "LinuxDevice":
     _refuse(settings)
     owner = _resolve_id("owner", settings.owner, lambda name: pwd.getpwnam(name).pw_uid)
     group = _resolve_id("group", settings.group, lambda name: grp.getgrnam(name).gr_gid)
-    if settings.persistent and owner is None and group is None:
-        owner = os.geteuid()  # Any user could open an interface without an owner.
+    several = settings.queues > 1
+    if (settings.persistent or several) and owner is None and group is None:
+        owner = os.geteuid()  # Any user could open an interface without an owner, or take a queue of it.
 
     def attach(descriptors: "Descriptors") -> tuple[str, int]:
         try:
-            name = descriptors.attach(settings.name, create=True, several=settings.queues > 1)
+            name = descriptors.attach(settings.name, create=True, several=several)
         except NameTaken as error:
             raise (netlink.taken(settings.name) if error.errno == errno.EBUSY else error) from None
         index = socket.if_nametoindex(name)
         file = descriptors.queues[0]
-        addressing.configure(index, settings)
         _give(file, tun.TUNSETOWNER, "owner", owner)
         _give(file, tun.TUNSETGROUP, "group", group)
+        if several and netlink.queues(index, name) > len(descriptors.files):
+            raise AdapterBusy(errno.EBUSY, f"another program took a queue of {name} before it had an owner; try again")
+        addressing.configure(index, settings)
         if settings.persistent:  # Last: until then, closing the descriptors undoes everything.
             tun.control(file, tun.TUNSETPERSIST, 1)
         return name, index
