@@ -24,6 +24,7 @@ if sys.platform != "linux":
     pytest.skip(f"{sys.platform} has no service", allow_module_level=True)
 
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.platforms.linux.service.listening import listen
 from threepipe.platforms.linux.service.policy import read_policy
 
 pytestmark = [pytest.mark.kernel, needs_root]
@@ -383,6 +384,25 @@ def test_a_second_service_at_the_same_place_is_refused(service: Service) -> None
     words = [sys.executable, "-m", "threepipe", "serve", "--policy", str(service.policy), "--socket", str(service.path)]
     done = subprocess.run(service.network.command(*words), capture_output=True, text=True, timeout=50)
     assert (done.returncode, "another service runs there" in done.stderr) == (1, True)
+
+
+def test_a_file_at_the_place_of_the_socket_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.write_text("precious")
+    with pytest.raises(EndpointError, match="another file is there, so choose another path"):
+        listen(path)
+    assert path.read_text() == "precious"
+
+
+def test_the_file_of_a_later_service_at_the_same_place_stays(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    earlier, remove = listen(path)
+    path.unlink()
+    later, _ = listen(path)
+    remove()
+    assert path.is_socket()
+    earlier.close()
+    later.close()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.net.connect import remover, turn_at
 
 __all__ = ["inherit", "listen", "socket_path"]
 
@@ -28,30 +29,34 @@ def socket_path() -> Path | None:
 def listen(path: Path) -> tuple[socket.socket, Callable[[], None]]:
     """Listen at `path`, where everybody may connect, and return the socket and a function that removes its file.
 
-    Makes the folder, and replaces the file of a service that was killed. Raises `EndpointError`.
+    Makes the folder, and replaces the file of a service that was killed, but no other file. Raises `EndpointError`.
     """
+    text = os.fspath(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        try:
-            listening.bind(os.fspath(path))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or _answers(path):
-                raise
-            path.unlink()
-            listening.bind(os.fspath(path))
-        path.chmod(0o666)  # The policy decides who gets something.
-        listening.listen(_BACKLOG)
+        with turn_at(text):
+            if _is_stale(path):
+                path.unlink()
+            listening.bind(text)
+            path.chmod(0o666)  # The policy decides who gets something.
+            listening.listen(_BACKLOG)
+            return listening, remover(text)
     except OSError as error:
         listening.close()
-        advice = "; another service runs there" if error.errno == errno.EADDRINUSE else "; run this as root"
+        advice = "; run this as root"
+        if error.errno == errno.EADDRINUSE:
+            advice = f"; another {'service runs' if path.is_socket() else 'file is'} there, so choose another path"
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}{advice}") from None
-    return listening, lambda: path.unlink(missing_ok=True)
 
 
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        return client.connect_ex(os.fspath(path)) != errno.ECONNREFUSED
+def _is_stale(path: Path) -> bool:
+    """Return True for the file of a socket at which nobody listens any more."""
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.setblocking(False)  # If its queue is full, there is a listener.
+        return probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED
 
 
 def inherit(number: int) -> socket.socket:
