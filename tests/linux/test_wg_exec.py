@@ -21,8 +21,9 @@ from tests.support.kernel import STRANGER, Network, links, needs_root
 from tests.support.ordinary import processes, threepipe_as_user
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
-from threepipe import Adapter
+from threepipe import Adapter, EndpointError
 from threepipe.piping import pipe
+from threepipe.settings import AdapterSettings
 from threepipe.wireguard import Device, key_to_text
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.settings import PeerChange
@@ -31,6 +32,7 @@ if sys.platform != "linux":
     pytest.skip(f"{sys.platform} has no namespaces", allow_module_level=True)
 
 from threepipe.platforms.linux import enclosed
+from threepipe.platforms.linux.enclosure import enclose
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
@@ -256,6 +258,27 @@ def test_a_program_that_is_not_there_is_named(site: Site) -> None:
     done = site.run("/nonexistent")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "threepipe: starting /nonexistent: it is not there, or not executable; install it\n"
+
+
+def test_arguments_that_are_too_long_are_refused(site: Site) -> None:
+    done = site.run("true", "a" * 70_000, "b" * 70_000)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "threepipe: starting true: its arguments are too long; put them into a script\n"
+
+
+def test_an_enclosure_may_be_told_more_than_a_message_holds() -> None:
+    enclosure = enclose(AdapterSettings("tp0"), 1 << 20, [INSIDE], [f"{number:060}" for number in range(3000)])
+    os.close(enclosure.descriptor)
+    enclosure.close()
+
+
+def test_a_failure_of_the_process_inside_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    enclosure = enclose(AdapterSettings("tp0"), 1 << 20)
+    with pytest.raises(EndpointError, match="has ended"):
+        enclosure.start(["true", "\0"])
+    os.close(enclosure.descriptor)
+    enclosure.close()
+    assert "embedded null byte" in capfd.readouterr().err
 
 
 def test_settings_that_do_not_apply_are_named(site: Site) -> None:

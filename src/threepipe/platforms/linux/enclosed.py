@@ -1,7 +1,7 @@
 """The process inside of an enclosure: it makes the namespaces and the adapter, and runs a program there.
 
-It is started by `enclosure` with a socket, over which it gets an `Order` and later commands, and hands back the
-adapter's descriptor. It forks once: a process that makes a new PID namespace is not in it, but its child is, as
+It is started by `enclosure` with an `Order` as its standard input, and a socket over which it hands back the adapter's
+descriptor and gets commands. It forks once: a process that makes a new PID namespace is not in it, but its child is, as
 process 1, whose end ends all others there. It ends when the other end of the socket is closed, however that happens.
 
 The constants are those of <linux/mount.h>.
@@ -71,7 +71,7 @@ def main(number: int) -> None:
     peer = socket.socket(fileno=number)
     peer.set_inheritable(False)
     try:
-        order: Order = pickle.loads(peer.recv(wire.MAX_MESSAGE))  # From the process that started this one.
+        order: Order = pickle.load(sys.stdin.buffer)  # From the process that started this one.
         _enter_namespaces()
     except (ThreepipeError, OSError) as error:
         _report(peer, error)
@@ -80,10 +80,7 @@ def main(number: int) -> None:
         peer.close()
         os.waitpid(child, 0)
         return
-    try:
-        _serve(peer, order, set(_FORKED_SIGNALS) - ignored)
-    finally:
-        os._exit(1)  # Only after an error of which Python has told.
+    _serve(peer, order, set(_FORKED_SIGNALS) - ignored)
 
 
 def _enter_namespaces() -> None:

@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,15 +44,14 @@ def enclose(
     if settings.persistent or settings.netns is not None or settings.queues > 1:
         raise InvalidSetting("an adapter with a new namespace has one queue, and ends with it; leave out the others")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
+    with theirs, tempfile.TemporaryFile() as order:  # There may be more routes than a message holds.
+        pickle.dump(Order(settings, capacity, servers, tuple(search)), order)
+        order.seek(0)
         theirs.set_inheritable(True)
         code = _PROGRAM.format(path=sys.path, number=theirs.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-        )
+        process = subprocess.Popen([sys.executable, "-P", "-c", code], stdin=order, pass_fds=[theirs.fileno()])
     enclosure = Enclosure(ours, process)
     try:
-        ours.send(pickle.dumps(Order(settings, capacity, servers, tuple(search))))
         enclosure.receive_descriptor()
     except BaseException:
         enclosure.close()

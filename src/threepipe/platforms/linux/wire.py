@@ -7,6 +7,7 @@ import sys
 
 assert sys.platform == "linux"
 
+import errno
 import json
 import os
 import socket
@@ -26,8 +27,11 @@ MAX_DESCRIPTORS = 253  # SCM_MAX_FD of <net/scm.h>.
 
 
 def send(peer: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-    """Send one message with descriptors. Raises `OSError`."""
-    socket.send_fds(peer, [json.dumps(message).encode()], list(descriptors))
+    """Send one message with descriptors. Raises `OSError`, with EMSGSIZE for one that `receive` would cut off."""
+    data = json.dumps(message).encode()
+    if len(data) > MAX_MESSAGE:
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+    socket.send_fds(peer, [data], list(descriptors))
 
 
 def receive(peer: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
