@@ -4,12 +4,14 @@ import fcntl
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,25 @@ def test_a_hundred_callers_at_once_get_an_adapter_each_and_leave_nothing(service
         caller.close()
     assert come_true(lambda: links(service.network) == set(), 30)
     assert come_true(lambda: service.descriptors() == before)
+
+
+@contextmanager
+def shortage(service: Service) -> Iterator[None]:
+    """Let the service open no descriptor while the block runs."""
+    pid = service.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_callers_are_accepted_after_a_shortage_without_any(service: Service) -> None:
+    log = service.path.with_name("log")
+    with shortage(service):
+        caller = service.connect()
+        assert come_true(lambda: "no caller can be heard: Too many open files" in log.read_text())
+    with caller:
+        close_all(service.create(caller, name="tp0"))
 
 
 def test_random_requests_leave_nothing(service: Service) -> None:

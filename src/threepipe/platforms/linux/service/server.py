@@ -43,6 +43,7 @@ _MAX_OPTION = 1024  # Bytes that Python takes of a socket option: 256 groups.
 _MAX_CALLERS = 1024
 _MAX_CALLERS_OF_A_USER = 256
 _SECONDS_OF_SILENCE = 10.0
+_SECONDS_OF_SHORTAGE = 1.0  # Between attempts to accept a caller when descriptors or memory are used up.
 _MAX_ADDED = 1024  # Addresses and routes that a caller may add to its adapter; each takes memory of the kernel.
 
 log = logging.getLogger("threepipe.service")
@@ -71,7 +72,10 @@ class Server:
         self._selector.register(self._listening, selectors.EVENT_READ)
         try:
             while not self._ended:
-                for key, _ in self._selector.select(self._patience()):
+                ready = self._selector.select(self._patience())
+                with suppress(KeyError):
+                    self._selector.register(self._listening, selectors.EVENT_READ)  # Again, after a shortage.
+                for key, _ in ready:
                     if isinstance(key.data, _Connection):
                         self._serve(key.data)
                     elif key.fileobj is self._listening:
@@ -98,8 +102,10 @@ class Server:
             log.error("the policy stays as it was: %s", error)
 
     def _patience(self) -> float | None:
-        """Return the seconds until the first silent caller is overdue; None if there is none."""
+        """Return the seconds until a silent caller is overdue, or until new callers are accepted again; None for ever."""
         deadlines = [each.deadline for each in self._connections if each.device is None]
+        if self._listening not in self._selector.get_map():
+            deadlines.append(time.monotonic() + _SECONDS_OF_SHORTAGE)
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _accept(self) -> None:
@@ -108,7 +114,7 @@ class Server:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 log.error("no caller can be heard: %s", error.strerror)
-                self._selector.unregister(self._listening)  # Until another caller leaves.
+                self._selector.unregister(self._listening)  # For a moment.
             return
         peer.setblocking(False)
         try:
@@ -190,8 +196,6 @@ class Server:
         self._selector.unregister(connection.peer)
         self._connections.discard(connection)
         connection.close()
-        with suppress(KeyError):
-            self._selector.register(self._listening, selectors.EVENT_READ)
 
 
 class _Connection:
