@@ -305,6 +305,16 @@ def test_callers_are_accepted_after_a_shortage_without_any(service: Service) -> 
         close_all(service.create(caller, name="tp0"))
 
 
+def test_a_shortage_while_an_adapter_is_created_is_told(service: Service) -> None:
+    before = service.descriptors()
+    with service.connect() as caller:
+        assert come_true(lambda: service.descriptors() == before + 1)
+        with shortage(service):
+            answer, _ = ask(caller, op="create", name="tp0")
+        assert answer["text"] == "Too many open files"
+    assert come_true(lambda: service.descriptors() == before)
+
+
 def test_random_requests_leave_nothing(service: Service) -> None:
     before = service.descriptors()
     hurl(service, 300, random.Random(5))

@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from threepipe.errors import AdapterError, AdapterGone, InvalidSetting, PermissionDenied, ThreepipeError, text_of
+from threepipe.net.connect import close_on_error
 from threepipe.net.doorbell import Doorbell
 from threepipe.platforms.linux import device, wire
 from threepipe.platforms.linux.service.policy import Caller, Rule, read_policy
@@ -102,7 +103,7 @@ class Server:
             log.error("the policy stays as it was: %s", error)
 
     def _patience(self) -> float | None:
-        """Return the seconds until a silent caller is overdue, or until new callers are accepted again; None for ever."""
+        """Return how many seconds to wait for events: until a caller is overdue or a shortage may be over, or None."""
         deadlines = [each.deadline for each in self._connections if each.device is None]
         if self._listening not in self._selector.get_map():
             deadlines.append(time.monotonic() + _SECONDS_OF_SHORTAGE)
@@ -172,24 +173,18 @@ class Server:
             self._check_namespace(connection.peer)
         else:
             settings = settings._replace(netns=NAMESPACES / settings.netns)
-        connection.device = made = device.create(settings)
-        connection.rule = rule
-        try:
-            name = made.name
-            log.info("%s has got the adapter %s", connection.caller, name)
-            return {"name": name, "index": made.index, "offload": made.descriptors.offload.value}
-        except BaseException:
-            connection.close()
-            raise
+        made = device.create(settings)
+        with close_on_error(made):
+            answer = {"name": made.name, "index": made.index, "offload": made.descriptors.offload.value}
+        connection.device, connection.rule = made, rule
+        log.info("%s has got the adapter %s", connection.caller, answer["name"])
+        return answer
 
     def _check_namespace(self, peer: socket.socket) -> None:
         """Raise `PermissionDenied` unless the caller is in the service's network namespace, where its adapter goes."""
-        try:
-            with io.FileIO(fcntl.ioctl(peer, SIOCGSKNS)) as file:
-                if os.path.samestat(os.fstat(file.fileno()), self._own_namespace):
-                    return
-        except OSError:
-            pass  # This process may not even look at the other namespace.
+        with suppress(PermissionError), io.FileIO(fcntl.ioctl(peer, SIOCGSKNS)) as file:  # It may not even look there.
+            if os.path.samestat(os.fstat(file.fileno()), self._own_namespace):
+                return
         raise PermissionDenied(errno.EPERM, "the service is in another network namespace; create the adapter there")
 
     def _drop(self, connection: "_Connection") -> None:
