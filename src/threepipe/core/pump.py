@@ -52,7 +52,7 @@ LINGER = 0.5
 
 PAUSE = 0.001
 """Seconds to wait while a target has no memory for packets: it is writable, so waiting for room would return at once.
-The twin of `PAUSE` in the native core's `sink`."""
+The twin of `PAUSE` in the native core's `waiting`."""
 
 
 def new_counts() -> Counts:

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use rustix::event::Timespec;
 use rustix::io::Errno;
 
 use crate::endpoints::datagrams::{Handler, Sent, Way, Ways};
@@ -18,8 +17,6 @@ use crate::packet::record::Measure;
 
 /// Send the packets so far once they have this many bytes: some whole runs, as runs go on from one record to the next.
 const ENOUGH: usize = 1 << 18;
-/// The time to wait while the system has no memory for a datagram.
-const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// The outlet of a datagram socket.
 pub(crate) struct DatagramsOutlet<'a> {
@@ -110,7 +107,7 @@ impl Sender<'_> {
             }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => self.room.wait(self.socket)?,
-            Err(Errno::NOBUFS | Errno::NOMEM) => self.room.pause(&PAUSE)?,
+            Err(Errno::NOBUFS | Errno::NOMEM) => self.room.pause()?,
             // The datagrams are longer than the path's MTU; fragments have to go one by one.
             Err(Errno::MSGSIZE | Errno::INVAL) if count > 1 => self.max_in_run = size - 1,
             // The device computes no checksums, or the system is too old.

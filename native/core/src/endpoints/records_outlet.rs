@@ -2,7 +2,6 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::event::Timespec;
 use rustix::io::{Errno, write};
 
 use crate::endpoints::records::{LENGTH, Stream};
@@ -15,8 +14,6 @@ use crate::packet::record::Measure;
 
 /// Write the records so far once they have this many bytes.
 const ENOUGH: usize = 1 << 17;
-/// The time to wait while the system has no memory.
-const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// The outlet of a stream. Records that it has accepted when it stops are given back, to be written later.
 pub(crate) struct RecordsOutlet<'a> {
@@ -49,7 +46,7 @@ impl<'a> RecordsOutlet<'a> {
                 Ok(size) => self.written += size,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.room.wait(self.target)?,
-                Err(Errno::NOBUFS | Errno::NOMEM) => self.room.pause(&PAUSE)?,
+                Err(Errno::NOBUFS | Errno::NOMEM) => self.room.pause()?,
                 Err(_) => break, // The intake meets the end, after the packets that were sent before it.
             }
         }

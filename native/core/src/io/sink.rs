@@ -4,7 +4,6 @@ use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 
-use rustix::event::Timespec;
 use rustix::io::{Errno, write, writev};
 
 use crate::io::counters::Counters;
@@ -12,9 +11,6 @@ use crate::io::stop::{Flow, Stop};
 use crate::io::waiting::RoomWait;
 use crate::locks::unpoisoned;
 use crate::packet::record::Measure;
-
-/// The time to wait while a target without memory says that it is writable.
-const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// The outcome of writing one record.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +87,7 @@ impl<'a> Sink<'a> {
                 }
                 // No memory means no room, but the target is writable, so waiting for that would return at once.
                 Errno::NOBUFS | Errno::NOMEM => {
-                    let paused = self.room.pause(&PAUSE);
+                    let paused = self.room.pause();
                     self.note_bell(paused)?;
                 }
                 Errno::INVAL => return Flow::Continue(Put::Refused),

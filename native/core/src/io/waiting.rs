@@ -133,6 +133,9 @@ impl<'a> Poller<'a> {
     }
 }
 
+/// The time to wait while the system has no memory: a target that accepts nothing then says that it is writable.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
 /// Waits for room at a target, or for a pause to end, while it watches the bells.
 pub(crate) struct RoomWait<'a> {
     /// The bells, and space for a target.
@@ -154,9 +157,9 @@ impl<'a> RoomWait<'a> {
         self.check(result)
     }
 
-    /// Wait for the time of `pause`.
-    pub(crate) fn pause(&mut self, pause: &Timespec) -> Flow {
-        let result = poll(&mut self.polled, Some(pause));
+    /// Wait for a moment, as the system has no memory.
+    pub(crate) fn pause(&mut self) -> Flow {
+        let result = poll(&mut self.polled, Some(&PAUSE));
         self.check(result)
     }
 
