@@ -1,5 +1,6 @@
 """Pipes between streams of records: the native loop does what Python's does, with the same counts and ends."""
 
+import os
 import socket
 import sys
 import threading
@@ -297,3 +298,25 @@ def test_kept_packets_without_room_hold_up_only_their_direction(stack: ExitStack
         assert take(target, 60002) == record(packet(100, 60000))
     assert take(target, 4 * 102) == b"".join(record(packet(number)) for number in range(2, 6))
     assert come_true(lambda: piped.right.statistics.sent_packets == filled + 4)
+
+
+def test_a_kept_packet_that_is_partly_written_is_finished_before_the_next(stack: ExitStack) -> None:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stack.enter_context(its)
+    (reader, hers), (his, writer) = os.pipe(), os.pipe()
+    target = stack.enter_context(open(his, "rb"))
+    with open(hers, "wb") as greeting:
+        left, right = opened(stack, f"fd:{ours.detach()}"), opened(stack, f"fd:{reader}:{writer}")
+        greeting.write(record(packet(0)))
+        greeting.flush()
+        assert right.receive_packet(SECONDS) == packet(0)  # Now the stream is known to carry records.
+        packets = [packet(number, 60000) for number in range(1, 4)]
+        for data in packets:
+            its.send(data)
+        assert left.receive_packet(SECONDS) == packets[0]  # The session keeps the others: more than a pipe holds.
+        piped = Piped(stack, left, right)
+        piped.start()
+        assert come_true(lambda: right.statistics.sent_packets == 2)
+        its.send(packet(4))
+        for data in (*packets[1:], packet(4)):
+            assert target.read(len(record(data))) == record(data)

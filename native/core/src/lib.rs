@@ -4,7 +4,7 @@
 //!
 //! - `pump`: the forwarding loop between two ends, with its threads and bells (POSIX).
 //! - [`wireguard`]: cryptokey routing, transport keys and messages, and a device's peers as an end of the pump.
-//! - `endpoints`: datagram sockets as ends of the pump (Linux).
+//! - `endpoints`: datagram sockets and streams as ends of the pump (Linux).
 //! - `io`: files and UDP sockets: waiting for them, receiving bundles from them and sending to them (POSIX).
 //! - [`packet`]: checksums, records, split and coalesce. Does no I/O.
 //!

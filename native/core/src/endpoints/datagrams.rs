@@ -41,7 +41,7 @@ impl Own {
 }
 
 impl Way {
-    /// Return True if a route sent a datagram of this very socket into the tunnel.
+    /// Return True if a packet is a datagram of this very socket, which a route sent into the tunnel.
     pub(crate) fn is_own(&self, packet: &[u8]) -> bool {
         self.own.as_ref().is_some_and(|own| own.is(packet))
     }
@@ -71,7 +71,7 @@ impl Ways {
     }
 }
 
-/// The packets in datagrams that were not taken as they are, and the way from then on.
+/// The packets that a handler found in datagrams, and the way from then on.
 pub struct Received {
     /// The packets.
     pub packets: Vec<Vec<u8>>,
@@ -111,7 +111,7 @@ pub trait Handler: Sync {
     /// Any; it ends the pump.
     fn send(&self, packets: &[&[u8]], error: Errno) -> Result<Sent, Raised>;
 
-    /// Handle that datagrams of the socket came as packets to send, and were dropped.
+    /// Handle the socket's own datagrams, which came as packets to send and were dropped.
     ///
     /// # Errors
     ///

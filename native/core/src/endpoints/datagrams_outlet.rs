@@ -117,7 +117,7 @@ impl Sender<'_> {
         Flow::Continue(0)
     }
 
-    /// Return the number of packets in the run that begins with the first: all have its size, but the last may be shorter.
+    /// Return the number of packets in the run that begins with the first. All have its size; the last may be shorter.
     fn run(&self, places: &[Range<usize>]) -> usize {
         let size = places[0].len();
         if size > self.max_in_run {
@@ -149,7 +149,7 @@ impl Sender<'_> {
 }
 
 impl Outlet for DatagramsOutlet<'_> {
-    /// Packets are dropped that are not well-formed, and all while there is no peer.
+    /// Packets that are not well-formed are dropped, and so are all packets while there is no peer.
     fn send(&mut self, bundle: &Bundle<'_>) -> Flow {
         let way = self.ways.get();
         let flow = way.map_or(Flow::Continue(()), |way| self.send_all(bundle, &way));

@@ -1,5 +1,5 @@
-//! A stream of records as the two directions of a pump leave it. A record is the length of a packet, 16 bits big-endian,
-//! and the packet; see `threepipe.endpoints.connection`.
+//! A stream of records as the two directions of a pump leave it. A record is the length of a packet, 16 bits
+//! big-endian, and the packet; see `threepipe.endpoints.connection`.
 
 use std::sync::Mutex;
 

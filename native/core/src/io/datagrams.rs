@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 /// The most bytes of a run that `UDP_GRO` hands over.
 pub const LONGEST_RUN: usize = 0xFFFF;
-/// The most datagrams in a run to send, as kernels accept (`UDP_SEGMENT`).
+/// The most datagrams that every kernel accepts in a run to send (`UDP_SEGMENT`, `UDP_MAX_SEGMENTS`).
 pub(crate) const MAX_SEGMENTS: usize = 64;
 /// The most bytes in a run to send, with space left for the headers of IP and UDP.
 pub(crate) const MAX_RUN: usize = 65_000;
@@ -46,7 +46,7 @@ pub struct Arrival {
 ///
 /// # Errors
 ///
-/// The system's, if there is no first run. Some errors report on a datagram that was sent before.
+/// The system's, if no run was received. It may be the error of a datagram that was sent before.
 pub fn receive(socket: BorrowedFd<'_>, buffers: Vec<&mut [u8]>) -> Result<Vec<Arrival>, Errno> {
     let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo, i32);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(buffers.len(), Some(room));
@@ -82,7 +82,7 @@ fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Arrival {
     arrival
 }
 
-/// Send runs of datagrams, each to its target (None: the socket's peer), and return how many runs were sent, which may be fewer.
+/// Send runs of datagrams, each to its target (None: the socket's peer). Return how many were sent, which may be fewer.
 ///
 /// One system call. A run is sent as a whole or not at all. Its datagrams have `size` bytes each but the last; without
 /// `size` a run is one datagram. All are sent from the address `local`, or from one that the system chooses, with `ecn`

@@ -21,7 +21,7 @@ pub(super) enum Put {
     Refused,
     /// The link is down: this record and the rest of the bundle are dropped.
     LinkDown,
-    /// A bell rang while there was no room: this record and the rest of the bundle are kept for the caller.
+    /// There was no room when a bell rang: this record and the rest of the bundle are kept for the caller.
     Kept,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Sink<'a> {
     link_down: bool,
     /// True after a bell rang while this bundle waited for room.
     rung: bool,
-    /// The records of this bundle for which there was no room until a bell rang.
+    /// The records of this bundle that had no room when a bell rang.
     kept: &'a Mutex<Vec<Vec<u8>>>,
     /// The packets that they stand for.
     kept_packets: u64,
@@ -64,7 +64,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Write one record of the given measure. Wait while there is no room for it; once a bell rings, keep it.
+    /// Write one record of the given measure. Wait while there is no room; keep the record if a bell rings meanwhile.
     pub(super) fn put(&mut self, record: &[IoSlice<'_>], measure: Measure) -> Flow<Put> {
         while !self.link_down && !self.rung {
             let result = match record {

@@ -87,8 +87,8 @@ struct Segment {
     partial: bool,
     /// True for a datagram without a checksum.
     unchecked: bool,
-    /// The offsets of the bytes and of the field of an inner checksum that has to be completed, of a packet in a
-    /// datagram; both 0 if there is none.
+    /// For a datagram that holds a packet whose checksum has to be completed: the offsets of the bytes that it covers
+    /// and of its field. Else both are 0.
     inner: (u16, u16),
     size: u32,
     identification: u16,

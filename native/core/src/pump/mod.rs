@@ -137,7 +137,8 @@ impl<'e, 'a> Route<'e, 'a> {
         failure.map_or(Ended::Bell, |(side, error)| Ended::Failed(error, self.blamed(side)))
     }
 
-    /// Return the side of an adapter that failed, if there is one: waiting for others can fail too, but their end does not.
+    /// Return the side to blame for a failure on `side`. Waiting for another end can fail, but the end itself does not, so
+    /// the blame is an adapter's, if there is one.
     fn blamed(&self, side: Side) -> Side {
         if side == self.from_side && !self.from.is_tun() && self.to.is_tun() { self.to_side } else { side }
     }

@@ -18,8 +18,8 @@ pub(super) struct Pace {
 /// nothing more to read, and to write. A bundle has at most 15 superpackets, or 256 packets of 1500 bytes.
 const ADAPTERS: Pace = Pace { limits: &[MAX_BUNDLE], bundle_size: 1 << 20, one_thread_if_calm: false };
 
-/// With an end that is not an adapter: after a wake-up, forward one packet before reading for more. While there is little
-/// traffic one thread forwards both directions, as waking another takes longer than forwarding a packet.
+/// With an end that is not an adapter: after a wake-up, forward one packet before reading for more. While there is
+/// little traffic one thread forwards both directions, as waking another takes longer than forwarding a packet.
 #[cfg(target_os = "linux")]
 const CALM: Pace = Pace { limits: &[1, MAX_BUNDLE], bundle_size: 1 << 19, one_thread_if_calm: true };
 
