@@ -1,4 +1,4 @@
-"""Persistent adapters that programs share in turn: what a killed one leaves, and OpenVPN as the next."""
+"""Persistent adapters that programs share in turn: the leavings of a killed one, and OpenVPN as the next."""
 
 import json
 import shutil

@@ -441,8 +441,8 @@ def test_the_file_of_a_later_service_at_the_same_place_stays(tmp_path: Path) -> 
     [
         ("allow = 5", "allow is not a list of sections"),
         ("[[allows]]", "unknown section 'allows'; did you mean allow"),
-        ("[[allow]]\nusers = [0]", "section 1 of allow: there are no names of adapters"),
-        ('[[allow]]\nnames = ["a"]', "there are neither users nor groups"),
+        ("[[allow]]\nusers = [0]", "section 1 of allow: it has no names of adapters"),
+        ('[[allow]]\nnames = ["a"]', "section 1 of allow: it names no users and no groups"),
         ('[[allow]]\nuser = [0]\nnames = ["a"]', "unknown key 'user'; did you mean users"),
         ('[[allow]]\nusers = [0]\nnames = "a"', "names is not a list"),
         ('[[allow]]\nusers = ["nosuchuser"]\nnames = ["a"]', "'nosuchuser' does not exist"),

@@ -11,7 +11,7 @@ __all__ = ["serve"]
 
 
 def serve(
-    policy: Annotated[Path, typer.Option(metavar="FILE", help="Who may have which adapters (TOML).")] = Path(
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="The policy: users and their adapters (TOML).")] = Path(
         "/etc/threepipe/serve.toml"
     ),
     socket: Annotated[
@@ -33,7 +33,7 @@ def serve(
     from threepipe import platforms
     from threepipe.endpoints.environment import FIRST_LISTED, count_listed
 
-    logging.getLogger("threepipe.service").setLevel(logging.INFO)  # Who gets which adapter is worth a line.
+    logging.getLogger("threepipe.service").setLevel(logging.INFO)  # Each adapter is worth a line.
     for handler in logging.getLogger("threepipe").handlers:
         handler.setLevel(logging.INFO)
     listed = FIRST_LISTED if count_listed(os.environ) else None

@@ -12,7 +12,7 @@ def exec_(
         str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")
     ],
     program: Annotated[
-        list[str], typer.Argument(metavar="PROGRAM [ARGUMENTS]...", help="What to run.", show_default=False)
+        list[str], typer.Argument(metavar="PROGRAM [ARGUMENTS]...", help="The program to run.", show_default=False)
     ],
     no_offload: Annotated[
         bool, typer.Option("--no-offload", help="Pass no superpackets, on which some kernels and drivers fail.")

@@ -1,4 +1,4 @@
-"""Stand-ins for functions that a platform lacks; each says so, and what works instead.
+"""Stand-ins for functions that a platform lacks; their errors say so, and name an alternative.
 
 Systems without adapters use all of them, Windows some.
 """
@@ -72,7 +72,7 @@ def serve(policy: Path, path: Path | None, listed: int | None, ready: Callable[[
 
 
 class EnclosedProgram:
-    """A program in an enclosure, of which there is none here."""
+    """A stand-in for a program in an enclosure, which only Linux has."""
 
     returncode: int | None = None
 
@@ -89,7 +89,7 @@ class EnclosedProgram:
 
 
 class Enclosure:
-    """Namespaces of their own for an adapter and programs, which are not made here."""
+    """A stand-in for the namespaces of an adapter and its programs, which only Linux has."""
 
     descriptor: int
     process: int
@@ -107,7 +107,7 @@ def enclose(
 
 
 class KeptSignals:
-    """Signals for a program in an enclosure, of which there is none here."""
+    """A stand-in for the signals of a program in an enclosure, which only Linux has."""
 
     def wait_for(self, program: EnclosedProgram) -> int:
         return program.wait()

@@ -141,7 +141,7 @@ def _serve(peer: socket.socket, order: Order, heeded: set[signal.Signals]) -> No
 
 
 def _set_up(order: Order) -> int:
-    """Mount what programs inside are to see, and return the descriptor of a new adapter."""
+    """Mount the file systems of programs inside, and return the descriptor of a new adapter."""
     _mount(None, "/", None, MS_SLAVE | MS_REC)
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     if order.servers is not None:
@@ -181,7 +181,7 @@ def _replace_resolver(servers: Sequence[str], search: Sequence[str]) -> None:
                     raise AdapterError(errno.ENOENT, f"{target} is missing; create it, be it empty")
                 _mount(str(source), str(target), None, MS_BIND)
         finally:
-            _check(_libc().umount2(os.fsencode(folder), MNT_DETACH), "umount", folder)  # What is bound stays.
+            _check(_libc().umount2(os.fsencode(folder), MNT_DETACH), "umount", folder)  # The bound files stay.
 
 
 def _is_hidden(path: Path) -> bool:

@@ -103,7 +103,7 @@ class Enclosure:
     def close(self) -> None:
         """End everything inside, and wait for that. May be repeated."""
         try:
-            self._peer.shutdown(socket.SHUT_RDWR)  # It wakes all who wait, here and inside; closing does not.
+            self._peer.shutdown(socket.SHUT_RDWR)  # It wakes waiting threads, here and inside; closing does not.
         except OSError:
             pass  # It was closed before.
         self._process.wait()

@@ -166,7 +166,7 @@ def _free_name(name: str) -> str:
 
 
 def prepare(tun: io.FileIO, *, offload: bool) -> Offload:
-    """Undo what other programs have set for the interface, and take the carrier down.
+    """Undo settings of other programs for the interface, and take the carrier down.
 
     Return the kinds of superpackets that can pass in both directions if `offload`; a session switches them on.
 
@@ -244,7 +244,7 @@ def set_offload(tun: io.FileIO, offload: bool) -> Offload:
 
 
 def reset(tun: io.FileIO) -> None:
-    """Undo what another program has set for all later ones: the header's size, and a limit of packets to send.
+    """Undo settings that another program has left to all later ones: the header's size, and a limit of packets to send.
 
     Raises `AdapterGone`.
     """

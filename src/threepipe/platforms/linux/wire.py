@@ -60,7 +60,7 @@ def encode_error(error: Exception) -> dict[str, Any]:
 
 
 def answer_of(message: dict[str, Any] | None, who: str) -> dict[str, Any]:
-    """Return an answer, or raise the error that it tells of. `who` is the process that has ended if there is none."""
+    """Return an answer, or raise the error in it; for None, an error that the process `who` has ended."""
     if message is None:
         raise AdapterError(None, f"{who} has ended; start it again")
     if "error" not in message:

@@ -1,4 +1,4 @@
-"""What goes on while a device of a file is up: its packets, its endpoints' names, and the MTU for it all."""
+"""The traffic of a device of a file: its packets, the MTU for them, and new addresses of its endpoints' names."""
 
 import logging
 import threading

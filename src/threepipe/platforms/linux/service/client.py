@@ -100,7 +100,7 @@ class ServedDevice(device.LinuxDevice):
     def __init__(
         self, name: str, index: int, descriptors: device.Descriptors, peer: socket.socket, *, here: bool
     ) -> None:
-        """Take over what the service gave; `here` is True in this process's network namespace."""
+        """Own the descriptors and the connection; `here` is True in this process's network namespace."""
         super().__init__(name, index, descriptors, Namespace(None), None)
         self._peer = peer
         self._here = here

@@ -39,7 +39,7 @@ def listen(path: Path) -> tuple[socket.socket, Callable[[], None]]:
             if _is_stale(path):
                 path.unlink()
             listening.bind(text)
-            path.chmod(0o666)  # The policy decides who gets something.
+            path.chmod(0o666)  # The policy decides about callers.
             listening.listen(_BACKLOG)
             return listening, remover(text)
     except OSError as error:

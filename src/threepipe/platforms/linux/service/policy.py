@@ -52,7 +52,7 @@ class Caller(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What the callers of one section may have."""
+    """One section: its users and groups, and the adapters that it allows them."""
 
     uids: frozenset[int]
     gids: frozenset[int]
@@ -99,7 +99,7 @@ class Policy(NamedTuple):
     rules: tuple[Rule, ...]
 
     def rules_for(self, caller: Caller) -> list[Rule]:
-        """Return the rules for a caller. Raises `PermissionDenied` if there are none."""
+        """Return the rules for a caller. Raises `PermissionDenied` if no rule names it."""
         if rules := [rule for rule in self.rules if rule.is_for(caller)]:
             return rules
         raise _refusal(f"user {caller.uid}: it has no rule for this user or its groups")
@@ -107,7 +107,7 @@ class Policy(NamedTuple):
     def grant(self, caller: Caller, settings: AdapterSettings, held: Callable[[Rule], int]) -> Rule:
         """Return the first rule that allows all of an adapter; `held` tells how many the user has by a rule.
 
-        Raises `PermissionDenied`, which tells what the rule that comes closest refuses.
+        Raises `PermissionDenied` with the refusals of the rule that comes closest.
         """
         closest: list[str] = []
         for rule in self.rules_for(caller):
@@ -132,7 +132,7 @@ def _listed(items: tuple[Any, ...]) -> str:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return what a name has to match: `*` stands for anything, and `%d` for itself or a number."""
+    """Return the pattern of a name: `*` matches anything, and `%d` matches itself or a number."""
     parts = {"*": ".*", "%d": r"(?:%d|[0-9]+)"}
     return re.compile("".join(parts.get(each) or re.escape(each) for each in re.split(r"(\*|%d)", text)), re.DOTALL)
 
@@ -166,9 +166,9 @@ def _rule(section: dict[str, Any]) -> Rule:
             raise unknown_name("key", key, _KEYS)
     rule = Rule(*(read(key, section.get(key, default)) for key, (read, default) in _KEYS.items()))
     if not rule.uids and not rule.gids:
-        raise InvalidSetting("there are neither users nor groups; name some")
+        raise InvalidSetting("it names no users and no groups; name some")
     if not rule.names:
-        raise InvalidSetting("there are no names of adapters; give some, such as 'vpn%d'")
+        raise InvalidSetting("it has no names of adapters; give some, such as 'vpn%d'")
     return rule
 
 

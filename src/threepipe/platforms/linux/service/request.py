@@ -30,7 +30,7 @@ _MAX_TEXT = 256
 
 
 class Request(NamedTuple):
-    """What a caller asks for."""
+    """A request of a caller, checked."""
 
     operation: str
     arguments: Mapping[str, Any]

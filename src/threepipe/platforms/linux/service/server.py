@@ -2,7 +2,7 @@
 
 Everything is done in one thread, one request after another. A caller cannot make it wait: a request is one message,
 an answer that the caller does not take ends the connection, and so does silence before an adapter is asked for. No
-packet passes here. It knows callers by what the kernel tells of them, and takes no descriptors.
+packet passes here. It identifies a caller by the credentials that the kernel reports, and takes no descriptors.
 """
 
 import sys
@@ -96,14 +96,14 @@ class Server:
         self._bell.ring()
 
     def reload(self) -> None:
-        """Read the policy again, for requests to come; if it cannot be used, keep the present one and log why."""
+        """Read the policy again, for later adapters; if it cannot be used, keep the present one and log why."""
         try:
             self._policy = read_policy(self._policy_path)
         except ThreepipeError as error:
             log.error("the policy stays as it was: %s", error)
 
     def _patience(self) -> float | None:
-        """Return how many seconds to wait for events: until a caller is overdue or a shortage may be over, or None."""
+        """Return the seconds until the next deadline, of a silent caller or of a shortage; None without one."""
         deadlines = [each.deadline for each in self._connections if each.device is None]
         if self._listening not in self._selector.get_map():
             deadlines.append(time.monotonic() + _SECONDS_OF_SHORTAGE)
@@ -219,7 +219,7 @@ class _Connection:
         """Carry out a request about the adapter, and return the answer. Raises `AdapterError` and `InvalidSetting`."""
         made, arguments = self.device, request.arguments
         if made is None or self.rule is None:
-            raise InvalidSetting("there is no adapter yet; ask to create one first")
+            raise InvalidSetting("this connection has no adapter yet; create one first")
         match request.operation:
             case "info":
                 return _described(made)
@@ -267,7 +267,7 @@ def _described(made: device.LinuxDevice) -> dict[str, object]:
 
 
 def _caller(peer: socket.socket) -> Caller:
-    """Return who connected, as the kernel noted it then. Raises `OSError`."""
+    """Return the credentials of the caller, as the kernel noted them when it connected. Raises `OSError`."""
     pid, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     try:
         groups = peer.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _MAX_OPTION)
