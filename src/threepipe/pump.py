@@ -36,17 +36,22 @@ def pump(left: Session, right: Session) -> bool:
     those for a stream are written by its port later, and those for peers and datagram sockets are dropped and counted.
     Raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
     """
-    with _pumped(left, right) as bell, _lent(left._port, bell) as left_end, _lent(right._port, bell) as right_end:
-        ends = (left_end, right_end) if left_end is not None and right_end is not None else None
-        if ends and fast.joins(*ends) and _have_moved_kept((left, right), ends, bell):
-            _pump_natively((left, right), ends, bell)
-        elif _has_descriptors(left._port) and _has_descriptors(right._port):
-            sides = _Side(left), _Side(right)
-            for source, target, waiting in zip(sides, sides[::-1], forward(*sides, bell), strict=True):
-                if waiting:
-                    source.take_back(waiting, target)
-        else:
-            return False
+    with _pumped(left, right) as bell:
+        if left._ready or right._ready:
+            with _joined(left, right, bell) as ends:
+                if ends is not None:
+                    _move_kept((left, right), ends, bell)
+        # Lent anew: a port that has sent a part of a packet lends nothing until it has sent the rest.
+        with _joined(left, right, bell) as ends:
+            if ends is not None and not (left._ready or right._ready):
+                _pump_natively((left, right), ends, bell)
+            elif _has_descriptors(left._port) and _has_descriptors(right._port):
+                sides = _Side(left), _Side(right)
+                for source, target, waiting in zip(sides, sides[::-1], forward(*sides, bell), strict=True):
+                    if waiting:
+                        source.take_back(waiting, target)
+            else:
+                return False
     return True
 
 
@@ -87,6 +92,16 @@ def _using(session: Session, bell: "Doorbell") -> Iterator[None]:
         with session._unused:
             session._bells.remove(bell)
             session._unused.notify_all()
+
+
+@contextmanager
+def _joined(left: Session, right: Session, bell: "Doorbell") -> Iterator[tuple[End, End] | None]:
+    """Yield the ends that both ports lend, or None if the native loop cannot join them."""
+    with _lent(left._port, bell) as left_end, _lent(right._port, bell) as right_end:
+        if left_end is None or right_end is None or not fast.joins(left_end, right_end):
+            yield None
+        else:
+            yield left_end, right_end
 
 
 @contextmanager
@@ -132,22 +147,20 @@ def _take_back_records(source: "_Side", target: "_Side", end: TunEnd, *, keep: b
         source.take_back(bundle, target, keep=keep)
 
 
-def _have_moved_kept(sessions: tuple[Session, Session], ends: tuple[End, End], bell: "Doorbell") -> bool:
-    """Move packets that sessions keep, as the native loop receives from descriptors alone. Return False if some stay.
+def _move_kept(sessions: tuple[Session, Session], ends: tuple[End, End], bell: "Doorbell") -> None:
+    """Move packets that sessions keep, as the native loop receives from descriptors alone.
 
     They stay if their target has no room and another program decides when it has; the opposite direction must go on.
     """
     for source, target, end in zip(sessions, sessions[::-1], ends[::-1], strict=True):
         if source._ready:
             if end.kind in _ALWAYS_ROOM_SOON:
-                _move_kept(_Side(source), _Side(target), bell)
+                _move_all(_Side(source), _Side(target), bell)
             elif rest := _Side(target).send((side := _Side(source)).receive()):
                 side.take_back(rest, _Side(target))
-                return False
-    return True
 
 
-def _move_kept(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
+def _move_all(source: "_Side", target: "_Side", bell: "Doorbell") -> None:
     """Move one bundle, and wait for room until the bell is rung; then `source` takes back the rest."""
     import selectors
 

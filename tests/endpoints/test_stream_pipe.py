@@ -304,8 +304,7 @@ def test_a_kept_packet_that_is_partly_written_is_finished_before_the_next(stack:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     stack.enter_context(its)
     (reader, hers), (his, writer) = os.pipe(), os.pipe()
-    target = stack.enter_context(open(his, "rb"))
-    with open(hers, "wb") as greeting:
+    with open(his, "rb") as target, open(hers, "wb") as greeting:
         left, right = opened(stack, f"fd:{ours.detach()}"), opened(stack, f"fd:{reader}:{writer}")
         greeting.write(record(packet(0)))
         greeting.flush()
