@@ -11,7 +11,7 @@ import pytest
 
 import threepipe
 from tests.support.kernel import STRANGER, Network, needs_root
-from tests.support.openvpn import THREEPIPE, openvpn_pair, transferred
+from tests.support.neighbours import THREEPIPE, openvpn_pair, transferred
 
 if sys.platform != "linux":
     pytest.skip(f"{sys.platform} has no persistent adapters", allow_module_level=True)

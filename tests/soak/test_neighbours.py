@@ -1,4 +1,4 @@
-"""OpenVPN of an ordinary user on an adapter of threepipe, for long: to a second OpenVPN, and to SoftEther's server."""
+"""Programs of an ordinary user on an adapter of threepipe: OpenVPN, also to SoftEther's server, and tun2proxy."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kernel import STRANGER, Network, needs_root
-from tests.support.openvpn import OURS, THREEPIPE, answers, cabled, openvpn, openvpn_pair, transferred
+from tests.support.neighbours import OURS, THREEPIPE, answers, cabled, openvpn, openvpn_pair, running, transferred
 from tests.support.waiting import come_true
 
 if sys.platform != "linux":
@@ -78,3 +78,17 @@ def test_openvpn_carries_64_mib_to_a_server_of_softether(network: Network, tmp_p
         with openvpn(network, tmp_path / "near", *OURS, *session, *trust, *cipher, user=STRANGER):
             assert come_true(lambda: answers(network, "192.168.30.1"), 30), (tmp_path / "near").read_text()
             assert transferred(network, far, BEHIND, SIZE) == SIZE
+
+
+@pytest.mark.skipif(not shutil.which("tun2proxy-bin"), reason="tun2proxy is missing; install its crate 0.8.7")
+@pytest.mark.skipif(not shutil.which("microsocks"), reason="microsocks is missing; install it")
+def test_tun2proxy_carries_64_mib_from_a_program_behind_a_socks_server(network: Network, tmp_path: Path) -> None:
+    adapter = ["--address", "10.6.7.1/24", "--route", f"{BEHIND}/32", "--owner", str(STRANGER)]
+    network.run(*THREEPIPE, "adapter", "create", "tp0", *adapter)
+    words = ["tun2proxy-bin", "--tun", "tp0", "--proxy", "socks5://192.0.2.2:1080"]
+    with cabled(network) as far, running(far, tmp_path / "far", "microsocks", "-i", "192.0.2.2"):
+        far.run("ip", "address", "add", f"{BEHIND}/32", "dev", "lo")
+        assert come_true(lambda: ":1080" in far.run("ss", "-ltn"), 30), (tmp_path / "far").read_text()
+        with running(network, tmp_path / "near", *words, user=STRANGER):
+            assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "tp0"), 30)
+            assert transferred(network, far, BEHIND, SIZE, back=True) == SIZE

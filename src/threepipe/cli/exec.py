@@ -55,7 +55,7 @@ def exec_(
       threepipe exec --tun tp0,address=10.6.7.1/24 --user nobody -- PROGRAM
       threepipe exec --tun wg0 --header vnet --user nobody --keep-net-admin \
         -- wireguard-go -f wg0
-      threepipe exec --tun tp0 -- tun2proxy-bin --tun-fd {fd} --proxy ...
+      threepipe exec --tun tp0 -- PROGRAM --descriptor {fd}
     """
     from threepipe.endpoints.handover import Order
 

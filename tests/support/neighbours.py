@@ -1,10 +1,10 @@
-"""OpenVPN of an ordinary user on an adapter of threepipe, as docs/handing-over.md says, and transfers through it."""
+"""Other programs of an ordinary user on an adapter, as docs/handing-over.md says, and transfers through them."""
 
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,9 +33,16 @@ def cabled(near: Network) -> Iterator[Network]:
 @contextmanager
 def openvpn(network: Network, log: Path, *options: str, user: int | None = None) -> Iterator[None]:
     """Run OpenVPN with a TUN adapter, as `user` if one is given."""
+    with running(network, log, "openvpn", "--dev-type", "tun", "--allow-compression", "no", *options, user=user):
+        yield
+
+
+@contextmanager
+def running(network: Network, log: Path, *words: str, user: int | None = None) -> Iterator[None]:
+    """Run a program, as `user` if one is given."""
     ids = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    words = [*ids, "openvpn", "--dev-type", "tun", "--allow-compression", "no", *options]
-    with log.open("w") as said, subprocess.Popen(network.command(*words), stdout=said, stderr=said) as process:
+    with log.open("w") as said:
+        process = subprocess.Popen(network.command(*ids, *words), stdout=said, stderr=said)
         try:
             yield
         finally:
@@ -68,26 +75,26 @@ def answers(network: Network, address: str) -> bool:
     return " 0% packet loss" in network.run("ping", "-c", "1", "-W", "1", address, check=False)
 
 
-def transferred(network: Network, far: Network, address: str, size: int) -> int:
-    """Send `size` bytes by TCP to an address of `far`, and return how many arrived."""
+def transferred(network: Network, far: Network, address: str, size: int, *, back: bool = False) -> int:
+    """Send `size` bytes by TCP to an address of `far`, or `back` from there, and return how many arrived."""
     listening = far.namespace.run(lambda: socket.create_server((address, 5000)))
-    sending = network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    for each in (listening, sending):
+    connecting = network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    for each in (listening, connecting):
         each.settimeout(40)
-
-    def send() -> None:
-        with sending:
-            sending.connect((address, 5000))
-            sending.sendall(bytes(size))
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    with listening:
+    with ThreadPoolExecutor(1) as executor, listening:
+        connected = executor.submit(connecting.connect, (address, 5000))
         accepted, _ = listening.accept()
-        with accepted:
-            accepted.settimeout(40)
+        accepted.settimeout(40)
+        connected.result()
+        source, target = (accepted, connecting) if back else (connecting, accepted)
+        executor.submit(_send, source, size)
+        with target:
             count = 0
-            while data := accepted.recv(1 << 20):
+            while count < size and (data := target.recv(1 << 20)):
                 count += len(data)
-    thread.join()
     return count
+
+
+def _send(source: socket.socket, size: int) -> None:
+    with source:
+        source.sendall(bytes(size))
