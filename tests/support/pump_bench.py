@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+import pytest
+
 from threepipe.core import fast
 from threepipe.core.pump import TunEnd
 from threepipe.core.superpacket import split
@@ -17,9 +19,11 @@ from threepipe.platforms.linux.tun import Offload
 from threepipe.pump import interrupt, pump
 from threepipe.session import Session
 
-__all__ = ["SECONDS", "Bench", "NativeBench", "Refusing", "fill"]
+__all__ = ["SECONDS", "Bench", "NativeBench", "Refusing", "fill", "native"]
 
 SECONDS = 10.0
+
+native = pytest.mark.skipif(fast.pump is None, reason="there is no native loop")
 
 
 class Bench:
