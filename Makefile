@@ -53,9 +53,9 @@ portable = -m "not kernel and not soak and not wine" --ignore=$(wireguard)
 
 # These know no core, so they run once, in pure Python.
 ONCE := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
-	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_systemd.py linux/test_unprivileged.py \
-	linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library windows/test_driver.py \
-	windows/test_headers.py windows/test_iphelper.py)
+	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_serve_policy.py linux/test_systemd.py \
+	linux/test_unprivileged.py linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library \
+	windows/test_driver.py windows/test_headers.py windows/test_iphelper.py)
 
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential
