@@ -5,12 +5,10 @@ The far ends of the adapters are sockets of the test; the devices are joined by 
 
 import contextlib
 import gc
-import io
 import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,119 +16,16 @@ if sys.platform != "linux":
     pytest.skip("no other platform lends descriptors", allow_module_level=True)
 
 import threepipe
-from tests.support.frames import TCP4, TCP6, frame, superpacket
-from tests.support.marking import MarkingNetwork
+from tests.support.frames import TCP4, frame, superpacket
+from tests.support.piped_devices import LEFT, RIGHT, SECONDS, Adapter, End, back, exchange, joined, numbered
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key, packet
-from threepipe import wireguard
-from threepipe.core.superpacket import HEADER_SIZE, split
+from threepipe.core.superpacket import split
 from threepipe.errors import AdapterGone
-from threepipe.platforms.linux.port import LinuxPort
 from threepipe.platforms.linux.tun import Offload
 from threepipe.pump import interrupt, pump
-from threepipe.session import Session
-from threepipe.wireguard import Change, Device, PeerChange, parse_networks
+from threepipe.wireguard import Change, Device, PeerChange
 from threepipe.wireguard.constants import Timing
-from threepipe.wireguard.noise import Identity
-
-SECONDS = 20.0
-LEFT, RIGHT = ("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")
-PLAIN = bytes(HEADER_SIZE)
-
-
-class Adapter:
-    """A session like that of an adapter; `far` takes the place of the kernel."""
-
-    def __init__(self, offload: Offload) -> None:
-        near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        near.setblocking(False)
-        self.far.settimeout(SECONDS)
-        for end in (near, self.far):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.vnet_header = offload is not Offload.NONE
-        self.file = io.FileIO(near.detach(), "r+")
-        self.session = Session(LinuxPort([self.file], self.file, "tp0", offload, lambda: None))
-
-    def send(self, *packets: bytes) -> None:
-        for data in packets:
-            self.far.send(PLAIN + data if self.vnet_header else data)
-
-    def close(self) -> None:
-        self.session.close()
-        self.far.close()
-        self.file.close()
-
-    def receive(self, count: int) -> list[bytes]:
-        packets: list[bytes] = []
-        while len(packets) < count:
-            record = memoryview(bytearray(self.far.recv(1 << 17)))
-            packets += map(bytes, split([record]) if self.vnet_header else [record])
-        return packets
-
-
-class End:
-    """A device, piped to an adapter of its own."""
-
-    def __init__(self, key: bytes, offload: Offload, timing: Timing | None) -> None:
-        self.public = Identity(key).public
-        self.events: list[wireguard.Event] = []
-        self.device = Device(private_key=key, mtu=1420, timing=timing, on_event=self.events.append)
-        self.adapter = Adapter(offload)
-        self.failure: BaseException | None = None
-        self.thread = threading.Thread(target=self.run)
-
-    def run(self) -> None:
-        try:
-            threepipe.pipe(self.adapter.session, self.device.session)
-        except threepipe.ThreepipeError as error:
-            self.failure = error
-
-    def know(self, other: "End", *allowed: str, endpoint: bool = False, host: str = "127.0.0.1") -> None:
-        place = (host, other.device.status().listen_port) if endpoint else None
-        change = PeerChange(other.public, endpoint=place, allowed_ips=parse_networks(allowed))
-        self.device.configure(Change(peers=(change,)))
-
-    def handshakes(self) -> int:
-        return sum(event.name == "handshake" for event in self.events)
-
-    def close(self) -> None:
-        self.device.close()
-        self.thread.join(SECONDS)
-        assert not self.thread.is_alive()
-        self.adapter.close()
-
-
-@contextlib.contextmanager
-def joined(offload: Offload = Offload.TCP_AND_UDP, timing: Timing | None = None) -> Iterator[tuple[End, End]]:
-    left, right = (End(new_key(), offload, timing) for _ in range(2))
-    left.know(right, *RIGHT, endpoint=True)
-    right.know(left, *LEFT)
-    for end in (left, right):
-        end.thread.start()
-    try:
-        yield left, right
-    finally:
-        left.close()
-        right.close()
-
-
-def numbered(count: int, version: int = 0, size: int = 1000) -> list[bytes]:
-    """Return numbered packets from the left to the right."""
-    return [
-        packet(LEFT[version], RIGHT[version], number.to_bytes(4, "big") + os.urandom(size)) for number in range(count)
-    ]
-
-
-def back(data: bytes) -> bytes:
-    return packet(RIGHT[0], LEFT[0], data)
-
-
-def exchange(left: End, right: End) -> None:
-    there, here = numbered(1)[0], back(os.urandom(20))
-    left.adapter.send(there)
-    assert right.adapter.receive(1) == [there]
-    right.adapter.send(here)
-    assert left.adapter.receive(1) == [here]
 
 
 @pytest.mark.parametrize("offload", list(Offload))
@@ -169,59 +64,6 @@ def test_each_segment_of_a_superpacket_arrives() -> None:
         right.know(left, f"{source}/32")
         left.adapter.far.send(record)
         assert right.adapter.receive(len(segments)) == segments
-
-
-@contextlib.contextmanager
-def marking(left: End, right: End, host: str) -> Iterator[MarkingNetwork]:
-    """Lead the datagrams of both through a network that sees and changes their ECN fields."""
-    ports = left.device.status().listen_port, right.device.status().listen_port
-    with contextlib.closing(MarkingNetwork(host, ports)) as network:
-        left.device.configure(Change(peers=(PeerChange(right.public, endpoint=network.endpoint),)))
-        exchange(left, right)
-        assert network.control == {0}
-        network.seen.clear()
-        yield network
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"], ids=["outside-4", "outside-6"])
-@pytest.mark.parametrize("version", [0, 1], ids=["inside-4", "inside-6"])
-@pytest.mark.parametrize("offload", [Offload.NONE, Offload.TCP_AND_UDP])
-def test_ecn_is_copied_out_and_combined_at_the_other_end(offload: Offload, version: int, host: str) -> None:
-    """RFC 6040: each mark that a sender or the network makes reaches the receiver, at both ends and in both headers."""
-    kind, ends = (TCP4, TCP6)[version], (LEFT[version], RIGHT[version])
-
-    def there(*fields: int) -> list[bytes]:
-        return [frame(kind, bytes([number]), tos=0xB8 | ecn, addresses=ends) for number, ecn in enumerate(fields)]
-
-    def here(ecn: int) -> bytes:
-        return frame(kind, tos=ecn, addresses=(ends[1], ends[0]))
-
-    with joined(offload) as (left, right), marking(left, right, host) as network:
-        left.adapter.send(*there(0, 1, 1, 2, 0, 3))
-        assert right.adapter.receive(6) == there(0, 1, 1, 2, 0, 3)
-        assert network.seen == [0, 1, 1, 2, 0, 3]
-        right.adapter.send(here(1))
-        assert left.adapter.receive(1) == [here(1)]
-        network.remark = lambda ecn: 3
-        left.adapter.send(*there(1, 2, 3, 0), *there(1))
-        assert right.adapter.receive(4) == [*there(3, 3, 3), *there(3)]
-        right.adapter.send(here(2))
-        assert left.adapter.receive(1) == [here(3)]
-        assert network.seen[6:] == [1, 1, 2, 3, 0, 1, 2]
-        assert right.device.rejected["marked for congestion, but not ECN-capable"] == 1
-
-
-@pytest.mark.parametrize("sent", [0, 1], ids=["not-ect", "ect-1"])
-def test_the_ecn_of_a_superpacket_is_that_of_each_datagram(sent: int) -> None:
-    def record(ecn: int) -> bytes:
-        return bytes(superpacket(TCP4, frame(TCP4, bytes(20_000), tos=ecn, addresses=(LEFT[0], RIGHT[0])), 1000))
-
-    with joined() as (left, right), marking(left, right, "127.0.0.1") as network:
-        network.remark = lambda ecn: 3 if ecn else 0
-        left.adapter.far.send(record(sent))
-        arrived = split([memoryview(bytearray(record(3 if sent else 0)))])
-        assert right.adapter.receive(20) == list(map(bytes, arrived))
-        assert network.seen == [sent] * 20
 
 
 def test_much_and_little_traffic_in_turns_passes_both_ways() -> None:
