@@ -5,25 +5,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.assemblies import plan, running
 from tests.support.commands import Done, run_here
 from tests.support.taps import unix
 from threepipe import EndpointError, open_endpoint
-from threepipe.assembly import Plan, assemble
 from threepipe.capture import client, server
 from threepipe.capture.client import RunningPipe, running_pipes, status_of_pipe
 from threepipe.capture.status import PipeStatus, Traffic, emit, parse
 from threepipe.cli import ps
 from threepipe.cli.running import Program, rates
 from threepipe.echo import echo_request
-from threepipe.endpoints.address import parse_address
-from threepipe.session import Session
 from threepipe.wireguard import Device, uapi_socket
 from threepipe.wireguard.uapi_server import UapiServer
 
@@ -42,27 +39,9 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
     return partial(run_here, monkeypatch, capfd)
 
 
-@contextmanager
-def running(left: str, right: str) -> Iterator[Session]:
-    """Run a pipe from `memory:x`, and yield the other end of that."""
-    import threading
-
-    with (
-        assemble(Plan(parse_address(left), parse_address(right, "right"))) as assembly,
-        open_endpoint("memory:x") as far,
-    ):
-        thread = threading.Thread(target=assembly.run)
-        thread.start()
-        try:
-            yield far
-        finally:
-            assembly.close()
-            thread.join()
-
-
 @unix
 def test_a_running_pipe_is_listed_with_its_counts(here: Callable[..., Done]) -> None:
-    with running("memory:x", "echo") as far:
+    with open_endpoint("memory:x") as far, running(plan("memory:x", "echo")):
         far.send([PING])
         far.receive(10).release()
         (found,) = json.loads(here("ps", "--json").printed)
@@ -126,7 +105,7 @@ def test_what_refuses_to_answer_is_reported_once(here: Callable[..., Done], monk
     def refuse(*_: str) -> None:
         raise EndpointError(errno.EACCES, "run this as root")
 
-    with running("memory:x", "discard"):
+    with running(plan("memory:x", "discard")):
         for names in (refuse, lambda: ["wg7", "wg8"]):
             monkeypatch.setattr(uapi_socket, "names", names)
             monkeypatch.setattr(uapi_socket, "status_of", refuse)
@@ -137,7 +116,7 @@ def test_what_refuses_to_answer_is_reported_once(here: Callable[..., Done], monk
 
 @unix
 def test_top_prints_a_line_of_json_for_each_update(here: Callable[..., Done]) -> None:
-    with running("memory:x", "discard"):
+    with running(plan("memory:x", "discard")):
         lines = here("top", "--json", "--count", "2").printed.splitlines()
     assert [[program["right"] for program in json.loads(line)] for line in lines] == [["discard"]] * 2
 
@@ -198,7 +177,7 @@ def test_an_answer_that_is_not_a_status_raises(line: bytes) -> None:
 
 @unix
 def test_a_pipe_that_has_ended_has_no_status(here: Callable[..., Done], tmp_path: Path) -> None:
-    with running("memory:x", "discard"):
+    with running(plan("memory:x", "discard")):
         (found,) = running_pipes()
         assert status_of_pipe(found) is not None
     assert status_of_pipe(found) is None

@@ -3,22 +3,20 @@
 import errno
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import threepipe
+from tests.support.assemblies import plan, running
 from tests.support.commands import python, run_here
-from threepipe.assembly import Assembly, Plan, assemble
+from threepipe.assembly import Plan, assemble
 from threepipe.backend import INBOUND, OUTBOUND
 from threepipe.capture.reader import CaptureReader
 from threepipe.echo import echo_request
 from threepipe.endpoint import Filter
-from threepipe.endpoints.address import parse_address
 from threepipe.filters.impairment import parse_impairment
 from threepipe.net.datagrams import Datagrams
 from threepipe.pump import interrupt
@@ -30,22 +28,6 @@ SYN = bytes.fromhex(
     "020405b401010402"  # MSS 1460, SACK permitted.
 )
 SECONDS = 10
-
-
-def plan(left: str, right: str, **settings: Any) -> Plan:
-    return Plan(parse_address(left, "left"), parse_address(right, "right"), **settings)
-
-
-@contextmanager
-def running(plan: Plan) -> Iterator[Assembly]:
-    with assemble(plan) as assembly:
-        thread = threading.Thread(target=assembly.run)
-        thread.start()
-        try:
-            yield assembly
-        finally:
-            assembly.close()
-            thread.join()
 
 
 @contextmanager
