@@ -270,8 +270,8 @@ def test_a_defect_of_the_port_reaches_the_caller(stack: ExitStack, monkeypatch: 
     assert right.closed
 
 
-@posix
-def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
+def keeping(stack: ExitStack) -> tuple[threepipe.Session, threepipe.Session, threepipe.Session, socket.socket]:
+    """Return a sender, the two ends of a pipe between them, and a receiver; the left end keeps packets 1 to 4."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     stack.enter_context(its)
     its.settimeout(SECONDS)
@@ -280,6 +280,12 @@ def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
     sender = opened(stack, f"udp:{place}")
     assert sender.send([packet(number) for number in range(5)]) == 5  # A run, which arrives at once.
     assert left.receive_packet(SECONDS) == packet(0)
+    return sender, left, right, its
+
+
+@posix
+def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
+    sender, left, right, its = keeping(stack)
     with piped(left, right):
         for number in range(1, 5):
             assert its.recv(1 << 16) == packet(number)
@@ -289,14 +295,7 @@ def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
 
 @posix
 def test_kept_packets_without_room_hold_up_only_their_direction(stack: ExitStack) -> None:
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    stack.enter_context(its)
-    its.settimeout(SECONDS)
-    place = here()
-    left, right = opened(stack, f"udp-listen:{place}"), opened(stack, f"fd:{ours.detach()}")
-    sender = opened(stack, f"udp:{place}")
-    assert sender.send([packet(number) for number in range(5)]) == 5  # A run, which arrives at once.
-    assert left.receive_packet(SECONDS) == packet(0)
+    sender, left, right, its = keeping(stack)
     filled = 0
     while sent := right.send([packet(100)] * 1000):
         filled += sent
