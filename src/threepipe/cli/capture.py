@@ -6,12 +6,18 @@ It calls `threepipe.capture` and prints the summary.
 import json as jsonlib
 import os
 import sys
-from typing import Annotated
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from threepipe.cli.completers import capture_names, files, namespaces
 from threepipe.cli.output import Quiet, Verbose, complain, log_level, show_log
+
+if TYPE_CHECKING:
+    from threepipe.backend import Source
+    from threepipe.capture.live import LiveCapture
+    from threepipe.capture.writer import CaptureWriter
 
 __all__ = ["capture"]
 
@@ -26,44 +32,53 @@ def _install_extcap(wanted: bool) -> None:
         raise typer.Exit
 
 
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the adapter, or pipe:PID for a running pipe.",
+        show_default=False,
+        autocompletion=capture_names,
+    ),
+]
+Write = Annotated[
+    str,
+    typer.Option(metavar="FILE", help="File to write pcapng to, instead of standard output.", autocompletion=files),
+]
+Netns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMESPACE",
+        help="Network namespace of the adapter: a name, a path or a process id.",
+        autocompletion=namespaces,
+    ),
+]
+Count = Annotated[
+    int | None, typer.Option(metavar="PACKETS", min=1, help="Stop after this many packets.", show_default=False)
+]
+Expression = Annotated[
+    str | None,
+    typer.Option("--filter", metavar="EXPRESSION", help="Only packets that match, as for tcpdump; needs libpcap."),
+]
+Install = Annotated[
+    bool,
+    typer.Option(
+        "--install-extcap",
+        callback=_install_extcap,
+        is_eager=True,
+        help="Have this user's Wireshark list adapters and pipes, and exit.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for programs.")]
+
+
 def capture(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="Name of the adapter, or pipe:PID for a running pipe.",
-            show_default=False,
-            autocompletion=capture_names,
-        ),
-    ],
-    write: Annotated[
-        str,
-        typer.Option(metavar="FILE", help="File to write pcapng to, instead of standard output.", autocompletion=files),
-    ] = STANDARD_OUTPUT,
-    netns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMESPACE",
-            help="Network namespace of the adapter: a name, a path or a process id.",
-            autocompletion=namespaces,
-        ),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(metavar="PACKETS", min=1, help="Stop after this many packets.", show_default=False)
-    ] = None,
-    expression: Annotated[
-        str | None,
-        typer.Option("--filter", metavar="EXPRESSION", help="Only packets that match, as for tcpdump; needs libpcap."),
-    ] = None,
-    install: Annotated[
-        bool,
-        typer.Option(
-            "--install-extcap",
-            callback=_install_extcap,
-            is_eager=True,
-            help="Have this user's Wireshark list adapters and pipes, and exit.",
-        ),
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for programs.")] = False,
+    name: Name,
+    write: Write = STANDARD_OUTPUT,
+    netns: Netns = None,
+    count: Count = None,
+    expression: Expression = None,
+    install: Install = False,
+    json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,7 +96,7 @@ def capture(
     """
     from threepipe.capture.client import PREFIX
     from threepipe.capture.expression import PacketFilter
-    from threepipe.capture.live import LiveCapture, open_source, stopped_by_signals
+    from threepipe.capture.live import LiveCapture, open_source
     from threepipe.capture.writer import CaptureWriter
 
     if write == STANDARD_OUTPUT and sys.stdout.isatty():
@@ -90,22 +105,28 @@ def capture(
         raise typer.BadParameter("a running pipe is found by its process id; --netns is for adapters")
     show_log(log_level(verbose, quiet))
     wanted = PacketFilter(expression) if expression is not None else None
-    source = open_source(name, netns)
-    try:
+    with closing(open_source(name, netns)) as source:
         file = CaptureWriter(write, source.name)
         live = LiveCapture(source, file, wanted)
         try:
-            with stopped_by_signals(source):
-                live.run(count)
+            _run(live, source, file, count)
         finally:
-            try:
-                file.close(live.summary.dropped)
-            except BrokenPipeError:
-                pass  # The reader has closed it.
             summary = live.summary._asdict()
             if json:
                 typer.echo(jsonlib.dumps(summary), err=True)
             elif not quiet:
                 complain(", ".join([f"{value} {name}" for name, value in summary.items()]))
+
+
+def _run(live: "LiveCapture", source: "Source", file: "CaptureWriter", count: int | None) -> None:
+    """Capture until the end, a signal or `count` packets, and complete the file."""
+    from threepipe.capture.live import stopped_by_signals
+
+    try:
+        with stopped_by_signals(source):
+            live.run(count)
     finally:
-        source.close()
+        try:
+            file.close(live.summary.dropped)
+        except BrokenPipeError:
+            pass  # The reader has closed it.

@@ -30,35 +30,42 @@ _INTERVAL = 1.0  # Seconds between statistics.
 _GRACE = 2.0  # Seconds a command gets to end after SIGTERM.
 
 
+Left = Annotated[
+    str, typer.Argument(metavar="LEFT", help="One end.", show_default=False, autocompletion=left_addresses)
+]
+Right = Annotated[
+    str, typer.Argument(metavar="RIGHT", help="The other end.", show_default=False, autocompletion=right_addresses)
+]
+Capture = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write all packets to a pcapng file, as at LEFT.", autocompletion=files),
+]
+Impair = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SPEC", help="Simulate a bad network: delay=20ms,loss=1%. Repeatable.", autocompletion=impairments
+    ),
+]
+MtuClamp = Annotated[
+    int | None,
+    typer.Option(metavar="BYTES", help="Limit the packets of TCP connections to this size.", show_default=False),
+]
+Stats = Annotated[bool, typer.Option("--stats", help="Show packets, bytes, rates and drops every second.")]
+Once = Annotated[bool, typer.Option("--once", help="End when the first client of a listener disconnects.")]
+Run = Annotated[str | None, typer.Option(metavar="COMMAND", help="Run this when both ends are up, and end with it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line, for programs.")]
+
+
 def pipe(
-    left: Annotated[
-        str, typer.Argument(metavar="LEFT", help="One end.", show_default=False, autocompletion=left_addresses)
-    ],
-    right: Annotated[
-        str, typer.Argument(metavar="RIGHT", help="The other end.", show_default=False, autocompletion=right_addresses)
-    ],
-    capture: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write all packets to a pcapng file, as at LEFT.", autocompletion=files),
-    ] = None,
-    impair: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPEC",
-            help="Simulate a bad network: delay=20ms,loss=1%. Repeatable.",
-            autocompletion=impairments,
-        ),
-    ] = None,
-    mtu_clamp: Annotated[
-        int | None,
-        typer.Option(metavar="BYTES", help="Limit the packets of TCP connections to this size.", show_default=False),
-    ] = None,
-    stats: Annotated[bool, typer.Option("--stats", help="Show packets, bytes, rates and drops every second.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="End when the first client of a listener disconnects.")] = False,
-    run: Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="Run this when both ends are up, and end with it.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line, for programs.")] = False,
+    left: Left,
+    right: Right,
+    capture: Capture = None,
+    impair: Impair = None,
+    mtu_clamp: MtuClamp = None,
+    stats: Stats = False,
+    once: Once = False,
+    run: Run = None,
+    json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
