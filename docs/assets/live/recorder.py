@@ -1,4 +1,4 @@
-"""Records what is written to and read from the rings of a program that the live page runs."""
+"""A recorder of the packets that the live page's program writes to its rings and reads from them."""
 
 import json
 from itertools import islice
