@@ -65,5 +65,5 @@ def test_what_is_missing_is_named(
     wireshark(OLD.format(home=tmp_path))
     (tmp_path / "threepipe-extcap").unlink()
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
-    with pytest.raises(InvalidSetting, match="there is no threepipe-extcap beside this program"):
+    with pytest.raises(InvalidSetting, match="threepipe-extcap is neither beside this program nor in the PATH"):
         install_extcap()

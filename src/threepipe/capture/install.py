@@ -1,4 +1,4 @@
-"""Installing the extcap program where the Wireshark of this machine looks for the user's own."""
+"""Installing the extcap program into the folder of Wireshark for this user's own extcap programs."""
 
 import os
 import shutil
@@ -37,9 +37,9 @@ def install_extcap() -> Path:
 
 
 def extcap_folder() -> Path:
-    """Return the folder of the user's own extcap programs, as Wireshark says it. Raises `InvalidSetting`.
+    """Return the folder of the user's own extcap programs, as reported by Wireshark. Raises `InvalidSetting`.
 
-    Wireshark 4.0 names only that of all users, and looks in a folder of the user's configuration as well.
+    Wireshark 4.0 reports only the folder for all users, but also uses the folder extcap of the user's configuration.
     """
     wireshark = next(filter(None, map(shutil.which, _WIRESHARKS)), None)
     if wireshark is None:
@@ -55,7 +55,7 @@ def extcap_folder() -> Path:
 
 
 def _program() -> Path:
-    """Return the path of the extcap program: beside this one, where Python installs scripts, or in the PATH."""
+    """Return the path of the extcap program: beside this program, in Python's folder of scripts, or in the PATH."""
     name = _PROGRAM + Path(sysconfig.get_config_var("EXE") or "").name
     beside = [Path(sys.argv[0]).absolute().parent, Path(sysconfig.get_path("scripts"))]
     found = [folder / name for folder in beside if (folder / name).is_file()]
@@ -63,4 +63,4 @@ def _program() -> Path:
         return found[0]
     if path := shutil.which(_PROGRAM):
         return Path(path)
-    raise InvalidSetting(f"there is no {_PROGRAM} beside this program or in the PATH; install threepipe with pip")
+    raise InvalidSetting(f"{_PROGRAM} is neither beside this program nor in the PATH; install threepipe with pip")

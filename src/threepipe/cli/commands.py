@@ -28,7 +28,7 @@ TABLE = {
     "top": "ps:top",
     "wg": "wg:app",
 }
-"""Where each command is: its module here, and the name in it."""
+"""For each command its module in this package, and its name in that module."""
 
 STARTERS = {"exec"}
 """Commands whose options end at the first argument, as the rest is a command line of its own."""
@@ -80,7 +80,7 @@ def _load(name: str) -> Any:
 
 
 def _write_plainly(parameter: Any) -> None:
-    """Have help show an argument as LEFT and not as {left} with its type <str>, and no range of numbers."""
+    """Make help show an argument as LEFT, not as {left} with its type <str>, and no ranges of numbers."""
     kind = copy(parameter.type)
     if hasattr(kind, "_describe_range"):
         kind._describe_range = lambda: ""

@@ -75,10 +75,11 @@ def install(
 
 @app.command()
 def path() -> None:
-    """Print which DLL adapters load, and exit with 1 if there is none.
+    """Print the path of the DLL that adapters load.
 
-    Searched in this order: the file that THREEPIPE_WINTUN names, the folder of
-    the program, and the folder that install uses.
+    threepipe looks for it in this order: at the path in THREEPIPE_WINTUN, in
+    the folder of the program, and in the folder that install uses. Without a
+    DLL the exit status is 1.
 
     Example:
       threepipe driver path

@@ -1,6 +1,7 @@
 """Reports of `threepipe pipe` while it runs: lines and a live table for people, or JSON for programs.
 
-The text for people goes to standard error, so that it never mixes with packets. Knows nothing of how a pipe is made.
+The text for people goes to standard error, so that it never mixes with packets. This file does not know how a pipe is
+made.
 """
 
 import json
@@ -37,7 +38,7 @@ class JsonReport:
     """A report of one JSON object per line, each with its `event` and `time` (seconds since 1970)."""
 
     def __init__(self, stream: TextIO, stop_output: Callable[[], None] = lambda: None) -> None:
-        """Print to `stream`. After `stop_output` has returned, there are no further calls of `output`."""
+        """Print to `stream`. `end` calls `stop_output` first, which returns after the last call of `output`."""
         self._stream = stream
         self._stop_output = stop_output
         self._lock = threading.Lock()
@@ -46,7 +47,7 @@ class JsonReport:
         self._print("note", level=record.levelname.lower(), text=record.getMessage())
 
     def output(self, text: str) -> None:
-        """Tell a line that a program wrote."""
+        """Print an event with a line that a program wrote."""
         self._print("output", text=text)
 
     def show(self, status: PipeStatus) -> None:
@@ -66,7 +67,7 @@ class JsonReport:
 class TextReport:
     """A report of lines and, if `statistics`, of rates and totals: redrawn on a terminal, one after another elsewhere.
 
-    Each direction has a line of 78 columns. Elsewhere the headings are repeated, as by vmstat(8).
+    Each direction has a line of 78 columns. Elsewhere the headings are repeated, as vmstat(8) does.
     """
 
     def __init__(self, left: str, right: str, *, statistics: bool) -> None:

@@ -1,4 +1,4 @@
-"""What runs now: the pipes and the userspace WireGuard devices of this user, with their counts and rates.
+"""The running pipes and userspace WireGuard devices of this user, with their counts and rates.
 
 Pipes are found by their sockets in the runtime folder, and devices by those of the configuration protocol.
 """
@@ -40,9 +40,9 @@ class Rates(NamedTuple):
 
 
 def look(said: set[str]) -> list[Program]:
-    """Return what runs, without what killed processes left behind.
+    """Return the running pipes and devices, and ignore the sockets of killed processes.
 
-    Devices that refuse to answer are reported, unless the text is in `said`, to which it is added.
+    Complain about devices that refuse to answer, unless `said` has the text; add it there.
     """
     return [*_pipes(), *_devices(said)]
 
@@ -72,14 +72,14 @@ def _devices(said: set[str]) -> Iterable[Program]:
 
     try:
         found = names()
-    except EndpointError as error:  # The folder is root's alone.
+    except EndpointError as error:  # Only root may read the folder.
         _say_once(str(error.strerror), said)
         return
     for name in found:
         try:
             status = status_of(name)
         except EndpointError as error:
-            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):  # Those are of a device that was killed.
+            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):  # A killed device gives these.
                 _say_once(str(error.strerror), said)
             continue
         sent = sum(peer.tx_bytes for peer in status.peers)
