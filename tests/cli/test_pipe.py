@@ -351,15 +351,26 @@ def test_json_on_standard_output_has_it_to_itself() -> None:
     assert sorted(done.complaint.splitlines()) == ["to output", "{to error"]
 
 
-def test_json_beside_packets_has_what_programs_write_as_events() -> None:
-    command = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", "-", "echo", "--json", "--run", CHATTY]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+def outputs_beside_packets(command: str) -> list[str]:
+    """Run a pipe with packets on standard output and this command, and return the lines that became events."""
+    words = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", "-", "echo", "--json", "--run", command]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
         assert program.stderr is not None
         assert program.stdout is not None
         events = [json.loads(line) for line in program.stderr]
         assert program.stdout.read() == b""
-    assert sorted(event["text"] for event in events if event["event"] == "output") == ["to output", "{to error"]
     assert events[-1]["event"] == "end"
+    return [event["text"] for event in events if event["event"] == "output"]
+
+
+def test_json_beside_packets_has_what_programs_write_as_events() -> None:
+    assert sorted(outputs_beside_packets(CHATTY)) == ["to output", "{to error"]
+
+
+@pytest.mark.parametrize("length", [5, 65520, 65536])
+def test_an_unfinished_line_of_any_length_becomes_events_and_does_not_delay_the_end(length: int) -> None:
+    outputs = outputs_beside_packets(python(f"import sys; sys.stderr.write('x' * {length})"))
+    assert "".join(outputs) == "x" * length
 
 
 @pytest.mark.parametrize(("options", "noted"), [((), True), (("-q",), False), (("-v",), True)], ids=str)

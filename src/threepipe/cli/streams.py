@@ -1,7 +1,7 @@
 """Standard output and error of the programs that a pipe starts, kept apart from packets and from JSON.
 
-Packets and JSON have standard output to themselves. If packets use it, JSON goes to standard error, and what programs
-write there becomes events of it.
+Packets and JSON have standard output to themselves. If packets use it, JSON goes to standard error, and lines that
+programs write there become events.
 """
 
 import os
@@ -27,7 +27,7 @@ def streams_of_command(*, packets: bool, json: bool) -> dict[str, Any]:
 
 @contextmanager
 def relayed_errors() -> Iterator["Relay"]:
-    """Relay what this process and its programs write to standard error while the block runs."""
+    """Relay the lines that this process and its programs write to standard error while the block runs."""
     relay = Relay()
     try:
         yield relay
@@ -37,7 +37,7 @@ def relayed_errors() -> Iterator["Relay"]:
 
 
 class Relay:
-    """Standard error in two parts: a `stream` for this program alone, and the lines that anybody writes there.
+    """Standard error in two parts: a `stream` for this program alone, and the lines that all programs write there.
 
     The lines go to the function given to `start`, in a thread, until `stop` has relayed the last one.
     """
@@ -47,7 +47,7 @@ class Relay:
         self.stream: TextIO = open(os.dup(_STANDARD_ERROR), "w", encoding="utf-8")  # noqa: SIM115  # Until the end.
         reader, self._writer = os.pipe()
         self._lines = open(reader, "rb")  # noqa: SIM115
-        self._end = b"\0" + os.urandom(16).hex().encode() + b"\n"  # Programs may live on, with the pipe open.
+        self._end = b"\0" + os.urandom(16).hex().encode() + b"\n"  # A line; programs may live on, with the pipe open.
         self._thread: threading.Thread | None = None
         os.dup2(self._writer, _STANDARD_ERROR)
 
@@ -64,17 +64,15 @@ class Relay:
         sys.stderr.flush()
         os.dup2(self.stream.fileno(), _STANDARD_ERROR)
         if self._thread is not None:
-            os.write(self._writer, self._end)
+            os.write(self._writer, b"\n" + self._end)  # The last line may be unfinished.
             self._thread.join()
         os.close(self._writer)
         self._lines.close()
 
 
 def _relay(lines: Any, end: bytes, relay: Callable[[str], None]) -> None:
-    while line := lines.readline(_LONGEST):
-        ended = line.endswith(end)
-        if text := line.removesuffix(end).decode(errors="replace").rstrip("\r\n"):
+    """Relay lines, and pieces of longer ones, until the line `end`."""
+    while (line := lines.readline(_LONGEST)) != end:
+        if text := line.decode(errors="replace").rstrip("\r\n"):
             with suppress(OSError):  # Nobody reads it any more, but programs must not wait for room.
                 relay(text)
-        if ended:
-            return
