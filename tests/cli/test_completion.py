@@ -84,6 +84,7 @@ def test_all_kinds_and_settings_are_offered_with_their_help(answer: Answer) -> N
         "threepipe pipe 'exec:ss",
         "threepipe pipe --capture ",
         "threepipe wg up /etc/wire",
+        "threepipe wg exec office -- /bin/l",
         "threepipe driver install --from ",
     ],
 )
@@ -105,6 +106,7 @@ def test_configs_in_this_folder_are_completed(answer: Answer, tmp_path: Path) ->
     (tmp_path / "own.conf").touch()
     with chdir(tmp_path):
         assert words(answer("threepipe wg up ow")) == ["own.conf"]
+        assert words(answer("threepipe wg exec ow")) == ["own.conf"]
         assert words(answer("threepipe pipe wg:ow")) == ["wg:own.conf"]
         assert answer("threepipe wg up no-such").status == FILE_NAMES
 

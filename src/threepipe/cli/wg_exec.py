@@ -4,15 +4,23 @@ from typing import Annotated
 
 import typer
 
+from threepipe.cli.completers import configs, files
+
 __all__ = ["exec_"]
 
 
 def exec_(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.")
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="A file NAME.conf, or NAME for /etc/wireguard/NAME.conf.", autocompletion=configs
+        ),
     ],
     program: Annotated[
-        list[str], typer.Argument(metavar="PROGRAM [ARGUMENTS]...", help="The program to run.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="PROGRAM [ARGUMENTS]...", help="The program to run.", show_default=False, autocompletion=files
+        ),
     ],
     no_offload: Annotated[
         bool, typer.Option("--no-offload", help="Pass no superpackets, on which some kernels and drivers fail.")
@@ -20,9 +28,9 @@ def exec_(
 ) -> None:
     """Run a program that sees only the tunnel of a wg-quick(8) file. Needs no root.
 
-    The program and all that it starts have the addresses, routes and DNS
-    servers of the file, and no other network. They end together. Nothing
-    changes for other programs.
+    The program and its children have the addresses, routes and DNS servers
+    of the file, and no other network. They end together. Nothing changes for
+    other programs.
 
     Example:
       threepipe wg exec ./office.conf -- curl http://intranet.example.org/
