@@ -17,6 +17,7 @@ from threepipe.core import fast
 from threepipe.endpoint import Endpoint
 from threepipe.endpoints import open_address
 from threepipe.endpoints.address import EndpointAddress
+from threepipe.endpoints.kinds import NEW_NAMESPACE
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
@@ -54,7 +55,7 @@ class Plan(NamedTuple):
             check_mtu(self.mtu_clamp, ipv6=False)
         if self.kinds == ("stdio", "stdio"):
             raise InvalidSetting("standard input and output can be one end of a pipe, not both; change one address")
-        if all(end.options.get("netns") == "new" for end in (self.left, self.right)):
+        if all(end.options.get("netns") == NEW_NAMESPACE for end in (self.left, self.right)):
             raise InvalidSetting("one end of a pipe can be in a new namespace, not both; change one netns=new")
 
 

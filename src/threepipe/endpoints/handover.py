@@ -20,6 +20,7 @@ from threepipe.endpoints.adapter_openers import open_adapter, versions_of
 from threepipe.endpoints.address import EndpointAddress, parse_address
 from threepipe.endpoints.environment import FIRST_LISTED, count_listed, names_listed, without_numbers
 from threepipe.endpoints.keeper import start_keeper
+from threepipe.endpoints.kinds import NEW_NAMESPACE
 from threepipe.endpoints.process import fill_in
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
 from threepipe.errors import EndpointError, InvalidSetting
@@ -59,7 +60,7 @@ class Order(NamedTuple):
         address = parse_address(f"tun:{tun}")
         if "offload" in address.options:
             raise InvalidSetting("the form with superpackets is --header vnet; leave out offload")
-        if address.options.get("netns") == "new":
+        if address.options.get("netns") == NEW_NAMESPACE:
             raise InvalidSetting("a new namespace is for threepipe pipe; give an existing one, or leave out netns")
         if address.options.get("queues", 1) > 1:
             raise InvalidSetting("the program gets one descriptor, which is one queue; leave out queues")
