@@ -66,7 +66,9 @@ def test_the_packets_that_match_are_those_of_tcpdump(recorded: Path, text: str) 
 
 
 @needs_libpcap
-@pytest.mark.parametrize("text", ["tcp prt 3", "port", "ether host 1:2:3:4:5:6", "(", "ip and and", "\u0663"])
+@pytest.mark.parametrize(
+    "text", ["tcp prt 3", "port", "ether host 1:2:3:4:5:6", "(", "ip and and", "\u0663", "tcp \udcff"]
+)
 def test_a_wrong_filter_raises_with_the_reason(text: str) -> None:
     with pytest.raises(InvalidSetting, match=r"filter '.*': .*; pcap-filter\(7\) describes filters"):
         PacketFilter(text)

@@ -36,9 +36,8 @@ class PacketFilter:
             raise MemoryError
         self._program = _Program()
         try:
-            compiled = library.pcap_compile(
-                handle, ctypes.byref(self._program), expression.encode(), 1, _UNKNOWN_NETMASK
-            )
+            text = expression.encode(errors="surrogatepass")  # libpcap refuses these with a reason.
+            compiled = library.pcap_compile(handle, ctypes.byref(self._program), text, 1, _UNKNOWN_NETMASK)
             if compiled != 0:
                 reason = library.pcap_geterr(handle).decode(errors="replace")
                 raise InvalidSetting(f"filter {expression!r}: {reason}; pcap-filter(7) describes filters")
