@@ -97,7 +97,7 @@ class _Page(HTMLParser):
 
 
 def faults() -> Iterator[str]:
-    """Yield a line for each reference in the built site that leads nowhere, or to another host for a part of a page."""
+    """Yield a line for each reference within the built site that leads nowhere."""
     pages = {path: _Page(path.read_text()) for path in SITE.rglob("*.html") if path.name != "404.html"}
     for path, page in pages.items():
         for target in sorted(page.targets):
