@@ -21,7 +21,7 @@ class Traffic(NamedTuple):
 
 
 class PipeStatus(NamedTuple):
-    """The counts of a pipe after so many seconds, of the traffic towards each of its ends."""
+    """The age of a pipe in seconds, and the totals of its traffic towards each end."""
 
     seconds: float
     right: Traffic

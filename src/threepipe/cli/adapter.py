@@ -117,11 +117,11 @@ def delete(name: Name, netns: Netns = None) -> None:
 
 @app.command()
 def reset(name: Name, netns: Netns = None) -> None:
-    """Undo what a killed program has left set on a persistent adapter.
+    """Undo the settings that a killed program left on a persistent adapter.
 
-    Superpackets, packet information and the virtio header are off then, as
-    for programs that know none of these. Name, owner, addresses and number
-    of queues stay. No program may have it open.
+    Superpackets, packet information and the virtio header are off then, for
+    programs that do not know them. Name, owner, addresses and number of
+    queues stay. No program may have the adapter open.
 
     Example:
       threepipe adapter reset tp0

@@ -32,7 +32,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell.", show_de
     r"""Print the script by which a shell completes commands, options, adapters and addresses.
 
     Write it where the shell looks for such scripts, and start a new shell.
-    A zsh has its folders in fpath, where one of your own can be added.
+    zsh looks in the folders in fpath, to which you can add one of yours.
 
     Examples:
       threepipe completion bash > \
@@ -47,7 +47,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell.", show_de
 def answer(command: Any, line: str) -> int:
     """Print the completions of the last word of `line`, and return the exit status.
 
-    What the system refuses to tell is left out, as a complaint would disturb the line that the user is writing.
+    Leave out names that the system refuses to tell: a complaint would disturb the user's line.
     """
     try:
         asked = _Line(command, line)

@@ -18,9 +18,9 @@ _LIBRARIES = {"cryptography": "wireguard", "pyroute2": "", "rich": "", "segno": 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
     """Check if adapters can be created here, and what else this machine offers.
 
-    It tries with your privileges and removes what it created. The exit
-    status is 0 if you can create adapters, else 1. What works only in a
-    user namespace says no, and what adapters do without says optional.
+    It tries with your privileges and removes everything that it created. The
+    exit status is 0 if you can create adapters, else 1. A check says no if it
+    succeeds only in a user namespace, and optional if adapters do without.
 
     Examples:
       threepipe doctor

@@ -14,7 +14,7 @@ def exec_(
         list[str],
         typer.Argument(
             metavar="PROGRAM [ARGUMENTS]...",
-            help="What to run; {fd} becomes the number.",
+            help="The program to run; {fd} becomes the number of the descriptor.",
             show_default=False,
             autocompletion=files,
         ),

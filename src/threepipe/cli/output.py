@@ -86,7 +86,7 @@ def printable(text: str) -> str:
 
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more about what happens.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
 
 
 def log_level(verbose: bool, quiet: bool, usual: int = logging.WARNING) -> int:

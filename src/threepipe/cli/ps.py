@@ -44,13 +44,13 @@ def ps(json: Annotated[bool, typer.Option("--json", help="Print JSON, for progra
 
 def top(
     count: Annotated[
-        int | None, typer.Option(metavar="NUMBER", min=1, help="End after so many updates.", show_default=False)
+        int | None, typer.Option(metavar="NUMBER", min=1, help="End after this many updates.", show_default=False)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs: a line for each update.")] = False,
 ) -> None:
     """Watch the running pipes and WireGuard devices, the busiest first, until Ctrl-C.
 
-    It shows what threepipe ps shows, every second.
+    Every second it shows the same as threepipe ps.
 
     Examples:
       threepipe top
@@ -118,7 +118,7 @@ _NUMBERS = 46  # Columns, with the spaces before them.
 
 
 def _lines(before: Sequence[Program], now: Sequence[Program], columns: int) -> list[str]:
-    """Return a heading and a line for each program, in so many columns."""
+    """Return a heading and a line for each program, at most `columns` wide."""
     name = max([len("name"), *[len(program.name) for program in now]])
     room = columns - name - 1 - _NUMBERS
     ends = max([len("ends"), *[min(len(" > ".join(program.ends)), room) for program in now]])

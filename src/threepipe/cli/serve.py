@@ -23,7 +23,7 @@ def serve(
 
     Programs with threepipe ask at /run/threepipe-serve/socket (or
     THREEPIPE_SERVE) by themselves. An adapter goes with the connection of
-    its program; packets never pass through this one. SIGHUP has it read
+    its program; packets never pass through the service. On SIGHUP it reads
     the policy again. See docs/security.md.
 
     Examples:

@@ -136,7 +136,7 @@ def show(
     field: Annotated[
         str | None,
         typer.Argument(
-            help="Print this field alone, for scripts, as wg(8) does.",
+            help="Print only this field, for scripts, as wg(8) does.",
             show_default=False,
             autocompletion=device_fields,
         ),

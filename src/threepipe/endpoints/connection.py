@@ -81,7 +81,7 @@ class Connection:
     def unread(self) -> bytes | None:
         """The bytes read of an incomplete record, if another loop may go on with the stream; else None.
 
-        It may not before the other end is known to speak in records, nor while an accepted record is to be written.
+        It may not before the other end has sent a packet, nor while the rest of an accepted record is unsent.
         """
         plain = self.stream.is_plain and self._speaks and not (self.ready or self._broken or self._unsent)
         return self._unread if plain else None

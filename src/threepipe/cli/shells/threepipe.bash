@@ -9,7 +9,7 @@ _threepipe() {
         3) compopt -o bashdefault -o default; return ;; # The names of files.
         *) return ;;
     esac
-    # Readline takes the part of a word behind a colon or an equals sign for a word of its own.
+    # Readline treats the part of a word after a colon or an equals sign as a word of its own.
     local word="${line##*[[:space:]]}"
     [[ $COMP_WORDBREAKS == *:* ]] && breaks+=":"
     [[ $COMP_WORDBREAKS == *=* ]] && breaks+="="
@@ -19,7 +19,7 @@ _threepipe() {
     for value in $answer; do
         value="${value%%$'\t'*}"
         value="${value#"$cut"}"
-        # Names of adapters may have characters that mean something to bash.
+        # Names of adapters may have characters that are special to bash.
         [[ $value == *[^A-Za-z0-9_.,:=/@%+-]* ]] && printf -v value %q "$value"
         COMPREPLY+=("$value")
     done
