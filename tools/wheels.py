@@ -17,17 +17,20 @@ if a build or a check failed.
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import crates
+import mach_o
 from build_native import ROOT, artifacts, library, obstacle
 
 VERSION: str = runpy.run_path(str(ROOT / "src" / "threepipe" / "_version.py"))["__version__"]
@@ -45,6 +48,12 @@ class Platform(NamedTuple):
     name: str = "_native.abi3.so"
     soname: str = ""
     """The name of the C library that musl's systems give it; Zig has another."""
+
+    @property
+    def macos(self) -> str:
+        """The oldest macOS to run with, as the tag says, or an empty string."""
+        found = re.match(r"macosx_(\d+)_(\d+)_", self.tag)
+        return ".".join(found.groups()) if found else ""
 
 
 PLATFORMS = [
@@ -133,8 +142,14 @@ def compiled(platform: Platform) -> list[dict[str, Any]]:
             output("rustup", "target", "add", platform.target)
         except (OSError, subprocess.CalledProcessError) as error:
             raise NotAvailable(f"this Rust has no library for {platform.target}: {error}") from None
-    # Rust would link a musl of its own into the core; a process has one already.
-    flags = {"RUSTFLAGS": "-Ctarget-feature=-crt-static"} if platform.soname else {}
+    flags = {}
+    if platform.soname:
+        # Rust would link a musl of its own into the core; a process has one already.
+        flags = {"RUSTFLAGS": "-Ctarget-feature=-crt-static"}
+    elif platform.macos:
+        # Without a version Zig names a newer system than the tag, and without a name the path of this build.
+        name = f"-Clink-arg=-Wl,-install_name,@rpath/{platform.name}"
+        flags = {"MACOSX_DEPLOYMENT_TARGET": platform.macos, "RUSTFLAGS": name}
     return artifacts(["cargo-zigbuild", "zigbuild"], f"--target={platform.target}{platform.libc}", **flags)
 
 
@@ -170,6 +185,10 @@ def checked(files: Sequence[Path]) -> int:
             found = told["overall_tag"]
             print(f"auditwheel: {wheel.name} is {found}")
             failed |= f"-{found}." not in wheel.name
+        elif "macosx" in wheel.name:
+            oldest = mach_o.oldest_system(zipfile.ZipFile(wheel).read("threepipe/_native.abi3.so"))
+            print(f"mach_o: {wheel.name} is for macOS {oldest} and newer")
+            failed |= f"-macosx_{oldest.replace('.', '_')}_" not in wheel.name
     return FAILED if failed else BUILT
 
 

@@ -4,6 +4,7 @@ import email
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import tarfile
@@ -112,6 +113,27 @@ def test_the_source_archive_holds_tracked_files_alone(tmp_path: Path) -> None:
         names = {name.partition("/")[2] for name in packed.getnames()}
     assert names - {"PKG-INFO"} <= set(git.stdout.splitlines())
     assert {"native/Cargo.lock", "native/core/src/lib.rs", "tools/wheel_hook.py"} <= names
+
+
+@pytest.mark.parametrize("command", [(0x24, 16, 10 << 16 | 12 << 8, 0x1B0000), (0x32, 24, 1, 10 << 16 | 12 << 8, 1, 0)])
+def test_the_oldest_macos_of_a_library_is_read_from_its_header(
+    command: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from mach_o import oldest_system
+
+    header = struct.pack("<8I", 0xFEEDFACF, 0x100000C, 0, 6, 2, 40, 0, 0) + struct.pack("<4I", 0x19, 16, 0, 0)
+    assert oldest_system(header + struct.pack(f"<{len(command)}I", *command)) == "10.12"
+    with pytest.raises(ValueError, match="does not say"):
+        oldest_system(header + struct.pack("<4I", 0x19, 16, 0, 0))
+
+
+def test_the_core_for_macos_is_compiled_for_the_oldest_system_of_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from wheels import PLATFORMS
+
+    found = {platform.tag: platform.macos for platform in PLATFORMS if platform.macos}
+    assert found == {"macosx_10_12_x86_64": "10.12", "macosx_11_0_arm64": "11.0"}
 
 
 @pytest.fixture
