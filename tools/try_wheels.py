@@ -1,11 +1,13 @@
 """Install the wheels of dist/ into fresh environments, without compiler and network, and use them there.
 
     make test-wheels
+    python tools/try_wheels.py aarch64 none-any    (only wheels with one of these in their names)
 
 Each wheel that can run here is installed into a new virtual environment of every CPython from 3.11 on that this machine
 has. pip sees a folder with the wheels of the dependencies, and a network namespace without a network; PATH has the
 environment's programs alone. tools/installed_wheel.py checks the library, and `threepipe demo` must end with 0. The
-wheel for Windows runs under Wine if tools/windows has set it up.
+wheel for aarch64 is used in the same way by an emulated Python. That for Windows runs under Wine if tools/windows has
+set it up.
 
 The exit status is 0 if every wheel passed, 77 if some could not be run here (the text says which), and 1 for a failure.
 """
@@ -18,6 +20,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from emulated import NotAvailable, emulated_python
+
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 CHECK = ROOT / "tools" / "installed_wheel.py"
@@ -27,10 +31,10 @@ PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions
 FOLDERS = [*map(Path, os.environ.get("PATH", os.defpath).split(os.pathsep)), *sorted(PYENV.glob("*/bin"))]
 
 
-def main() -> int:
-    wheels = sorted(DIST.glob("*.whl"))
+def main(names: Sequence[str]) -> int:
+    wheels = [path for path in sorted(DIST.glob("*.whl")) if any(name in path.name for name in names or [""])]
     if not wheels:
-        sys.exit("dist/ has no wheels; run: make wheels")
+        sys.exit("dist/ has no such wheels; run: make wheels")
     if os.geteuid():
         print("NOT RUN: a network namespace without a network needs root")
         return NOT_AVAILABLE
@@ -43,18 +47,28 @@ def main() -> int:
             missing.append(f"CPython 3.{minor} is not installed")
     suits = {wheel for wheel, _ in suited(wheels)}
     for wheel in wheels:
-        if "win_amd64" in wheel.name:
+        if wheel in suits:
+            continue
+        if "manylinux2014_aarch64" in wheel.name:
+            try:
+                failed += filter(None, [tried_emulated(wheel)])
+            except NotAvailable as reason:
+                missing.append(f"{wheel.name}: {reason}")
+        elif "win_amd64" in wheel.name:
             status = tried_on_windows(wheel)
             (failed if status == FAILED else missing if status else []).append(f"{wheel.name}: on Windows' Python")
-        elif wheel not in suits:
+        else:
             missing.append(f"{wheel.name}: this machine is of another kind")
     print("", *(f"NOT RUN: {text}" for text in missing), *(f"FAILED: {text}" for text in failed), sep="\n")
     return FAILED if failed else NOT_AVAILABLE if missing else PASSED
 
 
 def found_python(minor: int) -> str:
-    """Return a CPython of that version, or an empty string."""
-    probe = f"import sys; sys.exit(sys.implementation.name != 'cpython' or sys.version_info[:2] != (3, {minor}))"
+    """Return a CPython of that version with a global interpreter lock, or an empty string."""
+    probe = (
+        "import sys, sysconfig; sys.exit(sys.implementation.name != 'cpython'"
+        f" or sys.version_info[:2] != (3, {minor}) or bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+    )
     for folder in FOLDERS:
         for path in (folder / f"python3.{minor}", folder / "python3"):
             if path.exists() and not subprocess.run([path, "-c", probe], stderr=subprocess.DEVNULL).returncode:
@@ -96,6 +110,12 @@ def tried(python: str, wheel: Path, core: str) -> str:
     return ""
 
 
+def tried_emulated(wheel: Path) -> str:
+    """Use a wheel for aarch64 as `tried` does, in an emulated Python. Raises `NotAvailable`."""
+    with tempfile.TemporaryDirectory() as name:
+        return tried(emulated_python(Path(name)), wheel, "native")
+
+
 def tried_on_windows(wheel: Path) -> int:
     """Use a wheel on Windows' Python under Wine. Return PASSED, FAILED or NOT_AVAILABLE."""
     with tempfile.TemporaryDirectory() as name:
@@ -108,4 +128,4 @@ def tried_on_windows(wheel: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

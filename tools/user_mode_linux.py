@@ -9,11 +9,12 @@ a last line says what.
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import debian
 
 NOT_AVAILABLE = 77  # The usual status of a tool that ran no test.
 KERNEL = "linux.uml"
@@ -54,11 +55,8 @@ sync
 def main(arguments: list[str]) -> int:
     if os.geteuid():
         return not_available("the kernel has this user's rights to files, and the tests need root's")
-    if missing := sorted(package for tool, package in TOOLS.items() if not shutil.which(tool)):
-        apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-        install = [*apt, "install", "-y", "--no-install-recommends", *missing]
-        if not shutil.which("apt-get") or subprocess.call([*apt, "update"]) or subprocess.call(install):
-            return not_available(f"tools are missing; run: apt-get install {' '.join(missing)}")
+    if reason := debian.obstacle(TOOLS):
+        return not_available(reason)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "lib").mkdir()
