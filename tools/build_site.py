@@ -2,6 +2,7 @@
 
     make docs          # strictly: a dead link, anchor or picture fails
     make docs-serve    # shows them on localhost, and anew after each change
+    make site          # as make docs, but fetches nothing by npm; the live page may lack its Python. Part of make test
 
 The pages are those of docs/, and files of the root that people look for there. A link to another file of the
 repository becomes the file's name, as the site does not have it. A line `# examples/NAME.py` becomes that program.
@@ -62,10 +63,10 @@ def with_programs(text: str) -> str:
     return PROGRAM.sub(lambda match: (ROOT / match[1]).read_text(encoding="utf-8").rstrip("\n"), text)
 
 
-def prepare() -> None:
+def prepare(fetch: bool = True) -> None:
     """Bring build/docs up to date. A file that has not changed is not written, so that nothing is built for it."""
     files = sources()
-    parts = add_parts(PAGES / "assets" / "live")
+    parts = add_parts(PAGES / "assets" / "live", fetch)
     for path in PAGES.rglob("*"):
         if path.is_file() and path.relative_to(PAGES) not in files and path not in parts:
             path.unlink()
@@ -111,10 +112,10 @@ def faults() -> Iterator[str]:
                 yield f"{path.relative_to(SITE)}: {target} leads nowhere"
 
 
-def build() -> int:
+def build(fetch: bool = True) -> int:
     """Build the site, and return the exit status."""
     shutil.rmtree(SITE, ignore_errors=True)
-    prepare()
+    prepare(fetch)
     if status := subprocess.run([_zensical(), "build", "--clean", "--strict"], cwd=ROOT).returncode:
         return status
     found = list(faults())
@@ -148,4 +149,4 @@ def _zensical() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(serve() if "--serve" in sys.argv else build())
+    sys.exit(serve() if "--serve" in sys.argv else build(fetch="--no-fetch" not in sys.argv))

@@ -21,11 +21,14 @@ ARCHIVE = ROOT / "build" / f"pyodide-{VERSION}.tgz"
 FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 
 
-def add_parts(folder: Path) -> set[Path]:
-    """Write the parts into `folder` unless they are there, and return their paths."""
+def add_parts(folder: Path, fetch: bool = True) -> set[Path]:
+    """Write the parts into `folder` unless they are there, and return their paths.
+
+    Without `fetch`, Pyodide is left out if npm would have to fetch it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {folder / "pyodide" / name for name in FILES}
-    if not all(path.exists() for path in paths):
+    if not all(path.exists() for path in paths) and (fetch or ARCHIVE.exists()):
         _unpack(_archive(), folder / "pyodide")
     library = folder / "threepipe.zip"
     _write_library(library)

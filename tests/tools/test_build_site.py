@@ -24,7 +24,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "add_parts", lambda _: set())
+    monkeypatch.setattr(module, "add_parts", lambda _folder, _fetch: set())
     return module
 
 
