@@ -25,7 +25,8 @@ def emulated_python(folder: Path) -> str:
     system = platform.freedesktop_os_release()
     if system["ID"] != "debian":
         raise NotAvailable("this system is not Debian, which has a Python for aarch64")
-    packages = ["--variant=extract", "--include=python3-venv", "--architectures=arm64"]
+    # base-files has the links in place of /lib, where programs look for the C library.
+    packages = ["--variant=extract", "--include=base-files,python3-venv", "--architectures=arm64"]
     command = ["mmdebstrap", "--quiet", *packages, system["VERSION_CODENAME"], str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
