@@ -33,8 +33,8 @@ SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
 NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_version.py \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
-.PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench soak lint types rust \
-	lines tools lock audit wheels test-wheels docs site docs-serve test-docs workflows clean
+.PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench bench-quick soak lint \
+	types rust lines tools lock audit wheels test-wheels docs site docs-serve test-docs workflows clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
@@ -103,6 +103,10 @@ native-windows: .venv/test
 bench: .venv/bench
 	@$(call have,$(BENCH_TOOLS))
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# The ratios that matter most, in three minutes.
+bench-quick:
+	@$(MAKE) --no-print-directory bench ARGS="--quick $(ARGS)"
 
 soak: tools .venv/native .venv/soak
 	@$(call have,$(SOAK_TOOLS))

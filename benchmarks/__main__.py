@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,6 @@ from rich.console import Console
 from benchmarks.contenders import CONTENDERS, Contender, counterpart, described
 from benchmarks.export import as_json
 from benchmarks.goals import GOALS, no_slower, outcomes
-from benchmarks.plot import plot
 from benchmarks.processes import ROOT
 from benchmarks.results import Results
 from benchmarks.runner import reversing, rotating, run
@@ -35,6 +34,14 @@ _PACKAGES = {
 """Debian's package of each tool."""
 _INTERRUPTED = 128 + signal.SIGINT
 
+_QUICK: dict[str, Any] = {
+    "rounds": 3,
+    "seconds": 1,
+    "only": ["tcp4", "answer", "answer-bundles", "pipe-udp", "wg-tcp", "import"],
+    "contender": ["threepipe-native", "threepipe-pure", "c-offload", "python-pytun", "socat", "wireguard-go"],
+}
+"""The defaults of `--quick`: a workload for each kind of use, and for each its most telling contender."""
+
 
 def _one_of(known: Collection[str]) -> Callable[[list[str]], list[str]]:
     def check(chosen: list[str]) -> list[str]:
@@ -46,7 +53,21 @@ def _one_of(known: Collection[str]) -> Callable[[list[str]], list[str]]:
     return check
 
 
+def _use_quick_defaults(context: typer.Context, chosen: bool) -> None:
+    if chosen:
+        context.default_map = _QUICK
+
+
 def main(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            is_eager=True,
+            callback=_use_quick_defaults,
+            help="Measure the ratios that matter most, in three minutes; other options still count.",
+        ),
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
     seconds: Annotated[int, typer.Option(min=1, help="Length of one transfer.")] = 3,
     only: Annotated[
@@ -97,6 +118,8 @@ def main(
         text = json.dumps(as_json(results, workloads, contenders, reached, settings), indent=2) + "\n"
         sys.stdout.write(text) if to_stdout else json_file.write_text(text)
     if picture:
+        from benchmarks.plot import plot  # Only a picture needs matplotlib.
+
         plot(results, workloads, contenders, picture)
     if not complete:
         console.print("Interrupted; the tables show the samples until then.")
