@@ -37,7 +37,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 _QUICK: dict[str, Any] = {
     "rounds": 3,
     "seconds": 1,
-    "only": ["tcp4", "answer", "answer-bundles", "pipe-udp", "wg-tcp", "import"],
+    "only": ["tcp4", "burst", "answer", "answer-bundles", "pipe-udp", "wg-tcp", "import"],
     "contender": ["threepipe-native", "threepipe-pure", "c-offload", "python-pytun", "socat", "wireguard-go"],
 }
 """The defaults of `--quick`: a workload for each kind of use, and for each its most telling contender."""

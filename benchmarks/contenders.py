@@ -102,7 +102,12 @@ _ROWS = (
     _peer("pytun-pmd3", "pytun_pmd3", "with_pytun_pmd3", "from pytun_pmd3 import TunTapDevice"),
     _peer("scapy", "scapy", "with_scapy", "from scapy.layers.tuntap import TunTapInterface"),
     Contender("tun-rs", "tun-rs, in Rust", build.tun_rs, (str(build.TUN_RS),), excluded=_FORWARDS_ONLY),
-    Contender("veth", "veth, no program", build.always_there, excluded={"look": "no program", **_NOT_PYTHON}),
+    Contender(
+        "veth",
+        "veth, no program",
+        build.always_there,
+        excluded={"look": "no program", "burst": "no program", **_NOT_PYTHON},
+    ),
     Contender(
         "socat",
         "socat",

@@ -1,8 +1,11 @@
-"""The sender of `traffic.flood`: small datagrams to one address at full speed, many in one system call.
+"""The sender of `traffic.flood` and `traffic.burst`: small datagrams to one address, at full speed.
 
-It runs inside the network of an adapter. Answers come to its own socket, and are dropped once that is full."""
+It runs inside the network of an adapter, and sends many in one system call. Answers come to its own socket, and are
+dropped once that is full.
+"""
 
 import ctypes
+import math
 import os
 import socket
 import sys
@@ -39,7 +42,7 @@ class _Message(ctypes.Structure):
     _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
 
 
-def main(target: str, size: int, seconds: float) -> None:
+def main(target: str, size: int, seconds: float, datagrams: float = math.inf) -> None:
     payload = _Vector(bytes(size), size)
     header = _Header(vectors=ctypes.pointer(payload), vector_count=1)
     messages = (_Message * _AT_ONCE)(*[_Message(header)] * _AT_ONCE)
@@ -48,10 +51,13 @@ def main(target: str, size: int, seconds: float) -> None:
         sock.bind(("", _PORT))
         sock.connect((target, _PORT))
         number, end = sock.fileno(), time.monotonic() + seconds
-        while time.monotonic() < end:
-            if sendmmsg(number, messages, _AT_ONCE, _NON_BLOCKING) < 0:
+        while datagrams and time.monotonic() < end:
+            sent = sendmmsg(number, messages, int(min(_AT_ONCE, datagrams)), _NON_BLOCKING)
+            if sent < 0:
                 os.sched_yield()  # No room; datagrams that do not fit the adapter's queue are dropped.
+            else:
+                datagrams -= sent
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:]))

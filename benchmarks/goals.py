@@ -77,6 +77,9 @@ GOALS = (
         Goal("answer-asyncio", "kpps", contender, (contender,), 0.9, base_workload="answer-bundles")
         for contender in _BOTH
     ),
+    *(Goal(workload, "late", contender, (), 100.0) for workload in ("burst", "wg-burst") for contender in _BOTH),
+    *(Goal("burst", "running", contender, ("tun-rs",), 1.0) for contender in _BOTH),
+    *(Goal("wg-burst", "running", contender, ("wireguard-go",), 1.0) for contender in _BOTH),
     *(Goal("rtt", "us", contender, ("c-offload",), 1.1) for contender in _BOTH),
     *(Goal(workload, "gbit", _NATIVE, ("socat",), 10.0) for workload in ("pipe-udp", "pipe-unix")),
     *(

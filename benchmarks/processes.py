@@ -5,6 +5,7 @@ namespaces have no names, so each goes with the last process inside it.
 """
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,15 @@ class Process:
         assert self._child.stdin is not None
         self._child.stdin.write(line + "\n")
         self._child.stdin.flush()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the child from running within the `with` block."""
+        self._child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._child.send_signal(signal.SIGCONT)
 
     def ended(self) -> bool:
         """Return True if the child has ended."""

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from benchmarks.contenders import Contender
 from benchmarks.processes import NEW_NETWORK, Failed, output, process
 from benchmarks.testbed import OVERLAID, PIPED, TARGETS, answering, forwarding, overlay, piped
-from benchmarks.traffic import AS_FAST_AS_POSSIBLE, GRACE_SECONDS, PAYLOAD, arrivals, flood, iperf, round_trip
+from benchmarks.traffic import (
+    AS_FAST_AS_POSSIBLE,
+    BURST,
+    GRACE_SECONDS,
+    LONG_BURST,
+    PAYLOAD,
+    arrivals,
+    bursts,
+    flood,
+    iperf,
+    round_trip,
+)
 from benchmarks.wireguard import measurements as wireguard
 
 __all__ = ["WORKLOADS", "Figures", "Metric", "Workload"]
@@ -92,6 +103,11 @@ def _rtt(contender: Contender, _: int) -> Figures:
         return {"us": round_trip(testbed, TARGETS[4])}
 
 
+def _burst(contender: Contender, _: int) -> Figures:
+    with forwarding(contender, "forward") as testbed:
+        return bursts(testbed, TARGETS[4])
+
+
 def _pipe(transport: str) -> Callable[[Contender, int], Figures]:
     def measure(contender: Contender, seconds: int) -> Figures:
         with piped(contender, transport) as testbed:
@@ -129,6 +145,11 @@ _DATAGRAMS = (
 _ANSWERS = (
     Metric("kpps", "answered", "1000 packets/s", True, 1),
     Metric("cpu", "the program", "µs of CPU per packet", False, 2),
+)
+_BURST = (
+    Metric("late", "while it does not run", f"% of {BURST}", True, 1),
+    Metric("running", "while it runs", f"% of {LONG_BURST}", True, 1),
+    Metric("uncounted", "lost uncounted", "%", False, 1, background=True),
 )
 _RTT = (Metric("us", "round trip", "µs", False, 0),)
 _PIPE = (_TCP[0], *_RTT)
@@ -188,6 +209,9 @@ _WIREGUARD = (
         for count in (10, 1000, 10000)
     ),
     Workload("wg-vxlan", "WireGuard, one TCP stream in a VXLAN", _TUNNEL, wireguard.stream(overlaid=True), "wireguard"),
+    Workload(
+        "wg-burst", "WireGuard, UDP datagrams that arrive of a burst to a device", _BURST, wireguard.burst, "wireguard"
+    ),
     Workload("wg-rtt", "WireGuard, ping every millisecond", _RTT, wireguard.pings, "wireguard"),
     Workload("wg-hands", "WireGuard, handshakes, one after another", _HANDSHAKES, wireguard.handshakes, "wireguard"),
     *(
@@ -217,6 +241,7 @@ _ROWS = (
     Workload("answer", "A program that answers UDP, packet by packet", _ANSWERS, _answer("answer"), "answer"),
     Workload("answer-bundles", "The same, a bundle at a time", _ANSWERS, _answer("answer-bundles"), "bundles"),
     Workload("answer-asyncio", "The same, with asyncio", _ANSWERS, _answer("answer-asyncio"), "bundles"),
+    Workload("burst", "UDP datagrams that arrive of a burst at full speed to a program", _BURST, _burst),
     Workload("rtt", "Ping every millisecond", _RTT, _rtt),
     Workload("import", "Import", (Metric("ms", "beyond a start of Python", "ms", False, 1),), _import),
     Workload(

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.contenders import Contender
 from benchmarks.processes import Failed, Process, inside, namespace, process
 from benchmarks.testbed import OVERLAID, overlay
-from benchmarks.traffic import AS_FAST_AS_POSSIBLE, PAYLOAD, arrivals, iperf, round_trip
+from benchmarks.traffic import AS_FAST_AS_POSSIBLE, PAYLOAD, arrivals, bursts, iperf, round_trip
 from benchmarks.wireguard.testbed import (
     MTU,
     PORT,
@@ -26,7 +26,7 @@ from benchmarks.wireguard.testbed import (
     tunnel,
 )
 
-__all__ = ["handshakes", "peers", "pings", "small_datagrams", "spread", "stream"]
+__all__ = ["burst", "handshakes", "peers", "pings", "small_datagrams", "spread", "stream"]
 
 _HANDSHAKES = 500
 _RECEIVED = ("sum_received", "sum_received_bidir_reverse")
@@ -72,6 +72,12 @@ def pings(contender: Contender, _: int) -> dict[str, float]:
     """Measure the round trip through a tunnel."""
     with tunnel(contender) as testbed:
         return {"us": round_trip(testbed, TUNNELLED)}
+
+
+def burst(contender: Contender, _: int) -> dict[str, float]:
+    """Measure how many datagrams of a burst at full speed pass a tunnel."""
+    with tunnel(contender) as testbed:
+        return bursts(testbed, TUNNELLED)
 
 
 def peers(count: int) -> Callable[[Contender, int], dict[str, float]]:
