@@ -44,8 +44,8 @@ PREFIXES = (
 OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
 """Our names of constants, and the kernel's names where they differ."""
 
-NEWER = {"TUN_F_USO4", "TUN_F_USO6"}
-"""Constants of Linux 6.2: compared if the headers have them."""
+NEWER = {"TUN_F_USO4", "TUN_F_USO6", "IFF_BACKPRESSURE"}
+"""Constants of Linux 6.2 and 7.3: compared if the headers have them."""
 
 
 def constants() -> dict[str, int]:

@@ -28,8 +28,11 @@ class PacketWire:
         self.socket.bind((adapter.name, ETH_P_ALL))
 
     def send(self, packets: Sequence[bytes]) -> int:
-        for packet in packets:
-            self.socket.sendto(packet, (self._name, ETH_P_IP[packet[0] >> 4]))
+        for number, packet in enumerate(packets):
+            try:
+                self.socket.sendto(packet, socket.MSG_DONTWAIT, (self._name, ETH_P_IP[packet[0] >> 4]))
+            except BlockingIOError:  # Since Linux 7.3, a full ring lets senders wait.
+                return number
         return len(packets)
 
     def receive(self, timeout: float) -> list[bytes]:

@@ -38,6 +38,7 @@ __all__ = [
     "attach_queue",
     "control",
     "discard",
+    "features",
     "is_driver",
     "is_plain",
     "keeps_offload",
@@ -69,6 +70,7 @@ TUNGETDEVNETNS = 0x54E3
 
 IFF_TUN = 0x0001
 IFF_NO_CARRIER = 0x0040
+IFF_BACKPRESSURE = 0x0080
 IFF_MULTI_QUEUE = 0x0100
 IFF_DETACH_QUEUE = 0x0400
 IFF_PERSIST = 0x0800
@@ -118,11 +120,11 @@ def attach(tun: io.FileIO, name: str, *, create: bool, offload: bool, several: b
 
     Raises `NameTaken`, `AdapterBusy`, `AdapterNotFound`, `PermissionDenied` or `AdapterUnavailable`.
     """
-    flags = _flags(offload, several, information) | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
+    flags = _flags(tun, offload, several, information) | IFF_NO_CARRIER | (IFF_TUN_EXCL if create else 0)
     if create and is_plain(tun):
         if several:
             raise AdapterUnavailable(errno.ENOTTY, f"{PLAIN}, without several queues; leave out queues")
-        name, flags = _free_name(name), _flags(False, False, information)
+        name, flags = _free_name(name), _flags(tun, False, False, information)
     try:
         reply = fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), flags))
     except OSError as error:
@@ -212,16 +214,29 @@ def attach_queue(tun: io.FileIO, name: str, offload: bool, *, receives: bool, in
     its hash. Raises `AdapterError` or a subclass.
     """
     try:
-        fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), _flags(offload, True, information)))
+        fcntl.ioctl(tun, TUNSETIFF, IFREQ.pack(os.fsencode(name), _flags(tun, offload, True, information)))
         if not receives:
             fcntl.ioctl(tun, TUNSETQUEUE, IFREQ.pack(os.fsencode(name), IFF_DETACH_QUEUE))
     except OSError as error:
         raise _explained(error, _NOT_OPENED, name) from None
 
 
-def _flags(offload: bool, several: bool, information: bool) -> int:
+def features(tun: io.FileIO) -> int:
+    """Return the flags of TUNSETIFF that the driver knows; 0 for a plain one, which cannot tell."""
+    try:
+        return int.from_bytes(fcntl.ioctl(tun, TUNGETFEATURES, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def _flags(tun: io.FileIO, offload: bool, several: bool, information: bool) -> int:
+    """Return the flags for TUNSETIFF. They are the whole interface's, so all of its files ask for the same.
+
+    With IFF_BACKPRESSURE (Linux 7.3) packets wait in the interface's queueing discipline while the ring is full, in
+    place of being dropped (Documentation/networking/tuntap.rst).
+    """
     form = (0 if information else IFF_NO_PI) | (IFF_VNET_HDR if offload else 0)
-    return IFF_TUN | form | (IFF_MULTI_QUEUE if several else 0)
+    return IFF_TUN | form | (IFF_MULTI_QUEUE if several else 0) | (features(tun) & IFF_BACKPRESSURE)
 
 
 def set_offload(tun: io.FileIO, offload: bool) -> Offload:
