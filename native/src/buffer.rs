@@ -1,4 +1,4 @@
-//! Python's memory: borrowed buffers, new bytearrays, and views of them. One of three modules with unsafe code.
+//! Python's memory: borrowed buffers, bytearrays for results, and views of them. One of three modules with unsafe code.
 //!
 //! The buffer protocol holds a buffer for as long as a slice of it lives. So its memory keeps its place and its size,
 //! also while other threads run. Its bytes are not guaranteed to keep their values: another thread may write to them,
@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyMemoryView};
 
 use crate::error::{Error, Result};
+use crate::spares;
 
 /// The buffers of objects that hold contiguous single bytes. Dropping it releases them.
 pub struct Buffers(Vec<ffi::Py_buffer>);
@@ -143,21 +144,33 @@ impl Counters {
     }
 }
 
-/// Make a bytearray of `size` bytes. `fill` has to write all of them.
-pub fn new_bytearray(
-    py: Python<'_>,
-    size: usize,
-    fill: impl FnOnce(&mut [u8]) -> Result<()>,
-) -> Result<Bound<'_, PyAny>> {
-    let length = isize::try_from(size).map_err(|_| PyMemoryError::new_err(()))?;
-    // SAFETY: without a source, the interpreter makes an object with memory of that size or sets an exception.
-    let array =
-        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyByteArray_FromStringAndSize(std::ptr::null(), length)) }?;
-    debug_assert!(array.is_instance_of::<PyByteArray>());
-    // SAFETY: the object is a bytearray of `size` bytes, and no other code has a reference to it yet. Its memory comes
-    // from an allocator behind a foreign function, and is written before it is read.
+/// Return a bytearray of at least `size` bytes that no other code uses, for views of the first `size` bytes.
+///
+/// `fill` has to write all of these; the others may be old.
+pub fn new_memory(py: Python<'_>, size: usize, fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Bound<'_, PyAny>> {
+    let array = spares::take(py, size, |size| new_bytearray(py, size))?;
+    debug_assert!(array.is_instance_of::<PyByteArray>() && array.len().is_ok_and(|has| has >= size));
+    // SAFETY: the object is a bytearray of at least `size` bytes. Other code has no reference to it, and so neither a
+    // buffer nor a view of it, and gets none before this function returns. Its memory comes from an allocator behind a
+    // foreign function, and is written before it is read.
     fill(unsafe { slice::from_raw_parts_mut(ffi::PyByteArray_AsString(array.as_ptr()).cast(), size) })?;
     Ok(array)
+}
+
+/// Return true if there is no other reference to `object`: every view of it, and every buffer, holds one.
+///
+/// Without a GIL the count would say less; a module for the stable ABI is not loaded there.
+pub fn is_unshared(py: Python<'_>, object: &Py<PyAny>) -> bool {
+    let _ = py;
+    // SAFETY: the reference is valid, and the interpreter is attached.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
+}
+
+/// Make a bytearray of `size` bytes of any value.
+fn new_bytearray(py: Python<'_>, size: usize) -> Result<Bound<'_, PyAny>> {
+    let length = isize::try_from(size).map_err(|_| PyMemoryError::new_err(()))?;
+    // SAFETY: without a source, the interpreter makes an object with memory of that size or sets an exception.
+    Ok(unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyByteArray_FromStringAndSize(std::ptr::null(), length)) }?)
 }
 
 /// Return a memoryview of `object`, or `object` itself if it is one.

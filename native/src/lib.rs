@@ -25,6 +25,7 @@ mod rings;
 mod router;
 #[cfg(unix)]
 mod sender;
+mod spares;
 mod transport;
 
 /// The module does not need the GIL: its state has locks of its own, and the buffer protocol holds borrowed memory.

@@ -11,7 +11,7 @@ use threepipe_core::packet::flow::Flow;
 use threepipe_core::packet::record::{HEADER_SIZE, Measure, Record, Shape};
 use threepipe_core::packet::split::{Segments, complete, complete_packet};
 
-use crate::buffer::{Buffers, Cutter, Trimmer, new_bytearray, view_of};
+use crate::buffer::{Buffers, Cutter, Trimmer, new_memory, view_of};
 use crate::error::{Error, Result};
 
 /// The bytes to process from which on the GIL is released. Processing fewer takes less time than releasing it.
@@ -75,7 +75,7 @@ pub fn split<'py>(py: Python<'py>, records: &Bound<'py, PyAny>) -> Result<Vec<Bo
     }
     work += size;
     let memory =
-        new_bytearray(py, size, |memory| detach(py, work, WORTH_DETACHING, || fill(&mut buffers, &parsed, memory)))?;
+        new_memory(py, size, |memory| detach(py, work, WORTH_DETACHING, || fill(&mut buffers, &parsed, memory)))?;
     drop(buffers);
 
     let mut memory = Cutter::new(&memory)?;
@@ -173,7 +173,7 @@ pub fn coalesce<'py>(
     // A record that was not merged stays the same object.
     let is_new = |group: &&Group| !vnet_header || group.is_merged();
     let size = plan.groups().iter().filter(is_new).map(|group| group.size(&pieces, vnet_header)).sum();
-    let memory = new_bytearray(py, size, |mut memory| {
+    let memory = new_memory(py, size, |mut memory| {
         detach(py, work, WORTH_DETACHING, || {
             for group in plan.groups().iter().filter(is_new) {
                 let target = memory.split_off_mut(..group.size(&pieces, vnet_header)).unwrap_or_default();

@@ -14,7 +14,7 @@ use std::slice;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::buffer::{Buffers, Cutter, new_bytearray};
+use crate::buffer::{Buffers, Cutter, new_memory};
 use crate::error::{Error, Result};
 use crate::packet::listed;
 
@@ -46,7 +46,7 @@ pub fn ring_receive<'py>(
             held.copy_into(bytes);
             Ok(())
         };
-        (new_bytearray(py, total, fill)?, 0)
+        (new_memory(py, total, fill)?, 0)
     };
     drop((held, buffers));
     let mut memory = Cutter::new(&memory)?;

@@ -11,7 +11,7 @@ use threepipe_core::wireguard::sealing::{KEY_SIZE, Messages};
 use threepipe_core::wireguard::transport::NotSealed;
 use threepipe_core::wireguard::{traffic, transport};
 
-use crate::buffer::{Buffers, Cutter, new_bytearray, piece, view_of};
+use crate::buffer::{Buffers, Cutter, new_memory, piece, view_of};
 use crate::error::{Error, Result};
 use crate::packet::{detach, listed};
 
@@ -78,7 +78,7 @@ impl Transport {
         let size = messages.size();
         let counters = counter..counter.saturating_add(count);
         let mut sealed = Ok(());
-        let memory = new_bytearray(py, size, |memory| {
+        let memory = new_memory(py, size, |memory| {
             sealed = detach(py, size, WORTH_DETACHING, || self.0.seal(&messages, counters, memory));
             if sealed.is_err() {
                 memory.fill(0);

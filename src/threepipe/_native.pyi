@@ -34,7 +34,10 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
     """Do as `threepipe.core.superpacket.measure`."""
 
 def split(records: Sequence[memoryview]) -> list[memoryview]:
-    """Do as `threepipe.core.superpacket.split`. The packets of all superpackets of a call share one new buffer."""
+    """Do as `threepipe.core.superpacket.split`. The packets of all superpackets of a call share one buffer.
+
+    Once nothing refers to it any more, the buffer may be used for later results; it may be longer than the packets.
+    """
 
 def extract(records: Sequence[memoryview]) -> list[bytes]:
     """Do as `threepipe.core.superpacket.extract`, without writing to the records."""
