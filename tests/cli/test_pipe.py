@@ -105,9 +105,15 @@ def test_an_impossible_pipe_exits_with_advice(here: Callable[..., Done], argumen
 def test_packets_go_through_standard_input_and_output_alone() -> None:
     """Standard output has packets only; events go to standard error."""
     command = [sys.executable, "-W", "error", "-m", "threepipe", "pipe", "-", f"exec:{CAT}", "--json"]
-    done = subprocess.run(command, input=RECORD * 3, capture_output=True, timeout=50)
-    assert (done.returncode, done.stdout) == (0, RECORD * 3)
-    assert [json.loads(line)["event"] for line in done.stderr.splitlines()][-1] == "end"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write(RECORD * 3)
+        program.stdin.flush()  # The end of input would give the other end half a second for its answers.
+        assert program.stdout.read(3 * len(RECORD)) == RECORD * 3
+        rest, errors = program.communicate(timeout=50)
+    assert (program.returncode, rest) == (0, b"")
+    assert [json.loads(line)["event"] for line in errors.splitlines()][-1] == "end"
 
 
 def test_a_file_as_standard_input_is_read_to_its_end(tmp_path: Path) -> None:
@@ -127,7 +133,8 @@ def test_a_file_as_standard_output_gets_all_records(tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(RECORD * 300)
     with (tmp_path / "copy").open("wb") as copy:
         command = [sys.executable, "-m", "threepipe", "pipe", shown(tmp_path / "records"), "-"]
-        assert subprocess.run(command, stdin=subprocess.PIPE, stdout=copy, timeout=50).returncode == 0
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=copy) as program:
+            assert program.wait(50) == 0
     assert (tmp_path / "copy").read_bytes() == RECORD * 300
 
 
