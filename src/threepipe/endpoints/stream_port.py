@@ -94,9 +94,11 @@ class StreamPort(EndpointPort):
         connection = self._connection
         if connection is None or self._end is not None or self._own_turn or self._flushing:
             return None
+        if (unread := connection.unread) is None:
+            return None
         if isinstance(self._supply, Listener) and not self._supply.is_quiet():
             return None
-        return None if (unread := connection.unread) is None else (connection, unread)
+        return connection, unread
 
     def _take_back(self, unread: bytes, unsent: bytes, error: int | None) -> None:
         if (connection := self._connection) is not None:
