@@ -55,8 +55,8 @@ def numbers(system: str, known: Kind) -> list[str]:
     """Return the conditions on a system's own numbers."""
     counters, link = known.counters, "if_msghdr2" if system == "macos" else "if_msghdr"
     data = {name: getattr(counters, name) for name in ("mtu", "ipackets", "ierrors", "opackets", "ibytes", "obytes")}
-    if counters.oqdrops is not None and system != "macos":
-        data["oqdrops"] = counters.oqdrops
+    if system != "macos":
+        data["collisions" if system == "netbsd" else "oqdrops"] = counters.dropped
     found = [
         f"AF_INET6 == {known.inet6}",
         f"PF_ROUTE == {known.route}",
@@ -94,10 +94,8 @@ def numbers(system: str, known: Kind) -> list[str]:
     ]
     if system == "macos":
         drops = "offsetof(struct if_msghdr2, ifm_snd_drops)"
-        return [*found, f"{drops} == {counters.oqdrops}", "sizeof(((struct if_msghdr2 *)0)->ifm_snd_drops) == 4"]
+        return [*found, f"{drops} == {counters.dropped}", "sizeof(((struct if_msghdr2 *)0)->ifm_snd_drops) == 4"]
     found += ipv6_addresses(known)
-    if known.no_dad:
-        found.append(f"IN6_IFF_NODAD == {known.no_dad}")
     if known.set_name is not None:
         found.append(f"SIOCSIFNAME == {known.set_name:#x}")
     if known.point_to_point is not None:
@@ -126,9 +124,13 @@ def ipv6_addresses(known: Kind) -> list[str]:
 
 def own(module: ModuleType) -> list[str]:
     """Return the conditions on the constants of a TUN driver."""
-    prefixes = ("TUN", "SIOC", "UTUN_OPT_", "CTLIOC", "AF_", "IFCAP_")
+    prefixes = ("TUN", "SIOC", "UTUN_OPT_", "CTLIOC", "AF_", "IFCAP_", "ND6_", "SO_", "SOL_")
     constants = {name: value for name, value in vars(module).items() if name.startswith(prefixes)}
     found = [f"{name} == {value:#x}" for name, value in constants.items() if isinstance(value, int)]
+    if module is freebsd:
+        found += [f"sizeof(struct in6_ndireq) == {freebsd.IN6_NDIREQ}", "offsetof(struct in6_ndireq, ifname) == 0"]
+        found += [f"offsetof(struct in6_ndireq, ndi.flags) == {freebsd.ND_FLAGS}"]
+        found.append("sizeof(((struct in6_ndireq *)0)->ndi.flags) == 4")
     if module is openbsd:
         flags = {name: value for name, value in vars(tun_hdr).items() if name.startswith("TUN_H_")}
         found += [f"{name} == {value:#x}" for name, value in flags.items()]

@@ -20,7 +20,10 @@ class Wire(Protocol):
     """True if the adapter must still exist after `close`."""
 
     def send(self, packets: Sequence[bytes]) -> int:
-        """Have the system send packets to the program, in order; return how many the system accepted."""
+        """Have the system send packets to the program, in order; return how many the system accepted.
+
+        Those that it then drops and counts for want of room are accepted, even if it tells the sender.
+        """
 
     def receive(self, timeout: float) -> list[bytes]:
         """Wait up to `timeout` seconds for at least one packet of the program, and return those that arrived."""

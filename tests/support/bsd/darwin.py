@@ -2,6 +2,7 @@
 
 import errno
 import struct
+from collections.abc import Sequence
 
 from tests.support.bsd.kernel import Kernel, Tun, fail
 from threepipe.platforms.bsd import darwin
@@ -10,6 +11,7 @@ from threepipe.platforms.bsd.kind import iowr
 __all__ = ["DarwinKernel"]
 
 AF_SYSTEM, SYSPROTO_CONTROL = 32, 2
+SOL_SOCKET, SO_RCVBUF = 0xFFFF, 0x1002
 UTUN_OPT_IFNAME, UTUN_OPT_MAX_PENDING_PACKETS = 2, 16
 CTLIOCGINFO = iowr("N", 3, 100)
 NUMBER = 7
@@ -21,6 +23,9 @@ INET, INET6 = struct.pack("!I", 2), struct.pack("!I", 30)
 
 class DarwinTun(Tun):
     """A socket of utun, connected or not."""
+
+    buffer = 512 << 10
+    """Bytes of packets that the socket keeps for the program."""
 
     def ioctl(self, request: int, argument: bytes) -> bytes:
         if request == CTLIOCGINFO:
@@ -52,6 +57,8 @@ class DarwinKernel(Kernel):
 
     kind = darwin.KIND
     tun_type = 1  # IFT_OTHER
+    max_buffer = 8 << 20
+    """kern.ipc.maxsockbuf"""
 
     def socket(self, family: int, kind: int, protocol: int) -> int:
         if family != AF_SYSTEM:
@@ -76,8 +83,14 @@ class DarwinKernel(Kernel):
 
     def set_option(self, descriptor: int, level: int, option: int, value: bytes) -> None:
         tun = self.files[descriptor]
-        assert isinstance(tun, Tun)
+        assert isinstance(tun, DarwinTun)
         assert tun.interface is not None
+        if (level, option) == (SOL_SOCKET, SO_RCVBUF):
+            (size,) = struct.unpack("i", value)
+            if size > self.max_buffer:
+                raise fail(errno.ENOBUFS)
+            tun.buffer = size
+            return
         assert (level, option) == (SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS)
         (tun.interface.limit,) = struct.unpack("i", value)
 
@@ -87,3 +100,17 @@ class DarwinKernel(Kernel):
         assert tun.interface is not None
         assert (level, option) == (SYSPROTO_CONTROL, UTUN_OPT_IFNAME)
         return tun.interface.name.encode() + b"\0"
+
+    def deliver(self, name: str, packets: Sequence[bytes]) -> int:
+        """Have packets that do not fit into the socket's buffer vanish: utun counts them among its errors."""
+        taken = 0
+        with self.lock:
+            for packet in packets:
+                interface = self.interfaces[name]
+                assert isinstance(interface.tun, DarwinTun)
+                waiting = sum(len(each) + len(INET) for each in interface.queue)
+                if len(interface.queue) < interface.limit and waiting + len(packet) + len(INET) > interface.tun.buffer:
+                    taken += 1
+                else:
+                    taken += super().deliver(name, [packet])
+        return taken

@@ -4,14 +4,17 @@ import ctypes
 import errno
 import re
 import struct
+from ipaddress import IPv6Address
 
-from tests.support.bsd.kernel import Interface, Kernel, Tun, fail
+from tests.support.bsd.kernel import Interface, IpAddress, Kernel, Tun, fail
 from threepipe.platforms.bsd import freebsd
 from threepipe.platforms.bsd.kind import ior, iow, iowr
 
 __all__ = ["FreeBsdKernel"]
 
 TUNSIFHEAD, TUNSTRANSIENT, TUNGIFNAME = iow("t", 96, 4), iow("t", 98, 4), ior("t", 93, 32)
+SIOCGIFINFO_IN6, SIOCSIFINFO_FLAGS = iowr("i", 108, 72), iowr("i", 87, 72)
+ND6_IFF_PERFORMNUD, ND6_IFF_NO_DAD = 0x1, 0x100
 TUNMRU = 65535
 INET, INET6 = struct.pack("!I", 2), struct.pack("!I", 28)
 
@@ -70,14 +73,20 @@ class FreeBsdKernel(Kernel):
     kind = freebsd.KIND
     tun_type = 0x17  # IFT_PPP
     cloner_request = iowr("i", 122, 32)
+    neighbour_requests = SIOCGIFINFO_IN6, SIOCSIFINFO_FLAGS
 
-    def __init__(self, *, root: bool = True, has_transient: bool = True) -> None:
+    def __init__(self, *, root: bool = True, has_transient: bool = True, has_cloning: bool = True) -> None:
         super().__init__(root=root)
+        self.has_cloning = has_cloning
+        """The setting net.link.tun.devfs_cloning."""
         self.has_transient = has_transient
+        self.neighbour_flags: dict[str, int] = {}
         self.aliases: dict[str, Interface] = {}
         """Devices by their name: those of renamed interfaces keep their first name too."""
 
     def make(self, name: str) -> Interface:
+        if name == "tun":
+            name = next(free for number in range(99) if (free := f"tun{number}") not in self.aliases)
         if not re.fullmatch(r"tun[0-9]+", name):
             raise fail(errno.EINVAL)
         if name in self.aliases:
@@ -93,10 +102,9 @@ class FreeBsdKernel(Kernel):
     def open_node(self, path: str) -> Tun:
         name = path.removeprefix("/dev/")
         if name == "tun":
-            number = 0
-            while f"tun{number}" in self.aliases:
-                number += 1
-            interface = self.make(f"tun{number}")
+            if not self.has_cloning:
+                raise fail(errno.ENOENT)
+            interface = self.make("tun")
         elif name in self.aliases:
             interface = self.aliases[name]
         else:
@@ -112,8 +120,23 @@ class FreeBsdKernel(Kernel):
         if name in self.interfaces:
             raise fail(errno.EEXIST)
         del self.interfaces[interface.name]
+        self.neighbour_flags[name] = self.neighbour_flags.pop(interface.name, ND6_IFF_PERFORMNUD)
         interface.name = name
         self.interfaces[name] = self.aliases[name] = interface
 
     def accepts_mtu(self, mtu: int) -> bool:
         return 72 <= mtu <= 65535
+
+    def neighbour_request(self, interface: Interface, request: int, argument: bytes) -> bytes:
+        self._need_root()
+        info = bytearray(argument)
+        if request == SIOCGIFINFO_IN6:
+            struct.pack_into("I", info, 36, self.neighbour_flags.get(interface.name, ND6_IFF_PERFORMNUD))
+        else:
+            (self.neighbour_flags[interface.name],) = struct.unpack_from("I", info, 36)
+        return bytes(info)
+
+    def add_address(self, interface: Interface, address: IpAddress, prefix: int) -> None:
+        super().add_address(interface, address, prefix)
+        if isinstance(address, IPv6Address) and not self.neighbour_flags.get(interface.name, 0) & ND6_IFF_NO_DAD:
+            interface.tentative.add(address)

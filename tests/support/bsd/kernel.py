@@ -20,7 +20,7 @@ from threepipe.platforms.bsd import kind as bsd
 from threepipe.platforms.bsd.kind import IN6_IFREQ, Kind, Message
 from threepipe.settings import Network
 
-__all__ = ["Control", "Interface", "Kernel", "Tun", "fail"]
+__all__ = ["Control", "Interface", "IpAddress", "Kernel", "Tun", "fail"]
 
 IFF_POINTOPOINT = 0x10
 QUEUE = 256
@@ -48,10 +48,14 @@ class Interface:
         self.queue: deque[bytes] = deque()
         self.limit = QUEUE
         self.arrived: list[bytes] = []
-        self.counts = dict.fromkeys(("ipackets", "ierrors", "opackets", "ibytes", "obytes", "oqdrops"), 0)
+        self.counts = dict.fromkeys(("ipackets", "ierrors", "opackets", "ibytes", "obytes", "dropped"), 0)
         self.tun: Tun | None = None
         self.ready = False
         """True once it has had an address while a program had it open."""
+        self.detached: set[IpAddress] = set()
+        """Addresses that count for nothing until the link comes up."""
+        self.tentative: set[IpAddress] = set()
+        """Addresses of IPv6 for which duplicate address detection runs, so that packets to them are dropped."""
 
     @property
     def up(self) -> bool:
@@ -120,6 +124,8 @@ class Kernel:
     kind: Kind
     tun_type = 0x83  # IFT_TUNNEL
     cloner_request: int | None = None
+    neighbour_requests: tuple[int, ...] = ()
+    """Requests about neighbour discovery, on a socket of IPv6."""
 
     def __init__(self, *, root: bool = True) -> None:
         self.root = root
@@ -239,15 +245,17 @@ class Kernel:
         }
         if kind.set_name is not None:
             changes[kind.set_name] = self.rename
-        is_ipv6 = request in (kind.add_address_in6, kind.remove_address_in6)
+        is_ipv6 = request in (kind.add_address_in6, kind.remove_address_in6, *self.neighbour_requests)
         if is_ipv6 != (file.family == kind.inet6):
             raise fail(errno.EINVAL)
+        if request in self.neighbour_requests:
+            return self.neighbour_request(self._found(name), request, argument)
         if request == kind.get_flags:
             return argument[: bsd.NAME_SIZE] + struct.pack("H", self._found(name).flags) + body[2:]
         if request == self.cloner_request:
             self._need_root()
-            self.make(name)
-            return argument
+            made = self.make(name).name.encode()
+            return made.ljust(bsd.NAME_SIZE, b"\0") + body if request & bsd.IOC_OUT else argument
         if request not in changes:
             raise fail(errno.ENOTTY)
         self._need_root()
@@ -266,13 +274,30 @@ class Kernel:
     def rename(self, interface: Interface, body: bytes) -> None:
         raise fail(errno.ENOTTY)
 
+    def neighbour_request(self, interface: Interface, request: int, argument: bytes) -> bytes:
+        raise fail(errno.ENOTTY)
+
+    def unusable(self, name: str) -> set[IpAddress]:
+        """Return the addresses of the interface to which packets are dropped."""
+        interface = self.interfaces[name]
+        return interface.detached | interface.tentative
+
     def _set_flags(self, interface: Interface, body: bytes) -> None:
         (flags,) = struct.unpack_from("H", body)
-        went_down = interface.up and not flags & bsd.IFF_UP
+        was_up = interface.up
         interface.flags = flags
-        if went_down:
+        if interface.up and not was_up:
+            self.comes_up(interface)
+        if was_up and not interface.up:
+            self.goes_down(interface)
             for network in [key for key, (bits, _) in interface.routes.items() if bits & bsd.RTF_STATIC]:
                 del interface.routes[network]
+
+    def comes_up(self, interface: Interface) -> None:
+        """Act as the network stack when the interface is set up."""
+
+    def goes_down(self, interface: Interface) -> None:
+        """Act as the network stack when the interface is set down."""
 
     def _set_mtu(self, interface: Interface, body: bytes) -> None:
         (mtu,) = struct.unpack_from("i", body)
@@ -288,17 +313,20 @@ class Kernel:
         assert isinstance(other, IPv4Address), "a point-to-point interface needs the other end of the link"
         assert isinstance(own, IPv4Address)
         interface.routes[ip_network(other)] = RTF_LOCAL_HOST, b""
-        self._add_address(interface, own, _prefix(mask))
+        self.add_address(interface, own, _prefix(mask))
 
     def _add_ipv6(self, interface: Interface, body: bytes) -> None:
         own, mask = self._ip(body[:28]), self._ip(body[56:84])
         flags, _, _, valid, preferred = struct.unpack_from("=iqqII", body, 84)
-        assert (flags, valid, preferred) == (self.kind.no_dad, 0xFFFFFFFF, 0xFFFFFFFF)
+        if flags:
+            raise fail(errno.EINVAL)  # NetBSD and OpenBSD take none of those that they set themselves.
+        assert (valid, preferred) == (0xFFFFFFFF, 0xFFFFFFFF)
         assert isinstance(own, IPv6Address)
         interface.routes[ip_network((own, _prefix(mask)), strict=False)] = bsd.RTF_UP, b""
-        self._add_address(interface, own, _prefix(mask))
+        self.add_address(interface, own, _prefix(mask))
 
-    def _add_address(self, interface: Interface, address: IpAddress, prefix: int) -> None:
+    def add_address(self, interface: Interface, address: IpAddress, prefix: int) -> None:
+        """Give the interface an address, or set one again that it has."""
         interface.addresses[address] = prefix
         interface.flags |= bsd.IFF_UP
         if interface.tun is not None:
@@ -309,6 +337,8 @@ class Kernel:
         if address not in interface.addresses:
             raise fail(errno.EADDRNOTAVAIL)
         del interface.addresses[address]
+        interface.detached.discard(address)
+        interface.tentative.discard(address)
         gateway = body[: body[0]]
         for network in [key for key, (_, via) in interface.routes.items() if via == gateway]:
             del interface.routes[network]
@@ -384,10 +414,8 @@ class Kernel:
         body = bytearray(layout.size)
         counters.mtu_format.pack_into(body, counters.mtu, interface.mtu)
         for each, count in interface.counts.items():
-            offset = getattr(counters, each)
-            if offset is not None:
-                form = counters.oqdrops_format if each == "oqdrops" else struct.Struct("Q")
-                form.pack_into(body, offset, count)
+            form = counters.dropped_format if each == "dropped" else struct.Struct("Q")
+            form.pack_into(body, getattr(counters, each), count)
         link = struct.pack("BBHBBBB", 8 + len(name), bsd.AF_LINK, interface.index, interface.type, len(name), 0, 0)
         return self._message(layout, interface.index, interface.flags, {0x10: link + name}, body)
 
@@ -445,8 +473,8 @@ class Kernel:
                 if not interface.up or interface.tun is None:
                     break
                 if len(interface.queue) >= interface.limit:
-                    interface.counts["oqdrops"] += 1  # The sender gets ENOBUFS.
-                    taken += self.kind.counters.oqdrops is not None
+                    interface.counts["dropped"] += 1  # The sender may get an error.
+                    taken += 1
                     continue
                 interface.queue.append(packet)
                 interface.counts["opackets"] += 1

@@ -1,17 +1,24 @@
-"""A model of NetBSD's if_tun: its answers are those that 7.99.34's gave, errno by errno."""
+"""A model of NetBSD's if_tun: its answers are those that 7.99.34's gave, errno by errno.
+
+What was not recorded is as in the sources of if_tun.c 1.123 and 1.173, in6.c of 2015 and 1.251, and if.c: an interface
+that goes down detaches its addresses, and duplicate address detection awaits those of IPv6 when it comes up again.
+"""
 
 import errno
 import re
 import struct
+from ipaddress import IPv6Address
 
-from tests.support.bsd.kernel import Interface, Kernel, Tun, fail
+from tests.support.bsd.kernel import Interface, IpAddress, Kernel, Tun, fail
 from threepipe.platforms.bsd import netbsd
-from threepipe.platforms.bsd.kind import iow
+from threepipe.platforms.bsd.kind import IFF_UP, iow
 
 __all__ = ["NetBsdKernel"]
 
 TUNSIFHEAD = iow("t", 66, 4)
 TUNSLMODE = iow("t", 87, 4)
+TUNMTU = 1500
+"""Bytes that it takes at most, whatever the MTU of the interface."""
 INET, INET6 = (0).to_bytes(3, "big") + b"\2", (0).to_bytes(3, "big") + b"\x18"
 
 
@@ -37,10 +44,13 @@ class NetBsdTun(Tun):
     def write(self, record: bytes) -> int:
         if self.interface is None:
             raise fail(errno.ENXIO)
-        if len(record) < 4 or len(record) - 4 > self.interface.mtu:
+        if len(record) < 4 or len(record) - 4 > TUNMTU:
             raise fail(errno.EIO)
         if not self.header or record[:4] not in (INET, INET6):
             raise fail(errno.EAFNOSUPPORT)
+        assert isinstance(self.kernel, NetBsdKernel)
+        if self.kernel.blocked in record:
+            raise fail(errno.ENETUNREACH)  # By npf(7), whose answer tun(4) passes on.
         self.arrive(record[4:])
         return len(record)
 
@@ -55,6 +65,8 @@ class NetBsdKernel(Kernel):
         super().__init__(root=root)
         self.max_mtu = 1500
         self.nodes = nodes
+        self.blocked = b"a text that no packet has"
+        """Packets with these bytes are blocked by a packet filter."""
 
     def open_node(self, path: str) -> Tun:
         found = re.fullmatch(r"/dev/(tun([0-9]+))", path)
@@ -66,3 +78,25 @@ class NetBsdKernel(Kernel):
         interface.tun = NetBsdTun(self, interface)
         interface.ready = bool(interface.addresses)
         return interface.tun
+
+    def add_address(self, interface: Interface, address: IpAddress, prefix: int) -> None:
+        is_new = address not in interface.addresses
+        was_up = interface.up
+        was_ready = interface.ready
+        super().add_address(interface, address, prefix)
+        if isinstance(address, IPv6Address):
+            interface.detached.discard(address)
+            if is_new and was_up and was_ready:
+                interface.tentative.add(address)
+            if sum(isinstance(each, IPv6Address) for each in interface.addresses) > 1 and not was_up:
+                interface.flags &= ~IFF_UP  # Only the first one initializes the interface.
+
+    def comes_up(self, interface: Interface) -> None:
+        awaited = {each for each in interface.detached if isinstance(each, IPv6Address)}
+        interface.tentative |= awaited if interface.ready else set()
+        interface.detached.clear()
+
+    def goes_down(self, interface: Interface) -> None:
+        interface.detached |= interface.addresses.keys()
+        interface.tentative.clear()
+        interface.queue.clear()

@@ -5,12 +5,15 @@ A unit of the kernel control "com.apple.net.utun_control" is an interface, which
 
 import errno
 import struct
+from collections.abc import Iterable
 
 from threepipe.errors import AdapterError, AdapterNotFound, AdapterUnavailable, PermissionDenied
 from threepipe.platforms.bsd.driver import ON, Opened, numbers, taken_name
 from threepipe.platforms.bsd.interface import Interfaces
 from threepipe.platforms.bsd.kind import FIONBIO, SOCK_DGRAM, Counters, Kind, Message, iowr
+from threepipe.platforms.bsd.port import FAMILY_SIZE
 from threepipe.platforms.bsd.system import System
+from threepipe.settings import Address
 
 __all__ = ["KIND", "DarwinDriver"]
 
@@ -23,7 +26,6 @@ KIND = Kind(
     mtu=(51, 52),
     add_ipv4=(26, 64),
     add_ipv6=(26, 128),
-    no_dad=0x20,
     alignment=4,
     sockaddr_dl=20,
     version=5,
@@ -37,19 +39,22 @@ KIND = Kind(
         opackets=72,
         ibytes=96,
         obytes=104,
-        oqdrops=24,  # ifm_snd_drops
-        oqdrops_format=struct.Struct("I"),
+        dropped=24,  # ifm_snd_drops
+        dropped_format=struct.Struct("I"),
     ),
     addresses=(Message(type=12, size=20, index=12, flags=8, addrs=4),),
     listings=(6,),  # NET_RT_IFLIST2
 )
 
 AF_SYSTEM, SYSPROTO_CONTROL = 32, 2
+SOL_SOCKET, SO_RCVBUF = 0xFFFF, 0x1002
 CTLIOCGINFO = iowr("N", 3, 100)
 UTUN_CONTROL_NAME = b"com.apple.net.utun_control"
 UTUN_OPT_IFNAME, UTUN_OPT_MAX_PENDING_PACKETS = 2, 16
 _NAME_SIZE = 16
-_BYTES_A_PACKET = 1500
+_USUAL_MTU = 1500
+_BUFFER = 512 << 10
+"""Bytes of packets that utun's socket keeps for the program by default."""
 
 
 class DarwinDriver:
@@ -86,9 +91,19 @@ class DarwinDriver:
     def name_of(self, system: System, opened: Opened) -> str:
         return opened.name
 
-    def make_room(self, system: System, descriptor: int, capacity: int) -> None:
-        """Raise the number of waiting packets, which is 1 by default."""
-        packets = struct.pack("i", capacity // _BYTES_A_PACKET)
+    def before_up(self, interfaces: Interfaces, name: str, addresses: Iterable[Address]) -> None:
+        """Do nothing: utun has no duplicate address detection."""
+
+    def make_room(self, system: System, descriptor: int, capacity: int, mtu: int) -> None:
+        """Raise the number of waiting packets, which is 1 by default, as far as they fit into the socket's buffer.
+
+        Beyond that, utun would drop packets without counting them; so others wait in the interface's queue.
+        """
+        try:
+            system.set_option(descriptor, SOL_SOCKET, SO_RCVBUF, struct.pack("i", capacity))
+        except OSError:
+            capacity = min(capacity, _BUFFER)  # More than kern.ipc.maxsockbuf.
+        packets = struct.pack("i", capacity // (max(mtu, _USUAL_MTU) + FAMILY_SIZE) or 1)
         system.set_option(descriptor, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, packets)
 
 

@@ -116,8 +116,8 @@ def add_routes_on(place: Place, index: int, networks: Iterable[Network]) -> None
 
 
 def _own_address(listing: Listing, index: int, version: int) -> IpAddress | None:
-    own = [address.ip for interface, address in listing.addresses if interface == index]
-    return next((ip for ip in own if ip.version == version), None)
+    own = [address.ip for interface, address in listing.addresses if interface == index and address.version == version]
+    return min(own, key=lambda ip: ip.is_link_local, default=None)  # The system may have added such an address.
 
 
 def _is_tun(kind: Kind, link: Link) -> bool:
@@ -157,7 +157,8 @@ class BsdDevice:
         self._wanted: dict[Network, None] = {}
         """Routes that the program has set, and those that its addresses need."""
         self._port: BsdPort | None = None
-        self._refused = 0
+        self._refused = self._crowded = 0
+        """Counts of the ports of ended sessions."""
         self._lock = threading.RLock()  # One change at a time.
         self._index = self._link(self._interfaces.listing(), None).index
         self._interfaces.set_up(self._name, False)  # OpenBSD takes it up at opening.
@@ -182,8 +183,12 @@ class BsdDevice:
             waiting = [route for route in self._wanted if route not in networks and route not in found.routes]
             found = found._replace(routes=(*found.routes, *waiting))
         counts = found.statistics
-        refused = self._refused + (self._port.refused if self._port else 0)
+        refused, crowded = self._refused, self._crowded
+        if self._port is not None:
+            refused, crowded = refused + self._port.refused, crowded + self._port.crowded
         counts = counts._replace(sent_dropped=counts.sent_dropped + refused)
+        if self._driver.kind.counters.dropped_has_refused:
+            counts = counts._replace(received_dropped=max(counts.received_dropped - crowded, 0))
         return found._replace(persistent=self._persistent, statistics=counts)
 
     def _link(self, listing: Listing, index: int | None) -> Link:
@@ -285,13 +290,15 @@ class BsdDevice:
     def start(self, capacity: int) -> BsdPort:
         descriptor = self._opened.descriptor
         with self._lock:
+            mtu = self._get_mtu()
             try:
                 discard(self._system, descriptor)  # These packets waited for an earlier session.
-                self._driver.make_room(self._system, descriptor, capacity)
+                self._driver.make_room(self._system, descriptor, capacity, mtu)
             except OSError as error:
                 raise explained(error, self._name) from None
             try:
-                self._interfaces.set_up(self.name, True)
+                self._driver.before_up(self._interfaces, self.name, self._own_ipv6())
+                self._interfaces.set_up(self._name, True)
                 self._up = True
                 self._restore_routes()
                 make = OffloadPort if self._offload else BsdPort
@@ -303,6 +310,10 @@ class BsdDevice:
                 raise
             return self._port
 
+    def _own_ipv6(self) -> list[Address]:
+        addresses = self._interfaces.listing().addresses
+        return [address for index, address in addresses if index == self._index and address.version == 6]
+
     def _get_mtu(self) -> int:
         return self._link(self._interfaces.listing(), self._index).mtu
 
@@ -310,7 +321,9 @@ class BsdDevice:
         with self._lock:
             self._up = False
             if self._port is not None:
-                self._refused, self._port = self._refused + self._port.refused, None
+                self._refused += self._port.refused
+                self._crowded += self._port.crowded
+                self._port = None
             try:
                 self._interfaces.set_up(self.name, False)
             except AdapterGone:

@@ -19,6 +19,7 @@ from threepipe.errors import (
 from threepipe.platforms.bsd.interface import Interfaces, explained
 from threepipe.platforms.bsd.kind import FIONBIO, Kind
 from threepipe.platforms.bsd.system import System
+from threepipe.settings import Address
 
 __all__ = ["Driver", "Opened", "node", "numbers", "open_node", "own_name", "set_header"]
 
@@ -62,8 +63,11 @@ class Driver(Protocol):
     def name_of(self, system: System, opened: Opened) -> str:
         """Return the interface's present name; after its end, the first one."""
 
-    def make_room(self, system: System, descriptor: int, capacity: int) -> None:
-        """Have about `capacity` bytes of packets wait for the program, where the system can."""
+    def before_up(self, interfaces: Interfaces, name: str, addresses: Iterable[Address]) -> None:
+        """Prepare the interface, which is down, for being set up: its `addresses` of IPv6 are to be usable at once."""
+
+    def make_room(self, system: System, descriptor: int, capacity: int, mtu: int) -> None:
+        """Have about `capacity` bytes of packets of up to `mtu` bytes wait for the program, where the system can."""
 
 
 def own_name(kind: Kind, name: str) -> bool:

@@ -82,15 +82,15 @@ class Interfaces:
     def set_up(self, name: str, up: bool) -> None:
         """Set the interface up or down."""
         kind = self._kind
-        reply = self._request(name, kind.get_flags, bytes(kind.ifreq - NAME_SIZE))
+        reply = self.request(name, kind.get_flags, bytes(kind.ifreq - NAME_SIZE))
         (flags,) = _SHORT.unpack_from(reply, NAME_SIZE)
         changed = bytearray(reply[NAME_SIZE:])  # On FreeBSD the flags' upper half comes after them.
         _SHORT.pack_into(changed, 0, flags | IFF_UP if up else flags & ~IFF_UP)
-        self._request(name, kind.set_flags, bytes(changed))
+        self.request(name, kind.set_flags, bytes(changed))
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Set the MTU in bytes."""
-        self._request(name, self._kind.set_mtu, _INT.pack(mtu).ljust(self._kind.ifreq - NAME_SIZE, b"\0"))
+        self.request(name, self._kind.set_mtu, _INT.pack(mtu).ljust(self._kind.ifreq - NAME_SIZE, b"\0"))
 
     def create(self, name: str, request: int) -> bytes:
         """Create the interface by SIOCIFCREATE, and return the `struct ifreq`.
@@ -98,7 +98,7 @@ class Interfaces:
         Raises `NameTaken`, and `AdapterUnavailable` if the kernel has no driver of that name.
         """
         try:
-            return self._request(name, request, bytes(self._kind.ifreq - NAME_SIZE))
+            return self.request(name, request, bytes(self._kind.ifreq - NAME_SIZE))
         except AdapterError as error:
             if error.errno not in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
                 raise
@@ -107,33 +107,34 @@ class Interfaces:
 
     def destroy(self, name: str) -> None:
         """Destroy the interface."""
-        self._request(name, self._kind.destroy, bytes(self._kind.ifreq - NAME_SIZE))
+        self.request(name, self._kind.destroy, bytes(self._kind.ifreq - NAME_SIZE))
 
     def rename_via_pointer(self, name: str, pointer: bytes) -> None:
         """Give the interface the name that a pointer leads to, as SIOCSIFNAME takes it. Raises `NameTaken`."""
         assert self._kind.set_name is not None
-        self._request(name, self._kind.set_name, pointer.ljust(self._kind.ifreq - NAME_SIZE, b"\0"))
+        self.request(name, self._kind.set_name, pointer.ljust(self._kind.ifreq - NAME_SIZE, b"\0"))
 
     def add_address(self, name: str, address: Address) -> None:
-        """Add the address, but not the route to its network that IPv4 needs."""
+        """Add the address, or set it again, but not the route to its network that IPv4 needs."""
         kind = self._kind
         ip, mask = (messages.sockaddr(kind, each) for each in (address.ip, address.netmask))
         if address.version == 4:
             body = ip + ip + mask
-            self._request(name, kind.add_address, body.ljust(kind.add_ipv4[1] - NAME_SIZE, b"\0"))
+            self.request(name, kind.add_address, body.ljust(kind.add_ipv4[1] - NAME_SIZE, b"\0"))
             return
         lifetime = struct.pack("qqII", 0, 0, _INFINITE, _INFINITE)
-        body = ip + bytes(len(ip)) + mask + _INT.pack(kind.no_dad) + lifetime
-        self._request(name, kind.add_address_in6, body.ljust(kind.add_ipv6[1] - NAME_SIZE, b"\0"), kind.inet6)
+        # No flags: NetBSD takes none, and elsewhere IN6_IFF_NODAD keeps no address from detection.
+        body = ip + bytes(len(ip)) + mask + bytes(_INT.size) + lifetime
+        self.request(name, kind.add_address_in6, body.ljust(kind.add_ipv6[1] - NAME_SIZE, b"\0"), kind.inet6)
 
     def remove_address(self, name: str, address: Address) -> None:
         """Remove the address."""
         kind = self._kind
         body = messages.sockaddr(kind, address.ip)
         if address.version == 4:
-            self._request(name, kind.remove_address, body.ljust(kind.ifreq - NAME_SIZE, b"\0"))
+            self.request(name, kind.remove_address, body.ljust(kind.ifreq - NAME_SIZE, b"\0"))
         else:
-            self._request(name, kind.remove_address_in6, body.ljust(IN6_IFREQ - NAME_SIZE, b"\0"), kind.inet6)
+            self.request(name, kind.remove_address_in6, body.ljust(IN6_IFREQ - NAME_SIZE, b"\0"), kind.inet6)
 
     def add_route(self, name: str, index: int, network: Network, gateway: IpAddress | None) -> None:
         """Add a route to the interface; `gateway` is an address of it."""
@@ -157,8 +158,8 @@ class Interfaces:
         except OSError as error:
             raise explained(error, name, f"route {network}: ") from None
 
-    def _request(self, name: str, request: int, argument: bytes, family: int = AF_INET) -> bytes:
-        """Call an ioctl with a structure that starts with the interface's name."""
+    def request(self, name: str, request: int, argument: bytes, family: int = AF_INET) -> bytes:
+        """Call an ioctl with a structure that starts with the interface's name; return it. Raises `AdapterError`."""
         try:
             with self._socket(family, SOCK_DGRAM) as opened:
                 return self._system.ioctl(opened, request, os.fsencode(name).ljust(NAME_SIZE, b"\0") + argument)

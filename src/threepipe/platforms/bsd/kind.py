@@ -14,6 +14,7 @@ __all__ = [
     "CTL_NET",
     "FIONBIO",
     "IFF_UP",
+    "IOC_OUT",
     "NAME_SIZE",
     "NET_RT_DUMP",
     "RTA_DST",
@@ -36,7 +37,7 @@ __all__ = [
     "iowr",
 ]
 
-_IOC_OUT, _IOC_IN = 0x40000000, 0x80000000
+IOC_OUT, _IOC_IN = 0x40000000, 0x80000000
 
 
 def _request(direction: int, group: str, number: int, size: int) -> int:
@@ -45,7 +46,7 @@ def _request(direction: int, group: str, number: int, size: int) -> int:
 
 def ior(group: str, number: int, size: int) -> int:
     """Return the request of an ioctl that returns a structure of `size` bytes: _IOR of <sys/ioccom.h>."""
-    return _request(_IOC_OUT, group, number, size)
+    return _request(IOC_OUT, group, number, size)
 
 
 def iow(group: str, number: int, size: int) -> int:
@@ -55,7 +56,7 @@ def iow(group: str, number: int, size: int) -> int:
 
 def iowr(group: str, number: int, size: int) -> int:
     """Return the request of an ioctl that changes a structure of `size` bytes: _IOWR of <sys/ioccom.h>."""
-    return _request(_IOC_IN | _IOC_OUT, group, number, size)
+    return _request(_IOC_IN | IOC_OUT, group, number, size)
 
 
 AF_INET, AF_LINK = 2, 18
@@ -95,10 +96,12 @@ class Counters(NamedTuple):
     opackets: int
     ibytes: int
     obytes: int
-    oqdrops: int | None = None
-    """None where the system does not tell."""
+    dropped: int
+    """Packets for which there was no room before the program."""
+    dropped_has_refused: bool = False
+    """True if that count also has the packets of the program that found no room (ENOBUFS)."""
     mtu_format: struct.Struct = struct.Struct("I")
-    oqdrops_format: struct.Struct = struct.Struct("Q")
+    dropped_format: struct.Struct = struct.Struct("Q")
 
 
 class Kind(NamedTuple):
@@ -120,8 +123,6 @@ class Kind(NamedTuple):
     """The number of SIOCAIFADDR, and the bytes of `struct in_aliasreq`."""
     add_ipv6: tuple[int, int]
     """The number of SIOCAIFADDR_IN6, and the bytes of `struct in6_aliasreq`."""
-    no_dad: int
-    """IN6_IFF_NODAD: no duplicate address detection; 0 where there is no such flag."""
     alignment: int
     """Socket addresses in messages have a multiple of these bytes."""
     sockaddr_dl: int

@@ -99,9 +99,7 @@ def parse_links(kind: Kind, listing: bytes) -> Iterator[Link]:
         if len(name) < _SDL.size:
             continue
         (mtu,) = counters.mtu_format.unpack_from(message.data, counters.mtu)
-        dropped = 0
-        if counters.oqdrops is not None:
-            (dropped,) = counters.oqdrops_format.unpack_from(message.data, counters.oqdrops)
+        (dropped,) = counters.dropped_format.unpack_from(message.data, counters.dropped)
         _, _, _, kind_of, length, _, _ = _SDL.unpack_from(name)
         yield Link(
             name=name[_SDL.size : _SDL.size + length].decode(errors="surrogateescape"),

@@ -3,6 +3,8 @@
 /dev/tunN is interface tunN, which stays when the device is closed, with its addresses, and is destroyed by name.
 """
 
+from collections.abc import Iterable
+from ipaddress import ip_interface
 from struct import Struct
 
 from threepipe.errors import AdapterBusy, NameTaken
@@ -10,6 +12,7 @@ from threepipe.platforms.bsd.driver import Opened, node, numbers, set_header, ta
 from threepipe.platforms.bsd.interface import Interfaces
 from threepipe.platforms.bsd.kind import Counters, Kind, Message, iow
 from threepipe.platforms.bsd.system import System
+from threepipe.settings import Address
 
 __all__ = ["KIND", "NetBsdDriver"]
 
@@ -22,14 +25,23 @@ KIND = Kind(
     mtu=(126, 127),
     add_ipv4=(26, 64),
     add_ipv6=(107, 128),
-    no_dad=0x20,
     alignment=8,
     sockaddr_dl=32,
     version=4,
     routes=Message(type=4, size=120, index=4, flags=8, addrs=12),
     sequence=20,
     links=Message(type=20, size=152, index=12, flags=8, addrs=4),
-    counters=Counters(mtu=24, ipackets=48, ierrors=56, opackets=64, ibytes=88, obytes=96, mtu_format=Struct("Q")),
+    counters=Counters(
+        mtu=24,
+        ipackets=48,
+        ierrors=56,
+        opackets=64,
+        ibytes=88,
+        obytes=96,
+        dropped=80,  # ifi_collisions, of all counters.
+        dropped_has_refused=True,
+        mtu_format=Struct("Q"),
+    ),
     addresses=(
         Message(type=22, size=32, index=4, flags=8, addrs=12),
         Message(type=12, size=24, index=16, flags=8, addrs=4),  # RTM_ONEWADDR, before NetBSD 8.
@@ -40,6 +52,7 @@ KIND = Kind(
 
 SIOCIFCREATE = iow("i", 122, KIND.ifreq)
 TUNSIFHEAD = iow("t", 66, 4)
+_SPARE = ip_interface("fe80::ffff:ffff:ffff:fffe/128")
 
 
 class NetBsdDriver:
@@ -83,5 +96,22 @@ class NetBsdDriver:
     def name_of(self, system: System, opened: Opened) -> str:
         return opened.name
 
-    def make_room(self, system: System, descriptor: int, capacity: int) -> None:
+    def before_up(self, interfaces: Interfaces, name: str, addresses: Iterable[Address]) -> None:
+        """Set the addresses of IPv6 again, else the system checks them for duplicates for a second or two.
+
+        An interface that goes down detaches its addresses, and those of IPv6 are checked when it comes up, unless they
+        were set again meanwhile. Kernels of 2016 and before mark an interface up if it has one such address and that is
+        set, without telling IPv4, hence the spare one.
+        """
+        own = [address for address in addresses if not address.is_link_local]
+        if not own:
+            return
+        interfaces.add_address(name, _SPARE)
+        try:
+            for address in own:
+                interfaces.add_address(name, address)
+        finally:
+            interfaces.remove_address(name, _SPARE)
+
+    def make_room(self, system: System, descriptor: int, capacity: int, mtu: int) -> None:
         """Do nothing: the queue holds 256 packets."""

@@ -75,7 +75,7 @@ class OffloadPort(BsdPort):
                 self._write_packet(header, record[HEADER_SIZE:])
             except OSError as error:
                 if error.errno not in _REFUSED or record[GSO_TYPE] == GSO_NONE:
-                    if not self._is_too_long(error, record[HEADER_SIZE:]):
+                    if not self._is_unwanted(error, record[HEADER_SIZE:]):
                         raise
                     self.refused += 1
             else:
@@ -87,7 +87,7 @@ class OffloadPort(BsdPort):
             try:
                 self._write_packet(PLAIN, packet)
             except OSError as error:
-                if self._is_too_long(error, packet):
+                if self._is_unwanted(error, packet):
                     self.refused += 1
                 elif done:
                     return packets[done:]

@@ -5,11 +5,13 @@ by ifconfig stays. The header of four bytes is always there. TUNSCAP adds a `tun
 """
 
 import struct
+from collections.abc import Iterable
 
 from threepipe.platforms.bsd.driver import Opened, node, numbers, open_node
 from threepipe.platforms.bsd.interface import Interfaces
 from threepipe.platforms.bsd.kind import Counters, Kind, Message, iow
 from threepipe.platforms.bsd.system import System
+from threepipe.settings import Address
 
 __all__ = ["KIND", "OpenBsdDriver"]
 
@@ -22,14 +24,13 @@ KIND = Kind(
     mtu=(126, 127),
     add_ipv4=(26, 64),
     add_ipv6=(26, 128),
-    no_dad=0,
     alignment=8,
     sockaddr_dl=32,
     version=5,
     routes=Message(type=4, size=96, index=6, flags=16, addrs=12),
     sequence=28,
     links=Message(type=14, size=168, index=6, flags=16, addrs=12),
-    counters=Counters(mtu=28, ipackets=48, ierrors=56, opackets=64, ibytes=88, obytes=96, oqdrops=128),
+    counters=Counters(mtu=28, ipackets=48, ierrors=56, opackets=64, ibytes=88, obytes=96, dropped=128),
     addresses=(Message(type=12, size=24, index=6, flags=16, addrs=12),),
     listings=(3,),
     has_header_length=True,
@@ -70,5 +71,8 @@ class OpenBsdDriver:
     def name_of(self, system: System, opened: Opened) -> str:
         return opened.name
 
-    def make_room(self, system: System, descriptor: int, capacity: int) -> None:
+    def before_up(self, interfaces: Interfaces, name: str, addresses: Iterable[Address]) -> None:
+        """Do nothing: an address that was given while the interface was down is not checked."""
+
+    def make_room(self, system: System, descriptor: int, capacity: int, mtu: int) -> None:
         """Do nothing: the length of the queue is the system's choice."""

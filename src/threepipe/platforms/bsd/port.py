@@ -26,6 +26,9 @@ NOTHING = frozenset({errno.EAGAIN, errno.EHOSTDOWN})
 """Errors of reading that mean: nothing now. EHOSTDOWN: the interface has had no address or was not up yet."""
 NO_ROOM = FULL | {errno.EAGAIN}
 _GONE = frozenset({errno.ENXIO, errno.EIO, errno.EBADF, errno.ENODEV, errno.ENOTCONN})
+_UNWANTED = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM})
+"""Errors of writing that mean one packet: of a family that the kernel lacks, or blocked by its packet filter, whose
+answer NetBSD's driver passes on."""
 _DOWN = frozenset({errno.EHOSTDOWN, errno.ENETDOWN})
 
 
@@ -47,7 +50,9 @@ class BsdPort:
         self._name = name
         self._get_mtu, self._mtu = get_mtu, get_mtu()
         self.refused = 0
-        """Packets that the system refused for their length; only the thread that sends counts them."""
+        """Packets that the system refused for themselves; only the thread that sends counts them."""
+        self.crowded = 0
+        """Packets that found no room, each time that they were tried."""
         self._take_link_down = take_link_down
         self._arena = Arena()
         self._header = bytearray(FAMILY_SIZE)
@@ -78,7 +83,7 @@ class BsdPort:
         return Bundle.of_views(packets)
 
     def send(self, bundle: Bundle) -> Bundle:
-        """Write packets until there is no room. Drop and count those that are longer than the interface takes."""
+        """Write packets until there is no room. Drop and count those that the system refuses for themselves."""
         writev, descriptor, headers = self._system.writev, self._descriptor, self._headers
         for done, packet in enumerate(bundle.buffers):
             try:
@@ -86,16 +91,19 @@ class BsdPort:
                 if not writev(descriptor, (headers[packet[0] >> 4], packet)):
                     raise OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN))
             except OSError as error:
-                if self._is_too_long(error, packet):
+                if self._is_unwanted(error, packet):
                     self.refused += 1
-                elif done or error.errno in NO_ROOM:
+                    continue
+                self.crowded += error.errno == errno.ENOBUFS
+                if done or error.errno in NO_ROOM:
                     return bundle[done:] if done else bundle
-                else:
-                    raise self._failure(error) from None
+                raise self._failure(error) from None
         return EMPTY
 
-    def _is_too_long(self, error: OSError, packet: Packet) -> bool:
-        """Return True if the packet was refused for its length: NetBSD says EIO, as others do of a lost interface."""
+    def _is_unwanted(self, error: OSError, packet: Packet) -> bool:
+        """Return True if others may pass. NetBSD says EIO of a packet that is too long, others of a lost interface."""
+        if error.errno in _UNWANTED:
+            return True
         if error.errno == errno.EIO and len(packet) <= self._mtu:
             try:
                 self._mtu = self._get_mtu()  # An administrator may have changed it.
