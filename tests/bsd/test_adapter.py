@@ -5,6 +5,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
@@ -204,6 +205,22 @@ def test_an_adapter_that_another_program_removes_is_gone(make: Make) -> None:
         adapter.info  # noqa: B018
     with pytest.raises(threepipe.AdapterGone):
         session.send([PACKET])
+    adapter.close()
+    assert bench.kernel.files == {}
+
+
+@pytest.mark.parametrize("make", [each for each in BENCHES if each.id not in ("darwin", "freebsd", "old_freebsd")])
+def test_a_thread_that_waits_learns_that_the_adapter_was_removed(make: Make) -> None:
+    bench = make()
+    adapter = bench.create(addresses=["10.1.2.3/24"])
+    session = adapter.start_session()
+    interface = bench.kernel.interfaces[adapter.name]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.receive, 20)
+        with bench.kernel.lock:
+            bench.kernel.unmake(interface)
+        with pytest.raises(threepipe.AdapterGone):
+            waiting.result(20)
     adapter.close()
     assert bench.kernel.files == {}
 

@@ -1,5 +1,6 @@
 """The messages of the routing socket and of sysctl's lists: routes there and back, and hostile lists."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -30,7 +31,8 @@ def test_a_route_is_read_as_it_was_written(kind: Kind, network: object, index: i
     (found,) = parse_routes(kind, written)
     host = found.network.prefixlen == found.network.max_prefixlen
     if not found.network.is_link_local:  # The kernel keeps an index in those.
-        assert found == Route(index, ip_network(str(network)), RTF_UP | RTF_STATIC | (RTF_HOST if host else 0))
+        flags = RTF_UP | RTF_STATIC | (RTF_HOST if host else 0)
+        assert replace(found, gateway=b"") == Route(index, ip_network(str(network)), flags)
     assert len(written) % kind.alignment == 0
 
 

@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import come_true
+from threepipe import platforms
 from threepipe.errors import InvalidSetting
 from threepipe.wireguard.quick.commands import call, call_all, hold_nothing
-from threepipe.wireguard.quick.dns import remove_record, resolvconf_record, revert, set_dns
+from threepipe.wireguard.quick.dns import (
+    remove_key,
+    remove_proposal,
+    remove_record,
+    resolvconf_record,
+    revert,
+    set_dns,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such programs")
 
@@ -27,6 +35,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert found is not None
         (tmp_path / tool).symlink_to(found)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(platforms, "DNS_TOOLS", ("resolvconf", "resolvectl"))
     return tmp_path / "told"
 
 
@@ -68,6 +77,45 @@ def test_dns_without_resolvconf_calls_resolvectl(told: Path) -> None:
     set_dns("wg0", 7, ENTRIES, before)
     assert told.read_text() == "resolvectl dns wg0 10.0.0.53 fd00::53\nresolvectl domain wg0 example.org lab ~.\n"
     assert before.steps == [("resolved", {"name": "wg0", "index": 7})]
+
+
+def test_dns_on_a_mac_is_a_key_of_its_state(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platforms, "DNS_TOOLS", ("scutil",))
+    add_program(told, "scutil")
+    before = Before(told)
+    key = "State:/Network/Service/threepipe-utun3/DNS"
+    set_dns("utun3", 7, ENTRIES, before)
+    assert told.read_text() == (
+        "scutil\nd.init\nd.add ServerAddresses * 10.0.0.53 fd00::53\n"
+        'd.add SupplementalMatchDomains * "" example.org lab\n'
+        f"d.add SearchDomains * example.org lab\nset {key}\n"
+    )
+    assert before.steps == [("scutil", {"key": key})]
+    told.unlink()
+    set_dns("utun3", 7, ["lab"], lambda kind, **arguments: None)
+    assert told.read_text() == f"scutil\nd.init\nd.add SearchDomains * lab\nset {key}\n"
+    told.unlink()
+    remove_key(hold_nothing, key)
+    assert told.read_text() == f"scutil\nremove {key}\n"
+
+
+def test_dns_on_openbsd_is_a_proposal_without_search_domains(
+    told: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(platforms, "DNS_TOOLS", ("route",))
+    add_program(told, "route")
+    before = Before(told)
+    index, name = socket.if_nameindex()[0]
+    set_dns(name, index, ENTRIES, before)
+    assert told.read_text() == f"route nameserver {name} 10.0.0.53 fd00::53\n"
+    assert before.steps == [("nameserver", {"name": name, "index": index})]
+    assert "does without example.org, lab" in caplog.text
+    told.unlink()
+    set_dns(name, index, ["lab"], before)
+    remove_proposal(hold_nothing, name, index + 1000)
+    assert not told.exists()
+    remove_proposal(hold_nothing, name, index)
+    assert told.read_text() == f"route nameserver {name}\n"
 
 
 def test_resolvectl_reverts_an_interface_only_while_it_exists(told: Path) -> None:

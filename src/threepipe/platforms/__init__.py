@@ -47,6 +47,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
     from threepipe.platforms.linux.namespace import namespace_names, private_networks
     from threepipe.platforms.linux.policy import (
+        ROUTES_BY_MARK,
         add_routes,
         divert,
         free_table,
@@ -62,13 +63,18 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.service.running import serve
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
+    from threepipe.platforms.unsupported import DNS_TOOLS, adapter_name, bypass, remove_bypass
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
+        DNS_TOOLS,
         PACKET_INFORMATION,
+        ROUTES_BY_MARK,
         EnclosedProgram,
         Enclosure,
+        adapter_name,
         add_routes,
         become,
+        bypass,
         divert,
         enclose,
         end_by,
@@ -82,6 +88,7 @@ elif sys.platform == "win32":
         path_mtu,
         private_networks,
         process_file,
+        remove_bypass,
         routed,
         serve,
         table_number,
@@ -91,10 +98,23 @@ elif sys.platform == "win32":
     from threepipe.platforms.windows.probe import probe
     from threepipe.platforms.windows.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 else:
-    from threepipe.platforms.bsd.here import adapters, add_routes, create, open_existing, probe
+    from threepipe.platforms.bsd.here import (
+        DNS_TOOLS,
+        adapter_name,
+        adapters,
+        add_routes,
+        bypass,
+        create,
+        open_existing,
+        path_mtu,
+        probe,
+        remove_bypass,
+        table_number,
+    )
     from threepipe.platforms.bsd.sockets import bind_to_interface, mark_socket
     from threepipe.platforms.unsupported import (
         PACKET_INFORMATION,
+        ROUTES_BY_MARK,
         EnclosedProgram,
         Enclosure,
         become,
@@ -110,28 +130,30 @@ else:
         open_capture,
         open_datagrams,
         open_inherited,
-        path_mtu,
         private_networks,
         process_file,
         routed,
         serve,
-        table_number,
         undivert,
     )
 
 __all__ = [
     "COMMAND_ESCAPE",
+    "DNS_TOOLS",
     "INHERITS_DESCRIPTORS",
     "LINGER",
     "PACKET_INFORMATION",
     "PIPES_CAN_BE_AWAITED",
+    "ROUTES_BY_MARK",
     "EnclosedProgram",
     "Enclosure",
     "access_mode",
+    "adapter_name",
     "adapters",
     "add_routes",
     "become",
     "bind_to_interface",
+    "bypass",
     "create",
     "divert",
     "enclose",
@@ -155,6 +177,7 @@ __all__ = [
     "private_networks",
     "probe",
     "process_file",
+    "remove_bypass",
     "routed",
     "runtime_folder",
     "serve",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from threepipe.backend import AdapterInfo, Finding, Port
 from threepipe.errors import AdapterUnavailable
@@ -17,13 +17,17 @@ from threepipe.net.datagrams import Datagrams
 from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
+    "DNS_TOOLS",
     "PACKET_INFORMATION",
+    "ROUTES_BY_MARK",
     "TEXT",
     "EnclosedProgram",
     "Enclosure",
+    "adapter_name",
     "adapters",
     "add_routes",
     "become",
+    "bypass",
     "create",
     "divert",
     "enclose",
@@ -42,6 +46,7 @@ __all__ = [
     "private_networks",
     "probe",
     "process_file",
+    "remove_bypass",
     "routed",
     "serve",
     "table_number",
@@ -50,6 +55,11 @@ __all__ = [
 
 PACKET_INFORMATION: dict[int, bytes] = {}
 """The bytes before packets on a descriptor by default, by IP version: none here."""
+
+ROUTES_BY_MARK = False
+"""True if marked packets can have routes of their own (`divert`)."""
+DNS_TOOLS = ("resolvconf", "resolvectl")
+"""Programs that can set name servers, in order of preference."""
 
 TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
@@ -176,6 +186,29 @@ def table_number(name: str) -> NoReturn:
 
 def path_mtu(address: str) -> int:
     return 1500
+
+
+def adapter_name(name: str) -> str:
+    return name  # An adapter can have the name of any device.
+
+
+class Bypass:
+    """A stand-in for the routes past a tunnel, which a system that routes by marks does not need."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def update(self, endpoints: Iterable[str]) -> None: ...
+
+
+def bypass(index: int, versions: Collection[int], before: Callable[[list[str]], object]) -> Bypass:
+    free_table()
+
+
+def remove_bypass(addresses: Iterable[str]) -> None:
+    free_table()
 
 
 def add_routes(index: int, networks: Iterable[Network], table: int) -> None:

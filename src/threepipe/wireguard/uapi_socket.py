@@ -7,11 +7,13 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.net.connect import listen_unix, reach_unix, remover, turn_at
+from threepipe.platforms.files import write_atomically
 from threepipe.wireguard.settings import Change, Status, check_device_name, is_device_name
 from threepipe.wireguard.uapi import UapiError, emit_change, parse_status
 
@@ -22,6 +24,7 @@ __all__ = [
     "inherit",
     "listen",
     "make_folder",
+    "name_file",
     "names",
     "status_of",
     "stop_listening",
@@ -160,6 +163,16 @@ def make_folder(folder: Path = FOLDER) -> None:
     except OSError as error:
         advice = _advice(error, f"run this as root, or have root give {folder} to this user")
         raise EndpointError(error.errno, f"{error.filename}: {error.strerror}{advice}") from None
+
+
+@contextmanager
+def name_file(path: Path, interface: str) -> Iterator[None]:
+    """Keep the name that the system has given a device's interface in a file, for the block. Raises `OSError`."""
+    write_atomically(path, f"{interface}\n".encode(), 0o644)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def inherit(number: str) -> Listening:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.watch import Watch
@@ -116,6 +116,9 @@ class Control:
     def __init__(self, family: int, protocol: int) -> None:
         self.family = family
         self.protocol = protocol
+        self.told = 0
+        """Messages that wait on a routing socket."""
+        self.bell = Doorbell()
 
 
 class Kernel:
@@ -154,7 +157,8 @@ class Kernel:
     def socket(self, family: int, kind: int, protocol: int) -> int:
         if family == self.kind.inet6 and not self.has_ipv6:
             raise fail(errno.EAFNOSUPPORT)
-        return self._add(Control(family, protocol), os.open(os.devnull, os.O_RDONLY))
+        control = Control(family, protocol)
+        return self._add(control, control.bell.fileno())
 
     def connect_control(self, descriptor: int, number: int, unit: int) -> None:
         raise fail(errno.EAFNOSUPPORT)
@@ -178,13 +182,14 @@ class Kernel:
             assert request >> 16 & 0x1FFF == len(argument), "the request has another size than its structure"
             if isinstance(file, Tun):
                 return file.ioctl(request, argument)
+            if request == bsd.FIONBIO:
+                return argument
             return self._interface_request(file, request, argument)
 
     def readv(self, descriptor: int, buffers: Sequence[bytearray | memoryview], /) -> int:
         with self.lock:
             tun = self.files[descriptor]
-            assert isinstance(tun, Tun)
-            record = memoryview(tun.read())
+            record = memoryview(tun.read() if isinstance(tun, Tun) else self._hear(tun))
         used = 0
         for buffer in buffers:
             part = record[used : used + len(buffer)]
@@ -202,7 +207,7 @@ class Kernel:
         with self.lock:
             file = self.files.pop(descriptor)
             if not isinstance(file, Tun):
-                os.close(descriptor)
+                file.bell.close()
                 return
             file.last_close()
             if file.interface is not None:
@@ -228,7 +233,9 @@ class Kernel:
         del self.interfaces[interface.name]
         if interface.tun is not None:
             interface.tun.interface = None
-            interface.tun.bell.ring()
+            if self.kind.tells_of_removal:
+                interface.tun.bell.ring()
+        self.tell()
 
     def _interface_request(self, file: Control, request: int, argument: bytes) -> bytes:
         kind = self.kind
@@ -351,6 +358,45 @@ class Kernel:
 
     # The routing socket.
 
+    def _hear(self, socket: Control) -> bytes:
+        if not socket.told:
+            raise fail(errno.EAGAIN)
+        socket.told -= 1
+        if not socket.told:
+            socket.bell.clear()
+        return bytes(100)
+
+    def tell(self) -> None:
+        """Tell all routing sockets of a change."""
+        for file in self.files.values():
+            if isinstance(file, Control) and file.family == self.kind.route:
+                file.told += 1
+                file.bell.ring()
+
+    def add_gateway(self, name: str, address: str, gateway: str | None, mtu: int = 1500) -> Interface:
+        """Make an interface of a network, with a default route by a router there, or as a link of its own."""
+        interface = self.interfaces.get(name) or self.make_other(name)
+        own = ip_interface(address)
+        interface.flags, interface.mtu = bsd.IFF_UP, mtu
+        interface.addresses[own.ip] = own.network.prefixlen
+        link = struct.pack("BBHBBBB", self.kind.sockaddr_dl, bsd.AF_LINK, interface.index, 6, 0, 0, 0)
+        link = link.ljust(self.kind.sockaddr_dl, b"\0")
+        interface.routes[own.network] = bsd.RTF_UP, link
+        default = ip_network((0 if own.version == 4 else bytes(16), 0))
+        if gateway is None:
+            interface.routes[default] = bsd.RTF_UP | bsd.RTF_STATIC, link
+        else:
+            via = self._sockaddr(ip_address(gateway))
+            interface.routes[default] = bsd.RTF_UP | bsd.RTF_STATIC | bsd.RTF_GATEWAY, via
+        self.tell()
+        return interface
+
+    def make_other(self, name: str) -> Interface:
+        """Make an interface that is none of a TUN driver."""
+        interface = self.interfaces[name] = Interface(name, self.next_index, 6)  # IFT_ETHER
+        self.next_index += 1
+        return interface
+
     def _route(self, message: bytes) -> int:
         self._need_root()
         kind, layout = self.kind, self.kind.routes
@@ -368,12 +414,21 @@ class Kernel:
         address = self._ip(parts[bsd.RTA_DST])
         prefix = address.max_prefixlen if flags & bsd.RTF_HOST else _prefix(self._ip(parts[bsd.RTA_NETMASK]))
         network = ip_network((address, prefix))
-        gateway = parts[bsd.RTA_GATEWAY]
-        interface = self._routed(parts.get(bsd.RTA_IFP, gateway))
+        gateway = parts.get(bsd.RTA_GATEWAY)
+        if action == bsd.RTM_DELETE and gateway is None:
+            found = [each for each in self.interfaces.values() if network in each.routes]
+            if not found:
+                raise fail(errno.ESRCH)
+            del found[0].routes[network]
+            self.tell()
+            return len(message)
+        assert gateway is not None
+        interface = self._by_router(gateway) if flags & bsd.RTF_GATEWAY else self._routed(parts.get(16, gateway))
         if action == bsd.RTM_DELETE:
             if network not in interface.routes:
                 raise fail(errno.ESRCH)
             del interface.routes[network]
+            self.tell()
             return len(message)
         assert action == bsd.RTM_ADD
         if not interface.up:
@@ -381,7 +436,25 @@ class Kernel:
         if any(network in each.routes for each in self.interfaces.values()):
             raise fail(errno.EEXIST)
         interface.routes[network] = flags, gateway
+        self.tell()
         return len(message)
+
+    def _by_router(self, gateway: bytes) -> Interface:
+        """Return the interface of the network where a router is."""
+        address = self._ip(gateway)
+        if address.is_loopback:
+            loopback = self.interfaces.get("lo0") or self.make_other("lo0")
+            loopback.flags = bsd.IFF_UP
+            return loopback
+        found = [
+            (network.prefixlen, each.index, each)
+            for each in self.interfaces.values()
+            for network in each.routes
+            if address in network
+        ]
+        if not found:
+            raise fail(errno.ENETUNREACH)
+        return max(found)[2]
 
     def _routed(self, gateway: bytes) -> Interface:
         """Return the interface that a route leads to."""

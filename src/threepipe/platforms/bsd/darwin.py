@@ -44,6 +44,7 @@ KIND = Kind(
     ),
     addresses=(Message(type=12, size=20, index=12, flags=8, addrs=4),),
     listings=(6,),  # NET_RT_IFLIST2
+    scoped=0x1000000,
 )
 
 AF_SYSTEM, SYSPROTO_CONTROL = 32, 2

@@ -5,18 +5,43 @@ import sys
 assert sys.platform != "win32"
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from threepipe.backend import AdapterInfo, Finding
-from threepipe.errors import AdapterUnavailable
+from threepipe.errors import AdapterUnavailable, InvalidSetting
 from threepipe.platforms import unsupported
+from threepipe.platforms.bsd.bypass import Bypass, path_mtu_on, remove_on
 from threepipe.platforms.bsd.device import BsdDevice, Place, adapters_on, add_routes_on, create_on, open_on
-from threepipe.platforms.bsd.driver import Driver
+from threepipe.platforms.bsd.driver import Driver, own_name
 from threepipe.platforms.bsd.probe import findings
 from threepipe.platforms.posix import runtime_folder
 from threepipe.settings import AdapterSettings, NamespaceName, Network
 
-__all__ = ["adapters", "add_routes", "create", "driver_of", "open_existing", "probe"]
+__all__ = [
+    "DNS_TOOLS",
+    "adapter_name",
+    "adapters",
+    "add_routes",
+    "bypass",
+    "create",
+    "driver_of",
+    "open_existing",
+    "path_mtu",
+    "probe",
+    "remove_bypass",
+    "table_number",
+]
+
+_TABLE_MAIN = 254  # As on Linux; there is no other here.
+
+
+def dns_tools(platform: str) -> tuple[str, ...]:
+    """Return the programs that can set name servers on a system, in order of preference."""
+    tools = {"darwin": "scutil", "openbsd": "route"}
+    return (next((tool for start, tool in tools.items() if platform.startswith(start)), "resolvconf"),)
+
+
+DNS_TOOLS = dns_tools(sys.platform)
 
 
 def create(settings: AdapterSettings) -> BsdDevice:
@@ -36,6 +61,32 @@ def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
 def add_routes(index: int, networks: Iterable[Network], table: int) -> None:
     """Lead networks to the interface `index`, until it is removed. `table` is that of Linux' numbers, and not used."""
     add_routes_on(_place(), index, networks)
+
+
+def adapter_name(name: str) -> str:
+    """Return the name, or the template, by which a device of that name can have an adapter."""
+    driver = driver_of(sys.platform)
+    if driver is None or driver.kind.set_name is not None or own_name(driver.kind, name):
+        return name
+    return f"{driver.kind.driver}%d"
+
+
+def bypass(index: int, versions: Collection[int], before: Callable[[list[str]], object]) -> Bypass:
+    return Bypass(_place(), index, versions, before)
+
+
+def remove_bypass(addresses: Iterable[str]) -> None:
+    remove_on(_place(), addresses)
+
+
+def path_mtu(address: str) -> int:
+    return path_mtu_on(_place(), address)
+
+
+def table_number(name: str) -> int:
+    if name in ("main", str(_TABLE_MAIN)):
+        return _TABLE_MAIN
+    raise InvalidSetting("routes are set in the main table alone on this system; give auto, main or off")
 
 
 def probe() -> list[Finding]:

@@ -29,7 +29,7 @@ from threepipe.platforms.bsd.kind import (
     SOCK_RAW,
     Kind,
 )
-from threepipe.platforms.bsd.messages import IpAddress, Link
+from threepipe.platforms.bsd.messages import IpAddress, Link, Route
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import Address, Network
 
@@ -59,12 +59,15 @@ class Interfaces:
         """Return all interfaces."""
         kind = self._kind
         interfaces = self._sysctl(kind.listings)
-        routes = messages.parse_routes(kind, self._sysctl((NET_RT_DUMP,)))
         return Listing(
             list(messages.parse_links(kind, interfaces)),
             list(messages.parse_addresses(kind, interfaces)),
-            [(route.index, route.network) for route in routes if route.flags & RTF_STATIC],
+            [(route.index, route.network) for route in self.routes() if route.flags & RTF_STATIC],
         )
+
+    def routes(self) -> list[Route]:
+        """Return all routes."""
+        return list(messages.parse_routes(self._kind, self._sysctl((NET_RT_DUMP,))))
 
     def _sysctl(self, lists: tuple[int, ...]) -> bytes:
         """Return the first of `lists` that the system has, as older releases have older ones alone."""
@@ -148,12 +151,27 @@ class Interfaces:
             if error.errno != errno.ESRCH:
                 raise
 
+    def add_host_route(self, address: IpAddress, gateway: bytes, flags: int) -> None:
+        """Add a route to one machine by `gateway`, a socket address, with `flags` like RTF_GATEWAY."""
+        self._tell(messages.host_message(self._kind, RTM_ADD, address, gateway, flags, next(_sequence)), str(address))
+
+    def remove_host_route(self, address: IpAddress) -> None:
+        """Remove the route to one machine; a missing one is not an error."""
+        try:
+            self._tell(messages.host_message(self._kind, RTM_DELETE, address, b"", 0, next(_sequence)), str(address))
+        except AdapterError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
     def _route(self, action: int, name: str, index: int, network: Network, gateway: IpAddress | None) -> None:
         kind = self._kind
         via = gateway if kind.routes_by_address else None
-        message = messages.route_message(kind, action, network, index, via, next(_sequence))
+        self._tell(messages.route_message(kind, action, network, index, via, next(_sequence)), f"{network}", name)
+
+    def _tell(self, message: bytes, network: str, name: str = "the system") -> None:
+        """Write a message about the route to `network` to the routing socket."""
         try:
-            with self._socket(kind.route, SOCK_RAW) as opened:
+            with self._socket(self._kind.route, SOCK_RAW) as opened:
                 self._system.writev(opened, [message])
         except OSError as error:
             raise explained(error, name, f"route {network}: ") from None

@@ -22,7 +22,10 @@ __all__ = [
     "RTA_IFA",
     "RTA_IFP",
     "RTA_NETMASK",
+    "RTF_BLACKHOLE",
+    "RTF_GATEWAY",
     "RTF_HOST",
+    "RTF_REJECT",
     "RTF_STATIC",
     "RTF_UP",
     "RTM_ADD",
@@ -70,7 +73,8 @@ NAME_SIZE = 16  # IFNAMSIZ
 # <net/route.h>
 RTM_ADD, RTM_DELETE = 1, 2
 RTA_DST, RTA_GATEWAY, RTA_NETMASK, RTA_IFP, RTA_IFA = 1, 2, 4, 16, 32
-RTF_UP, RTF_HOST, RTF_STATIC = 0x1, 0x4, 0x800
+RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_REJECT = 0x1, 0x2, 0x4, 0x8
+RTF_STATIC, RTF_BLACKHOLE = 0x800, 0x1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,10 @@ class Kind(NamedTuple):
     """True if messages tell the size of their own header, in two bytes at offset 4."""
     routes_by_address: bool = False
     """True if a route to an interface names an address of the interface, as `route add -iface` does there."""
+    scoped: int = 0
+    """RTF_IFSCOPE: the flag of routes for sockets of one interface alone, where there are such."""
+    tells_of_removal: bool = True
+    """False if nobody who waits for packets learns that another program has removed the interface."""
     set_name: int | None = None
     """The request SIOCSIFNAME, where interfaces can have any name."""
     point_to_point: int | None = None

@@ -26,7 +26,17 @@ from threepipe.platforms.bsd.kind import (
 )
 from threepipe.settings import Address, Network
 
-__all__ = ["IpAddress", "Link", "Route", "parse_addresses", "parse_links", "parse_routes", "route_message", "sockaddr"]
+__all__ = [
+    "IpAddress",
+    "Link",
+    "Route",
+    "host_message",
+    "parse_addresses",
+    "parse_links",
+    "parse_routes",
+    "route_message",
+    "sockaddr",
+]
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -55,6 +65,8 @@ class Route:
     index: int
     network: Network
     flags: int
+    gateway: bytes = b""
+    """A socket address, of another machine with RTF_GATEWAY, else of the interface."""
 
 
 def sockaddr(kind: Kind, address: IpAddress) -> bytes:
@@ -79,13 +91,26 @@ def route_message(
         parts.append((RTA_NETMASK, sockaddr(kind, network.netmask)))
     if gateway:
         parts.append((RTA_IFP, link))  # Another interface may have the same address.
+    return _message(kind, action, index, RTF_HOST if host else 0, parts, sequence)
+
+
+def host_message(kind: Kind, action: int, address: IpAddress, gateway: bytes, flags: int, sequence: int) -> bytes:
+    """Return the message that adds or deletes the route to one machine by `gateway`, a socket address as in `Route`.
+
+    `flags` are RTF_GATEWAY and its like. Without a `gateway` it deletes the route whatever that is.
+    """
+    parts = [(RTA_DST, sockaddr(kind, address)), *([(RTA_GATEWAY, gateway)] if gateway else [])]
+    return _message(kind, action, 0, RTF_HOST | flags, parts, sequence)
+
+
+def _message(kind: Kind, action: int, index: int, flags: int, parts: list[tuple[int, bytes]], sequence: int) -> bytes:
     body = b"".join(part + bytes(-len(part) % kind.alignment) for _, part in parts)
     header = bytearray(kind.routes.size)
     struct.pack_into("HBB", header, 0, len(header) + len(body), kind.version, action)
     if kind.has_header_length:
         _SHORT.pack_into(header, 4, len(header))
     _SHORT.pack_into(header, kind.routes.index, index)
-    _INT.pack_into(header, kind.routes.flags, RTF_UP | RTF_STATIC | (RTF_HOST if host else 0))
+    _INT.pack_into(header, kind.routes.flags, RTF_UP | RTF_STATIC | flags)
     _INT.pack_into(header, kind.routes.addrs, sum(bit for bit, _ in parts))
     _INT.pack_into(header, kind.sequence, sequence)
     return bytes(header) + body
@@ -137,7 +162,8 @@ def parse_routes(kind: Kind, listing: bytes) -> Iterator[Route]:
         prefix: int = address.max_prefixlen
         if not message.flags & RTF_HOST:
             prefix = _prefix(message.parts.get(RTA_NETMASK, b""), address.version)
-        yield Route(message.index, ipaddress.ip_network((address, prefix), strict=False), message.flags)
+        network = ipaddress.ip_network((address, prefix), strict=False)
+        yield Route(message.index, network, message.flags, message.parts.get(RTA_GATEWAY, b""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.packet import MAX_PACKET, Packet
 from threepipe.core.pump import End
 from threepipe.errors import AdapterError, AdapterGone, LinkDown
+from threepipe.platforms.bsd.changes import Changes
 from threepipe.platforms.bsd.kind import AF_INET, Kind
 from threepipe.platforms.bsd.system import System
 
@@ -44,7 +45,7 @@ class BsdPort:
         get_mtu: Callable[[], int],
         take_link_down: Callable[[], None],
     ) -> None:
-        """`get_mtu` returns that of the interface: some systems refuse a longer packet of the program."""
+        """`get_mtu` returns that of the interface, or raises `AdapterGone`."""
         self._system = system
         self._descriptor = descriptor
         self._name = name
@@ -59,6 +60,9 @@ class BsdPort:
         self._headers = {4: struct.pack("!I", AF_INET), 6: struct.pack("!I", kind.inet6)}
         self.readable = system.watch()
         self.writable = system.watch()
+        self._changes = None if kind.tells_of_removal else Changes(system, kind)
+        if self._changes is not None:
+            self.readable.watch(self._changes, selectors.EVENT_READ)
         self.readable.watch(_Descriptor(descriptor), selectors.EVENT_READ)
         self.writable.watch(_Descriptor(descriptor), selectors.EVENT_WRITE)
 
@@ -79,6 +83,8 @@ class BsdPort:
         except OSError as error:
             if not packets and error.errno not in NOTHING:
                 raise self._failure(error) from None
+        if not packets and self._changes is not None and self._changes.happened():
+            self._get_mtu()  # Another program may have removed the interface.
         self._arena.take(used)
         return Bundle.of_views(packets)
 
@@ -128,6 +134,8 @@ class BsdPort:
         """Close what sessions wait on; the device closes the descriptor."""
         self.readable.close()
         self.writable.close()
+        if self._changes is not None:
+            self._changes.close()
 
     def _failure(self, error: OSError) -> AdapterError:
         code = error.errno or 0

@@ -29,6 +29,7 @@ from threepipe.platforms.linux.netlink import pyroute2
 from threepipe.settings import Network
 
 __all__ = [
+    "ROUTES_BY_MARK",
     "Rule",
     "add_routes",
     "divert",
@@ -44,6 +45,8 @@ Rule = dict[str, int]
 """A routing rule: its attributes (FRA_* of <linux/fib_rules.h>, as pyroute2 names them), family and flags."""
 
 log = logging.getLogger("threepipe")
+
+ROUTES_BY_MARK = True
 
 _FIRST_TABLE = 51820
 _TABLE_MAIN = 254

@@ -3,7 +3,9 @@
 It creates the adapter and the socket by which wg(8) manages the device, then returns while the device continues in the
 background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and
 when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays. With
---no-offload no superpackets pass. WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
+--no-offload no superpackets pass. The name utun on macOS, and tun on NetBSD and OpenBSD, has the system choose a
+number; the name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean
+the same as for wireguard-go.
 """
 
 import logging
@@ -14,6 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from logging.handlers import SysLogHandler
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from threepipe.core import fast
@@ -169,7 +172,9 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
 
     Raises `Ended` if a signal arrives before, and what opening it raises.
     """
+    from threepipe import platforms
     from threepipe.piping import pipe
+    from threepipe.platforms.files import write_atomically
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.settings import check_device_name
     from threepipe.wireguard.tunnel import Event
@@ -177,6 +182,8 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
     from threepipe.wireguard.uapi_socket import inherit, listen
 
     check_device_name(name)
+    template = platforms.adapter_name(name)
+    is_chosen = template == f"{name}%d"
     adapter: Adapter | None = None
 
     def on_event(event: Event) -> None:
@@ -190,7 +197,10 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
         if descriptor := os.environ.get("WG_TUN_FD"):
             inside = stack.enter_context(_inherited_session(descriptor))
         else:
-            adapter = stack.enter_context(_adapter(name, offload and fast.NATIVE))
+            adapter = stack.enter_context(_adapter(template if is_chosen else name, offload and fast.NATIVE))
+            name = adapter.name
+            if is_chosen and (path := os.environ.get("WG_TUN_NAME_FILE")):
+                write_atomically(Path(path), f"{name}\n".encode(), 0o400)
             inside = stack.enter_context(adapter.start_session())
         device = stack.enter_context(Device(mtu=adapter.mtu if adapter else _DEFAULT_MTU, on_event=on_event))
         inherited = os.environ.get("WG_UAPI_FD")

@@ -6,7 +6,7 @@ from pathlib import Path
 from threepipe import platforms
 from threepipe.platforms.files import write_atomically
 from threepipe.wireguard.quick.commands import Hold, call_all
-from threepipe.wireguard.quick.dns import remove_record, revert
+from threepipe.wireguard.quick.dns import remove_key, remove_proposal, remove_record, revert
 from threepipe.wireguard.quick.journal import Action, Journal
 from threepipe.wireguard.quick.nft import remove_table
 from threepipe.wireguard.uapi_socket import FOLDER, make_folder
@@ -24,6 +24,10 @@ def _remove_rules(hold: Hold, rules: list[dict[str, int]]) -> None:
     platforms.undivert(rules)
 
 
+def _remove_bypass(hold: Hold, addresses: list[str]) -> None:
+    platforms.remove_bypass(addresses)
+
+
 def _save(hold: Hold, path: str, text: str) -> None:
     write_atomically(Path(path), text.encode(), 0o600)  # For root only, as it has keys.
 
@@ -33,6 +37,9 @@ ACTIONS = {
     "post_down": Action("PostDown", _run_commands, everywhere=False, again=False),
     "dns": Action("DNS", remove_record),
     "resolved": Action("DNS", revert, everywhere=False),
+    "scutil": Action("DNS", remove_key),
+    "nameserver": Action("DNS", remove_proposal, everywhere=False),
+    "bypass": Action("routes past the tunnel", _remove_bypass, everywhere=False),
     "nft": Action("packet filter", remove_table, everywhere=False),
     "rules": Action("routing rules", _remove_rules, everywhere=False),
     "save": Action("SaveConfig", _save),

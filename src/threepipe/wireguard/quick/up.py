@@ -31,7 +31,7 @@ from threepipe.wireguard.quick.traffic import mtu_for, refreshed_names, traffic
 from threepipe.wireguard.quick.undo import open_journal, recover
 from threepipe.wireguard.settings import Change
 from threepipe.wireguard.uapi_server import UapiServer
-from threepipe.wireguard.uapi_socket import listen, stop_listening
+from threepipe.wireguard.uapi_socket import FOLDER, listen, name_file, stop_listening
 
 __all__ = ["run"]
 
@@ -83,6 +83,9 @@ class _Setup:
 
     def __init__(self, config: Config, path: Path, journal: Journal, ending: Ending, stack: ExitStack) -> None:
         self._config, self._path, self._journal, self._ending, self._stack = config, path, journal, ending, stack
+        self._interface = config.name
+        self._follow: Callable[[], object] = lambda: None
+        """Has routes follow changes of the network and of the endpoints."""
         self._table = _MAIN_TABLE
         if config.table not in ("auto", "off"):
             try:
@@ -97,22 +100,29 @@ class _Setup:
         listening = listen(config.name)
         self._stack.callback(stop_listening, listening)
         waiting = enter(ExitStack())  # Clients that wait for the end learn of it after all cleanup below.
+        # The kernel splits and coalesces superpackets faster than pure Python.
+        offload = offload and fast.NATIVE
+        if (template := platforms.adapter_name(config.name)) != config.name:  # The commands need the system's name.
+            adapter = enter(Adapter.create(template, addresses=config.addresses, offload=offload))
+            self._interface = adapter.name
+            enter(name_file(FOLDER / f"{config.name}.name", adapter.name))
         if config.pre_up:
             self._call_at_end("post_down", config.post_down)
             self._call(config.pre_up)
         with self._ending.interrupting():
             change = config.change(resolve_patiently)
         mtu = config.mtu or mtu_for(change)
-        # The kernel splits and coalesces superpackets faster than pure Python.
-        offload = offload and fast.NATIVE
-        adapter = enter(Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=offload))
+        if template == config.name:
+            adapter = enter(Adapter.create(config.name, addresses=config.addresses, mtu=mtu, offload=offload))
+        else:
+            adapter.mtu = mtu
         if not config.pre_up:
             self._call_at_end("post_down", config.post_down)
         inside = enter(adapter.start_session())
         device = enter(Device(mtu=mtu, on_event=lambda event: events.debug("%s", event)))
         self._set_routes(adapter, device, change)
         self._ending.check()
-        set_dns(config.name, adapter.index, config.dns, self._undo_by, self._journal.hold)
+        set_dns(self._interface, adapter.index, config.dns, self._undo_by, self._journal.hold)
         over = threading.Event()
         failures = enter(traffic(inside, device.session, over))
         enter(UapiServer(listening, device, over.set, waiting))
@@ -129,7 +139,7 @@ class _Setup:
         if config.save:
             saving.callback(self._save, device)
         while not over.wait(_SIGNAL_INTERVAL) and self._ending.number is None:
-            pass
+            self._follow()
         if failures:
             raise failures[0]
 
@@ -138,11 +148,11 @@ class _Setup:
         self._stack.enter_context(self._journal.until_end(kind, **arguments))
 
     def _call(self, commands: tuple[str, ...]) -> None:
-        call(commands, self._config.name, self._journal.hold, self._ending.interrupting)
+        call(commands, self._interface, self._journal.hold, self._ending.interrupting)
 
     def _call_at_end(self, kind: str, commands: tuple[str, ...]) -> None:
         if commands:
-            self._undo_by(kind, name=self._config.name, commands=commands)
+            self._undo_by(kind, name=self._interface, commands=commands)
 
     def _set_routes(self, adapter: Adapter, device: Device, change: Change) -> None:
         """Configure the device, and route its allowed IPs to the adapter."""
@@ -153,7 +163,12 @@ class _Setup:
             network for peer in device.status().peers for network in peer.allowed_ips if network not in own
         )
         default = [network for network in networks if not network.prefixlen]
-        if config.table == "auto" and default:
+        if config.table == "auto" and default and not platforms.ROUTES_BY_MARK:
+            others = [network for network in networks if network.prefixlen]
+            halves = [half for network in default for half in network.subnets()]
+            platforms.add_routes(adapter.index, [*halves, *others], _MAIN_TABLE)
+            self._pass_by(adapter, device, {network.version for network in default})
+        elif config.table == "auto" and default:
             table = config.fwmark or platforms.free_table()
             device.configure(Change(fwmark=table))
             others = [network for network in networks if network.prefixlen]
@@ -164,6 +179,17 @@ class _Setup:
             platforms.divert(versions, table, table, lambda rules: self._undo_by("rules", rules=rules))
         elif config.table != "off":
             platforms.add_routes(adapter.index, networks, self._table)
+
+    def _pass_by(self, adapter: Adapter, device: Device, versions: set[int]) -> None:
+        """Have the device's own packets pass by the tunnel that all packets of `versions` would go through."""
+        undoing = self._stack.enter_context(ExitStack())  # Now, so that packets pass until everything later is undone.
+
+        def before(addresses: list[str]) -> None:
+            undoing.enter_context(self._journal.until_end("bypass", addresses=addresses))
+
+        ways = self._stack.enter_context(platforms.bypass(adapter.index, versions, before))
+        self._follow = lambda: ways.update(peer.endpoint[0] for peer in device.status().peers if peer.endpoint)
+        self._follow()
 
     def _save(self, device: Device) -> None:
         """Write the state of the device to its file. Until that succeeds, the journal has it."""
