@@ -1,5 +1,6 @@
 """The choice of the driver by the system's name, the findings of `threepipe doctor`, and routes of WireGuard."""
 
+import ctypes
 import errno
 import os
 import sys
@@ -36,6 +37,32 @@ def test_a_system_without_a_driver_has_no_adapters_and_the_doctor_says_so(monkey
     assert finding.essential
 
 
+class Library:
+    """FreeBSD's C library, as far as the doctor calls it."""
+
+    def __init__(self, modules: set[bytes]) -> None:
+        self._modules = modules
+
+    def modfind(self, name: bytes) -> int:
+        return 7 if name in self._modules else -1
+
+
+@pytest.mark.parametrize("modules", [{b"if_tuntap"}, {b"if_tun"}, {b"if_tap"}])
+def test_the_doctor_looks_for_freebsds_driver_without_making_an_interface(
+    modules: set[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object) -> bool:
+        raise AssertionError(f"to look for {path} would make an interface")
+
+    driver = here.driver_of("freebsd14")
+    assert driver is not None
+    monkeypatch.setattr(os.path, "exists", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library(modules))
+    (found,) = [finding for finding in probe.findings(driver.kind) if finding.name == "TUN"]
+    assert found.ok == (modules != {b"if_tap"})
+    assert ("kldload" in found.advice) == (not found.ok)
+
+
 @pytest.mark.parametrize("platform", ["darwin", "freebsd14", "netbsd10", "openbsd7"])
 @pytest.mark.parametrize("user", [0, 1000])
 def test_the_doctor_names_system_privilege_node_and_ipv6(
@@ -45,6 +72,7 @@ def test_the_doctor_names_system_privilege_node_and_ipv6(
     assert driver is not None
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(os.path, "exists", lambda path: False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library({b"if_tuntap"}))
     findings = {finding.name: finding for finding in probe.findings(driver.kind)}
     assert set(findings) >= {"system", "privilege", "IPv6"}
     assert findings["system"].detail.startswith(driver.kind.name)

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 import threepipe
-from threepipe.demo import open_stage, play
+from tests.support.kernel import Network
+from threepipe import platforms
+from threepipe.demo import open_stage, play, single
 from threepipe.demo.kernel import KernelStage, kernel_stage
 from threepipe.demo.memory import memory_stage
 from threepipe.demo.play import PumpThread
+from threepipe.demo.single import single_stage
 from threepipe.demo.stream import chunks
 
 DEMO = [sys.executable, "-W", "error", "-m", "threepipe", "demo"]
@@ -204,3 +207,39 @@ def test_demo_with_ipv6_disabled_shows_ipv4() -> None:
     assert result.families == (4,)
     assert result.ping6_ms is None
     assert result.intact
+
+
+@pytest.mark.kernel
+def test_the_stage_of_a_system_with_one_network_passes_pings_and_the_stream(network: Network) -> None:
+    def show() -> Any:
+        with single_stage() as stage:
+            return play(stage, 2 << 20, lambda step: None, lambda done: None)
+
+    result = network.namespace.run(show)
+    assert result.intact
+    assert (result.backend, result.privilege, result.namespaces) == ("adapter", "root", ())
+    assert result.packets > (2 << 20) / 1400
+
+
+@pytest.mark.kernel
+def test_a_lost_datagram_of_the_stream_is_told(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(single, "_REPLY_TIMEOUT", 0.05)
+    monkeypatch.setattr(single, "_answered", lambda packet: None)
+
+    def show() -> Any:
+        with single_stage() as stage, PumpThread(stage.left, stage.right):
+            return stage.transfer(5000, lambda done: None)
+
+    assert network.namespace.run(show).sha256_match is False
+
+
+def test_a_system_with_one_network_shows_it_or_without_privilege_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platforms, "ONE_NETWORK", True)
+
+    def refuse(settings: object) -> None:
+        raise threepipe.PermissionDenied(1, "creating utun%d needs root; run as root, for example with sudo")
+
+    monkeypatch.setattr(platforms, "create", refuse)
+    with open_stage() as (stage, description):
+        assert stage.backend == "memory"
+        assert "creating utun%d needs root" in description

@@ -34,7 +34,8 @@ def demo(
     It creates two adapters in two new network namespaces, joins them, pings
     across with IPv4 and IPv6, transfers a stream by TCP and prints the
     counts. Afterwards it removes what it created. Without a TUN device it
-    uses adapters in memory. The exit status is 0 if everything arrived intact.
+    uses adapters in memory, and on macOS and the BSDs an adapter and a machine
+    in memory. The exit status is 0 if everything arrived intact.
     """
     from threepipe.demo import open_stage, play
 

@@ -19,10 +19,11 @@ from threepipe.adapter import Adapter
 from threepipe.demo.play import PrivateNetwork, Transfer
 from threepipe.echo import echo_request
 
-__all__ = ["KernelStage", "kernel_stage"]
+__all__ = ["ADDRESSES", "PREFIX_LENGTH", "KernelStage", "kernel_stage", "ping", "ping_socket"]
 
-_ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
-_PREFIX_LENGTH = {4: 24, 6: 64}
+ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
+"""The left stack's and the right one's, by IP version."""
+PREFIX_LENGTH = {4: 24, 6: 64}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ICMP = {4: (socket.IPPROTO_ICMP, 0), 6: (socket.IPPROTO_ICMPV6, 129)}  # Protocol, and type of an echo reply.
 _IP_HEADER = {4: 20, 6: 40}
@@ -44,7 +45,7 @@ def kernel_stage() -> Iterator["KernelStage"]:
             stack.callback(network.close)
         adapters = []
         for side, network in enumerate(networks):
-            addresses = [f"{_ADDRESSES[version][side]}/{_PREFIX_LENGTH[version]}" for version in (4, 6)]
+            addresses = [f"{ADDRESSES[version][side]}/{PREFIX_LENGTH[version]}" for version in (4, 6)]
             adapter = Adapter.create(f"demo{side}", netns=network.path, addresses=addresses)
             adapters.append(stack.enter_context(adapter))
         yield KernelStage(privilege, networks, adapters)
@@ -64,31 +65,11 @@ class KernelStage:
         self.left, self.right = [adapter.start_session() for adapter in adapters]
 
     def ping(self, version: int, count: int) -> list[float]:
-        source, destination = _ADDRESSES[version]
-        protocol, reply = _ICMP[version]
-        times = []
-        with self._networks[0].run(lambda: socket.socket(_FAMILIES[version], socket.SOCK_RAW, protocol)) as icmp:
-            icmp.settimeout(_PING_TIMEOUT)
-            identifier = os.getpid() & 0xFFFF
-            for sequence in range(count):
-                request = echo_request(source, destination, identifier, sequence, bytes(56))
-                expected = struct.pack("!HH", identifier, sequence)
-                start = time.perf_counter()
-                icmp.sendto(request[_IP_HEADER[version] :], (destination, 0))
-                try:
-                    while True:
-                        answer = icmp.recv(0xFFFF)
-                        # A raw socket returns the IP header in IPv4, and not in IPv6.
-                        echo = answer[_IP_HEADER[4] :] if version == 4 else answer
-                        if echo[0] == reply and echo[4:8] == expected:
-                            break
-                except TimeoutError:
-                    continue
-                times.append(time.perf_counter() - start)
-        return times
+        with self._networks[0].run(lambda: ping_socket(version)) as icmp:
+            return ping(icmp, version, count)
 
     def transfer(self, size: int, progress: Callable[[int], None]) -> Transfer:
-        address = _ADDRESSES[4][1]
+        address = ADDRESSES[4][1]
         with ExitStack() as stack:
             listener = self._networks[1].run(lambda: socket.create_server((address, 0)))
             with listener:
@@ -109,6 +90,36 @@ class KernelStage:
     def dropped(self) -> int:
         counts = [adapter.statistics for adapter in self._adapters]
         return sum(count.received_dropped + count.sent_dropped for count in counts)
+
+
+def ping_socket(version: int) -> socket.socket:
+    """Return a socket for `ping` in this thread's network. Raises `OSError`."""
+    return socket.socket(_FAMILIES[version], socket.SOCK_RAW, _ICMP[version][0])
+
+
+def ping(icmp: socket.socket, version: int, count: int) -> list[float]:
+    """Ping the right stack, as `Stage.ping` does."""
+    source, destination = ADDRESSES[version]
+    reply = _ICMP[version][1]
+    times = []
+    icmp.settimeout(_PING_TIMEOUT)
+    identifier = os.getpid() & 0xFFFF
+    for sequence in range(count):
+        request = echo_request(source, destination, identifier, sequence, bytes(56))
+        expected = struct.pack("!HH", identifier, sequence)
+        start = time.perf_counter()
+        icmp.sendto(request[_IP_HEADER[version] :], (destination, 0))
+        try:
+            while True:
+                answer = icmp.recv(0xFFFF)
+                # A raw socket returns the IP header in IPv4, and not in IPv6.
+                echo = answer[_IP_HEADER[4] :] if version == 4 else answer
+                if echo[0] == reply and echo[4:8] == expected:
+                    break
+        except TimeoutError:
+            continue
+        times.append(time.perf_counter() - start)
+    return times
 
 
 class _StreamResult(NamedTuple):

@@ -36,7 +36,7 @@ class Result:
     """The counts of the demonstration. Round-trip times are medians in milliseconds, None if a reply was lost."""
 
     backend: str
-    """"linux-tun" or "memory"."""
+    """"linux-tun", "adapter" or "memory"."""
     privilege: str
     """"root", "user namespace", or "none" if none was needed."""
     namespaces: tuple[str, ...]

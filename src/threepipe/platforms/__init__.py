@@ -63,10 +63,11 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.service.running import serve
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
-    from threepipe.platforms.unsupported import DNS_TOOLS, adapter_name, bypass, remove_bypass
+    from threepipe.platforms.unsupported import DNS_TOOLS, ONE_NETWORK, adapter_name, bypass, remove_bypass
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
         DNS_TOOLS,
+        ONE_NETWORK,
         PACKET_INFORMATION,
         ROUTES_BY_MARK,
         EnclosedProgram,
@@ -100,6 +101,7 @@ elif sys.platform == "win32":
 else:
     from threepipe.platforms.bsd.here import (
         DNS_TOOLS,
+        ONE_NETWORK,
         adapter_name,
         adapters,
         add_routes,
@@ -142,6 +144,7 @@ __all__ = [
     "DNS_TOOLS",
     "INHERITS_DESCRIPTORS",
     "LINGER",
+    "ONE_NETWORK",
     "PACKET_INFORMATION",
     "PIPES_CAN_BE_AWAITED",
     "ROUTES_BY_MARK",

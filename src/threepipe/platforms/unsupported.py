@@ -18,6 +18,7 @@ from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
     "DNS_TOOLS",
+    "ONE_NETWORK",
     "PACKET_INFORMATION",
     "ROUTES_BY_MARK",
     "TEXT",
@@ -58,6 +59,8 @@ PACKET_INFORMATION: dict[int, bytes] = {}
 
 ROUTES_BY_MARK = False
 """True if marked packets can have routes of their own (`divert`)."""
+ONE_NETWORK = False
+"""True if a demonstration may use the system's one network, whose raw sockets hear the packets of adapters."""
 DNS_TOOLS = ("resolvconf", "resolvectl")
 """Programs that can set name servers, in order of preference."""
 

@@ -19,6 +19,7 @@ from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
     "DNS_TOOLS",
+    "ONE_NETWORK",
     "adapter_name",
     "adapters",
     "add_routes",
@@ -32,6 +33,7 @@ __all__ = [
     "table_number",
 ]
 
+ONE_NETWORK = True
 _TABLE_MAIN = 254  # As on Linux; there is no other here.
 
 

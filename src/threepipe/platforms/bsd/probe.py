@@ -31,12 +31,21 @@ def _privilege() -> Finding:
 
 
 def _node(kind: Kind) -> Finding:
-    path = "/dev/tun" if kind.set_name is not None else "/dev/tun0"
-    if os.path.exists(path):
-        return Finding("TUN", True, f"{path} is there", essential=True)
-    advice = "run: kldload if_tun" if kind.set_name is not None else "run as root: cd /dev && sh MAKEDEV tun0"
-    # FreeBSD makes its node when it is opened.
-    return Finding("TUN", kind.set_name is not None, f"{path} is not there yet", advice, essential=True)
+    if kind.set_name is not None:
+        return _module()
+    if os.path.exists("/dev/tun0"):
+        return Finding("TUN", True, "/dev/tun0 is there", essential=True)
+    return Finding("TUN", False, "/dev/tun0 is missing", "run as root: cd /dev && sh MAKEDEV tun0", essential=True)
+
+
+def _module() -> Finding:
+    """Look for FreeBSD's driver among the kernel's modules: to look for /dev/tun would make an interface."""
+    import ctypes
+
+    modfind = ctypes.CDLL(None).modfind
+    if any(modfind(name) >= 0 for name in (b"if_tuntap", b"if_tun")):
+        return Finding("TUN", True, "the kernel has the driver", essential=True)
+    return Finding("TUN", False, "the kernel has no TUN driver", "run as root: kldload if_tun", essential=True)
 
 
 def _ipv6() -> Finding:
