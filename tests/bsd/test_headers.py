@@ -63,6 +63,7 @@ def numbers(system: str, known: Kind) -> list[str]:
         f"sizeof(struct ifreq) == {known.ifreq}",
         f"sizeof(struct sockaddr_dl) == {known.sockaddr_dl}",
         f"RTM_VERSION == {known.version}",
+        *([f"RTF_IFSCOPE == {known.scoped:#x}"] if known.scoped else []),
         f"RTM_GET == {known.routes.type}",
         f"offsetof(struct rt_msghdr, rtm_seq) == {known.sequence}",
         *message("rt_msghdr", "rtm", known.routes),
@@ -131,7 +132,10 @@ def own(module: ModuleType) -> list[str]:
         found += [f"sizeof(struct in6_ndireq) == {freebsd.IN6_NDIREQ}", "offsetof(struct in6_ndireq, ifname) == 0"]
         found += [f"offsetof(struct in6_ndireq, ndi.flags) == {freebsd.ND_FLAGS}"]
         found.append("sizeof(((struct in6_ndireq *)0)->ndi.flags) == 4")
+    if module is netbsd:
+        found.append(f"TUNMTU == {netbsd.KIND.largest_mtu}")
     if module is openbsd:
+        found.append(f"TUNMRU == {openbsd.KIND.largest_mtu}")
         flags = {name: value for name, value in vars(tun_hdr).items() if name.startswith("TUN_H_")}
         found += [f"{name} == {value:#x}" for name, value in flags.items()]
         found += [f"sizeof(struct tun_hdr) == {tun_hdr.TUN_HDR.size}", "offsetof(struct tun_hdr, th_flags) == 0"]

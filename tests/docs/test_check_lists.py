@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import typer.main
+from typer.core import TyperGroup
 
 from threepipe.cli.commands import TABLE, Commands
 
@@ -29,7 +29,7 @@ def check(words: list[str]) -> None:
     if name == "threepipe":
         assert rest[0] in TABLE
         made = Commands({})[rest[0]]
-        if isinstance(made, typer.main.TyperGroup):
+        if isinstance(made, TyperGroup):
             assert rest[1] in made.commands
     elif name == "python3":
         assert rest[:2] == ["-m", "venv"]

@@ -20,7 +20,7 @@ from threepipe.settings import parse_addresses
 from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer_endpoint import with_zone_name
-from threepipe.wireguard.quick.config import parse_config, warn_if_exposed, with_status, write_config
+from threepipe.wireguard.quick.config import config_path, parse_config, warn_if_exposed, with_status, write_config
 from threepipe.wireguard.quick.names import resolve, resolve_patiently
 from threepipe.wireguard.quick.sections import Config, PeerConfig
 
@@ -277,12 +277,23 @@ def test_a_file_that_cannot_be_read_is_named_with_advice(tmp_path: Path, monkeyp
     with pytest.raises(EndpointError, match=r"wg7\.conf: No such file or directory; check the path") as raised:
         read_config(path)
     assert raised.value.errno == errno.ENOENT
-    monkeypatch.setattr("threepipe.wireguard.quick.config.FOLDER", tmp_path)
+    monkeypatch.setattr("threepipe.wireguard.quick.config.FOLDERS", (tmp_path,))
     with pytest.raises(EndpointError, match=r"wg7\.conf: .*; a name alone is looked for in .* so write \./wg7\.conf"):
         read_config(path)
     path.mkdir()
     with pytest.raises(EndpointError, match=r"wg7\.conf: .*; "):
         read_config(path)
+
+
+def test_a_name_stands_for_the_first_folder_that_has_its_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.mkdir()
+    assert config_path("wg7", first, second) == first / "wg7.conf"
+    (second / "wg7.conf").touch()
+    assert config_path("wg7", first, second) == second / "wg7.conf"
+    first.mkdir()
+    (first / "wg7.conf").touch()
+    assert config_path("wg7", first, second) == first / "wg7.conf"
 
 
 def test_up_with_a_name_says_where_its_file_is_looked_for() -> None:

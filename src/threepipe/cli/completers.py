@@ -57,9 +57,10 @@ def capture_names(ctx: typer.Context) -> Iterable[Completion]:
 
 def configs(incomplete: str) -> Iterable[Completion]:
     """Return the devices of files in /etc/wireguard, and the files in this folder; or all files if none fits."""
-    from threepipe.wireguard.quick.config import FOLDER
+    from threepipe.wireguard.quick.config import FOLDERS
 
-    named = [*sorted(path.stem for path in FOLDER.glob("*.conf")), *sorted(path.name for path in Path().glob("*.conf"))]
+    names = {path.stem for folder in FOLDERS for path in folder.glob("*.conf")}
+    named = [*sorted(names), *sorted(path.name for path in Path().glob("*.conf"))]
     return [name for name in named if name.startswith(incomplete)] or files(incomplete)
 
 

@@ -63,9 +63,17 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.service.running import serve
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
-    from threepipe.platforms.unsupported import DNS_TOOLS, ONE_NETWORK, adapter_name, bypass, remove_bypass
+    from threepipe.platforms.unsupported import (
+        CONFIG_FOLDERS,
+        DNS_TOOLS,
+        ONE_NETWORK,
+        adapter_name,
+        bypass,
+        remove_bypass,
+    )
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
+        CONFIG_FOLDERS,
         DNS_TOOLS,
         ONE_NETWORK,
         PACKET_INFORMATION,
@@ -100,6 +108,7 @@ elif sys.platform == "win32":
     from threepipe.platforms.windows.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 else:
     from threepipe.platforms.bsd.here import (
+        CONFIG_FOLDERS,
         DNS_TOOLS,
         ONE_NETWORK,
         adapter_name,
@@ -141,6 +150,7 @@ else:
 
 __all__ = [
     "COMMAND_ESCAPE",
+    "CONFIG_FOLDERS",
     "DNS_TOOLS",
     "INHERITS_DESCRIPTORS",
     "LINGER",

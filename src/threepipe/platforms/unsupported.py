@@ -17,6 +17,7 @@ from threepipe.net.datagrams import Datagrams
 from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
+    "CONFIG_FOLDERS",
     "DNS_TOOLS",
     "ONE_NETWORK",
     "PACKET_INFORMATION",
@@ -61,6 +62,8 @@ ROUTES_BY_MARK = False
 """True if marked packets can have routes of their own (`divert`)."""
 ONE_NETWORK = False
 """True if a demonstration may use the system's one network, whose raw sockets hear the packets of adapters."""
+CONFIG_FOLDERS = ("/etc/wireguard",)
+"""Where files of wg-quick are looked for by name, in that order."""
 DNS_TOOLS = ("resolvconf", "resolvectl")
 """Programs that can set name servers, in order of preference."""
 

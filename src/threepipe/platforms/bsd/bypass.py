@@ -120,9 +120,12 @@ def remove_on(place: Place, addresses: Iterable[str]) -> None:
 
 
 def path_mtu_on(place: Place, address: str) -> int:
-    """Return the MTU of the interface by which packets to `address` leave; 1500 if there is none."""
+    """Return the MTU of the interface by which packets to `address` leave, or less if adapters cannot have it.
+
+    1500 if there is no route.
+    """
     target = ipaddress.ip_address(address.partition("%")[0])
     usable = [route for route in place.interfaces.routes() if _is_usable(route, place.driver.kind.scoped)]
     best = max((route for route in usable if target in route.network), key=_length, default=None)
     links = {link.index: link.mtu for link in place.interfaces.listing().links}
-    return links.get(best.index, _USUAL_MTU) if best else _USUAL_MTU
+    return min(links.get(best.index, _USUAL_MTU) if best else _USUAL_MTU, place.driver.kind.largest_mtu)

@@ -18,6 +18,7 @@ from threepipe.platforms.posix import runtime_folder
 from threepipe.settings import AdapterSettings, NamespaceName, Network
 
 __all__ = [
+    "CONFIG_FOLDERS",
     "DNS_TOOLS",
     "ONE_NETWORK",
     "adapter_name",
@@ -33,6 +34,7 @@ __all__ = [
     "table_number",
 ]
 
+CONFIG_FOLDERS = ("/etc/wireguard", "/usr/local/etc/wireguard")
 ONE_NETWORK = True
 _TABLE_MAIN = 254  # As on Linux; there is no other here.
 

@@ -152,6 +152,8 @@ class Kind(NamedTuple):
     """RTF_IFSCOPE: the flag of routes for sockets of one interface alone, where there are such."""
     tells_of_removal: bool = True
     """False if nobody who waits for packets learns that another program has removed the interface."""
+    largest_mtu: int = 65535
+    """Bytes: the largest MTU of its interfaces."""
     set_name: int | None = None
     """The request SIOCSIFNAME, where interfaces can have any name."""
     point_to_point: int | None = None

@@ -49,6 +49,7 @@ KIND = Kind(
     listings=(6, 5),  # NET_RT_IFLIST, and the one before NetBSD 8.
     routes_by_address=True,
     tells_of_removal=False,
+    largest_mtu=1500,
 )
 
 SIOCIFCREATE = iow("i", 122, KIND.ifreq)

@@ -35,6 +35,7 @@ KIND = Kind(
     listings=(3,),
     has_header_length=True,
     routes_by_address=True,
+    largest_mtu=16384,
 )
 
 

@@ -32,19 +32,19 @@ class System(Protocol):
         """Return an option, of at most `size` bytes, of a socket of a kernel control; see getsockopt(2)."""
 
     def ioctl(self, descriptor: int, request: int, argument: bytes) -> bytes:
-        """Call ioctl with a structure and return the structure afterwards."""
+        """Call ioctl with a structure and return the structure afterwards; FIONBIO is for sockets too."""
 
     def sysctl(self, path: Sequence[int]) -> bytes:
         """Return the value at a path of numbers."""
 
     def readv(self, descriptor: int, buffers: Sequence[bytearray | memoryview], /) -> int:
-        """Read once into the buffers, one after the other, and return the number of bytes."""
+        """Read once from a device or a routing socket into the buffers in turn, and return the number of bytes."""
 
     def writev(self, descriptor: int, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Write the buffers at once and return the number of bytes."""
 
     def watch(self) -> Watch:
-        """Return something that waits for descriptors."""
+        """Return something that waits for descriptors of devices and routing sockets."""
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor."""

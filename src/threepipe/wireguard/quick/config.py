@@ -38,7 +38,7 @@ from threepipe.wireguard.settings import Status, check_device_name
 from threepipe.wireguard.values import key_from_text, key_to_text, parse_networks, to_kind
 
 __all__ = [
-    "FOLDER",
+    "FOLDERS",
     "config_path",
     "parse_config",
     "parse_value",
@@ -50,8 +50,8 @@ __all__ = [
 
 log = logging.getLogger("threepipe")
 
-FOLDER = Path("/etc/wireguard")
-"""The folder of files that are given by a name alone."""
+FOLDERS = tuple(map(Path, platforms.CONFIG_FOLDERS))
+"""The folders of files that are given by a name alone."""
 _ADVICE = {
     errno.ENOENT: "; check the path",
     errno.EISDIR: "; give a file in it, NAME.conf",
@@ -63,12 +63,15 @@ _BETWEEN = "," + SPACE
 """The separators of addresses and servers for wg-quick(8). For wg(8), which reads allowed IPs, only commas separate."""
 
 
-def config_path(config: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a file NAME.conf, or NAME for one in `folder`.
+def config_path(config: str, *folders: Path) -> Path:
+    """Return the path of a file NAME.conf, or NAME for one in the first of `folders` that has it, by default `FOLDERS`.
 
     Raises `InvalidSetting` for an invalid NAME, and for a path that does not end in .conf, as wg-quick(8) does.
     """
-    path = Path(config) if config.endswith(".conf") or "/" in config else folder / f"{config}.conf"
+    path = Path(config)
+    if not config.endswith(".conf") and "/" not in config:
+        paths = [folder / f"{config}.conf" for folder in folders or FOLDERS]
+        path = next(filter(os.path.exists, paths), paths[0])
     check_device_name(path.stem)
     if path.suffix != ".conf":
         raise InvalidSetting(f"{hide_keys(config)}: the file of a device is NAME.conf; add .conf")
@@ -88,8 +91,9 @@ def read_config(path: PathLike, name: str | None = None) -> Config:
         raise InvalidSetting(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "")
-        if error.errno == errno.ENOENT and path.parent == FOLDER:
-            advice = f"; a name alone is looked for in {FOLDER}, so write ./{path.name} for a file in this folder"
+        if error.errno == errno.ENOENT and path.parent in FOLDERS:
+            folders = " and ".join(map(str, FOLDERS))
+            advice = f"; a name alone is looked for in {folders}, so write ./{path.name} for a file in this folder"
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}{advice}") from None
     except ValueError:
         raise InvalidSetting(f"path {str(path)!r}: there is a NUL character; remove it") from None

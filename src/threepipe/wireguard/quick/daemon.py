@@ -44,7 +44,8 @@ _USAGE = "usage: threepipe-wg [-f|--foreground] [--no-offload] NAME"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
 _DEFAULT_MTU = 1420  # As in other implementations: 1500 less 80 for IPv6, UDP and the message.
 
-_SYSTEM_LOG = "/dev/log"
+_SYSTEM_LOGS = ("/dev/log", "/var/run/log", "/var/run/syslog")
+"""The sockets of the system's log: on Linux and OpenBSD, on FreeBSD and NetBSD, and on macOS."""
 
 _log = logging.getLogger("threepipe.wireguard")
 
@@ -154,11 +155,11 @@ def _complain(error: Exception) -> None:
 
 def _log_to_system(name: str) -> None:
     """Send warnings and errors to the system's log, as syslogd and systemd's journal take them."""
-    if not os.path.exists(_SYSTEM_LOG):
-        _log.warning(
-            f"there is no {_SYSTEM_LOG}, so later messages are lost; LOG_LEVEL=error keeps standard error open"
-        )
-    handler = SysLogHandler(_SYSTEM_LOG, SysLogHandler.LOG_DAEMON)  # It connects, or tries again, for each message.
+    path = next(filter(os.path.exists, _SYSTEM_LOGS), None)
+    if path is None:
+        path = _SYSTEM_LOGS[0]
+        _log.warning(f"there is no {path}, so later messages are lost; LOG_LEVEL=error keeps standard error open")
+    handler = SysLogHandler(path, SysLogHandler.LOG_DAEMON)  # It connects, or tries again, for each message.
     handler.ident = f"threepipe[{os.getpid()}]: "
     handler.setFormatter(logging.Formatter(f"{name}: %(levelname)s: %(message)s"))
     handler.setLevel(logging.WARNING)
