@@ -1,7 +1,8 @@
 """A model of NetBSD's if_tun: its answers are those that 7.99.34's gave, errno by errno.
 
-What was not recorded is as in the sources of if_tun.c 1.123 and 1.173, in6.c of 2015 and 1.251, and if.c: an interface
-that goes down detaches its addresses, and duplicate address detection awaits those of IPv6 when it comes up again.
+What was not recorded is as in the sources of if_tun.c (1.127 of that release, 1.173), in6.c (1.212, 1.251) and if.c: an
+interface that goes down detaches its addresses, and duplicate address detection awaits those of IPv6 when it comes up
+again. Before 1.212, of July 2016, in6.c initializes the interface also when its only address is set again.
 """
 
 import errno

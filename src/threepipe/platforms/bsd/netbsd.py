@@ -102,8 +102,8 @@ class NetBsdDriver:
         """Set the addresses of IPv6 again, else the system checks them for duplicates for a second or two.
 
         An interface that goes down detaches its addresses, and those of IPv6 are checked when it comes up, unless they
-        were set again meanwhile. Kernels of 2016 and before mark an interface up if it has one such address and that is
-        set, without telling IPv4, hence the spare one.
+        were set again meanwhile. Kernels before July 2016 mark an interface up if its only such address is set, without
+        telling IPv4, hence the spare one.
         """
         own = [address for address in addresses if not address.is_link_local]
         if not own:
