@@ -13,6 +13,7 @@ from tests.support.frames import (
     frames,
     network_size,
     opened,
+    partial,
     record,
     with_bits,
     with_field,
@@ -55,6 +56,19 @@ def test_datagrams_with_an_open_checksum_inside_are_merged(outer: Kind, kind: Ki
     assert merged == grouped(packets, 5)
     assert contents(split(views(merged))) == packets
     assert of_records([*records[:3], *map(plain, packets[3:])]) == merged
+
+
+@EACH_KIND
+@EACH_UDP_OUTSIDE
+@pytest.mark.parametrize("count", [5, 30])
+@pytest.mark.parametrize("own", [{0}, {2}, {4}, {1, 2}, {0, 1, 3}])
+def test_datagrams_whose_own_checksum_is_open_are_merged_with_them(
+    outer: Kind, kind: Kind, own: set[int], count: int
+) -> None:
+    packets, records = overlay(outer, kind, count=count)
+    for index in own:
+        records[index] = bytes(partial(outer, packets[index]))
+    assert of_records(records) == grouped(packets, count)
 
 
 @EACH_KIND

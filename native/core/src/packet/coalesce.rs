@@ -535,10 +535,13 @@ impl Segment {
 }
 
 /// Complete the inner checksum of a record in a copy of its payload, which begins at the offset `start` of its packet.
+///
+/// A record whose outer checksum is open has none; the outer one is that of the merged record.
 fn complete_inner(payload: &mut [u8], record: &[u8], start: usize) {
-    if let Some(Record { shape: Shape::Partial(inner), .. }) = Record::parse(record) {
-        let inner = Partial { start: inner.start - start, field: inner.field - start, ..inner };
-        complete_packet(payload, &inner);
+    if let Some(Record { shape: Shape::Partial(open), .. }) = Record::parse(record)
+        && open.start >= start
+    {
+        complete_packet(payload, &Partial { start: open.start - start, field: open.field - start, ..open });
     }
 }
 
