@@ -72,6 +72,38 @@ def test_root_without_capabilities_is_not_told_to_be_root(
         assert word in printed
 
 
+REDUCED = """
+import importlib.abc
+import sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Missing())
+import threepipe
+try:
+    threepipe.Adapter.create("tp0")
+except threepipe.AdapterUnavailable as error:
+    print(error.strerror)
+from threepipe.__main__ import main
+sys.argv = ["threepipe", "demo", "--size", "1M"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["pyroute2", "ssl", "sqlite3"])
+def test_a_python_without_what_pyroute2_needs_is_told_so_and_plays_the_demo_in_memory(
+    network: Network, module: str
+) -> None:
+    printed = network.run(sys.executable, "-c", REDUCED.replace("MODULE", repr(module)))
+    reason = f"pyroute2 cannot be loaded (No module named '{module}'); install what is missing"
+    assert printed.startswith(reason)
+    assert f"In memory, as no adapter can be created here: {reason}" in " ".join(printed.split())
+    assert links(network) == set()
+
+
 @needs_root
 @pytest.mark.parametrize("user", [0, STRANGER])
 def test_create_with_a_device_node_on_a_mount_without_devices_raises(network: Network, user: int) -> None:

@@ -23,6 +23,7 @@ from threepipe.errors import (
     AdapterError,
     AdapterGone,
     AdapterNotFound,
+    AdapterUnavailable,
     LinkDown,
     NameTaken,
     PermissionDenied,
@@ -299,9 +300,17 @@ def destination(message: Any) -> Network:
 
 
 def pyroute2() -> Any:
-    """Return the library pyroute2, which takes several times as long to load as threepipe itself."""
-    import pyroute2
+    """Return the library pyroute2, which takes several times as long to load as threepipe itself.
 
+    Raises `AdapterUnavailable` if it cannot be loaded: it needs modules, such as ssl, that a reduced Python lacks.
+    """
+    try:
+        import pyroute2
+    except ImportError as error:
+        text = (
+            f"pyroute2 cannot be loaded ({error}); install what is missing (OpenWrt: python3-openssl python3-sqlite3)"
+        )
+        raise AdapterUnavailable(errno.ENOPKG, text) from error
     return pyroute2
 
 
