@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 CHECK = ROOT / "tools" / "installed_wheel.py"
 WINDOWS = ROOT / "tools" / "windows"
+LACKS = {"musllinux": "a system with musl, such as Alpine", "macosx": "a Mac"}
+"""Wheels, by a part of their names -> what they need; .github/workflows/wheels.yml has it."""
 PASSED, FAILED, NOT_AVAILABLE = 0, 1, 77
 PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
 FOLDERS = [*map(Path, os.environ.get("PATH", os.defpath).split(os.pathsep)), *sorted(PYENV.glob("*/bin"))]
@@ -58,7 +60,8 @@ def main(names: Sequence[str]) -> int:
             status = tried_on_windows(wheel)
             (failed if status == FAILED else missing if status else []).append(f"{wheel.name}: on Windows' Python")
         else:
-            missing.append(f"{wheel.name}: this machine is of another kind")
+            lack = next((LACKS[kind] for kind in LACKS if kind in wheel.name), "a machine of another kind")
+            missing.append(f"{wheel.name}: it needs {lack}")
     print("", *(f"NOT RUN: {text}" for text in missing), *(f"FAILED: {text}" for text in failed), sep="\n")
     return FAILED if failed else NOT_AVAILABLE if missing else PASSED
 
