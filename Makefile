@@ -1,6 +1,9 @@
 # make demo: watch packets pass through a Python program.    make test, make test-windows: everything that CI checks.
 # Each target sets itself up: a virtual environment in .venv and, as root, the Debian packages that its tests need.
 
+# Tests start hundreds of programs, and make starts pytest seven times: without bytecode files each compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
