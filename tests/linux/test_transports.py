@@ -164,13 +164,15 @@ PURE = [name for name in ("THREEPIPE_PURE",) if name in os.environ]
 
 Transport = Callable[[Site], AbstractContextManager[None]]
 TRANSPORTS = [udp, tcp, unix, tls, stdio, pytest.param(ssh, marks=needs_root)]
+SIZES = [pytest.param(64 * MIB, id="64-mib"), pytest.param(256 * MIB, id="256-mib", marks=pytest.mark.soak)]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_transport_joins_two_networks(site: Site, transport: Transport) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_transport_joins_two_networks(site: Site, transport: Transport, size: int) -> None:
     with transport(site):
         site.ping()
-        site.transfer(256 * MIB)
+        site.transfer(size)
     assert [links(network) for network in site.networks] == [{"v0"}, {"v1"}]
     assert not (site.folder / "pipe").exists()
 
