@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import threepipe
+from tests.support.commands import run_here
 from tests.support.kernel import Network
 from threepipe import platforms
 from threepipe.demo import open_stage, play, single
@@ -92,12 +93,14 @@ def test_demo_without_a_tun_device_says_so_first() -> None:
 
 
 @pytest.mark.parametrize("size", ["", "0", "-1", "1.5M", "8X", "K", "1025G", "5 M"])
-def test_demo_with_an_invalid_size_exits_with_2(size: str) -> None:
-    done = demo("--size", size)
-    assert done.returncode == 2
-    assert "bytes" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_demo_with_an_invalid_size_exits_with_2(
+    size: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = run_here(monkeypatch, capfd, "demo", "--size", size)
+    assert done.status == 2
+    assert "bytes" in done.complaint
+    assert "Traceback" not in done.complaint
+    assert done.printed == ""
 
 
 def children(pid: int) -> set[int]:
