@@ -55,34 +55,44 @@ wireguard = tests/linux/test_wireguard.py
 kernel = -m "kernel and not soak and not wine" --ignore=$(wireguard)
 portable = -m "not kernel and not soak and not wine" --ignore=$(wireguard)
 
-# These know no core, so they run once, in pure Python.
-ONCE := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
+# These know no core, so they run once, in pure Python: the longest in a part of their own, and the others in theirs.
+APART := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
 	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_serve_policy.py linux/test_systemd.py \
 	linux/test_unprivileged.py linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library \
-	windows/test_driver.py windows/test_headers.py windows/test_iphelper.py)
+	windows/test_headers.py windows/test_iphelper.py)
+ONCE := $(APART) tests/windows/test_driver.py
 
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential
 
+# These cover the lines of portable files that only the native core reaches. The others, and those of the kernel, run in
+# half the time without tracing.
+COVERING := $(wildcard tests/core/test_pump*.py tests/endpoints/test_*_pipe.py) \
+	$(addprefix tests/,contract/test_pipe.py core/differential/test_descriptor.py wireguard/test_join.py)
+
 WITHOUT = $(addprefix --ignore=,$(1))
+COVERED := $(BIN)/coverage run -p -m pytest
+PYTEST := $(BIN)/python -m pytest
 
 test-pure: pure-portable pure-kernel pure-once pure-wireguard
 
-test-native: $(addprefix native-,$(PARTS))
+test-native: $(addprefix native-,$(PARTS) covering)
 
+pure-%: run = $(PYTEST)
+pure-portable: run = $(COVERED)
 $(addprefix pure-,$(PARTS)): pure-%: .venv/test
-	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $($*) $(call WITHOUT,$(ONCE) $(COMPARING))
+	@THREEPIPE_PURE=1 $(run) $($*) $(call WITHOUT,$(APART) $(COMPARING))
 
 pure-once: .venv/test
-	@THREEPIPE_PURE=1 $(BIN)/coverage run -p -m pytest $(ONCE)
+	@THREEPIPE_PURE=1 $(PYTEST) $(APART)
 
 # Some of their tests start programs with both cores.
 pure-kernel pure-once: .venv/native
 
-$(addprefix native-,$(PARTS)): native-%: .venv/test .venv/native
-	@if $(HAS_NATIVE); then $(BIN)/coverage run -p --source=threepipe.core,threepipe.session,threepipe.pump \
-			-m pytest $($*) $(call WITHOUT,$(ONCE)); \
-		else echo "There is no native core to test."; fi
+native-%: run = $(PYTEST) $($*) $(call WITHOUT,$(ONCE) $(if $(filter portable,$*),$(COVERING)))
+native-covering: run = $(COVERED) $(portable) $(COVERING)
+$(addprefix native-,$(PARTS) covering): native-%: .venv/test .venv/native
+	@if $(HAS_NATIVE); then $(run); else echo "There is no native core to test."; fi
 
 # The portable tests and the Windows tests on Windows' Python under Wine, and packets from this system through programs
 # there. The first run sets it up, in a minute or two. Tests of the native core run again with it, if it can be built.
