@@ -1,7 +1,7 @@
 # make demo: watch packets pass through a Python program.    make test, make test-windows: everything that CI checks.
 # Each target sets itself up: a virtual environment in .venv and, as root, the Debian packages that its tests need.
 
-# Tests start hundreds of programs, and make starts pytest seven times: without bytecode files each compiles all anew.
+# Tests start hundreds of programs, and make starts pytest nine times: without bytecode files each compiles all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
@@ -60,7 +60,11 @@ APART := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(add
 	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_serve_policy.py linux/test_systemd.py \
 	linux/test_unprivileged.py linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library \
 	windows/test_headers.py windows/test_iphelper.py)
-ONCE := $(APART) tests/windows/test_driver.py
+ONCE := $(APART) $(addprefix tests/,capture/test_expression.py capture/test_install.py cli/test_adapter.py \
+	cli/test_cli.py cli/test_start.py contract/test_settings.py endpoints/test_address.py filters/test_impairment.py \
+	filters/test_scheduler.py linux/test_creation_faults.py linux/test_exec.py linux/test_opening_faults.py \
+	linux/test_wall_clock.py linux/test_wireshark.py windows/test_driver.py wireguard/test_config.py \
+	wireguard/test_journal.py wireguard/test_names.py wireguard/test_setting.py wireguard/test_signs.py)
 
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential
