@@ -1,7 +1,7 @@
 # make demo: watch packets pass through a Python program.    make test, make test-windows: everything that CI checks.
 # Each target sets itself up: a virtual environment in .venv and, as root, the Debian packages that its tests need.
 
-# Tests start hundreds of programs, and make starts pytest nine times: without bytecode files each compiles all anew.
+# Tests start hundreds of programs, and make starts pytest eight times: without bytecode files each compiles all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
