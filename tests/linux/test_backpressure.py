@@ -1,4 +1,4 @@
-"""A kernel that lets packets wait while the ring is full (Linux 7.3), by a fake of its driver's flag."""
+"""A kernel that lets packets wait while the ring is full (after Linux 7.2), by a fake of its driver's flag."""
 
 import fcntl
 import sys

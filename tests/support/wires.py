@@ -31,7 +31,7 @@ class PacketWire:
         for number, packet in enumerate(packets):
             try:
                 self.socket.sendto(packet, socket.MSG_DONTWAIT, (self._name, ETH_P_IP[packet[0] >> 4]))
-            except BlockingIOError:  # Since Linux 7.3, a full ring lets senders wait.
+            except BlockingIOError:  # After Linux 7.2 a full ring lets senders wait.
                 return number
         return len(packets)
 
