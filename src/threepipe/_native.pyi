@@ -54,7 +54,9 @@ class Router:
     `threepipe.wireguard.routing` keeps it up to date with `threepipe.wireguard.tunnel`, also while a pump uses it.
     """
 
-    def __init__(self) -> None: ...
+    def __init__(self, next_hops: bool) -> None:
+        """With `next_hops`, peers are found by those that `set_next_hops` has told, in place of allowed IPs."""
+
     def set_mtu(self, mtu: int) -> None:
         """Set the bytes beyond which packets are not padded; 0 for no limit."""
 
@@ -74,8 +76,18 @@ class Router:
         from which the handler is told; times are those of `threepipe.wireguard.clock`.
         """
 
-    def set_allowed(self, number: int, networks: Sequence[tuple[bytes, int]]) -> None:
-        """Give networks, by address and prefix length, to a peer in place of those it has; take them from others."""
+    def set_allowed(self, number: int, networks: Sequence[tuple[bytes, int]], link_local: bytes | None) -> None:
+        """Give networks, by address and prefix length, to a peer in place of those it has; take them from others.
+
+        With next hops they are the networks that it may send from, as from its `link_local` address, and others keep
+        theirs.
+        """
+
+    def set_next_hops(self, changed: Sequence[tuple[bytes, int]], learned: Sequence[tuple[bytes, int]]) -> None:
+        """Forget the next hops of destinations in the networks `changed`; then note those in `learned`.
+
+        These are the key of `threepipe.wireguard.next_hops.NextHops.find`, and the number of a peer.
+        """
 
     def remove_peer(self, number: int) -> None:
         """Remove a peer but keep its networks: packets to them go to the handler."""

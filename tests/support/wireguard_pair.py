@@ -10,6 +10,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from threepipe.wireguard.constants import Timing
+from threepipe.wireguard.next_hops import NextHopRouting
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
@@ -45,7 +46,7 @@ def packet(source: str, destination: str, data: bytes = b"") -> bytes:
 class End:
     """A tunnel, and the packets that it has received."""
 
-    def __init__(self, network: "Network", timing: Timing | None = None) -> None:
+    def __init__(self, network: "Network", timing: Timing | None = None, routing: NextHopRouting | None = None) -> None:
         self.network = network
         self.key = new_key()
         self.public = Identity(self.key).public
@@ -56,13 +57,14 @@ class End:
         """True while it does nothing, and datagrams to it are lost."""
         self.packets: list[bytes] = []
         self._timing = timing
+        self._routing = routing
         self._added: list[PeerChange] = []
         self.restart()
         network.ends.append(self)
 
     def restart(self) -> None:
         """Start anew, with the same key and peers."""
-        self.tunnel = Tunnel(timing=self._timing, wall_clock=self.wall_clock)
+        self.tunnel = Tunnel(timing=self._timing, wall_clock=self.wall_clock, routing=self._routing)
         self.tunnel.configure(Change(self.key, peers=tuple(self._added)), self.network.now)
 
     def wall_clock(self) -> float:

@@ -99,7 +99,7 @@ fn check(runs: &[Run<'_>]) {
             receiving: vec![Keypair::new(ours, NOW + 1.0, f64::INFINITY)],
         };
         router.set_peer(peer.into(), settings);
-        router.set_allowed(peer.into(), vec![([10, peer, 0, 0].into(), 16)]);
+        router.set_allowed(peer.into(), vec![([10, peer, 0, 0].into(), 16)], None);
     }
 
     let (mut memory, mut arrivals, mut possible) = (Vec::new(), Vec::new(), HashMap::<(u8, u8), bool>::new());

@@ -10,7 +10,8 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(advice, name=error.name) from None
 
 from threepipe.wireguard.constants import Timing
-from threepipe.wireguard.keys import generate_key, public_key
+from threepipe.wireguard.keys import generate_key, link_local, public_key
+from threepipe.wireguard.next_hops import NextHopRouting, Routes
 from threepipe.wireguard.opening import Device
 from threepipe.wireguard.quick.config import read_config
 from threepipe.wireguard.quick.sections import Config
@@ -28,14 +29,17 @@ __all__ = [
     "Config",
     "Device",
     "Event",
+    "NextHopRouting",
     "PeerChange",
     "PeerStatus",
+    "Routes",
     "Status",
     "Timing",
     "Tunnel",
     "generate_key",
     "key_from_text",
     "key_to_text",
+    "link_local",
     "parse_networks",
     "public_key",
     "read_config",

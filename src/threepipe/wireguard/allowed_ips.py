@@ -17,6 +17,9 @@ _MAX_KNOWN = 1 << 16
 class AllowedIPs(Generic[Owner]):
     """A map from prefixes to owners. A prefix belongs to the owner that inserted it last."""
 
+    KEY4, KEY6 = slice(16, 20), slice(24, 40)
+    """The bytes of a header that `find` takes: the destination."""
+
     def __init__(self) -> None:
         # Size of the family's addresses in bytes -> prefix length, the longest first -> prefix -> owner.
         self._tables: dict[int, dict[int, dict[int, Owner]]] = {4: {}, 16: {}}
@@ -58,6 +61,10 @@ class AllowedIPs(Generic[Owner]):
     def of(self, owner: Owner) -> tuple[Network, ...]:
         """Return the networks of `owner`, in the order of their insertion."""
         return tuple(self._networks.get(owner, ()))
+
+    def allows(self, source: bytes, owner: Owner) -> bool:
+        """Return True if `owner` may send from an address of 4 or 16 bytes."""
+        return self.find(source) is owner
 
     def find(self, address: bytes) -> Owner | None:
         """Return the owner of an address of 4 or 16 bytes."""

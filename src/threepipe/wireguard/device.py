@@ -9,6 +9,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from ipaddress import IPv6Address
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +22,8 @@ from threepipe.session import Session, close_with
 from threepipe.settings import MAX_MTU
 from threepipe.wireguard import clock
 from threepipe.wireguard.constants import Timing
+from threepipe.wireguard.keys import link_local, public_key
+from threepipe.wireguard.next_hops import NextHopRouting, Routes
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.port import DevicePort
 from threepipe.wireguard.settings import Change, PeerChange, Status
@@ -50,6 +54,7 @@ class Device:
         mtu: int = 0,
         timing: Timing | None = None,
         on_event: Callable[[Event], None] | None = None,
+        routing: NextHopRouting | None = None,
     ) -> None:
         """Open the sockets and start the thread. Raises `InvalidSetting`, and `EndpointError` for a port or mark.
 
@@ -58,10 +63,15 @@ class Device:
         The system chooses the port if `listen_port` is 0. Padding never makes a packet longer than `mtu` bytes (0: no
         limit). `on_event` is called in the device's thread for each event of a peer, and has to return soon.
         If it raises, the users of the session get its exception, and the device does no more.
+
+        With `routing`, packets are for the peers that are their next hops, in place of those that have their
+        destinations as allowed IPs. The device closes its routes, also if this raises.
         """
         settings = Change(private_key, listen_port, fwmark, peers=peers)
         mtu = to_number(mtu, "mtu", MAX_MTU)
-        self._tunnel = Tunnel(timing=timing)
+        self._tunnel = Tunnel(timing=timing, routing=routing)
+        self._routes = None if routing is None else routing.routes
+        self._own_address: IPv6Address | None = None
         self._on_event = on_event
         self._port = DevicePort(self._tunnel, self._wake_for_timer)
         self.mtu = mtu
@@ -75,7 +85,10 @@ class Device:
         """The inside of the device: an endpoint whose packets are those of the peers."""
         close_with(self.session, self)
         call_in_child(self, Device._leave_behind)
-        self._thread = threading.Thread(target=self._run, name="threepipe-wireguard", daemon=True)
+        self._threads = [threading.Thread(target=self._run, name="threepipe-wireguard", daemon=True)]
+        if self._routes is not None:
+            follow = partial(self._follow_routes, self._routes)
+            self._threads.append(threading.Thread(target=follow, name="threepipe-routes", daemon=True))
         try:
             self._port.use(open_sockets(listen_port, fwmark))
             self._fwmark = fwmark
@@ -85,8 +98,11 @@ class Device:
             self._port.stop()
             self._port.dispose()
             self._bell.close()
+            if self._routes is not None:
+                self._routes.close()
             raise
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def configure(self, change: Change) -> None:
         """Carry out `change` while packets pass. Raises as the constructor does, and changes nothing then.
@@ -101,6 +117,11 @@ class Device:
             self._configure(change)
 
     def _configure(self, change: Change) -> None:
+        if self._routes is not None and change.private_key is not None:
+            address = link_local(public_key(change.private_key)) if any(change.private_key) else None
+            if address != self._own_address:
+                self._routes.use_address(address)
+                self._own_address = address
         fwmark = self._fwmark if change.fwmark is None else change.fwmark
         if change.listen_port is not None and change.listen_port != self._port.listen_port:
             self._port.use(open_sockets(change.listen_port, fwmark))
@@ -138,8 +159,11 @@ class Device:
             return
         self._bell.ring(for_ever=True)
         self.session.close()
-        if self._thread is not threading.current_thread() and self._thread.is_alive():
-            self._thread.join()
+        if self._routes is not None:
+            self._routes.close()
+        for thread in self._threads:
+            if thread is not threading.current_thread() and thread.is_alive():
+                thread.join()
         self._tunnel.configure(Change(bytes(KEY_SIZE), replace_peers=True), clock.now())
         self._bell.close()
 
@@ -168,6 +192,15 @@ class Device:
         try:
             self._keep_time()
         except BaseException as error:  # Of `on_event`, or a fault of ours.
+            self._port.fail(error)
+            interrupt(self.session)
+
+    def _follow_routes(self, routes: Routes) -> None:
+        try:
+            while (networks := routes.changes()) is not None:
+                self._tunnel.change_routes(networks)
+                self._port.flush()  # Tells the router.
+        except BaseException as error:
             self._port.fail(error)
             interrupt(self.session)
 

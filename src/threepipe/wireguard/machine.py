@@ -13,6 +13,7 @@ from typing import NamedTuple
 from threepipe.core import fast
 from threepipe.wireguard.constants import JITTER, MAX_STAGED, Timing
 from threepipe.wireguard.handshakes import CookieReply, Established, Handshakes, Outdated
+from threepipe.wireguard.next_hops import NextHopRouting
 from threepipe.wireguard.noise import Identity
 from threepipe.wireguard.peer import NEVER, Keypair, Peer
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
@@ -69,13 +70,13 @@ class Sealing(NamedTuple):
 class StateMachine:
     """The state of a device and its transitions."""
 
-    def __init__(self, timing: Timing, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, timing: Timing, wall_clock: Callable[[], float], routing: NextHopRouting | None = None) -> None:
         """`wall_clock` returns seconds since 1970. It may jump, and decides nothing but timestamps and display."""
         self.timing = timing
         self.mtu = 0
         self.rejected: Counter[str] = Counter()
         self.events: deque[Event] = deque(maxlen=1024)
-        self.peers = PeerTable()
+        self.peers = PeerTable(routing)
         self.schedule = Schedule()
         self.outgoing: list[Outgoing] = []
         self._wall_clock = wall_clock

@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Iterator
 
 from threepipe.wireguard.allowed_ips import AllowedIPs
+from threepipe.wireguard.keys import link_local
+from threepipe.wireguard.next_hops import NextHopRouting, NextHops
 from threepipe.wireguard.peer import Keypair, Peer
 
 __all__ = ["PeerTable"]
@@ -16,9 +18,11 @@ __all__ = ["PeerTable"]
 class PeerTable:
     """The peers, in the order in which they were added."""
 
-    def __init__(self) -> None:
+    def __init__(self, routing: NextHopRouting | None = None) -> None:
         self.by_key: dict[bytes, Peer] = {}
-        self.allowed: AllowedIPs[Peer] = AllowedIPs()
+        self.next_hops: NextHops[Peer] | None = None if routing is None else NextHops(routing)
+        self.allowed: AllowedIPs[Peer] | NextHops[Peer] = AllowedIPs() if self.next_hops is None else self.next_hops
+        """What decides for which peer a packet is, and what a peer may send from: one of the two, by `routing`."""
         self.indices: dict[int, tuple[Peer, Keypair | None]] = {}
         """Local index -> its peer and keypair; no keypair for an own handshake that has no answer yet."""
         self.changed: set[Peer] | None = None
@@ -33,6 +37,8 @@ class PeerTable:
         """Return a new peer with that key."""
         peer = self.by_key[public_key] = Peer(public_key, next(self._numbers))
         self._by_number[peer.number] = peer
+        if self.next_hops is not None:
+            self.next_hops.add(peer, link_local(public_key).packed)
         return peer
 
     def numbered(self, number: int) -> Peer | None:
@@ -48,6 +54,8 @@ class PeerTable:
         """Remove the peer, with its allowed IPs and keys."""
         del self.by_key[peer.public_key], self._by_number[peer.number]
         self.allowed.remove_all(peer)
+        if self.next_hops is not None:
+            self.next_hops.discard(peer)
         self.forget_keys(peer)
 
     def note_change(self, peer: Peer) -> None:

@@ -10,6 +10,7 @@ from errno import errorcode
 from typing import TYPE_CHECKING, Self
 
 from threepipe.core import fast
+from threepipe.settings import Network
 from threepipe.wireguard import clock
 from threepipe.wireguard.peer_endpoint import NativeEndpoint, from_native, to_native
 from threepipe.wireguard.tunnel import Route, Tunnel
@@ -44,17 +45,19 @@ class Routing:
             from threepipe._native import Router
         except ImportError:
             return None  # The core has one on Linux only.
-        return cls(tunnel, Router())
+        return cls(tunnel, Router(tunnel.routes_by_next_hops))
 
     def update(self) -> None:
         """Tell the router which routes have changed."""
         with self._lock:
             for route in self._tunnel.changed_routes():
                 self._set(route)
+            changed, learned = self._tunnel.changed_next_hops()
+            if changed or learned:
+                self.router.set_next_hops(_pairs(changed), learned)
 
     def _set(self, route: Route) -> None:
-        networks = [(network.network_address.packed, network.prefixlen) for network in route.networks]
-        self.router.set_allowed(route.number, networks)
+        self.router.set_allowed(route.number, _pairs(route.networks), route.link_local)
         if not route.receiving:
             self.router.remove_peer(route.number)
             return
@@ -67,6 +70,10 @@ class Routing:
         for reason, number, count in self.router.rejected():
             counts[_REASONS.get(reason) or f"{reason}: {errorcode.get(number, number)}"] += count
         return counts
+
+
+def _pairs(networks: Sequence[Network]) -> list[tuple[bytes, int]]:
+    return [(network.network_address.packed, network.prefixlen) for network in networks]
 
 
 class Handler:

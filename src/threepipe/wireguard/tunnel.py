@@ -57,6 +57,7 @@ from threepipe.settings import Network
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.machine import Event, Outgoing, Sealing, StateMachine
 from threepipe.wireguard.message import SHORTEST_TRANSPORT, TYPE_TRANSPORT, index_of
+from threepipe.wireguard.next_hops import EVERYONE, Everyone, NextHopRouting
 from threepipe.wireguard.peer import NEVER, Keypair, Peer
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import Change, Status
@@ -80,6 +81,9 @@ class Route(NamedTuple):
 
     number: int
     networks: tuple[Network, ...]
+    """Its allowed IPs or, with routing by next hops, the networks that it may send from."""
+    link_local: bytes | None
+    """Its link-local address, if it is a next hop."""
     traffic: Traffic
     endpoint: PeerEndpoint | None
     local: bytes | None
@@ -95,9 +99,18 @@ class Tunnel:
     `handle_timers` at `timer`, which every call may change.
     """
 
-    def __init__(self, *, timing: Timing | None = None, wall_clock: Callable[[], float] = time.time) -> None:
-        """`wall_clock` returns seconds since 1970, for timestamps, which must grow over restarts, and for display."""
-        self._machine = StateMachine(timing or Timing(), wall_clock)
+    def __init__(
+        self,
+        *,
+        timing: Timing | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        routing: NextHopRouting | None = None,
+    ) -> None:
+        """`wall_clock` returns seconds since 1970, for timestamps, which must grow over restarts, and for display.
+
+        Without `routing`, the allowed IPs of the peers decide for which of them a packet is.
+        """
+        self._machine = StateMachine(timing or Timing(), wall_clock, routing)
         self._peers = self._machine.peers
         self._lock = threading.Lock()
         call_in_child(self, Tunnel._abandon)
@@ -136,6 +149,17 @@ class Tunnel:
         """Count datagrams that the caller dropped."""
         with self._lock:
             self._machine.rejected[reason] += count
+
+    @property
+    def routes_by_next_hops(self) -> bool:
+        """True if packets are for their next hops; false if allowed IPs decide."""
+        return self._peers.next_hops is not None
+
+    def change_routes(self, networks: Sequence[Network]) -> None:
+        """Note that the routes to these networks have changed; does nothing without routing by next hops."""
+        with self._lock:
+            if self._peers.next_hops is not None:
+                self._peers.next_hops.forget(networks)
 
     def _abandon(self) -> None:
         """Wipe all keypairs and forget all peers in a forked child, else two processes would seal with one counter.
@@ -193,7 +217,9 @@ class Tunnel:
         sealings = []
         for peer, group in self._by_peer(records, HEADER_SIZE if vnet_header else 0):
             packets, _, _ = fast.measure(group, vnet_header)
-            if peer is None or peer.endpoint is None:
+            if peer is EVERYONE:
+                sealings += self._copies(group, vnet_header, packets, now)
+            elif peer is None or peer.endpoint is None:
                 self._machine.rejected["no peer for the destination" if peer is None else "no endpoint"] += packets
             elif sealing := self._machine.reserve(peer, group, vnet_header, packets, now, data=True):
                 sealings.append(sealing)
@@ -202,15 +228,33 @@ class Tunnel:
                 self._machine.initiate(peer, now)
         return sealings
 
-    def _by_peer(self, records: Sequence[memoryview], offset: int) -> list[tuple[Peer | None, list[memoryview]]]:
-        """Group records in a row that are for the same peer."""
-        groups: list[tuple[Peer | None, list[memoryview]]] = []
-        find = self._peers.allowed.find
-        for record in records:
-            if record[offset] >> 4 == 4:
-                peer = find(record[offset + 16 : offset + 20].tobytes())
+    def _copies(self, records: list[memoryview], vnet_header: bool, packets: int, now: float) -> list[Sealing]:
+        """Reserve counters for the records once for each peer.
+
+        Without a keypair for them, only the first waits for one: routing daemons repeat what they send, and a mesh
+        has peers that are away for long.
+        """
+        sealings = []
+        for peer in self._peers:
+            if sealing := self._machine.reserve(peer, records, vnet_header, packets, now, data=True):
+                sealings.append(sealing)
+            elif peer.endpoint is None or peer.staged:
+                self._machine.rejected["multicast to a peer without a session"] += packets
             else:
-                peer = find(record[offset + 24 : offset + 40].tobytes())
+                self._machine.stage(peer, records[:1], vnet_header)
+                self._machine.initiate(peer, now)
+        return sealings
+
+    def _by_peer(
+        self, records: Sequence[memoryview], offset: int
+    ) -> list[tuple[Peer | Everyone | None, list[memoryview]]]:
+        """Group records in a row that are for the same peer."""
+        groups: list[tuple[Peer | Everyone | None, list[memoryview]]] = []
+        allowed = self._peers.allowed
+        find = allowed.find
+        key4, key6 = [slice(key.start + offset, key.stop + offset) for key in (allowed.KEY4, allowed.KEY6)]
+        for record in records:
+            peer = find(record[key4 if record[offset] >> 4 == 4 else key6].tobytes())
             if groups and groups[-1][0] is peer:
                 groups[-1][1].append(record)
             else:
@@ -269,12 +313,12 @@ class Tunnel:
 
     def _allowed(self, peer: Peer, packets: list[memoryview], sources: list[tuple[bytes, int]]) -> Sequence[memoryview]:
         """Return the packets whose sources are among the peer's allowed IPs."""
-        find = self._peers.allowed.find
-        if all(find(source) is peer for source, _ in sources):
+        allows = self._peers.allowed.allows
+        if all(allows(source, peer) for source, _ in sources):
             return packets
         allowed, start = [], 0
         for source, count in sources:
-            if find(source) is peer:
+            if allows(source, peer):
                 allowed += packets[start : start + count]
             else:
                 self._machine.rejected["source is not among the peer's allowed IPs"] += count
@@ -307,6 +351,8 @@ class Tunnel:
         """Have `changed_routes` return the peers that change from now on."""
         with self._lock:
             self._peers.changed = set(self._peers)
+            if self._peers.next_hops is not None:
+                self._peers.next_hops.track()
 
     def changed_routes(self) -> list[Route]:
         """Return the new routes of the peers that changed since the last call, those of removed peers without networks.
@@ -319,6 +365,19 @@ class Tunnel:
             changed, self._peers.changed = self._peers.changed, set()
             return [self._route(peer) for peer in changed]
 
+    def changed_next_hops(self) -> tuple[list[Network], list[tuple[bytes, int]]]:
+        """Return the destinations to forget since the last call, and what is known since: keys and peers' numbers.
+
+        A key is the bytes of a header that `NextHops.find` takes. As for `changed_routes`, a caller holds a lock.
+        """
+        if not self.routes_by_next_hops:
+            return [], []
+        with self._lock:
+            if self._peers.next_hops is None:  # Forked meanwhile.
+                return [], []
+            forgotten, learned = self._peers.next_hops.changes()
+            return forgotten, [(key, peer.number) for key, peer in learned.items()]
+
     def _route(self, peer: Peer) -> Route:
         timing, current, previous = self._machine.timing, peer.current, peer.previous
         sending, receiving = None, []
@@ -328,8 +387,10 @@ class Tunnel:
             receiving.append(RouteKeypair(current.transport, expires_at, current.renew_on_receive_at(timing)))
         if previous is not None:
             receiving.append(RouteKeypair(previous.transport, previous.expires_at(timing), NEVER))
-        networks = self._peers.allowed.of(peer)
-        return Route(peer.number, networks, peer.traffic, peer.endpoint, peer.local, sending, receiving)
+        networks, link_local = self._peers.allowed.of(peer), None
+        if (next_hops := self._peers.next_hops) is not None:
+            networks, link_local = next_hops.sources(peer), next_hops.address(peer)
+        return Route(peer.number, networks, link_local, peer.traffic, peer.endpoint, peer.local, sending, receiving)
 
     def attend(self, number: int, now: float, *, sending: bool) -> float:
         """Schedule the checks of a peer that a router is `sending` to, or else receives from; renew its keypair if due.

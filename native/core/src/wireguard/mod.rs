@@ -1,7 +1,7 @@
-//! `WireGuard`: cryptokey routing, keys and messages, and a device's peers as an end of the pump.
+//! `WireGuard`: the routing of packets to peers, keys and messages, and a device's peers as an end of the pump.
 //!
 //! Top to bottom: on Linux the peers' intake and outlet (`peers_intake`, `peers_outlet`), with `opener` and `sockets`;
-//! `handler`, the caller's part of the work; [`router`], the tables to look up in, with [`allowed_ips`]; [`transport`],
+//! `handler`, the caller's part of the work; [`router`], the tables to look up in, with [`allowed_ips`] or [`next_hops`]; [`transport`],
 //! the keys of a keypair, and [`traffic`], a peer's counters and times; [`sealing`], packets to messages and back.
 //! Only `peers_intake` and `sockets` do I/O. Handshakes are the caller's.
 
@@ -10,6 +10,7 @@ pub mod allowed_ips;
 mod clock;
 #[cfg(target_os = "linux")]
 pub mod handler;
+pub mod next_hops;
 #[cfg(target_os = "linux")]
 pub mod opener;
 #[cfg(target_os = "linux")]

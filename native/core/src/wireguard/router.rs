@@ -1,15 +1,16 @@
-//! Router: the peers of a device, for cryptokey routing of packets and messages. Does no I/O.
+//! Router: the peers of a device, for the routing of packets and messages. Does no I/O.
 //!
 //! A copy of the part of `threepipe.wireguard.tunnel` that forwarding needs; `threepipe.wireguard.routing` keeps it up
 //! to date.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::locks::unpoisoned;
 use crate::wireguard::allowed_ips::AllowedIps;
+use crate::wireguard::next_hops::{Flow, NextHops};
 use crate::wireguard::traffic::Traffic;
 use crate::wireguard::transport::Transport;
 
@@ -26,7 +27,7 @@ pub struct Router {
 pub enum Rejected {
     /// Not authentic, or a replay.
     Forged,
-    /// The source is not among the peer's allowed IPs.
+    /// The peer may not send from the source.
     Source,
     /// Marked for congestion on the way, but not ECN-capable.
     Congested,
@@ -37,9 +38,23 @@ pub enum Rejected {
 /// The tables to look up peers and keypairs in.
 #[derive(Default)]
 pub struct Tables {
-    allowed: AllowedIps<u32>,
+    routing: Routing,
     peers: HashMap<u32, Arc<Peer>>,
     receiving: HashMap<u32, Arc<Receiving>>,
+}
+
+/// The decision which peer a packet is for, and what a peer may send from.
+enum Routing {
+    /// Cryptokey routing, by the allowed IPs of the peers.
+    AllowedIps(AllowedIps<u32>),
+    /// By the next hops of routes.
+    NextHops(NextHops),
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self::AllowedIps(AllowedIps::default())
+    }
 }
 
 /// A peer. It does not change, but for its local address: [`Router::set_peer`] replaces it.
@@ -123,17 +138,23 @@ impl Tables {
     /// Return the peer to send `packet` to, a whole IP packet.
     #[must_use]
     pub fn destination(&self, packet: &[u8]) -> Option<&Arc<Peer>> {
-        let address = match packet.first()? >> 4 {
-            4 => IpAddr::from(*packet.get(16..20)?.first_chunk::<4>()?),
-            _ => IpAddr::from(*packet.get(24..40)?.first_chunk::<16>()?),
+        let number = match &self.routing {
+            Routing::AllowedIps(allowed) => allowed.find(match packet.first()? >> 4 {
+                4 => IpAddr::from(*packet.get(16..20)?.first_chunk::<4>()?),
+                _ => IpAddr::from(*packet.get(24..40)?.first_chunk::<16>()?),
+            }),
+            Routing::NextHops(hops) => hops.find(packet),
         };
-        self.peers.get(&self.allowed.find(address)?)
+        self.peers.get(&number?)
     }
 
     /// Return True if the peer of that number may send from `address`.
     #[must_use]
     pub fn allows(&self, address: IpAddr, number: u32) -> bool {
-        self.allowed.find(address) == Some(number)
+        match &self.routing {
+            Routing::AllowedIps(allowed) => allowed.find(address) == Some(number),
+            Routing::NextHops(hops) => hops.allows(address, number),
+        }
     }
 
     /// Return the keypair that opens messages of the local index `index`.
@@ -165,6 +186,13 @@ impl Peer {
 }
 
 impl Router {
+    /// Make a router that finds peers by the next hops that it is told, in place of their allowed IPs.
+    #[must_use]
+    pub fn by_next_hops() -> Self {
+        let tables = Tables { routing: Routing::NextHops(NextHops::default()), ..Tables::default() };
+        Self { tables: RwLock::new(tables), ..Self::default() }
+    }
+
     /// Add a peer, or replace it.
     pub fn set_peer(&self, number: u32, settings: PeerSettings) {
         let PeerSettings { traffic, endpoint, local, sending, receiving } = settings;
@@ -181,8 +209,25 @@ impl Router {
     }
 
     /// Give `networks` to a peer in place of those it has, and take them from other peers.
-    pub fn set_allowed(&self, number: u32, networks: Vec<(IpAddr, u8)>) {
-        self.write().allowed.set(number, networks);
+    ///
+    /// With next hops they are the networks that the peer may send from, and others keep theirs. It may send from its
+    /// `link_local` address too; without one it is removed.
+    pub fn set_allowed(&self, number: u32, networks: Vec<(IpAddr, u8)>, link_local: Option<Ipv6Addr>) {
+        match (&mut self.write().routing, link_local) {
+            (Routing::AllowedIps(allowed), _) => allowed.set(number, networks),
+            (Routing::NextHops(hops), Some(address)) => hops.set(number, networks, address),
+            (Routing::NextHops(hops), None) => hops.remove(number),
+        }
+    }
+
+    /// Forget the next hops of destinations in the networks `changed`; then note those of some flows.
+    pub fn set_next_hops(&self, changed: Vec<(IpAddr, u8)>, learned: Vec<(Flow, u32)>) {
+        if let Routing::NextHops(hops) = &mut self.write().routing {
+            hops.forget(changed);
+            for (flow, number) in learned {
+                hops.learn(flow, number);
+            }
+        }
     }
 
     /// Remove a peer but keep its networks: packets to them go to the handler.

@@ -8,4 +8,5 @@ mod endpoints;
 mod packets;
 #[cfg(target_os = "linux")]
 mod peers;
+mod router;
 mod superpackets;

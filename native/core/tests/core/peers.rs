@@ -101,7 +101,7 @@ impl Device {
             receiving: vec![keypair()],
         };
         self.router.set_peer(PEER, settings);
-        self.router.set_allowed(PEER, vec![(IpAddr::from(network), 32)]);
+        self.router.set_allowed(PEER, vec![(IpAddr::from(network), 32)], None);
     }
 
     /// Pump while `work` runs, with the adapter at `side`, and return the outcome.
