@@ -25,6 +25,7 @@ __all__ = [
     "Device",
     "Finding",
     "LateLender",
+    "NextHops",
     "PacketPort",
     "PacketSender",
     "Port",
@@ -130,6 +131,22 @@ class LateLender(Protocol):
 
     offer: Callable[[], None] | None
     """Called once, by `Port.receive`, when `lend` would return an end."""
+
+
+class NextHops(Protocol):
+    """The next hops of packets that leave by an interface, as the system's routes have them."""
+
+    def find(self, destination: bytes, source: bytes) -> bytes | None:
+        """Return the 16 bytes of the IPv6 address that packets go to next; None for none. Raises `OSError`.
+
+        Addresses are 4 or 16 bytes; the source is empty for IPv4.
+        """
+
+    def changes(self) -> Sequence[Network] | None:
+        """Wait for changes, and return the destinations that they concern; None once this is closed."""
+
+    def close(self) -> None:
+        """End `changes`. May be called again."""
 
 
 class PacketSender(Protocol):

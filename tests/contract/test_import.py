@@ -126,6 +126,11 @@ def test_an_unsupported_system_raises_adapter_unavailable_with_advice() -> None:
         assert caught.value.errno == errno.ENOSYS
 
 
+def test_next_hops_on_an_unsupported_system_raise_adapter_unavailable_with_advice() -> None:
+    with pytest.raises(threepipe.AdapterUnavailable, match="only on Linux.*give peers AllowedIPs instead"):
+        unsupported.open_next_hops(1, "t", None)
+
+
 def test_the_probe_of_an_unsupported_system_finds_an_essential_lack() -> None:
     (finding,) = unsupported.probe()
     assert (finding.ok, finding.essential) == (False, True)

@@ -11,12 +11,30 @@ if sys.platform != "linux":
     pytest.skip(f"the headers of Linux are not on {sys.platform}", allow_module_level=True)
 
 from threepipe import settings
-from threepipe.platforms.linux import addressing, enclosed, identity, inherited, namespace, netlink, sniff, sockets, tun
+from threepipe.platforms.linux import (
+    addressing,
+    enclosed,
+    identity,
+    inherited,
+    namespace,
+    netlink,
+    next_hops,
+    sniff,
+    sockets,
+    tun,
+)
 from threepipe.platforms.linux.service import server
 
 HEADERS = ["sched.h", "stddef.h", "sys/ioctl.h", "sys/socket.h", "linux/if.h", "linux/if_tun.h", "linux/if_addr.h"]
 HEADERS += ["linux/rtnetlink.h", "linux/if_packet.h", "linux/if_arp.h", "linux/if_ether.h", "linux/udp.h", "linux/in.h"]
-HEADERS += ["linux/in6.h", "linux/virtio_net.h", "linux/prctl.h", "linux/capability.h"]
+HEADERS += [
+    "linux/if_link.h",
+    "linux/netlink.h",
+    "linux/in6.h",
+    "linux/virtio_net.h",
+    "linux/prctl.h",
+    "linux/capability.h",
+]
 HEADERS += ["linux/sockios.h", "linux/ethtool.h", "linux/mount.h"]
 
 PREFIXES = (
@@ -24,6 +42,10 @@ PREFIXES = (
     "TUN",
     "IFA_",
     "RTN_",
+    "RTA_",
+    "RTM_",
+    "NLM_F_REQUEST",
+    "IN6_ADDR_GEN_MODE_",
     "RT_",
     "CLONE_",
     "SOL_PACKET",
@@ -44,6 +66,9 @@ PREFIXES = (
 OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
 """Our names of constants, and the kernel's names where they differ."""
 
+_OFFSET_OF_TYPE = 7
+_GROUPS = ["IPV4_IFADDR", "IPV4_ROUTE", "IPV4_RULE", "IPV6_IFADDR", "IPV6_ROUTE", "IPV6_RULE", "NEXTHOP"]
+
 NEWER = {"TUN_F_USO4", "TUN_F_USO6", "IFF_BACKPRESSURE"}
 """Constants of Linux 6.2 and 7.3: compared if the headers have them."""
 
@@ -51,7 +76,8 @@ NEWER = {"TUN_F_USO4", "TUN_F_USO6", "IFF_BACKPRESSURE"}
 def constants() -> dict[str, int]:
     """Return the constants of our files, by their names in the headers."""
     found = {}
-    for module in (tun, inherited, netlink, addressing, namespace, sniff, sockets, identity, enclosed, server):
+    modules = (tun, inherited, netlink, addressing, next_hops, namespace, sniff, sockets, identity, enclosed, server)
+    for module in modules:
         for own, value in vars(module).items():
             name = OTHER_NAMES.get(own, own.lstrip("_"))
             if name.startswith(PREFIXES) and isinstance(value, int):
@@ -62,6 +88,7 @@ def constants() -> dict[str, int]:
 def assertions() -> list[str]:
     """Return the other conditions, as C expressions."""
     size = tun.IFREQ.size
+    groups = " | ".join(f"1u << (RTNLGRP_{group} - 1)" for group in _GROUPS)
     return [
         f"IFNAMSIZ == {settings.MAX_NAME + 1}",
         # The kernel copies a whole structure in and out; the smaller one of 32-bit systems fits in it.
@@ -73,6 +100,12 @@ def assertions() -> list[str]:
         "sizeof(int) == 4",
         f"sizeof(struct tpacket_stats) == {sniff._STATISTICS.size}",
         f"_LINUX_CAPABILITY_VERSION_3 == {identity._LINUX_CAPABILITY_VERSION_3}",
+        f"sizeof(struct nlmsghdr) == {next_hops._HEADER.size}",
+        f"sizeof(struct rtmsg) == {next_hops._ROUTE.size}",
+        f"offsetof(struct rtmsg, rtm_type) == {_OFFSET_OF_TYPE}",
+        f"sizeof(struct rtattr) == {next_hops._ATTRIBUTE.size}",
+        f"offsetof(struct rtvia, rtvia_addr) == {next_hops._FAMILY_SIZE}",
+        f"(1u << (RTNLGRP_LINK - 1) | {groups}) == {next_hops._GROUPS}u",
         f"sizeof(struct tun_pi) == {inherited._INFORMATION_SIZE}",
     ]
 

@@ -46,6 +46,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
     from threepipe.platforms.linux.namespace import namespace_names, private_networks
+    from threepipe.platforms.linux.next_hops import open_next_hops
     from threepipe.platforms.linux.policy import (
         ROUTES_BY_MARK,
         add_routes,
@@ -94,6 +95,7 @@ elif sys.platform == "win32":
         network_scope,
         open_capture,
         open_inherited,
+        open_next_hops,
         path_mtu,
         private_networks,
         process_file,
@@ -141,6 +143,7 @@ else:
         open_capture,
         open_datagrams,
         open_inherited,
+        open_next_hops,
         private_networks,
         process_file,
         routed,
@@ -186,6 +189,7 @@ __all__ = [
     "open_datagrams",
     "open_existing",
     "open_inherited",
+    "open_next_hops",
     "path_mtu",
     "private_networks",
     "probe",

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn, Self
 
-from threepipe.backend import AdapterInfo, Finding, Port
+from threepipe.backend import AdapterInfo, Finding, NextHops, Port
 from threepipe.errors import AdapterUnavailable
 from threepipe.net.datagrams import Datagrams
 from threepipe.settings import AdapterSettings, NamespaceName, Network
@@ -44,6 +44,7 @@ __all__ = [
     "open_datagrams",
     "open_existing",
     "open_inherited",
+    "open_next_hops",
     "path_mtu",
     "private_networks",
     "probe",
@@ -159,6 +160,11 @@ def open_capture(name: str, netns: NamespaceName | None) -> NoReturn:
 
 def open_inherited(number: int) -> Port | None:
     return None  # Adapters have no descriptors on these systems.
+
+
+def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHops:
+    text = f"only on Linux does threepipe route by next hops, not on {sys.platform}; give peers AllowedIPs instead"
+    raise AdapterUnavailable(errno.ENOSYS, text)
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:

@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(advice, name=error.name) from None
 
 from threepipe.wireguard.constants import Timing
+from threepipe.wireguard.kernel_routes import KernelRoutes
 from threepipe.wireguard.keys import generate_key, link_local, public_key
 from threepipe.wireguard.next_hops import NextHopRouting, Routes
 from threepipe.wireguard.opening import Device
@@ -29,6 +30,7 @@ __all__ = [
     "Config",
     "Device",
     "Event",
+    "KernelRoutes",
     "NextHopRouting",
     "PeerChange",
     "PeerStatus",

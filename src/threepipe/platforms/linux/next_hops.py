@@ -1,0 +1,206 @@
+"""The kernel's next hops of packets that leave by one interface, and the changes of its routes.
+
+A sending thread asks here, once a flow, so the few messages are packed by hand: pyroute2 takes thirty times as long.
+Numbers and layouts are those of <linux/netlink.h>, <linux/rtnetlink.h> and rtnetlink(7).
+"""
+
+import sys
+
+assert sys.platform == "linux"
+
+import errno
+import itertools
+import select
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_network
+
+from threepipe.net.doorbell import Doorbell
+from threepipe.net.forks import call_in_child
+from threepipe.platforms.linux.namespace import Namespace
+from threepipe.platforms.linux.netlink import open_netlink
+from threepipe.settings import NamespaceName, Network
+
+__all__ = ["NextHops", "open_next_hops"]
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr
+_ROUTE = struct.Struct("=8BI")  # rtmsg
+_ATTRIBUTE = struct.Struct("=HH")  # rtattr
+_INT = struct.Struct("=I")
+_FAMILY_SIZE = 2  # Bytes of the family before the address in RTA_VIA (rtvia).
+_TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK
+
+_NLM_F_REQUEST = 1
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
+_RTN_UNICAST = 1
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 2, 4, 5, 18
+# RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE and NEXTHOP. With an interface or
+# an address the kernel removes IPv4 routes without a message.
+_GROUPS = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19, 32))
+_IN6_ADDR_GEN_MODE_NONE = 1  # <linux/if_link.h>
+
+_EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+_SIZE_OF_IPV6 = 16
+_MAX_MESSAGES = 1 << 16  # Bytes.
+_MAX_CHANGES = 64
+"""The networks of a burst of changes beyond which they count as a change of everything."""
+
+
+class NextHops:
+    """The next hops of packets that leave by one interface. The kernel's messages about changes wait in a socket."""
+
+    def __init__(self, index: int) -> None:
+        """Begin to listen to changes, in the network namespace of the calling thread. Raises `OSError`."""
+        self._index = index
+        self._sequence = itertools.count(1)
+        self._asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._events.bind((0, _GROUPS))
+        self._bell = Doorbell()
+        self._lock = threading.Lock()
+        self._closed = self._waiting = False
+        call_in_child(self, NextHops._leave_behind)
+
+    def find(self, destination: bytes, source: bytes) -> bytes | None:
+        """Return the IPv6 address, 16 bytes, that packets go to next; None for a route without one, and for no route.
+
+        Addresses are 4 or 16 bytes. The source, empty for IPv4, decides only if there are routes or rules by source.
+        """
+        number = next(self._sequence) & 0xFFFFFFFF
+        family = socket.AF_INET6 if len(destination) == _SIZE_OF_IPV6 else socket.AF_INET
+        body = _ROUTE.pack(family, 8 * len(destination), 8 * len(source), 0, 0, 0, 0, 0, 0)
+        body += _attribute(_RTA_DST, destination) + _attribute(_RTA_OIF, _INT.pack(self._index))
+        body += _attribute(_RTA_SRC, source) if source else b""
+        self._asking.send(_HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, number, 0) + body)
+        while True:  # The kernel has answered; an older answer may be left of a call that was interrupted.
+            for kind, answered, answer in _messages(self._asking.recv(_MAX_MESSAGES, socket.MSG_DONTWAIT)):
+                if answered == number:
+                    return _gateway(answer) if kind == _RTM_NEWROUTE else None
+
+    def changes(self) -> Sequence[Network] | None:
+        """Wait for changes, and return the destinations that they concern; None once this is closed."""
+        with self._lock:
+            if self._closed:
+                return None
+            self._waiting = True
+        try:
+            waiting = select.poll()
+            waiting.register(self._events, select.POLLIN)
+            waiting.register(self._bell, select.POLLIN)
+            while not self._closed:
+                waiting.poll()
+                if found := self._changed():
+                    return found
+            return None
+        finally:
+            with self._lock:
+                self._waiting = False
+                if self._closed:
+                    self._dispose()
+
+    def _changed(self) -> Sequence[Network]:
+        """Return the destinations in the messages that wait."""
+        networks: dict[Network, None] = {}
+        with suppress(BlockingIOError):
+            while len(networks) <= _MAX_CHANGES:
+                for kind, _, message in _messages(self._take()):
+                    networks |= dict.fromkeys(_destinations(kind, message))
+        return tuple(networks) if len(networks) <= _MAX_CHANGES else _EVERYTHING
+
+    def _take(self) -> bytes:
+        """Return messages; none for a gap, after which the kernel has dropped some."""
+        try:
+            return self._events.recv(_MAX_MESSAGES, socket.MSG_DONTWAIT)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return _HEADER.pack(_HEADER.size, 0, 0, 0, 0)  # Of a kind that concerns everything.
+
+    def close(self) -> None:
+        """End `changes`. May be called again."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+            if closed:
+                return
+            self._bell.ring(for_ever=True)
+            if not self._waiting:
+                self._dispose()
+
+    def _dispose(self) -> None:
+        self._asking.close()
+        self._events.close()
+        self._bell.close()
+
+    def _leave_behind(self) -> None:
+        """Close the sockets of this copy in a forked child."""
+        self._lock = threading.Lock()
+        self._closed = True
+        self._asking.close()
+        self._events.close()
+
+
+def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHops:
+    """Return the next hops of the interface in that namespace, which gets no link-local address of the kernel.
+
+    Raises `AdapterError`.
+    """
+
+    def opened() -> NextHops:
+        with open_netlink(name) as ipr:
+            mode = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE]]}]]}
+            ipr.link("set", index=index, IFLA_AF_SPEC=mode)
+        return NextHops(index)
+
+    namespace = Namespace.find(netns)
+    try:
+        return namespace.run(opened)
+    finally:
+        namespace.close()
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value  # All have a multiple of 4 bytes.
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the kind, the sequence number and the body of each message."""
+    while data:
+        size, kind, _, number, _ = _HEADER.unpack_from(data)
+        yield kind, number, data[_HEADER.size : size]
+        data = data[_aligned(size) :]
+
+
+def _attributes(route: bytes) -> dict[int, bytes]:
+    """Return the attributes of the body of a route's message."""
+    found, rest = {}, route[_ROUTE.size :]
+    while rest:
+        size, kind = _ATTRIBUTE.unpack_from(rest)
+        found[kind & _TYPE_MASK] = rest[_ATTRIBUTE.size : size]
+        rest = rest[_aligned(size) :]
+    return found
+
+
+def _aligned(size: int) -> int:
+    return (size + 3) & ~3
+
+
+def _gateway(route: bytes) -> bytes | None:
+    """Return the IPv6 next hop of a route. That of an IPv4 route is in RTA_VIA (RFC 8950)."""
+    found = _attributes(route)
+    hop = found.get(_RTA_GATEWAY) or found.get(_RTA_VIA, b"")[_FAMILY_SIZE:]
+    return hop if len(hop) == _SIZE_OF_IPV6 and _ROUTE.unpack_from(route)[7] == _RTN_UNICAST else None
+
+
+def _destinations(kind: int, message: bytes) -> Sequence[Network]:
+    """Return the destinations that a message about a change concerns."""
+    if kind not in (_RTM_NEWROUTE, _RTM_DELROUTE):
+        return _EVERYTHING
+    family, length, *_ = _ROUTE.unpack_from(message)
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return ()
+    size = 4 if family == socket.AF_INET else _SIZE_OF_IPV6
+    address = _attributes(message).get(_RTA_DST, bytes(size))  # The default route has no destination.
+    return (ip_network((address, length)),)
