@@ -1,6 +1,7 @@
 """The next hops of the kernel's routes, their changes, and meshes that the kernel routes."""
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,8 +14,12 @@ from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
 from threepipe import Adapter, pipe
 from threepipe.errors import SessionClosed
-from threepipe.platforms.linux.next_hops import NextHops, open_next_hops
 from threepipe.wireguard import Change, Device, KernelRoutes, NextHopRouting, PeerChange, link_local, public_key
+
+if sys.platform != "linux":
+    pytest.skip(f"{sys.platform} has no namespaces", allow_module_level=True)
+
+from threepipe.platforms.linux.next_hops import NextHops, open_next_hops
 
 pytestmark = pytest.mark.kernel
 

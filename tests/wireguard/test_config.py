@@ -43,6 +43,7 @@ PostUp = true
 PreDown = true
 PostDown = false
 SaveConfig = true
+Routing = fd12:3456:789a::/48, 10.42.0.0/16
 
 [peer]
 PublicKey = {OTHER}
@@ -88,6 +89,7 @@ def test_a_file_with_every_key_parses() -> None:
             ),
             PeerConfig(bytes(range(32)), endpoint=("vpn.example.org", 1)),
         ),
+        ["fd12:3456:789a::/48", "10.42.0.0/16"],
     )
     assert parse_config(write_config(config), "wg0", "again") == config
     assert str(config).find(KEY) < 0
@@ -118,6 +120,12 @@ def test_a_file_with_every_key_parses() -> None:
         ("[Interface]\nAddresss = 10.0.0.1/24", r"line 2: unknown key 'Addresss'; did you mean Address\?"),
         ("[Peer]\nDNS = 10.0.0.53", r"line 2: DNS is a key of \[Interface\]; move it there"),
         ("[Peers]", r"line 1: unknown section '\[Peers\]'; did you mean \[Peer\]\?"),
+        (
+            "[Interface]\nRouting = on",
+            "line 2: Routing = on: give the networks of the mesh, such as fd12:3456:789a::/48",
+        ),
+        ("[Interface]\nRouting =", "line 2: Routing = : give the networks of the mesh"),
+        ("[Peer]\nRouting = ::/0", r"line 2: Routing is a key of \[Interface\]; move it there"),
         ("[Interface]\nSaveConfig = 1", "line 2: SaveConfig = 1: give true or false"),
         ("[Interface]\nDNS = a;b", "neither an address nor a domain"),
         ("[Interface]\nAddress = 10.0.0.0/33", "line 2: address '10.0.0.0/33'"),

@@ -64,6 +64,12 @@ def test_a_file_without_a_private_key_is_refused(path: Path) -> None:
         Device.from_config(path)
 
 
+def test_a_file_with_routing_is_refused_as_there_is_no_adapter(path: Path) -> None:
+    path.write_text(TEXT.replace("MTU", "Routing = fd12:3456:789a::/48\nMTU"))
+    with pytest.raises(InvalidSetting, match=r"wg0\.conf: Routing needs an adapter; use threepipe wg up"):
+        Device.from_config(path)
+
+
 def test_a_mistake_names_its_line_and_a_missing_file_its_path(path: Path) -> None:
     path.write_text(TEXT.replace("MTU = 1280", "MTU = much"))
     with pytest.raises(InvalidSetting, match=r"wg0\.conf, line 4: MTU = much"):

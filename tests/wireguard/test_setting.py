@@ -21,6 +21,7 @@ from threepipe.wireguard import (
     Status,
     generate_key,
     key_to_text,
+    link_local,
     parse_networks,
     public_key,
 )
@@ -174,6 +175,11 @@ def test_the_fields_of_a_device_without_settings_are_none_or_off() -> None:
     assert rows(Status(), "dump") == [("(none)", "(none)", "0", "off")]
 
 
+def test_the_link_locals_are_made_of_the_keys_of_the_peers() -> None:
+    expected = [(key_to_text(key), str(link_local(key))) for key in (ONE, TWO)]
+    assert rows(STATUS, "link-locals") == expected
+
+
 if hasattr(socket, "AF_UNIX"):
     from threepipe.wireguard.uapi_server import UapiServer
     from threepipe.wireguard.uapi_socket import listen
@@ -222,7 +228,7 @@ class TestBesideWg:
     pytestmark = with_wg
 
     def test_show_prints_every_field_as_wg_does(self, managed: Managed) -> None:
-        for field in FIELDS:
+        for field in FIELDS.keys() - {"link-locals"}:  # That is ours.
             lines = ["\t".join(row) for row in rows(STATUS, field)]
             assert managed.wg("show", "fake", field).splitlines() == lines, field
         for words in (["fake", "endpoints"], ["all", "dump"], ["all", "transfer"], ["interfaces"]):

@@ -149,7 +149,7 @@ def show(
 
     Fields: public-key, private-key, listen-port, fwmark, peers, preshared-keys,
     endpoints, allowed-ips, latest-handshakes, persistent-keepalive, transfer,
-    dump.
+    dump, and link-locals, the peers' addresses in a mesh.
     """
     from threepipe.wireguard.quick.showing import FIELDS
     from threepipe.wireguard.uapi_socket import status_of

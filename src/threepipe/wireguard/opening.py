@@ -28,13 +28,16 @@ class Device(device.Device):
 
         Names of endpoints are looked up once. Addresses, routes, DNS and commands of the file are not used, so this
         needs no privilege. A warning is logged if other users can open the file. `on_event` is as in the constructor.
-        Raises `InvalidSetting` for a mistake, which names the line, and for a file without PrivateKey; `EndpointError`
-        if the file cannot be read, for a name, and for a port or mark; and `OSError`.
+        Raises `InvalidSetting` for a mistake, which names the line, and for a file without PrivateKey or with Routing;
+        `EndpointError` if the file cannot be read, for a name, and for a port or mark; and `OSError`.
         """
         config = read_config(path)
         warn_if_exposed(path)
         if config.private_key is None:  # Commands of the file, which may set it, run only in `wg up`.
             raise InvalidSetting(f"{path}: [Interface] has no PrivateKey; threepipe wg genkey makes one")
+        if config.routing:
+            text = "Routing needs an adapter; use threepipe wg up, or make a Device with routing=NextHopRouting(...)"
+            raise InvalidSetting(f"{path}: {text}")
         with close_on_error(cls(mtu=config.mtu or 0, on_event=on_event)) as made:
             made.configure(config.change())
         return made

@@ -258,6 +258,16 @@ def _parse_switch(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _parse_routing(text: str) -> tuple[Network, ...]:
+    try:
+        networks = parse_networks(_split(text, _BETWEEN))
+    except InvalidSetting:
+        networks = ()
+    if not networks:
+        raise ValueError("give the networks of the mesh, such as fd12:3456:789a::/48, 10.42.0.0/16")
+    return networks
+
+
 def _parse_command(text: str) -> tuple[str, ...]:
     return (text,)
 
@@ -275,10 +285,11 @@ _INTERFACE_FIELDS: Fields = {
     "predown": Field("pre_down", _parse_command),
     "postdown": Field("post_down", _parse_command),
     "saveconfig": Field("save", _parse_switch),
+    "routing": Field("routing", _parse_routing),
 }
 """The fields of `Config`, with keys in lower case."""
 _OF_WG_QUICK = frozenset(_INTERFACE_FIELDS) - {"privatekey", "listenport", "fwmark"}
-"""The keys that wg-quick(8) reads, and wg(8) does not."""
+"""The keys that wg-quick(8) reads, and wg(8) does not; and ours, `Routing`, which neither knows."""
 _PEER_FIELDS: Fields = {
     "publickey": Field("public_key", key_from_text),
     "presharedkey": Field("preshared_key", key_from_text),
@@ -291,7 +302,8 @@ _SPELLING = {
     name.lower(): name
     for name in (
         "PrivateKey", "ListenPort", "FwMark", "Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown",
-        "PostDown", "SaveConfig", "PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive",
+        "PostDown", "SaveConfig", "Routing", "PublicKey", "PresharedKey", "AllowedIPs", "Endpoint",
+        "PersistentKeepalive",
     )
 }  # fmt: skip
 
@@ -325,6 +337,7 @@ def write_config(config: Config) -> str:
     lines += [f"MTU = {config.mtu}"] if config.mtu is not None else []
     lines += [f"Table = {config.table}"] if config.table != "auto" else []
     lines += ["SaveConfig = true"] if config.save else []
+    lines += [f"Routing = {', '.join(map(str, config.routing))}"] if config.routing else []
     for key, commands in (
         ("PreUp", config.pre_up),
         ("PostUp", config.post_up),

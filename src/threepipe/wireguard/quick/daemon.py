@@ -3,9 +3,10 @@
 It creates the adapter and the socket by which wg(8) manages the device, then returns while the device continues in the
 background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and
 when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays. With
---no-offload no superpackets pass. The name utun on macOS, and tun on NetBSD and OpenBSD, has the system choose a
-number; the name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean
-the same as for wireguard-go.
+--no-offload no superpackets pass. With --routing and the networks of a mesh, such as fd12:3456:789a::/48,10.42.0.0/16,
+packets go to the peers that are the next hops of their routes. The name utun on macOS, and tun on NetBSD and OpenBSD,
+has the system choose a number; the name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD,
+WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
 """
 
 import logging
@@ -37,10 +38,11 @@ from threepipe.wireguard.quick.ending import SIGNALS, Ended, Ending
 if TYPE_CHECKING:
     from threepipe.adapter import Adapter
     from threepipe.session import Session
+    from threepipe.settings import Network
 
 __all__ = ["in_background", "main", "serve"]
 
-_USAGE = "usage: threepipe-wg [-f|--foreground] [--no-offload] NAME"
+_USAGE = "usage: threepipe-wg [-f|--foreground] [--no-offload] [--routing NETWORK,...] NAME"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
 _DEFAULT_MTU = 1420  # As in other implementations: 1500 less 80 for IPv6, UDP and the message.
 
@@ -54,12 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     foreground = os.environ.get("WG_PROCESS_FOREGROUND") == "1"
-    offload = True
-    while given and given[0] in ("-f", "--foreground", "--no-offload"):
-        if given.pop(0) == "--no-offload":
-            offload = False
-        else:
-            foreground = True
+    offload, networks = True, None
+    while given and given[0] in ("-f", "--foreground", "--no-offload", "--routing"):
+        match given.pop(0):
+            case "--no-offload":
+                offload = False
+            case "--routing":
+                networks = given.pop(0) if given else None
+            case _:
+                foreground = True
     if len(given) != 1 or given[0].startswith("-"):
         print(_USAGE, file=sys.stderr)  # noqa: T201
         return 1
@@ -70,14 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if foreground:
         try:
-            serve(name, lambda: None, offload)
+            serve(name, lambda: None, offload, networks)
         except Ended as ended:
             return ended.status
         except (ThreepipeError, OSError) as error:
             _complain(error)
             return 1
         return 0
-    return in_background(lambda ready: serve(name, ready, offload), name)
+    return in_background(lambda ready: serve(name, ready, offload, networks), name)
 
 
 def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
@@ -166,10 +171,11 @@ def _log_to_system(name: str) -> None:
     logging.getLogger("threepipe").addHandler(handler)
 
 
-def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
+def serve(name: str, ready: Callable[[], None], offload: bool = True, networks: str | None = None) -> None:
     """Run the device `name` until it is to end; call `ready` when it can be managed.
 
-    Without `offload`, no superpackets pass at the adapter.
+    Without `offload`, no superpackets pass at the adapter. With `networks`, those of a mesh, packets are routed by next
+    hops.
 
     Raises `Ended` if a signal arrives before, and what opening it raises.
     """
@@ -177,6 +183,8 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
     from threepipe.piping import pipe
     from threepipe.platforms.files import write_atomically
     from threepipe.wireguard.device import Device
+    from threepipe.wireguard.kernel_routes import KernelRoutes
+    from threepipe.wireguard.next_hops import NextHopRouting
     from threepipe.wireguard.settings import check_device_name
     from threepipe.wireguard.tunnel import Event
     from threepipe.wireguard.uapi_server import UapiServer
@@ -195,15 +203,21 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
                 device.mtu = adapter.info.mtu
 
     with Ending() as ending, ExitStack() as waiting, ExitStack() as stack:
+        routing = None
         if descriptor := os.environ.get("WG_TUN_FD"):
+            if networks is not None:
+                raise InvalidSetting("--routing needs an adapter of threepipe-wg's own; leave WG_TUN_FD unset")
             inside = stack.enter_context(_inherited_session(descriptor))
         else:
             adapter = stack.enter_context(_adapter(template if is_chosen else name, offload and fast.NATIVE))
             name = adapter.name
             if is_chosen and (path := os.environ.get("WG_TUN_NAME_FILE")):
                 write_atomically(Path(path), f"{name}\n".encode(), 0o400)
+            if networks is not None:
+                routing = NextHopRouting(_parse_routing(networks), stack.enter_context(KernelRoutes(adapter)))
             inside = stack.enter_context(adapter.start_session())
-        device = stack.enter_context(Device(mtu=adapter.mtu if adapter else _DEFAULT_MTU, on_event=on_event))
+        mtu = adapter.mtu if adapter else _DEFAULT_MTU
+        device = stack.enter_context(Device(mtu=mtu, on_event=on_event, routing=routing))
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
         stack.enter_context(UapiServer(listening, device, device.close, waiting))
@@ -219,6 +233,15 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True) -> None:
             pass  # The usual way to end it.
         except ThreepipeError as error:
             _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.
+
+
+def _parse_routing(text: str) -> "tuple[Network, ...]":
+    from threepipe.wireguard.quick.config import parse_value
+
+    try:
+        return tuple(parse_value("routing", text))
+    except ValueError as error:
+        raise InvalidSetting(f"--routing {text}: {error}") from None
 
 
 def _adapter(name: str, offload: bool) -> "Adapter":

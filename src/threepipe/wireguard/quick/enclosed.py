@@ -13,6 +13,7 @@ from pathlib import Path
 from threepipe import platforms
 from threepipe.adapter import DEFAULT_CAPACITY, allows_offload
 from threepipe.core import fast
+from threepipe.errors import InvalidSetting
 from threepipe.session import Session
 from threepipe.settings import AdapterSettings, Network
 from threepipe.wireguard.device import Device
@@ -34,11 +35,13 @@ def run_enclosed(path: PathLike, words: Sequence[str], offload: bool = True) -> 
     The addresses, MTU, DNS, allowed IPs and peers of the file apply; its commands, table, mark and SaveConfig do not.
     Signals to this process are sent on to the program. For the main thread, before others are started.
 
-    Raises the errors of reading files and opening sockets, `PermissionDenied` if the system forbids user namespaces,
-    and `EndpointError` if the program cannot be started.
+    Raises `InvalidSetting` for a file with Routing, the errors of reading files and opening sockets, `PermissionDenied`
+    if the system forbids user namespaces, and `EndpointError` if the program cannot be started.
     """
     config = read_config(path)
     warn_if_exposed(path)
+    if config.routing:
+        raise InvalidSetting(f"{path}: Routing needs a routing daemon, and wg exec runs none; use threepipe wg up")
     _warn_of_ignored(config, Path(path))
     change = replace(config.change(resolve_patiently), fwmark=None)
     mtu = config.mtu or mtu_for(change)

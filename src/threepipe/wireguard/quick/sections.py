@@ -105,6 +105,8 @@ class Config:
     save: bool
     """Write the state of the device to the file when it ends."""
     peers: tuple[PeerConfig, ...]
+    routing: tuple[Network, ...]
+    """The networks of a mesh, whose packets are routed by next hops; none for routing by allowed IPs."""
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class Config:
         post_down: Iterable[str] = (),
         save: bool = False,
         peers: Iterable[PeerConfig] = (),
+        routing: Iterable[NetworkLike] = (),
     ) -> None:
         """Take the key as bytes or in base64, and addresses as text too. Raises `InvalidSetting`."""
         size = if_given(to_number, mtu, "MTU", MAX_MTU)
@@ -141,6 +144,7 @@ class Config:
             post_down=_texts(post_down, "post_down"),
             save=save,
             peers=to_kinds(peers, PeerConfig, "peers", "give objects of PeerConfig"),
+            routing=parse_networks(routing),
         )
 
     def change(self, look_up: Callable[[tuple[str, int]], PeerEndpoint] = resolve) -> Change:

@@ -1,9 +1,12 @@
-"""The fields that `wg show NAME FIELD` of wg(8) prints for scripts: lines, whose columns are separated by tabs."""
+"""The fields that `wg show NAME FIELD` of wg(8) prints for scripts: lines, whose columns are separated by tabs.
+
+One is ours: `link-locals`, the addresses that peers have where packets are routed by next hops.
+"""
 
 from collections.abc import Callable, Iterable
 
 from threepipe.net.connect import HostPort
-from threepipe.wireguard.keys import public_key
+from threepipe.wireguard.keys import link_local, public_key
 from threepipe.wireguard.peer_endpoint import with_zone_name
 from threepipe.wireguard.settings import PeerStatus, Status
 from threepipe.wireguard.values import key_to_text
@@ -77,6 +80,7 @@ FIELDS: dict[str, Callable[[Status], Iterable[tuple[str, ...]]]] = {
     "peers": _of_peers(),
     "preshared-keys": _of_peers(lambda peer: _key(peer.preshared_key)),
     "endpoints": _of_peers(_endpoint),
+    "link-locals": _of_peers(lambda peer: str(link_local(peer.public_key))),
     "allowed-ips": _of_peers(lambda peer: _networks(peer, " ")),
     "latest-handshakes": _of_peers(_handshake),
     "transfer": _of_peers(lambda peer: str(peer.rx_bytes), lambda peer: str(peer.tx_bytes)),

@@ -19,6 +19,8 @@ from threepipe.net.service import announced
 from threepipe.platforms.files import write_atomically
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
+from threepipe.wireguard.kernel_routes import KernelRoutes
+from threepipe.wireguard.next_hops import NextHopRouting
 from threepipe.wireguard.quick.commands import call
 from threepipe.wireguard.quick.config import read_config, warn_if_exposed, with_status, write_config
 from threepipe.wireguard.quick.dns import set_dns
@@ -86,6 +88,11 @@ class _Setup:
         self._interface = config.name
         self._follow: Callable[[], object] = lambda: None
         """Has routes follow changes of the network and of the endpoints."""
+        if config.routing and config.table not in ("auto", "off"):
+            text = (
+                f"{path}: Table = {config.table} has no use beside Routing, as other programs set the routes; remove it"
+            )
+            raise InvalidSetting(text)
         self._table = _MAIN_TABLE
         if config.table not in ("auto", "off"):
             try:
@@ -118,8 +125,9 @@ class _Setup:
             adapter.mtu = mtu
         if not config.pre_up:
             self._call_at_end("post_down", config.post_down)
+        routing = NextHopRouting(config.routing, enter(KernelRoutes(adapter))) if config.routing else None
         inside = enter(adapter.start_session())
-        device = enter(Device(mtu=mtu, on_event=lambda event: events.debug("%s", event)))
+        device = enter(Device(mtu=mtu, on_event=lambda event: events.debug("%s", event), routing=routing))
         self._set_routes(adapter, device, change)
         self._ending.check()
         set_dns(self._interface, adapter.index, config.dns, self._undo_by, self._journal.hold)
@@ -155,9 +163,11 @@ class _Setup:
             self._undo_by(kind, name=self._interface, commands=commands)
 
     def _set_routes(self, adapter: Adapter, device: Device, change: Change) -> None:
-        """Configure the device, and route its allowed IPs to the adapter."""
+        """Configure the device, and route its allowed IPs to the adapter, unless it routes by next hops."""
         config = self._config
         device.configure(change)
+        if config.routing:
+            return
         own = {address.network for address in config.addresses}
         networks: dict[Network, None] = dict.fromkeys(
             network for peer in device.status().peers for network in peer.allowed_ips if network not in own
