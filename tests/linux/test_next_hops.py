@@ -1,11 +1,13 @@
 """The next hops of the kernel's routes, their changes, and meshes that the kernel routes."""
 
+import errno
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -162,6 +164,25 @@ def test_the_adapter_has_the_link_local_address_of_the_key_alone(network: Networ
             assert [str(address) for address in adapter.addresses] == ["fd12::1/128"]
             device.configure(Change(private_key=keys[0]))
         assert [str(address) for address in adapter.addresses] == ["fd12::1/128"]
+
+
+def test_the_adapter_takes_no_routes_from_peers_or_warns(
+    network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with interface(network):
+        for setting in ("accept_ra", "accept_redirects"):
+            assert network.run("sysctl", "-n", f"net.ipv6.conf.mesh0.{setting}") == "0\n"
+    assert not caplog.messages
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with interface(network):
+        assert [message.partition(" cannot")[0] for message in caplog.messages] == [
+            "mesh0: accept_ra",
+            "mesh0: accept_redirects",
+        ]
 
 
 def test_closing_routes_whose_adapter_is_closed_raises_nothing(network: Network) -> None:

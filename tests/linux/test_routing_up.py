@@ -51,15 +51,17 @@ class Host:
         self.path.chmod(0o600)
 
     @contextmanager
-    def up(self) -> Iterator[None]:
-        """Bring the device up for the block."""
+    def up(self) -> Iterator[list[str]]:
+        """Bring the device up for the block; yield what it printed before."""
         command = self.network.command("unshare", "--mount", "sh", "-c", APART, "sh", sys.executable, *UP)
         with subprocess.Popen([*command, str(self.path)], stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stderr is not None
-                said = process.stderr.readline()
-                assert "is up" in said, said + process.stderr.read()
-                yield
+                said = [process.stderr.readline()]
+                while "is up" not in said[-1]:
+                    assert said[-1], said
+                    said.append(process.stderr.readline())
+                yield said
             finally:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) in (0, -signal.SIGTERM)
@@ -95,7 +97,8 @@ def test_up_with_routing_leaves_the_routes_to_others_and_has_the_address_of_its_
     one.write(two, peer="AllowedIPs = fd12::/16, 10.42.0.2/32, 0.0.0.0/0, ::/0\n")
     two.write(one)
     rules = one.network.run("ip", "rule")
-    with one.up(), two.up():
+    with one.up() as said, two.up():
+        assert "give it to lo: PostUp = ip address add 10.42.0.1/32 dev lo" in said[0]
         assert one.network.run("ip", "route", "show", "dev", "mesh1") == ""
         assert one.network.run("ip", "-6", "route", "show", "dev", "mesh1", "scope", "global").count("via") == 0
         assert one.network.run("ip", "rule") == rules

@@ -3,11 +3,16 @@
 For both families. A peer is any hashable object here.
 """
 
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, Generic, TypeVar
 
+from threepipe.core.superpacket import HEADER_SIZE
 from threepipe.settings import Network
 
-__all__ = ["AllowedIPs"]
+__all__ = ["BEFORE", "AllowedIPs"]
+
+BEFORE = (0, HEADER_SIZE)
+"""The bytes that a record can have before its packet."""
 
 Owner = TypeVar("Owner")
 
@@ -17,8 +22,10 @@ _MAX_KNOWN = 1 << 16
 class AllowedIPs(Generic[Owner]):
     """A map from prefixes to owners. A prefix belongs to the owner that inserted it last."""
 
-    KEY4, KEY6 = slice(16, 20), slice(24, 40)
-    """The bytes of a header that `find` takes: the destination."""
+    KEYS: ClassVar[Mapping[int, tuple[slice, slice]]] = {
+        skipped: (slice(skipped + 16, skipped + 20), slice(skipped + 24, skipped + 40)) for skipped in BEFORE
+    }
+    """The bytes before a packet -> those that `find` takes, of IPv4 and of IPv6: the destination."""
 
     def __init__(self) -> None:
         # Size of the family's addresses in bytes -> prefix length, the longest first -> prefix -> owner.

@@ -8,14 +8,15 @@ A peer may send from the networks that it has, or, if it has none, from those of
 may use its own alone. Networks of peers may overlap. An owner is any hashable object here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from threepipe.errors import InvalidSetting
 from threepipe.settings import Network
+from threepipe.wireguard.allowed_ips import BEFORE
 from threepipe.wireguard.values import NetworkLike, fill, parse_networks
 
 __all__ = ["EVERYONE", "Everyone", "NextHopRouting", "NextHops", "Routes"]
@@ -77,8 +78,10 @@ class NextHops(Generic[Owner]):
     Has the methods of `AllowedIPs`.
     """
 
-    KEY4, KEY6 = slice(16, 20), slice(8, 40)
-    """The bytes of a header that `find` takes: the destination of IPv4, and source and destination of IPv6."""
+    KEYS: ClassVar[Mapping[int, tuple[slice, slice]]] = {
+        skipped: (slice(skipped + 16, skipped + 20), slice(skipped + 8, skipped + 40)) for skipped in BEFORE
+    }
+    """The bytes before a packet -> those that `find` takes: the destination of IPv4, source and destination of IPv6."""
 
     def __init__(self, routing: NextHopRouting) -> None:
         self._routing = routing

@@ -252,7 +252,7 @@ class Tunnel:
         groups: list[tuple[Peer | Everyone | None, list[memoryview]]] = []
         allowed = self._peers.allowed
         find = allowed.find
-        key4, key6 = [slice(key.start + offset, key.stop + offset) for key in (allowed.KEY4, allowed.KEY6)]
+        key4, key6 = allowed.KEYS[offset]
         for record in records:
             peer = find(record[key4 if record[offset] >> 4 == 4 else key6].tobytes())
             if groups and groups[-1][0] is peer:

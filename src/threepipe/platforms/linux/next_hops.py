@@ -10,6 +10,7 @@ assert sys.platform == "linux"
 
 import errno
 import itertools
+import logging
 import select
 import socket
 import struct
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_network
+from pathlib import Path
 
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.forks import call_in_child
@@ -25,6 +27,8 @@ from threepipe.platforms.linux.netlink import open_netlink
 from threepipe.settings import NamespaceName, Network
 
 __all__ = ["NextHops", "open_next_hops"]
+
+log = logging.getLogger("threepipe")
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ROUTE = struct.Struct("=8BI")  # rtmsg
@@ -37,8 +41,8 @@ _NLM_F_REQUEST = 1
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTN_UNICAST = 1
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 2, 4, 5, 18
-# RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE and NEXTHOP. With an interface or
-# an address the kernel removes IPv4 routes without a message.
+# RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE and NEXTHOP. With an interface
+# the kernel removes IPv4 routes without a message, before Linux 6.7 with an address too.
 _GROUPS = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19, 32))
 _IN6_ADDR_GEN_MODE_NONE = 1  # <linux/if_link.h>
 
@@ -143,12 +147,14 @@ class NextHops:
 
 
 def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHops:
-    """Return the next hops of the interface in that namespace, which gets no link-local address of the kernel.
+    """Return the next hops of the interface in that namespace.
 
-    Raises `AdapterError`.
+    The kernel makes no link-local address for it from now on, and takes no router advertisements and redirects by it:
+    each peer can send these. Raises `AdapterError`.
     """
 
     def opened() -> NextHops:
+        _refuse_routers(name)
         with open_netlink(name) as ipr:
             mode = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE]]}]]}
             ipr.link("set", index=index, IFLA_AF_SPEC=mode)
@@ -159,6 +165,17 @@ def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHo
         return namespace.run(opened)
     finally:
         namespace.close()
+
+
+def _refuse_routers(name: str) -> None:
+    for setting in ("accept_ra", "accept_redirects"):
+        try:
+            Path("/proc/sys/net/ipv6/conf", name, setting).write_text("0")
+        except OSError as error:
+            log.warning(
+                f"{name}: {setting} cannot be turned off ({error.strerror}), so peers may set routes of this machine;"
+                f" turn forwarding on, or run: sysctl -w net.ipv6.conf.{name}.{setting}=0"
+            )
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

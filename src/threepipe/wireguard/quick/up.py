@@ -167,6 +167,7 @@ class _Setup:
         config = self._config
         device.configure(change)
         if config.routing:
+            self._warn_of_next_hops()
             return
         own = {address.network for address in config.addresses}
         networks: dict[Network, None] = dict.fromkeys(
@@ -200,6 +201,13 @@ class _Setup:
         ways = self._stack.enter_context(platforms.bypass(adapter.index, versions, before))
         self._follow = lambda: ways.update(peer.endpoint[0] for peer in device.status().peers if peer.endpoint)
         self._follow()
+
+    def _warn_of_next_hops(self) -> None:
+        if own := [str(address) for address in self._config.addresses if address.version == 4]:
+            log.warning(
+                f"{self._config.name} has {', '.join(own)}, and no packet finds a peer whose routing daemon announces"
+                f" such an address as its next hop; give it to lo: PostUp = ip address add {own[0]} dev lo"
+            )
 
     def _save(self, device: Device) -> None:
         """Write the state of the device to its file. Until that succeeds, the journal has it."""
