@@ -52,6 +52,7 @@ protocol babel {{
 """
 _BIRD_OSPF = """
 protocol ospf v3 {{
+    ecmp no;
     ipv6 {{ import all; export where source = RTS_DEVICE; }};
     area 0 {{
         interface {names} {{
@@ -145,7 +146,8 @@ class Node:
     def knows_all(self, version: int = 1) -> bool:
         """Return True if there are routes by the devices to all other nodes."""
         routes = json.loads(self.network.run("ip", "-j", f"-{(4, 6)[version]}", "route"))
-        found = {route["dst"] for route in routes if route.get("dev") in self.names}
+        ways = [(route["dst"], way) for route in routes for way in route.get("nexthops", [route])]
+        found = {destination for destination, way in ways if way.get("dev") in self.names}
         return found >= {each.addresses[version] for each in self.lab.nodes if each is not self}
 
     def next_to(self, other: "Node") -> "Node":
