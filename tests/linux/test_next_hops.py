@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forks import in_child
 from tests.support.kernel import Network, udp_socket
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
@@ -148,6 +149,20 @@ def test_close_ends_changes_and_what_follows(network: Network) -> None:
         thread.join(SECONDS)
         assert found[-1] is None
         assert hops.changes() is None
+
+
+def test_a_forked_child_has_no_next_hops_and_leaves_those_of_the_parent(network: Network) -> None:
+    with interface(network) as (_, hops):
+        network.run("ip", "-6", "route", "add", "fd12:5::/32", "via", HOP, "dev", "mesh0")
+
+        def work() -> str:
+            assert hops.changes() is None
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                find(hops, "fd12:5::9")
+            return "closed"
+
+        assert in_child(work) == "closed"
+        assert find(hops, "fd12:5::9") == HOP
 
 
 def test_the_adapter_has_the_link_local_address_of_the_key_alone(network: Network) -> None:

@@ -216,8 +216,6 @@ def _destinations(kind: int, message: bytes) -> Sequence[Network]:
     if kind not in (_RTM_NEWROUTE, _RTM_DELROUTE):
         return _EVERYTHING
     family, length, *_ = _ROUTE.unpack_from(message)
-    if family not in (socket.AF_INET, socket.AF_INET6):
-        return ()
     size = 4 if family == socket.AF_INET else _SIZE_OF_IPV6
     address = _attributes(message).get(_RTA_DST, bytes(size))  # The default route has no destination.
     return (ip_network((address, length)),)
