@@ -127,7 +127,7 @@ def test_an_unsupported_system_raises_adapter_unavailable_with_advice() -> None:
 
 
 def test_next_hops_on_an_unsupported_system_raise_adapter_unavailable_with_advice() -> None:
-    with pytest.raises(threepipe.AdapterUnavailable, match="only on Linux.*give peers AllowedIPs instead"):
+    with pytest.raises(threepipe.AdapterUnavailable, match=r"only on Linux.*give peers AllowedIPs instead"):
         unsupported.open_next_hops(1, "t", None)
 
 
