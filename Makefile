@@ -107,9 +107,9 @@ test-windows: .venv/test
 test-kernels: .venv/test .venv/native
 	@$(BIN)/python tools/user_mode_linux.py $(ARGS)
 
-# The portable tests in pure Python, in about a minute.
+# The portable tests of the library in pure Python, in about a minute.
 test-fast: .venv/test
-	@THREEPIPE_PURE=1 $(BIN)/python -m pytest -q $(portable)
+	@THREEPIPE_PURE=1 $(PYTEST) -q $(portable) $(call WITHOUT,$(COMPARING) tests/tools)
 
 # The portable tests and the Windows tests with the native core.
 native-windows: .venv/test
