@@ -232,8 +232,8 @@ def features(tun: io.FileIO) -> int:
 def _flags(tun: io.FileIO, offload: bool, several: bool, information: bool) -> int:
     """Return the flags for TUNSETIFF. They are the whole interface's, so all of its files ask for the same.
 
-    With IFF_BACKPRESSURE (after Linux 7.2) packets wait in the interface's queueing discipline while the ring is full, in
-    place of being dropped (Documentation/networking/tuntap.rst).
+    With IFF_BACKPRESSURE (after Linux 7.2) packets wait in the interface's queueing discipline while the ring is full,
+    in place of being dropped (Documentation/networking/tuntap.rst).
     """
     form = (0 if information else IFF_NO_PI) | (IFF_VNET_HDR if offload else 0)
     return IFF_TUN | form | (IFF_MULTI_QUEUE if several else 0) | (features(tun) & IFF_BACKPRESSURE)
