@@ -21,6 +21,10 @@ pub enum Error {
     ReadOnly,
     /// A key does not have this size.
     KeySize(usize),
+    /// The state of a keypair does not have this size.
+    StateSize(usize),
+    /// The keys are wiped.
+    Wiped,
     /// Packets need more counters than were reserved for them, or others.
     Counters { messages: u64, counters: u64 },
     /// A buffer does not hold single bytes.
@@ -82,6 +86,8 @@ impl From<Error> for PyErr {
             Error::Short => PyValueError::new_err("a record is too short for its virtio header of 10 bytes"),
             Error::ReadOnly => PyTypeError::new_err("cannot modify read-only memory"),
             Error::KeySize(size) => PyValueError::new_err(format!("invalid key: expected {size} bytes")),
+            Error::StateSize(size) => PyValueError::new_err(format!("invalid state: expected {size} bytes")),
+            Error::Wiped => PyValueError::new_err("the keys are wiped, so there is no state"),
             Error::Counters { messages, counters } => PyValueError::new_err(format!(
                 "cannot seal {messages} messages with {counters} counters; reserve as many as there are packets"
             )),

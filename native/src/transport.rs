@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 use threepipe_core::wireguard::sealing::{KEY_SIZE, Messages};
-use threepipe_core::wireguard::transport::NotSealed;
+use threepipe_core::wireguard::transport::{NotSealed, STATE_SIZE};
 use threepipe_core::wireguard::{traffic, transport};
 
 use crate::buffer::{Buffers, Cutter, new_memory, piece, view_of};
@@ -117,6 +117,21 @@ impl Transport {
 
     fn wipe(&self) {
         self.0.wipe();
+    }
+
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
+        PyByteArray::new_with(py, STATE_SIZE, |memory| {
+            let written = memory.first_chunk_mut().is_some_and(|state| self.0.write_state(state));
+            written.then_some(()).ok_or_else(|| Error::Wiped.into())
+        })
+    }
+
+    #[staticmethod]
+    fn from_state(state: &Bound<'_, PyAny>) -> Result<Self> {
+        let state = Buffers::of(state)?;
+        transport::Transport::from_state(state.slice(0))
+            .map(|transport| Self(Arc::new(transport)))
+            .ok_or(Error::StateSize(STATE_SIZE))
     }
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from threepipe.core.ecn import by_ecn
 from threepipe.core.superpacket import split
 
-__all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "WINDOW", "Traffic", "Transport"]
+__all__ = ["MAX_RUN", "MAX_SEGMENTS", "REJECT_AFTER_MESSAGES", "STATE", "WINDOW", "Traffic", "Transport"]
 
 MAX_SEGMENTS, MAX_RUN = 64, 65000
 """Maximum datagrams and bytes of a run: the limits of one call (UDP_SEGMENT), less the headers of IP and UDP."""
@@ -21,6 +21,10 @@ WINDOW = 8192
 _BITMAP = WINDOW // 8  # Bytes.
 WINDOW_SIZE = 8 + _BITMAP
 """Bytes of a window: the highest counter plus one (64 bits, little-endian), and a bit for each counter."""
+
+STATE = struct.Struct(f"<IIQ32s32s{WINDOW_SIZE}s")
+"""A state: the local and the remote index, the counter of the next message, the keys to send and to receive with, and
+the replay window."""
 
 _HEADER = struct.Struct("<IIQ")
 _COUNTER = struct.Struct("<Q")
@@ -95,6 +99,31 @@ class Transport:
         if self._wiped:
             return [], [], len(memory), 0, 0
         return _open(key, self.local_index, self._window, memory, size)
+
+    def state(self) -> bytearray:
+        """Return the whole state (see `STATE`), for `from_state` in another process; the caller wipes it.
+
+        Only one transport may go on from it: a counter that is used twice gives away what both messages say. Raises
+        ValueError once the keys are wiped.
+        """
+        if self._wiped:
+            raise ValueError("the keys are wiped, so there is no state")
+        state = bytearray(STATE.size)
+        STATE.pack_into(
+            state, 0, self.local_index, self.remote_index, self.counter, self._send_key, self._receive_key, self._window
+        )
+        return state
+
+    @staticmethod
+    def from_state(state: bytes | bytearray | memoryview) -> "Transport":
+        """Return a transport that goes on from `state`. Raises ValueError for one of another size."""
+        if len(state) != STATE.size:
+            raise ValueError(f"invalid state: expected {STATE.size} bytes")
+        local_index, remote_index, counter, send_key, receive_key, window = STATE.unpack(state)
+        made = Transport(send_key, receive_key, local_index, remote_index)
+        made.counter = counter
+        made._window[:] = window
+        return made
 
     def wipe(self) -> None:
         """Write zeros over both keys; nothing is sealed or opened any more."""

@@ -34,6 +34,15 @@ class CookieChecker:
         self._secret = b""
         self._secret_until = 0.0
 
+    @property
+    def secret(self) -> tuple[bytes, float]:
+        """The secret of cookies and the time until which it is used; may be set to that of another checker."""
+        return self._secret, self._secret_until
+
+    @secret.setter
+    def secret(self, secret: tuple[bytes, float]) -> None:
+        self._secret, self._secret_until = secret
+
     def has_mac1(self, message: memoryview) -> bool:
         """Return True if mac1 is valid, so the sender knows our public key. Checked first."""
         return hmac.compare_digest(_mac(self._mac1_key, message[:-MACS_SIZE]), message[-MACS_SIZE:-_MAC])
@@ -68,6 +77,15 @@ class CookieGenerator:
         self._last_mac1 = b""
         self._cookie = b""
         self._cookie_until = 0.0
+
+    @property
+    def state(self) -> tuple[bytes, bytes, float]:
+        """The mac1 that a cookie may answer, the cookie, and its end; may be set to those of another generator."""
+        return self._last_mac1, self._cookie, self._cookie_until
+
+    @state.setter
+    def state(self, state: tuple[bytes, bytes, float]) -> None:
+        self._last_mac1, self._cookie, self._cookie_until = state
 
     def add_macs(self, message: bytes, now: float) -> bytes:
         """Return `message` with mac1, and with mac2 while there is a valid cookie."""

@@ -57,7 +57,7 @@ class Handshakes:
     def __init__(self, identity: Identity, timestamps: Timestamps) -> None:
         self.identity = identity
         self._timestamps = timestamps
-        self._checker = CookieChecker(identity.public)
+        self.checker = CookieChecker(identity.public)
         self._load = Load()
 
     def initiate(self, peer: Peer, indices: Indices) -> bytes | None:
@@ -86,12 +86,12 @@ class Handshakes:
             return self._receive_cookie(message, now, peers.indices)
         if kind not in (TYPE_INITIATION, TYPE_RESPONSE):
             return "not a message"
-        if not self._checker.has_mac1(message):
+        if not self.checker.has_mac1(message):
             return "wrong mac1"
         if self._load.is_high(now):
             limited_by, source = cookie_sources(endpoint)
-            if not self._checker.has_mac2(message, source, now):
-                return CookieReply(self._checker.reply(message, index_of(message), source, now))
+            if not self.checker.has_mac2(message, source, now):
+                return CookieReply(self.checker.reply(message, index_of(message), source, now))
             if self._load.is_too_high_from(limited_by):
                 return "too many handshakes from one source"
         if kind == TYPE_INITIATION:

@@ -80,16 +80,16 @@ class StateMachine:
         self.schedule = Schedule()
         self.outgoing: list[Outgoing] = []
         self._wall_clock = wall_clock
-        self._timestamps = Timestamps(wall_clock)
+        self.timestamps = Timestamps(wall_clock)
         self._display_offset = 0.0
-        self._private_key = bytes(KEY_SIZE)
-        self._handshakes: Handshakes | None = None
+        self.private_key = bytes(KEY_SIZE)
+        self.handshakes: Handshakes | None = None
 
     # Settings.
 
     def configure(self, change: Change, now: float) -> None:
         """Carry out `change`."""
-        if change.private_key is not None and change.private_key != self._private_key:
+        if change.private_key is not None and change.private_key != self.private_key:
             self._set_private_key(change.private_key)
         if change.replace_peers:
             firsts = {peer.public_key: peer for peer in reversed(change.peers)}
@@ -103,9 +103,9 @@ class StateMachine:
             self._configure_peer(peer_change, now)
 
     def _set_private_key(self, private_key: bytes) -> None:
-        self._private_key = private_key
+        self.private_key = private_key
         identity = Identity(private_key) if any(private_key) else None
-        self._handshakes = Handshakes(identity, self._timestamps) if identity else None
+        self.handshakes = Handshakes(identity, self.timestamps) if identity else None
         for peer in self.peers:
             self.peers.forget_keys(peer)
             peer.attempts_since, peer.retry_at, peer.initiation_sent = None, NEVER, -NEVER
@@ -132,7 +132,7 @@ class StateMachine:
         if change.persistent_keepalive is not None:
             switched_on = change.persistent_keepalive and not peer.persistent_keepalive
             peer.persistent_keepalive = change.persistent_keepalive
-            if switched_on and self._handshakes:
+            if switched_on and self.handshakes:
                 self.send_keepalive(peer, now)
             self.schedule.check_by(peer, peer.due(self.timing))
         if peer.staged:
@@ -157,7 +157,7 @@ class StateMachine:
                 self._remove(peer)
             return None
         if peer is None:
-            identity = self._handshakes.identity if self._handshakes else None
+            identity = self.handshakes.identity if self.handshakes else None
             if change.update_only or (identity and identity.public == change.public_key):
                 return None  # As wg(8), ignore the device's own key.
             peer = self.peers.add(change.public_key)
@@ -172,8 +172,8 @@ class StateMachine:
         """Return the state of the device, without the port and the mark."""
         self._follow_wall_clock(now)
         return Status(
-            self._private_key,
-            self._handshakes.identity.public if self._handshakes else bytes(KEY_SIZE),
+            self.private_key,
+            self.handshakes.identity.public if self.handshakes else bytes(KEY_SIZE),
             peers=tuple(
                 PeerStatus(
                     peer.public_key, peer.preshared_key, peer.endpoint, self.peers.allowed.of(peer),
@@ -280,10 +280,10 @@ class StateMachine:
 
     def receive_handshake(self, message: memoryview, endpoint: PeerEndpoint, local: bytes | None, now: float) -> None:
         """Receive a datagram that is not a transport message, whatever it is."""
-        if self._handshakes is None:
+        if self.handshakes is None:
             self.rejected["no private key"] += 1
             return
-        result = self._handshakes.receive(message, endpoint, now, self.peers)
+        result = self.handshakes.receive(message, endpoint, now, self.peers)
         if isinstance(result, Established):
             self.follow(result.peer, endpoint, local)
             self.note_traffic(result.peer, now, result.peer.traffic.received(now, False, len(message)))
@@ -321,12 +321,12 @@ class StateMachine:
 
     def initiate(self, peer: Peer, now: float) -> None:
         """Begin a handshake, or repeat it, if the last attempt is REKEY_TIMEOUT ago and one is possible at all."""
-        if self._handshakes is None or peer.endpoint is None or peer.static_static is None:
+        if self.handshakes is None or peer.endpoint is None or peer.static_static is None:
             return
         if now - peer.initiation_sent < self.timing.rekey_timeout:
             return
         self.peers.forget_handshake(peer)
-        message = self._handshakes.initiate(peer, self.peers.indices)
+        message = self.handshakes.initiate(peer, self.peers.indices)
         if message is None:
             return
         if peer.attempts_since is None:

@@ -6,8 +6,10 @@ from these when each action is due. Knows no messages, and no cryptography but i
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Self
 
 from threepipe.core import fast
+from threepipe.core.transport import Transport
 from threepipe.wireguard.constants import REKEY_AFTER_MESSAGES, Timing
 from threepipe.wireguard.cookie import CookieGenerator
 from threepipe.wireguard.noise import Handshake, Keys
@@ -29,6 +31,13 @@ class Keypair:
         self.created = now
         self.initiator = initiator
         """True if this device initiated the handshake; only the initiator renews a keypair."""
+
+    @classmethod
+    def resumed(cls, transport: Transport, created: float, *, initiator: bool) -> Self:
+        """Return a keypair that another process began to use."""
+        keypair = cls.__new__(cls)
+        keypair.transport, keypair.created, keypair.initiator = transport, created, initiator
+        return keypair
 
     def expires_at(self, timing: Timing) -> float:
         """Return the time from which nothing is sent or accepted with this keypair."""

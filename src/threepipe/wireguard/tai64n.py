@@ -30,12 +30,13 @@ class Timestamps:
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         """`wall_clock` returns seconds since 1970."""
         self._wall_clock = wall_clock
-        self._latest = bytes(_SECONDS_SIZE)  # Below every timestamp.
+        self.latest = bytes(_SECONDS_SIZE)  # Below every timestamp.
+        """The last timestamp."""
 
     def after(self, previous: bytes) -> bytes:
         """Return a timestamp for now that is above `previous`, the last one for the same peer; empty for none."""
-        self._latest = max(self._latest, timestamp(self._wall_clock()))
-        return max(self._latest, _pack(_unpack(previous) + _GRAIN)) if previous else self._latest
+        self.latest = max(self.latest, timestamp(self._wall_clock()))
+        return max(self.latest, _pack(_unpack(previous) + _GRAIN)) if previous else self.latest
 
 
 def _pack(nanoseconds: int) -> bytes:

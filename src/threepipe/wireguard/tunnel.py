@@ -61,6 +61,7 @@ from threepipe.wireguard.next_hops import EVERYONE, Everyone, NextHopRouting
 from threepipe.wireguard.peer import NEVER, Keypair, Peer
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import Change, Status
+from threepipe.wireguard.state import Reader, Writer, read_machine, write_machine
 from threepipe.wireguard.values import EndpointLike, to_endpoint, to_kind
 
 __all__ = ["Event", "Outgoing", "Route", "RouteKeypair", "Tunnel"]
@@ -344,6 +345,39 @@ class Tunnel:
         """Do everything that is due."""
         with self._lock:
             self._machine.handle_timers(now)
+
+    # For a tunnel in another process, which goes on in place of this one.
+
+    def write_state(self, writer: Writer) -> None:
+        """Write the whole state, except datagrams that are ready to be sent.
+
+        The caller calls no other method until `forget_sessions`, or until it knows that no other tunnel goes on.
+        """
+        with self._lock:
+            writer.number(self._machine.mtu)
+            write_machine(writer, self._machine)
+
+    def read_state(self, reader: Reader) -> None:
+        """Go on from a state; call this on a new tunnel. Raises ValueError; the tunnel is of no use then."""
+        with self._lock:
+            self._machine.mtu = reader.number()
+            read_machine(reader, self._machine)
+
+    def forget_sessions(self) -> None:
+        """Wipe all keypairs and drop all handshakes and datagrams, as another tunnel goes on with them."""
+        with self._lock:
+            self._machine.outgoing.clear()
+            for peer in self._peers:
+                self._peers.forget_keys(peer)
+                peer.attempts_since, peer.retry_at = None, NEVER
+
+    def renew_sessions(self, now: float) -> None:
+        """Begin a handshake with each peer that there was one with before, after `forget_sessions`."""
+        with self._lock:
+            for peer in self._peers:
+                if peer.handshake_at is not None or peer.staged:
+                    peer.initiation_sent = -NEVER
+                    self._machine.initiate(peer, now)
 
     # For a router, which seals and opens in the tunnel's place.
 

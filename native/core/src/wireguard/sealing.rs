@@ -37,13 +37,20 @@ pub(crate) const TYPE: [u8; 4] = [4, 0, 0, 0];
 const UNIT: usize = 16;
 
 /// A key of one direction.
-pub struct Key(LessSafeKey);
+pub struct Key(LessSafeKey, [u8; KEY_SIZE]);
 
 impl Key {
     /// Make a key of 32 bytes. Return None for another size.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        UnboundKey::new(&CHACHA20_POLY1305, bytes).ok().map(|key| Self(LessSafeKey::new(key)))
+        let bytes: &[u8; KEY_SIZE] = bytes.try_into().ok()?;
+        UnboundKey::new(&CHACHA20_POLY1305, bytes).ok().map(|key| Self(LessSafeKey::new(key), *bytes))
+    }
+
+    /// Return the bytes of the key.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; KEY_SIZE] {
+        &self.1
     }
 }
 

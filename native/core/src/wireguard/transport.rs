@@ -9,6 +9,12 @@ use std::sync::{Mutex, RwLock};
 use crate::locks::{if_free, unpoisoned};
 use crate::wireguard::sealing::{KEY_SIZE, Key, Messages, Opened, REJECT_AFTER_MESSAGES, WINDOW_SIZE, open};
 
+/// Bytes of a state: the local and the remote index (32 bits each), the counter of the next message (64 bits), the keys to
+/// send and to receive with, and the replay window. Numbers are little-endian.
+pub const STATE_SIZE: usize = KEYS + 2 * KEY_SIZE + WINDOW_SIZE;
+/// Where the keys begin in a state.
+const KEYS: usize = 16;
+
 /// The keys and indices of a keypair, the counter of messages sent, and the replay window of those received.
 pub struct Transport {
     local_index: u32,
@@ -41,6 +47,45 @@ impl Transport {
             send: RwLock::new(Key::new(send)?),
             receive: Mutex::new((Key::new(receive)?, Box::new([0; WINDOW_SIZE]))),
         })
+    }
+
+    /// Make a transport that goes on from a [state](Self::write_state). Return None for one of another size.
+    #[must_use]
+    pub fn from_state(state: &[u8]) -> Option<Self> {
+        let state: &[u8; STATE_SIZE] = state.try_into().ok()?;
+        let (header, rest) = state.split_first_chunk::<KEYS>()?;
+        let (send, rest) = rest.split_at(KEY_SIZE);
+        let (receive, window) = rest.split_at(KEY_SIZE);
+        let header = u128::from_le_bytes(*header);
+        let transport = Self::new(send, receive, header as u32, (header >> 32) as u32)?;
+        transport.set_counter((header >> 64) as u64);
+        unpoisoned(transport.receive.lock()).1.copy_from_slice(window);
+        Some(transport)
+    }
+
+    /// Write the whole state to `state`. Return False, and write nothing, once the keys were wiped.
+    ///
+    /// The caller sees to it that only one transport goes on from here: a counter that is used twice gives away what both
+    /// messages say.
+    #[must_use]
+    pub fn write_state(&self, state: &mut [u8; STATE_SIZE]) -> bool {
+        let written = self.unless_wiped(|| {
+            let receiving = unpoisoned(self.receive.lock());
+            let send = unpoisoned(self.send.read());
+            if self.is_wiped() {
+                return None;
+            }
+            state[..4].copy_from_slice(&self.local_index.to_le_bytes());
+            state[4..8].copy_from_slice(&self.remote_index.to_le_bytes());
+            state[8..KEYS].copy_from_slice(&self.counter().to_le_bytes());
+            let (send_key, rest) = state[KEYS..].split_at_mut(KEY_SIZE);
+            let (receive_key, window) = rest.split_at_mut(KEY_SIZE);
+            send_key.copy_from_slice(send.bytes());
+            receive_key.copy_from_slice(receiving.0.bytes());
+            window.copy_from_slice(&receiving.1[..]);
+            Some(())
+        });
+        written.is_some()
     }
 
     /// Return the index of messages to receive.
@@ -171,6 +216,23 @@ mod tests {
         for (count, counters) in [(4, 0..3), (2, 4..5), (2, 4..6), (1, 5..6), (1, 0..0), (0, 6..7)] {
             assert_eq!(seal(&transport, count, counters), Err(NotSealed::Counters));
         }
+    }
+
+    #[test]
+    fn a_transport_from_a_state_goes_on_with_its_counter_and_window() {
+        let first = transport();
+        assert_eq!(first.reserve(3), Some(0));
+        let mut sealed = seal(&first, 3, 0..3).unwrap();
+        assert_eq!(first.open(&mut sealed[..64], 64).authentic, 1);
+        let mut state = [0; STATE_SIZE];
+        assert!(first.write_state(&mut state));
+        let second = Transport::from_state(&state).unwrap();
+        assert_eq!((second.local_index(), second.remote_index(), second.reserve(1)), (1, 1, Some(3)));
+        let mut replay = seal(&first, 3, 0..3).unwrap();
+        assert_eq!(second.open(&mut replay, 64).authentic, 2);
+        assert!(Transport::from_state(&state[1..]).is_none());
+        first.wipe();
+        assert!(!first.write_state(&mut state));
     }
 
     #[test]
