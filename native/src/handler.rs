@@ -24,6 +24,16 @@ impl handler::Handler for Handler {
         })
     }
 
+    fn keep(&self, messages: &[u8], size: usize, target: handler::Target) -> Result<(), Raised> {
+        Python::attach(|py| {
+            let local = target.local.map(|local| to_bytes(py, local));
+            let endpoint = to_endpoint(py, target.endpoint);
+            let arguments = (PyByteArray::new(py, messages), size, endpoint, local, target.ecn);
+            self.0.bind(py).call_method1(intern!(py, "keep"), arguments)?;
+            Ok(())
+        })
+    }
+
     fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Vec<Vec<u8>>, Raised> {
         Python::attach(|py| {
             let local = arrival.local.map(|local| to_bytes(py, local));

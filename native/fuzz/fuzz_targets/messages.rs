@@ -11,7 +11,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use threepipe_core::io::datagrams::Arrival;
 use threepipe_core::pump::Raised;
-use threepipe_core::wireguard::handler::Handler;
+use threepipe_core::wireguard::handler::{Handler, Target};
 use threepipe_core::wireguard::opener::Opener;
 use threepipe_core::wireguard::router::{Keypair, PeerSettings, Router};
 use threepipe_core::wireguard::sealing::Messages;
@@ -44,6 +44,10 @@ struct NoHandler;
 
 impl Handler for NoHandler {
     fn send(&self, _: &[&[u8]], _: bool) -> Result<(), Raised> {
+        unreachable!("nothing is sent")
+    }
+
+    fn keep(&self, _: &[u8], _: usize, _: Target) -> Result<(), Raised> {
         unreachable!("nothing is sent")
     }
 

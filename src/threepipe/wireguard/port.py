@@ -8,7 +8,7 @@ import errno
 import selectors
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import NamedTuple
 from weakref import WeakSet
@@ -23,7 +23,7 @@ from threepipe.net.watch import EndpointPort
 from threepipe.wireguard import clock
 from threepipe.wireguard.peer_endpoint import PeerEndpoint, from_socket, to_socket
 from threepipe.wireguard.routing import Handler, Routing
-from threepipe.wireguard.tunnel import Tunnel
+from threepipe.wireguard.tunnel import Outgoing, Tunnel
 
 __all__ = ["DevicePort"]
 
@@ -227,15 +227,36 @@ class DevicePort(EndpointPort):
             self.readable.watch(self._full.socket, selectors.EVENT_READ)
             self.writable.watch(self._full.socket, 0)
 
+    def unsent(self) -> list[Outgoing]:
+        """Return the datagrams that wait for room. Nothing else may use the port meanwhile."""
+        return [Outgoing(run.endpoint, run.local, [(run.memory, run.size, run.ecn)]) for run in self._unsent]
+
+    def give_unsent(self, unsent: Iterable[Outgoing]) -> None:
+        """Have these datagrams wait for room, in place of those that do."""
+        with self._sending:
+            self._unsent = deque(
+                _Run(endpoint, local, memory, size, ecn)
+                for endpoint, local, runs in unsent
+                for memory, size, ecn in runs
+            )
+
+    def _keep(self, unsent: Outgoing) -> None:
+        """Have datagrams wait for room behind those that do; none do once the port is stopped."""
+        with self._sending:
+            if not self._stopped:
+                endpoint, local, runs = unsent
+                self._unsent.extend(_Run(endpoint, local, memory, size, ecn) for memory, size, ecn in runs)
+
     def lend(self) -> End | None:
         """Lend the router and duplicates of the sockets, if there is a native core. Each loop has an end of its own."""
         self._check()
         if self._routing is None:
             return None
         with self._sending, ExitStack() as undo:  # `use` may replace and close the present sockets.
+            self._send_unsent()  # From an earlier loop.
             sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
             undo.pop_all()
-        handler = Handler(self._tunnel, self.flush)
+        handler = Handler(self._tunnel, self.flush, self._keep)
         end = PeersEnd(self._routing.router, handler, sockets, self._received, self._sent)
         self._lent.add(end)
         return end

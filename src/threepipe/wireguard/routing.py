@@ -13,7 +13,7 @@ from threepipe.core import fast
 from threepipe.settings import Network
 from threepipe.wireguard import clock
 from threepipe.wireguard.peer_endpoint import NativeEndpoint, from_native, to_native
-from threepipe.wireguard.tunnel import Route, Tunnel
+from threepipe.wireguard.tunnel import Outgoing, Route, Tunnel
 
 if TYPE_CHECKING:
     from threepipe._native import Router
@@ -79,14 +79,18 @@ def _pairs(networks: Sequence[Network]) -> list[tuple[bytes, int]]:
 class Handler:
     """The methods that the native loop calls, from threads of its own, if the router cannot decide alone."""
 
-    def __init__(self, tunnel: Tunnel, flush: Callable[[], None]) -> None:
-        """`flush` sends the datagrams that the tunnel has ready."""
-        self._tunnel, self._flush = tunnel, flush
+    def __init__(self, tunnel: Tunnel, flush: Callable[[], None], keep: Callable[[Outgoing], None]) -> None:
+        """`flush` sends the datagrams that the tunnel has ready; `keep` sends some before these, once there is room."""
+        self._tunnel, self._flush, self._keep = tunnel, flush, keep
 
     def send(self, records: Sequence[bytearray], vnet_header: bool) -> None:
         """Send records that have no peer, or whose peer has no keypair yet."""
         self._tunnel.send([memoryview(record) for record in records], vnet_header, clock.now())
         self._flush()
+
+    def keep(self, messages: bytearray, size: int, endpoint: NativeEndpoint, local: bytes | None, ecn: int) -> None:
+        """Keep sealed messages, each of `size` bytes but a shorter last one, for which there was no room yet."""
+        self._keep(Outgoing(from_native(endpoint), local, [(memoryview(messages), size, ecn)]))
 
     def receive(
         self, datagrams: bytearray, size: int, source: NativeEndpoint, local: bytes | None, ecn: int

@@ -2,8 +2,21 @@
 //!
 //! `threepipe.wireguard.routing.Handler` implements it.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::io::datagrams::Arrival;
 use crate::io::stop::Raised;
+
+/// The destination of messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The address to send to.
+    pub endpoint: SocketAddr,
+    /// The local address to send from. None lets the system choose.
+    pub local: Option<IpAddr>,
+    /// The ECN field of their IP headers.
+    pub ecn: u8,
+}
 
 /// The caller's code, which the pump's threads call. An error that it returns ends the pump.
 pub trait Handler: Sync {
@@ -13,6 +26,13 @@ pub trait Handler: Sync {
     ///
     /// Any; it ends the pump.
     fn send(&self, records: &[&[u8]], vnet_header: bool) -> Result<(), Raised>;
+
+    /// Keep sealed messages, each of `size` bytes but the last, as a bell rang while there was no room for them.
+    ///
+    /// # Errors
+    ///
+    /// Any; it ends the pump.
+    fn keep(&self, messages: &[u8], size: usize, target: Target) -> Result<(), Raised>;
 
     /// Handle datagrams, the last ones of `arrival`, and return the packets in them.
     ///

@@ -8,7 +8,7 @@ use crate::io::counters::Counters;
 use crate::io::stop::{Flow, Raised, Stop};
 use crate::packet::record::{HEADER_SIZE, Measure};
 use crate::wireguard::clock::now;
-use crate::wireguard::handler::Handler;
+use crate::wireguard::handler::{Handler, Target};
 use crate::wireguard::router::{Keypair, Peer, Router};
 use crate::wireguard::sealing::Messages;
 use crate::wireguard::sockets::{Outgoing, Sockets};
@@ -42,11 +42,31 @@ impl<'a> PeersOutlet<'a> {
         Self { router, handler, counters, sockets, sealed: Vec::new(), runs: Vec::new() }
     }
 
-    /// Send the messages sealed so far.
+    /// Send the messages sealed so far. The handler keeps those that wait for room when a bell rings.
     fn flush(&mut self) -> Flow {
-        self.sockets.send(&self.sealed, &self.runs, self.router)?;
+        let sent = self.sockets.send(&self.sealed, &self.runs, self.router);
         self.runs.clear();
-        Flow::Continue(())
+        let Err((stop, unsent)) = sent else {
+            return Flow::Continue(());
+        };
+        if matches!(stop, Stop::Bell) {
+            for Outgoing { place, size, ecn, endpoint, peer } in unsent {
+                let target = Target { endpoint, local: peer.local(), ecn };
+                if let Err(raised) = self.handler.keep(&self.sealed[place], size, target) {
+                    return Flow::Break(Stop::Raised(raised));
+                }
+            }
+        }
+        Flow::Break(stop)
+    }
+
+    /// Stop before `records` were sealed. The handler gets them if a bell has rung.
+    fn stop(&self, stop: Stop, records: &[&[u8]], vnet_header: bool) -> Flow {
+        let raised = match stop {
+            Stop::Bell => self.handler.send(records, vnet_header),
+            _ => Ok(()),
+        };
+        Flow::Break(raised.map_or_else(Stop::Raised, |()| stop))
     }
 
     /// Group consecutive records by their peer, and return each peer with the number of its records.
@@ -129,17 +149,23 @@ impl Outlet for PeersOutlet<'_> {
         let mut rest = &records[..];
         for (peer, length) in self.by_peer(&records, bundle.vnet_header) {
             let (group, others) = rest.split_at(length);
-            rest = others;
             let sealed = match peer {
-                Some(peer) => self.seal(&peer, group, bundle.vnet_header, now)?,
+                Some(peer) => match self.seal(&peer, group, bundle.vnet_header, now) {
+                    Flow::Continue(sealed) => sealed,
+                    Flow::Break(stop) => return self.stop(stop, rest, bundle.vnet_header),
+                },
                 None => false,
             };
             if !sealed {
-                self.flush()?; // The handler may take its time.
+                // The handler may take its time.
+                if let Flow::Break(stop) = self.flush() {
+                    return self.stop(stop, rest, bundle.vnet_header);
+                }
                 if let Err(raised) = self.handler.send(group, bundle.vnet_header) {
                     return Flow::Break(Stop::Raised(raised));
                 }
             }
+            rest = others;
         }
         self.flush()
     }

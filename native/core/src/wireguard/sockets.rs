@@ -8,14 +8,18 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::io::datagrams;
-use crate::io::stop::Flow;
+use crate::io::stop::{Flow, Stop};
 use crate::io::waiting::RoomWait;
 use crate::wireguard::router::{Peer, Rejected, Router};
 
 /// The most messages sent by one system call.
 const MESSAGES_PER_CALL: usize = 64;
 
+/// The reason to stop, and the runs that were not sent.
+type Unsent = (Stop, Vec<Outgoing>);
+
 /// A run of messages to one peer, of `size` bytes each but the last, which may be shorter.
+#[derive(Clone)]
 pub(crate) struct Outgoing {
     /// Its position in memory.
     pub(crate) place: Range<usize>,
@@ -57,8 +61,8 @@ impl<'a> Sockets<'a> {
         Self { sockets: by_family, room: RoomWait::new(bells) }
     }
 
-    /// Send the `runs` in `memory`, in order. Count messages that cannot be sent.
-    pub(crate) fn send(&mut self, memory: &[u8], runs: &[Outgoing], router: &Router) -> Flow {
+    /// Send the `runs` in `memory`, in order. Count messages that cannot be sent. If sending has to stop, return the rest.
+    pub(crate) fn send(&mut self, memory: &[u8], runs: &[Outgoing], router: &Router) -> Result<(), Unsent> {
         let mut rest = runs;
         while let Some(first) = rest.first() {
             let mut sent = 0;
@@ -71,38 +75,44 @@ impl<'a> Sockets<'a> {
                 sent = datagrams::send(socket, &messages, None, first.peer.local(), first.ecn).unwrap_or(0);
             }
             if sent < together {
-                self.send_run(&memory[rest[sent].place.clone()], &rest[sent], router)?;
+                if let Err((stop, bytes)) = self.send_run(&memory[rest[sent].place.clone()], &rest[sent], router) {
+                    let mut unsent = rest[sent..].to_vec();
+                    unsent[0].place.start += bytes;
+                    return Err((stop, unsent));
+                }
                 sent += 1;
             }
             rest = &rest[sent..];
         }
-        Flow::Continue(())
+        Ok(())
     }
 
-    /// Send one run of messages by itself, or its messages one by one if it is refused as a whole.
-    fn send_run(&mut self, messages: &[u8], run: &Outgoing, router: &Router) -> Flow {
+    /// Send one run of messages by itself, or its messages one by one if it is refused as a whole. If sending has to stop,
+    /// return the bytes that were sent.
+    fn send_run(&mut self, messages: &[u8], run: &Outgoing, router: &Router) -> Result<(), (Stop, usize)> {
         let Some(Socket { socket, max_in_run }) = self.sockets[family(run)] else {
-            return Flow::Continue(()); // Without a socket of this family no message came from there.
+            return Ok(()); // Without a socket of this family no message came from there.
         };
         if run.size < messages.len() && run.size <= max_in_run {
-            match self.try_send(socket, messages, Some(run.size as u16), run)? {
-                Sent::Done => return Flow::Continue(()),
+            match self.try_send(socket, messages, Some(run.size as u16), run).map_err(|stop| (stop, 0))? {
+                Sent::Done => return Ok(()),
                 // The messages are longer than the path's MTU; fragments have to go one by one.
                 Sent::Failed(Errno::MSGSIZE | Errno::INVAL) => self.limit_runs(run, run.size - 1),
                 // The device computes no checksums, or the system is too old.
                 Sent::Failed(Errno::IO | Errno::OPNOTSUPP | Errno::NOPROTOOPT) => self.limit_runs(run, 0),
                 Sent::Failed(error) => {
                     router.reject(Rejected::NotSent(error.raw_os_error()), messages.len().div_ceil(run.size) as u64);
-                    return Flow::Continue(());
+                    return Ok(());
                 }
             }
         }
-        for message in messages.chunks(run.size) {
-            if let Sent::Failed(error) = self.try_send(socket, message, None, run)? {
+        for (number, message) in messages.chunks(run.size).enumerate() {
+            let sent = self.try_send(socket, message, None, run).map_err(|stop| (stop, number * run.size))?;
+            if let Sent::Failed(error) = sent {
                 router.reject(Rejected::NotSent(error.raw_os_error()), 1);
             }
         }
-        Flow::Continue(())
+        Ok(())
     }
 
     fn limit_runs(&mut self, run: &Outgoing, max_in_run: usize) {
@@ -112,21 +122,31 @@ impl<'a> Sockets<'a> {
     }
 
     /// Send by one system call, repeated once there is room.
-    fn try_send(&mut self, socket: BorrowedFd<'a>, messages: &[u8], size: Option<u16>, run: &Outgoing) -> Flow<Sent> {
+    fn try_send(
+        &mut self,
+        socket: BorrowedFd<'a>,
+        messages: &[u8],
+        size: Option<u16>,
+        run: &Outgoing,
+    ) -> Result<Sent, Stop> {
         let known = run.peer.local();
         let mut local = known;
         loop {
             match datagrams::send(socket, &[(messages, Some(run.endpoint))], size, local, run.ecn) {
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.room.wait(socket)?,
+                Err(Errno::AGAIN) => {
+                    if let Flow::Break(stop) = self.room.wait(socket) {
+                        return Err(stop);
+                    }
+                }
                 // The cause may be the local address, if this machine no longer has it: try without.
-                Err(error) if local.take().is_none() => return Flow::Continue(Sent::Failed(error)),
+                Err(error) if local.take().is_none() => return Ok(Sent::Failed(error)),
                 Err(_) => {}
                 Ok(_) => {
                     if local != known {
                         run.peer.set_local(None);
                     }
-                    return Flow::Continue(Sent::Done);
+                    return Ok(Sent::Done);
                 }
             }
         }

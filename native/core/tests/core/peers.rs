@@ -12,7 +12,7 @@ use std::time::Duration;
 use threepipe_core::io::datagrams::Arrival;
 use threepipe_core::packet::record::{HEADER_SIZE, MAX_RECORD, PLAIN_HEADER};
 use threepipe_core::pump::{End, Ended, Error, PeersEnd, Raised, Side, TunEnd, pump};
-use threepipe_core::wireguard::handler::Handler;
+use threepipe_core::wireguard::handler::{Handler, Target};
 use threepipe_core::wireguard::router::{Keypair, PeerSettings, Router};
 use threepipe_core::wireguard::traffic::Traffic;
 use threepipe_core::wireguard::transport::Transport;
@@ -38,6 +38,10 @@ impl Handler for Notes {
         let records = records.iter().map(|record| record.to_vec()).collect();
         self.sent.lock().unwrap().push((records, vnet_header));
         Ok(())
+    }
+
+    fn keep(&self, _: &[u8], _: usize, _: Target) -> Result<(), Raised> {
+        unreachable!("loopback always has room")
     }
 
     fn receive(&self, datagrams: &[u8], arrival: &Arrival) -> Result<Vec<Vec<u8>>, Raised> {
