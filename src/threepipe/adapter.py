@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from threepipe.backend import AdapterInfo, AdapterStatistics, Device
-from threepipe.errors import AdapterClosed, AdapterError, SessionExists
+from threepipe.backend import AdapterInfo, AdapterStatistics, Device, Share, Shareable
+from threepipe.errors import AdapterClosed, AdapterError, AdapterUnavailable, SessionExists
 from threepipe.net.forks import call_in_child
 from threepipe.session import Session
 from threepipe.settings import (
@@ -29,7 +29,7 @@ from threepipe.settings import (
     parse_routes,
 )
 
-__all__ = ["Adapter", "adapters", "allows_offload"]
+__all__ = ["Adapter", "adapters", "adopt", "allows_offload", "claim", "give_away", "share"]
 
 _NO_OFFLOAD = "THREEPIPE_NO_OFFLOAD"
 DEFAULT_CAPACITY = 0x400000
@@ -322,6 +322,42 @@ class Adapter:
             raise AdapterClosed(f"{self.name} belongs to the process that this one was forked from; create one here")
         if self._closed:
             raise AdapterClosed(f"{self.name} was closed; create or open it again")
+
+
+def share(adapter: Adapter) -> Share:
+    """Return an adapter's descriptors, and all that another process needs to go on with it while its session is open.
+
+    Raises `AdapterUnavailable` where that is not possible, and `AdapterClosed`.
+    """
+    with adapter._in_use():
+        return _shareable(adapter._device).share()
+
+
+def adopt(shared: Share) -> Adapter:
+    """Return an adapter of what another process has shared. It owns the descriptors, and is not this process's yet.
+
+    Its first session goes on with the traffic: the link stays up, and packets that wait for a program stay there. Until
+    `claim` it can be closed without an effect on the interface. Raises `AdapterUnavailable` and `AdapterError`.
+    """
+    from threepipe import platforms
+
+    return Adapter(platforms.adopt(shared))
+
+
+def give_away(adapter: Adapter) -> None:
+    """Leave the interface to the process that it was shared with: closing the adapter changes nothing about it."""
+    _shareable(adapter._device).given = True
+
+
+def claim(adapter: Adapter) -> None:
+    """Make an adopted adapter that of this process: closing it ends the interface, unless it is persistent."""
+    _shareable(adapter._device).given = False
+
+
+def _shareable(device: Device) -> Shareable:
+    if not isinstance(device, Shareable):
+        raise AdapterUnavailable(errno.ENOTSUP, "adapters of this system cannot be taken over by another process")
+    return device
 
 
 def adapters(netns: NamespaceName | None = None) -> list[AdapterInfo]:

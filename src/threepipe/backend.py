@@ -5,7 +5,8 @@ ports too. `Adapter` and `Session` own all that systems have in common: checks, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from threepipe.bundle import Bundle
 from threepipe.core.packet import Packet
@@ -214,6 +215,64 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Close the interface, which removes it unless it is persistent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An interface in use, for another process that goes on with it."""
+
+    name: str
+    index: int
+    form: dict[str, Any]
+    """The platform's own facts about the descriptors, which JSON can carry."""
+    descriptors: list[int]
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A device that another process can go on with while a session is open."""
+
+    given: bool
+    """True if the interface is another process's, so that closing changes nothing about it."""
+
+    def share(self) -> Share:
+        """Return the interface's descriptors, which stay those of this device, and the facts about them."""
+
+
+class HandoverLink(Protocol):
+    """A connection to the process that takes over from this one, or hands over to it.
+
+    The methods raise `EndpointError` when the other process has ended or is silent, and another `ThreepipeError` if it
+    reports one.
+    """
+
+    @property
+    def pid(self) -> int:
+        """The process that connected, or that began to listen."""
+
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send a message with copies of descriptors."""
+
+    def receive(self, seconds: float | None) -> tuple[dict[str, Any], list[int]]:
+        """Return a message and its descriptors; wait `seconds` at most (None: forever)."""
+
+    def send_error(self, error: Exception) -> None:
+        """Have `receive` raise this error at the other end, if that is still there."""
+
+    def send_memory(self, memory: bytearray) -> None:
+        """Send bytes, of which this process makes no copy."""
+
+    def receive_memory(self, size: int, seconds: float) -> bytearray:
+        """Return `size` bytes that `send_memory` sent."""
+
+    def revoke(self) -> dict[str, Any] | None:
+        """Refuse further messages. Return the one that has arrived, if any; sending later ones fails."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is a message, or no other process any more."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class Finding(NamedTuple):

@@ -17,11 +17,12 @@ from threepipe.core import fast
 from threepipe.core.pump import BUNDLES, PAUSE, End, TunEnd, forward
 from threepipe.errors import AdapterError, LinkDown, ThreepipeError
 from threepipe.session import Session
+from threepipe.singles import count
 
 if TYPE_CHECKING:
     from threepipe.net.doorbell import Doorbell
 
-__all__ = ["interrupt", "pump"]
+__all__ = ["give_kept", "interrupt", "kept", "pause", "pump", "resume", "wait_until_pumped"]
 
 _ALWAYS_ROOM_SOON = ("tun", "peers")
 """The kinds of ends whose room no other program decides on."""
@@ -33,9 +34,11 @@ def pump(left: Session, right: Session) -> bool:
     Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
     Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
     counted. Packets that wait for room at an interruption stay in the session that received them. With the native loop,
-    those for a stream are written by its port later, and those for peers and datagram sockets are dropped and counted.
+    those for a stream or for peers are sent by its port later, and those for datagram sockets are dropped and counted.
     Raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
     """
+    for session in (left, right):
+        _wait_until_resumed(session)
     with _pumped(left, right) as bell:
         if left._ready or right._ready:
             with _joined(left, right, bell) as ends:
@@ -65,6 +68,50 @@ def interrupt(session: Session) -> None:
         session._unused.wait_for(lambda: not any(bell in session._bells for bell in bells))
 
 
+def pause(session: Session) -> None:
+    """Have `pump` return, and not go on with the session until `resume`; wait until a call that runs has returned.
+
+    Then all packets that it received are sent, dropped or kept (see `kept`), and no further ones are received.
+    """
+    with session._unused:
+        session._paused = True
+        for bell in session._bells:
+            bell.ring()
+        session._unused.wait_for(lambda: not session._bells)
+
+
+def resume(session: Session) -> None:
+    """Have `pump` go on after `pause`."""
+    with session._unused:
+        session._paused = False
+        session._unused.notify_all()
+
+
+def kept(session: Session) -> list[bytes]:
+    """Return the packets that the session keeps, as their target had no room for them."""
+    with session._receive_lock:
+        return list(session._ready)
+
+
+def give_kept(session: Session, packets: list[bytes]) -> None:
+    """Have a new session keep the packets that another one kept."""
+    with session._receive_lock:
+        count(session._received, len(packets), sum(map(len, packets)), len(packets))
+        session._ready.extend(packets)
+        session._hold()
+
+
+def wait_until_pumped(session: Session, timeout: float) -> bool:
+    """Wait until a loop uses the session, `timeout` seconds at most. Return True if one does."""
+    with session._unused:
+        return session._unused.wait_for(lambda: bool(session._bells), timeout)
+
+
+def _wait_until_resumed(session: Session) -> None:
+    with session._unused:
+        session._unused.wait_for(lambda: session._closed or not session._paused)
+
+
 @contextmanager
 def _pumped(*sessions: Session) -> Iterator["Doorbell"]:
     """Let a loop use the ports. Closing a session rings the bell and waits until the loop has left."""
@@ -83,7 +130,8 @@ def _using(session: Session, bell: "Doorbell") -> Iterator[None]:
     with session._state_lock:
         session._check_open()
         session._bells.append(bell)
-        interrupted, session._interrupted = session._interrupted, False
+        session._unused.notify_all()
+        interrupted, session._interrupted = session._interrupted or session._paused, False
     if interrupted:
         bell.ring()
     try:

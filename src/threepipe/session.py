@@ -78,6 +78,7 @@ class Session:
         self._sent_alone = self._sent_alone_bytes = 0  # Of `_try_send_packet`: faster than an array.
         self._bells: list[Doorbell] = []  # One for each loop that uses the port.
         self._interrupted = False
+        self._paused = False  # True while loops wait for another process, which may go on in their place.
         self._ends: list[End] = []  # The ends that the port has lent; one for those that have the same counts.
         self._companions: list[Closeable] = []  # Closed with the session.
         self._left_behind = False
@@ -235,6 +236,7 @@ class Session:
             with self._unused:
                 for bell in self._bells:
                     bell.ring()
+                self._unused.notify_all()  # A loop may wait until the session is resumed.
                 self._unused.wait_for(lambda: not self._bells)
             with self._receive_lock, self._send_lock:
                 self._forget_ready()

@@ -57,6 +57,10 @@ def up(
     no_offload: Annotated[
         bool, typer.Option("--no-offload", help="Pass no superpackets, on which some kernels and drivers fail.")
     ] = False,
+    takeover: Annotated[
+        bool,
+        typer.Option("--takeover", help="Go on with the running device in place of its process, which ends then."),
+    ] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,6 +68,10 @@ def up(
 
     Addresses, routes, DNS and everything else are undone at the end. If the
     device was killed before, its leavings are undone first.
+
+    With --takeover a new version of threepipe takes the device from the process
+    that runs it. No packet is lost, no handshake is needed, and the settings
+    stay those of the running device. If that fails, the other process goes on.
     """
     from threepipe.wireguard.quick.config import config_path
 
@@ -72,7 +80,7 @@ def up(
     if daemon:
         from threepipe.wireguard.quick.daemon import in_background
 
-        raise typer.Exit(in_background(lambda ready: _run(path, ready, not no_offload), path.stem))
+        raise typer.Exit(in_background(lambda ready: _run(path, ready, not no_offload, takeover), path.stem))
     from threepipe.wireguard.quick.ending import Ended
 
     def ready() -> None:
@@ -80,16 +88,19 @@ def up(
             typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True)
 
     try:
-        _run(path, ready, not no_offload)
+        _run(path, ready, not no_offload, takeover)
     except Ended as ended:
         complain(f"{path.stem} was ended by a signal before it was up")
         raise typer.Exit(ended.status) from None
 
 
-def _run(path: Path, ready: Callable[[], None], offload: bool) -> None:
-    from threepipe.wireguard.quick.up import run
+def _run(path: Path, ready: Callable[[], None], offload: bool, takeover: bool) -> None:
+    from threepipe.wireguard.quick.up import run, take_over
 
-    run(path, ready, offload)
+    if takeover:
+        take_over(path.stem, ready)
+    else:
+        run(path, ready, offload)
 
 
 @app.command()

@@ -9,19 +9,37 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["announced"]
+__all__ = ["Announcement", "announced"]
 
 _log = logging.getLogger("threepipe")
 
 
+class Announcement:
+    """What the service manager was told about this process."""
+
+    def __init__(self) -> None:
+        self._given = False
+
+    def give_away(self, pid: int) -> None:
+        """Say that the service is the process `pid` from now on, so this one may end."""
+        self._given = True
+        _notify(f"MAINPID={pid}")
+
+    def end(self) -> None:
+        """Say that the service stops, unless it was given away."""
+        if not self._given:
+            _notify("STOPPING=1")
+
+
 @contextmanager
-def announced(status: str) -> Iterator[None]:
+def announced(status: str) -> Iterator[Announcement]:
     """Say that the service is ready, with one line about its `status`; and when the block is left, that it stops."""
+    announcement = Announcement()
     try:
         _notify(f"READY=1\nSTATUS={status}")  # A signal may arrive as soon as it is sent.
-        yield
+        yield announcement
     finally:
-        _notify("STOPPING=1")
+        announcement.end()
 
 
 def _notify(state: str) -> None:

@@ -43,6 +43,7 @@ else:
 if sys.platform == "linux":
     from threepipe.platforms.linux.device import adapters, open_existing
     from threepipe.platforms.linux.enclosure import EnclosedProgram, Enclosure, enclose, end_by, kept_signals
+    from threepipe.platforms.linux.handover import accept_handover, connect_handover, listen_handover
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
     from threepipe.platforms.linux.namespace import namespace_names, private_networks
@@ -60,7 +61,7 @@ if sys.platform == "linux":
     )
     from threepipe.platforms.linux.probe import probe
     from threepipe.platforms.linux.processes import process_file
-    from threepipe.platforms.linux.service.client import create
+    from threepipe.platforms.linux.service.client import adopt, create
     from threepipe.platforms.linux.service.running import serve
     from threepipe.platforms.linux.sniff import open_capture
     from threepipe.platforms.linux.sockets import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
@@ -81,16 +82,20 @@ elif sys.platform == "win32":
         ROUTES_BY_MARK,
         EnclosedProgram,
         Enclosure,
+        accept_handover,
         adapter_name,
         add_routes,
+        adopt,
         become,
         bypass,
+        connect_handover,
         divert,
         enclose,
         end_by,
         find_user,
         free_table,
         kept_signals,
+        listen_handover,
         namespace_names,
         network_scope,
         open_capture,
@@ -130,7 +135,10 @@ else:
         ROUTES_BY_MARK,
         EnclosedProgram,
         Enclosure,
+        accept_handover,
+        adopt,
         become,
+        connect_handover,
         divert,
         enclose,
         end_by,
@@ -138,6 +146,7 @@ else:
         find_user,
         free_table,
         kept_signals,
+        listen_handover,
         namespace_names,
         network_scope,
         open_capture,
@@ -163,13 +172,16 @@ __all__ = [
     "ROUTES_BY_MARK",
     "EnclosedProgram",
     "Enclosure",
+    "accept_handover",
     "access_mode",
     "adapter_name",
     "adapters",
     "add_routes",
+    "adopt",
     "become",
     "bind_to_interface",
     "bypass",
+    "connect_handover",
     "create",
     "divert",
     "enclose",
@@ -182,6 +194,7 @@ __all__ = [
     "is_exposed",
     "is_private",
     "kept_signals",
+    "listen_handover",
     "mark_socket",
     "namespace_names",
     "network_scope",

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn, Self
 
-from threepipe.backend import AdapterInfo, Finding, NextHops, Port
-from threepipe.errors import AdapterUnavailable
+from threepipe.backend import AdapterInfo, Device, Finding, HandoverLink, NextHops, Port, Share
+from threepipe.errors import AdapterUnavailable, EndpointError
 from threepipe.net.datagrams import Datagrams
 from threepipe.settings import AdapterSettings, NamespaceName, Network
 
@@ -25,11 +25,14 @@ __all__ = [
     "TEXT",
     "EnclosedProgram",
     "Enclosure",
+    "accept_handover",
     "adapter_name",
     "adapters",
     "add_routes",
+    "adopt",
     "become",
     "bypass",
+    "connect_handover",
     "create",
     "divert",
     "enclose",
@@ -38,6 +41,7 @@ __all__ = [
     "find_user",
     "free_table",
     "kept_signals",
+    "listen_handover",
     "namespace_names",
     "network_scope",
     "open_capture",
@@ -71,6 +75,7 @@ DNS_TOOLS = ("resolvconf", "resolvectl")
 TEXT = f"threepipe has no adapters on {sys.platform} yet; MemoryAdapter works everywhere"
 
 
+_NO_HANDOVER = f"on {sys.platform} a running device cannot be taken over; take it down, and up again"
 _NO_NAMESPACES = "only Linux has network namespaces; run the program in a virtual machine instead"
 
 
@@ -86,6 +91,22 @@ def open_existing(
 
 def serve(policy: Path, path: Path | None, listed: int | None, ready: Callable[[str], None]) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, f"the service needs Linux; on {sys.platform} run programs with privilege")
+
+
+def adopt(shared: Share) -> Device:
+    raise AdapterUnavailable(errno.ENOSYS, _NO_HANDOVER)
+
+
+def listen_handover(path: Path) -> tuple[socket.socket, Callable[[], None]]:
+    raise EndpointError(errno.ENOSYS, _NO_HANDOVER)
+
+
+def connect_handover(path: Path, seconds: float) -> HandoverLink:
+    raise EndpointError(errno.ENOSYS, _NO_HANDOVER)
+
+
+def accept_handover(listening: socket.socket) -> HandoverLink:
+    raise EndpointError(errno.ENOSYS, _NO_HANDOVER)
 
 
 class EnclosedProgram:

@@ -6,8 +6,10 @@ due by time. Knows no adapter, no files and no tools.
 """
 
 import logging
+import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Address
@@ -17,7 +19,7 @@ from typing import Self
 from threepipe.errors import SessionClosed
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.forks import call_in_child
-from threepipe.pump import interrupt
+from threepipe.pump import give_kept, interrupt, kept, pause, resume
 from threepipe.session import Session, close_with
 from threepipe.settings import MAX_MTU
 from threepipe.wireguard import clock
@@ -27,7 +29,8 @@ from threepipe.wireguard.next_hops import NextHopRouting, Routes
 from threepipe.wireguard.peer import NEVER
 from threepipe.wireguard.port import DevicePort
 from threepipe.wireguard.settings import Change, PeerChange, Status
-from threepipe.wireguard.sockets import mark, open_sockets
+from threepipe.wireguard.sockets import mark, open_sockets, take_sockets
+from threepipe.wireguard.state import Reader, Writer, read_packets, read_runs, write_packets, write_runs
 from threepipe.wireguard.tunnel import Event, Tunnel
 from threepipe.wireguard.values import KEY_SIZE, KeyLike, key_to_text, to_kind, to_number
 
@@ -69,18 +72,58 @@ class Device:
         """
         settings = Change(private_key, listen_port, fwmark, peers=peers)
         mtu = to_number(mtu, "mtu", MAX_MTU)
-        self._tunnel = Tunnel(timing=timing, routing=routing)
-        self._routes = None if routing is None else routing.routes
+        with self._made_of(
+            Tunnel(timing=timing, routing=routing), on_event, None if routing is None else routing.routes
+        ):
+            self.mtu = mtu
+            self._port.use(open_sockets(listen_port, fwmark))
+            self._fwmark = fwmark
+            self.configure(replace(settings, listen_port=None))
+        for thread in self._threads:
+            thread.start()
+
+    @classmethod
+    def resumed(
+        cls, state: Reader, sockets: Sequence[socket.socket], on_event: Callable[[Event], None] | None = None
+    ) -> Self:
+        """Return a device that goes on from the state of another one, which stays suspended; it is suspended as well.
+
+        `sockets` are those of the other one, and belong to the new one. Call `resume` if the other one does not go on,
+        else `give_away`. Raises ValueError for a damaged state.
+        """
+        device, tunnel = cls.__new__(cls), Tunnel()
+        fwmark = state.number()
+        unsent = list(read_runs(state))
+        kept = read_packets(state)
+        tunnel.read_state(state)
+        with device._made_of(tunnel, on_event, None):
+            device.mtu = tunnel.mtu
+            device._port.use(take_sockets(sockets))
+            device._fwmark = fwmark
+            device._port.give_unsent(unsent)
+            give_kept(device.session, kept)
+            device._stop_working()
+        for thread in device._threads:
+            thread.start()
+        return device
+
+    @contextmanager
+    def _made_of(
+        self, tunnel: Tunnel, on_event: Callable[[Event], None] | None, routes: Routes | None
+    ) -> Iterator[None]:
+        """Set all attributes, and close everything if the block raises."""
+        self._tunnel = tunnel
+        self._routes = routes
         self._own_address: IPv6Address | None = None
         self._on_event = on_event
         self._port = DevicePort(self._tunnel, self._wake_for_timer)
-        self.mtu = mtu
         self._fwmark = 0
         self._bell = Doorbell()
         self._changing = threading.Lock()  # Held by `configure`, so that changes take turns, and by `close`.
+        self._working = threading.Lock()  # Held by the thread while it may send.
         self._lock = threading.Lock()  # For the two that follow.
         self._asleep_until = NEVER
-        self._closed = False
+        self._closed = self._given = False
         self.session = Session(self._port)
         """The inside of the device: an endpoint whose packets are those of the peers."""
         close_with(self.session, self)
@@ -90,9 +133,7 @@ class Device:
             follow = partial(self._follow_routes, self._routes)
             self._threads.append(threading.Thread(target=follow, name="threepipe-routes", daemon=True))
         try:
-            self._port.use(open_sockets(listen_port, fwmark))
-            self._fwmark = fwmark
-            self.configure(replace(settings, listen_port=None))
+            yield
         except BaseException:
             self._port.wake()
             self._port.stop()
@@ -101,8 +142,6 @@ class Device:
             if self._routes is not None:
                 self._routes.close()
             raise
-        for thread in self._threads:
-            thread.start()
 
     def configure(self, change: Change) -> None:
         """Carry out `change` while packets pass. Raises as the constructor does, and changes nothing then.
@@ -112,9 +151,12 @@ class Device:
         """
         to_kind(change, Change, "configure", "give a Change")
         with self._changing:
-            if self._closed or self.session.closed:
-                raise SessionClosed("the device is closed; make a new one")
+            self._check_open()
             self._configure(change)
+
+    def _check_open(self) -> None:
+        if self._closed or self._given or self.session.closed:
+            raise SessionClosed("the device is closed; make a new one")
 
     def _configure(self, change: Change) -> None:
         if self._routes is not None and change.private_key is not None:
@@ -151,6 +193,58 @@ class Device:
         """The numbers of dropped datagrams and packets, by reason."""
         return dict(self._port.rejected())
 
+    # For another process, which goes on in place of this device.
+
+    def suspend(self) -> None:
+        """Stop all work of a device whose session a pipe uses, until `resume`: nothing is sealed, opened or sent.
+
+        What arrives meanwhile waits in the sockets, and at the other end of the pipe. Raises `SessionClosed`.
+        """
+        with self._changing:
+            self._check_open()
+        self._stop_working()
+        self._port.flush()
+
+    def _stop_working(self) -> None:
+        self._changing.acquire()
+        pause(self.session)
+        self._working.acquire()
+
+    def write_state(self, state: Writer) -> None:
+        """Write all that `resumed` needs besides the sockets. Call it while the device is suspended."""
+        state.number(self._fwmark)
+        write_runs(state, self._port.unsent())
+        write_packets(state, kept(self.session))
+        self._tunnel.write_state(state)
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The UDP sockets, one for each family."""
+        return [datagrams.socket for datagrams in self._port.datagrams]
+
+    def forget_sessions(self) -> None:
+        """Wipe all keypairs of the suspended device, as another one goes on with them."""
+        self._port.give_unsent([])
+        self._tunnel.forget_sessions()
+
+    def resume(self, *, renew: bool = False) -> None:
+        """Go on after `suspend`. With `renew`, after `forget_sessions`, make new keypairs with all peers."""
+        if renew:
+            self._tunnel.renew_sessions(clock.now())
+        self._port.flush()
+        self._working.release()
+        resume(self.session)
+        self._changing.release()
+        self._bell.ring()
+
+    def give_away(self) -> None:
+        """Close the suspended device, which sends nothing any more: another process goes on."""
+        self._given = True
+        self.forget_sessions()
+        self._working.release()
+        self._changing.release()
+        self.close()
+
     def close(self) -> None:
         """End all traffic, wipe all keys and close the sockets. May be called again."""
         with self._changing, self._lock:
@@ -177,7 +271,7 @@ class Device:
 
     def _leave_behind(self) -> None:
         """Close this copy in a forked child; its tunnel wipes the keys, and the parent's device goes on."""
-        self._changing, self._lock = threading.Lock(), threading.Lock()
+        self._changing, self._working, self._lock = threading.Lock(), threading.Lock(), threading.Lock()
         self._closed = True
         self._port.abandon()
 
@@ -206,10 +300,13 @@ class Device:
 
     def _keep_time(self) -> None:
         while not self._closed:
-            self._tunnel.handle_timers(clock.now())
-            with self._lock:
-                self._asleep_until = self._tunnel.timer
-            self._port.flush()
+            with self._working:
+                if self._given:
+                    return
+                self._tunnel.handle_timers(clock.now())
+                with self._lock:
+                    self._asleep_until = self._tunnel.timer
+                self._port.flush()
             self._report_events()
             if self._closed:
                 return  # An event's listener may have closed the device.

@@ -2,12 +2,13 @@
 
 import errno
 import socket
+from collections.abc import Sequence
 
 from threepipe.errors import EndpointError
 from threepipe.net.datagrams import Datagrams
 from threepipe.platforms import open_datagrams
 
-__all__ = ["mark", "open_sockets"]
+__all__ = ["mark", "open_sockets", "take_sockets"]
 
 _ANY_ADDRESS = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _ATTEMPTS = 16
@@ -27,10 +28,7 @@ def open_sockets(port: int, fwmark: int) -> list[Datagrams]:
     """
     opened = [open_datagrams(bound) for bound in _bind(port)]
     try:
-        for datagrams in opened:
-            datagrams.allow_fragments()
-            datagrams.report_local_addresses()
-            datagrams.report_ecn()
+        _prepared(opened)
         mark(opened, fwmark)
     except BaseException:
         for datagrams in opened:
@@ -39,10 +37,23 @@ def open_sockets(port: int, fwmark: int) -> list[Datagrams]:
     return opened
 
 
+def take_sockets(bound: Sequence[socket.socket]) -> list[Datagrams]:
+    """Return the sockets of another process, which are bound and marked."""
+    return _prepared([open_datagrams(each) for each in bound])
+
+
 def mark(opened: list[Datagrams], fwmark: int) -> None:
     """Mark the sockets' datagrams; 0 for no mark. Raises `EndpointError`."""
     for datagrams in opened:
         datagrams.mark(fwmark)
+
+
+def _prepared(opened: list[Datagrams]) -> list[Datagrams]:
+    for datagrams in opened:
+        datagrams.allow_fragments()
+        datagrams.report_local_addresses()
+        datagrams.report_ecn()
+    return opened
 
 
 def _bind(port: int) -> list[socket.socket]:

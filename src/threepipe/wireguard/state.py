@@ -10,7 +10,7 @@ on, and the memory of the other be wiped.
 import ipaddress
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -19,12 +19,23 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from threepipe.core import fast
 from threepipe.core.transport import STATE
 from threepipe.settings import Network
-from threepipe.wireguard.machine import StateMachine
+from threepipe.wireguard.machine import Outgoing, StateMachine
 from threepipe.wireguard.noise import Handshake
 from threepipe.wireguard.peer import NEVER, Keypair, Peer
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import Change
 
-__all__ = ["Reader", "Writer", "read_machine", "wipe", "write_machine"]
+__all__ = [
+    "Reader",
+    "Writer",
+    "read_machine",
+    "read_packets",
+    "read_runs",
+    "wipe",
+    "write_machine",
+    "write_packets",
+    "write_runs",
+]
 
 _NUMBER, _TIME, _FLAG = struct.Struct("<Q"), struct.Struct("<d"), struct.Struct("<?")
 _NOTHING = float("nan")  # A time that is None.
@@ -182,7 +193,7 @@ def write_machine(writer: Writer, machine: StateMachine) -> None:
         _write_attributes(writer, peer, _PEER)
         writer.time(peer.check_at)
         _write_traffic(writer, peer)
-        _write_endpoint(writer, peer)
+        _write_endpoint(writer, peer.endpoint)
         _write_networks(writer, machine.peers.allowed.of(peer))
         for part in peer.cookie_generator.state:
             writer.time(part) if isinstance(part, float) else writer.data(part)
@@ -209,7 +220,7 @@ def read_machine(reader: Reader, machine: StateMachine) -> None:
             setattr(peer, name, kind.read(reader))
         check_at = reader.time()
         _read_traffic(reader, peer)
-        _read_endpoint(reader, peer)
+        peer.endpoint = _read_endpoint(reader)
         for network in _read_networks(reader):
             machine.peers.allowed.insert(network, peer)
         peer.cookie_generator.state = reader.data(), reader.data(), reader.time()
@@ -222,6 +233,40 @@ def read_machine(reader: Reader, machine: StateMachine) -> None:
         if check_at != NEVER:
             machine.schedule.check_by(peer, check_at)
         machine.peers.note_change(peer)
+
+
+def write_runs(writer: Writer, outgoing: Iterable[Outgoing]) -> None:
+    """Write datagrams that wait for room."""
+    runs = [(endpoint, local, run) for endpoint, local, each in outgoing for run in each]
+    writer.number(len(runs))
+    for endpoint, local, (memory, size, ecn) in runs:
+        _write_endpoint(writer, endpoint)
+        writer.optional(local)
+        writer.number(size)
+        writer.number(ecn)
+        writer.data(memory)
+
+
+def read_runs(reader: Reader) -> Iterable[Outgoing]:
+    """Read datagrams that wait for room."""
+    for _ in range(reader.number()):
+        endpoint, local = _read_endpoint(reader), reader.optional()
+        size, ecn = reader.number(), reader.number()
+        if endpoint is None or not size:
+            raise ValueError("the state has datagrams without a destination or a size")
+        yield Outgoing(endpoint, local, [(memoryview(bytearray(reader.view())), size, ecn)])
+
+
+def write_packets(writer: Writer, packets: Sequence[bytes]) -> None:
+    """Write IP packets."""
+    writer.number(len(packets))
+    for packet in packets:
+        writer.data(packet)
+
+
+def read_packets(reader: Reader) -> list[bytes]:
+    """Read IP packets."""
+    return [reader.data() for _ in range(reader.number())]
 
 
 def _write_attributes(writer: Writer, owner: object, kinds: dict[str, _Kind]) -> None:
@@ -261,16 +306,15 @@ def _read_traffic(reader: Reader, peer: Peer) -> None:
         setattr(traffic, name, kind.read(reader))
 
 
-def _write_endpoint(writer: Writer, peer: Peer) -> None:
-    writer.flag(peer.endpoint is not None)
-    if peer.endpoint is not None:
-        writer.text(peer.endpoint[0])
-        writer.number(peer.endpoint[1])
+def _write_endpoint(writer: Writer, endpoint: PeerEndpoint | None) -> None:
+    writer.flag(endpoint is not None)
+    if endpoint is not None:
+        writer.text(endpoint[0])
+        writer.number(endpoint[1])
 
 
-def _read_endpoint(reader: Reader, peer: Peer) -> None:
-    if reader.flag():
-        peer.endpoint = reader.text(), reader.number()
+def _read_endpoint(reader: Reader) -> PeerEndpoint | None:
+    return (reader.text(), reader.number()) if reader.flag() else None
 
 
 def _write_networks(writer: Writer, networks: Iterable[Network]) -> None:

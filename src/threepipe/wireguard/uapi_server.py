@@ -10,7 +10,7 @@ import logging
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -50,11 +50,13 @@ class UapiServer:
         device: Manageable,
         gone: Callable[[], None],
         waiting: contextlib.ExitStack | None = None,
+        clients: Sequence[socket.socket] = (),
     ) -> None:
-        """Take over `listening`. `gone` is called once if the file is removed, which is how wg-quick ends a device.
+        """Take over `listening`, and `clients` that are connected already.
 
-        At the end, the connections of clients are moved to `waiting`, so that a client that waits for the end of the
-        connection sees when the cleanup is done. Without `waiting` they are closed.
+        `gone` is called once if the file is removed, which is how wg-quick ends a device. At the end, the connections
+        of clients are moved to `waiting`, so that a client that waits for the end of the connection sees when the
+        cleanup is done. Without `waiting` they are closed.
         """
         self._device, self._gone, self._waiting = device, gone, waiting
         self._listening = listening
@@ -64,13 +66,45 @@ class UapiServer:
         self._path = Path(listening.getsockname())
         self._own_file = self._file_identity()
         self._bell = Doorbell()
-        self._clients: list[_Client] = []
+        self._clients = [_Client(connected) for connected in clients]
         self._selector = selectors.DefaultSelector()
         self._selector.register(listening, selectors.EVENT_READ)
         self._selector.register(self._bell, selectors.EVENT_READ)
-        self._closed = False
+        for client in self._clients:
+            self._selector.register(client.socket, selectors.EVENT_READ, client)
+        self._closed = self._suspended = False
+        self._start()
+
+    def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="threepipe-uapi", daemon=True)
         self._thread.start()
+
+    def suspend(self) -> None:
+        """Serve nobody until `resume`. Requests wait in the sockets."""
+        self._suspended = True
+        self._bell.ring()
+        self._thread.join()
+        self._bell.clear()
+
+    def resume(self) -> None:
+        """Go on after `suspend`."""
+        self._suspended = False
+        self._start()
+
+    def share(self) -> tuple[socket.socket, list[socket.socket]]:
+        """Return the listening socket and, while suspended, the clients' that another process can go on with.
+
+        These have sent no part of a request, and miss no part of an answer.
+        """
+        return self._listening, [client.socket for client in self._clients if client.is_idle]
+
+    def give_away(self) -> None:
+        """Close the sockets of the suspended server, as another process serves the clients; the file stays."""
+        self._listening.remove = lambda: None
+        self._waiting = None
+        self._closed = True
+        self._end()
+        self._bell.close()
 
     def close(self) -> None:
         """Stop serving, and remove the file unless another process has replaced it. May be called again."""
@@ -97,9 +131,9 @@ class UapiServer:
 
     def _run(self) -> None:
         try:
-            while not self._closed:
+            while not (self._closed or self._suspended):
                 ready = self._selector.select(_CHECK_INTERVAL)
-                if self._closed:
+                if self._closed or self._suspended:
                     break
                 if self._own_file is None or self._file_identity() != self._own_file:
                     self._gone()
@@ -110,7 +144,8 @@ class UapiServer:
                     elif isinstance(key.data, _Client):
                         self._serve(key.data)
         finally:
-            self._end()
+            if not self._suspended:
+                self._end()
 
     def _end(self) -> None:
         self._listening.remove()
@@ -195,6 +230,11 @@ class _Client:
         self.answer = bytearray()
         self._request = bytearray()
         self._searched = 0  # Bytes of the request in which no end was found.
+
+    @property
+    def is_idle(self) -> bool:
+        """True if it has sent no part of a request, and misses no part of an answer."""
+        return not (self.ended or self.answer or self._request)
 
     def read(self) -> None:
         """Read once. Raises `OSError`, also if the request is too long."""

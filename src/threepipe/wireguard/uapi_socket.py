@@ -29,6 +29,7 @@ __all__ = [
     "status_of",
     "stop_listening",
     "take_down",
+    "takeover_path",
 ]
 
 FOLDER = Path("/var/run/wireguard")
@@ -114,6 +115,9 @@ def take_down(name: str, seconds: float, folder: Path = FOLDER) -> bool:
         with turn_at(str(path)):  # Else this could remove the file of the next device of that name.
             try:
                 client = reach_unix(str(path))
+            except ConnectionRefusedError:
+                takeover_path(name, folder).unlink(missing_ok=True)  # Its process was killed.
+                raise
             finally:
                 path.unlink(missing_ok=True)
         with client:
@@ -199,6 +203,11 @@ def stop_listening(listening: Listening) -> None:
     if listening.fileno() >= 0:
         listening.remove()
         listening.close()
+
+
+def takeover_path(name: str, folder: Path = FOLDER) -> Path:
+    """Return the path of the socket by which another process takes the device `name` over. Raises `InvalidSetting`."""
+    return folder / f"{check_device_name(name)}.takeover"
 
 
 def _path(name: str, folder: Path) -> Path:

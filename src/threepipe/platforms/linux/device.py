@@ -14,8 +14,9 @@ import os
 import pwd
 import socket
 from collections.abc import Callable, Sequence
+from typing import Self
 
-from threepipe.backend import AdapterInfo
+from threepipe.backend import AdapterInfo, Share
 from threepipe.core import fast
 from threepipe.errors import (
     AdapterBusy,
@@ -33,7 +34,7 @@ from threepipe.platforms.linux.place import Place
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
 
-__all__ = ["Descriptors", "LinuxDevice", "adapters", "create", "open_existing"]
+__all__ = ["Descriptors", "LinuxDevice", "adapters", "adopt", "create", "open_existing", "taken_descriptors"]
 
 _MAX_ID = 0xFFFFFFFE  # To the kernel 0xFFFFFFFF means "no owner".
 
@@ -99,6 +100,20 @@ def _attach_alone(descriptors: "Descriptors", name: str, index: int) -> str:
             raise busy
 
     return descriptors.attach(name, create=False, several=True, attached=check_alone)
+
+
+def taken_descriptors(shared: Share, numbers: Sequence[int]) -> "Descriptors":
+    """Own the descriptors `numbers` of an interface that another process shares. Raises `AdapterError`."""
+    form = shared.form
+    descriptors = Descriptors(form["wanted"], form["queues"], form["information"])
+    descriptors.take(numbers, tun.Offload(form["offload"]))
+    return descriptors
+
+
+def adopt(shared: Share) -> "LinuxDevice":
+    """Return a device of an interface that another process shares."""
+    descriptors = taken_descriptors(shared, shared.descriptors)
+    return LinuxDevice(shared.name, shared.index, descriptors, Namespace(None), shared.form["metric"]).adopted()
 
 
 def adapters(netns: NamespaceName | None) -> list[AdapterInfo]:
@@ -171,7 +186,25 @@ class LinuxDevice:
         self._file = descriptors.queues[0]
         self._metric = metric
         self._place = Place(self._file, name, index, namespace)
+        self.given = False
+        self._adopted = False  # True until the first session of an interface that another process has shared.
         call_in_child(self, LinuxDevice._leave_behind)
+
+    def share(self) -> Share:
+        descriptors = self._descriptors
+        form = {
+            "wanted": descriptors.wanted,
+            "queues": len(descriptors.queues),
+            "information": descriptors.information,
+            "offload": descriptors.offload.value,
+            "metric": self._metric,
+        }
+        return Share(self.name, self.index, form, [file.fileno() for file in descriptors.files])
+
+    def adopted(self) -> Self:
+        """Note that another process shares this interface and still has it."""
+        self.given = self._adopted = True
+        return self
 
     @property
     def descriptors(self) -> Descriptors:
@@ -212,8 +245,10 @@ class LinuxDevice:
     def start(self, capacity: int) -> LinuxPort:
         descriptors = self._descriptors
         records = Prefix(information=True, header=0) if descriptors.information else fast
+        adopted, self._adopted = self._adopted, False
         try:
-            self._take_link_up(capacity)
+            if not adopted:  # Else packets wait in its queue.
+                self._take_link_up(capacity)
             return LinuxPort(
                 descriptors.queues,
                 descriptors.sender,
@@ -262,6 +297,8 @@ class LinuxDevice:
         tun.control(self._file, tun.TUNSETOFFLOAD, kinds.value)
 
     def _take_link_down(self) -> None:
+        if self.given:
+            return
         try:
             tun.set_carrier(self._file, up=False)
             tun.set_offload(self._file, offload=False)
@@ -275,7 +312,7 @@ class LinuxDevice:
             pass  # It is removed already.
 
     def close(self) -> None:
-        if not self._file.closed:
+        if not self._file.closed and not self.given:
             try:
                 tun.set_offload(self._file, offload=False)
             except AdapterGone:

@@ -4,18 +4,20 @@ It creates the adapter and the socket by which wg(8) manages the device, then re
 background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and
 when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays. With
 --no-offload no superpackets pass. With --routing and the networks of a mesh, such as fd12:3456:789a::/48,10.42.0.0/16,
-packets go to the peers that are the next hops of their routes. The name utun on macOS, and tun on NetBSD and OpenBSD,
-has the system choose a number; the name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD,
-WG_UAPI_FD and LOG_LEVEL mean the same as for wireguard-go.
+packets go to the peers that are the next hops of their routes. With --takeover it goes on with the device in place of
+the process that runs it (see `takeover`). The name utun on macOS, and tun on NetBSD and OpenBSD, has the system choose a
+number; the name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean
+the same as for wireguard-go.
 """
 
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -39,11 +41,18 @@ if TYPE_CHECKING:
     from threepipe.adapter import Adapter
     from threepipe.session import Session
     from threepipe.settings import Network
+    from threepipe.wireguard.device import Device
+    from threepipe.wireguard.tunnel import Event
+    from threepipe.wireguard.uapi_server import UapiServer
+    from threepipe.wireguard.uapi_socket import Listening
 
-__all__ = ["in_background", "main", "serve"]
+__all__ = ["in_background", "main", "serve", "take_over"]
 
-_USAGE = "usage: threepipe-wg [-f|--foreground] [--no-offload] [--routing NETWORK,...] NAME"
+_USAGE = "usage: threepipe-wg [-f|--foreground] [--no-offload] [--routing NETWORK,...] [--takeover] NAME"
+_OPTIONS = {"-f": "foreground", "--foreground": "foreground", "--no-offload": "plain", "--takeover": "takeover"}
+_KIND = "threepipe-wg"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
+_SIGNAL_INTERVAL = 0.2  # Seconds. A signal that arrives just before a wait is handled only after it.
 _DEFAULT_MTU = 1420  # As in other implementations: 1500 less 80 for IPv6, UDP and the message.
 
 _SYSTEM_LOGS = ("/dev/log", "/var/run/log", "/var/run/syslog")
@@ -55,16 +64,13 @@ _log = logging.getLogger("threepipe.wireguard")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    foreground = os.environ.get("WG_PROCESS_FOREGROUND") == "1"
-    offload, networks = True, None
-    while given and given[0] in ("-f", "--foreground", "--no-offload", "--routing"):
-        match given.pop(0):
-            case "--no-offload":
-                offload = False
-            case "--routing":
-                networks = given.pop(0) if given else None
-            case _:
-                foreground = True
+    chosen = {"foreground"} if os.environ.get("WG_PROCESS_FOREGROUND") == "1" else set()
+    networks: str | None = None
+    while given and given[0] in (*_OPTIONS, "--routing"):
+        if (option := given.pop(0)) == "--routing":
+            networks = given.pop(0) if given else None
+        else:
+            chosen.add(_OPTIONS[option])
     if len(given) != 1 or given[0].startswith("-"):
         print(_USAGE, file=sys.stderr)  # noqa: T201
         return 1
@@ -73,16 +79,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=_LEVELS.get(os.environ.get("LOG_LEVEL", "error"), logging.ERROR),
         format=f"%(levelname)s: ({name}) %(asctime)s %(message)s",
     )
-    if foreground:
+
+    def work(ready: Callable[[], None]) -> None:
+        if "takeover" in chosen:
+            take_over(name, ready)
+        else:
+            serve(name, ready, "plain" not in chosen, networks)
+
+    if "foreground" in chosen:
         try:
-            serve(name, lambda: None, offload, networks)
+            work(lambda: None)
         except Ended as ended:
             return ended.status
         except (ThreepipeError, OSError) as error:
             _complain(error)
             return 1
         return 0
-    return in_background(lambda ready: serve(name, ready, offload, networks), name)
+    return in_background(work, name)
 
 
 def in_background(work: Callable[[Callable[[], None]], None], name: str) -> int:
@@ -180,13 +193,11 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True, networks: 
     Raises `Ended` if a signal arrives before, and what opening it raises.
     """
     from threepipe import platforms
-    from threepipe.piping import pipe
     from threepipe.platforms.files import write_atomically
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.kernel_routes import KernelRoutes
     from threepipe.wireguard.next_hops import NextHopRouting
     from threepipe.wireguard.settings import check_device_name
-    from threepipe.wireguard.tunnel import Event
     from threepipe.wireguard.uapi_server import UapiServer
     from threepipe.wireguard.uapi_socket import inherit, listen
 
@@ -194,14 +205,6 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True, networks: 
     template = platforms.adapter_name(name)
     is_chosen = template == f"{name}%d"
     adapter: Adapter | None = None
-
-    def on_event(event: Event) -> None:
-        _log.debug("%s", event)
-        if adapter is not None and event.name == "handshake":
-            # wg-quick sets the adapter's MTU after this began, but before there is a packet to send.
-            with suppress(AdapterGone):  # This ends the pipe too, and is reported there.
-                device.mtu = adapter.info.mtu
-
     with Ending() as ending, ExitStack() as waiting, ExitStack() as stack:
         routing = None
         if descriptor := os.environ.get("WG_TUN_FD"):
@@ -216,23 +219,96 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True, networks: 
             if networks is not None:
                 routing = NextHopRouting(_parse_routing(networks), stack.enter_context(KernelRoutes(adapter)))
             inside = stack.enter_context(adapter.start_session())
+        on_event = _MtuFollower(adapter)
         mtu = adapter.mtu if adapter else _DEFAULT_MTU
         device = stack.enter_context(Device(mtu=mtu, on_event=on_event, routing=routing))
+        on_event.device = device
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
-        stack.enter_context(UapiServer(listening, device, device.close, waiting))
-
+        server = stack.enter_context(UapiServer(listening, device, device.close, waiting))
         ending.check()
-        stack.enter_context(announced(f"{name} is up"))
-        ready()
-        _log.debug("device %s is ready", name)
-        try:
-            with ending.interrupting():
-                pipe(inside, device.session)
-        except Ended:
-            pass  # The usual way to end it.
-        except ThreepipeError as error:
-            _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.
+        shared = adapter if routing is None else None  # Next hops belong to this process.
+        with _announced_and_shared(name, shared, inside, device, server):
+            ready()
+            _log.debug("device %s is ready", name)
+            _pump(inside, device, ending)
+
+
+def take_over(name: str, ready: Callable[[], None]) -> None:
+    """Go on with the device `name` in place of its process, which ends then; call `ready` then. Raises as `serve` does.
+
+    If that fails, the other process goes on.
+    """
+    from threepipe.wireguard.quick.traffic import traffic
+    from threepipe.wireguard.takeover import Taking
+    from threepipe.wireguard.uapi_server import UapiServer
+
+    over = threading.Event()
+    with Ending() as ending, Taking(name, _KIND) as taking, ExitStack() as waiting, ExitStack() as stack:
+        taking.ask()
+        adapter = stack.enter_context(taking.adapter)
+        inside = stack.enter_context(adapter.start_session())
+        on_event = _MtuFollower(adapter)
+        ending.check()
+        device = on_event.device = stack.enter_context(taking.take(inside, on_event))
+        stack.callback(taking.leave)
+        failures = stack.enter_context(traffic(inside, device.session, over))
+        stack.callback(taking.leave)  # Else the traffic would wait for the device.
+        taking.begin()
+        taking.confirm(inside)
+        server = UapiServer(taking.management, device, device.close, waiting, taking.clients)
+        stack.enter_context(server)
+        with _announced_and_shared(name, adapter, inside, device, server, taking.takeover):
+            ready()
+            while not over.wait(_SIGNAL_INTERVAL) and ending.number is None:
+                pass
+        for failure in failures:
+            _log.debug("%s", failure)
+
+
+class _MtuFollower:
+    """Logs events, and follows the adapter's MTU: wg-quick sets it late, but before there is a packet to send."""
+
+    def __init__(self, adapter: "Adapter | None") -> None:
+        self._adapter = adapter
+        self.device: Device | None = None
+
+    def __call__(self, event: "Event") -> None:
+        _log.debug("%s", event)
+        if self._adapter is not None and self.device is not None and event.name == "handshake":
+            with suppress(AdapterGone):  # This ends the pipe too, and is reported there.
+                self.device.mtu = self._adapter.info.mtu
+
+
+@contextmanager
+def _announced_and_shared(
+    name: str,
+    adapter: "Adapter | None",
+    inside: "Session",
+    device: "Device",
+    server: "UapiServer",
+    listening: "Listening | None" = None,
+) -> Iterator[None]:
+    """Say that the device is up, and let other processes take it over, while the block runs."""
+    from threepipe.wireguard.takeover import Running, handing_over
+
+    with announced(f"{name} is up") as announcement, ExitStack() as stack:
+        if adapter is not None:  # An inherited one belongs to another program.
+            running = Running(name, _KIND, adapter, inside, device, server, announcement.give_away)
+            stack.enter_context(handing_over(running, listening))
+        yield
+
+
+def _pump(inside: "Session", device: "Device", ending: Ending) -> None:
+    from threepipe.piping import pipe
+
+    try:
+        with ending.interrupting():
+            pipe(inside, device.session)
+    except Ended:
+        pass  # The usual way to end it.
+    except ThreepipeError as error:
+        _log.debug("%s", error)  # The adapter was removed, which is an ordinary end.
 
 
 def _parse_routing(text: str) -> "tuple[Network, ...]":

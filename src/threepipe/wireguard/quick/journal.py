@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,8 @@ class Journal:
         self.failures: list[str] = []
         """Sentences for the user, one for each undoing that failed or met an error."""
         self._given_up: list[str] = []
+        self.given = False
+        """True if the deeds are another process's to undo, so that this one undoes nothing, and leaves the files."""
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._lock = _lock(self._lock_path, seconds, name)
         try:
@@ -72,6 +74,40 @@ class Journal:
         except BaseException:
             self._close_files()
             raise
+
+    @classmethod
+    def adopted(cls, name: str, folder: Path, actions: Mapping[str, Action], descriptors: Sequence[int]) -> Self:
+        """Return the journal of another process, which shares its `descriptors`; it is `given` at first.
+
+        Owns the descriptors. Raises `EndpointError`.
+        """
+        journal = cls.__new__(cls)
+        journal._name, journal._actions = name, actions
+        journal._path, journal._lock_path = folder / f"{name}.journal", folder / f"{name}.lock"
+        journal.failures, journal._given_up = [], []
+        journal._file, journal._lock = descriptors
+        journal.given = True
+        try:
+            journal._lines = journal._read()
+        except BaseException:
+            journal._close_files()
+            raise
+        return journal
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors of the file and the lock, for `adopted` in another process, which holds the lock as well."""
+        return [self._file, self._lock]
+
+    @contextmanager
+    def adopted_until_end(self, kinds: Container[str]) -> Iterator[None]:
+        """Undo the deeds of these kinds that an adopted journal has, the last one first, at the block's end."""
+        numbers = [number for number in self._pending() if self._lines[number]["undo"] in kinds]
+        try:
+            yield
+        finally:
+            for number in reversed(numbers):
+                self._undo(number)
 
     @staticmethod
     def exists(name: str, folder: Path) -> bool:
@@ -96,7 +132,7 @@ class Journal:
         """Release the lock. Keep the file if it has something for the next process, else remove it."""
         if self._file < 0:
             return
-        if not self._pending() and not any("failed" in line for line in self._lines):
+        if not self.given and not self._pending() and not any("failed" in line for line in self._lines):
             self._path.unlink(missing_ok=True)
         self._close_files()
 
@@ -150,6 +186,8 @@ class Journal:
 
     def _undo(self, number: int) -> bool:
         """Carry out a line. Return True if it succeeded."""
+        if self.given:
+            return True
         arguments = dict(self._lines[number])
         action = self._actions[arguments.pop("undo")]
         failure = None
@@ -206,7 +244,8 @@ class Journal:
 
     def _close_files(self) -> None:
         os.close(self._file)
-        self._lock_path.unlink(missing_ok=True)
+        if not self.given:
+            self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
         self._file = self._lock = -1
 

@@ -1,6 +1,7 @@
 """The kinds of deeds in a device's journal, their undoing, and the journal of a dead process."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from threepipe import platforms
@@ -9,9 +10,9 @@ from threepipe.wireguard.quick.commands import Hold, call_all
 from threepipe.wireguard.quick.dns import remove_key, remove_proposal, remove_record, revert
 from threepipe.wireguard.quick.journal import Action, Journal
 from threepipe.wireguard.quick.nft import remove_table
-from threepipe.wireguard.uapi_socket import FOLDER, make_folder
+from threepipe.wireguard.uapi_socket import FOLDER, make_folder, takeover_path
 
-__all__ = ["finish", "is_known", "open_journal", "recover"]
+__all__ = ["ACTIONS", "adopt_journal", "finish", "is_known", "open_journal", "recover"]
 
 log = logging.getLogger("threepipe")
 
@@ -53,8 +54,14 @@ def open_journal(name: str, seconds: float = 0.0, folder: Path = FOLDER) -> Jour
     return Journal(name, folder, ACTIONS, seconds)
 
 
-def recover(journal: Journal, name: str) -> list[str]:
+def adopt_journal(name: str, descriptors: Sequence[int], folder: Path = FOLDER) -> Journal:
+    """Return the journal of another process that shares its descriptors. Raises `EndpointError`."""
+    return Journal.adopted(name, folder, ACTIONS, descriptors)
+
+
+def recover(journal: Journal, name: str, folder: Path = FOLDER) -> list[str]:
     """Undo the deeds of a dead process, and log that. Return texts about failures, then or now."""
+    takeover_path(name, folder).unlink(missing_ok=True)
     undone, failed = journal.recover()
     if undone:
         log.warning(f"{name} did not end in order; undone now: {', '.join(undone)}")
@@ -72,4 +79,4 @@ def finish(name: str, seconds: float, folder: Path = FOLDER) -> list[str]:
     Returns texts about what failed, then or now. Raises `EndpointError`.
     """
     with open_journal(name, seconds, folder) as journal:
-        return recover(journal, name)
+        return recover(journal, name, folder)

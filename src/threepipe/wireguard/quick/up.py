@@ -9,20 +9,23 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
-from threepipe.errors import EndpointError, InvalidSetting, NameTaken
+from threepipe.errors import EndpointError, InvalidSetting, NameTaken, ThreepipeError
 from threepipe.net.service import announced
 from threepipe.platforms.files import write_atomically
+from threepipe.session import Session
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.kernel_routes import KernelRoutes
 from threepipe.wireguard.next_hops import NextHopRouting
 from threepipe.wireguard.quick.commands import call
-from threepipe.wireguard.quick.config import read_config, warn_if_exposed, with_status, write_config
+from threepipe.wireguard.quick.config import parse_config, read_config, warn_if_exposed, with_status, write_config
 from threepipe.wireguard.quick.dns import set_dns
 from threepipe.wireguard.quick.ending import Ending
 from threepipe.wireguard.quick.journal import Journal
@@ -30,12 +33,16 @@ from threepipe.wireguard.quick.names import resolve_patiently
 from threepipe.wireguard.quick.nft import protect_addresses
 from threepipe.wireguard.quick.sections import Config, PathLike
 from threepipe.wireguard.quick.traffic import mtu_for, refreshed_names, traffic
-from threepipe.wireguard.quick.undo import open_journal, recover
+from threepipe.wireguard.quick.undo import ACTIONS, adopt_journal, open_journal, recover
 from threepipe.wireguard.settings import Change
+from threepipe.wireguard.takeover import Running, Taking, handing_over
 from threepipe.wireguard.uapi_server import UapiServer
-from threepipe.wireguard.uapi_socket import FOLDER, listen, name_file, stop_listening
+from threepipe.wireguard.uapi_socket import FOLDER, Listening, listen, name_file, stop_listening
 
-__all__ = ["run"]
+__all__ = ["KIND", "run", "take_over"]
+
+KIND = "threepipe wg up"
+"""The name of this command for a takeover."""
 
 _SIGNAL_INTERVAL = 0.2  # Seconds. A signal that arrives just before a wait is handled only after it.
 _MAIN_TABLE = 254  # RT_TABLE_MAIN of <linux/rtnetlink.h>.
@@ -50,7 +57,7 @@ def run(path: PathLike, ready: Callable[[], None], offload: bool = True) -> None
     Calls `ready` when everything is set up. Without `offload`, no superpackets pass at the adapter. At the end
     everything is undone: first the commands of PreDown run, while packets still pass, and last those of PostDown. With
     SaveConfig the state of the device is written to the file. Before anything, it undoes the deeds of a killed process
-    of the same device.
+    of the same device. If another process takes the device over, it returns, and nothing is undone.
 
     Raises `Ended` if a signal arrives before `ready` was called, the errors of reading files, creating adapters and
     opening sockets, and `InvalidSetting` if a command of the file fails. After an ordinary end raises `EndpointError`
@@ -66,18 +73,56 @@ def run(path: PathLike, ready: Callable[[], None], offload: bool = True) -> None
             text = f"{', '.join(journal.unfinished)} of {config.name} cannot be undone; remove the cause, and try again"
             raise EndpointError(None, text)
         config = read_config(path)  # What was undone may be a delayed SaveConfig.
-        try:
-            with ExitStack() as stack:
-                _Setup(config, path.resolve(), journal, ending, stack).run(ready, offload)
-        except BaseException:
-            for failure in journal.failures:
-                log.warning(failure)
-            raise
-        if ending.number is None:
-            journal.leave_failures()  # Somebody asked for the end by the socket, perhaps `wg down`.
-        if journal.failures:
-            again = f"; to try again: threepipe wg down {config.name}" if journal.unfinished else ""
-            raise EndpointError(None, f"{config.name} has ended, but {'; '.join(journal.failures)}{again}")
+        path = path.resolve()
+        _run(journal, ending, config, lambda stack: _Setup(config, path, journal, ending, stack).run(ready, offload))
+
+
+def take_over(name: str, ready: Callable[[], None]) -> None:
+    """Go on with the device `name` of another process, which ends then, as `run` does; call `ready` then.
+
+    The settings are those of the other process, and its deeds are undone at the end. No packet is lost. Raises
+    `EndpointError`, and the other process goes on, if that fails; then as `run` does.
+    """
+    with Ending() as ending, Taking(name, KIND) as taking:
+        taking.ask()
+        with adopt_journal(name, taking.descriptors) as journal:
+            config = parse_config(taking.settings, name, f"the settings of {name}")
+            path = Path(taking.facts["path"])
+            _run(
+                journal,
+                ending,
+                config,
+                lambda stack: _Setup(config, path, journal, ending, stack).go_on(taking, ready),
+            )
+
+
+def _run(journal: Journal, ending: Ending, config: Config, work: Callable[[ExitStack], None]) -> None:
+    """Do the work, undo it, and tell what was not undone."""
+    try:
+        with ExitStack() as stack:
+            work(stack)
+    except BaseException:
+        for failure in journal.failures:
+            log.warning(failure)
+        raise
+    if ending.number is None and not journal.given:
+        journal.leave_failures()  # Somebody asked for the end by the socket, perhaps `wg down`.
+    if journal.failures:
+        again = f"; to try again: threepipe wg down {config.name}" if journal.unfinished else ""
+        raise EndpointError(None, f"{config.name} has ended, but {'; '.join(journal.failures)}{again}")
+
+
+class _Parts(NamedTuple):
+    """The parts of a device that is up."""
+
+    adapter: Adapter
+    inside: Session
+    device: Device
+    server: UapiServer
+    saving: ExitStack
+    """Called at the end, before the server stops."""
+    over: threading.Event
+    failures: list[ThreepipeError]
 
 
 class _Setup:
@@ -133,7 +178,7 @@ class _Setup:
         set_dns(self._interface, adapter.index, config.dns, self._undo_by, self._journal.hold)
         over = threading.Event()
         failures = enter(traffic(inside, device.session, over))
-        enter(UapiServer(listening, device, over.set, waiting))
+        server = enter(UapiServer(listening, device, over.set, waiting))
         enter(refreshed_names(config.peers, device))
         saving = enter(ExitStack())
         self._call_at_end("pre_down", config.pre_down)
@@ -142,14 +187,65 @@ class _Setup:
         if not any(device.status().private_key):
             advice = "add PrivateKey to the file, or to PostUp: wg set %i private-key FILE"
             log.warning(f"{config.name} has no private key, so it reaches no peer; {advice}")
-        enter(announced(f"{config.name} is up"))
-        ready()
+        self._wait_for_end(_Parts(adapter, inside, device, server, saving, over, failures), ready)
+
+    def go_on(self, taking: Taking, ready: Callable[[], None]) -> None:
+        """Go on with the device of another process, and undo its deeds at the end."""
+        config, journal, enter = self._config, self._journal, self._stack.enter_context
+        for listening in (taking.management, taking.takeover):
+            self._stack.callback(stop_listening, listening)
+        waiting = enter(ExitStack())
+        enter(journal.adopted_until_end(("post_down",)))
+        adapter = enter(taking.adapter)
+        inside = enter(adapter.start_session())
+        over = threading.Event()
+        self._ending.check()
+        device = enter(taking.take(inside, lambda event: events.debug("%s", event)))
+        self._stack.callback(taking.leave)
+        enter(journal.adopted_until_end(ACTIONS.keys() - {"pre_down", "post_down"}))
+        failures = enter(traffic(inside, device.session, over))
+        self._stack.callback(taking.leave)  # Else the traffic would wait for the device.
+        taking.begin()
+        taking.confirm(inside)
+        journal.given = False
+        server = enter(UapiServer(taking.management, device, over.set, waiting, taking.clients))
+        enter(refreshed_names(config.peers, device))
+        saving = enter(ExitStack())
+        enter(journal.adopted_until_end(("pre_down",)))
+        self._wait_for_end(_Parts(adapter, inside, device, server, saving, over, failures), ready, taking.takeover)
+
+    def _wait_for_end(self, parts: "_Parts", ready: Callable[[], None], listening: Listening | None = None) -> None:
+        """Be ready, until somebody or something ends the device, or another process takes it over."""
+        config, enter = self._config, self._stack.enter_context
+        announcement = enter(announced(f"{config.name} is up"))
+
+        def given(pid: int) -> None:
+            self._journal.given = True
+            parts.saving.pop_all()
+            announcement.give_away(pid)
+            parts.over.set()
+
+        running = Running(
+            config.name,
+            KIND,
+            parts.adapter,
+            parts.inside,
+            parts.device,
+            parts.server,
+            given,
+            write_config(_without_keys(config)),
+            self._journal.descriptors,
+            {"path": str(self._path)},
+        )
         if config.save:
-            saving.callback(self._save, device)
-        while not over.wait(_SIGNAL_INTERVAL) and self._ending.number is None:
+            parts.saving.callback(self._save, parts.device)
+        if not config.routing:  # Its next hops belong to this process.
+            enter(handing_over(running, listening))
+        ready()
+        while not parts.over.wait(_SIGNAL_INTERVAL) and self._ending.number is None:
             self._follow()
-        if failures:
-            raise failures[0]
+        if parts.failures:
+            raise parts.failures[0]
 
     def _undo_by(self, kind: str, **arguments: object) -> None:
         """Write down how to undo the next deed, and undo it at the end."""
@@ -222,3 +318,9 @@ class _Setup:
                 pass
         except OSError:  # There is no room for it in the journal.
             write_atomically(self._path, text.encode(), 0o600)
+
+
+def _without_keys(config: Config) -> Config:
+    """Return the settings without keys, which are those of the device."""
+    peers = tuple(replace(peer, preshared_key=None) for peer in config.peers)
+    return replace(config, private_key=None, peers=peers)

@@ -8,10 +8,11 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
-from threepipe.backend import AdapterInfo, AdapterStatistics
+from threepipe.backend import AdapterInfo, AdapterStatistics, Share
 from threepipe.errors import AdapterError, PermissionDenied
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import device, netlink, tun, wire
@@ -19,7 +20,7 @@ from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.service.listening import socket_path
 from threepipe.settings import AdapterSettings, Address, Network
 
-__all__ = ["ServedDevice", "create"]
+__all__ = ["ServedDevice", "adopt", "create"]
 
 _SERVICE = "threepipe serve"
 _SECONDS_FOR_ANSWER = 60.0
@@ -94,6 +95,16 @@ def _ask_for(peer: socket.socket, settings: AdapterSettings) -> "ServedDevice":
     return ServedDevice(answer["name"], answer["index"], descriptors, peer, here=settings.netns is None)
 
 
+def adopt(shared: Share) -> device.LinuxDevice:
+    """Return a device of an interface that another process shares, which may have it from the service."""
+    if "here" not in shared.form:
+        return device.adopt(shared)
+    *numbers, connection = shared.descriptors
+    descriptors = device.taken_descriptors(shared, numbers)
+    peer = socket.socket(fileno=connection)
+    return ServedDevice(shared.name, shared.index, descriptors, peer, here=shared.form["here"]).adopted()
+
+
 class ServedDevice(device.LinuxDevice):
     """An interface that the service made, and sets up on request as long as the connection lasts."""
 
@@ -107,6 +118,11 @@ class ServedDevice(device.LinuxDevice):
         self._keep = False
         self._asking = threading.RLock()
         call_in_child(self, ServedDevice._close_copy)
+
+    def share(self) -> Share:
+        shared = super().share()
+        shared.form["here"] = self._here
+        return replace(shared, descriptors=[*shared.descriptors, self._peer.fileno()])
 
     def info(self) -> AdapterInfo:
         if self._here:
@@ -136,7 +152,9 @@ class ServedDevice(device.LinuxDevice):
 
     def close(self) -> None:
         super().close()
-        if not self._keep:
+        if self.given:
+            self._peer.close()
+        elif not self._keep:
             self._hang_up()
         elif self._peer not in _kept:
             self._peer.set_inheritable(True)

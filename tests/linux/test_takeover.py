@@ -1,0 +1,131 @@
+"""`--takeover`: a new process goes on with a running device, whatever fails on the way. tests/soak has every step."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.takeovers import LOOK, Host, check_fault, counters_sent, two_hosts
+from tests.support.wires import ETH_P_ALL
+
+pytestmark = pytest.mark.kernel
+
+DEEDS = (
+    "PostUp = echo up >> /run/told\nPreDown = ping -c 1 -W 8 10.5.0.2 && echo pre >> /run/told\n"
+    "PostDown = echo post >> /run/told\nSaveConfig = true"
+)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
+    hosts = two_hosts(tmp_path)
+    yield hosts
+    for host in hosts:
+        host.close()
+
+
+def test_takeovers_use_no_counter_twice_and_need_no_handshake(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    wire = left.network.namespace.run(
+        lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+    )
+    with wire:
+        wire.bind(("v1", ETH_P_ALL))
+        wire.setblocking(False)
+        current = left.up()
+        right.up()
+        left.ping(right)
+        handshake, before = left.handshake(), left.transfer()
+        with subprocess.Popen(left.command("ping", "-q", "-i", "0.002", right.inside), stdout=subprocess.PIPE) as ping:
+            for pure in ("1", "0"):  # Each core goes on from the other.
+                new = left.up("--takeover", THREEPIPE_PURE=pure)
+                assert current.wait(20) == 0
+                current = new
+            ping.terminate()
+        left.ping(right)
+        right.ping(left)
+        assert left.handshake() == handshake
+        assert all(now > then for now, then in zip(left.transfer(), before, strict=True))
+        packets = []
+        while True:
+            try:
+                packets.append(wire.recv(2048))
+            except BlockingIOError:
+                break
+    counters = counters_sent(packets, "192.0.2.1")
+    assert len(counters) > 20
+    assert len(set(counters)) == len(counters)
+
+
+def test_all_that_the_old_process_set_up_is_undone_by_the_new_one(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    left.write(right, DEEDS, allowed="0.0.0.0/0")
+    right.up()
+    before = left.shell(LOOK)
+    old = left.up()
+    up = left.shell(LOOK)
+    assert before != up
+    assert left.up("--takeover", "--daemon").wait(20) == 0
+    assert old.wait(20) == 0
+    assert left.shell(LOOK) == up
+    left.ping(right)
+    assert left.shell(f"wg set {left.name} listen-port 5001 peer '{left.peer_of(right)}' persistent-keepalive 7") == ""
+    left.ping(right)
+    assert left.threepipe("wg", "down", left.name) == (0, "")
+    assert left.shell(LOOK) == before
+    assert left.shell("cat /run/told").split() == ["up", "pre", "post"]
+    saved = left.path.read_text()
+    assert "ListenPort = 5001" in saved
+    assert "PersistentKeepalive = 7" in saved
+    assert "PreDown = ping" in saved
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [("Taking.take", "kill-after"), ("Taking.begin", "kill-after"), ("Giving.forget", "kill-before")],
+)
+def test_a_process_killed_during_a_takeover_leaves_a_working_device(
+    hosts: tuple[Host, Host], step: str, fault: str
+) -> None:
+    check_fault(*hosts, step, fault)
+
+
+def test_threepipe_wg_is_taken_over_by_itself_alone(hosts: tuple[Host, Host]) -> None:
+    left, _ = hosts
+    command = str(Path(sys.executable).with_name("threepipe-wg"))
+    assert left.start(command, left.name).wait(20) == 0
+    left.shell(f"wg set {left.name} fwmark 5 && ip link set {left.name} mtu 1300")
+    status, said = left.threepipe("wg", "up", "--takeover", str(left.path))
+    assert status == 1
+    assert f"{left.name} is run by threepipe-wg, and the new process is threepipe wg up; use threepipe-wg" in said
+    assert left.start(command, "--takeover", left.name).wait(20) == 0
+    assert left.shell(f"wg show {left.name} fwmark") == "0x5\n"
+    assert "mtu 1300" in left.shell(f"ip link show {left.name}")
+    assert left.threepipe("wg", "down", left.name) == (0, "")
+    assert left.shell("ls /run/wireguard") == ""
+
+
+def test_a_takeover_without_a_running_device_says_so(hosts: tuple[Host, Host]) -> None:
+    left, _ = hosts
+    status, said = left.threepipe("wg", "up", "--takeover", str(left.path))
+    assert status == 1
+    assert f"is {left.name} running, by threepipe, on Linux?" in said
+
+
+def test_the_service_manager_learns_the_new_process(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    left, _ = hosts
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(20)
+        old = left.up(NOTIFY_SOCKET=path)
+        assert manager.recv(100) == f"READY=1\nSTATUS={left.name} is up".encode()
+        new = left.up("--takeover")
+        assert manager.recv(100) == f"MAINPID={new.pid}".encode()
+        assert old.wait(20) == 0
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)

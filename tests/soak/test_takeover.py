@@ -1,0 +1,161 @@
+"""Takeovers of a device under load, beside restarts of wireguard-go, and with a fault of a process at each step.
+
+The load is a datagram every millisecond in each direction, and a TCP stream; TAKEOVERS sets another number of rounds.
+The gaps between the datagrams tell how long a takeover holds them up. They are printed and not judged, beside the gaps
+of the same load without a takeover, as those of a busy machine are long by themselves.
+"""
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.takeovers import CASES, Host, Probes, WireGuardGo, check_fault, two_hosts
+from tests.support.transfers import MIB, transfer
+
+ROUNDS = int(os.environ.get("TAKEOVERS") or 20)
+BURST = 8000
+"""Packets that fill the socket of the device, and the queue of its adapter in part."""
+SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
+STREAM = 16 * MIB
+UNDISTURBED = 5.0  # Seconds of the same load without a takeover.
+
+pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
+    hosts = two_hosts(tmp_path)
+    yield hosts
+    for host in hosts:
+        host.close()
+
+
+@contextmanager
+def streaming(left: Host, right: Host) -> Iterator[list[int]]:
+    """Send streams to the left host one after another, and compare their hashes. Yield a list of their sizes in MiB."""
+    over, sizes = threading.Event(), list[int]()
+    failures: list[BaseException] = []
+
+    def stream() -> None:
+        try:
+            while not over.is_set():
+                transfer(right.network, left.network, left.inside, STREAM)
+                sizes.append(STREAM // MIB)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=stream)
+    thread.start()
+    try:
+        yield sizes
+    finally:
+        over.set()
+        thread.join()
+    assert not failures, failures
+
+
+def loaded(left: Host, right: Host, replace: Callable[[], None], say: Callable[[str], None]) -> list[int]:
+    """Replace the left device under load, say how that went, and return how many probes were lost in each direction."""
+    probes = Probes(left, right)
+    try:
+        with streaming(left, right) as sizes:
+            probes.begin_gap()
+            threading.Event().wait(UNDISTURBED)
+            began = time.monotonic()
+            for _ in range(ROUNDS):
+                probes.begin_gap()
+                replace()
+            took = time.monotonic() - began
+            probes.begin_gap()
+        sent, lost, gaps = probes.finish()
+    finally:
+        probes.close()
+    say(f"{ROUNDS} rounds in {took:.1f} s, {sum(sizes)} MiB by TCP; probes sent {sent}, lost {lost}")
+    for direction, (before, *during, _) in zip(("to the device", "from it"), gaps, strict=True):
+        say(
+            f"longest gap {direction}: {max(during)} ms (median {sorted(during)[ROUNDS // 2]}), undisturbed {before} ms"
+        )
+    return lost
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)  # noqa: T201
+
+    return say
+
+
+@pytest.mark.parametrize("pure", ["1", "0"], ids=["pure", "native"])
+def test_takeovers_under_load_lose_no_packet(hosts: tuple[Host, Host], pure: str, say: Callable[[str], None]) -> None:
+    if pure == "0":
+        pytest.importorskip("threepipe._native", reason="there is no native core")
+    left, right = hosts
+    current = left.up(THREEPIPE_PURE=pure)
+    right.up(THREEPIPE_PURE=pure)
+    left.ping(right)
+    handshake = left.handshake()
+
+    def replace() -> None:
+        nonlocal current
+        new = left.up("--takeover", "--verbose", THREEPIPE_PURE=pure)
+        assert new.poll() is None
+        assert current.wait(20) == 0
+        current = new
+
+    say(f"\nthreepipe, {'pure Python' if pure == '1' else 'native core'}")
+    assert loaded(left, right, replace, say) == [0, 0]
+    assert int(left.handshake()) - int(handshake) in (0, *range(115, 600)), "keys were made anew before their time"
+    say("; ".join(line.partition("over; ")[2].strip() for line in left.said if "taken over; packets" in line))
+
+
+def test_restarts_of_wireguard_go_under_load(hosts: tuple[Host, Host], say: Callable[[str], None]) -> None:
+    if not shutil.which("wireguard-go"):
+        pytest.skip("wireguard-go is not there; install wireguard-go")
+    left, right = hosts
+    device = WireGuardGo(left, right)
+    right.up()
+    left.ping(right)
+    say("\nwireguard-go")
+    loaded(left, right, device.restart, say)
+
+
+@pytest.mark.parametrize(("step", "fault"), CASES)
+def test_a_fault_of_either_process_at_any_step_leaves_a_working_device_or_none(
+    hosts: tuple[Host, Host], step: str, fault: str
+) -> None:
+    left, right = hosts
+    check_fault(left, right, step, fault)
+
+
+def test_packets_that_wait_for_room_in_the_socket_are_sent_by_the_new_process_in_order(
+    hosts: tuple[Host, Host],
+) -> None:
+    left, right = hosts
+    current = left.up()
+    right.up()
+    left.ping(right)
+    assert left.shell("tc qdisc add dev v1 root tbf rate 20mbit burst 64k limit 64m") == ""
+    receiver, sender = (
+        host.network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for host in (right, left)
+    )
+    with receiver, sender:
+        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
+        receiver.bind((right.inside, 0))
+        sender.connect(receiver.getsockname())
+        for number in range(BURST):
+            sender.send(number.to_bytes(4, "big").ljust(1300, b"\0"))
+            if not number % 50:
+                threading.Event().wait(0.002)  # Else the adapter's queue would overflow.
+        left.up("--takeover")
+        assert current.wait(20) == 0
+        receiver.settimeout(20)
+        assert [int.from_bytes(receiver.recv(2000)[:4], "big") for _ in range(BURST)] == list(range(BURST))

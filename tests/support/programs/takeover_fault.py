@@ -1,0 +1,48 @@
+"""`threepipe` with a fault at one step of a takeover, as at either process: it is killed, or the step fails.
+
+Arguments: the fault, the step as a class and a method of `threepipe.wireguard.takeover`, and those of the command.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from threepipe.cli import main
+from threepipe.wireguard import takeover
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> None:
+    raise OSError(errno.EIO, "the step failed")
+
+
+def faulty(step: Callable[..., Any], fault: str) -> Callable[..., Any]:
+    before, after = {
+        "kill-before": (die, None),
+        "kill-after": (None, die),
+        "fail-before": (fail, None),
+        "fail-after": (None, fail),
+    }[fault]
+
+    def replacement(*arguments: Any, **named: Any) -> Any:
+        if before is not None:
+            before()
+        result = step(*arguments, **named)
+        if after is not None:
+            after()
+        return result
+
+    return replacement
+
+
+fault, step, *sys.argv[1:] = sys.argv[1:]
+kind, _, method = step.partition(".")
+owner = getattr(takeover, kind)
+setattr(owner, method, faulty(getattr(owner, method), fault))
+main()
