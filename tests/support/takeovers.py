@@ -63,6 +63,11 @@ class Host:
             f"Endpoint = 192.0.2.{other.number}:5000\n"
         )
 
+    @property
+    def holder(self) -> int:
+        """The process that keeps the network and /run."""
+        return self._holder.pid
+
     def peer_of(self, other: "Host") -> str:
         """Return the public key of the other host."""
         return key_to_text(public_key(other.key))

@@ -102,6 +102,7 @@ def adopt(shared: Share) -> device.LinuxDevice:
     *numbers, connection = shared.descriptors
     descriptors = device.taken_descriptors(shared, numbers)
     peer = socket.socket(fileno=connection)
+    peer.settimeout(_SECONDS_FOR_ANSWER)
     return ServedDevice(shared.name, shared.index, descriptors, peer, here=shared.form["here"]).adopted()
 
 
