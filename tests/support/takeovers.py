@@ -286,9 +286,13 @@ class WireGuardGo:
         self._process = self._started()
 
     def _started(self) -> Popen:
-        process = self._host.start("wireguard-go", "-f", self._host.name)
-        assert come_true(lambda: not self._host.shell(f"wg setconf {self._host.name} {self._settings}"))
-        return process
+        for _ in range(3):  # Debian's wireguard-go hangs at some starts.
+            process = self._host.start("wireguard-go", "-f", self._host.name)
+            if come_true(lambda: not self._host.shell(f"wg setconf {self._host.name} {self._settings}"), 5):
+                return process
+            process.kill()
+            process.wait()
+        raise AssertionError("wireguard-go does not start")
 
     def restart(self) -> None:
         self._process.terminate()

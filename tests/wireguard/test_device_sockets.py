@@ -18,6 +18,8 @@ from threepipe.errors import EndpointError, SessionClosed
 from threepipe.wireguard import Change, Device, PeerChange, parse_networks, sockets
 from threepipe.wireguard.constants import Timing
 from threepipe.wireguard.noise import Identity
+from threepipe.wireguard.peer_endpoint import to_native
+from threepipe.wireguard.routing import Handler
 
 
 @pytest.mark.parametrize("lacking", [socket.AF_INET, socket.AF_INET6])
@@ -162,6 +164,31 @@ def test_messages_without_room_are_sent_later_in_order(pair: Pair) -> None:
     full.full = False
     assert pair.left.session.send([THERE]) == 1
     assert [data[0] for data in full.sent] == [1]
+
+
+def test_a_native_loop_begins_only_after_the_messages_of_an_earlier_one_were_sent(pair: Pair) -> None:
+    port = pair.left._port
+    if port._routing is None:
+        pytest.skip("there is no native core")
+    full = Full(port.datagrams[0])
+    port.datagrams[0] = full  # type: ignore[call-overload]
+    endpoint = to_native(("127.0.0.1", 9))
+    assert endpoint is not None
+    handler = Handler(pair.left._tunnel, port.flush, port._keep)
+    for message in (b"first", b"second"):
+        handler.keep(bytearray(message), 6, endpoint, None, 0)
+    offered = threading.Event()
+    assert port.lend() is None
+    port.offer = offered.set
+    port.flush()
+    assert not offered.is_set()
+    full.full = False
+    port.flush()
+    assert offered.is_set()
+    assert full.sent == [b"first", b"second"]
+    end = port.lend()
+    assert end is not None
+    end.release()
 
 
 class Blocking(Full):

@@ -50,6 +50,7 @@ class DevicePort(EndpointPort):
         super().__init__()
         self.datagrams: list[Datagrams] = []
         self.listen_port = 0
+        self.offer: Callable[[], None] | None = None
         self._stopped = False
         self._failure: BaseException | None = None
         self._tunnel, self._timer_changed = tunnel, timer_changed
@@ -149,6 +150,10 @@ class DevicePort(EndpointPort):
                 for endpoint, local, runs in self._tunnel.datagrams_to_send():
                     for memory, size, ecn in runs:
                         self._send_run(_Run(endpoint, local, memory, size, ecn))
+        if self.offer is not None and self._routing is not None and not self._unsent:
+            offer, self.offer = self.offer, None
+            if offer is not None:  # Else another thread was quicker.
+                offer()
         self._timer_changed()
 
     def _send_run(self, run: _Run) -> None:
@@ -248,12 +253,16 @@ class DevicePort(EndpointPort):
                 self._unsent.extend(_Run(endpoint, local, memory, size, ecn) for memory, size, ecn in runs)
 
     def lend(self) -> End | None:
-        """Lend the router and duplicates of the sockets, if there is a native core. Each loop has an end of its own."""
+        """Lend the router and duplicates of the sockets, if there is a native core. Each loop has an end of its own.
+
+        While datagrams of an earlier loop wait for room, lend nothing yet (see `LateLender`).
+        """
         self._check()
         if self._routing is None:
             return None
         with self._sending, ExitStack() as undo:  # `use` may replace and close the present sockets.
-            self._send_unsent()  # From an earlier loop.
+            if not self._send_unsent():
+                return None  # The native loop would send later messages before those.
             sockets = [undo.enter_context(datagrams.socket.dup()) for datagrams in self.datagrams]
             undo.pop_all()
         handler = Handler(self._tunnel, self.flush, self._keep)
