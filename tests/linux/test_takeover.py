@@ -112,7 +112,7 @@ def test_a_takeover_without_a_running_device_says_so(hosts: tuple[Host, Host]) -
     left, _ = hosts
     status, said = left.threepipe("wg", "up", "--takeover", str(left.path))
     assert status == 1
-    assert f"is {left.name} running, by threepipe, on Linux?" in said
+    assert f"is {left.name} running, by threepipe, on Linux, without Routing?" in said
 
 
 def test_the_service_manager_learns_the_new_process(hosts: tuple[Host, Host], tmp_path: Path) -> None:

@@ -72,9 +72,8 @@ class Device:
         """
         settings = Change(private_key, listen_port, fwmark, peers=peers)
         mtu = to_number(mtu, "mtu", MAX_MTU)
-        with self._made_of(
-            Tunnel(timing=timing, routing=routing), on_event, None if routing is None else routing.routes
-        ):
+        routes = None if routing is None else routing.routes
+        with self._made_of(Tunnel(timing=timing, routing=routing), on_event, routes):
             self.mtu = mtu
             self._port.use(open_sockets(listen_port, fwmark))
             self._fwmark = fwmark

@@ -329,8 +329,8 @@ class Taking:
         """Connect to the process that runs the device `name`. Raises `EndpointError` and `InvalidSetting`."""
         path = takeover_path(name, folder)
         if not path.exists():
-            text = f"{name} cannot be taken over: {path} is missing; is {name} running, by threepipe, on Linux?"
-            raise EndpointError(errno.ENOENT, text)
+            advice = f"is {name} running, by threepipe, on Linux, without Routing?"
+            raise EndpointError(errno.ENOENT, f"{name} cannot be taken over: {path} is missing; {advice}")
         self._name, self._kind = name, kind
         self._folder = folder
         self._stopped_at = 0.0

@@ -5,9 +5,9 @@ background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It en
 when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays. With
 --no-offload no superpackets pass. With --routing and the networks of a mesh, such as fd12:3456:789a::/48,10.42.0.0/16,
 packets go to the peers that are the next hops of their routes. With --takeover it goes on with the device in place of
-the process that runs it (see `takeover`). The name utun on macOS, and tun on NetBSD and OpenBSD, has the system choose a
-number; the name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean
-the same as for wireguard-go.
+the process that runs it. The name utun on macOS, and tun on NetBSD and OpenBSD, has the system choose a number; the
+name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same
+as for wireguard-go.
 """
 
 import logging
