@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from threepipe.errors import InvalidSetting
 from threepipe.settings import Network
-from threepipe.wireguard.allowed_ips import BEFORE
+from threepipe.wireguard.allowed_ips import BEFORE, AllowedIPs
 from threepipe.wireguard.values import NetworkLike, fill, parse_networks
 
 __all__ = ["EVERYONE", "Everyone", "NextHopRouting", "NextHops", "Routes"]
@@ -24,7 +24,7 @@ __all__ = ["EVERYONE", "Everyone", "NextHopRouting", "NextHops", "Routes"]
 Owner = TypeVar("Owner")
 
 _MAX_KNOWN = 1 << 16
-_IPV4_SIZE = 4
+_IPV4_SIZE, _IPV6_SIZE = 4, 16
 
 
 class Everyone(Enum):
@@ -138,7 +138,7 @@ class NextHops(Generic[Owner]):
         try:
             return self._known[key]
         except KeyError:
-            owner = self._look_up(*(key, b"") if len(key) == _IPV4_SIZE else (key[16:], key[:16]))
+            owner = self._look_up(*(key, b"") if len(key) == _IPV4_SIZE else (key[_IPV6_SIZE:], key[:_IPV6_SIZE]))
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[key] = owner
@@ -168,7 +168,10 @@ class NextHops(Generic[Owner]):
 
     def forget(self, networks: Sequence[Network]) -> None:
         """Forget the results for destinations in these networks, as their routes have changed."""
-        self._known = {key: owner for key, owner in self._known.items() if not _is_within(key[-16:], networks)}
+        changed: AllowedIPs[bool] = AllowedIPs()
+        for network in networks:
+            changed.insert(network, True)
+        self._known = {key: owner for key, owner in self._known.items() if not changed.find(key[-_IPV6_SIZE:])}
         if self._learned is not None:
             self._learned = {key: self._learned[key] for key in self._learned if key in self._known}
             self._forgotten += networks
