@@ -95,7 +95,7 @@ def handing_over(running: Running, listening: Listening | None = None, folder: P
         yield
         return
     except EndpointError as error:
-        log.warning(f"{running.name} cannot be taken over by another process: {error}")
+        log.info(f"{running.name} cannot be taken over by another process: {error}")
         yield
         return
     server = _Server(running, listening)
@@ -293,7 +293,9 @@ class Giving:
             ready = [key.fileobj for key, _ in selector.select(seconds)]
         if self._bell in ready:
             raise _Ending(errno.ECANCELED, f"{self._running.name} is about to end, so it cannot be taken over")
-        message, numbers = self._link.receive(0 if not ready else seconds)
+        if not ready:
+            raise EndpointError(errno.ETIMEDOUT, f"the new process has not said {step} within {seconds:.0f} s")
+        message, numbers = self._link.receive(seconds)
         for number in numbers:
             os.close(number)  # It has no use for any.
         if message.get("takeover") != step:
