@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,18 @@ class World:
         self.undone: list[str] = []
         self.stuck: set[str] = set()
 
-    def journal(self, seconds: float = 0.0) -> Journal:
-        actions = {
+        self.actions = {
             "deed": Action("deed", self._undo),
             "here": Action("deed of this network", self._undo, everywhere=False),
             "once": Action("command", self._undo, again=False),
         }
-        return Journal("wg0", self.folder, actions, seconds)
+
+    def journal(self, seconds: float = 0.0) -> Journal:
+        return Journal("wg0", self.folder, self.actions, seconds)
+
+    def adopted(self, journal: Journal) -> Journal:
+        """Return the journal of another process that shares that one."""
+        return Journal.adopted("wg0", self.folder, self.actions, [os.dup(number) for number in journal.descriptors])
 
     def _undo(self, hold: Callable[..., object], what: str) -> None:
         self.undone.append(what)
@@ -220,3 +226,38 @@ def test_a_deed_does_not_begin_if_the_journal_is_full(world: World, monkeypatch:
             pass
     assert world.undone == ["second"]
     assert world.files() == set()
+
+
+def enter_shared(world: World) -> tuple[Journal, Journal]:
+    """Return a journal with three deeds that was given away, and that of the process that has adopted it."""
+    old = world.journal()
+    with ExitStack() as stack:
+        for kind, what in (("deed", "first"), ("here", "second"), ("deed", "third")):
+            stack.enter_context(old.until_end(kind, what=what))
+        new = world.adopted(old)
+        old.given = True
+    old.close()
+    assert world.undone == []
+    return old, new
+
+
+def test_an_adopted_journal_undoes_the_deeds_of_the_process_that_gave_it_away(world: World) -> None:
+    _, new = enter_shared(world)
+    new.given = False
+    with pytest.raises(EndpointError, match="running"):
+        world.journal()
+    with new, new.adopted_until_end(("here",)), new.adopted_until_end(("deed",)), new.until_end("once", what="own"):
+        pass
+    assert world.undone == ["own", "third", "first", "second"]
+    assert world.files() == set()
+
+
+def test_an_adopted_journal_that_is_another_processs_undoes_nothing(world: World) -> None:
+    _, new = enter_shared(world)
+    with new, new.adopted_until_end(("deed", "here")):
+        pass
+    assert world.undone == []
+    with world.journal() as journal:  # Both have ended.
+        undone, _ = journal.recover()
+    assert len(undone) == 3
+    assert world.undone == ["third", "second", "first"]
