@@ -1,24 +1,4 @@
-"""Takeover: another process goes on with a running device, and no packet is lost.
-
-The running process listens at a Unix socket of its own, `NAME.takeover` beside the management socket. These are the
-steps; the new process is on the left:
-
-    hello       ->              who it is, and the version of this exchange
-                <- offer        descriptors of the adapter, the listening sockets and the journal; the settings
-    prepared    ->              it has loaded everything; only now does the running process stop
-                <- state        UDP sockets and clients; keys, counters, replay windows, timers, peers, kept packets
-    mine        ->              from here on, only the new process seals and opens
-    running     ->              packets pass in both directions; the old process ends
-
-From `prepared` on the old process stands still, and packets wait in the kernel's queues of adapter and sockets. A
-process that ends closes its connection, however it ends. So if anything fails before `mine`, the old process goes on
-as if nothing had happened. At `mine` it wipes its keys, as a counter that two processes use gives away what both
-messages say. If the new process ends between `mine` and `running`, the old one goes on with new handshakes, as it does
-not know the last counters, nor the messages that the new one has accepted. A message that arrives after a refusal
-(`revoke`) cannot be lost, so both always agree on whose the device is.
-
-Secrets pass through memory alone, which is wiped after use.
-"""
+"""The running process of a takeover: it hands its device over."""
 
 import errno
 import logging
@@ -30,35 +10,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from threepipe import platforms
-from threepipe.adapter import Adapter, adopt, claim, give_away, share
-from threepipe.backend import HandoverLink, Share
+from threepipe.adapter import Adapter, give_away, share
+from threepipe.backend import HandoverLink
 from threepipe.errors import AdapterUnavailable, EndpointError, ThreepipeError, text_of
-from threepipe.net.connect import remover
 from threepipe.net.doorbell import Doorbell
-from threepipe.pump import give_kept, kept, wait_until_pumped
+from threepipe.pump import kept
 from threepipe.session import Session
 from threepipe.wireguard import clock
 from threepipe.wireguard.device import Device
-from threepipe.wireguard.keys import generate_key, public_key
-from threepipe.wireguard.peer_endpoint import to_socket
-from threepipe.wireguard.settings import Change, PeerChange
-from threepipe.wireguard.state import Reader, Writer, read_packets, wipe, write_packets
-from threepipe.wireguard.tunnel import Event, Tunnel
+from threepipe.wireguard.state import Writer, wipe, write_packets
+from threepipe.wireguard.takeover.exchange import (
+    CLOCKS_DIFFER,
+    SECONDS_TO_ANSWER,
+    SECONDS_TO_BEGIN,
+    SECONDS_TO_PREPARE,
+    VERSION,
+)
 from threepipe.wireguard.uapi_server import UapiServer
-from threepipe.wireguard.uapi_socket import FOLDER, Listening, stop_listening, takeover_path
+from threepipe.wireguard.uapi_socket import FOLDER, Listening, takeover_path
 
-__all__ = ["VERSION", "Running", "Taking", "handing_over"]
-
-VERSION = 1
-"""The version of the exchange, and of the layout of `state`. A process refuses another one."""
-
-_SECONDS_TO_ANSWER = 10.0
-_SECONDS_TO_PREPARE = 60.0  # The device works meanwhile.
-_SECONDS_TO_BEGIN = 5.0  # The device stands still meanwhile.
-_CLOCKS_DIFFER = 30.0  # Seconds; more than a message takes. Another time namespace has another clock.
+__all__ = ["Giving", "Running", "handing_over"]
 
 log = logging.getLogger("threepipe")
 
@@ -165,11 +139,11 @@ class Giving:
         """Hand the device over, and set `given`. Raises what went wrong; without `given` the device works on then."""
         self.greet()
         self.offer()
-        self.wait_for("prepared", _SECONDS_TO_PREPARE)
+        self.wait_for("prepared", SECONDS_TO_PREPARE)
         try:
             self.suspend()
             self.send_state()
-            self.wait_for("mine", _SECONDS_TO_BEGIN)
+            self.wait_for("mine", SECONDS_TO_BEGIN)
         except Exception as error:
             if self.refuse():
                 self.go_on()
@@ -189,7 +163,7 @@ class Giving:
     def greet(self) -> None:
         """Check what the other process says it is."""
         running = self._running
-        hello = self.wait_for("hello", _SECONDS_TO_ANSWER)
+        hello = self.wait_for("hello", SECONDS_TO_ANSWER)
         if hello.get("version") != VERSION:
             text = f"{running.name} has version {VERSION} of the takeover, and the new process {hello.get('version')}"
             raise EndpointError(errno.EPROTO, f"{text}; take it down, and up again")
@@ -199,7 +173,7 @@ class Giving:
         if hello.get("scope") != platforms.network_scope():
             text = f"{running.name} is in another network namespace than the new process; start that one there"
             raise EndpointError(errno.EPROTO, text)
-        if not abs(hello.get("clock", 0.0) - clock.now()) < _CLOCKS_DIFFER:
+        if not abs(hello.get("clock", 0.0) - clock.now()) < CLOCKS_DIFFER:
             text = f"{running.name} is in another time namespace than the new process; start that one there"
             raise EndpointError(errno.EPROTO, text)
 
@@ -305,123 +279,3 @@ class Giving:
 
 class _Ending(EndpointError):
     """This process is to end."""
-
-
-def _load() -> None:
-    """Load the modules that a state and its sockets need, as that takes longer than all else while packets wait."""
-    tunnel, writer = Tunnel(), Writer()
-    endpoint = ("127.0.0.1", 1)
-    peer = PeerChange(public_key(generate_key()), endpoint=endpoint, persistent_keepalive=1)
-    tunnel.configure(Change(generate_key(), peers=[peer]), 0.0)  # With a handshake, which is not sent.
-    tunnel.write_state(writer)
-    state = writer.joined()
-    Tunnel().read_state(Reader(state))
-    wipe(state)
-    to_socket(endpoint)
-
-
-class Taking:
-    """One takeover at the new process, until the end of a `with` block. Call its methods in their order.
-
-    Until `confirm` has returned, the device may be the old process's again, so closing what was taken has to change
-    nothing. Adapter and device see to that by themselves, and `confirmed` tells the caller.
-    """
-
-    def __init__(self, name: str, kind: str, folder: Path = FOLDER) -> None:
-        """Connect to the process that runs the device `name`. Raises `EndpointError` and `InvalidSetting`."""
-        path = takeover_path(name, folder)
-        if not path.exists():
-            advice = f"is {name} running, by threepipe, on Linux, without Routing?"
-            raise EndpointError(errno.ENOENT, f"{name} cannot be taken over: {path} is missing; {advice}")
-        self._name, self._kind = name, kind
-        self._folder = folder
-        self._stopped_at = 0.0
-        self.confirmed = False
-        """True once the device is this process's for good."""
-        self._resumed = False
-        self._device: Device | None = None
-        self._undo = ExitStack()
-        self._link = platforms.connect_handover(path, _SECONDS_TO_ANSWER)
-        self._undo.callback(self._link.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
-
-    def ask(self) -> None:
-        """Get settings, adapter and descriptors. Raises `EndpointError`, and the error of the old process."""
-        hello = {
-            "takeover": "hello",
-            "version": VERSION,
-            "kind": self._kind,
-            "scope": platforms.network_scope(),
-            "clock": clock.now(),
-        }
-        self._link.send(hello)
-        offer, numbers = self._link.receive(_SECONDS_TO_ANSWER)
-        name, index, form, count = offer["share"]
-        self.facts: dict[str, Any] = offer["facts"]
-        self.adapter = adopt(Share(name, index, form, numbers[:count]))
-        self._undo.callback(self.adapter.close)
-        management, takeover, *self.descriptors = numbers[count:]
-        self.management, self.takeover = (
-            Listening(socket.socket(fileno=number), lambda: None) for number in (management, takeover)
-        )
-        for listening in (self.management, self.takeover):
-            self._undo.callback(stop_listening, listening)
-        settings = self._link.receive_memory(offer["settings"], _SECONDS_TO_ANSWER)
-        self.settings = settings.decode()
-        _load()
-
-    def take(self, inside: Session, on_event: Callable[[Event], None] | None = None) -> Device:
-        """Have the old process stop, and return the device, which is suspended; `inside` is the adapter's session.
-
-        Keep the time until `begin` short. Raises `EndpointError`.
-        """
-        self._stopped_at = clock.now()
-        self._link.send({"takeover": "prepared"})
-        message, numbers = self._link.receive(_SECONDS_TO_ANSWER)
-        sockets = [socket.socket(fileno=number) for number in numbers]
-        udp, self.clients = sockets[: message["sockets"]], sockets[message["sockets"] :]
-        for each in sockets:
-            self._undo.callback(each.close)
-        state = self._link.receive_memory(message["state"], _SECONDS_TO_ANSWER)
-        try:
-            reader = Reader(state)
-            give_kept(inside, read_packets(reader))
-            self._device = Device.resumed(reader, udp, on_event)
-        except ValueError as error:
-            raise EndpointError(errno.EPROTO, f"{self._name}: {error}; take it down, and up again") from None
-        finally:
-            wipe(state)
-        return self._device
-
-    def leave(self) -> None:
-        """Close the device, which sends nothing, unless it was begun."""
-        device, self._device = self._device, None
-        if device is not None and not self._resumed:
-            device.give_away()
-
-    def begin(self) -> None:
-        """Tell the old process that the device is this one's, and begin. Raises `EndpointError` if it has gone back."""
-        assert self._device is not None
-        self._link.send({"takeover": "mine"})
-        self._resumed = True
-        self._device.resume()
-
-    def confirm(self, inside: Session) -> None:
-        """Wait until a pipe uses the session, and have the old process end. Raises `EndpointError` without a pipe."""
-        if not wait_until_pumped(inside, _SECONDS_TO_BEGIN):
-            raise EndpointError(errno.EIO, f"{self._name}: no packets pass")
-        try:
-            self._link.send({"takeover": "running"})
-        except EndpointError as error:
-            log.info(f"{self._name}: {text_of(error)}")  # It was killed, and this process has everything.
-        waited = (clock.now() - self._stopped_at) * 1000
-        log.info(f"{self._name} was taken over; packets waited for {waited:.1f} ms at most")
-        self.confirmed = True
-        claim(self.adapter)
-        for listening in (self.management, self.takeover):
-            listening.remove = remover(listening.getsockname())
