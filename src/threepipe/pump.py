@@ -29,7 +29,7 @@ _ALWAYS_ROOM_SOON = ("tun", "peers")
 
 
 def pump(left: Session, right: Session) -> bool:
-    """Move bundles both ways in this thread until a session is closed or interrupted.
+    """Move bundles both ways in this thread until a session is closed or interrupted, or the native loop can go on.
 
     Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
     Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
@@ -50,7 +50,8 @@ def pump(left: Session, right: Session) -> bool:
                 _pump_natively((left, right), ends, bell)
             elif _has_descriptors(left._port) and _has_descriptors(right._port):
                 sides = _Side(left), _Side(right)
-                for source, target, waiting in zip(sides, sides[::-1], forward(*sides, bell), strict=True):
+                waits = forward(*sides, bell, lambda: ends is not None and not (left._ready or right._ready))
+                for source, target, waiting in zip(sides, sides[::-1], waits, strict=True):
                     if waiting:
                         source.take_back(waiting, target)
             else:

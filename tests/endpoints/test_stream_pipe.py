@@ -271,6 +271,39 @@ def test_the_native_loop_runs_no_python_for_a_packet(
     monkeypatch.undo()
 
 
+def test_the_native_loop_goes_on_after_kept_packets_that_had_no_room(
+    stack: ExitStack, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stack.enter_context(its)
+    its.settimeout(SECONDS)
+    piped = Piped(stack, None, opened(stack, f"fd:{ours.detach()}"))
+    (program,) = piped.programs
+    program.sendall(b"".join(record(packet(number)) for number in range(3)))
+    assert piped.left.receive_packet(SECONDS) == packet(0)  # The session keeps the others.
+    filled = 0
+    while piped.right.send([packet(100)]):
+        filled += 1
+    piped.start()
+    its.send(packet(7))
+    assert take(program, 102) == record(packet(7))  # The loop runs, and the packets wait.
+    calls: list[StreamPort] = []
+    receive = StreamPort.receive
+
+    def noted(port: StreamPort) -> threepipe.Bundle:
+        calls.append(port)
+        return receive(port)
+
+    monkeypatch.setattr(StreamPort, "receive", noted)
+    for number in [100] * filled + [1, 2]:
+        assert its.recv(1 << 16) == packet(number)
+    calls.clear()
+    for number in range(3, 6):
+        program.sendall(record(packet(number)))
+        assert its.recv(1 << 16) == packet(number)
+    assert bool(calls) == (loop == "python")
+
+
 def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
     piped = Piped(stack)
     piped.programs[0].sendall(b"".join(record(packet(number)) for number in range(5)))

@@ -263,8 +263,12 @@ class Side(Protocol[Packets]):
         """Count packets that will not be sent."""
 
 
-def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> tuple[Packets | None, Packets | None]:
+def forward(
+    left: Side[Packets], right: Side[Packets], bell: HasFileno, leave: Callable[[], bool] = lambda: False
+) -> tuple[Packets | None, Packets | None]:
     """Move bundles both ways until `bell` is readable; return the packets from left and from right that still wait.
+
+    Also returns once `leave`, which is called only while no packets wait, returns True.
 
     While a side has no room, packets wait for it and no more are received for it; the opposite direction goes on.
     Raises the sides' exceptions, after dropping and counting the packets that still wait; `EndpointEnded` half a second
@@ -285,6 +289,8 @@ def forward(left: Side[Packets], right: Side[Packets], bell: HasFileno) -> tuple
                     if ended is not None:
                         raise
                     ended, deadline = error, time.monotonic() + LINGER
+            if ended is None and there.is_clear and back.is_clear and leave():
+                break
             pausing = [direction for direction in (there, back) if direction.pauses]
             until = min(deadline, time.monotonic() + PAUSE) if pausing else deadline
             ready = [key.data for key, _ in selector.select(None if until == math.inf else until - time.monotonic())]
@@ -305,6 +311,11 @@ class _Direction(Generic[Packets]):
         self._registered: HasFileno | None = None
         self.pauses = False
         """True if the target was writable and yet accepted nothing: to be waited for after `PAUSE`."""
+
+    @property
+    def is_clear(self) -> bool:
+        """True if no packets wait."""
+        return self._waiting is None
 
     def move(self, selector: selectors.BaseSelector) -> None:
         """Move one bundle; then wait for what it needs next, or pause."""
