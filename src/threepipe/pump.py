@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from threepipe.backend import LateLender, Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
-from threepipe.core.pump import BUNDLES, PAUSE, End, TunEnd, forward
+from threepipe.core.pump import BUNDLES, PAUSE, End, RecordsEnd, TunEnd, forward
 from threepipe.errors import AdapterError, LinkDown, ThreepipeError
 from threepipe.session import Session
 from threepipe.singles import count
@@ -177,7 +177,10 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
                 session._ends.append(end)
     keep = False
     try:
-        error, failed = fast.pump(*ends, (bell, *ends[0].bells, *ends[1].bells))
+        with _owned(sessions[0], ends[0]) as left, _owned(sessions[1], ends[1]) as right:
+            if not (left and right):
+                return
+            error, failed = fast.pump(*ends, (bell, *ends[0].bells, *ends[1].bells))
         keep = failed is None
     finally:
         for source, target, end in zip(sessions, sessions[::-1], ends[::-1], strict=True):
@@ -185,6 +188,28 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
                 _take_back_records(_Side(source), _Side(target), end, keep=keep)
     if failed is not None:
         raise failed.failure(error) if isinstance(failed, TunEnd) else OSError(error, os.strerror(error))
+
+
+@contextmanager
+def _owned(session: Session, end: End) -> Iterator[bool]:
+    """Let a loop alone use the port of a stream, where records of several writers would mix.
+
+    Another thread that uses the session interrupts the loop. Yield False if the end is out of date, because such a
+    thread was quicker.
+    """
+    if not isinstance(end, RecordsEnd):
+        yield True
+        return
+    with session._receive_lock, session._send_lock:
+        session._regain()
+        session._exclusive = True
+    try:
+        yield session._port.lend() is end
+    finally:
+        end.release()
+        with session._unused:
+            session._exclusive = False
+            session._unused.notify_all()
 
 
 def _take_back_records(source: "_Side", target: "_Side", end: TunEnd, *, keep: bool) -> None:

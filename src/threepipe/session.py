@@ -79,6 +79,7 @@ class Session:
         self._bells: list[Doorbell] = []  # One for each loop that uses the port.
         self._interrupted = False
         self._paused = False  # True while loops wait for another process, which may go on in their place.
+        self._exclusive = False  # True while a native loop has the port to itself.
         self._ends: list[End] = []  # The ends that the port has lent; one for those that have the same counts.
         self._companions: list[Closeable] = []  # Closed with the session.
         self._left_behind = False
@@ -282,6 +283,7 @@ class Session:
                 bundle = Bundle.of_views([memoryview(bytearray(packet)) for packet in ready])
                 count(self._received, 0, 0, 1 - len(ready))
             else:
+                self._regain()
                 bundle = self._port.receive()
                 if bundle is not EMPTY:
                     packets, size, _ = bundle.measured()
@@ -295,6 +297,7 @@ class Session:
         with self._receive_lock:
             self._check_open()
             if not ready:
+                self._regain()
                 packets = self._packet_port.receive_packets()
                 count(self._received, len(packets), sum(map(len, packets)), len(packets))
                 ready.extend(packets)
@@ -325,6 +328,7 @@ class Session:
         with self._send_lock:
             self._check_open()
             packets, size, _ = bundle.measured()
+            self._regain()
             rest = self._port.send(bundle)
             if rest is not EMPTY:
                 packets, size = packets - len(rest), size - rest.nbytes
@@ -340,6 +344,7 @@ class Session:
             try:
                 if self._closed:
                     self._check_open()
+                self._regain()
                 if not self._packet_port.send_packet(packet):
                     return False
             except BaseException:
@@ -348,6 +353,17 @@ class Session:
             self._sent_alone += 1
             self._sent_alone_bytes += len(packet)
         return True
+
+    def _regain(self) -> None:
+        """Interrupt a native loop that has the port to itself. Call with the lock of a direction held, before the port.
+
+        A loop takes the port only with the locks of both, so it does not start again meanwhile.
+        """
+        if self._exclusive:
+            with self._unused:
+                for bell in self._bells:
+                    bell.ring()
+                self._unused.wait_for(lambda: not self._exclusive)
 
     def _count_dropped(self, packets: int) -> None:
         if packets:
@@ -413,6 +429,7 @@ class Session:
         self._unused = threading.Condition(self._state_lock)
         self._closed = self._left_behind = True
         self._sender = None
+        self._exclusive = False
         self._forget_ready()
         self._bells.clear()
         self._companions.clear()

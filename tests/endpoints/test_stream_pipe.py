@@ -304,6 +304,33 @@ def test_the_native_loop_goes_on_after_kept_packets_that_had_no_room(
     assert bool(calls) == (loop == "python")
 
 
+def test_packets_that_another_thread_sends_while_a_pipe_waits_mix_only_as_whole_records(piped: Piped) -> None:
+    source, target = piped.programs
+    others = [packet(number, 60000) for number in range(1, 61)]
+    own = [packet(number) for number in range(100, 300)]
+    with ThreadPoolExecutor(2) as executor:
+        executor.submit(source.sendall, b"".join(map(record, others)))
+        assert come_true(lambda: piped.left.statistics.received_packets > 1)
+        sending = [executor.submit(piped.right.send, [data], SECONDS) for data in own]
+        received = [take(target, int.from_bytes(take(target, 2), "big")) for _ in range(len(others) + len(own))]
+        assert all(sent.result(SECONDS) == 1 for sent in sending)
+    assert [data for data in received if len(data) == 60000] == others
+    assert sorted(data for data in received if len(data) == 100) == own
+
+
+def test_packets_that_another_thread_takes_from_a_pipe_are_whole(piped: Piped) -> None:
+    source, target = piped.programs
+    packets = [packet(number, 1000) for number in range(100)]
+    data = b"".join(map(record, packets))
+    taken: list[bytes] = []
+    for start in range(0, len(data), 700):
+        source.sendall(data[start : start + 700])
+        taken += piped.left.receive(0).copies()
+    assert come_true(lambda: piped.left.statistics.received_packets == 1 + len(packets))
+    passed = [take(target, 1002)[2:] for _ in range(len(packets) - len(taken))]
+    assert sorted(taken + passed) == packets
+
+
 def test_packets_that_a_session_keeps_pass_first(stack: ExitStack) -> None:
     piped = Piped(stack)
     piped.programs[0].sendall(b"".join(record(packet(number)) for number in range(5)))
