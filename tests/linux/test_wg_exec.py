@@ -207,6 +207,28 @@ def test_sources_of_names_that_ask_processes_outside_are_left_out(site: Site) ->
     assert (done.stdout, done.stderr) == ("outside\n", "")
 
 
+OWN_ETC = "mount -t tmpfs none /opt; cp -rP /etc/. /opt; rm -f /opt/resolv.conf; mount --bind /opt /etc"
+
+
+@pytest.mark.parametrize("target", ["resolv.conf", "/nowhere/resolv.conf", "../run/systemd/resolve/stub"])
+def test_a_link_to_no_file_of_servers_is_named(site: Site, target: str) -> None:
+    mounts = f"mount -t tmpfs -o mode=755 none /run; {OWN_ETC}; ln -s {target} /etc/resolv.conf"
+    done = site.run("true", mounts=mounts)
+    path = os.path.normpath(os.path.join("/etc", target))
+    assert (done.returncode, done.stderr) == (1, f"threepipe: {path} is missing; create it, be it empty\n")
+
+
+def test_files_with_comments_of_any_encoding_are_read(site: Site) -> None:
+    mounts = (
+        r"printf '# f\374r\nhosts: files resolve dns\n' > /mnt/switch; mount --bind /mnt/switch /etc/nsswitch.conf;"
+        rf" mount -t tmpfs -o mode=755 none /run; mkdir -p /run/systemd/resolve; {OWN_ETC};"
+        r" printf '# f\374r\n' > /run/systemd/resolve/stub; ln -s /run/systemd/resolve/stub /etc/resolv.conf"
+    )
+    site.path.write_text(site.path.read_text().replace("DNS", "#"))
+    done = site.run("sh", "-c", r"cat /etc/nsswitch.conf /etc/resolv.conf | tr '\374' u", mounts=mounts)
+    assert (done.stdout, done.stderr) == ("# fur\nhosts: files dns\n# fur\n", "")
+
+
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -USR1 $$", -signal.SIGUSR1), ("kill -9 $$", -9)])
 def test_the_exit_status_is_that_of_the_program(site: Site, script: str, status: int) -> None:
     assert site.run("sh", "-c", script).returncode == status

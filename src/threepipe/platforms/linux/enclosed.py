@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from threepipe.errors import AdapterError, PermissionDenied, ThreepipeError
 from threepipe.platforms.linux import device, netlink, wire
@@ -47,6 +47,8 @@ _RESOLVER_SOCKETS = ("/run/systemd/resolve", "/run/nscd")
 """Folders of sockets by which the C library asks resolvers, which would ask servers outside."""
 _INSIDE_SOURCES = {"files", "dns", "myhostname"}
 """The sources of hosts in nsswitch.conf(5) that ask no process outside."""
+_TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""How to read and write files whose comments may have any encoding."""
 _FORKED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and programs would inherit that.
 
@@ -157,14 +159,14 @@ def _replace_resolver(servers: Sequence[str], search: Sequence[str]) -> None:
     Without any, those of the system's file stay, which are asked by the tunnel if at all.
     """
     texts = {}
-    resolver, sources = Path("/etc/resolv.conf").resolve(), Path("/etc/nsswitch.conf").resolve()
+    resolver, sources = [Path(os.path.realpath(f"/etc/{name}")) for name in ("resolv.conf", "nsswitch.conf")]
     if servers or search:
         lines = [f"nameserver {each}\n" for each in servers] + [f"search {' '.join(search)}\n"] * bool(search)
         texts[resolver] = "".join(lines)
     elif _is_hidden(resolver) and resolver.exists():
-        texts[resolver] = resolver.read_text()
+        texts[resolver] = resolver.read_text(**_TEXT)
     if sources.exists():  # Without it, hosts are looked up by dns and files.
-        texts[sources] = inside_sources(sources.read_text())
+        texts[sources] = inside_sources(sources.read_text(**_TEXT))
     for hidden in _RESOLVER_SOCKETS:
         if os.path.isdir(hidden):
             _mount("tmpfs", hidden, "tmpfs", MS_NOSUID | MS_NODEV)
@@ -173,9 +175,9 @@ def _replace_resolver(servers: Sequence[str], search: Sequence[str]) -> None:
         try:
             for count, (target, text) in enumerate(texts.items()):
                 source = Path(folder, str(count))
-                source.write_text(text)
+                source.write_text(text, **_TEXT)
                 source.chmod(0o644)
-                if _is_hidden(target):
+                if _is_hidden(target) and target.parent.is_dir():
                     target.touch()
                 elif not target.exists():
                     raise AdapterError(errno.ENOENT, f"{target} is missing; create it, be it empty")
