@@ -234,6 +234,17 @@ def test_the_exit_status_is_that_of_the_program(site: Site, script: str, status:
     assert site.run("sh", "-c", script).returncode == status
 
 
+def test_a_script_has_its_terminal_again_after_a_shell_inside(site: Site) -> None:
+    shell = threepipe_as_user(site.network, "wg", "exec", str(site.path), "--", "sh", "-i")
+    ours, its = os.openpty()
+    with open(ours, "r+b", buffering=0) as terminal:
+        script = ["setsid", "--ctty", "sh", "-c", '"$@"; read line; echo "got $line"', "sh", *shell]
+        with subprocess.Popen(script, stdin=its, stdout=subprocess.PIPE, stderr=its, text=True) as started:
+            os.close(its)
+            terminal.write(b"exit\nhello\n")
+            assert started.communicate(timeout=60)[0].endswith("got hello\n")
+
+
 STAY = ["sh", "-c", "trap 'echo heard' USR1; echo here; sleep 1000 & while :; do wait $!; done"]
 
 

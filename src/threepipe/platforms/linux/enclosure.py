@@ -175,7 +175,37 @@ def kept_signals() -> Iterator["KeptSignals"]:
     try:
         yield KeptSignals(numbers)
     finally:
+        _take_terminal_back()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _take_terminal_back() -> None:
+    """Make this process's group that of the terminal's foreground again, if the group there has ended.
+
+    A shell with job control inside makes a group of its own. It cannot undo that, as it does not see the group outside.
+    """
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # There is none.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})  # It stops processes in the background.
+    try:
+        if not _is_there(os.tcgetpgrp(terminal)):
+            os.tcsetpgrp(terminal, os.getpgrp())
+    except OSError:
+        pass  # It has hung up just now.
+    finally:
+        os.close(terminal)
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # It is another user's.
+    return True
 
 
 class KeptSignals:
