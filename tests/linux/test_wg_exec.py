@@ -31,7 +31,7 @@ from threepipe.wireguard.settings import PeerChange
 if sys.platform != "linux":
     pytest.skip(f"{sys.platform} has no namespaces", allow_module_level=True)
 
-from threepipe.platforms.linux import enclosed
+from threepipe.platforms.linux import enclosed, wire
 from threepipe.platforms.linux.enclosure import enclose
 
 pytestmark = [pytest.mark.kernel, needs_root]
@@ -303,6 +303,16 @@ def test_an_enclosure_may_be_told_more_than_a_message_holds() -> None:
     enclosure = enclose(AdapterSettings("tp0"), 1 << 20, [INSIDE], [f"{number:060}" for number in range(3000)])
     os.close(enclosure.descriptor)
     enclosure.close()
+
+
+def test_an_end_that_closes_without_reading_is_closed_after_its_messages() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        wire.send(ours, {"status": 0})
+        wire.send(theirs, {"signal": 15})
+        theirs.close()
+        assert wire.receive(ours) == ({"signal": 15}, [])
+        assert wire.receive(ours) == (None, [])
 
 
 def test_a_failure_of_the_process_inside_is_shown(capfd: pytest.CaptureFixture[str]) -> None:

@@ -39,10 +39,10 @@ def receive(peer: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None,
 
     The descriptors are not inheritable. `flags` are as of recvmsg(2). Raises `OSError`.
     """
-    # Not by socket.recv_fds, which ignores its flags (seen in CPython 3.11 and 3.12).
-    data, ancillary, _, _ = peer.recvmsg(
-        MAX_MESSAGE, socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT.size), socket.MSG_CMSG_CLOEXEC | flags
-    )
+    try:
+        data, ancillary = _receive(peer, flags)
+    except ConnectionResetError:  # The other end closed and left messages unread; its own ones still wait here.
+        data, ancillary = _receive(peer, flags)
     descriptors = [
         number
         for level, kind, content in ancillary
@@ -50,6 +50,12 @@ def receive(peer: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None,
         for (number,) in _INT.iter_unpack(content[: len(content) // _INT.size * _INT.size])
     ]
     return (json.loads(data) if data else None), descriptors
+
+
+def _receive(peer: socket.socket, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    # Not by socket.recv_fds, which ignores its flags (seen in CPython 3.11 and 3.12).
+    size = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT.size)
+    return peer.recvmsg(MAX_MESSAGE, size, socket.MSG_CMSG_CLOEXEC | flags)[:2]
 
 
 def encode_error(error: Exception) -> dict[str, Any]:
