@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,6 +227,25 @@ def test_files_with_comments_of_any_encoding_are_read(site: Site) -> None:
     site.path.write_text(site.path.read_text().replace("DNS", "#"))
     done = site.run("sh", "-c", r"cat /etc/nsswitch.conf /etc/resolv.conf | tr '\374' u", mounts=mounts)
     assert (done.stdout, done.stderr) == ("# fur\nhosts: files dns\n# fur\n", "")
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_an_interruption_at_the_start_of_the_process_inside_prints_nothing(
+    site: Site, send: Callable[[int, int], None]
+) -> None:
+    with subprocess.Popen(site.command("true"), stderr=subprocess.PIPE, start_new_session=True) as started:
+        assert come_true(lambda: any(loads_modules(each) for each in processes()))
+        send(started.pid, signal.SIGINT)
+        assert started.communicate(timeout=60)[1] == b""
+    assert come_true(lambda: not processes())
+
+
+def loads_modules(process: int) -> bool:
+    """Return True if it is the process inside, and one of its first modules is loaded."""
+    with suppress(OSError):  # It has just ended.
+        folder = Path(f"/proc/{process}")
+        return b"enclosed import" in (folder / "cmdline").read_bytes() and "_ctypes" in (folder / "maps").read_text()
+    return False
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -USR1 $$", -signal.SIGUSR1), ("kill -9 $$", -9)])

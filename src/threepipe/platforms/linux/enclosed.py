@@ -70,6 +70,7 @@ def main(number: int) -> None:
     ignored = {each for each in _FORKED_SIGNALS if signal.getsignal(each) == signal.SIG_IGN}
     for each in _FORKED_SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # A terminal sends them to the program as well, which decides.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     peer = socket.socket(fileno=number)
     peer.set_inheritable(False)
     try:
@@ -137,7 +138,7 @@ def _serve(peer: socket.socket, order: Order, heeded: set[signal.Signals]) -> No
         refused = getattr(error, "errno", None) in (errno.EPERM, errno.EACCES) and os.geteuid()
         _report(peer, no_user_namespace(error) if refused and "apparmor" in _forbidding_switch() else error)  # type: ignore[arg-type]
         os._exit(1)
-    wire.send(peer, {}, [descriptor])
+    _tell(peer, {}, [descriptor])
     os.close(descriptor)
     _carry_out(peer, heeded)
 
@@ -283,6 +284,6 @@ def _report(peer: socket.socket, error: Exception) -> None:
     _tell(peer, wire.encode_error(error))
 
 
-def _tell(peer: socket.socket, message: dict[str, object]) -> None:
+def _tell(peer: socket.socket, message: dict[str, object], descriptors: Sequence[int] = ()) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):  # The next look at the socket finds its end.
-        wire.send(peer, message)
+        wire.send(peer, message, descriptors)

@@ -49,7 +49,12 @@ def enclose(
         order.seek(0)
         theirs.set_inheritable(True)
         code = _PROGRAM.format(path=sys.path, number=theirs.fileno())
-        process = subprocess.Popen([sys.executable, "-P", "-c", code], stdin=order, pass_fds=[theirs.fileno()])
+        # Ctrl-C waits until the process inside has loaded its modules, and ignores it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = subprocess.Popen([sys.executable, "-P", "-c", code], stdin=order, pass_fds=[theirs.fileno()])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     enclosure = Enclosure(ours, process)
     try:
         enclosure.receive_descriptor()
