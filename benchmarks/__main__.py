@@ -58,16 +58,19 @@ def _use_quick_defaults(context: typer.Context, chosen: bool) -> None:
         context.default_map = _QUICK
 
 
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        is_eager=True,
+        callback=_use_quick_defaults,
+        help="Measure the ratios that matter most, in three minutes; other options still count.",
+    ),
+]
+
+
 def main(
-    _: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            is_eager=True,
-            callback=_use_quick_defaults,
-            help="Measure the ratios that matter most, in three minutes; other options still count.",
-        ),
-    ] = False,
+    _: Quick = False,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
     seconds: Annotated[int, typer.Option(min=1, help="Length of one transfer.")] = 3,
     only: Annotated[
