@@ -318,6 +318,32 @@ def test_packets_that_another_thread_sends_while_a_pipe_waits_mix_only_as_whole_
     assert sorted(data for data in received if len(data) == 100) == own
 
 
+def test_a_native_loop_whose_end_is_out_of_date_asks_for_it_again(
+    stack: ExitStack, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend = StreamPort.lend
+    lent: list[object] = []
+
+    def lend_late(port: StreamPort) -> object:
+        if (end := lend(port)) is not None:
+            lent.append(end)
+        return (
+            None if len(lent) == 3 else end
+        )  # As if another thread had used the stream after the pump asked for both.
+
+    monkeypatch.setattr(StreamPort, "lend", lend_late)
+    piped = Piped(stack)
+    for program, end in zip(piped.programs, (piped.left, piped.right), strict=True):
+        program.sendall(record(packet(0)))
+        assert end.receive_packet(SECONDS) == packet(0)  # Now the stream is known to carry records.
+    piped.start()
+    if loop == "native":
+        assert come_true(lambda: len(lent) > 6)  # The pump has asked for both again.
+    source, target = piped.programs
+    source.sendall(record(packet(1)))
+    assert take(target, 102) == record(packet(1))
+
+
 def test_packets_that_another_thread_takes_from_a_pipe_are_whole(piped: Piped) -> None:
     source, target = piped.programs
     packets = [packet(number, 1000) for number in range(100)]
