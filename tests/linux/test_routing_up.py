@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kernel import Network, links
+from tests.support.kernel import Network, cable, links
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
 from threepipe.errors import InvalidSetting
@@ -78,10 +78,7 @@ class Host:
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
     one, two = Host(1, tmp_path), Host(2, tmp_path)
-    one.network.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(two.network.path))
-    for host in (one, two):
-        host.network.run("ip", "address", "add", f"192.0.2.{host.number}/24", "dev", f"v{host.number}")
-        host.network.run("ip", "link", "set", f"v{host.number}", "up")
+    cable(one.network, two.network)
     yield one, two
     for host in (one, two):
         host.network.namespace.close()

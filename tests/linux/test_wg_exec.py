@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.kernel import STRANGER, Network, links, needs_root
+from tests.support.kernel import STRANGER, Network, cable, links, needs_root
 from tests.support.ordinary import processes, threepipe_as_user
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
@@ -78,10 +78,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         one, two = Network(), Network()
         stack.callback(one.namespace.close)
         stack.callback(two.namespace.close)
-        one.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(two.path))
-        for number, network in ((1, one), (2, two)):
-            network.run("ip", "address", "add", f"192.0.2.{number}/24", "dev", f"v{number}")
-            network.run("ip", "link", "set", f"v{number}", "up")
+        cable(one, two)
         (tmp_path / "rules").write_text(COUNTERS)
         one.run("nft", "-f", str(tmp_path / "rules"))
         ours, theirs = new_key(), new_key()

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.support.kernel import Network, links
+from tests.support.kernel import Network, cable, links
 from tests.support.pinging import answered
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
@@ -103,10 +103,7 @@ class Host:
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
     one, two = Host(1, tmp_path), Host(2, tmp_path)
-    one.network.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(two.network.path))
-    for host in (one, two):
-        host.network.run("ip", "address", "add", f"192.0.2.{host.number}/24", "dev", f"v{host.number}")
-        host.network.run("ip", "link", "set", f"v{host.number}", "up")
+    cable(one.network, two.network)
     yield one, two
     for host in (one, two):
         host.network.namespace.close()

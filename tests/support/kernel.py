@@ -57,6 +57,14 @@ def links(network: Network) -> set[str]:
     return {link["ifname"] for link in json.loads(network.run("ip", "-j", "link"))} - {"lo"}
 
 
+def cable(one: Network, two: Network) -> None:
+    """Join two networks by a cable: 192.0.2.1 is on v1 in the first, 192.0.2.2 on v2 in the second."""
+    one.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(two.path))
+    for number, each in ((1, one), (2, two)):
+        each.run("ip", "address", "add", f"192.0.2.{number}/24", "dev", f"v{number}")
+        each.run("ip", "link", "set", f"v{number}", "up")
+
+
 def udp_socket(network: Network, address: str) -> socket.socket:
     """Return a UDP socket of the kernel in `network`, bound to `address` and a free port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.kernel import STRANGER, Network
+from tests.support.kernel import STRANGER, Network, cable
 from tests.support.waiting import come_true
 
 THREEPIPE = [sys.executable, "-W", "error", "-m", "threepipe"]
@@ -21,10 +21,7 @@ def cabled(near: Network) -> Iterator[Network]:
     """Yield another network at the end of a cable: 192.0.2.1 is near, 192.0.2.2 far."""
     far = Network()
     try:
-        near.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(far.path))
-        for number, each in ((1, near), (2, far)):
-            each.run("ip", "address", "add", f"192.0.2.{number}/24", "dev", f"v{number}")
-            each.run("ip", "link", "set", f"v{number}", "up")
+        cable(near, far)
         yield far
     finally:
         far.namespace.close()
