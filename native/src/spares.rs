@@ -1,7 +1,7 @@
 //! Large bytearrays that are used again once nothing else refers to them.
 //!
-//! The C library returns large memory to the system as it is freed. Each page of the next bytearray then costs a fault,
-//! which took most of the time of a program that looks at packets.
+//! The C library may return large memory to the system as it is freed. Each page of the next bytearray then costs a
+//! fault, which can take much of the time of a program that looks at packets.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
