@@ -15,7 +15,7 @@ _log = logging.getLogger("threepipe")
 
 
 class Announcement:
-    """What the service manager was told about this process."""
+    """The state of this process, as told to the service manager."""
 
     def __init__(self) -> None:
         self._given = False

@@ -68,7 +68,7 @@ ROUTES_BY_MARK = False
 ONE_NETWORK = False
 """True if a demonstration may use the system's one network, whose raw sockets hear the packets of adapters."""
 CONFIG_FOLDERS = ("/etc/wireguard",)
-"""Where files of wg-quick are looked for by name, in that order."""
+"""The folders of wg-quick's files that are given by name, in the order of the search."""
 DNS_TOOLS = ("resolvconf", "resolvectl")
 """Programs that can set name servers, in order of preference."""
 

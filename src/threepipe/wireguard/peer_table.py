@@ -22,7 +22,7 @@ class PeerTable:
         self.by_key: dict[bytes, Peer] = {}
         self.next_hops: NextHops[Peer] | None = None if routing is None else NextHops(routing)
         self.allowed: AllowedIPs[Peer] | NextHops[Peer] = AllowedIPs() if self.next_hops is None else self.next_hops
-        """What decides for which peer a packet is, and what a peer may send from: one of the two, by `routing`."""
+        """The table that finds the peer of a packet, and the sources that a peer may use; of a type for `routing`."""
         self.indices: dict[int, tuple[Peer, Keypair | None]] = {}
         """Local index -> its peer and keypair; no keypair for an own handshake that has no answer yet."""
         self.changed: set[Peer] | None = None

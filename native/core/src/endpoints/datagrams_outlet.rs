@@ -149,7 +149,7 @@ impl Sender<'_> {
 }
 
 impl Outlet for DatagramsOutlet<'_> {
-    /// Packets that are not well-formed are dropped, and so are all packets while there is no peer.
+    /// Drop packets that are not well-formed, and all packets until a peer is known.
     fn send(&mut self, bundle: &Bundle<'_>) -> Flow {
         let way = self.ways.get();
         let flow = way.map_or(Flow::Continue(()), |way| self.send_all(bundle, &way));

@@ -27,7 +27,7 @@ pub trait Handler: Sync {
     /// Any; it ends the pump.
     fn send(&self, records: &[&[u8]], vnet_header: bool) -> Result<(), Raised>;
 
-    /// Keep sealed messages, each of `size` bytes but the last, as a bell rang while there was no room for them.
+    /// Keep sealed messages, each of `size` bytes but the last. They had no room when a bell rang.
     ///
     /// # Errors
     ///

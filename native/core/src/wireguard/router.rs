@@ -186,7 +186,7 @@ impl Peer {
 }
 
 impl Router {
-    /// Make a router that finds peers by the next hops that it is told, in place of their allowed IPs.
+    /// Make a router that finds peers by next hops (see `set_next_hops`), in place of their allowed IPs.
     #[must_use]
     pub fn by_next_hops() -> Self {
         let tables = Tables { routing: Routing::NextHops(NextHops::default()), ..Tables::default() };

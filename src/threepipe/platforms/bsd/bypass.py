@@ -1,4 +1,4 @@
-"""Ways for the endpoints of a tunnel that carries all traffic: routes of their own, past the tunnel.
+"""Routes past a tunnel that carries all traffic, one for each of its endpoints.
 
 These systems do not route by marks, so a host route leads to each endpoint, by the gateway that it would have without
 the tunnel. Routes follow changes of the network and of the endpoints. Without a gateway a route drops the packets, else

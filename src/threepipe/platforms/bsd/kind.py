@@ -101,7 +101,7 @@ class Counters(NamedTuple):
     ibytes: int
     obytes: int
     dropped: int
-    """Packets for which there was no room before the program."""
+    """Packets that found the queue before the program full."""
     dropped_has_refused: bool = False
     """True if that count also has the packets of the program that found no room (ENOBUFS)."""
     mtu_format: struct.Struct = struct.Struct("I")
@@ -151,7 +151,7 @@ class Kind(NamedTuple):
     scoped: int = 0
     """RTF_IFSCOPE: the flag of routes for sockets of one interface alone, where there are such."""
     tells_of_removal: bool = True
-    """False if nobody who waits for packets learns that another program has removed the interface."""
+    """False if the system wakes no reader when another program removes the interface."""
     largest_mtu: int = 65535
     """Bytes: the largest MTU of its interfaces."""
     set_name: int | None = None

@@ -97,7 +97,7 @@ def take_over(name: str, ready: Callable[[], None]) -> None:
 
 
 def _run(journal: Journal, ending: Ending, config: Config, work: Callable[[ExitStack], None]) -> None:
-    """Do the work, undo it, and tell what was not undone."""
+    """Do the work, undo it, and log each part that could not be undone."""
     try:
         with ExitStack() as stack:
             work(stack)
