@@ -317,6 +317,7 @@ def test_arguments_that_are_too_long_are_refused(site: Site) -> None:
 
 def test_an_enclosure_may_be_told_more_than_a_message_holds() -> None:
     enclosure = enclose(AdapterSettings("tp0"), 1 << 20, [INSIDE], [f"{number:060}" for number in range(3000)])
+    assert enclosure.start(["grep", "-q", f"{2999:060}", "/etc/resolv.conf"]).wait() == 0
     os.close(enclosure.descriptor)
     enclosure.close()
 

@@ -13,7 +13,8 @@ import typer
 
 from threepipe.adapter import Adapter, adapters
 from threepipe.backend import AdapterInfo
-from threepipe.cli.completers import adapter_names, namespaces
+from threepipe.cli.completers import adapter_names
+from threepipe.cli.options import Netns
 from threepipe.cli.output import complain, print_json, print_table
 from threepipe.errors import AdapterNotFound
 
@@ -22,14 +23,6 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Create, delete, list, show and reset virtual network adapters.")
 
 Name = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False, autocompletion=adapter_names)]
-Netns = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAMESPACE",
-        help="Network namespace of the adapter: a name, a path or a process id.",
-        autocompletion=namespaces,
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 NewName = Annotated[

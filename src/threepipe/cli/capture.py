@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threepipe.cli.completers import capture_names, files, namespaces
+from threepipe.cli.completers import capture_names, files
+from threepipe.cli.options import Netns
 from threepipe.cli.output import Quiet, Verbose, complain, log_level, show_log
 
 if TYPE_CHECKING:
@@ -43,14 +44,6 @@ Name = Annotated[
 Write = Annotated[
     str,
     typer.Option(metavar="FILE", help="File to write pcapng to, instead of standard output.", autocompletion=files),
-]
-Netns = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAMESPACE",
-        help="Network namespace of the adapter: a name, a path or a process id.",
-        autocompletion=namespaces,
-    ),
 ]
 Count = Annotated[
     int | None, typer.Option(metavar="PACKETS", min=1, help="Stop after this many packets.", show_default=False)
