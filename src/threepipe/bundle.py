@@ -48,7 +48,7 @@ class Bundle(Sequence[memoryview]):
         self._given: Sequence[Packet] | None = packets if as_given else None
         self._packets: Sequence[memoryview] | None = None if as_given else list(map(as_bytes, packets))
         self._records: Sequence[memoryview] | None = None
-        self._measure: tuple[int, int, bool] | None = None  # Of the records, once `measured` was called.
+        self._measure: tuple[int, int, bool] | None = None  # The last answer of `measured`.
         self._look: Callable[[], None] | None = None
 
     @classmethod
@@ -93,17 +93,25 @@ class Bundle(Sequence[memoryview]):
     def nbytes(self) -> int:
         """Bytes of all packets together, headers included."""
         if self._records is not None:
-            _, size, _ = self.measured()
+            _, size = self.sizes()
             return size
         return sum(map(len, self.buffers))
 
     def measured(self) -> tuple[int, int, bool]:
-        """Return the number of packets, their bytes, and True if all are IP packets. Splits nothing."""
+        """Return the number of packets, their bytes, and True if all are IP packets. Splits nothing.
+
+        Packets that the program looked at are checked anew each time, as it may change them.
+        """
         if self._records is None:
-            return measure(self.buffers, vnet_header=False)
-        if self._measure is None:
+            self._measure = measure(self.buffers, vnet_header=False)
+        elif self._measure is None:
             self._measure = measure(self._records)
         return self._measure
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the number of packets and their bytes, which stay as they are once they are known."""
+        packets, size, _ = self._measure or self.measured()
+        return packets, size
 
     def check(self) -> None:
         """Raise `InvalidPacket` for the first packet that is not an IP packet. If all are, records stay whole."""
@@ -113,7 +121,7 @@ class Bundle(Sequence[memoryview]):
 
     def __len__(self) -> int:
         if self._records is not None:
-            packets, _, _ = self.measured()
+            packets, _ = self.sizes()
             return packets
         return len(self.buffers)
 
@@ -138,7 +146,7 @@ class Bundle(Sequence[memoryview]):
     def _split(self) -> Sequence[memoryview]:
         """Return the packets, which replace the records from now on."""
         if self._records is not None:
-            records, self._records = self._records, None
+            records, self._records, self._measure = self._records, None, None
             self._packets = split(records)
             if self._look is not None:
                 self._look()
@@ -162,7 +170,7 @@ class Bundle(Sequence[memoryview]):
         if self is EMPTY:
             return
         views = self._packets or self._records or ()
-        self._packets = self._records = self._given = None
+        self._packets = self._records = self._given = self._measure = None
         for view in views:
             try:
                 view.release()

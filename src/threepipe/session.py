@@ -286,7 +286,7 @@ class Session:
                 self._regain()
                 bundle = self._port.receive()
                 if bundle is not EMPTY:
-                    packets, size, _ = bundle.measured()
+                    packets, size = bundle.sizes()
                     count(self._received, packets, size, bool(packets))
             self._hold()
         return bundle
@@ -327,7 +327,7 @@ class Session:
         """Send the packets that the port has room for and return the rest."""
         with self._send_lock:
             self._check_open()
-            packets, size, _ = bundle.measured()
+            packets, size = bundle.sizes()
             self._regain()
             rest = self._port.send(bundle)
             if rest is not EMPTY:
