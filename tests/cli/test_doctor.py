@@ -204,8 +204,7 @@ def test_the_probe_reports_a_python_that_cannot_be_started(monkeypatch: pytest.M
 
 
 def test_doctor_with_ipv6_disabled_reports_it(network: Network) -> None:
-    for scope in ("all", "default"):
-        network.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
+    network.disable_ipv6()
     found = doctor(*network.command(), status=0)
     assert not found["IPv6"]["ok"]
     assert "sysctl net.ipv6.conf.all.disable_ipv6=0" in found["IPv6"]["advice"]

@@ -37,7 +37,7 @@ def one_processor() -> Iterator[None]:
 def test_mixed_packets_arrive_byte_for_byte(
     network: Network, count: int, seed: int, sending: bool, receiving: bool
 ) -> None:
-    network.run("sysctl", "-q", "net.ipv6.conf.default.disable_ipv6=1")  # Else the kernel sends packets of its own.
+    network.disable_ipv6()
     with (
         Adapter.create("tp0", netns=network.path, offload=sending, mtu=MTU) as near,
         Adapter.create("tp1", netns=network.path, offload=receiving, mtu=MTU) as far,

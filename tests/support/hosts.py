@@ -1,8 +1,11 @@
 """Hosts behind an adapter that answer pings and send UDP datagrams back."""
 
 import socket
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
+from threepipe import Session
 from threepipe.core.packet import Packet
 
 ECHO_REPLY = {8: 0, 128: 129}
@@ -12,6 +15,23 @@ ECHO_REPLY = {8: 0, 128: 129}
 def answers(packets: Iterable[Packet]) -> list[bytes]:
     """Return the answers of hosts behind an adapter: replies to pings, and UDP datagrams sent back."""
     return [answer for packet in packets if (answer := _answer(bytes(packet)))]
+
+
+@contextmanager
+def answering(session: Session) -> Iterator[None]:
+    """Answer packets in a thread. Close the session at the end."""
+
+    def answer() -> None:
+        for bundle in session:
+            session.send(answers(bundle))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        session.close()
+        thread.join()
 
 
 def _answer(packet: bytes) -> bytes:

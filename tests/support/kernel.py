@@ -35,6 +35,11 @@ class Network:
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def disable_ipv6(self) -> None:
+        """Disable IPv6, so that the kernel also sends no packets of its own."""
+        for scope in ("all", "default"):
+            self.run("sysctl", "-q", f"net.ipv6.conf.{scope}.disable_ipv6=1")
+
 
 needs_root = pytest.mark.skipif(
     not AS_ROOT, reason="needs real root: a user namespace has one user, and no device nodes can be made"
@@ -55,6 +60,11 @@ def tun_node(mode: str = "0666", major: int = 10, minor: int = 200) -> str:
 def links(network: Network) -> set[str]:
     """Return the names of the interfaces in `network`, except lo."""
     return {link["ifname"] for link in json.loads(network.run("ip", "-j", "link"))} - {"lo"}
+
+
+def link(network: Network, name: str) -> Any:
+    """Return the interface `name` in `network`, with its addresses, as iproute2 shows it."""
+    return json.loads(network.run("ip", "-j", "-d", "address", "show", "dev", name))[0]
 
 
 def cable(one: Network, two: Network) -> None:
