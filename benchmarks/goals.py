@@ -125,7 +125,7 @@ def no_slower(workloads: Iterable[Workload], pairs: Iterable[tuple[Contender, Co
 
 
 def outcomes(results: Results, goals: Iterable[Goal]) -> list[Outcome]:
-    """Return the outcome of each goal of which both sides were measured."""
+    """Return the outcome of each goal with both sides measured."""
     return [outcome for goal in goals if (outcome := _outcome(results, goal)) is not None]
 
 

@@ -17,7 +17,7 @@ from benchmarks.workloads import Workload
 __all__ = ["Order", "reversing", "rotating", "run"]
 
 Order = Callable[[Sequence[Contender], int], Sequence[Contender]]
-"""Returns the contenders in the order of a round, of which the first is 0."""
+"""Returns the contenders in the order of a round; the first round is 0."""
 
 _COLUMNS = (
     TextColumn("{task.description}"),

@@ -23,14 +23,14 @@ class Link:
         self.peer = (peer, PORT) if peer else None
 
     def from_adapter(self, session: threepipe.Session) -> None:
-        """Send what this machine sends into the adapter to the peer, until the session is closed."""
+        """Send the peer the packets from the adapter, until the session is closed."""
         for bundle in session:
             for packet in bundle:
                 if self.peer:
                     self.socket.sendto(packet, self.peer)
 
     def to_adapter(self, session: threepipe.Session) -> None:
-        """Hand this machine what the peer has sent."""
+        """Send the packets from the peer to the adapter."""
         while True:
             packet, sender = self.socket.recvfrom(65536)
             if session.send([packet], drop_invalid=True):  # Else it is not an IP packet, or the ring is full.

@@ -45,6 +45,6 @@ class WheelHook(BuildHookInterface[Any]):
         except subprocess.CalledProcessError:
             self.app.display_warning("The native core is left out: it did not build. threepipe runs in pure Python.")
             return {}
-        # The first ones name the manylinux and musllinux that this system can run; what is built here may need more.
+        # A core built here may need more than the manylinux and musllinux tags promise.
         platforms = (tag.platform for tag in sys_tags() if not tag.platform.startswith(("manylinux", "musllinux")))
         return {"core": str(core), "platform": next(platforms), "name": FILE_NAME}

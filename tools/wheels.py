@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_bill(target: Path) -> None:
     """Write the bill of materials of the Python packages."""
-    # Without -W it warns that there is no tree of dependencies, which a lock file does not have.
+    # -W silences a warning that a lock file has no tree of dependencies.
     command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements", "--output-reproducible"]
     files = ["--pyproject", "pyproject.toml", "--output-file", str(target), "locks/run.txt"]
     subprocess.run([*command, "--mc-type", "library", *files], cwd=ROOT, check=True)

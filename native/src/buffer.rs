@@ -150,16 +150,16 @@ impl Counters {
 pub fn new_memory(py: Python<'_>, size: usize, fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Bound<'_, PyAny>> {
     let array = spares::take(py, size, |size| new_bytearray(py, size))?;
     debug_assert!(array.is_instance_of::<PyByteArray>() && array.len().is_ok_and(|has| has >= size));
-    // SAFETY: the object is a bytearray of at least `size` bytes. Other code has no reference to it, and so neither a
-    // buffer nor a view of it, and gets none before this function returns. Its memory comes from an allocator behind a
-    // foreign function, and is written before it is read.
+    // SAFETY: the object is a bytearray of at least `size` bytes. Until this function returns, no other code has a
+    // reference to it, and so neither a buffer nor a view of it. Its memory comes from an allocator behind a foreign
+    // function, and is written before it is read.
     fill(unsafe { slice::from_raw_parts_mut(ffi::PyByteArray_AsString(array.as_ptr()).cast(), size) })?;
     Ok(array)
 }
 
-/// Return true if there is no other reference to `object`: every view of it, and every buffer, holds one.
+/// Return true if there is no other reference to `object`. Every view and every buffer of it holds one.
 ///
-/// Without a GIL the count would say less; a module for the stable ABI is not loaded there.
+/// Python without a GIL counts otherwise; it does not load a module for the stable ABI.
 pub fn is_unshared(py: Python<'_>, object: &Py<PyAny>) -> bool {
     let _ = py;
     // SAFETY: the reference is valid, and the interpreter is attached.

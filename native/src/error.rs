@@ -87,7 +87,7 @@ impl From<Error> for PyErr {
             Error::ReadOnly => PyTypeError::new_err("cannot modify read-only memory"),
             Error::KeySize(size) => PyValueError::new_err(format!("invalid key: expected {size} bytes")),
             Error::StateSize(size) => PyValueError::new_err(format!("invalid state: expected {size} bytes")),
-            Error::Wiped => PyValueError::new_err("the keys are wiped, so there is no state"),
+            Error::Wiped => PyValueError::new_err("the transport has no state, because its keys are wiped"),
             Error::Counters { messages, counters } => PyValueError::new_err(format!(
                 "cannot seal {messages} messages with {counters} counters; reserve as many as there are packets"
             )),

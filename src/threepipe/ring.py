@@ -211,7 +211,7 @@ class RingWriter(RingEnd):
         self._publish(_ENDED)
 
     def _space(self) -> int:
-        """Return the bytes that can be written, of which a record's header takes 4."""
+        """Return how many bytes can be written, including the 4 of a record's header."""
         head = self._offset_word(HEAD)
         if head == _ENDED:
             raise RingEnded("the reader has ended")

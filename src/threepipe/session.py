@@ -69,7 +69,7 @@ class Session:
         self._fileno_given = False
         self._waited = True  # True if the last receive_async had to wait.
         self._present = 1  # Waiters, and the session itself until it is closed.
-        self._received = array("q", new_counts())  # Signed: what a native loop counted may be forgotten here.
+        self._received = array("q", new_counts())  # Signed: packets that a native loop counted may be forgotten here.
         self._sent = new_counts()
         self._ready: deque[bytes] = deque()  # Fetched from the port and counted, not handed out yet.
         self._held = False  # True while `readable` is held because packets are ready for others.
@@ -308,8 +308,8 @@ class Session:
     def _hold(self) -> None:
         """Keep `readable` set while packets wait here for others than the thread that fetched them.
 
-        Those others enter before they look at `_ready`, and it is filled before the look at who has entered, so one of
-        both sees the other. Call with the receive lock held.
+        Another thread enters before it looks at `_ready`. This one fills `_ready` before it looks for others. So one of
+        the two sees the other. Call with the receive lock held.
         """
         held = False
         if self._ready:

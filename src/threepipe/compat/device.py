@@ -210,7 +210,7 @@ class Device:
 
 
 def _text(name: str, given: object) -> str:
-    """Return the text that was given. Raise TypeError for a number or bytes, of which `ipaddress` makes addresses."""
+    """Return the text that was given. Raise TypeError for numbers and bytes, which `ipaddress` would accept."""
     if not isinstance(given, str):
         raise TypeError(f"{name}: give a text like 10.8.0.1, not {type(given).__name__}")
     return given

@@ -218,7 +218,7 @@ class RecordsEnd:
         self.received, self.sent = new_counts(), new_counts()
 
     def release(self) -> None:
-        """Give the owner what the loop left, if it ran."""
+        """Return the rest to the owner, if the loop ran."""
         if self.left is not None:
             self._take_back(*self.left)
             self.left = None
@@ -318,7 +318,7 @@ class _Direction(Generic[Packets]):
         return self._waiting is None
 
     def move(self, selector: selectors.BaseSelector) -> None:
-        """Move one bundle; then wait for what it needs next, or pause."""
+        """Move one bundle; then wait until it can go on, or pause."""
         waited = 0 if self._waiting is None else len(self._waiting)
         self.pauses = False
         packets, self._waiting = self._waiting or self._source.receive(), None

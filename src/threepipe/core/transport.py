@@ -107,7 +107,7 @@ class Transport:
         ValueError once the keys are wiped.
         """
         if self._wiped:
-            raise ValueError("the keys are wiped, so there is no state")
+            raise ValueError("the transport has no state, because its keys are wiped")
         state = bytearray(STATE.size)
         STATE.pack_into(
             state, 0, self.local_index, self.remote_index, self.counter, self._send_key, self._receive_key, self._window

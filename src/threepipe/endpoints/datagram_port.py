@@ -31,8 +31,8 @@ _MAX_ATTEMPTS = 3  # Calls to send one datagram; a call may fail with the error 
 class DatagramPort(EndpointPort):
     """A port on a datagram socket.
 
-    The peer is the one given, which is reached from whatever address this machine has at the time. If `listening`, it
-    is the last sender, who is answered from the address that it asked. Otherwise the socket is connected.
+    With a peer given, datagrams go to it from whatever address this machine has at the time. If `listening`, they go
+    to the last sender, from the address to which it sent. Otherwise the socket is connected.
     """
 
     def __init__(

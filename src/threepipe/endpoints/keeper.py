@@ -39,7 +39,7 @@ def start_keeper(index: int, versions: Collection[int], mark: int) -> None:
     with keeper.stdout as answers:
         text = answers.read().decode()
     if text == _READY:
-        keeper.returncode = 0  # It is to outlive this object, of which Python would warn.
+        keeper.returncode = 0  # It outlives this object on purpose, and Python would warn.
         return
     keeper.wait()
     raise EndpointError(errno.EINVAL, f"default-route: {text or 'the process that undoes it could not be started'}")

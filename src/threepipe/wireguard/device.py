@@ -1,8 +1,8 @@
 """Device: a WireGuard device, made of a `Tunnel`, a port with UDP sockets, and a thread for the timers.
 
 The packets of its peers pass through `session`; with an adapter that is `threepipe.pipe(adapter_session,
-device.session)`. They are sealed and opened in the threads that use the session; the device's own thread does what is
-due by time. Knows no adapter, no files and no tools.
+device.session)`. The threads that use the session seal and open them; the device's own thread does the work
+of the timers. It knows no adapter, no files and no tools.
 """
 
 import logging

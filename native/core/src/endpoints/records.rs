@@ -35,7 +35,7 @@ pub enum Turn {
 }
 
 impl Stream {
-    /// Take a stream over of which `unread` was received before.
+    /// Take over a stream. `unread` was received from it before.
     #[must_use]
     pub fn new(unread: Vec<u8>) -> Self {
         Self(Mutex::new(State { unread, ..State::default() }))

@@ -25,7 +25,7 @@ pub(crate) struct Bundle<'a> {
     pub(crate) total: Measure,
     /// True if the pieces are records with a virtio header, false if they are packets.
     pub(crate) vnet_header: bool,
-    /// Bytes that were received, of which the packets may be a part.
+    /// Bytes that were received. They may hold more than the packets.
     pub(crate) received: u64,
     /// True if forwarding stops after it.
     pub(crate) last: bool,

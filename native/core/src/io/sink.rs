@@ -21,7 +21,7 @@ pub(super) enum Put {
     Refused,
     /// The link is down: this record and the rest of the bundle are dropped.
     LinkDown,
-    /// There was no room when a bell rang: this record and the rest of the bundle are kept for the caller.
+    /// A bell rang while there was no room: the caller gets this record and the rest of the bundle back.
     Kept,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Write one record of the given measure. Wait while there is no room; keep the record if a bell rings meanwhile.
+    /// Write one record of the given measure. Wait while there is no room. If a bell rings meanwhile, keep the record.
     pub(super) fn put(&mut self, record: &[IoSlice<'_>], measure: Measure) -> Flow<Put> {
         while !self.link_down && !self.rung {
             let result = match record {

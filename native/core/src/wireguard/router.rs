@@ -43,7 +43,7 @@ pub struct Tables {
     receiving: HashMap<u32, Arc<Receiving>>,
 }
 
-/// The decision which peer a packet is for, and what a peer may send from.
+/// The rules that choose a packet's peer, and the addresses from which a peer may send.
 enum Routing {
     /// Cryptokey routing, by the allowed IPs of the peers.
     AllowedIps(AllowedIps<u32>),

@@ -1,4 +1,4 @@
-"""Changes of interfaces and routes, of which the routing socket tells."""
+"""Changes of interfaces and routes, as the routing socket reports them."""
 
 import errno
 

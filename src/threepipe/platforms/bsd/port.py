@@ -93,7 +93,7 @@ class BsdPort:
         writev, descriptor, headers = self._system.writev, self._descriptor, self._headers
         for done, packet in enumerate(bundle.buffers):
             try:
-                # FreeBSD takes nothing, and says 0, while the interface is down.
+                # While the interface is down, FreeBSD returns 0 and takes nothing.
                 if not writev(descriptor, (headers[packet[0] >> 4], packet)):
                     raise OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN))
             except OSError as error:

@@ -300,9 +300,9 @@ def destination(message: Any) -> Network:
 
 
 def pyroute2() -> Any:
-    """Return the library pyroute2, which takes several times as long to load as threepipe itself.
+    """Load and return the library pyroute2; this takes several times as long as loading threepipe itself.
 
-    Raises `AdapterUnavailable` if it cannot be loaded: it needs modules, such as ssl, that a reduced Python lacks.
+    Raises `AdapterUnavailable` if it cannot be loaded. A reduced Python lacks modules that it needs, such as ssl.
     """
     try:
         import pyroute2

@@ -217,7 +217,7 @@ def _left_on() -> list[Finding]:
     try:
         found = [info.name for info in device.adapters(None) if info.offload_left_on]
     except AdapterError:
-        return []  # This system has no netlink, of which other findings tell.
+        return []  # This system has no netlink; other findings say so.
     detail = "a killed program left superpackets on: with the next one pings may pass and TCP not"
     return [Finding(f"adapter {name}", False, detail, f"threepipe adapter reset {name}") for name in found]
 

@@ -172,7 +172,7 @@ def _complain(error: Exception) -> None:
 
 
 def _log_to_system(name: str) -> None:
-    """Send warnings and errors to the system's log, as syslogd and systemd's journal take them."""
+    """Send warnings and errors to the system's log, by the socket of syslogd or of systemd's journal."""
     path = next(filter(os.path.exists, _SYSTEM_LOGS), None)
     if path is None:
         path = _SYSTEM_LOGS[0]

@@ -72,7 +72,7 @@ def run(path: PathLike, ready: Callable[[], None], offload: bool = True) -> None
         if journal.unfinished:
             text = f"{', '.join(journal.unfinished)} of {config.name} cannot be undone; remove the cause, and try again"
             raise EndpointError(None, text)
-        config = read_config(path)  # What was undone may be a delayed SaveConfig.
+        config = read_config(path)  # Recovery may have saved it anew.
         path = path.resolve()
         _run(journal, ending, config, lambda stack: _Setup(config, path, journal, ending, stack).run(ready, offload))
 

@@ -274,5 +274,5 @@ def _caller(peer: socket.socket) -> Caller:
     except OSError as error:
         if error.errno != errno.ERANGE:
             raise
-        groups = b""  # There are more than fit, and rules for groups but the first do not apply.
+        groups = b""  # There are more groups than fit, so only rules for the first one apply.
     return Caller(pid, uid, frozenset({gid, *(each for (each,) in struct.iter_unpack("I", groups))}))
