@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.takeovers import LOOK, Host, check_fault, counters_sent, two_hosts
+from tests.support.takeovers import FAULTY, LOOK, Host, check_fault, counters_sent, two_hosts
 from tests.support.wires import ETH_P_ALL
 
 pytestmark = pytest.mark.kernel
@@ -91,6 +91,19 @@ def test_a_process_killed_during_a_takeover_leaves_a_working_device(
     hosts: tuple[Host, Host], step: str, fault: str
 ) -> None:
     check_fault(*hosts, step, fault)
+
+
+def test_a_device_whose_sockets_are_removed_during_a_takeover_ends_and_all_is_undone(
+    hosts: tuple[Host, Host],
+) -> None:
+    left, right = hosts
+    left.write(right, "PostDown = echo post >> /run/told", allowed="0.0.0.0/0")
+    before = left.shell(LOOK)
+    old = left.up()
+    new = left.up("--takeover", python=(FAULTY, "remove-before", "Taking.confirm"))
+    assert [process.wait(20) for process in (old, new)] == [0, 0]
+    assert left.shell(LOOK) == before
+    assert left.shell("cat /run/told") == "post\n"
 
 
 def test_threepipe_wg_is_taken_over_by_itself_alone(hosts: tuple[Host, Host]) -> None:

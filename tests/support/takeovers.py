@@ -19,6 +19,7 @@ from threepipe.wireguard import key_to_text, public_key
 
 __all__ = [
     "CASES",
+    "FAULTY",
     "LOOK",
     "Host",
     "Popen",

@@ -1,4 +1,5 @@
-"""`threepipe` with a fault at one step of a takeover, as at either process: it is killed, or the step fails.
+"""`threepipe` with a fault at one step of a takeover, as at either process: it is killed, the step fails, or somebody
+removes the sockets of the device.
 
 Arguments: the fault, the step as a class and a method of `threepipe.wireguard.takeover`, and those of the command.
 """
@@ -8,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from threepipe.cli import main
@@ -22,12 +24,19 @@ def fail() -> None:
     raise OSError(errno.EIO, "the step failed")
 
 
+def remove_sockets() -> None:
+    for path in Path("/run/wireguard").iterdir():
+        if path.is_socket():
+            path.unlink()
+
+
 def faulty(step: Callable[..., Any], fault: str) -> Callable[..., Any]:
     before, after = {
         "kill-before": (die, None),
         "kill-after": (None, die),
         "fail-before": (fail, None),
         "fail-after": (None, fail),
+        "remove-before": (remove_sockets, None),
     }[fault]
 
     def replacement(*arguments: Any, **named: Any) -> Any:

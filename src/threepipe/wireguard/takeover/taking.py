@@ -4,7 +4,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -151,4 +151,5 @@ class Taking:
         self.confirmed = True
         claim(self.adapter)
         for listening in (self.management, self.takeover):
-            listening.remove = remover(listening.getsockname())
+            with suppress(OSError):  # Somebody has removed the file, which ends the device once it is served.
+                listening.remove = remover(listening.getsockname())
