@@ -3,11 +3,12 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use threepipe_core::io::descriptor;
+use threepipe_core::packet::coalesce::Coalescer;
 
 use crate::buffer::{Buffers, Cutter};
 use crate::error::Result;
 use crate::file::File;
-use crate::packet::{extract_into, listed};
+use crate::packet::{extract_into, listed, records_of};
 
 /// Read at most `limit` records into `bytes`, and return their ends.
 fn fill(py: Python<'_>, file: &Bound<'_, PyAny>, bytes: &mut [u8], limit: isize) -> Result<Vec<usize>> {
@@ -66,4 +67,33 @@ pub fn send(py: Python<'_>, file: &Bound<'_, PyAny>, records: &Bound<'_, PyAny>)
     let descriptor = file.descriptor();
     let (sent, error) = py.detach(|| descriptor::send(descriptor, slices));
     Ok((sent, error.map_or(0, rustix::io::Errno::raw_os_error)))
+}
+
+/// The records that were not sent, the number of those that were, and 0 or the error that stopped it.
+type Sent<'py> = (Vec<Bound<'py, PyAny>>, usize, i32);
+
+#[pyfunction]
+pub fn send_coalesced<'py>(
+    py: Python<'py>,
+    file: &Bound<'py, PyAny>,
+    packets: &Bound<'py, PyAny>,
+    vnet_header: bool,
+    udp: bool,
+) -> Result<Sent<'py>> {
+    let file = File::of(file)?;
+    let packets = listed(packets)?;
+    let buffers = Buffers::of_all(&packets)?;
+    let pieces = buffers.slices();
+    let descriptor = file.descriptor();
+    let mut coalescer = Coalescer::default();
+    let (plan, (sent, error)) = py.detach(|| {
+        let plan = coalescer.plan(&pieces, vnet_header, udp);
+        let sent = descriptor::send_plan(descriptor, &plan, &pieces, vnet_header);
+        (plan, sent)
+    });
+    let rest = match &plan.groups()[sent..] {
+        [] => Vec::new(),
+        groups => records_of(&plan, groups, &packets, &pieces, vnet_header)?,
+    };
+    Ok((rest, sent, error.map_or(0, rustix::io::Errno::raw_os_error)))
 }

@@ -13,6 +13,7 @@ mod descriptor;
 mod error;
 #[cfg(unix)]
 mod file;
+mod gatherer;
 #[cfg(target_os = "linux")]
 mod handler;
 mod packet;
@@ -39,7 +40,9 @@ mod _native {
     const KINDS_OF_ENDS: &str = if cfg!(target_os = "linux") { "tun peers datagrams records" } else { "tun" };
     #[cfg(unix)]
     #[pymodule_export]
-    use crate::descriptor::{receive, receive_packets, send};
+    use crate::descriptor::{receive, receive_packets, send, send_coalesced};
+    #[pymodule_export]
+    use crate::gatherer::Gatherer;
     #[pymodule_export]
     use crate::packet::{coalesce, combine_ecn, extract, flow_fields, internet_checksum, measure, split};
     #[cfg(unix)]

@@ -5,7 +5,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use threepipe_core::packet::checksum;
-use threepipe_core::packet::coalesce::{Coalescer, Group};
+use threepipe_core::packet::coalesce::{Coalescer, Group, Plan};
 use threepipe_core::packet::ecn;
 use threepipe_core::packet::flow::Flow;
 use threepipe_core::packet::record::{HEADER_SIZE, Measure, Record, Shape};
@@ -170,14 +170,26 @@ pub fn coalesce<'py>(
     let mut coalescer = Coalescer::default();
     let plan = detach(py, work, WORTH_DETACHING, || coalescer.plan(&pieces, vnet_header, udp));
 
-    // A record that was not merged stays the same object.
+    records_of(&plan, plan.groups(), &packets, &pieces, vnet_header)
+}
+
+/// Return the records of `groups`, which are some of the plan's. One that was not merged stays the same object.
+pub fn records_of<'py>(
+    plan: &Plan<'_>,
+    groups: &[Group],
+    packets: &[Bound<'py, PyAny>],
+    pieces: &[&[u8]],
+    vnet_header: bool,
+) -> Result<Vec<Bound<'py, PyAny>>> {
+    let [first, ..] = packets else { return Ok(Vec::new()) };
+    let py = first.py();
     let is_new = |group: &&Group| !vnet_header || group.is_merged();
-    let size = plan.groups().iter().filter(is_new).map(|group| group.size(&pieces, vnet_header)).sum();
+    let size = groups.iter().filter(is_new).map(|group| group.size(pieces, vnet_header)).sum();
     let memory = new_memory(py, size, |mut memory| {
-        detach(py, work, WORTH_DETACHING, || {
-            for group in plan.groups().iter().filter(is_new) {
-                let target = memory.split_off_mut(..group.size(&pieces, vnet_header)).unwrap_or_default();
-                plan.write(group, &pieces, vnet_header, target);
+        detach(py, size, WORTH_DETACHING, || {
+            for group in groups.iter().filter(is_new) {
+                let target = memory.split_off_mut(..group.size(pieces, vnet_header)).unwrap_or_default();
+                plan.write(group, pieces, vnet_header, target);
             }
         });
         Ok(())
@@ -185,11 +197,11 @@ pub fn coalesce<'py>(
 
     let mut memory = Cutter::new(&memory)?;
     let mut used = 0;
-    plan.groups()
+    groups
         .iter()
         .map(|group| {
             if is_new(&group) {
-                used += group.size(&pieces, vnet_header);
+                used += group.size(pieces, vnet_header);
                 memory.cut(used)
             } else {
                 view_of(&packets[group.first()])

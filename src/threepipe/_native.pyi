@@ -1,17 +1,19 @@
 """The native core: the functions and classes that run for every packet, with the names and results of their reference.
 
-The reference is Python: `packet`, `ecn`, `flow`, `superpacket`, `coalesce`, `transport`, `rings` and `descriptor` in
-`threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here. System calls, and loops over
-more than a few packets, run without the GIL. A record that is too short for its virtio header raises ValueError.
+The reference is Python: `packet`, `ecn`, `flow`, `gatherer`, `superpacket`, `coalesce`, `transport`, `rings` and
+`descriptor` in `threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here. System
+calls, and loops over more than a few packets, run without the GIL. A record that is too short for its virtio header
+raises ValueError.
 
-`receive`, `receive_packets`, `send`, `PacketSender` and `pump` exist on POSIX, `Router` on Linux. All classes are
-thread-safe.
+`receive`, `receive_packets`, `send`, `send_coalesced`, `PacketSender` and `pump` exist on POSIX, `Router` on Linux. All
+classes are thread-safe.
 """
 
 import io
 from collections.abc import Sequence
 
 from threepipe.core.flow import FlowFields
+from threepipe.core.gatherer import Gatherer as Gatherer
 from threepipe.core.packet import Packet
 from threepipe.core.pump import Counts, End, HasFileno
 from threepipe.core.rings import Rings
@@ -112,6 +114,11 @@ def receive_packets(file: io.FileIO, memory: memoryview, limit: int, vnet_header
 
 def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
     """Do as `threepipe.core.descriptor.send`."""
+
+def send_coalesced(
+    file: io.FileIO, packets: Sequence[Packet], vnet_header: bool, udp: bool
+) -> tuple[Sequence[memoryview], int, int]:
+    """Do as `threepipe.core.descriptor.send_coalesced`, without copying the packets that are sent."""
 
 class PacketSender:
     """A `threepipe.backend.PacketSender` for a non-blocking file, which must stay open until `stop`.

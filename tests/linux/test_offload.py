@@ -20,6 +20,7 @@ from tests.support.offload_pair import FAMILIES, SIZE, Pair, joined, look_at_eve
 from tests.support.waiting import come_true
 from threepipe import Adapter, Bundle, Session
 from threepipe.core import fast
+from threepipe.core.packet import Packet
 from threepipe.piping import pipe
 from threepipe.platforms.linux.port import LinuxPort
 
@@ -136,8 +137,24 @@ def longest_records_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(max(map(len, records)))
         return send(file, records)
 
-    monkeypatch.setattr(fast, "send", noting)
+    send_by(monkeypatch, noting)
     return found
+
+
+def send_by(
+    monkeypatch: pytest.MonkeyPatch, send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]]
+) -> None:
+    """Have every record sent by `send`, those of `send_coalesced` too."""
+
+    def send_coalesced(
+        file: io.FileIO, packets: Sequence[Packet], vnet_header: bool, udp: bool
+    ) -> tuple[Sequence[memoryview], int, int]:
+        records = fast.coalesce([memoryview(packet) for packet in packets], vnet_header, udp)
+        written, error = send(file, records)
+        return records[written:], written, error
+
+    monkeypatch.setattr(fast, "send", send)
+    monkeypatch.setattr(fast, "send_coalesced", send_coalesced)
 
 
 def superpacket_of_the_kernel(pair: Pair, prefix: str) -> Bundle:
@@ -256,7 +273,7 @@ def test_a_kernel_that_rejects_superpackets_gets_single_packets(monkeypatch: pyt
             refused.append(len(records[whole[0]]))
             return send(file, records[: whole[0]])[0], errno.EINVAL
 
-        monkeypatch.setattr(fast, "send", refuse)
+        send_by(monkeypatch, refuse)
         receiver = pair.networks[1].namespace.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
         with receiver:
             receiver.bind(("tp0", 3))

@@ -53,6 +53,7 @@ class Core(NamedTuple):
     receive: Callable[[io.FileIO, memoryview, int], list[memoryview]]
     receive_packets: Callable[[io.FileIO, memoryview, int, bool], list[bytes]]
     send: Callable[[io.FileIO, Sequence[memoryview]], tuple[int, int]]
+    send_coalesced: Callable[[io.FileIO, Sequence[Packet], bool, bool], tuple[Sequence[memoryview], int, int]]
 
 
 PURE = Core(
@@ -66,6 +67,7 @@ PURE = Core(
     pure_descriptor.receive,
     pure_descriptor.receive_packets,
     pure_descriptor.send,
+    pure_descriptor.send_coalesced,
 )
 NATIVE = Core(
     native.internet_checksum,
@@ -78,6 +80,7 @@ NATIVE = Core(
     getattr(native, "receive", pure_descriptor.receive),  # The core has none on Windows.
     getattr(native, "receive_packets", pure_descriptor.receive_packets),
     getattr(native, "send", pure_descriptor.send),
+    getattr(native, "send_coalesced", pure_descriptor.send_coalesced),
 )
 
 

@@ -7,11 +7,12 @@ the event loop's next turn and sent as one bundle. docs/handing-over.md has the 
 import errno
 import sys
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from threepipe.bundle import Bundle
 from threepipe.compat.device import FLAGS, NODE, Device
-from threepipe.core.packet import Packet, is_packet
+from threepipe.core.fast import Gatherer
+from threepipe.core.packet import Packet
 from threepipe.platforms import PACKET_INFORMATION
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class TunTapDevice(Device):
     def __init__(self, name: str = "", flags: int = FLAGS["IFF_TUN"], dev: str = NODE) -> None:
         super().__init__(name, flags, dev, offload=True)
         self._front = _SIZE if PACKET_INFORMATION and not flags & FLAGS["IFF_NO_PI"] else 0
-        self._gathered: deque[memoryview] = deque()
-        self._size = 0  # Bytes gathered.
+        self._gatherer = Gatherer(self._front)
         self._received: deque[bytes] = deque()
         self._failure: OSError | None = None
         self._waiting = False  # True while an event loop is to flush.
@@ -80,27 +80,30 @@ class TunTapDevice(Device):
         In a running event loop it goes with all others of this turn of the loop, and the next write raises if they
         could not be sent.
         """
-        packet = memoryview(bytes(data))[self._front :]  # Copies only bytes that could change.
-        if not is_packet(packet):
-            raise self.Error(errno.EINVAL, "the data is not an IP packet, on Linux behind 4 bytes")
-        gathered = self._gathered
-        if not gathered:
-            self._begin()
-        gathered.append(packet)
-        self._size += len(packet)
-        if not self._waiting or self._size >= _MOST:
+        size, kept = len(data), self._gatherer.add(data)
+        if not kept or kept <= size - self._front:  # It is the first.
+            self._begin(kept)
+        elif kept >= _MOST:
             self._flush()
-        return len(data)
+        return size
 
-    def _begin(self) -> None:
-        """Prepare to gather: raise what went wrong before, and have a running event loop flush at its next turn."""
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
-        self._open_session()
+    def _begin(self, kept: int) -> None:
+        """Have a running event loop flush at its next turn, or flush at once. Raise what went wrong before."""
+        if not kept:
+            raise self.Error(errno.EINVAL, "the data is not an IP packet, on Linux behind 4 bytes")
+        try:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            self._open_session()
+        except OSError:
+            self._gatherer.take()
+            raise
         if not self._waiting and (loop := _running_loop()) is not None:
             loop.call_soon(self._flush_later)
             self._waiting = True
+        if not self._waiting:
+            self._flush()
 
     def down(self) -> None:
         """Send the packets written so far, and take the link down."""
@@ -121,13 +124,10 @@ class TunTapDevice(Device):
             self._failure = error
 
     def _flush(self) -> None:
-        self._size, packets = 0, list[memoryview]()
-        with suppress(IndexError):  # Another thread may write meanwhile.
-            while True:
-                packets.append(self._gathered.popleft())
+        packets = self._gatherer.take()
         if packets and self._session is not None:
             with self._errors():
-                self._session.send(packets, _PATIENCE)
+                self._session.send(Bundle.of_views(packets), _PATIENCE)
 
 
 def _running_loop() -> "AbstractEventLoop | None":

@@ -1,15 +1,17 @@
 """Bundles of records, read from and written to non-blocking file descriptors with one system call a record.
 
-Knows no platform, and never looks into a record.
+Knows no platform, and what is in a record only as far as others tell.
 """
 
 import errno
 import io
 from collections.abc import Sequence
 
+from threepipe.core.coalesce import coalesce
+from threepipe.core.packet import Packet
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, extract
 
-__all__ = ["FULL", "MAX_BUNDLE", "receive", "receive_packets", "send"]
+__all__ = ["FULL", "MAX_BUNDLE", "receive", "receive_packets", "send", "send_coalesced"]
 
 MAX_BUNDLE = 256
 """Maximum number of records received at once, as in Wintun's first driver."""
@@ -73,3 +75,15 @@ def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
     except OSError as error:
         return written, error.errno or 0
     return written, 0
+
+
+def send_coalesced(
+    file: io.FileIO, packets: Sequence[Packet], vnet_header: bool, udp: bool
+) -> tuple[Sequence[memoryview], int, int]:
+    """Coalesce packets as `threepipe.core.coalesce.coalesce` does, and write the records as `send` does.
+
+    Return the records that were not written, the number of those that were, and 0 or the errno that stopped it.
+    """
+    records = coalesce([memoryview(packet) for packet in packets], vnet_header, udp)
+    written, error = send(file, records)
+    return records[written:], written, error

@@ -19,6 +19,7 @@ __all__ = [
     "ENDS",
     "NATIVE",
     "REASON",
+    "Gatherer",
     "PacketSender",
     "Traffic",
     "Transport",
@@ -35,6 +36,7 @@ __all__ = [
     "ring_receive",
     "ring_send",
     "send",
+    "send_coalesced",
     "split",
 ]
 
@@ -43,6 +45,7 @@ NATIVE = not REASON
 
 if NATIVE:
     from threepipe._native import (
+        Gatherer,
         Traffic,
         Transport,
         coalesce,
@@ -59,6 +62,7 @@ else:
     from threepipe.core.coalesce import coalesce
     from threepipe.core.ecn import combine_ecn
     from threepipe.core.flow import flow_fields
+    from threepipe.core.gatherer import Gatherer
     from threepipe.core.packet import internet_checksum
     from threepipe.core.rings import ring_receive, ring_send
     from threepipe.core.superpacket import extract, measure, split
@@ -74,11 +78,11 @@ PacketSender: "type[NativeSender] | None" = None
 """A `threepipe.backend.PacketSender` for descriptors, or None without it."""
 
 if NATIVE and sys.platform != "win32":
-    from threepipe._native import KINDS_OF_ENDS, PacketSender, pump, receive, receive_packets, send
+    from threepipe._native import KINDS_OF_ENDS, PacketSender, pump, receive, receive_packets, send, send_coalesced
 
     ENDS = frozenset(KINDS_OF_ENDS.split())
 else:
-    from threepipe.core.descriptor import receive, receive_packets, send
+    from threepipe.core.descriptor import receive, receive_packets, send, send_coalesced
 
 
 def joins(left: End, right: End) -> bool:

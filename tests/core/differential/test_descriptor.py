@@ -12,9 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.support.cores import Core, contents, fault_of_both, of_both
-from tests.support.frames import NEEDS_CSUM, TCP4, UDP6, frame, naive_split, opened, record, superpacket
+from tests.support.cores import SOURCES, Core, contents, copies, fault_of_both, of_both, property_of
+from tests.support.frames import (
+    NEEDS_CSUM,
+    TCP4,
+    UDP6,
+    frame,
+    frames,
+    naive_split,
+    opened,
+    record,
+    records_of,
+    superpacket,
+    traffic,
+)
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such pairs of sockets")
@@ -237,3 +251,60 @@ def test_a_closed_file_raises_value_error() -> None:
         file.close()
         fault_of_both(lambda core: core.send(file, [memoryview(b"a")]), ValueError)
         fault_of_both(lambda core: core.receive(file, memoryview(bytearray(MAX_RECORD)), 1), ValueError)
+
+
+@LINUX
+@property_of(150)
+@given(SOURCES, st.integers(0, 16), st.booleans(), st.booleans(), st.integers(0, 4))
+def test_packets_sent_coalesced_are_those_of_coalesce_and_send(
+    source: random.Random, count: int, as_records: bool, udp: bool, room: int
+) -> None:
+    """`room` is that of the target, in records; none of the packets may get lost or change."""
+    packets = traffic(source, count)
+    pieces = records_of(source, packets) if as_records else packets
+
+    def ask(core: Core) -> object:
+        with wire(socket.SOCK_DGRAM) as (file, far):
+            queued = 0
+            while core.send(file, [memoryview(b"before")]) == (1, 0):
+                queued += 1
+            for _ in range(min(room, queued)):
+                far.recv(9)
+            mine = copies(pieces)
+            rest, sent, error = core.send_coalesced(file, mine, as_records, udp)
+            assert contents(mine) == list(map(bytes, pieces))
+            got = [far.recv(1 << 17) for _ in range(queued - min(room, queued) + sent)][queued - min(room, queued) :]
+            assert (got + contents(rest), error) == (contents(core.coalesce(copies(pieces), as_records, udp)), 0)
+            return got, contents(rest), sent
+
+    of_both(ask)
+
+
+@LINUX
+@pytest.mark.parametrize("size", [1, 30])
+def test_a_superpacket_of_more_pieces_than_a_system_call_takes_is_sent_whole(size: int) -> None:
+    packets = frames(TCP4, [bytes([number % 251]) * size for number in range(1500)])
+
+    def ask(core: Core) -> object:
+        with wire() as (file, far):
+            rest, sent, error = core.send_coalesced(file, packets, False, True)
+            return contents(rest), sent, error, far.recv(1 << 17)
+
+    rest, sent, error, record = of_both(ask)
+    assert (rest, sent, error) == ([], 1, 0)
+    assert naive_split(record) == packets
+
+
+@LINUX
+def test_a_record_that_is_refused_is_told_with_those_behind_it() -> None:
+    packets = [*frames(TCP4, [b"abcd"] * 3), *frames(UDP6, [b"abcd"] * 3)]
+
+    def ask(core: Core) -> object:
+        with open("/dev/full", "r+b", buffering=0) as file:
+            assert isinstance(file, io.FileIO)
+            rest, sent, error = core.send_coalesced(file, packets, False, True)
+            return contents(rest), sent, error
+
+    rest, sent, error = of_both(ask)
+    assert [naive_split(record) for record in rest] == [packets[:3], packets[3:]]
+    assert (sent, error) == (0, errno.ENOSPC)

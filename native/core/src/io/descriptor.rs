@@ -1,13 +1,15 @@
 //! Records received from and sent to a non-blocking file, one record a system call.
 //!
-//! A record may be a packet or have a virtio header; this module does not look into it. The twin of
+//! A record may be a packet or have a virtio header; this module does not look into it, but can send those of a plan. The twin of
 //! `threepipe.core.descriptor`.
 
+use std::io::IoSlice;
 use std::os::fd::AsFd;
 
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, read, write, writev};
 
-use crate::packet::record::MAX_RECORD;
+use crate::packet::coalesce::{LONGEST_HEAD, Plan};
+use crate::packet::record::{MAX_RECORD, PLAIN_HEADER};
 
 /// Receive up to `limit` records that are ready, end to end into `memory`, and append the end of each to `ends`.
 ///
@@ -42,11 +44,47 @@ pub fn receive(file: impl AsFd, memory: &mut [u8], limit: usize, ends: &mut Vec<
 
 /// Send `records` until there is no room. Return how many were sent, and the error that stopped it.
 pub fn send<'a>(file: impl AsFd, records: impl IntoIterator<Item = &'a [u8]>) -> (usize, Option<Errno>) {
-    let file = file.as_fd();
+    send_each(records, |record| write(&file, record))
+}
+
+/// Send the records of a plan for `pieces`, as [`send`] does. The kernel collects the pieces of most, without a copy.
+///
+/// # Panics
+///
+/// If `pieces` are not those of the plan.
+pub fn send_plan(file: impl AsFd, plan: &Plan<'_>, pieces: &[&[u8]], vnet_header: bool) -> (usize, Option<Errno>) {
+    let mut merged = Vec::new();
+    send_each(plan.groups(), |group| {
+        let mut head = [0; LONGEST_HEAD];
+        if !group.is_merged() {
+            let piece = IoSlice::new(pieces[group.first()]);
+            return if vnet_header {
+                write(&file, &piece)
+            } else {
+                writev(&file, &[IoSlice::new(&PLAIN_HEADER), piece])
+            };
+        }
+        if group.is_whole() {
+            let size = group.head(&mut head);
+            let mut parts = vec![IoSlice::new(&head[..size])];
+            parts.extend(plan.pieces(group).map(|index| IoSlice::new(group.data(pieces[index], vnet_header))));
+            return writev(&file, &parts);
+        }
+        merged.resize(group.size(pieces, vnet_header), 0);
+        plan.write(group, pieces, vnet_header, &mut merged);
+        write(&file, &merged)
+    })
+}
+
+/// Do `send` for each of `records`, until there is no room.
+fn send_each<T>(
+    records: impl IntoIterator<Item = T>,
+    mut send: impl FnMut(&T) -> Result<usize, Errno>,
+) -> (usize, Option<Errno>) {
     let mut sent = 0;
     for record in records {
         loop {
-            match write(file, record) {
+            match send(&record) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return (sent, None),
                 Err(error) => return (sent, Some(error)),

@@ -99,7 +99,7 @@ impl<'a> TunOutlet<'a> {
     /// Write the record of a merged group, or its packets if the adapter refuses it.
     fn put_merged(&mut self, pieces: &Pieces<'_>, vnet_header: bool) -> Flow {
         let Pieces { group, plan, records, measure } = *pieces;
-        if self.is_coalescing() && group.is_open_inside() {
+        if self.is_coalescing() && !group.is_whole() {
             let mut merged = std::mem::take(&mut self.merged);
             merged.resize(group.size(records, vnet_header), 0);
             plan.write(group, records, vnet_header, &mut merged);

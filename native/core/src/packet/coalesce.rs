@@ -24,6 +24,8 @@ pub const LONGEST_HEAD: usize = HEADER_SIZE + LONGEST_HEADERS;
 /// The most datagrams in a superpacket: `UDP_MAX_SEGMENTS` of `<linux/udp.h>`, enforced by kernels since 6.6 and
 /// later raised to 128.
 const MAX_DATAGRAMS: u32 = 64;
+/// The most pieces of memory that a system call takes: `UIO_MAXIOV` of `<linux/uio.h>`, and as many elsewhere.
+const MAX_PARTS: u32 = 1024;
 /// Bytes of an IPv6 header, and of a TCP header with all options.
 const LONGEST_HEADERS: usize = 40 + 60;
 /// Offset of the transport header, which tells the two versions apart.
@@ -298,10 +300,10 @@ impl Group {
         self.count > 1
     }
 
-    /// Return True if the payloads of its pieces are not final: inner checksums are completed as the plan writes it.
+    /// Return True if its record is its head and the payloads of its pieces, few enough for one system call.
     #[must_use]
-    pub fn is_open_inside(&self) -> bool {
-        self.open_inside
+    pub fn is_whole(&self) -> bool {
+        !self.open_inside && self.count < MAX_PARTS
     }
 
     /// Return the index of its first piece.

@@ -122,17 +122,24 @@ class LinuxPort:
     def send(self, bundle: Bundle) -> Bundle:
         """Write a bundle: coalesce packets if the interface takes superpackets, which stay whole."""
         end = self._end
-        records = self._outgoing(bundle)
-        written, error = self._records.send(end.target, records)
+        rest, written, error = self._write_records(bundle)
         accepted = written > 0
         if error == errno.EINVAL and end.coalescing:
             end.coalescing = False  # Some kernels offer superpackets and refuse them.
-            records = self._outgoing(self._bundle(records[written:]))
-            written, error = self._records.send(end.target, records)
+            rest, written, error = self._write_records(self._bundle(rest))
             accepted = accepted or written > 0
         if error not in FULL and not accepted:
             raise self._end.failure(error)
-        return self._bundle(records[written:])
+        return self._bundle(rest)
+
+    def _write_records(self, bundle: Bundle) -> tuple[Sequence[memoryview], int, int]:
+        """Write a bundle, and return the records that were not written, how many were, and 0 or an errno."""
+        records = self._outgoing(bundle)
+        if records is None:
+            end, pieces = self._end, bundle.buffers if bundle.records is None else bundle.records
+            return fast.send_coalesced(end.target, pieces, bundle.records is not None, end.udp)
+        written, error = self._records.send(self._end.target, records)
+        return records[written:], written, error
 
     def send_packet(self, packet: bytes) -> bool:
         """Write one packet as it is."""
@@ -150,16 +157,19 @@ class LinuxPort:
             raise self._end.failure(error)
         return records > 0
 
-    def _outgoing(self, bundle: Bundle) -> Sequence[memoryview]:
-        end = self._end
+    def _outgoing(self, bundle: Bundle) -> Sequence[memoryview] | None:
+        """Return the records to write; None if `fast.send_coalesced` is to make them of the bundle's."""
+        end, records = self._end, bundle.records
         if not end.vnet_header:
             return list(bundle)
-        if not end.coalescing:
+        # What Python's splitting cost is not to be paid again.
+        if not end.coalescing or bundle.looked_at:
             return plain_records(list(bundle))
-        if (records := bundle.records) is None:
-            # What Python's splitting cost is not to be paid again.
-            return plain_records(bundle.buffers) if bundle.looked_at else fast.coalesce(list(bundle), False, end.udp)
-        return fast.coalesce(records, True, end.udp) if len(records) > 1 else records
+        if records is not None and len(records) <= 1:
+            return records
+        if self._records is fast:
+            return None
+        return fast.coalesce(list(bundle) if records is None else records, records is not None, end.udp)
 
     def _bundle(self, records: Sequence[memoryview]) -> Bundle:
         return Bundle.of_records(records) if self._end.vnet_header else Bundle.of_views(records)
