@@ -22,9 +22,10 @@ from threepipe.platforms.bsd.driver import Driver, Opened, not_found, own_name
 from threepipe.platforms.bsd.interface import Interfaces, Listing, explained
 from threepipe.platforms.bsd.kind import IFF_UP, Kind
 from threepipe.platforms.bsd.leftovers import Mark, leftovers
-from threepipe.platforms.bsd.messages import IpAddress, Link
+from threepipe.platforms.bsd.messages import Link
 from threepipe.platforms.bsd.offload import OffloadPort
 from threepipe.platforms.bsd.port import BsdPort, discard
+from threepipe.platforms.bsd.routes import Routes, own_address
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
 
@@ -33,8 +34,6 @@ __all__ = ["BsdDevice", "Place", "adapters_on", "add_routes_on", "create_on", "o
 _log = logging.getLogger("threepipe")
 
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
-_UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN})
-"""Refusals of a route to an interface that is down."""
 
 
 class Place(NamedTuple):
@@ -112,12 +111,7 @@ def add_routes_on(place: Place, index: int, networks: Iterable[Network]) -> None
     if not names:
         raise AdapterGone(errno.ENXIO, f"interface {index} was removed by another program; create it again")
     for network in networks:
-        place.interfaces.add_route(names[0], index, network, _own_address(listing, index, network.version))
-
-
-def _own_address(listing: Listing, index: int, version: int) -> IpAddress | None:
-    own = [address.ip for interface, address in listing.addresses if interface == index and address.version == version]
-    return min(own, key=lambda ip: ip.is_link_local, default=None)  # The system may have added such an address.
+        place.interfaces.add_route(names[0], index, network, own_address(listing, index, network.version))
 
 
 def _is_tun(kind: Kind, link: Link) -> bool:
@@ -154,13 +148,14 @@ class BsdDevice:
         self._open = True
         self._mark = _mark(place.folder, opened.name) if opened.removes and not persistent else None
         self._up = False
-        self._wanted: dict[Network, None] = {}
-        """Routes that the program has set, and those that its addresses need."""
         self._port: BsdPort | None = None
         self._refused = self._crowded = 0
         """Counts of the ports of ended sessions."""
         self._lock = threading.RLock()  # One change at a time.
-        self._index = self._link(self._interfaces.listing(), None).index
+        listing = self._interfaces.listing()
+        self._index = self._link(listing, None).index
+        present = [network for index, network in listing.routes if index == self._index]
+        self._routes = Routes(self._interfaces, self._driver.kind, self._index, present)
         self._interfaces.set_up(self._name, False)  # OpenBSD takes it up at opening.
         self._offload = offload and self._driver.set_offload(self._system, opened.descriptor)
         call_in_child(self, BsdDevice._leave_behind)
@@ -178,10 +173,9 @@ class BsdDevice:
     def info(self) -> AdapterInfo:
         listing = self._interfaces.listing()
         found = _info(listing, self._link(listing, self._index))
-        if not found.link_up:  # Routes that the system takes back then come again with the link.
-            networks = {address.network for address in found.addresses}
-            waiting = [route for route in self._wanted if route not in networks and route not in found.routes]
-            found = found._replace(routes=(*found.routes, *waiting))
+        networks = {address.network for address in found.addresses}
+        waiting = [route for route in self._routes.waiting(listing, found.link_up) if route not in networks]
+        found = found._replace(routes=(*found.routes, *waiting))
         counts = found.statistics
         refused, crowded = self._refused, self._crowded
         if self._port is not None:
@@ -229,7 +223,7 @@ class BsdDevice:
         with self._lock:
             try:
                 if isinstance(item, Network):
-                    self._add_route(item)
+                    self._routes.add(self.name, item, self._up)
                 else:
                     self._add_address(item)
             except AdapterError as error:
@@ -239,53 +233,32 @@ class BsdDevice:
                 raise
 
     def _add_address(self, address: Address) -> None:
-        self._interfaces.add_address(self.name, address)
+        name, network = self.name, address.network
+        self._routes.check(address)
+        self._interfaces.add_address(name, address)
+        new = address.version == 4 and network.prefixlen < network.max_prefixlen and network not in self._routes
         try:
             if not self._up:
-                self._interfaces.set_up(self._name, False)  # An address takes it up.
-            network = address.network
-            if address.version == 4 and network.prefixlen < network.max_prefixlen and network not in self._wanted:
-                self._add_route(network)
+                self._interfaces.set_up(name, False)  # An address takes it up.
+            if new:
+                self._routes.add(name, network, self._up)
+            self._routes.restore(name, self._up)
         except BaseException:
-            self._interfaces.remove_address(self._name, address)
+            self._routes.withdraw(name, address, network if new else None)
             raise
-
-    def _add_route(self, network: Network) -> None:
-        gateway = self._gateway(network)
-        try:
-            self._interfaces.add_route(self.name, self._index, network, gateway)
-        except AdapterError as error:
-            if error.errno in _UNREACHABLE and gateway is None:
-                text = f"route {network}: {self._name} has no address of IPv{network.version}; give it one first"
-                raise AdapterError(error.errno, text) from None
-            if self._up or error.errno not in _UNREACHABLE:
-                raise
-        self._wanted[network] = None
-
-    def _gateway(self, network: Network) -> IpAddress | None:
-        """Return an address of the interface, of the version of `network`."""
-        return _own_address(self._interfaces.listing(), self._index, network.version)
 
     def remove(self, item: Address | Network) -> None:
         with self._lock:
             if isinstance(item, Network):
-                self._interfaces.remove_route(self.name, self._index, item, self._gateway(item))
-                self._wanted.pop(item, None)
+                self._routes.remove(self.name, item)
                 return
             listing = self._interfaces.listing()
             left = {address.network for index, address in listing.addresses if index == self._index and address != item}
-            if item.version == 4 and item.network in self._wanted and item.network not in left:
-                self._interfaces.remove_route(self.name, self._index, item.network, item.ip)
-                del self._wanted[item.network]
-            self._interfaces.remove_address(self.name, item)
-            self._restore_routes()
-
-    def _restore_routes(self) -> None:
-        """Set the wanted routes that the system has taken back."""
-        listing = self._interfaces.listing()
-        present = {network for index, network in listing.routes if index == self._index}
-        for network in [network for network in self._wanted if network not in present]:
-            self._add_route(network)
+            unwanted = item.network if item.version == 4 and item.network not in left else None
+            try:
+                self._routes.withdraw(self.name, item, unwanted)
+            finally:
+                self._routes.restore(self.name, self._up)
 
     def start(self, capacity: int) -> BsdPort:
         descriptor = self._opened.descriptor
@@ -300,7 +273,7 @@ class BsdDevice:
                 self._driver.before_up(self._interfaces, self.name, self._own_ipv6())
                 self._interfaces.set_up(self._name, True)
                 self._up = True
-                self._restore_routes()
+                self._routes.restore(self.name, self._up)
                 make = OffloadPort if self._offload else BsdPort
                 self._port = make(
                     self._system, self._driver.kind, descriptor, self._name, self._get_mtu, self._take_link_down

@@ -140,7 +140,13 @@ class Interfaces:
             self.request(name, kind.remove_address_in6, body.ljust(IN6_IFREQ - NAME_SIZE, b"\0"), kind.inet6)
 
     def add_route(self, name: str, index: int, network: Network, gateway: IpAddress | None) -> None:
-        """Add a route to the interface; `gateway` is an address of it."""
+        """Add a route to the interface; `gateway` is an address of it.
+
+        Systems whose routes lead by addresses need one: without it they find no source address for packets.
+        """
+        if gateway is None and self._kind.routes_by_address:
+            text = f"route {network}: {name} has no address of IPv{network.version}; give it one first"
+            raise AdapterError(errno.ENETUNREACH, text)
         self._route(RTM_ADD, name, index, network, gateway)
 
     def remove_route(self, name: str, index: int, network: Network, gateway: IpAddress | None) -> None:

@@ -148,6 +148,8 @@ class Kind(NamedTuple):
     """True if messages tell the size of their own header, in two bytes at offset 4."""
     routes_by_address: bool = False
     """True if a route to an interface names an address of the interface, as `route add -iface` does there."""
+    minds_host_routes: bool = False
+    """True if the system must not get an address of IPv4 to which there is a route: it would use freed memory."""
     scoped: int = 0
     """RTF_IFSCOPE: the flag of routes for sockets of one interface alone, where there are such."""
     tells_of_removal: bool = True

@@ -30,6 +30,7 @@ __all__ = [
     "IpAddress",
     "Link",
     "Route",
+    "address_of",
     "host_message",
     "parse_addresses",
     "parse_links",
@@ -146,7 +147,7 @@ def parse_links(kind: Kind, listing: bytes) -> Iterator[Link]:
 def parse_addresses(kind: Kind, listing: bytes) -> Iterator[tuple[int, Address]]:
     """Yield the index of an interface and an address of it, for all addresses of a NET_RT_IFLIST."""
     for message in _messages(listing, {known.type: known for known in kind.addresses}, kind):
-        address = _address(message.parts.get(RTA_IFA, b""), kind)
+        address = address_of(message.parts.get(RTA_IFA, b""), kind)
         if address is not None:
             prefix = _prefix(message.parts.get(RTA_NETMASK, b""), address.version)
             yield message.index, ipaddress.ip_interface((address, prefix))
@@ -156,7 +157,7 @@ def parse_routes(kind: Kind, listing: bytes) -> Iterator[Route]:
     """Yield the routes of a NET_RT_DUMP."""
     layouts = dict.fromkeys(range(256), kind.routes)  # RTM_GET, and RTM_ADD on some systems.
     for message in _messages(listing, layouts, kind):
-        address = _address(message.parts.get(RTA_DST, b""), kind)
+        address = address_of(message.parts.get(RTA_DST, b""), kind)
         if address is None:
             continue
         prefix: int = address.max_prefixlen
@@ -201,7 +202,7 @@ def _parts(data: bytes, present: int, alignment: int) -> dict[int, bytes]:
     return found
 
 
-def _address(part: bytes, kind: Kind) -> IpAddress | None:
+def address_of(part: bytes, kind: Kind) -> IpAddress | None:
     """Return the IP address of a socket address, None for one of another family."""
     if len(part) < 2 or part[1] not in (AF_INET, kind.inet6):
         return None

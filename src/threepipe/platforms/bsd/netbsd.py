@@ -48,6 +48,7 @@ KIND = Kind(
     ),
     listings=(6, 5),  # NET_RT_IFLIST, and the one before NetBSD 8.
     routes_by_address=True,
+    minds_host_routes=True,
     tells_of_removal=False,
     largest_mtu=1500,
 )
