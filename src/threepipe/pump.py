@@ -40,6 +40,8 @@ def pump(left: Session, right: Session) -> bool:
     for session in (left, right):
         _wait_until_resumed(session)
     with _pumped(left, right) as bell:
+        if left._paused or right._paused:
+            return True  # That was just now, and `pause` has not waited for this call.
         if left._ready or right._ready:
             with _joined(left, right, bell) as ends:
                 if ends is not None:
@@ -132,7 +134,7 @@ def _using(session: Session, bell: "Doorbell") -> Iterator[None]:
         session._check_open()
         session._bells.append(bell)
         session._unused.notify_all()
-        interrupted, session._interrupted = session._interrupted or session._paused, False
+        interrupted, session._interrupted = session._interrupted, False
     if interrupted:
         bell.ring()
     try:

@@ -13,6 +13,7 @@ if sys.platform != "linux":
 
 import threepipe
 from tests.support.piped_devices import SECONDS, End, back, exchange, joined, numbered
+from tests.support.waiting import come_true
 from threepipe.errors import SessionClosed
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.platforms.linux.tun import Offload
@@ -130,6 +131,19 @@ def test_a_session_is_pumped_only_while_it_is_not_paused() -> None:
         assert not wait_until_pumped(left.device.session, 0)
         resume(left.device.session)
         assert wait_until_pumped(left.device.session, SECONDS)
+
+
+def test_a_pump_that_waits_for_one_session_passes_nothing_of_the_other_that_is_paused_meanwhile() -> None:
+    packets = numbered(3)
+    with joined() as (left, right):
+        exchange(left, right)
+        left.device.suspend()
+        give_kept(left.adapter.session, packets)
+        pause(left.adapter.session)  # The pump waits for the device, and has looked at this one before.
+        left.device.resume()
+        assert not come_true(lambda: not kept(left.adapter.session), 0.2)
+        resume(left.adapter.session)
+        assert right.adapter.receive(3) == packets
 
 
 def test_kept_packets_go_to_the_new_session_in_order() -> None:
