@@ -9,7 +9,7 @@ from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters, allows_offloa
 from threepipe.backend import AdapterInfo
 from threepipe.endpoints.kinds import NEW_NAMESPACE
 from threepipe.endpoints.request import OpenRequest
-from threepipe.errors import InvalidSetting
+from threepipe.errors import InvalidSetting, PermissionDenied
 from threepipe.memory import MemoryAdapter
 from threepipe.net.connect import close_on_error
 from threepipe.platforms import enclose, free_table, open_inherited, routed
@@ -123,9 +123,9 @@ def open_adapter(
 ) -> Adapter:
     """Open or create the adapter of a `tun` address. Raises `AdapterError` and `InvalidSetting`."""
     name = request.parameter
-    existing = [info for info in adapters(netns) if info.name == name and info.persistent]
-    if existing:
-        _check_existing(existing[0], address, route, mtu)
+    existing = _existing(name, netns)
+    if existing is not None:
+        _check_existing(existing, address, route, mtu)
         _check_not_given(name, metric=metric, dns=dns, search=search)
         adapter = Adapter.open(name, netns=netns, offload=offload, queues=queues, packet_information=packet_information)
     else:
@@ -144,8 +144,16 @@ def open_adapter(
             windows=WindowsSettings(dns=dns, search=search) if dns or search else None,
             packet_information=packet_information,
         )
-    request.log.info(f"adapter {adapter.name} {'opened' if existing else 'created'}")
+    request.log.info(f"adapter {adapter.name} {'created' if existing is None else 'opened'}")
     return adapter
+
+
+def _existing(name: str, netns: str | None) -> AdapterInfo | None:
+    """Return the persistent adapter of that name, or None if there is none that this user may see."""
+    try:
+        return next((info for info in adapters(netns) if info.name == name and info.persistent), None)
+    except PermissionDenied:
+        return None  # Others may create one in that namespace for this user.
 
 
 def open_memory(request: OpenRequest[str]) -> Session:
