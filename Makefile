@@ -23,7 +23,8 @@ HEADER_TOOLS := gcc:gcc x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-min
 
 # Tools that run other kernels under emulation.
 SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmod ethtool:ethtool \
-	systemd-analyze:systemd openvpn:openvpn microsocks:microsocks babeld:babeld bird:bird2
+	systemd-analyze:systemd openvpn:openvpn microsocks:microsocks babeld:babeld bird:bird2 \
+	openconnect:openconnect ocserv:ocserv mmdebstrap:mmdebstrap linux.uml:user-mode-linux
 
 # The contract with its Linux and memory platforms: the code that Wintun's announcement would have counted.
 CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.py core/pump.py core/fast.py bundle.py \
