@@ -1,7 +1,6 @@
 """`threepipe script-tun` and `from_environment`, started as OpenConnect, OpenVPN and `threepipe exec` do it."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import trustme
 
 from tests.support.kernel import Network, links, needs_root
+from tests.support.openconnect import connected, needs_openconnect
 from tests.support.transfers import MIB, transfer
 from tests.support.waiting import come_true
 from threepipe.echo import echo_reply, echo_request
@@ -153,85 +152,14 @@ def test_a_python_program_of_exec_has_a_session_in_any_form(network: Network, he
     assert links(network) == set()
 
 
-SERVER = """
-auth = "plain[passwd={folder}/users]"
-tcp-port = 4433
-udp-port = 4433
-socket-file = {folder}/control
-server-cert = {folder}/certificate.pem
-server-key = {folder}/key.pem
-run-as-user = root
-run-as-group = root
-isolate-workers = false
-max-clients = 4
-device = vpns
-ipv4-network = 10.77.0.0
-ipv4-netmask = 255.255.255.0
-ipv6-network = fd77::/64
-"""
-
-
-@contextmanager
-def ocserv(network: Network, folder: Path) -> Iterator[None]:
-    """Run a server at 192.0.2.1, with a user ann."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("192.0.2.1")
-    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
-    certificate.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
-    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
-    (folder / "settings").write_text(SERVER.format(folder=folder))
-    subprocess.run(["ocpasswd", "-c", folder / "users", "ann"], input="secret\nsecret\n", text=True, check=True)
-    command = network.command("ocserv", "-f", "-c", str(folder / "settings"))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            assert come_true(lambda: ":4433" in network.run("ss", "-lntH"), 20)
-            yield
-        finally:
-            server.terminate()
-
-
 @needs_root
-@pytest.mark.skipif(
-    not shutil.which("openconnect") or not shutil.which("ocserv"),
-    reason="one of openconnect and ocserv is not there; install both",
-)
+@needs_openconnect
 def test_openconnect_carries_packets_to_an_adapter(network: Network, tmp_path: Path) -> None:
-    server = Network()
-    try:
-        server.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", network.path)
-        for place, link, address in ((server, "v0", "192.0.2.1/24"), (network, "v1", "192.0.2.2/24")):
-            place.run("ip", "address", "add", address, "dev", link)
-            place.run("ip", "link", "set", link, "up")
-        script = tmp_path / "script"
-        script.write_text(f"#!/bin/sh\nexec {' '.join(SCRIPT_TUN)} tun:vpn0\n")
-        script.chmod(0o755)
-        authority = tmp_path / "authority.pem"
-        options = [
-            "--cafile",
-            str(authority),
-            "--passwd-on-stdin",
-            "-u",
-            "ann",
-            "--script-tun",
-            "--script",
-            str(script),
-        ]
-        command = network.command("openconnect", *options, "192.0.2.1:4433")
-        with (
-            ocserv(server, tmp_path),
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as client,
-        ):
-            try:
-                assert client.stdin is not None
-                client.stdin.write("secret\n")
-                client.stdin.flush()
-                assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "vpn0", check=False), 30)
-                assert " 0% packet loss" in network.run("ping", "-c", "3", "-i", "0.01", "-W", "20", "10.77.0.1")
-                transfer(network, server, "10.77.0.1", 4 * MIB)
-                client.send_signal(signal.SIGINT)
-                client.wait(20)
-                assert come_true(lambda: links(network) == {"v1"}, 20)
-            finally:
-                client.kill()
-    finally:
-        server.namespace.close()
+    script = " ".join(SCRIPT_TUN)
+    with connected(network, tmp_path, f"exec {script} tun:vpn0") as (server, client):
+        assert come_true(lambda: "LOWER_UP" in network.run("ip", "link", "show", "vpn0", check=False), 30)
+        assert " 0% packet loss" in network.run("ping", "-c", "3", "-i", "0.01", "-W", "20", "10.77.0.1")
+        transfer(network, server, "10.77.0.1", 4 * MIB)
+        client.send_signal(signal.SIGINT)
+        client.wait(20)
+        assert come_true(lambda: links(network) == {"v2"}, 20)

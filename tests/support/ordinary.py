@@ -8,9 +8,11 @@ from pathlib import Path
 
 from tests.support.kernel import STRANGER, Network
 
-__all__ = ["as_user", "processes", "threepipe_as_user"]
+__all__ = ["PYTHON", "as_user", "processes", "threepipe_as_user"]
 
 _PLACE = "/mnt"
+PYTHON = f"{_PLACE}/0/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+"""Python's path for programs of `as_user`."""
 _ROOT = Path(__file__).parents[2]
 _MARK = f"THREEPIPE_TESTS={os.getpid()}"
 """A variable of the environment by which processes of these tests differ from those of tests that run beside them."""
@@ -28,7 +30,6 @@ def as_user(network: Network, *arguments: str, user: int = STRANGER, mounts: str
     tun = "mount -t tmpfs none /dev/net; mknod -m 0666 /dev/net/tun c 10 200"
     script = "; ".join(["set -e", f"mount -t tmpfs none {_PLACE}", *binds, tun, *([mounts] if mounts else [])])
     path = os.pathsep.join(f"{_PLACE}/{each}" for each in ("1/src", "1", "2"))
-    python = f"{_PLACE}/0/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
     ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     program = [
         "setpriv",
@@ -38,7 +39,7 @@ def as_user(network: Network, *arguments: str, user: int = STRANGER, mounts: str
         f"PYTHONPATH={path}",
         "HOME=/",
         f"LD_LIBRARY_PATH={_PLACE}/0/lib",
-        python,
+        PYTHON,
         *arguments,
     ]
     return network.command("unshare", "--mount", "sh", "-c", f'{script}; exec "$@"', "sh", *program)
