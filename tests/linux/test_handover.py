@@ -229,3 +229,32 @@ def test_a_process_that_does_not_fit_is_refused_and_the_device_goes_on(host: Hos
     new = host.up("--takeover")
     assert device.wait(20) == 0
     assert new.poll() is None
+
+
+NO_HELLO = [
+    b"junk",
+    b"\xff",
+    b"[" * 5000,
+    b"[]",
+    b'{"takeover": "hello", "version": 1, "kind": "threepipe wg up", "clock": "noon"}',
+]
+
+
+def test_a_process_that_speaks_otherwise_is_refused_and_the_next_one_takes_over(host: Host) -> None:
+    device = host.up()
+    path = f"/proc/{host.holder}/root/run/wireguard/{host.name}.takeover"
+    for data in NO_HELLO:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+            peer.settimeout(20)
+            peer.connect(path)
+            peer.send(data)
+            assert b'"error"' in peer.recv(1000), data
+    host.up("--takeover")
+    assert device.wait(20) == 0
+
+
+def test_a_message_that_is_not_one_counts_as_none_when_it_is_revoked() -> None:
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with closing(Link(left)) as link, right:
+        right.send(b"junk")
+        assert link.revoke() is None

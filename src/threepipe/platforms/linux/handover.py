@@ -26,6 +26,7 @@ __all__ = ["Link", "accept_handover", "connect_handover", "listen_handover"]
 _PIECE = 1 << 16  # Bytes of memory in a message.
 _UCRED = struct.Struct("iII")  # struct ucred: process, user and group.
 _MODE = 0o600
+_NOT_JSON = (ValueError, RecursionError)
 
 
 def listen_handover(path: Path) -> tuple[socket.socket, Callable[[], None]]:
@@ -106,6 +107,8 @@ class Link:
             raise EndpointError(errno.ETIMEDOUT, f"the other process has not answered for {seconds:.0f} s") from None
         except OSError as error:
             raise _ended(error) from None
+        except _NOT_JSON:
+            raise EndpointError(errno.EPROTO, "the other process does not send messages of threepipe") from None
         try:
             if message is None:
                 raise _ended(OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
@@ -152,7 +155,7 @@ class Link:
         self._peer.setblocking(False)
         try:
             message, numbers = wire.receive(self._peer)
-        except OSError:
+        except (OSError, *_NOT_JSON):
             return None
         wire.close_all(numbers)
         return message

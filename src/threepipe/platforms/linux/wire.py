@@ -37,7 +37,8 @@ def send(peer: socket.socket, message: dict[str, Any], descriptors: Sequence[int
 def receive(peer: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
     """Return a message of a trusted process, or None once the other end is closed, and its descriptors.
 
-    The descriptors are not inheritable. `flags` are as of recvmsg(2). Raises `OSError`.
+    The descriptors are not inheritable. `flags` are as of recvmsg(2). Raises `OSError`, and ValueError or
+    RecursionError if it is not JSON.
     """
     try:
         data, ancillary = _receive(peer, flags)
@@ -49,7 +50,11 @@ def receive(peer: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None,
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
         for (number,) in _INT.iter_unpack(content[: len(content) // _INT.size * _INT.size])
     ]
-    return (json.loads(data) if data else None), descriptors
+    try:
+        return (json.loads(data) if data else None), descriptors
+    except BaseException:
+        close_all(descriptors)
+        raise
 
 
 def _receive(peer: socket.socket, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:

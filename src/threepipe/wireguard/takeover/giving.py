@@ -119,6 +119,9 @@ class _Server:
         except (ThreepipeError, OSError) as error:
             log.warning(f"{self._running.name}: a takeover failed: {text_of(error)}")
             link.send_error(error)
+        except Exception as error:  # Another process may still take the device over.
+            log.exception(f"{self._running.name}: a takeover failed, by a defect of one of the two processes")
+            link.send_error(error)
         finally:
             self._given = giving.given
             link.close()
