@@ -6,7 +6,8 @@ import os
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_interface, ip_network
+from contextlib import ExitStack
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from tests.support.bsd.netbsd import NetBsdKernel
 from threepipe.net.watch import Watch
 from threepipe.platforms.bsd.darwin import DarwinDriver
 from threepipe.platforms.bsd.freebsd import FreeBsdDriver
+from threepipe.platforms.bsd.kind import RTF_STATIC
+from threepipe.platforms.bsd.messages import address_of
 from threepipe.platforms.bsd.netbsd import NetBsdDriver
 
 Make = Callable[[], Bench]
@@ -97,7 +100,8 @@ def test_an_adapter_has_its_settings(make: Make) -> None:
             kernel = bench.kernel.interfaces[adapter.name]
             assert ip_network("10.1.2.0/24") in kernel.routes, "a point-to-point interface has no network by itself"
         assert set(adapter.routes) == {ip_network(each) for each in routes}
-        assert not kernel.routes.keys() & set(adapter.routes), "the model should have dropped these"
+        if not bench.kernel.keeps_routes:
+            assert not kernel.routes.keys() & set(adapter.routes), "the model should have dropped these"
         with adapter.start_session():
             assert kernel.routes.keys() >= {ip_network(each) for each in routes}, "routes came not back with the link"
 
@@ -111,6 +115,80 @@ def test_addresses_are_usable_as_soon_as_a_session_is_open(make: Make, addresses
             with adapter.start_session():
                 assert bench.kernel.unusable(adapter.name) == set()
                 assert set(adapter.addresses) == {ip_interface(each) for each in addresses}
+
+
+@every
+@pytest.mark.parametrize("in_session", [False, True])
+def test_an_address_can_be_removed_and_added_again_and_leaves_no_route(make: Make, in_session: bool) -> None:
+    bench = make()
+    with bench.create() as adapter, ExitStack() as stack:
+        if in_session:
+            stack.enter_context(adapter.start_session())
+        interface = bench.kernel.interfaces[adapter.name]
+        for _ in range(2):
+            for address in ("10.1.2.3/24", "10.1.2.4/32", "fd01::1/64"):
+                adapter.add_address(address)
+            for address in ("10.1.2.3/24", "10.1.2.4/32", "fd01::1/64"):
+                adapter.remove_address(address)
+            assert interface.routes == {}
+
+
+@every
+def test_routes_lead_by_another_address_after_theirs_is_removed(make: Make) -> None:
+    bench = make()
+    addresses, routes = ["10.1.2.3/24", "10.1.2.4/24", "fd01::1/64", "fd02::1/64"], ["10.7.0.0/16", "fd07::/48"]
+    with bench.create(addresses=addresses, routes=routes) as adapter, adapter.start_session():
+        for address in ("10.1.2.3/24", "fd01::1/64"):
+            adapter.remove_address(address)
+        found = bench.kernel.interfaces[adapter.name].routes
+        assert {ip_network(each) for each in ("10.1.2.0/24", *routes)} <= found.keys()
+        kind = bench.place.driver.kind
+        by = [address_of(gateway, kind) for flags, gateway in found.values() if flags & RTF_STATIC]
+        expected = {ip_address("10.1.2.4"), ip_address("fd02::1")} if kind.routes_by_address else {None}
+        assert set(by) == expected
+
+
+@every
+def test_routes_wait_for_an_address_when_the_last_one_is_removed(make: Make) -> None:
+    bench = make()
+    with bench.create(addresses=["10.1.2.3/24"], routes=["10.7.0.0/16"]) as adapter:
+        adapter.remove_address("10.1.2.3/24")
+        for _ in range(2):
+            assert adapter.routes == (ip_network("10.7.0.0/16"),)
+            with adapter.start_session():
+                assert adapter.routes == (ip_network("10.7.0.0/16"),)
+        adapter.add_address("10.1.3.3/24")
+        with adapter.start_session():
+            assert bench.kernel.interfaces[adapter.name].routes.keys() >= {ip_network("10.7.0.0/16")}
+        adapter.remove_route("10.7.0.0/16")
+        assert adapter.routes == ()
+
+
+@pytest.mark.parametrize("make", [each for each in BENCHES if "netbsd" in str(each.id)])
+def test_netbsd_does_not_get_an_address_to_which_it_has_a_route(make: Make) -> None:
+    bench = make()
+    with bench.create(addresses=["10.1.2.3/24"]) as first, bench.create() as second:
+        first.add_route("10.1.4.1/32")
+        for adapter in (first, second):
+            with pytest.raises(threepipe.AdapterError, match=r"route delete -host 10\.1\.4\.1"):
+                adapter.add_address("10.1.4.1/24")
+        assert second.addresses == ()
+        second.add_address("10.1.2.3/32")  # The route belongs to the first one's address.
+        first.remove_route("10.1.4.1/32")
+        second.add_address("10.1.4.1/24")
+
+
+def test_an_opened_adapter_minds_the_routes_that_it_has() -> None:
+    bench = Bench(NetBsdKernel(), NetBsdDriver())
+    addresses, routes = ["10.1.2.3/24", "10.1.3.3/24"], ["10.7.0.0/16"]
+    with bench.create("tun1", persistent=True, addresses=addresses, routes=routes):
+        pass
+    with bench.open("tun1") as adapter:
+        assert adapter.routes == (ip_network("10.7.0.0/16"),)
+        adapter.remove_address("10.1.2.3/24")
+        found = bench.kernel.interfaces["tun1"].routes
+        assert found.keys() == {ip_network(each) for each in ("10.1.3.0/24", "10.1.3.3/32", "10.7.0.0/16")}
+        adapter.delete()
 
 
 @every
@@ -237,7 +315,8 @@ def test_a_killed_program_leaves_nothing_that_the_next_adapter_minds(make: Make)
     bench = make()
     name = bench.create(addresses=["10.1.2.3/24"]).name
     bench.kernel.kill()
-    with bench.create(addresses=["10.1.2.3/24"]) as adapter:
+    # Without a file that marks it the interface stays, and on NetBSD it keeps its routes.
+    with bench.create(addresses=["10.1.3.3/24" if bench.kernel.keeps_routes else "10.1.2.3/24"]) as adapter:
         adapter.start_session().close()
         assert adapter.name == name or name in bench.kernel.interfaces
 

@@ -157,6 +157,22 @@ def test_utun_drops_no_packet_uncounted_however_large_the_capacity(largest: int,
 
 
 @every
+def test_bytes_are_those_of_packets_without_the_systems_headers(make: Make) -> None:
+    bench = make()
+    with bench.create(addresses=["10.1.2.3/24"]) as adapter:
+        for number in (1, 2):
+            with adapter.start_session() as session:
+                assert bench.kernel.deliver(adapter.name, [PACKET] * 3) == 3
+                assert len(session.receive(timeout=10)) == 3
+                session.send([PACKET] * 2)
+                session.send_packet(PACKET)
+                assert bench.kernel.arrivals(adapter.name, 10)
+            counts = adapter.statistics
+            assert (counts.received_packets, counts.received_bytes) == (3 * number, 3 * number * len(PACKET))
+            assert (counts.sent_packets, counts.sent_bytes) == (3 * number, 3 * number * len(PACKET))
+
+
+@every
 def test_packets_that_waited_for_an_earlier_session_are_discarded(make: Make) -> None:
     bench = make()
     with bench.create(addresses=["10.1.2.3/24"]) as adapter:

@@ -45,6 +45,9 @@ class DarwinTun(Tun):
             raise fail(errno.EMSGSIZE)
         if len(record) > 4 and record[:4] in (INET, INET6):  # Others are taken, and dropped silently.
             self.arrive(record[4:])
+            # It is counted with its header when it is taken, and without it on its way to IP.
+            self.interface.counts["ipackets"] += 1
+            self.interface.counts["ibytes"] += len(record)
         return len(record)
 
     def last_close(self) -> None:

@@ -20,11 +20,13 @@ from threepipe.platforms.bsd import kind as bsd
 from threepipe.platforms.bsd.kind import IN6_IFREQ, Kind, Message
 from threepipe.settings import Network
 
-__all__ = ["Control", "Interface", "IpAddress", "Kernel", "Tun", "fail"]
+__all__ = ["HEADER_SIZE", "RTF_LOCAL_HOST", "Control", "Interface", "IpAddress", "Kernel", "Tun", "fail"]
 
 IFF_POINTOPOINT = 0x10
 QUEUE = 256
 """Packets that an interface keeps for the program."""
+HEADER_SIZE = 4
+"""Bytes of the header of a packet, which all of the systems count in packets to the program."""
 RTF_LOCAL_HOST = bsd.RTF_UP | bsd.RTF_HOST
 
 IpAddress = IPv4Address | IPv6Address
@@ -127,6 +129,8 @@ class Kernel:
     kind: Kind
     tun_type = 0x83  # IFT_TUNNEL
     cloner_request: int | None = None
+    keeps_routes = False
+    """True if an interface that is down has static routes."""
     neighbour_requests: tuple[int, ...] = ()
     """Requests about neighbour discovery, on a socket of IPv6."""
 
@@ -298,7 +302,8 @@ class Kernel:
         if was_up and not interface.up:
             self.goes_down(interface)
             for network in [key for key, (bits, _) in interface.routes.items() if bits & bsd.RTF_STATIC]:
-                del interface.routes[network]
+                if not self.keeps_routes:
+                    del interface.routes[network]
 
     def comes_up(self, interface: Interface) -> None:
         """Act as the network stack when the interface is set up."""
@@ -319,8 +324,12 @@ class Kernel:
         own, other, mask = (self._ip(body[start : start + 16]) for start in (0, 16, 32))
         assert isinstance(other, IPv4Address), "a point-to-point interface needs the other end of the link"
         assert isinstance(own, IPv4Address)
-        interface.routes[ip_network(other)] = RTF_LOCAL_HOST, b""
+        self.add_host_route(interface, other, body[:16])
         self.add_address(interface, own, _prefix(mask))
+
+    def add_host_route(self, interface: Interface, other: IPv4Address, gateway: bytes) -> None:
+        """Add the route to the other end of the link."""
+        interface.routes[ip_network(other)] = RTF_LOCAL_HOST, b""
 
     def _add_ipv6(self, interface: Interface, body: bytes) -> None:
         own, mask = self._ip(body[:28]), self._ip(body[56:84])
@@ -343,13 +352,23 @@ class Kernel:
         address = self._ip(body)
         if address not in interface.addresses:
             raise fail(errno.EADDRNOTAVAIL)
-        del interface.addresses[address]
+        prefix = interface.addresses.pop(address)
         interface.detached.discard(address)
         interface.tentative.discard(address)
-        gateway = body[: body[0]]
+        self.leave_routes(interface, address, body[: body[0]])
+        network = ip_network((address, prefix), strict=False)
+        left = {ip_network(each, strict=False) for each in interface.addresses.items()}
+        if address.version == 6 and network not in left:
+            interface.routes.pop(network, None)
+
+    def leave_routes(self, interface: Interface, address: IpAddress, gateway: bytes) -> None:
+        """Act as the system on the routes that lead by an address which is removed, and the one to it."""
         for network in [key for key, (_, via) in interface.routes.items() if via == gateway]:
             del interface.routes[network]
         interface.routes.pop(ip_network(address), None)
+
+    def route_removed(self, interface: Interface, network: Network) -> None:
+        """Act as the system after a message has removed a route."""
 
     def _ip(self, part: bytes) -> IpAddress:
         sizes = {bsd.AF_INET: 16, self.kind.inet6: 28}
@@ -420,6 +439,7 @@ class Kernel:
             if not found:
                 raise fail(errno.ESRCH)
             del found[0].routes[network]
+            self.route_removed(found[0], network)
             self.tell()
             return len(message)
         assert gateway is not None
@@ -428,10 +448,11 @@ class Kernel:
             if network not in interface.routes:
                 raise fail(errno.ESRCH)
             del interface.routes[network]
+            self.route_removed(interface, network)
             self.tell()
             return len(message)
         assert action == bsd.RTM_ADD
-        if not interface.up:
+        if not interface.up and not self.keeps_routes:
             raise fail(errno.ENETUNREACH)
         if any(network in each.routes for each in self.interfaces.values()):
             raise fail(errno.EEXIST)
@@ -551,7 +572,7 @@ class Kernel:
                     continue
                 interface.queue.append(packet)
                 interface.counts["opackets"] += 1
-                interface.counts["obytes"] += len(packet)
+                interface.counts["obytes"] += len(packet) + HEADER_SIZE
                 interface.tun.bell.ring()
                 taken += 1
             return taken

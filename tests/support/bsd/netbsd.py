@@ -8,14 +8,16 @@ again. Before 1.212, of July 2016, in6.c initializes the interface also when its
 import errno
 import re
 import struct
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from tests.support.bsd.kernel import Interface, IpAddress, Kernel, Tun, fail
+from tests.support.bsd.kernel import RTF_LOCAL_HOST, Interface, IpAddress, Kernel, Tun, fail
 from threepipe.platforms.bsd import netbsd
 from threepipe.platforms.bsd.kind import IFF_UP, iow
+from threepipe.settings import Network
 
 __all__ = ["NetBsdKernel"]
 
+IFF_RUNNING = 0x40
 TUNSIFHEAD = iow("t", 66, 4)
 TUNSLMODE = iow("t", 87, 4)
 TUNMTU = 1500
@@ -61,9 +63,12 @@ class NetBsdKernel(Kernel):
 
     kind = netbsd.KIND
     cloner_request = iow("i", 122, 144)
+    keeps_routes = True
 
     def __init__(self, *, root: bool = True, nodes: int = 4) -> None:
         super().__init__(root=root)
+        self.connected: set[tuple[str, IpAddress]] = set()
+        """Addresses of interfaces of which the system knows that it has made the route to them (IFA_ROUTE)."""
         self.max_mtu = 1500
         self.nodes = nodes
         self.blocked = b"a text that no packet has"
@@ -85,12 +90,36 @@ class NetBsdKernel(Kernel):
         was_up = interface.up
         was_ready = interface.ready
         super().add_address(interface, address, prefix)
+        interface.flags |= IFF_RUNNING
         if isinstance(address, IPv6Address):
             interface.detached.discard(address)
             if is_new and was_up and was_ready:
                 interface.tentative.add(address)
             if sum(isinstance(each, IPv6Address) for each in interface.addresses) > 1 and not was_up:
                 interface.flags &= ~IFF_UP  # Only the first one initializes the interface.
+
+    def add_host_route(self, interface: Interface, other: IPv4Address, gateway: bytes) -> None:
+        if other in interface.addresses or any(each == other for _, each in self.connected):
+            return
+        host = ip_network(other)
+        taken = any(host in each.routes for each in self.interfaces.values())
+        assert not taken, "the kernel would free the new address and use it"
+        interface.routes[host] = RTF_LOCAL_HOST, gateway
+        self.connected.add((interface.name, other))
+
+    def route_removed(self, interface: Interface, network: Network) -> None:
+        for address, prefix in interface.addresses.items():
+            if network in (ip_network(address), ip_network((address, prefix), strict=False)):
+                self.connected.discard((interface.name, address))
+
+    def leave_routes(self, interface: Interface, address: IpAddress, gateway: bytes) -> None:
+        if (interface.name, address) in self.connected:
+            self.connected.remove((interface.name, address))
+            del interface.routes[ip_network(address)]
+
+    def unmake(self, interface: Interface) -> None:
+        self.connected -= {(interface.name, each) for each in interface.addresses}
+        super().unmake(interface)
 
     def comes_up(self, interface: Interface) -> None:
         awaited = {each for each in interface.detached if isinstance(each, IPv6Address)}

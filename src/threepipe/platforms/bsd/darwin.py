@@ -40,6 +40,7 @@ KIND = Kind(
         ibytes=96,
         obytes=104,
         dropped=24,  # ifm_snd_drops
+        sent_twice=True,  # utun hands its count to ifnet_input, and counts again on the way to IP.
         dropped_format=struct.Struct("I"),
     ),
     addresses=(Message(type=12, size=20, index=12, flags=8, addrs=4),),

@@ -11,11 +11,12 @@ assert sys.platform != "win32"
 import errno
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from threepipe.backend import AdapterInfo
+from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.errors import AdapterError, AdapterGone, AdapterUnavailable, InvalidSetting, IPv6Unavailable
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.bsd.driver import Driver, Opened, not_found, own_name
@@ -24,7 +25,7 @@ from threepipe.platforms.bsd.kind import IFF_UP, Kind
 from threepipe.platforms.bsd.leftovers import Mark, leftovers
 from threepipe.platforms.bsd.messages import Link
 from threepipe.platforms.bsd.offload import OffloadPort
-from threepipe.platforms.bsd.port import BsdPort, discard
+from threepipe.platforms.bsd.port import FAMILY_SIZE, BsdPort, discard
 from threepipe.platforms.bsd.routes import Routes, own_address
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
@@ -32,6 +33,9 @@ from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
 __all__ = ["BsdDevice", "Place", "adapters_on", "add_routes_on", "create_on", "open_on"]
 
 _log = logging.getLogger("threepipe")
+
+_COUNTS = ("refused", "crowded", "sent_packets", "sent_bytes")
+"""Counts of a port, by their attributes."""
 
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
 
@@ -125,6 +129,8 @@ def _info(listing: Listing, link: Link) -> AdapterInfo:
     addresses = tuple(address for index, address in listing.addresses if index == link.index)
     networks = {address.network for address in addresses}
     routes = dict.fromkeys(network for index, network in listing.routes if index == link.index)
+    counts = link.statistics  # Packets to the program are counted with their headers.
+    received_bytes = max(counts.received_bytes - FAMILY_SIZE * counts.received_packets, 0)
     return AdapterInfo(
         name=link.name,
         index=link.index,
@@ -132,7 +138,7 @@ def _info(listing: Listing, link: Link) -> AdapterInfo:
         link_up=bool(link.flags & IFF_UP),
         addresses=addresses,
         routes=tuple(network for network in routes if network not in networks),
-        statistics=link.statistics,
+        statistics=counts._replace(received_bytes=received_bytes),
     )
 
 
@@ -149,8 +155,8 @@ class BsdDevice:
         self._mark = _mark(place.folder, opened.name) if opened.removes and not persistent else None
         self._up = False
         self._port: BsdPort | None = None
-        self._refused = self._crowded = 0
-        """Counts of the ports of ended sessions."""
+        self._counts = Counter[str]()
+        """Those of `_COUNTS` of the ports of ended sessions."""
         self._lock = threading.RLock()  # One change at a time.
         listing = self._interfaces.listing()
         self._index = self._link(listing, None).index
@@ -176,14 +182,18 @@ class BsdDevice:
         networks = {address.network for address in found.addresses}
         waiting = [route for route in self._routes.waiting(listing, found.link_up) if route not in networks]
         found = found._replace(routes=(*found.routes, *waiting))
-        counts = found.statistics
-        refused, crowded = self._refused, self._crowded
-        if self._port is not None:
-            refused, crowded = refused + self._port.refused, crowded + self._port.crowded
-        counts = counts._replace(sent_dropped=counts.sent_dropped + refused)
-        if self._driver.kind.counters.dropped_has_refused:
-            counts = counts._replace(received_dropped=max(counts.received_dropped - crowded, 0))
-        return found._replace(persistent=self._persistent, statistics=counts)
+        return found._replace(persistent=self._persistent, statistics=self._corrected(found.statistics))
+
+    def _corrected(self, counts: AdapterStatistics) -> AdapterStatistics:
+        """Return the system's counts with those that it does not have, or has wrong."""
+        own = self._counts + _counts(self._port)
+        counters = self._driver.kind.counters
+        counts = counts._replace(sent_dropped=counts.sent_dropped + own["refused"])
+        if counters.dropped_has_refused:
+            counts = counts._replace(received_dropped=max(counts.received_dropped - own["crowded"], 0))
+        if counters.sent_twice:
+            counts = counts._replace(sent_packets=own["sent_packets"], sent_bytes=own["sent_bytes"])
+        return counts
 
     def _link(self, listing: Listing, index: int | None) -> Link:
         """Return the interface, by its index if that is known: a name may change."""
@@ -293,10 +303,8 @@ class BsdDevice:
     def _take_link_down(self) -> None:
         with self._lock:
             self._up = False
-            if self._port is not None:
-                self._refused += self._port.refused
-                self._crowded += self._port.crowded
-                self._port = None
+            self._counts += _counts(self._port)
+            self._port = None
             try:
                 self._interfaces.set_up(self.name, False)
             except AdapterGone:
@@ -328,6 +336,10 @@ class BsdDevice:
             self._system.close(self._opened.descriptor)
             if self._mark is not None:
                 self._mark.leave_behind()
+
+
+def _counts(port: BsdPort | None) -> "Counter[str]":
+    return Counter({name: getattr(port, name) for name in _COUNTS} if port is not None else {})
 
 
 def _mark(folder: Path | None, name: str) -> Mark | None:

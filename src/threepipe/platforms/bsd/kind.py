@@ -104,6 +104,8 @@ class Counters(NamedTuple):
     """Packets that found the queue before the program full."""
     dropped_has_refused: bool = False
     """True if that count also has the packets of the program that found no room (ENOBUFS)."""
+    sent_twice: bool = False
+    """True if each packet of the program is counted twice."""
     mtu_format: struct.Struct = struct.Struct("I")
     dropped_format: struct.Struct = struct.Struct("Q")
 

@@ -54,6 +54,8 @@ class BsdPort:
         """Packets that the system refused for themselves; only the thread that sends counts them."""
         self.crowded = 0
         """Packets that found no room, each time that they were tried."""
+        self.sent_packets = self.sent_bytes = 0
+        """Counts of packets that the system took."""
         self._take_link_down = take_link_down
         self._arena = Arena()
         self._header = bytearray(FAMILY_SIZE)
@@ -91,19 +93,25 @@ class BsdPort:
     def send(self, bundle: Bundle) -> Bundle:
         """Write packets until there is no room. Drop and count those that the system refuses for themselves."""
         writev, descriptor, headers = self._system.writev, self._descriptor, self._headers
-        for done, packet in enumerate(bundle.buffers):
-            try:
-                # While the interface is down, FreeBSD returns 0 and takes nothing.
-                if not writev(descriptor, (headers[packet[0] >> 4], packet)):
-                    raise OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN))
-            except OSError as error:
-                if self._is_unwanted(error, packet):
-                    self.refused += 1
-                    continue
-                self.crowded += error.errno == errno.ENOBUFS
-                if done or error.errno in NO_ROOM:
-                    return bundle[done:] if done else bundle
-                raise self._failure(error) from None
+        taken = size = 0
+        try:
+            for done, packet in enumerate(bundle.buffers):
+                try:
+                    # While the interface is down, FreeBSD returns 0 and takes nothing.
+                    if not writev(descriptor, (headers[packet[0] >> 4], packet)):
+                        raise OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN))
+                except OSError as error:
+                    if self._is_unwanted(error, packet):
+                        self.refused += 1
+                        continue
+                    self.crowded += error.errno == errno.ENOBUFS
+                    if done or error.errno in NO_ROOM:
+                        return bundle[done:] if done else bundle
+                    raise self._failure(error) from None
+                taken, size = taken + 1, size + len(packet)
+        finally:
+            self.sent_packets += taken
+            self.sent_bytes += size
         return EMPTY
 
     def _is_unwanted(self, error: OSError, packet: Packet) -> bool:
