@@ -113,7 +113,7 @@ _ROWS = (
         "socat",
         build.always_there,
         kinds=("pipe",),
-        excluded={"pipe-tcp": "keeps no packets apart on a stream"},
+        excluded=dict.fromkeys(("pipe-tcp", "pipe-tls"), "keeps no packets apart on a stream"),
     ),
     _wireguard("wireguard-go", "wireguard-go, newest", build.newest_wireguard_go, str(build.WIREGUARD_GO), "-f"),
     _wireguard("wireguard-go-debian", "wireguard-go, Debian's", build.debian_wireguard_go, "wireguard-go", "-f"),

@@ -52,12 +52,18 @@ _ENDPOINT = f"{TARGETS[4]}:4242"
 _THREEPIPE = ("-m", "threepipe", "pipe", "tun:piped,address=10.98.0.{host}/24")
 _SOCAT = ("socat", "TUN:10.98.0.{host}/24,tun-name=piped,iff-no-pi,iff-up")
 
+_FILES = "cert={{folder}}/{0}/cert.pem,key={{folder}}/{0}/key.pem,ca={{folder}}/{0}/ca.pem"
+
 # Socat keeps no record boundaries: packets on a Unix stream run together, so it gets a socket that keeps them apart.
 _PIPE_ENDS = {
     ("udp", "threepipe"): (f"udp:{_ENDPOINT}", f"udp-listen:{_ENDPOINT}"),
     ("udp", "socat"): (f"UDP4:{_ENDPOINT}", f"UDP4-LISTEN:4242,bind={TARGETS[4]}"),
     ("unix", "threepipe"): ("unix:{folder}/pipe", "unix-listen:{folder}/pipe"),
     ("tcp", "threepipe"): (f"tcp:{_ENDPOINT}", f"tcp-listen:{_ENDPOINT}"),
+    ("tls", "threepipe"): (
+        f"tls:{_ENDPOINT},{_FILES.format('client')}",
+        f"tls-listen:{_ENDPOINT},{_FILES.format('listener')}",
+    ),
     ("unix", "socat"): ("UNIX-CONNECT:{folder}/pipe,type=5", "UNIX-LISTEN:{folder}/pipe,type=5"),
 }
 """The address at the left and at the right, by transport and program."""
@@ -143,6 +149,9 @@ def piped(contender: Contender, transport: str) -> Iterator[Testbed]:
     with ExitStack() as stack:
         link = stack.enter_context(linked())
         folder = stack.enter_context(TemporaryDirectory())
+        if transport == "tls":
+            init = ("-m", "threepipe", "tls", "init", _ENDPOINT)
+            output(("env", "-C", folder, *contender.python, *init), _SECONDS)
         programs = []
         for host, pid, end in ((2, link.right, right_end), (1, link.left, left_end)):  # The listener comes first.
             command = [word.format(host=host, folder=folder) for word in (*begin, end)]

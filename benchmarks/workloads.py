@@ -252,6 +252,7 @@ _ROWS = (
     ),
     Workload("pipe-udp", "The pipe command over UDP, one TCP stream, IPv4", _PIPE, _pipe("udp"), "pipe"),
     Workload("pipe-tcp", "The pipe command over TCP, one TCP stream, IPv4", _PIPE, _pipe("tcp"), "pipe"),
+    Workload("pipe-tls", "The pipe command over TLS, one TCP stream, IPv4", _PIPE, _pipe("tls"), "pipe"),
     Workload("pipe-unix", "The pipe command over a Unix socket, one TCP stream, IPv4", _PIPE, _pipe("unix"), "pipe"),
     *_WIREGUARD,
 )

@@ -1,5 +1,6 @@
 """Fixtures for tests of endpoints."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.endpoints import KINDS, Place
+from threepipe.core import fast
 
 
 @pytest.fixture(params=KINDS)
@@ -23,3 +25,13 @@ def stack() -> Iterator[ExitStack]:
 @pytest.fixture
 def secure(tmp_path: Path) -> Place:
     return Place("tls", tmp_path)
+
+
+@pytest.fixture(params=["native", "python"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run each test with the loop that this core has, and with Python's."""
+    if request.param == "python":
+        monkeypatch.setattr(fast, "ENDS", frozenset())
+    elif not fast.NATIVE or sys.platform != "linux":
+        pytest.skip("there is no native loop for streams here")
+    return str(request.param)

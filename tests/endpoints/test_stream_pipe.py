@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 
@@ -12,60 +12,17 @@ import pytest
 
 import threepipe
 from tests.support.endpoints import SECONDS, Place, opened, packet, posix, record
+from tests.support.stream_pipes import Piped, take
 from tests.support.waiting import come_true
-from threepipe.core import fast
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.errors import EndpointError
 
 if sys.platform == "win32":
     pytest.skip("Windows has no such descriptors", allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("loop")
+
 PLAIN = ["tcp", "unix"]
-
-
-@pytest.fixture(params=["native", "python"], autouse=True)
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run each test with the loop that this core has, and with Python's."""
-    if request.param == "python":
-        monkeypatch.setattr(fast, "ENDS", frozenset())
-    elif not fast.NATIVE or sys.platform != "linux":
-        pytest.skip("there is no native loop for streams here")
-    return str(request.param)
-
-
-class Piped:
-    """A pipe from a program to a program, over connected Unix sockets."""
-
-    def __init__(self, stack: ExitStack, *ends: threepipe.Session | None) -> None:
-        self._stack = stack
-        self.programs: list[socket.socket] = []
-        made = [self._end() if end is None else end for end in (ends or (None, None))]
-        self.left, self.right = made
-        self.thread: Future[None] | None = None
-
-    def _end(self) -> threepipe.Session:
-        ours, its = socket.socketpair()
-        self.programs.append(self._stack.enter_context(its))
-        its.settimeout(SECONDS)
-        return opened(self._stack, f"fd:{ours.detach()}")
-
-    def start(self) -> None:
-        executor = self._stack.enter_context(ThreadPoolExecutor(1))
-        self._stack.callback(self.left.close)
-        self.thread = executor.submit(threepipe.pipe, self.left, self.right)
-
-    def greet(self) -> None:
-        """Send a packet each way, after which both streams are known to carry records."""
-        for source, target in (self.programs, self.programs[::-1]):
-            source.sendall(record(packet(0)))
-            assert take(target, 102) == record(packet(0))
-
-
-def take(program: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size and (more := program.recv(size - len(data))):
-        data += more
-    return data
 
 
 @pytest.fixture

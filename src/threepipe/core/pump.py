@@ -204,14 +204,17 @@ class RecordsEnd:
         unread: bytes,
         take_back: Callable[[bytes, bytes, int | None], None],
         bells: Sequence[HasFileno] = (),
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         """Lend two non-blocking files, and the bytes that were read of an incomplete record.
 
+        `prepare` is called before the owner lends the end for a loop that begins; it may replace the files.
         `take_back` gets what the loop leaves: the bytes read beyond whole records; those accepted and not yet written;
         and, if it is the owner's turn, the errno of reading, or 0 for the end or a record that is not a packet. The
         loop ends when one of `bells` is readable.
         """
         self.reader, self.writer, self.unread, self.bells = reader, writer, unread, bells
+        self.prepare = prepare
         self._take_back = take_back
         self.left: tuple[bytes, bytes, int | None] | None = None
         """The arguments for `take_back`, once the loop has ended."""

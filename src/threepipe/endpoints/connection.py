@@ -86,6 +86,11 @@ class Connection:
         plain = self.stream.is_plain and self._speaks and not (self.ready or self._broken or self._unsent)
         return self._unread if plain else None
 
+    def make_plain(self) -> None:
+        """Use a stream that has its bytes in its files, which another loop can read and write."""
+        with self._lock:
+            self.stream = self.stream.plain()
+
     def take_back(self, unread: bytes, unsent: bytes, error: int | None) -> None:
         """Go on after another loop: with bytes that it read, and with those that it accepted and did not write.
 

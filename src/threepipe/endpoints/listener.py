@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.request import RateLimitedLog
-from threepipe.endpoints.stream import SocketStream, TlsStream
+from threepipe.endpoints.stream import SocketStream
+from threepipe.endpoints.tls_stream import TlsStream
 from threepipe.net.accept import Acceptor
 from threepipe.net.watch import Watch
 

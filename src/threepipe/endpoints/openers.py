@@ -13,8 +13,9 @@ from threepipe.endpoints.echo_discard import DiscardPort, EchoPort
 from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.process import standard_stream, start_program
 from threepipe.endpoints.request import OpenRequest, RateLimitedLog
-from threepipe.endpoints.stream import SocketStream, Stream, TlsStream
+from threepipe.endpoints.stream import SocketStream, Stream
 from threepipe.endpoints.stream_port import StreamPort
+from threepipe.endpoints.tls_stream import TlsStream
 from threepipe.net.connect import (
     HostPort,
     Prepare,

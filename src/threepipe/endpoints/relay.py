@@ -61,6 +61,9 @@ class RelayStream:
         self._copying_in.start()
         self._copying_out.start()
 
+    def plain(self) -> Stream:
+        return self
+
     def read(self, memory: memoryview) -> int | None:
         return self._input.read(memory)
 

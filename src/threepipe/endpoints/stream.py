@@ -1,24 +1,19 @@
-"""Streams: connected, non-blocking byte streams over sockets, files and TLS, behind one protocol. Knows no records.
+"""Streams: connected, non-blocking byte streams over sockets and files, behind one protocol. Knows no records.
 
 The system's errors pass through; the end of a stream is a read of 0 bytes.
 """
 
-import errno
 import io
 import os
 import socket
-import ssl
 import stat
-import struct
-import threading
 from collections.abc import Callable
 from typing import Protocol
 
 from threepipe import platforms
 from threepipe.core.pump import HasFileno
-from threepipe.endpoints.credentials import CertificateRefused
 
-__all__ = ["FileStream", "SocketStream", "Stream", "TlsStream"]
+__all__ = ["FileStream", "SocketStream", "Stream"]
 
 
 class Stream(Protocol):
@@ -34,7 +29,10 @@ class Stream(Protocol):
 
     @property
     def is_plain(self) -> bool:
-        """True if its bytes are those of `reader` and `writer`, and a program can wait for both."""
+        """True if the native loop can use the files of the stream that `plain` returns."""
+
+    def plain(self) -> "Stream":
+        """Return a stream that has its bytes in its files: this one, or another that takes this one over."""
 
     def read(self, memory: memoryview) -> int | None:
         """Read into the start of `memory`, and return the number of bytes; 0 at the end, None if none are ready."""
@@ -62,6 +60,9 @@ class SocketStream:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self.reader = self.writer = self._socket = connected
+
+    def plain(self) -> Stream:
+        return self
 
     def read(self, memory: memoryview) -> int | None:
         try:
@@ -107,6 +108,9 @@ class FileStream:
         self.is_plain = all(_can_be_awaited(file) for file in (reader, writer))
         self._blocking = [(file, _set_blocking(file, False)) for file in (reader, writer)]
 
+    def plain(self) -> Stream:
+        return self
+
     def read(self, memory: memoryview) -> int | None:
         return self.reader.readinto(memory)
 
@@ -138,93 +142,3 @@ def _set_blocking(file: io.FileIO, blocking: bool) -> bool:
     before = platforms.get_blocking(file.fileno())
     platforms.set_blocking(file.fileno(), blocking)
     return before
-
-
-class TlsStream:
-    """A TLS connection. On an accepted socket call `handshake` until it returns True, before reading and writing."""
-
-    is_plain = False
-    _MAX_RECORD = 1 << 14  # Bytes a TLS record holds (RFC 8446, section 5.1).
-    _RESET = struct.pack(platforms.LINGER, 1, 0)  # To linger for no time at all is to reset the connection.
-
-    def __init__(self, connected: ssl.SSLSocket, check: Callable[[ssl.SSLSocket], None] = lambda _: None) -> None:
-        """`check` looks at the other end's certificate after `handshake`, and raises `CertificateRefused`."""
-        connected.setblocking(False)
-        self._check = check
-        self._refused = False
-        self._has_read = False
-        self.reader = self.writer = self._socket = connected
-        self._lock = threading.Lock()  # OpenSSL has one state for both directions.
-        self._unwritten = memoryview(b"")  # Accepted; OpenSSL wants the same bytes at the next try.
-
-    def handshake(self) -> bool:
-        """Continue the handshake, and return True when it is done. Raise `OSError` if it fails."""
-        try:
-            self._socket.do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
-        except ssl.SSLCertVerificationError as error:
-            raise CertificateRefused(error.verify_message) from None  # OpenSSL has told the other end.
-        try:
-            self._check(self._socket)
-        except CertificateRefused:
-            self._refused = True
-            raise
-        return True
-
-    def read(self, memory: memoryview) -> int | None:
-        try:
-            with self._lock:
-                size = self._socket.recv_into(memory)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-        except (ssl.SSLEOFError, ConnectionResetError):  # Python before 3.12.3 tells these apart badly (gh-115627).
-            if not self._has_read and _is_reset(self._socket):
-                raise ConnectionResetError(errno.ECONNRESET, "the other end does not accept this one") from None
-            return 0  # No close_notify; packet records have lengths, so a cut is noticed.
-        self._has_read = self._has_read or size > 0
-        return size
-
-    def pending(self) -> bool:
-        return self._socket.pending() > 0
-
-    def write(self, data: memoryview) -> int:
-        accepted = 0
-        while accepted < len(data) and self.flush():
-            self._unwritten = memoryview(bytes(data[accepted : accepted + self._MAX_RECORD]))
-            accepted += len(self._unwritten)
-        self.flush()
-        return accepted
-
-    def flush(self) -> bool:
-        if self._unwritten:
-            try:
-                with self._lock:
-                    written = self._socket.send(self._unwritten)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return False
-            self._unwritten = self._unwritten[written:]
-        return not self._unwritten
-
-    def failure(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        try:
-            self._socket.setblocking(False)
-            if self._refused:  # The other end has finished its handshake, and must not take this for an orderly end.
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, self._RESET)
-            else:
-                self._socket.unwrap()
-        except (OSError, ValueError):
-            pass  # The other end does not wait for close_notify.
-        self._socket.close()
-
-
-def _is_reset(connected: socket.socket) -> bool:
-    """Return True if the other end broke the connection off."""
-    try:
-        connected.getpeername()
-    except OSError:
-        return True
-    return False

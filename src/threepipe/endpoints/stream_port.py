@@ -85,9 +85,17 @@ class StreamPort(EndpointPort):
         reader, writer = connection.stream.reader, connection.stream.writer
         if self._lent is None:
             bells = [self._supply.listening] if isinstance(self._supply, Listener) else []
-            self._lent = RecordsEnd(reader, writer, unread, self._take_back, bells)
+            self._lent = RecordsEnd(reader, writer, unread, self._take_back, bells, self._prepare)
         self._lent.reader, self._lent.writer, self._lent.unread = reader, writer, unread
         return self._lent
+
+    def _prepare(self) -> None:
+        """Have the connection use a plain stream."""
+        if (connection := self._connection) is not None and self._lendable() is not None:
+            with self._lock:
+                self._forget(connection)
+                connection.make_plain()
+                self._watch(connection)
 
     def _lendable(self) -> tuple[Connection, bytes] | None:
         """Return the connection and its unread bytes if the native loop may use it now."""
@@ -156,8 +164,7 @@ class StreamPort(EndpointPort):
             before.close()
         with self._lock:
             self._connection, self._flushing, self._own_turn = connection, False, False
-            self.readable.watch(connection.stream.reader, selectors.EVENT_READ)
-            self.writable.watch(connection.stream.writer, selectors.EVENT_WRITE)
+            self._watch(connection)
             self.writable.clear()
         self._log.info(f"{connection.name} connected")
 
@@ -166,9 +173,16 @@ class StreamPort(EndpointPort):
             self._connection = None
             self.writable.ring()
             self.readable.clear()
-            self.readable.watch(connection.stream.reader, 0)
-            self.readable.watch(connection.stream.writer, 0)
-            self.writable.watch(connection.stream.writer, 0)
+            self._forget(connection)
+
+    def _watch(self, connection: Connection) -> None:
+        self.readable.watch(connection.stream.reader, selectors.EVENT_READ)
+        self.writable.watch(connection.stream.writer, selectors.EVENT_WRITE)
+
+    def _forget(self, connection: Connection) -> None:
+        self.readable.watch(connection.stream.reader, 0)
+        self.readable.watch(connection.stream.writer, 0)
+        self.writable.watch(connection.stream.writer, 0)
 
     def _handle_end(self, connection: Connection, why: str) -> None:
         """Wait for the next connection; raise the error that ends the session if none may follow."""
