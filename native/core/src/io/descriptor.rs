@@ -1,7 +1,7 @@
 //! Records received from and sent to a non-blocking file, one record a system call.
 //!
-//! A record may be a packet or have a virtio header; this module does not look into it, but can send those of a plan. The twin of
-//! `threepipe.core.descriptor`.
+//! A record may be a packet or have a virtio header. This module does not look into it, but it can send the records of a
+//! plan. The twin of `threepipe.core.descriptor`.
 
 use std::io::IoSlice;
 use std::os::fd::AsFd;
