@@ -3,6 +3,7 @@
 import select
 import socket
 import ssl
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -85,6 +86,24 @@ def test_the_other_ends_orderly_end_comes_after_its_bytes(related: Related) -> N
     assert related.receive() == b"last"
     related.send(b"into the void")
     assert related.receive() == b""
+
+
+def test_reading_waits_while_the_thread_moves_the_end(related: Related, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    read = related.secured.read
+
+    def slow_read(memory: memoryview) -> int | None:
+        reading.set()
+        go_on.wait(SECONDS)
+        return read(memory)
+
+    related.other.sendall(b"x")
+    assert related.receive(1) == b"x"
+    monkeypatch.setattr(related.secured, "read", slow_read)
+    related.other.close()
+    assert reading.wait(SECONDS)
+    threading.Timer(0.05, go_on.set).start()
+    assert related.relay.read(memoryview(bytearray(10))) == 0
 
 
 def test_bytes_that_are_not_tls_end_the_stream_with_the_error(related: Related) -> None:

@@ -16,7 +16,7 @@ from threepipe.endpoints.request import RateLimitedLog
 from threepipe.endpoints.stream import SocketStream
 from threepipe.endpoints.tls_stream import TlsStream
 from threepipe.net.accept import Acceptor
-from threepipe.net.watch import Watch
+from threepipe.net.watch import Watch, is_readable
 
 __all__ = ["Listener"]
 
@@ -47,11 +47,7 @@ class Listener:
 
     def is_quiet(self) -> bool:
         """Return True if no other client is connected or waits to be accepted."""
-        if self._pending:
-            return False
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.listening, selectors.EVENT_READ)
-            return not selector.select(0)
+        return not self._pending and not is_readable(self.listening, 0)
 
     def choose(self, client: Connection | None, readable: Watch) -> Connection | None:
         """Return the client from now on: `client`, the present one, or a pending connection.

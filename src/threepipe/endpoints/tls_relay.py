@@ -11,11 +11,13 @@ import time
 
 from threepipe.endpoints.stream import SocketStream, Stream
 from threepipe.net.doorbell import Doorbell
+from threepipe.net.watch import is_readable
 
 __all__ = ["TlsRelay"]
 
 _PIECE = 1 << 18  # Bytes moved at once.
 _RECORD = 1 << 14  # Bytes of a full TLS record; after another size there are rarely more.
+_TURN = 0.001  # Seconds to wait for the thread at a time.
 _GRACE = 1.0  # Seconds, after close, for written bytes to reach the other end.
 
 
@@ -32,9 +34,22 @@ class TlsRelay(SocketStream):
 
     def read(self, memory: memoryview) -> int | None:
         size = super().read(memory)
+        if size is None and self._relay_caught_up():
+            size = super().read(memory)
         if size == 0 and self._relay.error is not None:
             raise self._relay.error
         return size
+
+    def _relay_caught_up(self) -> bool:
+        """Wait until the thread has moved what arrived. Return True if the stream can be read then.
+
+        A listener must know that its client has left before it looks at the next one.
+        """
+        end = time.monotonic() + _GRACE
+        while self._relay.is_behind() and time.monotonic() < end:
+            if is_readable(self.reader, _TURN):
+                break
+        return is_readable(self.reader, 0)
 
     def close(self) -> None:
         super().close()
@@ -123,8 +138,16 @@ class _Relay:
         self._lost: OSError | None = None  # The error of writing to the other end.
         self._told = False  # True once the stream can read to its end.
         self._watched: dict[Stream, int] = {}  # The events waited for.
+        self.at_work = True
+        """False while the thread waits."""
         self.error: Exception | None = None
         """The reason of an end that is not orderly. It is set before the stream reads its end."""
+
+    def is_behind(self) -> bool:
+        """Return True if bytes or the end of the connection wait for the thread, and it has room for them."""
+        if self._told or self._inward.blocked:
+            return False
+        return self.at_work or is_readable(self._secured.reader, 0)
 
     def run(self) -> None:
         """Move bytes until `closing` is rung, and those written to the stream are sent or a second has passed."""
@@ -182,7 +205,10 @@ class _Relay:
         self._watch(selector, self._plain, reads=reads_out, writes=self._inward.blocked)
         ready_in = ready_out = False
         timeout = None if self._deadline is None else max(0, self._deadline - time.monotonic())
-        for key, events in selector.select(timeout):
+        self.at_work = False
+        ready = selector.select(timeout)
+        self.at_work = True
+        for key, events in ready:
             readable, writable = bool(events & selectors.EVENT_READ), bool(events & selectors.EVENT_WRITE)
             if key.data is self._secured:
                 ready_in, ready_out = ready_in or readable, ready_out or writable

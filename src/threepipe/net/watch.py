@@ -13,7 +13,14 @@ from threepipe.net.notify import notify_readable
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["EndpointPort", "Watch"]
+__all__ = ["EndpointPort", "Watch", "is_readable"]
+
+
+def is_readable(file: HasFileno, timeout: float) -> bool:
+    """Return True if `file` is readable within `timeout` seconds."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(file, selectors.EVENT_READ)
+        return bool(selector.select(timeout))
 
 
 class Watch:
