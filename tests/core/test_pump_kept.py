@@ -15,6 +15,7 @@ from tests.support.frames import TCP4, UDP4, frame, frames
 from tests.support.pump_bench import SECONDS, Bench, fill, native
 from tests.support.sessions import readable
 from tests.support.waiting import come_true
+from threepipe import pump
 from threepipe.bundle import Bundle
 from threepipe.core import fast
 from threepipe.core.pump import PAUSE
@@ -157,6 +158,25 @@ def test_kept_packets_for_a_writable_target_without_memory_are_tried_after_pause
     assert bench.take() == packets[1]
     assert time.monotonic() - before >= PAUSE * 48
     bench.stop()
+
+
+def test_a_loop_passes_nothing_of_a_session_that_was_paused_while_it_waited_for_the_other(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(stack, vnet_header=False)
+    bench.put(frame(UDP4, b"1"))
+    bench.start_sessions()
+    wait = pump._wait_until_resumed
+
+    def wait_while_the_first_is_paused(session: Session) -> None:
+        wait(session)
+        if session is bench.sessions[1]:
+            pump.pause(bench.sessions[0])
+
+    monkeypatch.setattr(pump, "_wait_until_resumed", wait_while_the_first_is_paused)
+    assert pump.pump(*bench.sessions)
+    assert bench.received == 0
+    assert bench.sessions[0].receive_packet(SECONDS) == frame(UDP4, b"1")
 
 
 @pytest.mark.parametrize("which", [0, 1])
