@@ -26,7 +26,7 @@ FOLDER = ROOT / "man"
 
 DATE = "November 28, 2026"
 """The date in the pages, which a release renews."""
-SECTIONS = {"adapter": 8, "driver": 8, "exec": 8, "wg": 8}
+SECTIONS = {"adapter": 8, "driver": 8, "exec": 8, "mesh": 8, "wg": 8}
 """The sections of commands for the administrator; others are in section 1."""
 TABLES = "Kinds, and the options of their addresses:"
 """The line in the help of `pipe` behind which the tables begin."""

@@ -146,6 +146,12 @@ class NextHops(Protocol):
     def changes(self) -> Sequence[Network] | None:
         """Wait for changes, and return the destinations that they concern; None once this is closed."""
 
+    def add(self, destination: Network, next_hop: bytes, metric: int) -> None:
+        """Route a network to the 16 bytes of a link-local IPv6 address, of IPv4 too. Raises `OSError`."""
+
+    def remove(self, destination: Network, next_hop: bytes, metric: int) -> None:
+        """Remove that route, unless it is gone. Raises `OSError`."""
+
     def close(self) -> None:
         """End `changes`. May be called again."""
 

@@ -20,6 +20,7 @@ TABLE = {
     "doctor": "doctor:doctor",
     "driver": "driver:app",
     "exec": "exec:exec_",
+    "mesh": "mesh:app",
     "pipe": "pipe:pipe",
     "ps": "ps:ps",
     "script-tun": "script_tun:script_tun",

@@ -16,6 +16,7 @@ __all__ = [
     "files",
     "impairments",
     "left_addresses",
+    "mesh_interfaces",
     "namespaces",
     "right_addresses",
     "tun_options",
@@ -68,6 +69,12 @@ def device_names() -> Iterable[Completion]:
     from threepipe.wireguard.uapi_socket import names
 
     return names()
+
+
+def mesh_interfaces() -> Iterable[Completion]:
+    from threepipe.mesh.control import interfaces
+
+    return interfaces()
 
 
 def device_fields() -> Iterable[Completion]:

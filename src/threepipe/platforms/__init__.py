@@ -47,7 +47,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
     from threepipe.platforms.linux.namespace import namespace_names, private_networks
-    from threepipe.platforms.linux.next_hops import open_next_hops
+    from threepipe.platforms.linux.next_hops import host_addresses, open_next_hops
     from threepipe.platforms.linux.policy import (
         ROUTES_BY_MARK,
         add_routes,
@@ -94,6 +94,7 @@ elif sys.platform == "win32":
         end_by,
         find_user,
         free_table,
+        host_addresses,
         kept_signals,
         listen_handover,
         namespace_names,
@@ -145,6 +146,7 @@ else:
         enlarge_buffers,
         find_user,
         free_table,
+        host_addresses,
         kept_signals,
         listen_handover,
         namespace_names,
@@ -191,6 +193,7 @@ __all__ = [
     "find_user",
     "free_table",
     "get_blocking",
+    "host_addresses",
     "is_exposed",
     "is_private",
     "kept_signals",

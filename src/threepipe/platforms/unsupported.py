@@ -40,6 +40,7 @@ __all__ = [
     "enlarge_buffers",
     "find_user",
     "free_table",
+    "host_addresses",
     "kept_signals",
     "listen_handover",
     "namespace_names",
@@ -186,6 +187,10 @@ def open_inherited(number: int) -> Port | None:
 def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHops:
     text = f"only on Linux does threepipe route by next hops, not on {sys.platform}; give peers AllowedIPs instead"
     raise AdapterUnavailable(errno.ENOSYS, text)
+
+
+def host_addresses() -> list[str]:
+    return []  # `open_next_hops` has refused already.
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:

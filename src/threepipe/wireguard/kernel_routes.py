@@ -1,6 +1,6 @@
-"""KernelRoutes: the routes of the system for an adapter, which a routing daemon or an administrator sets."""
+"""KernelRoutes: the routes of the system for an adapter, which a routing daemon, an administrator or a program sets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Interface
 from types import TracebackType
@@ -14,6 +14,7 @@ from threepipe.settings import NamespaceName, Network
 __all__ = ["KernelRoutes"]
 
 _LINK_LOCAL_LENGTH = 64
+_METRIC = 4096  # That of babeld and of the kernel is 1024, of FRR 20, of BIRD 32.
 
 
 class KernelRoutes:
@@ -39,6 +40,27 @@ class KernelRoutes:
     def changes(self) -> Sequence[Network] | None:
         """Wait until routes, rules, addresses or interfaces have changed. Raises `OSError`."""
         return self._next_hops.changes()
+
+    def add(self, destination: Network, next_hop: IPv6Address) -> None:
+        """Route a network, also one of IPv4, to a peer by its link-local address, in the table `main`.
+
+        The metric is 4096, so that the routes of babeld, BIRD and FRR win. The route goes with the adapter. Raises
+        `AdapterError`. Not thread-safe.
+        """
+        self._change(self._next_hops.add, destination, next_hop)
+
+    def remove(self, destination: Network, next_hop: IPv6Address) -> None:
+        """Undo `add`; do nothing if the route is gone. Raises `AdapterError`. Not thread-safe."""
+        self._change(self._next_hops.remove, destination, next_hop)
+
+    def _change(
+        self, change: Callable[[Network, bytes, int], None], destination: Network, next_hop: IPv6Address
+    ) -> None:
+        try:
+            change(destination, next_hop.packed, _METRIC)
+        except OSError as error:
+            text = f"the route for {destination} was refused: {error.strerror}"
+            raise AdapterError(error.errno, text) from None
 
     def use_address(self, address: IPv6Address | None) -> None:
         """Give the adapter this link-local address (with /64) in place of others. Raises as `Adapter.add_address`."""

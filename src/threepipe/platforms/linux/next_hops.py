@@ -1,4 +1,4 @@
-"""The kernel's next hops of packets that leave by one interface, and the changes of its routes.
+"""The kernel's next hops of packets that leave by one interface, the changes of its routes, and routes by next hops.
 
 A sending thread asks here, once a flow, so the few messages are packed by hand: pyroute2 takes thirty times as long.
 Numbers and layouts are those of <linux/netlink.h>, <linux/rtnetlink.h> and rtnetlink(7).
@@ -11,6 +11,7 @@ assert sys.platform == "linux"
 import errno
 import itertools
 import logging
+import os
 import select
 import socket
 import struct
@@ -23,10 +24,10 @@ from pathlib import Path
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux.namespace import Namespace
-from threepipe.platforms.linux.netlink import open_netlink
+from threepipe.platforms.linux.netlink import open_netlink, own_addresses
 from threepipe.settings import NamespaceName, Network
 
-__all__ = ["NextHops", "open_next_hops"]
+__all__ = ["NextHops", "host_addresses", "open_next_hops"]
 
 log = logging.getLogger("threepipe")
 
@@ -34,13 +35,17 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ROUTE = struct.Struct("=8BI")  # rtmsg
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr
 _INT = struct.Struct("=I")
+_SIGNED = struct.Struct("=i")
 _FAMILY_SIZE = 2  # Bytes of the family before the address in RTA_VIA (rtvia).
 _TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK
 
-_NLM_F_REQUEST = 1
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_REPLACE, _NLM_F_CREATE = 1, 4, 0x100, 0x400
+_NLMSG_ERROR = 2
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTN_UNICAST = 1
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 2, 4, 5, 18
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_VIA = 1, 2, 4, 5, 6, 18
+_RT_TABLE_MAIN = 254
+_OURS = 52  # rtm_protocol, as of other routes that threepipe sets; from 5 on they are free for daemons.
 # RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE and NEXTHOP. With an interface
 # the kernel removes IPv4 routes without a message, before Linux 6.7 with an address too.
 _GROUPS = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19, 32))
@@ -63,6 +68,7 @@ class NextHops:
         self._asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._events.bind((0, _GROUPS))
+        self._changing = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._bell = Doorbell()
         self._lock = threading.Lock()
         self._closed = self._waiting = False
@@ -83,6 +89,34 @@ class NextHops:
             for kind, answered, answer in _messages(self._asking.recv(_MAX_MESSAGES, socket.MSG_DONTWAIT)):
                 if answered == number:
                     return _gateway(answer) if kind == _RTM_NEWROUTE else None
+
+    def add(self, destination: Network, next_hop: bytes, metric: int) -> None:
+        """Add a route with that metric, or change its next hop. Raises `OSError`. Not thread-safe."""
+        self._change(_RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, destination, next_hop, metric)
+
+    def remove(self, destination: Network, next_hop: bytes, metric: int) -> None:
+        """Remove the route with that metric and next hop, unless it is gone. Raises `OSError`. Not thread-safe."""
+        try:
+            self._change(_RTM_DELROUTE, 0, destination, next_hop, metric)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
+    def _change(self, kind: int, flags: int, destination: Network, next_hop: bytes, metric: int) -> None:
+        number = next(self._sequence) & 0xFFFFFFFF
+        family = socket.AF_INET6 if destination.version == 6 else socket.AF_INET
+        body = _ROUTE.pack(family, destination.prefixlen, 0, 0, _RT_TABLE_MAIN, _OURS, 0, _RTN_UNICAST, 0)
+        body += _attribute(_RTA_DST, destination.network_address.packed) + _attribute(_RTA_OIF, _INT.pack(self._index))
+        body += _attribute(_RTA_PRIORITY, _INT.pack(metric))
+        if destination.version == 6:
+            body += _attribute(_RTA_GATEWAY, next_hop)
+        else:
+            body += _attribute(_RTA_VIA, socket.AF_INET6.to_bytes(_FAMILY_SIZE, sys.byteorder) + next_hop)
+        flags |= _NLM_F_REQUEST | _NLM_F_ACK
+        self._changing.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body)
+        for answer, answered, message in _messages(self._changing.recv(_MAX_MESSAGES)):
+            if answered == number and answer == _NLMSG_ERROR and (code := -_SIGNED.unpack_from(message)[0]):
+                raise OSError(code, os.strerror(code))
 
     def changes(self) -> Sequence[Network] | None:
         """Wait for changes, and return the destinations that they concern; None once this is closed."""
@@ -136,6 +170,7 @@ class NextHops:
     def _dispose(self) -> None:
         self._asking.close()
         self._events.close()
+        self._changing.close()
         self._bell.close()
 
     def _leave_behind(self) -> None:
@@ -144,6 +179,7 @@ class NextHops:
         self._closed = True
         self._asking.close()
         self._events.close()
+        self._changing.close()
 
 
 def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHops:
@@ -178,8 +214,16 @@ def _refuse_routers(name: str) -> None:
             )
 
 
+def host_addresses() -> list[str]:
+    """Return the addresses by which other hosts may reach this one, in the network namespace of the calling thread."""
+    with open_netlink("") as ipr:
+        found = [address.ip for address, _ in own_addresses(ipr)]
+    return [str(each) for each in found if not (each.is_loopback or each.is_link_local)]
+
+
 def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value  # All have a multiple of 4 bytes.
+    size = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(size, kind) + value.ljust(_aligned(size) - _ATTRIBUTE.size, b"\0")
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

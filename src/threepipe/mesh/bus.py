@@ -1,0 +1,188 @@
+"""The bus: a store of records by node, on which all nodes of a network put theirs, and which tells them of the others.
+
+Nothing that it tells is trusted: `membership` decides. `NatsBus` is a bucket of NATS JetStream's key-value store.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from threepipe.errors import EndpointError, InvalidSetting
+
+__all__ = ["Bus", "Listener", "NatsBus", "Secrets"]
+
+log = logging.getLogger("threepipe.mesh")
+
+_RETRY = 1.0  # Seconds.
+_TIMEOUT = 5.0
+_KEPT = 86_400.0
+"""Seconds for which a bucket that is made here keeps the record of a node that is gone."""
+
+
+class Listener(Protocol):
+    """The agent, as a bus calls it."""
+
+    def heard(self, name: str, data: bytes) -> None:
+        """Take the record of a node: one that is there already, or a new one."""
+
+    def online(self) -> None:
+        """Learn that the bus is there; called before the records that it has."""
+
+    def away(self) -> None:
+        """Learn that the bus is away."""
+
+
+class Bus(Protocol):
+    """What the agent needs of a bus."""
+
+    async def run(self, listener: Listener) -> None:
+        """Stay connected, and tell the listener, until this is cancelled."""
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Replace the record of a node. Raises `EndpointError` if the bus is away or refuses."""
+
+
+class Secrets(NamedTuple):
+    """Files by which the bus knows this client, and by which this client knows the bus."""
+
+    credentials: Path | None = None
+    """One of NATS' .creds, the seed of an NKey, a token, or USER:PASSWORD."""
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return them as options of nats.connect. Raises `EndpointError` if a file cannot be read."""
+        found: dict[str, Any] = {}
+        try:
+            if self.credentials is not None:
+                found = _credentials(self.credentials, self.credentials.read_text().strip())
+            if self.ca is not None or self.certificate is not None:
+                found["tls"] = ssl.create_default_context(cafile=self.ca)
+                if self.certificate is not None:
+                    found["tls"].load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            files = ", ".join([str(path) for path in self if path is not None])
+            raise EndpointError(error.errno, f"{files}: {error.strerror or error}; look at these files") from None
+        return found
+
+
+def _credentials(path: Path, text: str) -> dict[str, Any]:
+    if "BEGIN NATS USER JWT" in text:
+        return {"user_credentials": str(path)}
+    if text.startswith("SU") and text.isalnum():
+        return {"nkeys_seed": str(path)}
+    user, colon, password = text.partition(":")
+    return {"user": user, "password": password} if colon else {"token": text}
+
+
+class NatsBus:
+    """A bucket on servers of NATS, which is made if it is not there. Knows nats-py, which is loaded by `run`."""
+
+    def __init__(self, urls: Sequence[str], bucket: str = "mesh", secrets: Secrets = Secrets()) -> None:  # noqa: B008
+        """Take URLs such as nats://bus.example.org:4222 or tls://..., whose servers are tried in turn.
+
+        Raises `InvalidSetting`, also for a URL with a password or token, as other users see the arguments of programs.
+        """
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("nats", "tls", "ws", "wss") or not parts.hostname:
+                raise InvalidSetting("the bus has a URL such as nats://bus.example.org:4222 or tls://bus.example.org")
+            if parts.username is not None:
+                advice = "other users can see arguments; put it into a file, and give that by --credentials"
+                raise InvalidSetting(f"the URL of the bus has a password or token: {advice}")
+        self._urls, self._bucket, self._secrets = list(urls), bucket, secrets
+        self._store: Any = None
+        self._told = ""
+
+    async def run(self, listener: Listener) -> None:
+        """Stay connected. Each connection begins with all records. Raises `InvalidSetting` without nats-py."""
+        try:
+            import nats
+        except ImportError:
+            raise InvalidSetting('the bus needs nats-py; run: pip install "threepipe[mesh]"') from None
+        while True:
+            ended = asyncio.Event()
+            try:
+                client = await self._connect(nats, ended)
+            except (TimeoutError, OSError, nats.errors.Error) as error:
+                self._tell(f"the bus is not reached: {error or type(error).__name__}")
+            else:
+                try:
+                    await self._listen(client, listener, ended)
+                except (TimeoutError, OSError, nats.errors.Error) as error:
+                    self._tell(f"the bus has no bucket for this node: {error or type(error).__name__}")
+                finally:
+                    self._store = None
+                    listener.away()
+                    with contextlib.suppress(Exception):  # It is closed in any case.
+                        await client.close()
+            await asyncio.sleep(_RETRY)
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Replace the record of a node. Raises `EndpointError` if the bus is away or refuses."""
+        store = self._store
+        if store is None:
+            raise EndpointError(None, "the bus is away")
+        import nats
+
+        try:
+            await store.put(name, data)
+        except (TimeoutError, OSError, nats.errors.Error) as error:
+            raise EndpointError(None, f"the bus has not taken the record: {error or type(error).__name__}") from None
+
+    async def _connect(self, nats: Any, ended: asyncio.Event) -> Any:
+        async def failed(error: Exception) -> None:
+            log.debug("the bus: %s", error)
+
+        async def closed() -> None:
+            ended.set()
+
+        return await nats.connect(
+            self._urls,
+            allow_reconnect=False,  # `run` connects again, and asks for all records then.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.2,
+            connect_timeout=_TIMEOUT,
+            ping_interval=20,
+            error_cb=failed,
+            closed_cb=closed,
+            disconnected_cb=closed,
+            **self._secrets.options(),
+        )
+
+    async def _listen(self, client: Any, listener: Listener, ended: asyncio.Event) -> None:
+        from nats.js.errors import BucketNotFoundError
+
+        stream = client.jetstream(timeout=_TIMEOUT)
+        try:
+            store = await stream.key_value(self._bucket)
+        except BucketNotFoundError:
+            store = await stream.create_key_value(bucket=self._bucket, history=1, ttl=_KEPT)
+        watcher = await store.watchall()
+        self._store, self._told = store, ""
+        log.info("the bus is reached: %s", client.connected_url.netloc if client.connected_url else "")
+        listener.online()
+        over = asyncio.ensure_future(ended.wait())
+        try:
+            while not over.done():
+                update = asyncio.ensure_future(anext(watcher))
+                await asyncio.wait((update, over), return_when=asyncio.FIRST_COMPLETED)
+                if not update.done():
+                    update.cancel()
+                elif (entry := update.result()) is not None and entry.operation is None and entry.value:
+                    listener.heard(entry.key, entry.value)
+        finally:
+            over.cancel()
+        self._tell("the bus is away; what is known stays, until it is back")
+
+    def _tell(self, text: str) -> None:
+        """Log a text, once until the next connection."""
+        if text != self._told:
+            self._told = text
+            log.warning(text)

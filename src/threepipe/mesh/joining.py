@@ -1,0 +1,163 @@
+"""Joining a network: an adapter, a device that routes by next hops, and the agent, in one process until it leaves."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from threepipe import platforms
+from threepipe.adapter import Adapter
+from threepipe.core import fast
+from threepipe.errors import InvalidSetting
+from threepipe.mesh.agent import Agent
+from threepipe.mesh.bus import Bus
+from threepipe.mesh.control import serving
+from threepipe.mesh.links import Links
+from threepipe.mesh.records import node_address
+from threepipe.mesh.store import Store
+from threepipe.net.service import announced
+from threepipe.settings import Network
+from threepipe.wireguard.device import Device
+from threepipe.wireguard.kernel_routes import KernelRoutes
+from threepipe.wireguard.keys import public_key
+from threepipe.wireguard.next_hops import NextHopRouting
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
+from threepipe.wireguard.quick.ending import Ending
+from threepipe.wireguard.quick.names import resolve
+from threepipe.wireguard.quick.traffic import traffic
+from threepipe.wireguard.uapi_server import UapiServer
+from threepipe.wireguard.uapi_socket import listen
+
+__all__ = ["EXPIRY", "INTERFACE", "KEEPALIVE", "MTU", "PORT", "Joining", "join", "state_folder"]
+
+log = logging.getLogger("threepipe.mesh")
+
+INTERFACE, PORT, MTU, KEEPALIVE, EXPIRY = "mesh0", 51820, 1420, 25, 300
+_MIN_EXPIRY, _MAX_EXPIRY = 2, 86_400
+_LEAK_METRIC = 8192
+
+
+def state_folder(interface: str) -> Path:
+    """Return the folder in which a node keeps its state by default."""
+    return Path("/var/lib/threepipe/mesh", interface)
+
+
+@dataclass(frozen=True)
+class Joining:
+    """The settings of a node."""
+
+    store: Store
+    bus: Bus
+    networks: Sequence[Network]
+    """The networks of the mesh. The node's address is in the first of IPv6."""
+    name: str | None = None
+    """The node's name, which has to be that of its certificate."""
+    interface: str = INTERFACE
+    port: int = PORT
+    mtu: int = MTU
+    keepalive: int = KEEPALIVE
+    expiry: float = EXPIRY
+    endpoints: Sequence[tuple[str, int]] = ()
+    """Where others reach this node, besides the addresses of its interfaces. Names are looked up again and again."""
+    announce: Sequence[Network] | None = None
+    offload: bool = field(default=True, kw_only=True)
+
+    def check(self) -> None:
+        """Raise `InvalidSetting` if these settings cannot work, and as `Store.certificate`."""
+        certificate, _ = self.store.certificate()
+        if self.name not in (None, certificate.name):
+            raise InvalidSetting(f"the certificate is of {certificate.name}, not of {self.name}")
+        if certificate.key != public_key(self.store.keys().wireguard):
+            raise InvalidSetting(f"the certificate is not for the keys in {self.store.folder}; have a new one signed")
+        if not _MIN_EXPIRY <= self.expiry <= _MAX_EXPIRY:
+            raise InvalidSetting(f"expiry {self.expiry}: give {_MIN_EXPIRY} to {_MAX_EXPIRY} seconds")
+        if node_address(self.networks, certificate.key) is None:
+            raise InvalidSetting("the networks have none of IPv6, for the nodes' addresses; give one by --prefix")
+
+
+def join(joining: Joining, ready: Callable[[Agent], None]) -> None:
+    """Join, call `ready`, and stay until `threepipe mesh leave`, a signal, or the removal of the adapter.
+
+    Raises `Ended` if a signal arrives before `ready` was called, `InvalidSetting`, `EndpointError` and `AdapterError`.
+    """
+    joining.check()
+    with Ending() as ending, ExitStack() as stack:
+        _run(joining, ending, stack, ready)
+
+
+def _run(joining: Joining, ending: Ending, stack: ExitStack, ready: Callable[[Agent], None]) -> None:
+    enter, networks, store = stack.enter_context, joining.networks, joining.store
+    keys = store.keys()
+    address = node_address(networks, public_key(keys.wireguard))
+    waiting = enter(ExitStack())
+    stack.callback(store.close)
+    adapter = enter(
+        Adapter.create(
+            joining.interface,
+            addresses=[f"{address}/128"],
+            routes=networks,  # Else packets to nodes that are gone would leave by the default route, not encrypted.
+            metric=_LEAK_METRIC,
+            mtu=joining.mtu,
+            offload=joining.offload and fast.NATIVE,
+        )
+    )
+    listening = listen(adapter.name)
+    inside = enter(adapter.start_session())
+    routes = KernelRoutes(adapter)
+    device = enter(
+        Device(
+            private_key=keys.wireguard,
+            listen_port=joining.port,
+            mtu=joining.mtu,
+            routing=NextHopRouting(networks, routes),
+        )
+    )
+    over = threading.Event()
+    failures = enter(traffic(inside, device.session, over))
+    enter(UapiServer(listening, device, over.set))
+    agent = Agent(
+        store,
+        networks,
+        joining.bus,
+        Links(device, routes, networks, joining.keepalive),
+        expiry=joining.expiry,
+        announce=joining.announce,
+        endpoints=lambda: _endpoints(joining.endpoints, networks, device.status().listen_port),
+        interface=adapter.name,
+    )
+    ending.check()
+    enter(announced(f"{agent.name} is in the mesh by {adapter.name}"))
+    asyncio.run(_stay(agent, adapter.name, over, ending, waiting, ready))
+    if failures:
+        raise failures[0]
+
+
+async def _stay(
+    agent: Agent,
+    interface: str,
+    over: threading.Event,
+    ending: Ending,
+    waiting: ExitStack,
+    ready: Callable[[Agent], None],
+) -> None:
+    async with serving(agent, interface, over.set, waiting):
+        await agent.run(lambda: over.is_set() or ending.number is not None, lambda: ready(agent))
+
+
+def _endpoints(given: Iterable[tuple[str, int]], networks: Sequence[Network], port: int) -> list[PeerEndpoint]:
+    """Return where others may reach this machine: as given, and at its addresses outside the mesh."""
+    found: list[PeerEndpoint] = []
+    for each in given:
+        try:
+            found.append(resolve(each))
+        except (InvalidSetting, OSError) as error:
+            log.warning("%s", error)
+    for text in platforms.host_addresses():
+        address = ip_address(text)
+        if not any(address in network for network in networks):
+            found.append((text, port))
+    return found
