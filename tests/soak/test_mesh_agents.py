@@ -7,6 +7,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,20 @@ def test_a_signal_ends_the_agent_and_leaves_nothing_behind(tmp_path: Path) -> No
         node.process.send_signal(signal.SIGTERM)
         assert node.process.wait(20) == 0
         assert "mesh0" not in node.network.run("ip", "link")
+
+
+def test_two_nodes_behind_nats_reach_each_other_directly(tmp_path: Path) -> None:
+    with agent_lab(tmp_path) as lab, ExitStack() as stack:
+        lab.add("public")
+        one, other = (lab.add(name) for name in ("one", "other"))
+        for node in (one, other):
+            node.move_behind_nat(stack)
+        for node in lab.nodes:
+            node.start()
+        assert come_true(lab.know_each_other, 60)
+        begin = time.monotonic()
+        assert come_true(lambda: reached(one, other), 60), f"{one.call('mesh', 'status')}{other.call('mesh', 'status')}"
+        print(f"\nreached after {time.monotonic() - begin:.1f} s")
+        (found,) = [node for node in one.status()["nodes"] if node["name"] == "other"]
+        assert found["next_hop"] == "other"
+        assert found["endpoint"].startswith("192.0.2.3:")

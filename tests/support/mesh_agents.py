@@ -97,12 +97,31 @@ class AgentNode:
         self.keys = self.store.keys()
         self.process: subprocess.Popen[bytes] | None = None
         self.certify(prefixes)
-        run, port = self.network.run, f"v{number}"
-        run("ip", "link", "add", "v0", "type", "veth", "peer", "name", port, "netns", str(lab.hub.path))
-        run("ip", "address", "add", f"192.0.2.{number}/24", "dev", "v0")
+        self.network.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        self._attach(self.network)
+
+    def _attach(self, network: Network) -> None:
+        run, port = network.run, f"v{self.number}"
+        run("ip", "link", "add", "v0", "type", "veth", "peer", "name", port, "netns", str(self.lab.hub.path))
+        run("ip", "address", "add", f"192.0.2.{self.number}/24", "dev", "v0")
         run("ip", "link", "set", "v0", "up")
-        lab.hub.run("ip", "link", "set", port, "master", "br0", "up")
-        run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        self.lab.hub.run("ip", "link", "set", port, "master", "br0", "up")
+
+    def move_behind_nat(self, stack: ExitStack) -> None:
+        """Put a router with NAT before the node, which gets the private address 10.0.0.2."""
+        router = Network()
+        stack.callback(router.namespace.close)
+        self.network.run("ip", "link", "del", "v0")
+        self._attach(router)
+        router.run("ip", "link", "add", "in0", "type", "veth", "peer", "name", "v0", "netns", str(self.network.path))
+        for network, name, address in ((router, "in0", "10.0.0.1/24"), (self.network, "v0", "10.0.0.2/24")):
+            network.run("ip", "address", "add", address, "dev", name)
+            network.run("ip", "link", "set", name, "up")
+        self.network.run("ip", "route", "add", "default", "via", "10.0.0.1")
+        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        rules = f"oif v0 udp sport 51820 masquerade to :{40000 + self.number}; oif v0 masquerade"
+        router.run("nft", f"table ip nat {{ chain post {{ type nat hook postrouting priority 100; {rules}; }}; }}")
+        router.run("nft", "table ip f { chain in { type filter hook input priority 0; iif v0 ct state new drop; }; }")
 
     def certify(self, prefixes: tuple[str, ...] = ()) -> None:
         """Get a certificate from the lab's authority."""

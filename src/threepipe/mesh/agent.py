@@ -10,36 +10,50 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from ipaddress import ip_address
-from typing import Any
+from ipaddress import IPv6Address, ip_address
+from itertools import chain, repeat
+from typing import Any, Protocol, TypeAlias
 
 from threepipe.errors import EndpointError
 from threepipe.mesh.bus import Bus
 from threepipe.mesh.links import FRESH, Links
 from threepipe.mesh.membership import Change, Membership
-from threepipe.mesh.probes import Probes
-from threepipe.mesh.records import Record
+from threepipe.mesh.records import MAX_ENDPOINTS, Record
 from threepipe.mesh.store import Store
 from threepipe.net.connect import HostPort
 from threepipe.settings import Network
 from threepipe.wireguard.keys import link_local
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 
-__all__ = ["Agent", "now"]
+__all__ = ["Agent", "Endpoints", "Prober", "now"]
 
 log = logging.getLogger("threepipe.mesh")
 
 _TICK = 0.5  # Seconds between looks at what has expired.
-_LOOK = 5.0  # Seconds between looks at endpoints.
+_FIRST_LOOKS, _LOOK = (1.0, 2.0), 5.0  # Seconds between looks at endpoints.
 _PROBE = 1.0  # Seconds that a node has to answer.
 _ASKED = 3  # Nodes that are asked how they see this one.
 _REFRESH = 0.3, 0.45
 """The part of a record's time after which it is renewed: at random, so that nodes do not all do it at once."""
 
 
+Endpoints: TypeAlias = tuple[Sequence[PeerEndpoint], Sequence[PeerEndpoint]]
+
+
 def now() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+class Prober(Protocol):
+    """What the agent needs of `Probes`, which answer while they are entered."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def probe(self, address: IPv6Address, seconds: float) -> tuple[float, PeerEndpoint | None] | None:
+        """Return the round trip to a node in seconds, and the endpoint that it sees; None for no answer in time."""
 
 
 class Agent:
@@ -54,14 +68,14 @@ class Agent:
         *,
         expiry: float,
         announce: Sequence[Network] | None = None,
-        endpoints: Callable[[], list[PeerEndpoint]] = list,
-        interface: str | None = None,
+        endpoints: Callable[[], Endpoints] = lambda: ((), ()),
+        prober: Prober | None = None,
     ) -> None:
         """Take the keys and the certificate of `store`. Raises as that does.
 
         `expiry` is the seconds after which the others forget this node, if they do not hear it. `announce` are the
-        prefixes that lead to it, by default all that its certificate grants. `endpoints` returns those that this
-        machine has by itself; it is called in another thread. Without `interface` there are no probes.
+        prefixes that lead to it, by default all that its certificate grants. `endpoints` returns those that were
+        given, and those of the machine's interfaces; it is called in another thread.
         """
         self.certificate, authority = store.certificate()
         self.membership = Membership(authority, networks)
@@ -72,15 +86,14 @@ class Agent:
         self._store, self._keys, self._bus = store, store.keys(), bus
         self._expiry = round(expiry * 1000)
         self._announce = self.certificate.prefixes if announce is None else tuple(announce)
-        self._own_endpoints, self._interface = endpoints, interface
+        self._own_endpoints, self._prober = endpoints, prober
         self._published: tuple[PeerEndpoint, ...] | None = None
-        self._found: Sequence[PeerEndpoint] = ()
+        self._found: Endpoints = ((), ())
         self._seen: Sequence[PeerEndpoint] = ()
         self._own = ""
         self._leaving = False
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
-        self._probes = Probes(self._endpoint_of)
 
     @property
     def name(self) -> str:
@@ -125,9 +138,8 @@ class Agent:
         if (own := self.membership.known.get(self.name)) is not None:
             self.sequence = own.sequence
         async with AsyncExitStack() as stack:
-            if self._interface is not None:
-                await self._probes.open(self._interface)
-                stack.callback(self._probes.close)
+            if self._prober is not None:
+                await stack.enter_async_context(self._prober)
             await self._look()
             works = [self._bus.run(self), self._publish_always(), self._apply_always(), self._look_always()]
             tasks = [asyncio.ensure_future(work) for work in works]
@@ -154,7 +166,7 @@ class Agent:
     async def _publish(self) -> None:
         left = self._leaving
         self.sequence = max(now(), self.sequence + 1)
-        endpoints = () if left else tuple(dict.fromkeys((*self._found, *self._seen)))
+        endpoints = () if left else self._endpoints()
         record = Record.sign(
             self.certificate,
             self._keys.signer,
@@ -200,10 +212,10 @@ class Agent:
     # Endpoints.
 
     async def _look_always(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK)
+        for pause in chain(_FIRST_LOOKS, repeat(_LOOK)):
+            await asyncio.sleep(pause)
             await self._look()
-            await asyncio.to_thread(self.links.retry)
+            await asyncio.to_thread(self.links.retry, self._published or ())
 
     async def _look(self) -> None:
         """Find out where this node is reached, and publish it if that is new."""
@@ -211,17 +223,19 @@ class Agent:
         statuses = await asyncio.to_thread(self.links.statuses)
         reached = [key for key, status in statuses.items() if status.handshake_age <= FRESH]
         asked = random.sample(reached, min(_ASKED, len(reached)))
-        answers = await asyncio.gather(*[self._probes.probe(link_local(key), _PROBE) for key in asked])
+        answers = await asyncio.gather(*[self._probe(link_local(key)) for key in asked])
         if any(answers):
             self._seen = sorted({answer[1] for answer in answers if answer and answer[1] and _is_plain(answer[1])})
-        if self._published is not None and set(self._published) != {*self._found, *self._seen}:
+        if self._published is not None and self._published != self._endpoints():
             self._due.set()
 
-    def _endpoint_of(self, address: Any) -> PeerEndpoint | None:
-        for key, status in self.links.statuses().items():
-            if link_local(key) == address:
-                return status.endpoint
-        return None
+    def _endpoints(self) -> tuple[PeerEndpoint, ...]:
+        """Return all endpoints of this node: those given, those that others see, and those of its interfaces."""
+        given, own = self._found
+        return tuple(dict.fromkeys((*given, *self._seen, *own)))[:MAX_ENDPOINTS]
+
+    async def _probe(self, address: IPv6Address) -> tuple[float, PeerEndpoint | None] | None:
+        return None if self._prober is None else await self._prober.probe(address, _PROBE)
 
     # Status.
 
@@ -237,7 +251,6 @@ class Agent:
         return {
             "name": self.name,
             "address": _text(own and self.membership.address_of(own)),
-            "interface": self._interface,
             "member": self.name in self.membership.members,
             "bus": self.is_online,
             "endpoints": [str(HostPort(*each)) for each in self._published or ()],
@@ -255,7 +268,7 @@ class Agent:
         via = None if hop is None else by_hop.get(hop, str(hop))
         trip = None
         if address is not None and via is not None and (via != certificate.name or (age is not None and age <= FRESH)):
-            answer = await self._probes.probe(address, _PROBE)
+            answer = await self._probe(address)
             trip = answer and round(answer[0], 6)
         return {
             "name": certificate.name,

@@ -70,7 +70,7 @@ async def serving(agent: Agent, interface: str, leave: Callable[[], None], waiti
     async def answer(request: str) -> Any:
         try:
             if request == "status":
-                return await agent.status()
+                return {"interface": interface, **await agent.status()}
             if request == "leave":
                 return {"warning": await agent.leave()}
         except (ThreepipeError, OSError) as error:

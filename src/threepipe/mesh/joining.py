@@ -13,10 +13,11 @@ from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
 from threepipe.errors import InvalidSetting
-from threepipe.mesh.agent import Agent
+from threepipe.mesh.agent import Agent, Endpoints
 from threepipe.mesh.bus import Bus
 from threepipe.mesh.control import serving
 from threepipe.mesh.links import Links
+from threepipe.mesh.probes import Probes
 from threepipe.mesh.records import node_address
 from threepipe.mesh.store import Store
 from threepipe.net.service import announced
@@ -119,15 +120,16 @@ def _run(joining: Joining, ending: Ending, stack: ExitStack, ready: Callable[[Ag
     over = threading.Event()
     failures = enter(traffic(inside, device.session, over))
     enter(UapiServer(listening, device, over.set))
+    links = Links(device, routes, networks, joining.keepalive)
     agent = Agent(
         store,
         networks,
         joining.bus,
-        Links(device, routes, networks, joining.keepalive),
+        links,
         expiry=joining.expiry,
         announce=joining.announce,
         endpoints=lambda: _endpoints(joining.endpoints, networks, device.status().listen_port),
-        interface=adapter.name,
+        prober=Probes(adapter.name, links.endpoint_of),
     )
     ending.check()
     enter(announced(f"{agent.name} is in the mesh by {adapter.name}"))
@@ -148,9 +150,10 @@ async def _stay(
         await agent.run(lambda: over.is_set() or ending.number is not None, lambda: ready(agent))
 
 
-def _endpoints(given: Iterable[tuple[str, int]], networks: Sequence[Network], port: int) -> list[PeerEndpoint]:
+def _endpoints(given: Iterable[tuple[str, int]], networks: Sequence[Network], port: int) -> Endpoints:
     """Return where others may reach this machine: as given, and at its addresses outside the mesh."""
     found: list[PeerEndpoint] = []
+    own: list[PeerEndpoint] = []
     for each in given:
         try:
             found.append(resolve(each))
@@ -159,5 +162,5 @@ def _endpoints(given: Iterable[tuple[str, int]], networks: Sequence[Network], po
     for text in platforms.host_addresses():
         address = ip_address(text)
         if not any(address in network for network in networks):
-            found.append((text, port))
-    return found
+            own.append((text, port))
+    return found, own

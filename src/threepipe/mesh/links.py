@@ -17,6 +17,7 @@ from threepipe.wireguard import settings
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.keys import link_local
 from threepipe.wireguard.next_hops import Routes
+from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.settings import PeerChange, PeerStatus
 
 __all__ = ["FRESH", "Links", "MeshRoutes"]
@@ -25,6 +26,8 @@ log = logging.getLogger("threepipe.mesh")
 
 FRESH = 180.0
 """Seconds since a handshake after which a peer counts as not reached: its keys are no longer used then."""
+_CALLS = 2
+"""How many calls of `retry` an endpoint is tried for: a device begins a handshake anew every 5 s."""
 
 
 class MeshRoutes(Routes, Protocol):
@@ -46,6 +49,7 @@ class Links:
         self._networks, self._keepalive = networks, keepalive
         self._records: dict[bytes, Record] = {}
         self._tried: dict[bytes, int] = {}
+        self._own: frozenset[str] = frozenset()
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Carry out changes of the membership, all peers in one step."""
@@ -59,26 +63,33 @@ class Links:
                 self._tried.pop(key, None)
                 self._route(record, False)
                 continue
-            joins = change.kind == "joined"
-            statuses = statuses or (statuses if joins else self.statuses())
             self._records[key] = record
-            endpoint = record.endpoints[0] if record.endpoints else None
-            if joins:
+            self._tried[key] = 0
+            endpoint = self._endpoint(record)
+            if change.kind == "joined":
                 peers.append(PeerChange(key, endpoint=endpoint, persistent_keepalive=self._keepalive))
                 self._route(record, True)
-            elif endpoint is not None and (key not in statuses or statuses[key].endpoint not in record.endpoints):
+                continue
+            statuses = statuses or self.statuses()
+            if _is_unreached(statuses[key]) or statuses[key].endpoint not in record.endpoints:
                 peers.append(PeerChange(key, endpoint=endpoint, update_only=True))
         if peers:
             self.device.configure(settings.Change(peers=peers))
 
-    def retry(self) -> None:
-        """Try the next endpoint of each member that is not reached."""
+    def retry(self, own: Sequence[PeerEndpoint]) -> None:
+        """Try the next endpoint of each member that was not reached since the last two calls.
+
+        `own` are those of this node. One behind the same NAT has an endpoint with the same address, and is tried at its
+        last endpoints first, which are those of its interfaces.
+        """
+        self._own = frozenset(host for host, _ in own)
         peers = []
         for key, status in self.statuses().items():
             record = self._records.get(key)
-            if record is not None and len(record.endpoints) > 1 and status.handshake_age > FRESH:
-                self._tried[key] = tried = (self._tried.get(key, 0) + 1) % len(record.endpoints)
-                peers.append(PeerChange(key, endpoint=record.endpoints[tried], update_only=True))
+            if record is not None and _is_unreached(status):
+                self._tried[key] += 1
+                if (endpoint := self._endpoint(record)) != status.endpoint:
+                    peers.append(PeerChange(key, endpoint=endpoint, update_only=True))
         if peers:
             self.device.configure(settings.Change(peers=peers))
 
@@ -86,10 +97,23 @@ class Links:
         """Return the state of all peers by public key."""
         return {peer.public_key: peer for peer in self.device.status().peers}
 
+    def endpoint_of(self, address: IPv6Address) -> PeerEndpoint | None:
+        """Return where the peer with a link-local address is; None if that is not known."""
+        found = [peer.endpoint for peer in self.device.status().peers if link_local(peer.public_key) == address]
+        return found[0] if found else None
+
     def next_hop(self, address: IPv6Address) -> IPv6Address | None:
         """Return the link-local address that packets to `address` go to next. Raises `OSError`."""
         hop = self.routes.next_hop(address.packed, bytes(16))
         return None if hop is None else IPv6Address(hop)
+
+    def _endpoint(self, record: Record) -> PeerEndpoint | None:
+        """Return the endpoint to try."""
+        if not record.endpoints:
+            return None
+        beside = any(host in self._own for host, _ in record.endpoints)
+        tried = self._tried[record.certificate.key] // _CALLS % len(record.endpoints)
+        return record.endpoints[-1 - tried if beside else tried]
 
     def _route(self, record: Record, add: bool) -> None:
         hop = link_local(record.certificate.key)
@@ -98,3 +122,7 @@ class Links:
                 (self.routes.add if add else self.routes.remove)(network, hop)
             except AdapterError as error:
                 log.warning("the route of %s to %s: %s", record.certificate.name, network, error.strerror)
+
+
+def _is_unreached(status: PeerStatus) -> bool:
+    return status.handshake_age > FRESH

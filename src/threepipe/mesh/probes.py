@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Any, Self
 
 from threepipe import platforms
 from threepipe.net.connect import HostPort
@@ -26,34 +26,30 @@ _SIZE = 8
 class Probes(asyncio.DatagramProtocol):
     """Sends probes, and answers those of others."""
 
-    def __init__(self, seen: Callable[[IPv6Address], PeerEndpoint | None]) -> None:
-        """`seen` returns the endpoint of the peer with a link-local address."""
-        self._seen = seen
+    def __init__(self, interface: str, seen: Callable[[IPv6Address], PeerEndpoint | None]) -> None:
+        """Use an interface. `seen` returns the endpoint of the peer with a link-local address."""
+        self._interface, self._seen = interface, seen
         self._waiting: dict[bytes, asyncio.Future[bytes]] = {}
         self._transport: Any = None
 
-    async def open(self, interface: str) -> None:
-        """Begin to answer on an interface. Raises `OSError`."""
+    async def __aenter__(self) -> Self:
         bound = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         try:
             bound.setblocking(False)
-            platforms.bind_to_interface(bound, interface)
+            platforms.bind_to_interface(bound, self._interface)
             bound.bind(("::", PORT))
-            self._scope = socket.if_nametoindex(interface)
+            self._scope = socket.if_nametoindex(self._interface)
             self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=bound)
         except BaseException:
             bound.close()
             raise
+        return self
 
-    def close(self) -> None:
-        """Close the socket."""
-        if self._transport is not None:
-            self._transport.close()
+    async def __aexit__(self, *_: object) -> None:
+        self._transport.close()
 
     async def probe(self, address: IPv6Address, seconds: float) -> tuple[float, PeerEndpoint | None] | None:
         """Return the round trip to a node in seconds, and the endpoint that it sees; None for no answer in time."""
-        if self._transport is None:
-            return None
         token, loop = os.urandom(_SIZE), asyncio.get_running_loop()
         answer = self._waiting[token] = loop.create_future()
         begin = loop.time()

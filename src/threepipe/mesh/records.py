@@ -35,7 +35,7 @@ __all__ = [
 
 MAX_RECORD = 8192
 """Bytes of a record at most."""
-_MAX_ENDPOINTS = 16
+MAX_ENDPOINTS = 16
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # A label of a host name, and a key of NATS.
 _CERTIFICATE, _RECORD = b"threepipe mesh certificate\n", b"threepipe mesh record\n"
 """What signatures begin with, so that none is valid for another kind of text."""
@@ -165,7 +165,7 @@ class Record:
         left: bool = False,
     ) -> Self:
         """Make a record with the node's private key of 32 bytes."""
-        endpoints, prefixes = tuple(endpoints[:_MAX_ENDPOINTS]), tuple(prefixes)
+        endpoints, prefixes = tuple(endpoints[:MAX_ENDPOINTS]), tuple(prefixes)
         fields: dict[str, Any] = {"sequence": sequence, "expires": expires}
         fields["endpoints"] = [list(endpoint) for endpoint in endpoints]
         fields["prefixes"] = [str(network) for network in prefixes]
@@ -193,7 +193,7 @@ class Record:
                 certificate,
                 _time(fields["sequence"]),
                 _time(fields["expires"]),
-                tuple(_endpoint(*each) for each in fields["endpoints"][:_MAX_ENDPOINTS]),
+                tuple(_endpoint(*each) for each in fields["endpoints"][:MAX_ENDPOINTS]),
                 tuple(ip_network(each) for each in fields["prefixes"]),
                 fields.get("left", False) is True,
                 text,
