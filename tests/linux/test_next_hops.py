@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.support.kernel import Network, udp_socket
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
 from threepipe import Adapter, pipe
-from threepipe.errors import SessionClosed
+from threepipe.errors import AdapterError, SessionClosed
 from threepipe.wireguard import Change, Device, KernelRoutes, NextHopRouting, PeerChange, link_local, public_key
 
 if sys.platform != "linux":
@@ -312,3 +312,33 @@ def test_a_group_of_the_link_has_all_neighbours_as_members(nodes: list[Node]) ->
         sockets[1].recv(100)
     for member in sockets:
         member.close()
+
+
+@pytest.mark.parametrize("destination", ["fd12:5::/32", "10.42.5.0/24", "fd12:5::9/128"])
+def test_routes_of_the_program_lead_to_the_hop_until_they_are_removed(network: Network, destination: str) -> None:
+    with interface(network) as (adapter, hops), KernelRoutes(adapter, netns=network.path) as routes:
+        there, inside = ip_network(destination), destination.partition("/")[0]
+        routes.add(there, IPv6Address(OTHER_HOP))
+        routes.add(there, IPv6Address(HOP))
+        assert find(hops, inside) == HOP
+        routes.remove(there, IPv6Address(OTHER_HOP))
+        assert find(hops, inside) == HOP
+        routes.remove(there, IPv6Address(HOP))
+        routes.remove(there, IPv6Address(HOP))
+        assert find(hops, inside) is None
+
+
+def test_routes_of_a_daemon_win_over_those_of_the_program(network: Network) -> None:
+    with interface(network) as (adapter, hops), KernelRoutes(adapter, netns=network.path) as routes:
+        routes.add(ip_network("fd12:5::/32"), IPv6Address(HOP))
+        network.run("ip", "-6", "route", "add", "fd12:5::/32", "via", OTHER_HOP, "dev", "mesh0")
+        assert find(hops, "fd12:5::9") == OTHER_HOP
+        network.run("ip", "-6", "route", "del", "fd12:5::/32", "via", OTHER_HOP)
+        assert find(hops, "fd12:5::9") == HOP
+
+
+def test_a_refused_route_raises(network: Network) -> None:
+    with interface(network) as (adapter, _), KernelRoutes(adapter, netns=network.path) as routes:
+        with pytest.raises(AdapterError, match="the route for fd12:5::/32 was refused: ") as refused:
+            routes.add(ip_network("fd12:5::/32"), IPv6Address("fd12:5::1"))
+        assert refused.value.errno == errno.EHOSTUNREACH

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def started(lab: AgentLab, count: int, *options: str) -> list[AgentNode]:
         node.start(*options)
     assert come_true(lab.know_each_other, 60)
     return nodes
+
+
+def show(figures: str) -> None:
+    print(f"\n{figures}")  # noqa: T201
+
+
+def is_logged(node: AgentNode, text: str) -> bool:
+    return text in node.log
 
 
 def on_bus(lab: AgentLab, work: Callable[[object], Awaitable[None]]) -> None:
@@ -77,7 +86,7 @@ def test_a_node_that_joins_is_reached_by_all_within_two_seconds(tmp_path: Path) 
         assert come_true(lab.know_each_other, 20)
         known = time.monotonic() - begin
         assert all(reached(node, late) for node in nodes)
-        print(f"\nknown to all after {known:.2f} s, reached by all after {time.monotonic() - begin:.2f} s")
+        show(f"known to all after {known:.2f} s, reached by all after {time.monotonic() - begin:.2f} s")
         assert known < 2
 
 
@@ -92,7 +101,7 @@ def test_a_killed_node_is_forgotten_at_its_expiry_and_one_that_leaves_at_once(tm
         leaver.call("mesh", "leave")
         assert come_true(lambda: str(leaver.address) not in one.routes(), 20)
         left = time.monotonic() - begin
-        print(f"\nkilled: forgotten after {forgotten:.2f} s of 4; left: gone after {left:.2f} s")
+        show(f"killed: forgotten after {forgotten:.2f} s of 4; left: gone after {left:.2f} s")
         assert forgotten < 5
         assert left < 3
         assert leaver.process is not None
@@ -115,7 +124,7 @@ def test_no_probe_is_lost_while_the_bus_is_away_for_longer_than_records_last(tmp
             forgotten = time.monotonic() - begin
             assert come_true(lambda: one.status()["bus"], 20)
         sent, arrived = probe()
-        print(f"\nbus away for 15 s, records for 4 s: {sent} probes, {sent - arrived} lost; dead one {forgotten:.1f} s")
+        show(f"bus away for 15 s, records for 4 s: {sent} probes, {sent - arrived} lost; dead one {forgotten:.1f} s")
         assert sent - arrived <= 1  # The last one may be on its way.
         assert str(other.address) in one.routes()
 
@@ -158,11 +167,12 @@ def test_lies_on_the_bus_are_refused_and_change_nothing(tmp_path: Path) -> None:
             }
             for kind, (name, text) in lies.items():
                 put(lab, name, text)
-                assert come_true(lambda: f"the record of {name} is refused ({kind.strip()})" in one.log, 20), one.log
+                expected = f"the record of {name} is refused ({kind.strip()})"
+                assert come_true(partial(is_logged, one, expected), 20), one.log
             on_bus(lab, lambda store: store.delete("n2"))  # type: ignore[attr-defined]
             assert one.status()["refused"].keys() == {"forged", "replayed", "prefix", "clash"}
         sent, arrived = probe()
-        print("\n" + "\n".join(line for line in one.log.splitlines() if "refused" in line))
+        show("" + "\n".join(line for line in one.log.splitlines() if "refused" in line))
         assert (one.routes(), one.call("wg", "show", "mesh0", "endpoints")) == before
         assert sent - arrived <= 1
 
@@ -176,7 +186,7 @@ def test_a_node_that_moves_is_followed(tmp_path: Path) -> None:
         mover.network.run("ip", "address", "add", "192.0.2.77/24", "dev", "v0")
         assert come_true(lambda: "192.0.2.77" in one.call("wg", "show", "mesh0", "endpoints"), 40)
         assert come_true(lambda: reached(one, mover), 20)
-        print(f"\nreached at its new address after {time.monotonic() - begin:.1f} s")
+        show(f"reached at its new address after {time.monotonic() - begin:.1f} s")
 
 
 def test_a_signal_ends_the_agent_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -200,7 +210,7 @@ def test_two_nodes_behind_nats_reach_each_other_directly(tmp_path: Path) -> None
         assert come_true(lab.know_each_other, 60)
         begin = time.monotonic()
         assert come_true(lambda: reached(one, other), 60), f"{one.call('mesh', 'status')}{other.call('mesh', 'status')}"
-        print(f"\nreached after {time.monotonic() - begin:.1f} s")
+        show(f"reached after {time.monotonic() - begin:.1f} s")
         (found,) = [node for node in one.status()["nodes"] if node["name"] == "other"]
         assert found["next_hop"] == "other"
         assert found["endpoint"].startswith("192.0.2.3:")

@@ -212,8 +212,9 @@ class Agent:
     # Endpoints.
 
     async def _look_always(self) -> None:
-        for pause in chain(_FIRST_LOOKS, repeat(_LOOK)):
-            await asyncio.sleep(pause)
+        pauses = chain(_FIRST_LOOKS, repeat(_LOOK))
+        while True:
+            await asyncio.sleep(next(pauses))
             await self._look()
             await asyncio.to_thread(self.links.retry, self._published or ())
 

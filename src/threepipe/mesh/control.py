@@ -91,7 +91,7 @@ async def serving(agent: Agent, interface: str, leave: Callable[[], None], waiti
     with endpoint_errors(f"the socket for commands in {folder}", {}):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     listening, remove = listen_unix(str(folder / f"{interface}.sock"))
-    server = await asyncio.start_unix_server(serve, sock=listening)
+    server = await asyncio.start_server(serve, sock=listening)
     try:
         yield
     finally:

@@ -159,25 +159,26 @@ class Membership:
             concerned |= self._claims.rivals(name)
             self._claims.put(name, claims)
             concerned |= self._claims.rivals(name)
-        for each in sorted(concerned):
-            self._judge(each)
+        found = [change for each in sorted(concerned) for change in self._judge(each)]
+        self.changes += sorted(found, key=lambda change: change.kind != "gone")  # What is claimed becomes free first.
 
-    def _judge(self, name: str) -> None:
+    def _judge(self, name: str) -> Iterator[Change]:
         record, member = self._known[name], self._members.get(name)
         winner = self._winner(name) if self._claims.of(name) else None
         if winner == name:
             self._members[name] = record
             if member is None or _is_other(member, record):
-                self.changes += [Change("gone", member)] if member else []
-                self.changes.append(Change("joined", record))
+                if member is not None:
+                    yield Change("gone", member)
+                yield Change("joined", record)
             elif member.endpoints != record.endpoints:
-                self.changes.append(Change("moved", record))
+                yield Change("moved", record)
             return
         if winner is not None:
             self._refuse(name, "clash", f"it claims what {winner}, which has the earlier certificate, has already")
         if member is not None:
             del self._members[name]
-            self.changes.append(Change("gone", member))
+            yield Change("gone", member)
 
     def _winner(self, name: str) -> str:
         """Return the node with the earliest certificate of those that claim the same."""

@@ -1,0 +1,75 @@
+"""What a bus of NATS is given. tests/soak has a real one."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+
+from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.mesh import NatsBus, Secrets
+
+SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+"""The NKey of the example in NATS' documentation."""
+
+
+@pytest.mark.parametrize("url", ["nats://bus.example.org:4222", "tls://[::1]:4222", "wss://bus.example.org"])
+def test_a_bus_has_a_url(url: str) -> None:
+    NatsBus([url])
+
+
+@pytest.mark.parametrize("url", ["bus.example.org:4222", "http://bus.example.org", "nats://", ""])
+def test_what_is_no_url_of_a_bus_is_refused(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="a URL such as nats://"):
+        NatsBus([url])
+
+
+def test_a_secret_in_a_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InvalidSetting, match="by --credentials") as refused:
+        NatsBus(["nats://me:geheim@bus.example.org"])
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3cret\n", {"token": "s3cret"}),
+        ("me:geheim:2\n", {"user": "me", "password": "geheim:2"}),
+        (f"{SEED}\n", {"nkeys_seed": "PATH"}),
+        ("-----BEGIN NATS USER JWT-----\n", {"user_credentials": "PATH"}),
+    ],
+    ids=["token", "password", "nkey", "creds"],
+)
+def test_the_kind_of_credentials_is_seen_from_the_file(tmp_path: Path, text: str, expected: dict[str, str]) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(text)
+    assert Secrets(path).options() == {key: str(path) if value == "PATH" else value for key, value in expected.items()}
+
+
+def test_files_for_tls_make_a_context(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("node.example.org")
+    ca, own, key = (tmp_path / name for name in ("ca", "own", "key"))
+    authority.cert_pem.write_to_path(ca)
+    certificate.cert_chain_pems[0].write_to_path(own)
+    certificate.private_key_pem.write_to_path(key)
+    context = Secrets(ca=ca, certificate=own, key=key).options()["tls"]
+    assert len(context.get_ca_certs()) == 1
+    assert Secrets().options() == {}
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EndpointError, match="nothing-here"):
+        Secrets(tmp_path / "nothing-here").options()
+
+
+def test_without_nats_py_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nats", None)
+    with pytest.raises(InvalidSetting, match=r'pip install "threepipe\[mesh\]"'):
+        asyncio.run(NatsBus(["nats://bus.example.org"]).run(None))  # type: ignore[arg-type]
+
+
+def test_nothing_is_put_while_the_bus_is_away() -> None:
+    with pytest.raises(EndpointError, match="the bus is away"):
+        asyncio.run(NatsBus(["nats://bus.example.org"]).put("gw", b""))

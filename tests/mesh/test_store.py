@@ -1,0 +1,100 @@
+"""The folder of a node: keys that are made once, the certificate, and the records of others."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.support.mesh_bus import AUTHORITY, Signer
+from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.mesh import Refused, Store, make_authority, read_authority
+from threepipe.mesh.records import public_part
+from threepipe.mesh.store import parse_certificate
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_keys_are_made_once_and_only_their_owner_can_read_them(tmp_path: Path) -> None:
+    keys = Store(tmp_path / "mesh" / "mesh0").keys()
+    assert Store(tmp_path / "mesh" / "mesh0").keys() == keys
+    assert len(keys.wireguard) == len(keys.signer) == 32
+    assert keys.request("gw").signer == public_part(keys.signer)
+    if os.name == "posix":
+        assert mode(tmp_path / "mesh" / "mesh0") == 0o700
+        assert mode(tmp_path / "mesh" / "mesh0" / "keys") == 0o600
+
+
+def test_damaged_keys_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("one\n")
+    with pytest.raises(InvalidSetting, match="does not have 2 keys"):
+        Store(tmp_path).keys()
+    assert (tmp_path / "keys").read_text() == "one\n"
+
+
+def test_a_certificate_is_kept_with_the_key_of_its_authority(tmp_path: Path) -> None:
+    node, store = Signer("gw"), Store(tmp_path)
+    with pytest.raises(InvalidSetting, match="threepipe mesh request"):
+        store.certificate()
+    store.put_certificate(node.text())
+    assert store.certificate() == (node.certificate, public_part(AUTHORITY))
+
+
+def test_what_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="is not a certificate"):
+        parse_certificate("one\ntwo", tmp_path)
+    one, other = (Signer("gw").text().split("\n") for _ in range(2))
+    with pytest.raises(Refused):
+        parse_certificate("\n".join([one[0], other[1], one[2]]), tmp_path)
+
+
+def test_the_key_of_an_authority_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "authority"
+    public = make_authority(path)
+    assert public == public_part(read_authority(path))
+    with pytest.raises(EndpointError, match="never overwritten"):
+        make_authority(path)
+    with pytest.raises(EndpointError, match="reading"):
+        read_authority(tmp_path / "other")
+
+
+def test_records_are_kept_and_compacted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.records() == []
+    assert [store.keep("a\nb"), store.keep("c\nd"), store.keep("e\nf")] == [1, 2, 3]
+    store.compact(["e\nf"])
+    assert store.keep("g\nh") == 2
+    store.close()
+    store.close()
+    again = Store(tmp_path)
+    assert again.records() == ["e\nf", "g\nh"]
+    again.close()
+
+
+def test_a_record_that_a_kill_has_cut_short_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "records").write_text("a\nb\n\nc\n")
+    store = Store(tmp_path)
+    assert store.records() == ["a\nb"]
+    assert store.keep("d\ne") == 2
+    store.close()
+    assert (tmp_path / "records").read_bytes() == b"a\nb\n\nd\ne\n\n"
+
+
+def test_a_folder_is_for_one_agent_at_a_time(tmp_path: Path) -> None:
+    first, second = Store(tmp_path), Store(tmp_path)
+    first.records()
+    with pytest.raises(InvalidSetting, match="another agent uses"):
+        second.records()
+    second.close()
+    first.close()
+    third = Store(tmp_path)
+    third.records()
+    third.close()
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EndpointError, match="the state of the node in"):
+        Store(tmp_path / "file" / "mesh0")
