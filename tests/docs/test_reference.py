@@ -37,6 +37,7 @@ PUBLIC = (
     "threepipe.settings",
     "threepipe.testing",
     "threepipe.wireguard",
+    "threepipe.wireguard.metrics",
 )
 """The modules that programs may import; all others are the project's own."""
 

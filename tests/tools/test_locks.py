@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS: dict[str, list[str]] = PROJECT["dependency-groups"]
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
-WANTED = {"run": [*PROJECT["project"]["dependencies"], *EXTRAS["cli"], *EXTRAS["qr"], *EXTRAS["wireguard"]], **GROUPS}
+OTHERS = [wanted for group in EXTRAS.values() for wanted in group if not wanted.startswith("threepipe[")]
+WANTED = {"run": [*PROJECT["project"]["dependencies"], *OTHERS], **GROUPS}
 PINNED = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; (?P<marker>.*?))?(?: --hash=sha256:[0-9a-f]{64})+")
 
 

@@ -11,7 +11,14 @@ from threepipe.core import fast
 
 __all__ = ["doctor"]
 
-_LIBRARIES = {"cryptography": "wireguard", "pyroute2": "", "rich": "", "segno": "qr", "typer": ""}
+_LIBRARIES = {
+    "cryptography": "wireguard",
+    "prometheus_client": "metrics",
+    "pyroute2": "",
+    "rich": "",
+    "segno": "qr",
+    "typer": "",
+}
 """The libraries whose versions are named, and the extras that bring the optional ones."""
 
 

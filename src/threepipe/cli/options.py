@@ -6,8 +6,16 @@ import typer
 
 from threepipe.cli.completers import namespaces
 
-__all__ = ["Netns"]
+__all__ = ["Metrics", "Netns"]
 
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[HOST:]PORT",
+        help="Serve metrics to Prometheus at this address; a port alone is at 127.0.0.1.",
+        show_default=False,
+    ),
+]
 Netns = Annotated[
     str | None,
     typer.Option(

@@ -15,6 +15,7 @@ import typer
 
 from threepipe.cli import wg_set
 from threepipe.cli.completers import configs, device_fields, device_names
+from threepipe.cli.options import Metrics
 from threepipe.cli.output import (
     Quiet,
     Verbose,
@@ -31,6 +32,7 @@ from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import unknown_name
 
 if TYPE_CHECKING:
+    from threepipe.net.connect import HostPort
     from threepipe.wireguard.settings import Status
 
 __all__ = ["app"]
@@ -61,6 +63,7 @@ def up(
         bool,
         typer.Option("--takeover", help="Go on with the running device in place of its process, which ends then."),
     ] = False,
+    metrics: Metrics = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -73,14 +76,16 @@ def up(
     that runs it. No packet is lost, no handshake is needed, and the settings
     stay those of the running device. If that fails, the other process goes on.
     """
+    from threepipe.net.connect import parse_host_port
     from threepipe.wireguard.quick.config import config_path
 
     show_log(log_level(verbose, quiet))
     path = config_path(config)
+    served = None if metrics is None else parse_host_port(metrics, listening=True)
     if daemon:
         from threepipe.wireguard.quick.daemon import in_background
 
-        raise typer.Exit(in_background(lambda ready: _run(path, ready, not no_offload, takeover), path.stem))
+        raise typer.Exit(in_background(lambda ready: _run(path, ready, not no_offload, takeover, served), path.stem))
     from threepipe.wireguard.quick.ending import Ended
 
     def ready() -> None:
@@ -88,19 +93,19 @@ def up(
             typer.echo(f"{path.stem} is up; Ctrl-C takes it down", err=True)
 
     try:
-        _run(path, ready, not no_offload, takeover)
+        _run(path, ready, not no_offload, takeover, served)
     except Ended as ended:
         complain(f"{path.stem} was ended by a signal before it was up")
         raise typer.Exit(ended.status) from None
 
 
-def _run(path: Path, ready: Callable[[], None], offload: bool, takeover: bool) -> None:
+def _run(path: Path, ready: Callable[[], None], offload: bool, takeover: bool, metrics: "HostPort | None") -> None:
     from threepipe.wireguard.quick.up import run, take_over
 
     if takeover:
-        take_over(path.stem, ready)
+        take_over(path.stem, ready, metrics)
     else:
-        run(path, ready, offload)
+        run(path, ready, offload, metrics)
 
 
 @app.command()

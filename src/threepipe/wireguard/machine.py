@@ -179,6 +179,7 @@ class StateMachine:
                     peer.public_key, peer.preshared_key, peer.endpoint, self.peers.allowed.of(peer),
                     peer.persistent_keepalive, self._displayed(peer.handshake_at), peer.traffic.rx_bytes,
                     peer.traffic.tx_bytes, NEVER if peer.handshake_at is None else now - peer.handshake_at,
+                    peer.current is not None and now < peer.current.expires_at(self.timing),
                 )
                 for peer in self.peers
             ),

@@ -126,6 +126,8 @@ class PeerStatus:
     tx_bytes: int = 0
     handshake_age: float = float("inf")
     """Seconds since the last handshake, of a clock that does not jump; infinite if there was none, or if unknown."""
+    has_session: bool = False
+    """True if there are keys to send data with now; False if that is unknown, as of a device in another process."""
 
 
 @dataclass(frozen=True, slots=True)

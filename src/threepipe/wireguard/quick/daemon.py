@@ -4,8 +4,9 @@ It creates the adapter and the socket by which wg(8) manages the device, then re
 background; with -f or WG_PROCESS_FOREGROUND=1 it stays in the foreground. It ends on SIGTERM, SIGINT and SIGHUP, and
 when the adapter or the socket's file is removed. A persistent adapter of that name is used as it is, and stays. With
 --no-offload no superpackets pass. With --routing and the networks of a mesh, such as fd12:3456:789a::/48,10.42.0.0/16,
-packets go to the peers that are the next hops of their routes. With --takeover it goes on with the device in place of
-the process that runs it. The name utun on macOS, and tun on NetBSD and OpenBSD, has the system choose a number; the
+packets go to the peers that are the next hops of their routes. With --metrics and [HOST:]PORT it serves metrics to
+Prometheus there; a port alone is at 127.0.0.1. With --takeover it goes on with the device in place of the process that
+runs it. The name utun on macOS, and tun on NetBSD and OpenBSD, has the system choose a number; the
 name is then written to the file that WG_TUN_NAME_FILE names. That, WG_TUN_FD, WG_UAPI_FD and LOG_LEVEL mean the same
 as for wireguard-go.
 """
@@ -33,6 +34,7 @@ from threepipe.errors import (
     hide_given_keys,
     text_of,
 )
+from threepipe.net.connect import HostPort, parse_host_port
 from threepipe.net.service import announced
 from threepipe.net.signals import handle_signals
 from threepipe.wireguard.quick.ending import SIGNALS, Ended, Ending
@@ -48,8 +50,13 @@ if TYPE_CHECKING:
 
 __all__ = ["in_background", "main", "serve", "take_over"]
 
-_USAGE = "usage: threepipe-wg [-f|--foreground] [--no-offload] [--routing NETWORK,...] [--takeover] NAME"
+_USAGE = (
+    "usage: threepipe-wg [-f|--foreground] [--no-offload] [--routing NETWORK,...] [--metrics [HOST:]PORT] [--takeover]"
+    " NAME"
+)
 _OPTIONS = {"-f": "foreground", "--foreground": "foreground", "--no-offload": "plain", "--takeover": "takeover"}
+_VALUES = ("--routing", "--metrics")
+"""The options that have a value."""
 _KIND = "threepipe-wg"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
 _SIGNAL_INTERVAL = 0.2  # Seconds. A signal that arrives just before a wait is handled only after it.
@@ -65,12 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = {"foreground"} if os.environ.get("WG_PROCESS_FOREGROUND") == "1" else set()
-    networks: str | None = None
-    while given and given[0] in (*_OPTIONS, "--routing"):
-        if (option := given.pop(0)) == "--routing":
-            networks = given.pop(0) if given else None
-        else:
+    values: dict[str, str] = {}
+    while given and given[0] in (*_OPTIONS, *_VALUES):
+        if (option := given.pop(0)) in _OPTIONS:
             chosen.add(_OPTIONS[option])
+        elif given:
+            values[option] = given.pop(0)
+    networks, metrics = (values.get(option) for option in _VALUES)
     if len(given) != 1 or given[0].startswith("-"):
         print(_USAGE, file=sys.stderr)  # noqa: T201
         return 1
@@ -81,10 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
     def work(ready: Callable[[], None]) -> None:
+        served = None if metrics is None else parse_host_port(metrics, listening=True)
         if "takeover" in chosen:
-            take_over(name, ready)
+            take_over(name, ready, served)
         else:
-            serve(name, ready, "plain" not in chosen, networks)
+            serve(name, ready, "plain" not in chosen, networks, served)
 
     if "foreground" in chosen:
         try:
@@ -184,11 +193,17 @@ def _log_to_system(name: str) -> None:
     logging.getLogger("threepipe").addHandler(handler)
 
 
-def serve(name: str, ready: Callable[[], None], offload: bool = True, networks: str | None = None) -> None:
+def serve(
+    name: str,
+    ready: Callable[[], None],
+    offload: bool = True,
+    networks: str | None = None,
+    metrics: HostPort | None = None,
+) -> None:
     """Run the device `name` until it is to end; call `ready` when it can be managed.
 
     Without `offload`, no superpackets pass at the adapter. With `networks`, those of a mesh, packets are routed by next
-    hops.
+    hops. `metrics` is the address at which Prometheus gets them.
 
     Raises `Ended` if a signal arrives before, and what opening it raises.
     """
@@ -197,6 +212,7 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True, networks: 
     from threepipe.wireguard.device import Device
     from threepipe.wireguard.kernel_routes import KernelRoutes
     from threepipe.wireguard.next_hops import NextHopRouting
+    from threepipe.wireguard.quick import metrics as served
     from threepipe.wireguard.settings import check_device_name
     from threepipe.wireguard.uapi_server import UapiServer
     from threepipe.wireguard.uapi_socket import inherit, listen
@@ -223,22 +239,24 @@ def serve(name: str, ready: Callable[[], None], offload: bool = True, networks: 
         mtu = adapter.mtu if adapter else _DEFAULT_MTU
         device = stack.enter_context(Device(mtu=mtu, on_event=on_event, routing=routing))
         on_event.device = device
+        serving = stack.enter_context(served.serve(device, name, metrics))
         inherited = os.environ.get("WG_UAPI_FD")
         listening = inherit(inherited) if inherited else listen(name)
         server = stack.enter_context(UapiServer(listening, device, device.close, waiting))
         ending.check()
         shared = adapter if routing is None else None  # Next hops belong to this process.
-        with _announced_and_shared(name, shared, inside, device, server):
+        with _announced_and_shared(name, shared, inside, device, server, serving):
             ready()
             _log.debug("device %s is ready", name)
             _pump(inside, device, ending)
 
 
-def take_over(name: str, ready: Callable[[], None]) -> None:
+def take_over(name: str, ready: Callable[[], None], metrics: HostPort | None = None) -> None:
     """Go on with the device `name` in place of its process, which ends then; call `ready` then. Raises as `serve` does.
 
     If that fails, the other process goes on.
     """
+    from threepipe.wireguard.quick import metrics as served
     from threepipe.wireguard.quick.traffic import traffic
     from threepipe.wireguard.takeover import Taking
     from threepipe.wireguard.uapi_server import UapiServer
@@ -258,7 +276,8 @@ def take_over(name: str, ready: Callable[[], None]) -> None:
         taking.confirm(inside)
         server = UapiServer(taking.management, device, device.close, waiting, taking.clients)
         stack.enter_context(server)
-        with _announced_and_shared(name, adapter, inside, device, server, taking.takeover):
+        serving = stack.enter_context(served.serve_after_takeover(device, name, metrics, over))
+        with _announced_and_shared(name, adapter, inside, device, server, serving, taking.takeover):
             ready()
             while not over.wait(_SIGNAL_INTERVAL) and ending.number is None:
                 pass
@@ -287,14 +306,20 @@ def _announced_and_shared(
     inside: "Session",
     device: "Device",
     server: "UapiServer",
+    serving: ExitStack,
     listening: "Listening | None" = None,
 ) -> Iterator[None]:
     """Say that the device is up, and let other processes take it over, while the block runs."""
     from threepipe.wireguard.takeover import Running, handing_over
 
     with announced(f"{name} is up") as announcement, ExitStack() as stack:
+
+        def given(pid: int) -> None:
+            serving.close()  # The other process waits for the address of the metrics.
+            announcement.give_away(pid)
+
         if adapter is not None:  # An inherited one belongs to another program.
-            running = Running(name, _KIND, adapter, inside, device, server, announcement.give_away)
+            running = Running(name, _KIND, adapter, inside, device, server, given)
             stack.enter_context(handing_over(running, listening))
         yield
 

@@ -17,6 +17,7 @@ from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
 from threepipe.errors import EndpointError, InvalidSetting, NameTaken, ThreepipeError
+from threepipe.net.connect import HostPort
 from threepipe.net.service import announced
 from threepipe.platforms.files import write_atomically
 from threepipe.session import Session
@@ -29,6 +30,7 @@ from threepipe.wireguard.quick.config import parse_config, read_config, warn_if_
 from threepipe.wireguard.quick.dns import set_dns
 from threepipe.wireguard.quick.ending import Ending
 from threepipe.wireguard.quick.journal import Journal
+from threepipe.wireguard.quick.metrics import serve, serve_after_takeover
 from threepipe.wireguard.quick.names import resolve_patiently
 from threepipe.wireguard.quick.nft import protect_addresses
 from threepipe.wireguard.quick.sections import Config, PathLike
@@ -51,10 +53,11 @@ log = logging.getLogger("threepipe")
 events = logging.getLogger("threepipe.wireguard")
 
 
-def run(path: PathLike, ready: Callable[[], None], offload: bool = True) -> None:
+def run(path: PathLike, ready: Callable[[], None], offload: bool = True, metrics: HostPort | None = None) -> None:
     """Run the device of the file at `path` until its adapter or the file of its socket is removed, or a signal arrives.
 
-    Calls `ready` when everything is set up. Without `offload`, no superpackets pass at the adapter. At the end
+    Calls `ready` when everything is set up. Without `offload`, no superpackets pass at the adapter. `metrics` is the
+    address at which Prometheus gets them. At the end
     everything is undone: first the commands of PreDown run, while packets still pass, and last those of PostDown. With
     SaveConfig the state of the device is written to the file. Before anything, it undoes the deeds of a killed process
     of the same device. If another process takes the device over, it returns, and nothing is undone.
@@ -74,10 +77,15 @@ def run(path: PathLike, ready: Callable[[], None], offload: bool = True) -> None
             raise EndpointError(None, text)
         config = read_config(path)  # Recovery may have saved it anew.
         path = path.resolve()
-        _run(journal, ending, config, lambda stack: _Setup(config, path, journal, ending, stack).run(ready, offload))
+        _run(
+            journal,
+            ending,
+            config,
+            lambda stack: _Setup(config, path, journal, ending, stack, metrics).run(ready, offload),
+        )
 
 
-def take_over(name: str, ready: Callable[[], None]) -> None:
+def take_over(name: str, ready: Callable[[], None], metrics: HostPort | None = None) -> None:
     """Go on with the device `name` of another process, which ends then, as `run` does; call `ready` then.
 
     The settings are those of the other process, and its deeds are undone at the end. No packet is lost. Raises
@@ -92,7 +100,7 @@ def take_over(name: str, ready: Callable[[], None]) -> None:
                 journal,
                 ending,
                 config,
-                lambda stack: _Setup(config, path, journal, ending, stack).go_on(taking, ready),
+                lambda stack: _Setup(config, path, journal, ending, stack, metrics).go_on(taking, ready),
             )
 
 
@@ -128,8 +136,11 @@ class _Parts(NamedTuple):
 class _Setup:
     """The steps of setting up a device, each undone when `stack` ends."""
 
-    def __init__(self, config: Config, path: Path, journal: Journal, ending: Ending, stack: ExitStack) -> None:
+    def __init__(
+        self, config: Config, path: Path, journal: Journal, ending: Ending, stack: ExitStack, metrics: HostPort | None
+    ) -> None:
         self._config, self._path, self._journal, self._ending, self._stack = config, path, journal, ending, stack
+        self._metrics_address, self._metrics = metrics, ExitStack()
         self._interface = config.name
         self._follow: Callable[[], object] = lambda: None
         """Has routes follow changes of the network and of the endpoints."""
@@ -173,6 +184,7 @@ class _Setup:
         routing = NextHopRouting(config.routing, enter(KernelRoutes(adapter))) if config.routing else None
         inside = enter(adapter.start_session())
         device = enter(Device(mtu=mtu, on_event=lambda event: events.debug("%s", event), routing=routing))
+        self._metrics = enter(serve(device, self._interface, self._metrics_address))
         self._set_routes(adapter, device, change)
         self._ending.check()
         set_dns(self._interface, adapter.index, config.dns, self._undo_by, self._journal.hold)
@@ -209,6 +221,7 @@ class _Setup:
         taking.confirm(inside)
         journal.given = False
         server = enter(UapiServer(taking.management, device, over.set, waiting, taking.clients))
+        self._metrics = enter(serve_after_takeover(device, adapter.name, self._metrics_address, over))
         enter(refreshed_names(config.peers, device))
         saving = enter(ExitStack())
         enter(journal.adopted_until_end(("pre_down",)))
@@ -221,6 +234,7 @@ class _Setup:
 
         def given(pid: int) -> None:
             self._journal.given = True
+            self._metrics.close()  # The other process waits for the address.
             parts.saving.pop_all()
             announcement.give_away(pid)
             parts.over.set()
