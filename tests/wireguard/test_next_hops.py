@@ -2,6 +2,10 @@
 
 import hashlib
 import ipaddress
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -235,3 +239,49 @@ def test_changes_are_the_forgotten_networks_and_what_was_found_since() -> None:
     assert hops.changes() == ([], {})
     hops.discard("one")
     assert (hops.sources("one"), hops.address("one"), hops.allows(b"\x0a\x2a\0\1", "one")) == ((), None, False)
+
+
+def test_a_peer_that_is_added_leaves_the_results_for_others_as_they_are() -> None:
+    mesh = Mesh()
+    mesh.route("fd12:3456:789a:5::/64", mesh.neighbours[0])
+    mesh.send("fd12:3456:789a:5::1")
+    mesh.node.add(End(mesh.network))
+    mesh.send("fd12:3456:789a:5::1")
+    assert mesh.counts() == [2, 0, 0]
+    assert len(mesh.routes.asked) == 1
+
+
+def steps(work: Callable[[], object]) -> int:
+    """Return how many instructions of Python `work` takes."""
+    count, before = 0, sys.gettrace()
+
+    def trace(frame: FrameType, event: str, value: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("change", ["route", "peer"])
+def test_a_change_of_one_among_many_costs_as_much_as_among_few(change: str) -> None:
+    def cost(count: int) -> int:
+        routes = TableOfRoutes()
+        hops = NextHops[int](NextHopRouting(MESH, routes))
+        hops.track()
+        for number in range(count):
+            key, address = number.to_bytes(32), (10 << 24 | number).to_bytes(4)
+            routes.set(f"{ipaddress.ip_address(address)}/32", key)
+            hops.add(number, link_local(key).packed)
+            assert hops.find(address) == number
+        hops.changes()
+        changed = [ipaddress.ip_network("10.0.0.1/32")]
+        return steps((lambda: hops.forget(changed)) if change == "route" else (lambda: hops.discard(1)))
+
+    assert cost(200) == cost(2)

@@ -89,6 +89,11 @@ class NextHops(Generic[Owner]):
         self._addresses: dict[Owner, bytes] = {}
         self._networks: dict[Owner, dict[Network, None]] = {}
         self._known: dict[bytes, Owner | Everyone | None] = {}
+        # The keys of results by owner and by destination, so that forgetting some costs nothing for the others. Some
+        # may be forgotten already.
+        self._keys_of: dict[Owner | Everyone | None, list[bytes]] = {}
+        self._keys_to: dict[bytes, list[bytes]] = {}
+        self._found = 0  # Results since all were forgotten.
         self._allowed: dict[tuple[bytes, Owner], bool] = {}
         self._learned: dict[bytes, Owner] | None = None
         self._forgotten: list[Network] = []
@@ -97,7 +102,7 @@ class NextHops(Generic[Owner]):
         """Make `owner` the peer of a link-local address."""
         self._owners[address] = owner
         self._addresses[owner] = address
-        self._known.clear()
+        self._drop(self._keys_of.pop(None, []))
 
     def insert(self, network: Network, owner: Owner) -> None:
         """Let `owner` send from `network`."""
@@ -119,7 +124,7 @@ class NextHops(Generic[Owner]):
         self.remove_all(owner)
         if self._owners.get(address := self._addresses.pop(owner)) is owner:
             del self._owners[address]
-        self._known = {key: found for key, found in self._known.items() if found is not owner}
+        self._drop(self._keys_of.pop(owner, []))
 
     def of(self, owner: Owner) -> tuple[Network, ...]:
         """Return the networks given to `owner`, in the order of their insertion."""
@@ -138,10 +143,14 @@ class NextHops(Generic[Owner]):
         try:
             return self._known[key]
         except KeyError:
-            owner = self._look_up(*(key, b"") if len(key) == _IPV4_SIZE else (key[_IPV6_SIZE:], key[:_IPV6_SIZE]))
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
+            destination, source = (key, b"") if len(key) == _IPV4_SIZE else (key[_IPV6_SIZE:], key[:_IPV6_SIZE])
+            owner = self._look_up(destination, source)
+            if self._found >= _MAX_KNOWN:
+                self._forget_all()
+            self._found += 1
             self._known[key] = owner
+            self._keys_of.setdefault(owner, []).append(key)
+            self._keys_to.setdefault(destination, []).append(key)
             if self._learned is not None and owner is not None and owner is not EVERYONE:
                 self._learned[key] = owner
             return owner
@@ -169,17 +178,35 @@ class NextHops(Generic[Owner]):
     def forget(self, networks: Sequence[Network]) -> None:
         """Forget the results for destinations in these networks, as their routes have changed."""
         changed: AllowedIPs[bool] = AllowedIPs()
+        wide = False
         for network in networks:
-            changed.insert(network, True)
-        self._known = {key: owner for key, owner in self._known.items() if not changed.find(key[-_IPV6_SIZE:])}
+            if network.prefixlen == network.max_prefixlen:
+                self._drop(self._keys_to.pop(network.network_address.packed, []))
+            else:
+                changed.insert(network, True)
+                wide = True
+        if wide:
+            for destination in [each for each in self._keys_to if changed.find(each)]:
+                self._drop(self._keys_to.pop(destination))
         if self._learned is not None:
-            self._learned = {key: self._learned[key] for key in self._learned if key in self._known}
             self._forgotten += networks
+
+    def _drop(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._known.pop(key, None)
+            if self._learned is not None:
+                self._learned.pop(key, None)
+
+    def _forget_all(self) -> None:
+        self._known.clear()
+        self._keys_of.clear()
+        self._keys_to.clear()
+        self._found = 0
 
     def track(self) -> None:
         """Have `changes` return the results from now on."""
         self._learned = {}
-        self._known.clear()
+        self._forget_all()
 
     def changes(self) -> tuple[list[Network], dict[bytes, Owner]]:
         """Return what `forget` was called with since the last call, and then the results since."""
