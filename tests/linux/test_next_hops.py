@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -48,6 +49,17 @@ def find(hops: NextHops, destination: str, source: str = "fd12::1") -> str | Non
     packed = ip_address(destination).packed
     hop = hops.find(packed, b"" if len(packed) == 4 else ip_address(source).packed)
     return None if hop is None else str(ip_address(hop))
+
+
+def test_threads_that_ask_at_once_get_their_own_answers(network: Network) -> None:
+    with interface(network) as (_, hops), ThreadPoolExecutor(4) as threads:
+        for number in range(4):
+            network.run("ip", "route", "add", f"fd12:{number}::/32", "via", f"fe80::{number + 2}", "dev", "mesh0")
+
+        def ask(number: int) -> set[str | None]:
+            return {find(hops, f"fd12:{number}::9") for _ in range(500)}
+
+        assert list(threads.map(ask, range(4))) == [{f"fe80::{number + 2}"} for number in range(4)]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class NextHops:
         self._index = index
         self._sequence = itertools.count(1)
         self._asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._turns = threading.Lock()  # Held while the answer of a question is awaited.
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._events.bind((0, _GROUPS))
         self._changing = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -78,17 +79,20 @@ class NextHops:
         """Return the IPv6 address, 16 bytes, that packets go to next; None for a route without one, and for no route.
 
         Addresses are 4 or 16 bytes. The source, empty for IPv4, decides only if there are routes or rules by source.
+        Thread-safe.
         """
         number = next(self._sequence) & 0xFFFFFFFF
         family = socket.AF_INET6 if len(destination) == _SIZE_OF_IPV6 else socket.AF_INET
         body = _ROUTE.pack(family, 8 * len(destination), 8 * len(source), 0, 0, 0, 0, 0, 0)
         body += _attribute(_RTA_DST, destination) + _attribute(_RTA_OIF, _INT.pack(self._index))
         body += _attribute(_RTA_SRC, source) if source else b""
-        self._asking.send(_HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, number, 0) + body)
-        while True:  # The kernel has answered; an older answer may be left of a call that was interrupted.
-            for kind, answered, answer in _messages(self._asking.recv(_MAX_MESSAGES, socket.MSG_DONTWAIT)):
-                if answered == number:
-                    return _gateway(answer) if kind == _RTM_NEWROUTE else None
+        question = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, number, 0) + body
+        with self._turns:
+            self._asking.send(question)
+            while True:  # The kernel has answered; an older answer may be left of a call that was interrupted.
+                for kind, answered, answer in _messages(self._asking.recv(_MAX_MESSAGES, socket.MSG_DONTWAIT)):
+                    if answered == number:
+                        return _gateway(answer) if kind == _RTM_NEWROUTE else None
 
     def add(self, destination: Network, next_hop: bytes, metric: int) -> None:
         """Add a route with that metric, or change its next hop. Raises `OSError`. Not thread-safe."""
@@ -175,7 +179,7 @@ class NextHops:
 
     def _leave_behind(self) -> None:
         """Close the sockets of this copy in a forked child."""
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), threading.Lock()
         self._closed = True
         self._asking.close()
         self._events.close()
