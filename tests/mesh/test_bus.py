@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import nats
 import pytest
 import trustme
 
@@ -73,3 +75,68 @@ def test_without_nats_py_the_error_says_how_to_get_it(monkeypatch: pytest.Monkey
 def test_nothing_is_put_while_the_bus_is_away() -> None:
     with pytest.raises(EndpointError, match="the bus is away"):
         asyncio.run(NatsBus(["nats://bus.example.org"]).put("gw", b""))
+
+
+class DeafBus:
+    """A client of NATS whose puts are not answered, and its bucket."""
+
+    def __init__(self) -> None:
+        self.connected_url = None
+        self.closed = False
+
+    def jetstream(self, timeout: float) -> "DeafBus":
+        return self
+
+    async def key_value(self, bucket: str) -> "DeafBus":
+        return self
+
+    async def watchall(self) -> AsyncIterator[None]:
+        async def nothing() -> AsyncIterator[None]:
+            await asyncio.Event().wait()
+            yield
+
+        return nothing()
+
+    async def put(self, name: str, data: bytes) -> None:
+        raise TimeoutError
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Told:
+    """A listener that remembers whether the bus is there."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Queue[str]()
+
+    def heard(self, name: str, data: bytes) -> None: ...
+
+    def online(self) -> None:
+        self.changed.put_nowait("online")
+
+    def away(self) -> None:
+        self.changed.put_nowait("away")
+
+
+def test_a_put_that_is_not_answered_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be one from an address that the node has lost, of which TCP says nothing for minutes."""
+    client = DeafBus()
+
+    async def connect(*_: object, **__: object) -> DeafBus:
+        return client
+
+    async def check() -> None:
+        bus, told = NatsBus(["nats://bus.example.org"]), Told()
+        running = asyncio.ensure_future(bus.run(told))
+        assert await told.changed.get() == "online"
+        with pytest.raises(EndpointError, match="has not taken the record"):
+            await bus.put("gw", b"record")
+        async with asyncio.timeout(10):
+            assert await told.changed.get() == "away"
+        running.cancel()
+        await asyncio.wait([running])
+        assert client.closed
+
+    monkeypatch.setattr(nats, "connect", connect)
+    asyncio.run(check())

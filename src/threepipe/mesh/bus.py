@@ -98,6 +98,7 @@ class NatsBus:
                 raise InvalidSetting(f"the URL of the bus has a password or token: {advice}")
         self._urls, self._bucket, self._secrets = list(urls), bucket, secrets
         self._store: Any = None
+        self._ended = asyncio.Event()
         self._told = ""
 
     async def run(self, listener: Listener) -> None:
@@ -107,7 +108,7 @@ class NatsBus:
         except ImportError:
             raise InvalidSetting('the bus needs nats-py; run: pip install "threepipe[mesh]"') from None
         while True:
-            ended = asyncio.Event()
+            self._ended = ended = asyncio.Event()
             try:
                 client = await self._connect(nats, ended)
             except (TimeoutError, OSError, nats.errors.Error) as error:
@@ -134,6 +135,8 @@ class NatsBus:
         try:
             await store.put(name, data)
         except (TimeoutError, OSError, nats.errors.Error) as error:
+            if isinstance(error, TimeoutError):  # The connection may be one from an address that this node has lost.
+                self._ended.set()
             raise EndpointError(None, f"the bus has not taken the record: {error or type(error).__name__}") from None
 
     async def _connect(self, nats: Any, ended: asyncio.Event) -> Any:
