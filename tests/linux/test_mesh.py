@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -19,6 +20,7 @@ from threepipe.mesh import Agent, Certificate, Joining, Store, join
 from threepipe.mesh.agent import now
 from threepipe.mesh.control import ask, interfaces
 from threepipe.mesh.records import Record, public_part
+from threepipe.net.connect import HostPort
 from threepipe.wireguard import key_to_text, link_local
 
 if sys.platform != "linux":
@@ -34,7 +36,9 @@ def joining(folder: Path, hub: Hub) -> Joining:
     request = store.keys().request("gw")
     made = Certificate.issue(AUTHORITY, request, (), now(), now() + YEAR)
     store.put_certificate(f"{made.text}\n{key_to_text(public_part(AUTHORITY))}\n")
-    return Joining(store, FakeBus(hub), NETWORKS, port=0, endpoints=[("198.51.100.1", 7)])
+    return Joining(
+        store, FakeBus(hub), NETWORKS, port=0, endpoints=[("198.51.100.1", 7)], metrics=HostPort("127.0.0.1", 9586)
+    )
 
 
 def stay(requests: list[str]) -> list[Any]:
@@ -52,6 +56,7 @@ def stay(requests: list[str]) -> list[Any]:
             except EndpointError as error:
                 answers.append(error.strerror)
             if request == "status":
+                answers.append(urlopen("http://127.0.0.1:9586/metrics").read().decode())
                 answers.append(shell("ip -6 route; ip -4 route; ip -6 address show dev mesh0"))
 
     threads: list[threading.Thread] = []
@@ -72,13 +77,14 @@ def shell(command: str) -> str:
 
 
 def test_a_node_is_set_up_answers_and_leaves_nothing_behind(network: Network) -> None:
-    hop, status, setup, wrong, left, own_left, found, after = call_elsewhere(
+    hop, status, metrics, setup, wrong, left, own_left, found, after = call_elsewhere(
         network, stay, ["status", "frob", "leave"], mounts=RUN
     )
     (node,) = status["nodes"]
     assert (status["interface"], status["name"], status["member"], status["bus"]) == ("mesh0", "gw", True, True)
     assert (node["name"], node["next_hop"], node["round_trip"]) == ("other", "other", None)
     assert status["endpoints"][0] == "198.51.100.1:7"
+    assert 'wireguard_peers{interface="mesh0"} 1.0' in metrics
     assert f"{IPv6Address(node['address'])} via {hop} dev mesh0" in setup
     assert f"fd12:0:0:7::/64 via {hop} dev mesh0" in setup
     assert f"10.42.7.0/24 via inet6 {hop} dev mesh0" in setup

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from threepipe.cli.completers import files, mesh_interfaces
+from threepipe.cli.options import Metrics
 from threepipe.cli.output import Quiet, Verbose, complain, log_level, print_json, print_table, show_log
 
 __all__ = ["app"]
@@ -85,6 +86,7 @@ def join(
     ] = 25,
     mtu: Annotated[int, typer.Option(metavar="BYTES", help="The MTU of the interface, the same on all nodes.")] = 1420,
     state: State = None,
+    metrics: Metrics = None,
     daemon: Annotated[bool, typer.Option("--daemon", help="Continue in the background once the node is up.")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -102,6 +104,7 @@ def join(
     """
     from threepipe.mesh import Joining, NatsBus, Secrets, Store
     from threepipe.mesh.store import parse_certificate
+    from threepipe.net.connect import parse_host_port
     from threepipe.wireguard.values import parse_networks
 
     show_log(log_level(verbose, quiet, logging.INFO))
@@ -122,6 +125,7 @@ def join(
         expiry,
         [_endpoint(each) for each in endpoint or ()],
         None if announce is None else parse_networks(announce),
+        None if metrics is None else parse_host_port(metrics, listening=True),
     )
     joining.check()
     if daemon:

@@ -99,6 +99,8 @@ class NatsBus:
         self._urls, self._bucket, self._secrets = list(urls), bucket, secrets
         self._store: Any = None
         self._ended = asyncio.Event()
+        self._updates = 0
+        """Counts what the bus has told."""
         self._told = ""
 
     async def run(self, listener: Listener) -> None:
@@ -132,10 +134,12 @@ class NatsBus:
             raise EndpointError(None, "the bus is away")
         import nats
 
+        updates = self._updates
         try:
             await store.put(name, data)
         except (TimeoutError, OSError, nats.errors.Error) as error:
-            if isinstance(error, TimeoutError):  # The connection may be one from an address that this node has lost.
+            # A silent connection may be one from an address that this node has lost. A busy bus tells of others.
+            if isinstance(error, TimeoutError) and updates == self._updates:
                 self._ended.set()
             raise EndpointError(None, f"the bus has not taken the record: {error or type(error).__name__}") from None
 
@@ -176,6 +180,7 @@ class NatsBus:
             while not over.done():
                 update = asyncio.ensure_future(anext(watcher))
                 await asyncio.wait((update, over), return_when=asyncio.FIRST_COMPLETED)
+                self._updates += update.done()
                 if not update.done():
                     update.cancel()
                 elif (entry := update.result()) is not None and entry.operation is None and entry.value:

@@ -20,6 +20,7 @@ from threepipe.mesh.links import Links
 from threepipe.mesh.probes import Probes
 from threepipe.mesh.records import node_address
 from threepipe.mesh.store import Store
+from threepipe.net.connect import HostPort
 from threepipe.net.service import announced
 from threepipe.settings import Network
 from threepipe.wireguard.device import Device
@@ -28,6 +29,7 @@ from threepipe.wireguard.keys import public_key
 from threepipe.wireguard.next_hops import NextHopRouting
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.quick.ending import Ending
+from threepipe.wireguard.quick.metrics import serve
 from threepipe.wireguard.quick.names import resolve
 from threepipe.wireguard.quick.traffic import traffic
 from threepipe.wireguard.uapi_server import UapiServer
@@ -65,6 +67,8 @@ class Joining:
     endpoints: Sequence[tuple[str, int]] = ()
     """Where others reach this node, besides the addresses of its interfaces. Names are looked up again and again."""
     announce: Sequence[Network] | None = None
+    metrics: HostPort | None = None
+    """Where Prometheus gets the metrics of the device."""
     offload: bool = field(default=True, kw_only=True)
 
     def check(self) -> None:
@@ -120,6 +124,7 @@ def _run(joining: Joining, ending: Ending, stack: ExitStack, ready: Callable[[Ag
     over = threading.Event()
     failures = enter(traffic(inside, device.session, over))
     enter(UapiServer(listening, device, over.set))
+    enter(serve(device, adapter.name, joining.metrics))
     links = Links(device, routes, networks, joining.keepalive)
     agent = Agent(
         store,
