@@ -298,6 +298,22 @@ def test_another_agent_with_the_same_keys_is_noticed(tmp_path: Path, caplog: pyt
     run(tmp_path, work)
 
 
+def test_an_own_record_that_the_bus_tells_of_late_is_not_another_agents(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(mesh: Mesh) -> None:
+        node = mesh.make("gw")
+        await mesh.start(node)
+        await until(lambda: "gw" in mesh.hub.records)
+        first = mesh.hub.records["gw"]
+        node.agent.online()  # It publishes a new one.
+        await until(lambda: mesh.hub.records["gw"] != first)
+        mesh.hub.put("gw", first)
+        assert not node.agent.membership.refused
+
+    run(tmp_path, work)
+
+
 def test_a_bus_that_refuses_is_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Refusing(FakeBus):
         refusals = 1

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from ipaddress import IPv6Address, ip_address
@@ -32,6 +33,7 @@ log = logging.getLogger("threepipe.mesh")
 _TICK = 0.5  # Seconds between looks at what has expired.
 _FIRST_LOOKS, _LOOK = (1.0, 2.0), 5.0  # Seconds between looks at endpoints.
 _PROBE = 1.0  # Seconds that a node has to answer.
+_REMEMBERED = 16
 _ASKED = 3  # Nodes that are asked how they see this one.
 _REFRESH = 0.3, 0.45
 """The part of a record's time after which it is renewed: at random, so that nodes do not all do it at once."""
@@ -90,7 +92,8 @@ class Agent:
         self._published: tuple[PeerEndpoint, ...] | None = None
         self._found: Endpoints = ((), ())
         self._seen: Sequence[PeerEndpoint] = ()
-        self._own = ""
+        self._own = deque[bytes](maxlen=_REMEMBERED)
+        """The last records that were put: a slow bus tells of them later."""
         self._leaving = False
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
@@ -104,7 +107,7 @@ class Agent:
 
     def heard(self, name: str, data: bytes) -> None:
         """Take a record of the bus."""
-        if name == self.name and data.decode(errors="replace") == self._own:
+        if name == self.name and data in self._own:
             return
         if self.membership.hear(name, data, now()):
             self._keep(self.membership.known[name])
@@ -176,7 +179,7 @@ class Agent:
             () if left else self._announce,
             left,
         )
-        self._own = record.text
+        self._own.append(record.text.encode())
         self.membership.hear(self.name, record.text.encode(), now())
         self._keep(record)
         await self._bus.put(self.name, record.text.encode())
