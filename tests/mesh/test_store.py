@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.endpoints import posix
 from tests.support.mesh_bus import AUTHORITY, Signer
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.mesh import Refused, Store, make_authority, read_authority
@@ -73,6 +74,7 @@ def test_records_are_kept_and_compacted(tmp_path: Path) -> None:
     again.close()
 
 
+@posix
 def test_a_record_that_a_kill_has_cut_short_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "records").write_text("a\nb\n\nc\n")
     store = Store(tmp_path)
@@ -82,6 +84,7 @@ def test_a_record_that_a_kill_has_cut_short_is_left_out(tmp_path: Path) -> None:
     assert (tmp_path / "records").read_bytes() == b"a\nb\n\nd\ne\n\n"
 
 
+@posix
 def test_a_folder_is_for_one_agent_at_a_time(tmp_path: Path) -> None:
     first, second = Store(tmp_path), Store(tmp_path)
     first.records()
