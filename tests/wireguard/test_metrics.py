@@ -99,7 +99,7 @@ def test_a_port_alone_is_at_the_loopback_address(device: Device) -> None:
 def test_a_server_that_is_closed_gives_its_address_to_the_next(device: Device) -> None:
     with serve_metrics(device, "wg0", "0") as server:
         address = server.address
-        with pytest.raises(EndpointError, match="in use|uses it"):
+        with pytest.raises(EndpointError, match=r"in use|uses it"):
             serve_metrics(device, "wg0", address)
     server.close()
     with serve_metrics(device, "wg1", str(address)) as another:
