@@ -1,7 +1,6 @@
 """`threepipe capture`: its summary, and its filter. tests/linux/test_capture.py captures adapters and pipes."""
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,14 +30,9 @@ class Source:
 
 
 @pytest.fixture
-def capture(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Callable[..., Done]]:
-    log = logging.getLogger("threepipe")
-    level = log.level
+def capture(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
     monkeypatch.setattr("threepipe.capture.live.open_source", lambda name, netns: Source())
-    yield partial(run_here, monkeypatch, capfd, "capture", "tp0", "--write", str(tmp_path / "packets.pcapng"))
-    log.setLevel(level)
+    return partial(run_here, monkeypatch, capfd, "capture", "tp0", "--write", str(tmp_path / "packets.pcapng"))
 
 
 def test_the_summary_is_on_standard_error(capture: Callable[..., Done]) -> None:

@@ -1,5 +1,6 @@
 """Running the command line: in a process of its own, or faster in this one."""
 
+import logging
 import os
 import re
 import shlex
@@ -45,11 +46,14 @@ def run(*arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> Do
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str) -> Done:
-    """Call `main` in this process, as the installed command does."""
+    """Call `main` in this process, as the installed command does. The library's log is afterwards as it was."""
     monkeypatch.setattr(sys, "argv", ["threepipe", *arguments])
     capfd.readouterr()
+    log = logging.getLogger("threepipe")
+    level = log.level
     with pytest.raises(SystemExit) as ended:
         cli.main()
+    log.setLevel(level)
     printed, complaint = capfd.readouterr()
     assert isinstance(ended.value.code, int)
     return Done(ended.value.code, printed, complaint)

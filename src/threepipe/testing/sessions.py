@@ -141,8 +141,10 @@ def check_fileno(adapter: Adapter, wire: Wire) -> None:
         assert probes.collect(session.receive, 2) == probes.packets(2)
         while session.receive(timeout=0):
             pass
-        threading.Timer(0.01, session.close).start()
+        closing = threading.Timer(0.01, session.close)
+        closing.start()
         assert _is_readable(descriptor, probes.SECONDS), "not readable after close"
+        closing.join()
 
 
 def _is_readable(descriptor: int, timeout: float) -> bool:
