@@ -285,7 +285,7 @@ def test_an_adapter_that_another_program_removes_is_gone(make: Make) -> None:
     assert bench.kernel.files == {}
 
 
-@pytest.mark.parametrize("make", [each for each in BENCHES if each.id not in ("darwin", "freebsd", "old_freebsd")])
+@pytest.mark.parametrize("make", [each for each in BENCHES if str(each.id).endswith(("netbsd", "openbsd"))])
 def test_a_thread_that_waits_learns_that_the_adapter_was_removed(make: Make) -> None:
     bench = make()
     adapter = bench.create(addresses=["10.1.2.3/24"])
@@ -440,7 +440,7 @@ def test_a_pipe_joins_two_adapters(make: Make) -> None:
         assert bench.kernel.arrivals(right.name, 10) == [PACKET] * 3
 
 
-@pytest.mark.parametrize("make", [each for each in BENCHES if each.id != "darwin"])
+@pytest.mark.parametrize("make", [each for each in BENCHES if "darwin" not in str(each.id)])
 def test_an_interface_that_an_administrator_made_is_opened_and_stays(make: Make) -> None:
     bench = make()
     bench.kernel.make("tun3")
@@ -460,7 +460,7 @@ def test_a_mac_has_no_adapter_to_open() -> None:
         bench.open(adapter.name)
 
 
-@pytest.mark.parametrize("make", [each for each in BENCHES if each.id != "darwin"])
+@pytest.mark.parametrize("make", [each for each in BENCHES if "darwin" not in str(each.id)])
 @pytest.mark.parametrize("code", [errno.ENXIO, errno.EIO])
 def test_a_node_without_a_driver_is_explained(make: Make, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = make()

@@ -19,6 +19,11 @@ def darwin() -> Bench:
     return Bench(DarwinKernel(), DarwinDriver())
 
 
+def plain_darwin() -> Bench:
+    """Return macOS without recvmsg_x and sendmsg_x."""
+    return Bench(DarwinKernel(has_datagrams=False), DarwinDriver())
+
+
 def freebsd() -> Bench:
     return Bench(FreeBsdKernel(), FreeBsdDriver())
 
@@ -45,7 +50,7 @@ def old_openbsd(nodes: int = 4) -> Bench:
     return Bench(OpenBsdKernel(nodes=nodes, has_header=False), OpenBsdDriver())
 
 
-_MAKERS = (darwin, freebsd, old_freebsd, netbsd, old_netbsd, openbsd, old_openbsd)
+_MAKERS = (darwin, plain_darwin, freebsd, old_freebsd, netbsd, old_netbsd, openbsd, old_openbsd)
 BENCHES = [pytest.param(make, id=make.__name__) for make in _MAKERS]
 
 NODES = [pytest.param(make, id=make.__name__) for make in (netbsd, openbsd)]

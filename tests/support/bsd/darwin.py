@@ -1,11 +1,15 @@
-"""A model of XNU's utun: a socket of PF_SYSTEM whose connection is the interface."""
+"""A model of XNU's utun: a socket of PF_SYSTEM whose connection is the interface.
+
+recvmsg_x and sendmsg_x act as in XNU's sources (bsd/kern/uipc_syscalls.c, releases 3248 to 11417).
+"""
 
 import errno
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.support.bsd.kernel import Kernel, Tun, fail
 from threepipe.platforms.bsd import darwin
+from threepipe.platforms.bsd.datagrams import MAX_DATAGRAMS
 from threepipe.platforms.bsd.kind import iowr
 
 __all__ = ["DarwinKernel"]
@@ -55,6 +59,41 @@ class DarwinTun(Tun):
             self.kernel.unmake(self.interface)
 
 
+class DarwinDatagrams:
+    """recvmsg_x and sendmsg_x."""
+
+    def __init__(self, kernel: "DarwinKernel") -> None:
+        self._kernel = kernel
+
+    def receive(self, descriptor: int, memory: memoryview, size: int) -> list[int]:
+        parts = [memory[at : at + size] for at in range(0, len(memory) - size + 1, size)]
+        lengths: list[int] = []
+
+        def receive(number: int) -> None:
+            lengths.append(self._kernel.readv(descriptor, [parts[number]]))
+
+        self._each("receive", min(len(parts), MAX_DATAGRAMS), receive)
+        return lengths
+
+    def send(self, descriptor: int, datagrams: Sequence[tuple[bytes, bytes | bytearray | memoryview]]) -> int:
+        return self._each("send", len(datagrams), lambda n: self._kernel.writev(descriptor, datagrams[n]))
+
+    def _each(self, name: str, count: int, act: Callable[[int], object]) -> int:
+        """Act on each datagram. An error ends the call, and is not told after the first one if it may pass."""
+        done = 0
+        try:
+            if self._kernel.refusal:
+                raise fail(self._kernel.refusal)
+            for done in range(min(count, self._kernel.max_datagrams)):
+                act(done)
+            done += 1
+        except OSError as error:
+            if not done or error.errno not in (errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.EMSGSIZE):
+                raise
+        self._kernel.calls.append((name, done))
+        return done
+
+
 class DarwinKernel(Kernel):
     """XNU."""
 
@@ -62,6 +101,17 @@ class DarwinKernel(Kernel):
     tun_type = 1  # IFT_OTHER
     max_buffer = 8 << 20
     """kern.ipc.maxsockbuf"""
+    max_datagrams = 100
+    """kern.ipc.somaxrecvmsgx and kern.ipc.somaxsendmsgx"""
+
+    def __init__(self, *, root: bool = True, has_datagrams: bool = True) -> None:
+        super().__init__(root=root)
+        self.has_datagrams = has_datagrams
+        """True if the library has recvmsg_x and sendmsg_x."""
+        self.refusal = 0
+        """The error of these calls, if there is one."""
+        self.calls: list[tuple[str, int]] = []
+        """What these calls have done: the name, and how many datagrams."""
 
     def socket(self, family: int, kind: int, protocol: int) -> int:
         if family != AF_SYSTEM:
@@ -83,6 +133,9 @@ class DarwinKernel(Kernel):
             interface = self.make(f"utun{unit - 1}")
             interface.tun, tun.interface = tun, interface
             interface.limit = 1
+
+    def datagrams(self) -> "DarwinDatagrams | None":
+        return DarwinDatagrams(self) if self.has_datagrams else None
 
     def set_option(self, descriptor: int, level: int, option: int, value: bytes) -> None:
         tun = self.files[descriptor]

@@ -18,6 +18,7 @@ from threepipe.net.doorbell import Doorbell
 from threepipe.net.watch import Watch
 from threepipe.platforms.bsd import kind as bsd
 from threepipe.platforms.bsd.kind import IN6_IFREQ, Kind, Message
+from threepipe.platforms.bsd.system import Datagrams
 from threepipe.settings import Network
 
 __all__ = ["HEADER_SIZE", "RTF_LOCAL_HOST", "Control", "Interface", "IpAddress", "Kernel", "Tun", "fail"]
@@ -172,6 +173,9 @@ class Kernel:
 
     def get_option(self, descriptor: int, level: int, option: int, size: int) -> bytes:
         raise fail(errno.ENOTSOCK)
+
+    def datagrams(self) -> Datagrams | None:
+        return None
 
     def watch(self) -> Watch:
         return Watch()

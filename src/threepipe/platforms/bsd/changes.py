@@ -2,8 +2,7 @@
 
 import errno
 
-from threepipe.platforms.bsd.driver import ON
-from threepipe.platforms.bsd.kind import FIONBIO, SOCK_RAW, Kind
+from threepipe.platforms.bsd.kind import FIONBIO, ON, SOCK_RAW, Kind
 from threepipe.platforms.bsd.system import System
 
 __all__ = ["Changes"]

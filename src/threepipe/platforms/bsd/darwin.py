@@ -8,9 +8,10 @@ import struct
 from collections.abc import Iterable
 
 from threepipe.errors import AdapterError, AdapterNotFound, AdapterUnavailable, PermissionDenied
-from threepipe.platforms.bsd.driver import ON, Opened, numbers, taken_name
+from threepipe.platforms.bsd.bundled import BundledPort
+from threepipe.platforms.bsd.driver import Opened, numbers, taken_name
 from threepipe.platforms.bsd.interface import Interfaces
-from threepipe.platforms.bsd.kind import FIONBIO, SOCK_DGRAM, Counters, Kind, Message, iowr
+from threepipe.platforms.bsd.kind import FIONBIO, ON, SOCK_DGRAM, Counters, Kind, Message, iowr
 from threepipe.platforms.bsd.port import FAMILY_SIZE
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import Address
@@ -64,6 +65,7 @@ class DarwinDriver:
 
     kind = KIND
     persists = False
+    port = BundledPort
 
     def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
         (unit, *_) = [0] if "%d" in name else [number + 1 for number in numbers(KIND, name, taken)]

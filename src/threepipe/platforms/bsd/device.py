@@ -34,7 +34,7 @@ __all__ = ["BsdDevice", "Place", "adapters_on", "add_routes_on", "create_on", "o
 
 _log = logging.getLogger("threepipe")
 
-_COUNTS = ("refused", "crowded", "sent_packets", "sent_bytes")
+_COUNTS = ("refused", "crowded", "cut", "sent_packets", "sent_bytes")
 """Counts of a port, by their attributes."""
 
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
@@ -188,7 +188,9 @@ class BsdDevice:
         """Return the system's counts with those that it does not have, or has wrong."""
         own = self._counts + _counts(self._port)
         counters = self._driver.kind.counters
-        counts = counts._replace(sent_dropped=counts.sent_dropped + own["refused"])
+        counts = counts._replace(
+            received_dropped=counts.received_dropped + own["cut"], sent_dropped=counts.sent_dropped + own["refused"]
+        )
         if counters.dropped_has_refused:
             counts = counts._replace(received_dropped=max(counts.received_dropped - own["crowded"], 0))
         if counters.sent_twice:
@@ -221,6 +223,8 @@ class BsdDevice:
             _log.warning(text)
 
     def set_mtu(self, mtu: int) -> None:
+        if (port := self._port) is not None:
+            port.expect(mtu)
         try:
             self._interfaces.set_mtu(self.name, mtu)
         except AdapterError as error:
@@ -284,7 +288,7 @@ class BsdDevice:
                 self._interfaces.set_up(self._name, True)
                 self._up = True
                 self._routes.restore(self.name, self._up)
-                make = OffloadPort if self._offload else BsdPort
+                make = OffloadPort if self._offload else self._driver.port
                 self._port = make(
                     self._system, self._driver.kind, descriptor, self._name, self._get_mtu, self._take_link_down
                 )

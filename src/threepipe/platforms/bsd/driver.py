@@ -3,7 +3,6 @@
 import errno
 import itertools
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -17,13 +16,13 @@ from threepipe.errors import (
     PermissionDenied,
 )
 from threepipe.platforms.bsd.interface import Interfaces, explained
-from threepipe.platforms.bsd.kind import FIONBIO, Kind
+from threepipe.platforms.bsd.kind import FIONBIO, ON, Kind
+from threepipe.platforms.bsd.port import BsdPort
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import Address
 
 __all__ = ["Driver", "Opened", "node", "numbers", "open_node", "own_name", "set_header"]
 
-ON = struct.pack("i", 1)
 _LAST_UNIT = 0x7FFF  # IF_MAXUNIT of FreeBSD's <net/if.h>.
 
 
@@ -46,6 +45,10 @@ class Driver(Protocol):
     @property
     def persists(self) -> bool:
         """True if an interface keeps its settings when no program has it."""
+
+    @property
+    def port(self) -> type[BsdPort]:
+        """The packet path without superpackets."""
 
     def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
         """Make an interface, down, that no program had before; `taken` are the names of all interfaces.

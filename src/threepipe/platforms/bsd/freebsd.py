@@ -11,9 +11,10 @@ import struct
 from collections.abc import Iterable
 
 from threepipe.errors import AdapterError, AdapterUnavailable, NameTaken
-from threepipe.platforms.bsd.driver import ON, Opened, node, own_name, set_header, taken_name
+from threepipe.platforms.bsd.driver import Opened, node, own_name, set_header, taken_name
 from threepipe.platforms.bsd.interface import Interfaces, explained
-from threepipe.platforms.bsd.kind import NAME_SIZE, Counters, Kind, Message, ior, iow, iowr
+from threepipe.platforms.bsd.kind import NAME_SIZE, ON, Counters, Kind, Message, ior, iow, iowr
+from threepipe.platforms.bsd.port import BsdPort
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import MAX_NAME, Address
 
@@ -58,6 +59,7 @@ class FreeBsdDriver:
 
     kind = KIND
     persists = False  # Closing the device takes the interface's addresses.
+    port = BsdPort
 
     def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
         if name in taken:

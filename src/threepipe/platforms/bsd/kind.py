@@ -17,6 +17,7 @@ __all__ = [
     "IOC_OUT",
     "NAME_SIZE",
     "NET_RT_DUMP",
+    "ON",
     "RTA_DST",
     "RTA_GATEWAY",
     "RTA_IFA",
@@ -67,6 +68,8 @@ SOCK_DGRAM, SOCK_RAW = 2, 3
 CTL_NET = 4
 NET_RT_DUMP = 1
 FIONBIO = iow("f", 126, 4)
+ON = struct.pack("i", 1)
+"""The argument of `FIONBIO` and others that switches them on."""
 IFF_UP = 0x1
 NAME_SIZE = 16  # IFNAMSIZ
 

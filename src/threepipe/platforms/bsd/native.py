@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 
 from threepipe.net.watch import Watch
+from threepipe.platforms.bsd import datagrams
 
 __all__ = ["NativeSystem"]
 
@@ -26,6 +27,7 @@ class NativeSystem:
     writev = staticmethod(os.writev)
     close = staticmethod(os.close)
     watch = staticmethod(Watch)
+    datagrams = staticmethod(datagrams.find)
 
     def open(self, path: str) -> int:
         return os.open(path, os.O_RDWR | os.O_NONBLOCK)

@@ -11,6 +11,7 @@ from threepipe.errors import AdapterBusy, NameTaken
 from threepipe.platforms.bsd.driver import Opened, node, numbers, set_header, taken_name
 from threepipe.platforms.bsd.interface import Interfaces
 from threepipe.platforms.bsd.kind import Counters, Kind, Message, iow
+from threepipe.platforms.bsd.port import BsdPort
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import Address
 
@@ -63,6 +64,7 @@ class NetBsdDriver:
 
     kind = KIND
     persists = True
+    port = BsdPort
 
     def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
         for number in numbers(KIND, name, taken):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from threepipe.platforms.bsd.driver import Opened, node, numbers, open_node
 from threepipe.platforms.bsd.interface import Interfaces
 from threepipe.platforms.bsd.kind import Counters, Kind, Message, iow
+from threepipe.platforms.bsd.port import BsdPort
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import Address
 
@@ -53,6 +54,7 @@ class OpenBsdDriver:
 
     kind = KIND
     persists = False
+    port = BsdPort
 
     def create(self, system: System, interfaces: Interfaces, name: str, taken: set[str]) -> Opened:
         descriptor, own = open_node(system, KIND, (f"tun{number}" for number in numbers(KIND, name, taken)))

@@ -54,6 +54,8 @@ class BsdPort:
         """Packets that the system refused for themselves; only the thread that sends counts them."""
         self.crowded = 0
         """Packets that found no room, each time that they were tried."""
+        self.cut = 0
+        """Packets for the program that were cut and lost; only the thread that receives counts them."""
         self.sent_packets = self.sent_bytes = 0
         """Counts of packets that the system took."""
         self._take_link_down = take_link_down
@@ -124,6 +126,10 @@ class BsdPort:
             except AdapterError:
                 return False
         return error.errno == errno.EMSGSIZE or (error.errno == errno.EIO and len(packet) > self._mtu)
+
+    def expect(self, mtu: int) -> None:
+        """Be ready for packets of up to `mtu` bytes, which the interface is going to have."""
+        self._mtu = max(mtu, self._mtu)
 
     def lend(self) -> End | None:
         """Lend nothing: the native loop does not know the header."""

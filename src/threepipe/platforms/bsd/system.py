@@ -8,9 +8,26 @@ other numbers are those of the system that is driven.
 from collections.abc import Sequence
 from typing import Protocol
 
+from threepipe.core.packet import Packet
 from threepipe.net.watch import Watch
 
-__all__ = ["System"]
+__all__ = ["Datagrams", "System"]
+
+
+class Datagrams(Protocol):
+    """Calls for several datagrams of a socket at once. One thread at a time receives, and one sends."""
+
+    def receive(self, descriptor: int, memory: memoryview, size: int) -> Sequence[int]:
+        """Receive datagrams into parts of `memory` of `size` bytes each, in order; return how many bytes each has.
+
+        A longer datagram is cut. An empty sequence stands for the end. Raises `OSError`.
+        """
+
+    def send(self, descriptor: int, datagrams: Sequence[tuple[bytes, Packet]]) -> int:
+        """Send datagrams, each of a header and a packet, in order, and return how many were sent: one at least.
+
+        Raises `OSError` if none was.
+        """
 
 
 class System(Protocol):
@@ -42,6 +59,9 @@ class System(Protocol):
 
     def writev(self, descriptor: int, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Write the buffers at once and return the number of bytes."""
+
+    def datagrams(self) -> Datagrams | None:
+        """Return recvmsg_x and sendmsg_x for one socket of macOS; None if the system has no such calls."""
 
     def watch(self) -> Watch:
         """Return something that waits for descriptors of devices and routing sockets."""
