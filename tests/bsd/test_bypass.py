@@ -172,6 +172,22 @@ def test_routes_of_a_killed_device_are_removed_by_the_next(
         assert route(bench.kernel, PEER4) is route(bench.kernel, PEER6) is None
 
 
+@pytest.mark.parametrize("make", [each for each in BENCHES if str(each.id).endswith(("netbsd", "old_freebsd"))])
+def test_the_interface_of_a_killed_device_is_removed_with_its_routes(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    bench.place = bench.place._replace(folder=tmp_path)
+    monkeypatch.setattr(here, "_place", lambda: bench.place)
+    monkeypatch.setattr(platforms, "remove_leftovers", here.remove_leftovers)
+    dead, alive = bench.kernel.make("tun1"), bench.create("tun2", addresses=["10.6.8.1/24"])
+    dead.routes[ALL[0]] = RTF_UP | RTF_STATIC, b""
+    (tmp_path / "tun1.tun").touch()  # The file of a program that is no more; nobody holds its lock.
+    with alive, open_journal("office", folder=tmp_path) as journal:
+        assert recover(journal, "office") == []
+        assert [*bench.kernel.interfaces] == ["tun2"]
+
+
 def test_routes_that_macos_makes_for_single_machines_and_sockets_count_for_nothing() -> None:
     bench = darwin()
     other = bench.kernel.add_gateway("en0", "198.51.100.7/24", "198.51.100.1")

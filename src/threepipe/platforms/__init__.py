@@ -72,6 +72,7 @@ if sys.platform == "linux":
         adapter_name,
         bypass,
         remove_bypass,
+        remove_leftovers,
     )
 elif sys.platform == "win32":
     from threepipe.platforms.unsupported import (
@@ -106,6 +107,7 @@ elif sys.platform == "win32":
         private_networks,
         process_file,
         remove_bypass,
+        remove_leftovers,
         routed,
         serve,
         table_number,
@@ -128,6 +130,7 @@ else:
         path_mtu,
         probe,
         remove_bypass,
+        remove_leftovers,
         table_number,
     )
     from threepipe.platforms.bsd.sockets import bind_to_interface, mark_socket
@@ -211,6 +214,7 @@ __all__ = [
     "probe",
     "process_file",
     "remove_bypass",
+    "remove_leftovers",
     "routed",
     "runtime_folder",
     "serve",

@@ -55,6 +55,7 @@ __all__ = [
     "probe",
     "process_file",
     "remove_bypass",
+    "remove_leftovers",
     "routed",
     "serve",
     "table_number",
@@ -247,6 +248,10 @@ def bypass(index: int, versions: Collection[int], before: Callable[[list[str]], 
 
 def remove_bypass(addresses: Iterable[str]) -> None:
     free_table()
+
+
+def remove_leftovers() -> None:
+    """Do nothing: interfaces go with their programs here."""
 
 
 def add_routes(index: int, networks: Iterable[Network], table: int) -> None:

@@ -30,7 +30,7 @@ from threepipe.platforms.bsd.routes import Routes, own_address
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
 
-__all__ = ["BsdDevice", "Place", "adapters_on", "add_routes_on", "create_on", "open_on"]
+__all__ = ["BsdDevice", "Place", "adapters_on", "add_routes_on", "create_on", "open_on", "remove_leftovers_on"]
 
 _log = logging.getLogger("threepipe")
 
@@ -57,12 +57,9 @@ class Place(NamedTuple):
 def create_on(place: Place, settings: AdapterSettings) -> "BsdDevice":
     """Create an interface and set it up; on an error leave nothing behind."""
     _refuse(place.driver, settings)
+    remove_leftovers_on(place)
     system, driver, interfaces = place.system, place.driver, place.interfaces
     taken = {link.name for link in interfaces.listing().links}
-    if place.folder is not None:
-        for name in leftovers(place.folder, sorted(taken)):
-            _destroy(interfaces, name)
-            taken.discard(name)
     device = _device(
         place, driver.create(system, interfaces, settings.name, taken), settings.persistent, settings.offload
     )
@@ -116,6 +113,14 @@ def add_routes_on(place: Place, index: int, networks: Iterable[Network]) -> None
         raise AdapterGone(errno.ENXIO, f"interface {index} was removed by another program; create it again")
     for network in networks:
         place.interfaces.add_route(names[0], index, network, own_address(listing, index, network.version))
+
+
+def remove_leftovers_on(place: Place) -> None:
+    """Remove the interfaces that killed programs have left, and their routes with them. Raises `AdapterError`."""
+    if place.folder is not None:
+        interfaces = place.interfaces
+        for name in leftovers(place.folder, sorted(link.name for link in interfaces.listing().links)):
+            _destroy(interfaces, name)
 
 
 def _is_tun(kind: Kind, link: Link) -> bool:

@@ -11,7 +11,15 @@ from threepipe.backend import AdapterInfo, Finding
 from threepipe.errors import AdapterUnavailable, InvalidSetting
 from threepipe.platforms import unsupported
 from threepipe.platforms.bsd.bypass import Bypass, path_mtu_on, remove_on
-from threepipe.platforms.bsd.device import BsdDevice, Place, adapters_on, add_routes_on, create_on, open_on
+from threepipe.platforms.bsd.device import (
+    BsdDevice,
+    Place,
+    adapters_on,
+    add_routes_on,
+    create_on,
+    open_on,
+    remove_leftovers_on,
+)
 from threepipe.platforms.bsd.driver import Driver, own_name
 from threepipe.platforms.bsd.probe import findings
 from threepipe.platforms.posix import runtime_folder
@@ -31,6 +39,7 @@ __all__ = [
     "path_mtu",
     "probe",
     "remove_bypass",
+    "remove_leftovers",
     "table_number",
 ]
 
@@ -81,6 +90,10 @@ def bypass(index: int, versions: Collection[int], before: Callable[[list[str]], 
 
 def remove_bypass(addresses: Iterable[str]) -> None:
     remove_on(_place(), addresses)
+
+
+def remove_leftovers() -> None:
+    remove_leftovers_on(_place())
 
 
 def path_mtu(address: str) -> int:

@@ -45,7 +45,10 @@ ACTIONS = {
     "rules": Action("routing rules", _remove_rules, everywhere=False),
     "save": Action("SaveConfig", _save),
 }
-"""Each kind, by its name in the journal. Everything else that a device sets up vanishes with its adapter."""
+"""Each kind, by its name in the journal. Everything else that a device sets up goes with its adapter.
+
+Where the adapter of a killed process stays, it is removed before these are undone.
+"""
 
 
 def open_journal(name: str, seconds: float = 0.0, folder: Path = FOLDER) -> Journal:
@@ -62,6 +65,7 @@ def adopt_journal(name: str, descriptors: Sequence[int], folder: Path = FOLDER) 
 def recover(journal: Journal, name: str, folder: Path = FOLDER) -> list[str]:
     """Undo the deeds of a dead process, and log that. Return texts about failures, then or now."""
     takeover_path(name, folder).unlink(missing_ok=True)
+    platforms.remove_leftovers()
     undone, failed = journal.recover()
     if undone:
         log.warning(f"{name} did not end in order; undone now: {', '.join(undone)}")
