@@ -221,9 +221,11 @@ def test_without_ipv6_there_is_a_warning_or_if_nothing_is_left_an_error(
 ) -> None:
     bench = make()
     bench.kernel.has_ipv6 = False
-    with bench.create(addresses=["10.1.2.3/24", "fd01::1/64"]) as adapter:
+    routes = ["10.7.0.0/16", "fd07::/64"]
+    with bench.create(addresses=["10.1.2.3/24", "fd01::1/64"], routes=routes) as adapter:
         assert adapter.addresses == (ip_interface("10.1.2.3/24"),)
-    assert "fd01::1/64" in caplog.text
+        assert adapter.routes == (ip_network("10.7.0.0/16"),)
+    assert "fd01::1/64, fd07::/64" in caplog.text
     with pytest.raises(threepipe.IPv6Unavailable):
         bench.create(addresses=["fd01::1/64"])
     assert bench.kernel.interfaces == {}

@@ -215,8 +215,11 @@ class BsdDevice:
             self.set_mtu(settings.mtu)
         networks = {address.network for address in settings.addresses}
         items = dict.fromkeys([*settings.addresses, *(route for route in settings.routes if route not in networks)])
-        refused = []
+        refused: list[Address | Network] = []
         for item in items:
+            if refused and item.version == 6:
+                refused.append(item)  # NetBSD's routes need the address that it refused.
+                continue
             try:
                 self.add(item)
             except IPv6Unavailable:
