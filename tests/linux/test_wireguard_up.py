@@ -476,6 +476,22 @@ def test_wg_quick_uses_threepipe_wg_as_its_implementation(hosts: tuple[Host, Hos
 
 
 @pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is missing; install wireguard-tools")
+def test_wg_quick_save_finds_only_addresses_of_the_file_on_threepipe_wg(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    one.write(two)
+    script = (
+        f"{SET_APART.partition(' && ')[0]} && export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg"
+        f" && wg-quick up {one.path} && wg-quick save {one.path} && wg-quick down {one.path}"
+    )
+    done = subprocess.run(
+        one.network.command("unshare", "--mount", "sh", "-ec", script), capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    saved = [line for line in one.path.read_text().splitlines() if line.startswith("Address")]
+    assert sorted(saved) == ["Address = 10.5.0.1/24", "Address = fd05::1/64"]
+
+
+@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is missing; install wireguard-tools")
 @pytest.mark.parametrize("tool", ["nft", "iptables"])
 def test_wg_quick_with_a_default_route_sends_traffic_through_threepipe_wg(
     far_hosts: tuple[Host, Host], tool: str

@@ -47,6 +47,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
     from threepipe.platforms.linux.namespace import namespace_names, private_networks
+    from threepipe.platforms.linux.netlink import make_no_link_local
     from threepipe.platforms.linux.next_hops import host_addresses, open_next_hops
     from threepipe.platforms.linux.policy import (
         ROUTES_BY_MARK,
@@ -98,6 +99,7 @@ elif sys.platform == "win32":
         host_addresses,
         kept_signals,
         listen_handover,
+        make_no_link_local,
         namespace_names,
         network_scope,
         open_capture,
@@ -152,6 +154,7 @@ else:
         host_addresses,
         kept_signals,
         listen_handover,
+        make_no_link_local,
         namespace_names,
         network_scope,
         open_capture,
@@ -201,6 +204,7 @@ __all__ = [
     "is_private",
     "kept_signals",
     "listen_handover",
+    "make_no_link_local",
     "mark_socket",
     "namespace_names",
     "network_scope",

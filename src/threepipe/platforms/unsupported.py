@@ -43,6 +43,7 @@ __all__ = [
     "host_addresses",
     "kept_signals",
     "listen_handover",
+    "make_no_link_local",
     "namespace_names",
     "network_scope",
     "open_capture",
@@ -188,6 +189,10 @@ def open_inherited(number: int) -> Port | None:
 def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHops:
     text = f"only on Linux does threepipe route by next hops, not on {sys.platform}; give peers AllowedIPs instead"
     raise AdapterUnavailable(errno.ENOSYS, text)
+
+
+def make_no_link_local(index: int, name: str) -> None:
+    """Do nothing: only Linux has a setting for it."""
 
 
 def host_addresses() -> list[str]:

@@ -42,6 +42,7 @@ __all__ = [
     "is_running",
     "is_up",
     "link_up",
+    "make_no_link_local",
     "make_room",
     "open_netlink",
     "own_addresses",
@@ -62,9 +63,17 @@ _RTPROT_KERNEL = 2
 _NLM_F_DUMP_INTR = 0x10  # <linux/netlink.h>
 _ARPHRD_NONE = 0xFFFE  # <linux/if_arp.h>
 _IFF_TUN_TYPE = 1  # IFLA_TUN_TYPE of a layer-3 device; a TAP device has 2.
+_IN6_ADDR_GEN_MODE_NONE = 1  # <linux/if_link.h>
 
 _SECONDS_FOR_LINK = 2.0
 _DUMP_TRIES = 5
+
+
+def make_no_link_local(index: int, name: str) -> None:
+    """Have the kernel make no link-local address when it takes that link up. Raises `AdapterError`."""
+    mode = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE]]}]]}
+    with open_netlink(name) as ipr:
+        ipr.link("set", index=index, IFLA_AF_SPEC=mode)
 
 
 def set_mtu(index: int, name: str, mtu: int) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux.namespace import Namespace
-from threepipe.platforms.linux.netlink import open_netlink, own_addresses
+from threepipe.platforms.linux.netlink import make_no_link_local, open_netlink, own_addresses
 from threepipe.settings import NamespaceName, Network
 
 __all__ = ["NextHops", "host_addresses", "open_next_hops"]
@@ -49,7 +49,6 @@ _OURS = 52  # rtm_protocol, as of other routes that threepipe sets; from 5 on th
 # RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE and NEXTHOP. With an interface
 # the kernel removes IPv4 routes without a message, before Linux 6.7 with an address too.
 _GROUPS = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19, 32))
-_IN6_ADDR_GEN_MODE_NONE = 1  # <linux/if_link.h>
 
 _EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _SIZE_OF_IPV6 = 16
@@ -195,9 +194,7 @@ def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHo
 
     def opened() -> NextHops:
         _refuse_routers(name)
-        with open_netlink(name) as ipr:
-            mode = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE]]}]]}
-            ipr.link("set", index=index, IFLA_AF_SPEC=mode)
+        make_no_link_local(index, name)
         return NextHops(index)
 
     namespace = Namespace.find(netns)

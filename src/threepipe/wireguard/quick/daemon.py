@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from threepipe.core import fast
 from threepipe.errors import (
+    AdapterError,
     AdapterGone,
     AdapterNotFound,
     EndpointError,
@@ -346,16 +347,25 @@ def _parse_routing(text: str) -> "tuple[Network, ...]":
 
 
 def _adapter(name: str, offload: bool) -> "Adapter":
-    """Create the adapter, or open the persistent one of that name, which keeps its MTU. Raises `AdapterError`."""
+    """Create the adapter, or open the persistent one of that name, which keeps its MTU. Raises `AdapterError`.
+
+    As with devices of the kernel, a new one has no link-local address: `wg-quick save` would add one at each restart.
+    """
+    from threepipe import platforms
     from threepipe.adapter import Adapter
 
     try:
-        return Adapter.create(name, mtu=_DEFAULT_MTU, offload=offload)
+        adapter = Adapter.create(name, mtu=_DEFAULT_MTU, offload=offload)
     except NameTaken as taken:
         try:
             return Adapter.open(name, offload=offload)
         except AdapterNotFound:  # It is another kind of interface.
             raise taken from None
+    try:
+        platforms.make_no_link_local(adapter.index, adapter.name)
+    except AdapterError as error:  # The kernel has no IPv6, or is gVisor's.
+        _log.debug("%s", error)
+    return adapter
 
 
 def _inherited_session(descriptor: str) -> "Session":
