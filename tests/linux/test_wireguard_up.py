@@ -223,6 +223,15 @@ def test_a_link_local_endpoint_keeps_its_zone(
         assert "Endpoint = [fe80::2%v1]:52000\n" in one.path.read_text()
 
 
+def test_the_mtu_fits_the_narrowest_path_to_an_endpoint(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    third = key_to_text(Identity(new_key()).public)
+    one.write(two, peer=f"[Peer]\nPublicKey = {third}\nAllowedIPs = 10.5.0.3/32\nEndpoint = {FAR}:53000\n")
+    one.network.run("ip", "route", "add", FAR, "via", "192.0.2.2", "mtu", "1400")
+    with one.up():
+        assert "mtu 1320" in one.network.run("ip", "link", "show", "up1")
+
+
 def test_a_table_may_have_a_name_that_ip_knows(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     names = 'echo "0x4d2 tpvpn # Ours." > /etc/iproute2/rt_tables.d/threepipe.conf'

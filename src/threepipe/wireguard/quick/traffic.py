@@ -50,7 +50,7 @@ def traffic(inside: Session, outside: Session, over: threading.Event) -> Iterato
 
 
 def mtu_for(change: Change) -> int:
-    """Return the MTU that fits the paths to all endpoints, computed as by wg-quick."""
+    """Return the MTU that fits the paths to all endpoints. wg-quick takes that of the widest path."""
     paths = [platforms.path_mtu(peer.endpoint[0]) for peer in change.peers if peer.endpoint]
     return max(min(paths, default=1500) - _OVERHEAD, _MIN_MTU)
 
