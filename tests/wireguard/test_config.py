@@ -104,6 +104,7 @@ def test_a_file_with_every_key_parses() -> None:
         ("[Interface]\n[Device]", r"line 2: unknown section '\[Device\]'"),
         ("[Interface]\nPublicKey = x", "line 2: PublicKey is a key of \\[Peer\\]; move it there"),
         ("[Interface]\nListenPort = 65536", "line 2: ListenPort = 65536: '65536' is not a number from 0 to 65535"),
+        ("[Peer]\nEndpoint = 192.0.2.1:518200", "line 2: Endpoint = .*: '518200' is not a number from 0 to 65535"),
         ("[Interface]\nMTU = 10", "line 2: MTU 10: give"),
         ("[Interface]\nMTU = many", "line 2: MTU = many: 'many' is not a number from 0 to 65535"),
         ("[Interface]\nMTU = 1_400", "line 2: MTU = 1_400: '1_400' is not a number from 0 to 65535"),
