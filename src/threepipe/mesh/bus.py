@@ -152,7 +152,9 @@ class NatsBus:
 
         return await nats.connect(
             self._urls,
-            allow_reconnect=False,  # `run` connects again, and asks for all records then.
+            # `run` connects again, and asks for all records then: after a restart of the server the watcher of nats-py
+            # 2.16.0 is told nothing for up to 20 s.
+            allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0.2,
             connect_timeout=_TIMEOUT,
