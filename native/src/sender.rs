@@ -1,15 +1,14 @@
-//! The short way for single packets to a file. Its reference is `threepipe.backend.PacketSender`.
+//! The short way for single packets to a file. Its reference is `threepipe.core.sender`.
 
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::io::{write, writev};
 use threepipe_core::packet::record::{HEADER_SIZE, Measure};
 
-use crate::buffer::{Buffers, Counters};
-use crate::error::Result;
+use crate::buffer::Buffers;
 use crate::file::File;
 
 const PLAIN_HEADER: [u8; HEADER_SIZE] = [0; HEADER_SIZE];
@@ -20,15 +19,27 @@ const PLAIN_HEADER: [u8; HEADER_SIZE] = [0; HEADER_SIZE];
 pub struct PacketSender {
     file: Py<PyAny>,
     vnet_header: bool,
-    counts: Counters,
     stopped: AtomicBool,
+    packets: AtomicU64,
+    bytes: AtomicU64,
 }
 
 #[pymethods]
 impl PacketSender {
     #[new]
-    fn new(file: Py<PyAny>, vnet_header: bool, counts: &Bound<'_, PyAny>) -> Result<Self> {
-        Ok(Self { file, vnet_header, counts: Counters::of(counts)?, stopped: AtomicBool::new(false) })
+    fn new(file: Py<PyAny>, vnet_header: bool) -> Self {
+        Self {
+            file,
+            vnet_header,
+            stopped: AtomicBool::new(false),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    #[getter]
+    fn sent(&self) -> (u64, u64) {
+        (self.packets.load(Relaxed), self.bytes.load(Relaxed))
     }
 
     fn send(&self, packet: &Bound<'_, PyAny>) -> bool {
@@ -60,10 +71,8 @@ impl PacketSender {
             write(file.descriptor(), packet)
         };
         if written.is_ok() {
-            let [packets, bytes, bundles, _] = self.counts.get();
-            packets.fetch_add(1, Relaxed);
-            bytes.fetch_add(measure.size, Relaxed);
-            bundles.fetch_add(1, Relaxed);
+            self.packets.fetch_add(1, Relaxed);
+            self.bytes.fetch_add(measure.size, Relaxed);
         }
         written.is_ok()
     }

@@ -1,9 +1,9 @@
 """The native core: the functions and classes that run for every packet, with the names and results of their reference.
 
-The reference is Python: `packet`, `ecn`, `flow`, `gatherer`, `superpacket`, `coalesce`, `transport`, `rings` and
-`descriptor` in `threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here. System
-calls, and loops over more than a few packets, run without the GIL. A record that is too short for its virtio header
-raises ValueError.
+The reference is Python: `packet`, `ecn`, `flow`, `gatherer`, `superpacket`, `coalesce`, `transport`, `rings`,
+`descriptor` and `sender` in `threepipe.core`. Records and packets may be any C-contiguous buffers of single bytes here.
+System calls, and loops over more than a few packets, run without the GIL. A record that is too short for its virtio
+header raises ValueError.
 
 `receive`, `receive_packets`, `send`, `send_coalesced`, `PacketSender` and `pump` exist on POSIX, `Router` on Linux. All
 classes are thread-safe.
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from threepipe.core.flow import FlowFields
 from threepipe.core.gatherer import Gatherer as Gatherer
 from threepipe.core.packet import Packet
-from threepipe.core.pump import Counts, End, HasFileno
+from threepipe.core.pump import End, HasFileno
 from threepipe.core.rings import Rings
+from threepipe.core.sender import PacketSender as PacketSender
 from threepipe.core.transport import Traffic as Traffic
 from threepipe.core.transport import Transport as Transport
 
@@ -119,19 +120,6 @@ def send_coalesced(
     file: io.FileIO, packets: Sequence[Packet], vnet_header: bool, udp: bool
 ) -> tuple[Sequence[memoryview], int, int]:
     """Do as `threepipe.core.descriptor.send_coalesced`, without copying the packets that are sent."""
-
-class PacketSender:
-    """A `threepipe.backend.PacketSender` for a non-blocking file, which must stay open until `stop`.
-
-    With `vnet_header` a virtio header is written in front of each packet. `counts` grows by the packets sent.
-    """
-
-    def __init__(self, file: io.FileIO, vnet_header: bool, counts: Counts) -> None: ...
-    def send(self, packet: Packet) -> bool:
-        """Write a valid packet. Return False, and write nothing, if it is invalid or an error occurs."""
-
-    def stop(self) -> None:
-        """Have `send` return False from now on."""
 
 def pump(left: End, right: End, bells: Sequence[HasFileno]) -> tuple[int, End | None]:
     """Forward both ways between two ends until a bell is readable, with two threads and duplicates of the descriptors.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 from threepipe.bundle import Bundle
 from threepipe.core.packet import Packet
-from threepipe.core.pump import Counts, End
+from threepipe.core.pump import End
 from threepipe.settings import Address, Network
 
 if TYPE_CHECKING:
@@ -157,7 +157,11 @@ class NextHops(Protocol):
 
 
 class PacketSender(Protocol):
-    """A way to send a packet without a lock, and without errors: `Port.send` can tell why a packet was not sent."""
+    """A way to send a packet without errors: `Port.send` can tell why a packet was not sent. Thread-safe."""
+
+    @property
+    def sent(self) -> tuple[int, int]:
+        """The packets sent, and their bytes."""
 
     def send(self, packet: Packet) -> bool:
         """Send a packet if it is valid and there is room; return True if it was sent."""
@@ -166,9 +170,6 @@ class PacketSender(Protocol):
 @runtime_checkable
 class PacketPort(Protocol):
     """A port with a short way for single packets; for the others, the session makes bundles of them."""
-
-    sent_alone: Counts
-    """The packets sent by `sender`."""
 
     @property
     def sender(self) -> PacketSender | None:

@@ -216,10 +216,12 @@ class Session:
         ready = self._ready.copy()  # First: more may be counted meanwhile, but never fewer than wait.
         own, alone = array("q", self._received), new_counts()
         count(own, -len(ready), -sum(map(len, ready)), -len(ready))
-        count(alone, self._sent_alone, self._sent_alone_bytes, self._sent_alone)
+        sender = self._packet_port.sender
+        packets, size = (self._sent_alone, self._sent_alone_bytes) if sender is None else sender.sent
+        count(alone, packets, size, packets)
         with self._state_lock:
             received = [own, *[end.received for end in self._ends]]
-            sent = [self._sent, alone, self._packet_port.sent_alone, *[end.sent for end in self._ends]]
+            sent = [self._sent, alone, *[end.sent for end in self._ends]]
         totals = [sum(counts[index] for counts in received) for index in (PACKETS, BYTES, BUNDLES)]
         totals += [sum(counts[index] for counts in sent) for index in (PACKETS, BYTES, BUNDLES, DROPPED)]
         return SessionStatistics(*totals)

@@ -8,7 +8,7 @@ from functools import partial
 
 from threepipe.backend import PacketSender, Port
 from threepipe.bundle import Bundle
-from threepipe.core.pump import BUNDLES, BYTES, PACKETS, Counts, new_counts
+from threepipe.core.pump import BUNDLES, BYTES, PACKETS, Counts
 
 __all__ = ["ByBundles", "count", "popped", "taken"]
 
@@ -20,7 +20,6 @@ class ByBundles:
 
     def __init__(self, port: Port) -> None:
         self._port = port
-        self.sent_alone = new_counts()
 
     def receive_packets(self) -> list[bytes]:
         return self._port.receive().copies()

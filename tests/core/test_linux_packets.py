@@ -16,11 +16,11 @@ if sys.platform != "linux":
     pytest.skip("the port is Linux'", allow_module_level=True)
 
 from tests.support.frames import TCP4, UDP4, frame, ip, naive_split, record, superpacket, tcp
-from tests.support.sessions import readable
+from tests.support.sessions import in_thread, readable
 from threepipe import AdapterGone, LinkDown, Session, SessionClosed
 from threepipe.bundle import Bundle
 from threepipe.core import descriptor, fast
-from threepipe.core.pump import PACKETS, Counts
+from threepipe.core.sender import PacketSender
 from threepipe.core.superpacket import PLAIN_HEADER
 from threepipe.platforms.linux import splitting
 from threepipe.platforms.linux.port import LinuxPort, Records
@@ -68,10 +68,10 @@ class Failing:
 
 @pytest.fixture(params=["native", "python"])
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test with the native core's sender, if there is one, and without it."""
+    """Run a test with the native core's sender, if there is one, and with Python's."""
     if request.param == "python":
-        monkeypatch.setattr(fast, "PacketSender", None)
-    elif fast.PacketSender is None:
+        monkeypatch.setattr(fast, "PacketSender", PacketSender)
+    elif not fast.NATIVE:
         pytest.skip("there is no native core")
 
 
@@ -79,7 +79,7 @@ def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 def python(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the port work as without a native core."""
     monkeypatch.setattr(fast, "NATIVE", False)
-    monkeypatch.setattr(fast, "PacketSender", None)
+    monkeypatch.setattr(fast, "PacketSender", PacketSender)
 
 
 @pytest.mark.usefixtures("core")
@@ -118,8 +118,9 @@ def test_send_packet_raises_the_error_of_the_system() -> None:
 def test_nothing_is_sent_after_the_end_of_the_session() -> None:
     with device() as made:
         made.session.close()
-        if made.port.sender is not None:
-            assert not made.port.sender.send(PACKET)
+        assert made.port.sender is not None
+        assert not made.port.sender.send(PACKET)
+        assert made.port.sender.sent == (0, 0)
         with pytest.raises(SessionClosed):
             made.session.send_packet(PACKET)
         made.network.setblocking(False)
@@ -127,16 +128,32 @@ def test_nothing_is_sent_after_the_end_of_the_session() -> None:
             made.network.recv(70_000)
 
 
-@pytest.mark.skipif(fast.PacketSender is None, reason="there is no native core")
-def test_the_native_sender_refuses_what_it_cannot_send() -> None:
+@pytest.mark.usefixtures("core")
+def test_a_sender_refuses_what_it_cannot_send() -> None:
     with device() as made:
         sender = made.port.sender
         assert sender is not None
         for wrong in (b"", b"\x45", b"\0" * 60, memoryview(PACKET + b"\0" * (-len(PACKET) % 4)).cast("I")):
             assert not sender.send(wrong)
         assert not sender.send("text")  # type: ignore[arg-type]
-        made.file.close()
-        assert not sender.send(PACKET)
+        assert sender.sent == (0, 0)
+
+
+@pytest.mark.usefixtures("core")
+def test_a_sender_counts_the_packets_of_several_threads() -> None:
+    def send() -> None:
+        for _ in range(each):
+            assert made.session.send_packet(PACKET, SECONDS)
+
+    each = 500
+    with device() as made:
+        threads = [in_thread(send) for _ in range(4)]
+        for _ in range(4 * each):
+            assert made.network.recv(70_000) == PLAIN_HEADER + PACKET
+        for thread in threads:
+            thread.result(SECONDS)
+        assert made.session.statistics.sent_packets == 4 * each
+        assert made.session.statistics.sent_bytes == 4 * each * len(PACKET)
 
 
 @pytest.mark.parametrize(
@@ -172,23 +189,14 @@ def test_a_session_in_which_packets_wait_is_readable_and_no_more_writable() -> N
         assert readable(made.session)
 
 
-def test_a_full_device_refuses_a_packet_of_the_python_way(python: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with device() as made:
-
-        def full(_: object) -> int:
-            raise OSError(errno.ENOBUFS, "full")
-
-        monkeypatch.setattr(made.port, "_write", full)
-        assert not made.port.send_packet(PACKET)
-
-
 def test_the_port_uses_a_sender_until_the_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     class Sender:
-        def __init__(self, file: io.FileIO, vnet_header: bool, counts: Counts) -> None:
-            self.file, self.counts, self.stopped = file, counts, False
+        def __init__(self, file: io.FileIO, vnet_header: bool) -> None:
+            self.stopped = False
+            self.sent = 0, 0
 
         def send(self, packet: bytes) -> bool:
-            self.counts[PACKETS] += 1
+            self.sent = 1, len(packet)
             return packet == PACKET
 
         def stop(self) -> None:
@@ -199,7 +207,7 @@ def test_the_port_uses_a_sender_until_the_session_ends(monkeypatch: pytest.Monke
         sender = made.port.sender
         assert isinstance(sender, Sender)
         assert made.session.send_packet(PACKET)
-        assert made.session.statistics.sent_packets == 1
+        assert made.session.statistics == SessionStatistics(0, 0, 0, 1, len(PACKET), 1)
         assert not sender.stopped
     assert sender.stopped
 

@@ -7,13 +7,9 @@ describe both. On Windows it lacks those for descriptors. The environment variab
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from threepipe.core.installed import obstacle
 from threepipe.core.pump import End, HasFileno, joinable
-
-if TYPE_CHECKING:
-    from threepipe._native import PacketSender as NativeSender
 
 __all__ = [
     "ENDS",
@@ -74,15 +70,13 @@ pump: Callable[[End, End, Sequence[HasFileno]], tuple[int, End | None]] | None =
 ENDS: frozenset[str] = frozenset()
 """The kinds of ends that `pump` knows on this system."""
 
-PacketSender: "type[NativeSender] | None" = None
-"""A `threepipe.backend.PacketSender` for descriptors, or None without it."""
-
 if NATIVE and sys.platform != "win32":
     from threepipe._native import KINDS_OF_ENDS, PacketSender, pump, receive, receive_packets, send, send_coalesced
 
     ENDS = frozenset(KINDS_OF_ENDS.split())
 else:
     from threepipe.core.descriptor import receive, receive_packets, send, send_coalesced
+    from threepipe.core.sender import PacketSender
 
 
 def joins(left: End, right: End) -> bool:

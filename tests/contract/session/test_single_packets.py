@@ -22,7 +22,6 @@ from tests.support.sessions import (
 )
 from threepipe import AdapterGone, Bundle, InvalidPacket, LinkDown, Session, SessionClosed
 from threepipe.core.packet import Packet
-from threepipe.core.pump import new_counts
 from threepipe.net.doorbell import Doorbell
 from threepipe.session import SessionStatistics
 
@@ -171,7 +170,6 @@ class ShortWay:
         self.readable = self.writable = Doorbell()
         self.readable.ring()
         self.sender = None
-        self.sent_alone = new_counts()
 
     def _check(self) -> None:
         if self.fault is not None:

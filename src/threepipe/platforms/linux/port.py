@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
-from threepipe.core.pump import End, TunEnd, new_counts
+from threepipe.core.pump import End, TunEnd
 from threepipe.core.superpacket import PLAIN_HEADER, plain_records
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.notify import notify_readable
@@ -76,11 +76,7 @@ class LinuxPort:
             vnet_header=offload is not tun.Offload.NONE,
             udp=offload is tun.Offload.TCP_AND_UDP,
         )
-        self._write = sender.write
-        self.sent_alone = new_counts()
-        self.sender = None
-        if fast.PacketSender is not None and records is fast:
-            self.sender = fast.PacketSender(sender, self._end.vnet_header, self.sent_alone)
+        self.sender = fast.PacketSender(sender, self._end.vnet_header) if records is fast else None
         self._bell = Doorbell()  # Rung by closing.
         self.readable = _Poll(self._queues, select.EPOLLIN, self._bell)
         self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
@@ -144,18 +140,10 @@ class LinuxPort:
     def send_packet(self, packet: bytes) -> bool:
         """Write one packet as it is."""
         record = PLAIN_HEADER + packet if self._end.vnet_header else packet
-        if self._records is not fast:
-            return self._written(*self._records.send(self._end.target, [memoryview(record)]))
-        try:
-            return self._write(record) is not None
-        except OSError as error:
-            return self._written(0, error.errno or 0)
-
-    def _written(self, records: int, error: int) -> bool:
-        """Return True if a record was written, and False if there was no room for it."""
+        written, error = self._records.send(self._end.target, [memoryview(record)])
         if error not in FULL:
             raise self._end.failure(error)
-        return records > 0
+        return written > 0
 
     def _outgoing(self, bundle: Bundle) -> Sequence[memoryview] | None:
         """Return the records to write; None if `fast.send_coalesced` is to make them of the bundle's."""

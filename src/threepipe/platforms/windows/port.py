@@ -10,7 +10,6 @@ from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import MAX_PACKET, Packet
-from threepipe.core.pump import new_counts
 from threepipe.core.rings import Rings
 from threepipe.errors import AdapterError, AdapterGone, InvalidPacket, RingCorrupt
 from threepipe.platforms.windows.waiting import Arrival, Events, Room
@@ -38,7 +37,6 @@ class WindowsPort:
         self._ended = 0  # The error code with which the driver ended the session.
         self._arena = Arena()
         self.sender = None
-        self.sent_alone = new_counts()
         self.readable = Arrival(events, wintun.read_wait_event(session))
         self.writable = Room(self.readable.wait_for_end())
 
