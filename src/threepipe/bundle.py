@@ -10,7 +10,7 @@ from typing import Self, overload
 from threepipe.core.fast import extract, measure, split
 from threepipe.core.packet import Packet, check_packets
 from threepipe.core.packing import pack, unpack_from
-from threepipe.core.superpacket import MAX_RECORD
+from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, are_plain
 
 __all__ = ["EMPTY", "Arena", "Bundle"]
 
@@ -30,7 +30,7 @@ class Bundle(Sequence[memoryview]):
     slices); counting and checking keeps them whole.
     """
 
-    __slots__ = ("_given", "_look", "_measure", "_packets", "_records")
+    __slots__ = ("_given", "_look", "_measure", "_packets", "_plain", "_records")
 
     def __init__(self, packets: Iterable[Packet] = ()) -> None:
         """Hold `packets`, an iterable of bytes-like objects, without copying or checking them.
@@ -50,6 +50,7 @@ class Bundle(Sequence[memoryview]):
         self._records: Sequence[memoryview] | None = None
         self._measure: tuple[int, int, bool] | None = None  # The last answer of `measured`.
         self._look: Callable[[], None] | None = None
+        self._plain: Sequence[memoryview] | None = None
 
     @classmethod
     def of_views(cls, views: Sequence[memoryview]) -> "Bundle":
@@ -58,7 +59,7 @@ class Bundle(Sequence[memoryview]):
             return EMPTY
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, views, None, None
-        bundle._look = None
+        bundle._look = bundle._plain = None
         return bundle
 
     @classmethod
@@ -71,7 +72,7 @@ class Bundle(Sequence[memoryview]):
             return EMPTY
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, None, records, None
-        bundle._look = look
+        bundle._look, bundle._plain = look, None
         return bundle
 
     @property
@@ -83,6 +84,11 @@ class Bundle(Sequence[memoryview]):
     def looked_at(self) -> bool:
         """True if records of a port that follows looks were split."""
         return self._look is not None and self._records is None
+
+    @property
+    def plain(self) -> Sequence[memoryview] | None:
+        """The records in whose memory the packets are that the program looked at, if each is one of them as it is."""
+        return self._plain
 
     @property
     def buffers(self) -> Sequence[Packet]:
@@ -147,9 +153,10 @@ class Bundle(Sequence[memoryview]):
         """Return the packets, which replace the records from now on."""
         if self._records is not None:
             records, self._records, self._measure = self._records, None, None
-            self._packets = split(records)
             if self._look is not None:
                 self._look()
+                self._plain = records if are_plain(records) else None
+            self._packets = split(records) if self._plain is None else [record[HEADER_SIZE:] for record in records]
         elif self._given is not None:
             given, self._given = self._given, None
             self._packets = [memoryview(packet) for packet in given]
@@ -170,7 +177,7 @@ class Bundle(Sequence[memoryview]):
         if self is EMPTY:
             return
         views = self._packets or self._records or ()
-        self._packets = self._records = self._given = self._measure = None
+        self._packets = self._records = self._plain = self._given = self._measure = None
         for view in views:
             try:
                 view.release()

@@ -15,7 +15,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the port is Linux'", allow_module_level=True)
 
-from tests.support.frames import TCP4, UDP4, frame, ip, naive_split, record, superpacket, tcp
+from tests.support.frames import TCP4, UDP4, frame, ip, naive_split, opened, record, superpacket, tcp
 from tests.support.sessions import in_thread, readable
 from threepipe import AdapterGone, LinkDown, Session, SessionClosed
 from threepipe.bundle import Bundle
@@ -266,6 +266,19 @@ def test_packets_looked_at_are_sent_as_they_are(python: None) -> None:
         assert list(bundle) == segments
         assert made.session.send(bundle) == len(segments)
         assert [made.network.recv(70_000) for _ in segments] == [PLAIN_HEADER + segment for segment in segments]
+
+
+@pytest.mark.parametrize("second", ["plain", "open checksum"])
+def test_packets_looked_at_are_sent_as_the_program_changed_them(python: None, second: str) -> None:
+    other = {"plain": record(PACKET), "open checksum": record(opened(PACKET, 20, UDP4), flags=1, start=20, field=6)}
+    with device() as made:
+        made.network.send(record(PACKET))
+        made.network.send(other[second])
+        bundle = made.session.receive(SECONDS)
+        for packet in bundle:
+            packet[-1] = 0xFF
+        assert made.session.send(bundle) == 2
+        assert [made.network.recv(70_000) for _ in range(2)] == [PLAIN_HEADER + PACKET[:-1] + b"\xff"] * 2
 
 
 def test_without_superpackets_there_is_nothing_to_switch(python: None) -> None:

@@ -204,3 +204,24 @@ def test_a_bundle_reports_the_same_sizes_before_and_after_splitting(records: lis
     packets = list(bundle)
     assert told[:2] == (len(packets), sum([len(packet) for packet in packets]))
     assert told == (len(bundle), bundle.nbytes, repr(bundle))
+
+
+@property_of(100)
+@given(st.lists(superpackets() | HOSTILE, max_size=4))
+def test_a_port_that_follows_looks_changes_no_packet(records: list[memoryview]) -> None:
+    looks: list[None] = []
+    copies = [memoryview(bytearray(each)) for each in records]
+    bundle = Bundle.of_records(copies, lambda: looks.append(None))
+    assert list(bundle) == list(Bundle.of_records(records))
+    assert list(bundle) == list(bundle)
+    assert len(looks) == bool(records)
+
+
+@pytest.mark.parametrize("wrapped", [record, lambda packet: record(packet, flags=NEEDS_CSUM, start=20, field=6)])
+def test_a_released_bundle_that_was_looked_at_holds_no_memory(wrapped: Callable[[bytes], memoryview]) -> None:
+    memory = bytearray(wrapped(opened(ip(UDP4, udp(b"data")), 20, UDP4)))
+    bundle = Bundle.of_records([memoryview(memory)], lambda: None)
+    list(bundle)
+    bundle.release()
+    memory.append(0)  # Raises BufferError while a view is held.
+    assert bundle.plain is None

@@ -32,6 +32,7 @@ __all__ = [
     "PLAIN_HEADER",
     "TCP",
     "UDP",
+    "are_plain",
     "extract",
     "measure",
     "plain_records",
@@ -78,6 +79,11 @@ class _Layout(NamedTuple):
 def plain_records(packets: Sequence[Packet]) -> list[memoryview]:
     """Return records, in new memory, for complete packets."""
     return [memoryview(bytearray().join((PLAIN_HEADER, packet))) for packet in packets]
+
+
+def are_plain(records: Sequence[memoryview]) -> bool:
+    """Return True if each of `records` is a packet that is complete and stands for itself. Compares all at once."""
+    return b"".join([record[:HEADER_SIZE] for record in records]) == PLAIN_HEADER * len(records)
 
 
 def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, int, bool]:

@@ -152,7 +152,7 @@ class LinuxPort:
             return list(bundle)
         # What Python's splitting cost is not to be paid again.
         if not end.coalescing or bundle.looked_at:
-            return plain_records(list(bundle))
+            return bundle.plain or plain_records(list(bundle))
         if records is not None and len(records) <= 1:
             return records
         if self._records is fast:
