@@ -281,7 +281,7 @@ class Session:
         """Return the packets that wait for `receive_packet`, or else those that the port has ready."""
         with self._receive_lock:
             self._check_open()
-            if ready := taken(self._ready):
+            if self._ready and (ready := taken(self._ready)):
                 bundle = Bundle.of_views([memoryview(bytearray(packet)) for packet in ready])
                 count(self._received, 0, 0, 1 - len(ready))
             else:

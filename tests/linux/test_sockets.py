@@ -1,5 +1,6 @@
-"""UDP sockets on Linux: local addresses and ECN."""
+"""UDP sockets on Linux: local addresses, ECN and errors."""
 
+import errno
 import socket
 import sys
 
@@ -8,6 +9,11 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("other systems do not report local addresses", allow_module_level=True)
 
+from tests.support.frames import UDP4, frame
+from tests.support.sessions import readable
+from threepipe.bundle import Bundle
+from threepipe.endpoints.datagram_port import DatagramPort
+from threepipe.endpoints.request import RateLimitedLog
 from threepipe.platforms.linux.sockets import LinuxDatagrams
 
 HOSTS = pytest.mark.parametrize(
@@ -88,3 +94,18 @@ def test_a_run_with_ecn_from_a_local_address_that_is_gone_keeps_it(
         assert receiver.receive_run(memoryview(bytearray(0xFFFF)))[0] == 300
         assert receiver.received_ecn == 3
         assert sender.send_local is None
+
+
+def test_an_error_that_was_raised_elsewhere_keeps_no_port_readable() -> None:
+    with bound(socket.AF_INET, "127.0.0.1") as sender:
+        with bound(socket.AF_INET, "127.0.0.1") as gone:
+            nobody = gone.getsockname()
+        port = DatagramPort(LinuxDatagrams(sender), RateLimitedLog("udp:x"), peer=nobody)
+        port.send(Bundle([frame(UDP4, b"data")]))
+        port.readable.wait(10.0)
+        assert sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert readable(port.readable)
+        assert not port.receive()
+        assert not readable(port.readable)
+        port.wake()
+        port.dispose()

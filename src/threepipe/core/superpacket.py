@@ -117,7 +117,7 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
 
 def _are_packets(records: Sequence[Packet], lengths: Sequence[int]) -> bool:
     """Return True if all `records`, of these `lengths`, are IP packets. Makes no call per record if none is short."""
-    if lengths and min(lengths) >= _LONGEST_MIN_HEADER and max(lengths) <= MAX_PACKET:
+    if len(lengths) >= _MANY and min(lengths) >= _LONGEST_MIN_HEADER and max(lengths) <= MAX_PACKET:
         return {first >> 4 for first in set(map(_FIRST_BYTE, records))} <= {4, 6}
     return all(map(is_packet, records))
 

@@ -68,20 +68,23 @@ class DatagramPort(EndpointPort):
     def receive(self) -> Bundle:
         """Return the IP packets of the datagrams that are ready."""
         packets: list[memoryview] = []
+        memory = self._arena.free()
         # Bounded by reads, not packets: a flood of invalid datagrams must not starve others.
-        for _ in range(MAX_BUNDLE):
-            memory = self._arena.free()
-            if len(packets) >= MAX_BUNDLE or (packets and len(memory) < MAX_RECORD * 2):
+        for read in range(MAX_BUNDLE):
+            if len(packets) >= MAX_BUNDLE or (read and len(memory) < MAX_RECORD * 2):
                 break  # Stop while the arena has room; replacing it for one more read costs more.
             try:
                 received, used, source = self._datagrams.receive(memory, MAX_BUNDLE - len(packets))
             except BlockingIOError:
+                if not read:
+                    self._datagrams.forget_errors()  # They wake waiters, too.
                 break
             except OSError as error:
                 self._warn_of(error.errno or 0)
                 break
             if used:  # An empty datagram is a probe, whether somebody is there.
                 self._arena.take(used)
+                memory = memory[used:]
                 packets += self.valid(received, source, self._datagrams.received_local)
         return Bundle.of_views(packets)
 

@@ -168,7 +168,7 @@ class RunDatagrams(Datagrams):
     def _run(self, packets: Sequence[memoryview], start: int) -> int:
         """Return the end of the run that begins at `start`."""
         segment = len(packets[start])
-        if segment > self.longest_segment:
+        if segment > self.longest_segment or start + 1 == len(packets):
             return start + 1
         most = min(len(packets), start + min(MAX_SEGMENTS, MAX_RUN // max(segment, 1)))
         end = start + 1

@@ -112,6 +112,8 @@ class LinuxDatagrams(RunDatagrams):
     def receive_run(self, memory: memoryview) -> tuple[int, int, Source]:
         try:
             used, ancillary, _, source = self.socket.recvmsg_into([memory[:_LONGEST]], _ANCILLARY)
+        except BlockingIOError:
+            raise
         except OSError as error:
             self._forget_errors(error)
             raise
