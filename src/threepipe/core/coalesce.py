@@ -80,7 +80,8 @@ def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> lis
     stay as they are. Without `udp` only TCP is merged: Linux before 6.2 takes no superpackets of UDP.
     """
     if len(packets) < 2:
-        return list(packets) if vnet_header else plain_records(packets)
+        # A released view raises.
+        return [packet[:] for packet in packets] if vnet_header else plain_records(packets)
     runs: list[_Run] = []
     growing: dict[bytes, _Run] = {}  # By flow: its last run.
     done = tried = 0  # Number of packets handled, and the end of those last tried as a train.
