@@ -35,7 +35,7 @@ CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.
 	$(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py addressing.py port.py splitting.py device.py)
 
 # Splitting and coalescing superpackets.
-SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py)
+SUPERPACKETS := $(addprefix src/threepipe/core/,superpacket.py coalesce.py tunnel.py)
 
 NATIVE := native/Cargo.toml native/Cargo.lock native/build.rs src/threepipe/_version.py \
 	$(wildcard native/src/*.rs native/core/Cargo.toml native/core/src/*.rs native/core/src/*/*.rs)

@@ -7,18 +7,18 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::io::{write, writev};
 use threepipe_core::packet::record::{HEADER_SIZE, Measure};
+use threepipe_core::packet::tunnel::WIDE_HEADER_SIZE;
 
 use crate::buffer::Buffers;
 use crate::file::File;
-
-const PLAIN_HEADER: [u8; HEADER_SIZE] = [0; HEADER_SIZE];
 
 /// It keeps the GIL, as a write of one packet never waits, and takes less time than releasing the GIL where threads
 /// compete for it.
 #[pyclass(frozen)]
 pub struct PacketSender {
     file: Py<PyAny>,
-    vnet_header: bool,
+    /// Bytes of the virtio header in front of each packet.
+    header: usize,
     stopped: AtomicBool,
     packets: AtomicU64,
     bytes: AtomicU64,
@@ -27,14 +27,10 @@ pub struct PacketSender {
 #[pymethods]
 impl PacketSender {
     #[new]
-    fn new(file: Py<PyAny>, vnet_header: bool) -> Self {
-        Self {
-            file,
-            vnet_header,
-            stopped: AtomicBool::new(false),
-            packets: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        }
+    #[pyo3(signature = (file, vnet_header, wide = false))]
+    fn new(file: Py<PyAny>, vnet_header: bool, wide: bool) -> Self {
+        let header = if wide { WIDE_HEADER_SIZE } else { usize::from(vnet_header) * HEADER_SIZE };
+        Self { file, header, stopped: AtomicBool::new(false), packets: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
     #[getter]
@@ -65,10 +61,11 @@ impl PacketSender {
             return false;
         }
         let Ok(file) = File::of(self.file.bind(py)) else { return false };
-        let written = if self.vnet_header {
-            writev(file.descriptor(), &[IoSlice::new(&PLAIN_HEADER), IoSlice::new(packet)])
-        } else {
+        let written = if self.header == 0 {
             write(file.descriptor(), packet)
+        } else {
+            let header = &[0; WIDE_HEADER_SIZE][..self.header];
+            writev(file.descriptor(), &[IoSlice::new(header), IoSlice::new(packet)])
         };
         if written.is_ok() {
             self.packets.fetch_add(1, Relaxed);

@@ -107,17 +107,19 @@ def ring_receive(rings: Rings, memory: memoryview, limit: int) -> tuple[list[mem
 def ring_send(rings: Rings, packets: Sequence[Packet]) -> tuple[int, int]:
     """Do as `threepipe.core.rings.ring_send`, but check all packets before the first is allocated."""
 
-def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
+def receive(file: io.FileIO, memory: memoryview, limit: int, wide: bool = False) -> list[memoryview]:
     """Do as `threepipe.core.descriptor.receive`."""
 
-def receive_packets(file: io.FileIO, memory: memoryview, limit: int, vnet_header: bool) -> list[bytes]:
+def receive_packets(
+    file: io.FileIO, memory: memoryview, limit: int, vnet_header: bool, wide: bool = False
+) -> list[bytes]:
     """Do as `threepipe.core.descriptor.receive_packets`."""
 
-def send(file: io.FileIO, records: Sequence[memoryview]) -> tuple[int, int]:
+def send(file: io.FileIO, records: Sequence[memoryview], wide: bool = False) -> tuple[int, int]:
     """Do as `threepipe.core.descriptor.send`."""
 
 def send_coalesced(
-    file: io.FileIO, packets: Sequence[Packet], vnet_header: bool, udp: bool
+    file: io.FileIO, packets: Sequence[Packet], vnet_header: bool, udp: bool, wide: bool = False
 ) -> tuple[Sequence[memoryview], int, int]:
     """Do as `threepipe.core.descriptor.send_coalesced`, without copying the packets that are sent."""
 

@@ -271,9 +271,9 @@ def test_a_source_that_was_emptied_meanwhile_is_read_again(stack: ExitStack) -> 
     bench = Bench(stack)
     asked: list[int] = []
 
-    def receive(file: io.FileIO, memory: memoryview, limit: int) -> list[memoryview]:
+    def receive(file: io.FileIO, memory: memoryview, limit: int, wide: bool = False) -> list[memoryview]:
         asked.append(file.fileno())
-        return fast.receive(file, memory, limit) if asked.count(file.fileno()) > 2 else []
+        return fast.receive(file, memory, limit, wide) if asked.count(file.fileno()) > 2 else []
 
     bench.records = Refusing(fast.send)
     bench.records.receive = receive

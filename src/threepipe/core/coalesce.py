@@ -36,6 +36,7 @@ from threepipe.core.superpacket import (
     GSO_UDP_L4,
     HEADER,
     HEADER_SIZE,
+    MAX_DATAGRAMS,
     NEEDS_CSUM,
     TCP,
     UDP,
@@ -50,7 +51,6 @@ _ATOMIC = -1  # Stands for an identification without meaning, or none.
 _NOT_COMPUTED = b"\xff\xff"  # Sums up right, but RFC 1071 never gives it; only UDP sends it, for zero.
 _LONGEST_HEADERS = 40 + 60  # IPv6, and TCP with all options.
 _IPV4, _IPV6 = 20, 40  # Offset of the transport header, which implies the version.
-_MAX_DATAGRAMS = 64
 _SHORTEST_TRAIN = 8  # Fewest packets for which comparing all at once pays.
 _GSO_TYPES = {(_IPV4, TCP): GSO_TCPV4, (_IPV6, TCP): GSO_TCPV6, (_IPV4, UDP): GSO_UDP_L4, (_IPV6, UDP): GSO_UDP_L4}
 _LEAVES = frozenset({50, 58, 59})
@@ -106,7 +106,7 @@ def coalesce(packets: Sequence[memoryview], vnet_header: bool, udp: bool) -> lis
         if segment and not run.ended:
             growing[flow] = run
             if segment.protocol == UDP and (segment.partial or segment.inner[0]) and done >= tried:
-                room = min((MAX_PACKET - run.length) // run.size, _MAX_DATAGRAMS - len(run.payloads))
+                room = min((MAX_PACKET - run.length) // run.size, MAX_DATAGRAMS - len(run.payloads))
                 train = run.like(piece, packets[done : done + room])
                 tried = done + len(train)
                 if len(train) >= _SHORTEST_TRAIN and run.add_train(piece, segment, train):
@@ -228,7 +228,7 @@ class _Run:
             or segment.unchecked != first.unchecked
             or size > self.size
             or self.length + size > MAX_PACKET
-            or (segment.protocol == UDP and len(self.payloads) == _MAX_DATAGRAMS)
+            or (segment.protocol == UDP and len(self.payloads) == MAX_DATAGRAMS)
             or segment.sequence != self.sequence
             or segment.identification != self.identification
         ):

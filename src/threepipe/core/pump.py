@@ -80,17 +80,19 @@ class TunEnd:
         failure: Callable[[int], Exception],
         *,
         vnet_header: bool = False,
+        wide: bool = False,
         udp: bool = False,
     ) -> None:
         """Lend the non-blocking files `sources`, to receive from, and `target`, to send to.
 
         `failure` makes the exception for an errno of these files. `vnet_header`: records have a virtio header.
-        `udp`: the device takes superpackets of UDP too.
+        `wide`: it is wide in the files (see `threepipe.core.tunnel`). `udp`: the device takes superpackets of UDP too.
         """
         self.sources = sources
         self.target = target
         self.failure = failure
         self.vnet_header = vnet_header
+        self.wide = wide
         self.udp = udp
         self.coalescing = vnet_header
         """True while the device takes superpackets; becomes False when it refuses one with EINVAL."""

@@ -5,6 +5,7 @@ import threading
 
 from threepipe.core.packet import MAX_PACKET, SHORTEST, Packet
 from threepipe.core.superpacket import PLAIN_HEADER
+from threepipe.core.tunnel import FILLER
 
 __all__ = ["PacketSender"]
 
@@ -12,10 +13,10 @@ __all__ = ["PacketSender"]
 class PacketSender:
     """A `threepipe.backend.PacketSender` for a non-blocking file, which must stay open until `stop`."""
 
-    def __init__(self, file: io.FileIO, vnet_header: bool) -> None:
-        """With `vnet_header`, a virtio header is written in front of each packet."""
+    def __init__(self, file: io.FileIO, vnet_header: bool, wide: bool = False) -> None:
+        """With `vnet_header`, a virtio header is written in front of each packet, one that is `wide` if so."""
         self._write = file.write
-        self._header = PLAIN_HEADER if vnet_header else b""
+        self._header = PLAIN_HEADER + (FILLER if wide else b"") if vnet_header else b""
         self._lock = threading.Lock()
         self._stopped = False
         self._packets = self._bytes = 0  # Faster than an array.

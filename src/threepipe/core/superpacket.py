@@ -27,21 +27,28 @@ __all__ = [
     "GSO_UDP_L4",
     "HEADER",
     "HEADER_SIZE",
+    "MAX_DATAGRAMS",
     "MAX_RECORD",
     "NEEDS_CSUM",
     "PLAIN_HEADER",
     "TCP",
     "UDP",
+    "Layout",
     "are_plain",
     "extract",
+    "is_transport",
+    "layout",
     "measure",
     "plain_records",
+    "segments",
     "split",
 ]
 
 HEADER_SIZE = 10
 MAX_RECORD = HEADER_SIZE + MAX_PACKET
 """Bytes of the longest record."""
+MAX_DATAGRAMS = 64
+"""Datagrams in a superpacket: kernels since 6.6 take no more (UDP_MAX_SEGMENTS of <linux/udp.h>, later 128)."""
 PLAIN_HEADER = bytes(HEADER_SIZE)
 """The header of a packet that is complete and stands for itself."""
 
@@ -66,7 +73,7 @@ _KINDS = {(GSO_TCPV4, 4): TCP, (GSO_TCPV6, 6): TCP, (GSO_UDP_L4, 4): UDP, (GSO_U
 """GSO type and IP version -> protocol of the segments."""
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """The parts of a superpacket: offsets in the packet, and bytes of payload in each segment."""
 
     version: int
@@ -102,9 +109,9 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
         length = len(record) - HEADER_SIZE
         count, added = 1, 0
         if record[GSO_TYPE] != GSO_NONE:
-            layout = _layout(record)
-            count = -(-(length - layout.payload) // layout.segment) if layout else 0
-            added = (count - 1) * layout.payload if layout else 0
+            parts = layout(record[HEADER_SIZE:], HEADER.unpack_from(record))
+            count = -(-(length - parts.payload) // parts.segment) if parts else 0
+            added = (count - 1) * parts.payload if parts else 0
         elif record[FLAGS] and not _can_be_completed(record):
             count = 0
         packets += count
@@ -174,8 +181,8 @@ def _split(record: memoryview) -> list[memoryview]:
             _put_checksum(packet, start + offset, internet_checksum(packet[start:]), udp=offset == CHECKSUM_OFFSET[UDP])
             HEADER.pack_into(record, 0, flags & ~NEEDS_CSUM, gso_type, hdr_len, gso_size, start, offset)
         return [packet]
-    layout = _layout(record)
-    return [memoryview(segment) for segment in _segments(packet, layout)] if layout else []
+    parts = layout(packet, (flags, gso_type, hdr_len, gso_size, start, offset))
+    return [memoryview(segment) for segment in segments(packet, parts)] if parts else []
 
 
 def _can_be_completed(record: Packet) -> bool:
@@ -186,33 +193,38 @@ def _can_be_completed(record: Packet) -> bool:
     return bool(start >= _SHORTEST_IP_HEADER and start + offset + 2 <= len(record) - HEADER_SIZE)
 
 
-def _layout(record: Packet) -> _Layout | None:
-    """Return the parts of a superpacket, or None if header and packet contradict each other."""
-    flags, gso_type, _, gso_size, start, offset = HEADER.unpack_from(record)
-    packet = record[HEADER_SIZE:]
-    version = packet[0] >> 4 if packet else 0
+def layout(packet: Packet, fields: tuple[int, ...]) -> Layout | None:
+    """Return the parts of a superpacket, or None if the `fields` of its header and the packet contradict each other."""
+    flags, gso_type, _, gso_size, start, offset = fields
+    first = packet[0] if packet else 0
+    version = first >> 4
     protocol = _KINDS.get((gso_type, version), 0)
     if not protocol or not flags & NEEDS_CSUM or not gso_size or offset != CHECKSUM_OFFSET[protocol]:
         return None
     shortest = _SHORTEST[protocol]
-    if start + shortest > len(packet) or (start != (packet[0] & 0x0F) * 4 if version == 4 else start < 40):
+    if start + shortest > len(packet) or not is_transport(version, start, first):
         return None
     payload = start + (shortest if protocol == UDP else (packet[start + 12] >> 4) * 4)
-    if not start + shortest <= payload < len(packet) <= MAX_PACKET or start < _SHORTEST_IP_HEADER:
+    if not start + shortest <= payload < len(packet) <= MAX_PACKET:
         return None
-    return _Layout(version, protocol, start, payload, gso_size)
+    return Layout(version, protocol, start, payload, gso_size)
 
 
-def _segments(packet: memoryview, layout: _Layout) -> Iterator[bytearray]:
+def is_transport(version: int, start: int, first: int) -> bool:
+    """Return True if a transport header can be at `start` in a packet of that version whose first byte is `first`."""
+    return start >= 40 if version == 6 else start >= _SHORTEST_IP_HEADER and start == (first & 0x0F) * 4
+
+
+def segments(packet: memoryview, parts: Layout) -> Iterator[bytearray]:
     """Yield the packets of a superpacket. Common bytes are summed once, those that differ for each packet.
 
     Sums count modulo 0xFFFF, as in `internet_checksum`. None is zero, as each includes a version or a protocol, so a
     checksum is the sum's negative modulo 0xFFFF.
     """
-    version, protocol, transport, payload, segment = layout
+    version, protocol, transport, payload, segment = parts
     header = bytearray(packet[:payload])
     field = transport + CHECKSUM_OFFSET[protocol]
-    identification, sequence, flags = _clear_differing_fields(header, layout)
+    identification, sequence, flags = _clear_differing_fields(header, parts)
     network_sum = int.from_bytes(header[:transport], "big") % 0xFFFF
     pseudo_header = header[12:20] if version == 4 else header[8:40]
     transport_sum = (int.from_bytes(pseudo_header + header[transport:], "big") + protocol - transport) % 0xFFFF
@@ -245,9 +257,9 @@ def _segments(packet: memoryview, layout: _Layout) -> Iterator[bytearray]:
         yield header + data
 
 
-def _clear_differing_fields(header: bytearray, layout: _Layout) -> tuple[int, int, int]:
+def _clear_differing_fields(header: bytearray, parts: Layout) -> tuple[int, int, int]:
     """Zero the fields that differ between segments. Return the identification, sequence number and flags."""
-    version, protocol, transport, _, _ = layout
+    version, protocol, transport, _, _ = parts
     identification = sequence = flags = 0
     if version == 4:
         _, identification = _TWO_WORDS.unpack_from(header, 2)

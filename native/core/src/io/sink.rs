@@ -4,9 +4,10 @@ use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 
-use rustix::io::{Errno, write, writev};
+use rustix::io::Errno;
 
 use crate::io::counters::Counters;
+use crate::io::descriptor::write_record;
 use crate::io::stop::{Flow, Stop};
 use crate::io::waiting::RoomWait;
 use crate::locks::unpoisoned;
@@ -28,6 +29,8 @@ pub(super) enum Put {
 /// Writes and counts the records of one bundle after the other.
 pub(super) struct Sink<'a> {
     target: BorrowedFd<'a>,
+    /// True if the target's virtio headers are wide.
+    wide: bool,
     room: RoomWait<'a>,
     counters: Counters<'a>,
     /// The records that were written and not yet counted.
@@ -47,12 +50,14 @@ pub(super) struct Sink<'a> {
 impl<'a> Sink<'a> {
     pub(super) fn new(
         target: BorrowedFd<'a>,
+        wide: bool,
         bells: &[BorrowedFd<'a>],
         counters: Counters<'a>,
         kept: &'a Mutex<Vec<Vec<u8>>>,
     ) -> Self {
         Self {
             target,
+            wide,
             room: RoomWait::new(bells),
             counters,
             uncounted: Measure::NOTHING,
@@ -67,11 +72,7 @@ impl<'a> Sink<'a> {
     /// Write one record of the given measure. Wait while there is no room. If a bell rings meanwhile, keep the record.
     pub(super) fn put(&mut self, record: &[IoSlice<'_>], measure: Measure) -> Flow<Put> {
         while !self.link_down && !self.rung {
-            let result = match record {
-                [whole] => write(self.target, whole),
-                parts => writev(self.target, parts),
-            };
-            let error = match result {
+            let error = match write_record(self.target, record, self.wide) {
                 Ok(_) => {
                     self.uncounted = self.uncounted.and(measure);
                     return Flow::Continue(Put::Written);

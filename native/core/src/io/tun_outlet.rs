@@ -18,6 +18,8 @@ use crate::packet::split::{Segments, complete};
 pub(crate) struct Format<'a> {
     /// True if records have a virtio header.
     pub(crate) vnet_header: bool,
+    /// True if those headers are wide in the file.
+    pub(crate) wide: bool,
     /// True if superpackets of UDP are accepted as well as those of TCP.
     pub(crate) udp: bool,
     /// True while superpackets are accepted; cleared when one is refused.
@@ -45,7 +47,7 @@ impl<'a> TunOutlet<'a> {
     ) -> Self {
         Self {
             format,
-            sink: Sink::new(target, bells, counters, kept),
+            sink: Sink::new(target, format.wide, bells, counters, kept),
             coalescer: Coalescer::default(),
             merged: Vec::new(),
             segment: vec![0; MAX_RECORD],

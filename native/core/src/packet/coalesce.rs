@@ -23,9 +23,10 @@ pub const LONGEST_HEAD: usize = HEADER_SIZE + LONGEST_HEADERS;
 
 /// The most datagrams in a superpacket: `UDP_MAX_SEGMENTS` of `<linux/udp.h>`, enforced by kernels since 6.6 and
 /// later raised to 128.
-const MAX_DATAGRAMS: u32 = 64;
-/// The most pieces of memory that a system call takes: `UIO_MAXIOV` of `<linux/uio.h>`, and as many elsewhere.
-const MAX_PARTS: u32 = 1024;
+pub(crate) const MAX_DATAGRAMS: u32 = 64;
+/// The most payloads in a system call, which takes 1024 pieces of memory: `UIO_MAXIOV` of `<linux/uio.h>`, and as many
+/// elsewhere. Three are for headers.
+const MAX_PARTS: u32 = 1021;
 /// Bytes of an IPv6 header, and of a TCP header with all options.
 const LONGEST_HEADERS: usize = 40 + 60;
 /// Offset of the transport header, which tells the two versions apart.
@@ -303,7 +304,7 @@ impl Group {
     /// Return True if its record is its head and the payloads of its pieces, few enough for one system call.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        !self.open_inside && self.count < MAX_PARTS
+        !self.open_inside && self.count <= MAX_PARTS
     }
 
     /// Return the index of its first piece.

@@ -7,3 +7,4 @@ mod fields;
 pub mod flow;
 pub mod record;
 pub mod split;
+pub mod tunnel;

@@ -262,7 +262,7 @@ fn first_byte(packet: &[u8]) -> u8 {
 }
 
 /// Return the parts of a superpacket, or None if header and packet contradict each other.
-fn layout(header: &Header, packet: &[u8], first: u8) -> Option<Layout> {
+pub(crate) fn layout(header: &Header, packet: &[u8], first: u8) -> Option<Layout> {
     let (ipv6, protocol) = match (header.gso_type, first >> 4) {
         (GSO_TCPV4, 4) => (false, Protocol::Tcp),
         (GSO_TCPV6, 6) => (true, Protocol::Tcp),
@@ -271,15 +271,10 @@ fn layout(header: &Header, packet: &[u8], first: u8) -> Option<Layout> {
         _ => return None,
     };
     let transport = usize::from(header.csum_start);
-    let in_place = if ipv6 {
-        transport >= IPV6_HEADER
-    } else {
-        transport >= IPV4_HEADER && transport == usize::from(first & 0x0F) * 4
-    };
     if header.flags & NEEDS_CSUM == 0
         || header.gso_size == 0
         || usize::from(header.csum_offset) != protocol.checksum_offset()
-        || !in_place
+        || !is_transport(ipv6, transport, first)
         || transport + protocol.header_size() > packet.len()
     {
         return None;
@@ -296,4 +291,9 @@ fn layout(header: &Header, packet: &[u8], first: u8) -> Option<Layout> {
         payload,
         segment: usize::from(header.gso_size),
     })
+}
+
+/// Return True if a transport header can be at `transport` in a packet that begins with `first`.
+pub(crate) fn is_transport(ipv6: bool, transport: usize, first: u8) -> bool {
+    if ipv6 { transport >= IPV6_HEADER } else { transport >= IPV4_HEADER && transport == usize::from(first & 0x0F) * 4 }
 }

@@ -47,6 +47,8 @@ pub struct TunEnd<'a> {
     pub target: BorrowedFd<'a>,
     /// True if records have a virtio header, false if they are packets.
     pub vnet_header: bool,
+    /// True if those headers are wide in the files (see `packet::tunnel`).
+    pub wide: bool,
     /// True if the target accepts superpackets of UDP as well as those of TCP.
     pub udp: bool,
     /// True while the target accepts superpackets. The pump clears it when one is refused.
@@ -141,7 +143,7 @@ impl<'a> End<'a> {
     /// Return the receiving side. Its bundles have at most `size` bytes, if they are an adapter's.
     pub(super) fn intake(&self, size: usize) -> Box<dyn Intake + 'a> {
         match self {
-            Self::Tun(end) => Box::new(TunIntake::new(end.vnet_header, end.received, size)),
+            Self::Tun(end) => Box::new(TunIntake::new(end.vnet_header, end.wide, end.received, size)),
             #[cfg(target_os = "linux")]
             Self::Peers(end) => Box::new(PeersIntake::new(end.router, end.handler, end.received)),
             #[cfg(target_os = "linux")]
@@ -155,8 +157,8 @@ impl<'a> End<'a> {
     pub(super) fn outlet(&self, bells: &[BorrowedFd<'a>]) -> Box<dyn Outlet + 'a> {
         match self {
             Self::Tun(end) => {
-                let TunEnd { vnet_header, udp, coalescing, .. } = *end;
-                let format = Format { vnet_header, udp, coalescing };
+                let TunEnd { vnet_header, wide, udp, coalescing, .. } = *end;
+                let format = Format { vnet_header, wide, udp, coalescing };
                 Box::new(TunOutlet::new(end.target, format, end.sent, bells, end.kept))
             }
             #[cfg(target_os = "linux")]

@@ -10,9 +10,11 @@ use std::thread::{self, ScopedJoinHandle};
 use rustix::io::Errno;
 use threepipe_core::io::descriptor::{receive, send};
 use threepipe_core::packet::record::{HEADER_SIZE, MAX_RECORD, PLAIN_HEADER, Protocol};
+use threepipe_core::packet::tunnel::{FILLER, WIDE_HEADER_SIZE};
 use threepipe_core::pump::{End, Ended, Error, Side, TunEnd, pump};
 
 use crate::packets::{Packet, split};
+use crate::tunnels::{datagrams, tunnelled};
 
 /// The counters of one direction of an end.
 type Counts = [AtomicU64; 4];
@@ -25,6 +27,7 @@ struct Bench {
     received: Counts,
     sent: Counts,
     vnet_header: bool,
+    wide: bool,
     coalescing: AtomicBool,
     kept: Mutex<Vec<Vec<u8>>>,
 }
@@ -44,6 +47,7 @@ impl Bench {
             received: Default::default(),
             sent: Default::default(),
             vnet_header: true,
+            wide: false,
             coalescing: AtomicBool::new(true),
             kept: Mutex::default(),
         }
@@ -89,6 +93,7 @@ impl Bench {
             sources,
             target,
             vnet_header: self.vnet_header,
+            wide: self.wide,
             udp: true,
             coalescing: &self.coalescing,
             kept: &self.kept,
@@ -189,6 +194,46 @@ fn bundle_with_malformed_records_is_sent_as_packets_without_them() {
     assert!(matches!(end, Ended::Bell), "{end:?}");
     assert_eq!(bench.received(), [4, 320 + 2 * MAX_RECORD as u64 - 8, 1, 0]);
     assert_eq!(bench.sent(), [2, 280, 1, 2]);
+}
+
+#[test]
+fn tunnel_superpackets_are_forwarded_as_runs_with_wide_headers() {
+    let bench = Bench { wide: true, ..Bench::new(1) };
+    let inner = Packet::new(false, Protocol::Tcp, vec![7; 65_000]);
+    let datagrams = datagrams(false, &inner, 1000);
+    let size = datagrams.iter().map(Vec::len).sum::<usize>() as u64;
+    let widened = |record: &[u8]| [&record[..HEADER_SIZE], &FILLER, &record[HEADER_SIZE..]].concat();
+    let narrowed = |wide: &[u8]| [&wide[..HEADER_SIZE], &wide[WIDE_HEADER_SIZE..]].concat();
+    let end = bench.pumping(|| {
+        for _ in 0..2 {
+            bench.send(&tunnelled(false, &inner, 1000));
+            let mut found = vec![];
+            while found.len() < datagrams.len() {
+                found.extend(split(&narrowed(&bench.receive())));
+            }
+            assert!(found == datagrams);
+        }
+        let record = inner.superpacket(1000);
+        bench.send(&widened(&record));
+        assert_eq!(bench.receive(), widened(&record));
+        let mut hostile = tunnelled(false, &inner, 1000);
+        hostile[20] += 4;
+        bench.send(&hostile);
+        let train = train(3);
+        for packet in &train {
+            bench.send(&widened(&packet.record()));
+        }
+        let mut found = vec![];
+        while found.len() < train.len() {
+            found.extend(split(&narrowed(&bench.receive())));
+        }
+        assert_eq!(found, complete(&train));
+    });
+    assert!(matches!(end, Ended::Bell), "{end:?}");
+    let packets = 2 * datagrams.len() as u64 + 65 + 3;
+    assert_eq!(bench.received()[..2], [packets, 2 * size + 65_000 + 65 * 40 + 3 * 140]);
+    assert_eq!(bench.sent()[0], packets);
+    assert_eq!(bench.sent()[3], 0, "what has no packets is not counted as one");
 }
 
 #[test]
@@ -359,19 +404,19 @@ fn receive_stops_at_an_empty_source_full_memory_or_the_limit() {
     let near = &bench.sources[0].0;
     let mut memory = vec![0; MAX_RECORD + 150];
     let mut ends = vec![];
-    receive(near, &mut memory, 10, &mut ends).expect("an empty source is not an error");
+    receive(near, &mut memory, 10, false, &mut ends).expect("an empty source is not an error");
     assert!(ends.is_empty());
     for byte in 0..4 {
         bench.send(&[byte; 100]);
     }
-    receive(near, &mut memory, 1, &mut ends).expect("a record");
+    receive(near, &mut memory, 1, false, &mut ends).expect("a record");
     assert_eq!(ends, [100]);
     ends.clear();
-    receive(near, &mut memory, 10, &mut ends).expect("records");
+    receive(near, &mut memory, 10, false, &mut ends).expect("records");
     assert_eq!(ends, [100, 200], "the rest has no room for the longest record");
     assert!(memory[..100] == [1; 100] && memory[100..200] == [2; 100]);
     ends.clear();
-    receive(near, &mut memory[..MAX_RECORD - 1], 10, &mut ends).expect("full memory is not an error");
+    receive(near, &mut memory[..MAX_RECORD - 1], 10, false, &mut ends).expect("full memory is not an error");
     assert!(ends.is_empty());
 }
 
@@ -379,10 +424,10 @@ fn receive_stops_at_an_empty_source_full_memory_or_the_limit() {
 fn send_to_a_full_target_returns_fewer_and_to_a_closed_one_an_error() {
     let bench = Bench::new(0);
     let records = vec![[1; 100].as_slice(); 100_000];
-    let (sent, error) = send(&bench.target.0, records.iter().copied());
+    let (sent, error) = send(&bench.target.0, records.iter().copied(), false);
     assert!(0 < sent && sent < records.len() && error.is_none());
     drop(bench.target.1);
-    let (sent, error) = send(&bench.target.0, records);
+    let (sent, error) = send(&bench.target.0, records, false);
     assert!(sent == 0 && error.is_some());
 }
 

@@ -74,6 +74,7 @@ impl Bench {
             sources: &sources,
             target: self.near.as_fd(),
             vnet_header: true,
+            wide: false,
             udp: true,
             coalescing: &self.coalescing,
             kept: &self.kept,

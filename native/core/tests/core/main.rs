@@ -10,3 +10,4 @@ mod packets;
 mod peers;
 mod router;
 mod superpackets;
+mod tunnels;

@@ -131,6 +131,7 @@ impl Device {
             sources,
             target: self.near.as_fd(),
             vnet_header: self.vnet_header,
+            wide: false,
             udp: true,
             coalescing: &self.coalescing,
             kept: &self.kept,
