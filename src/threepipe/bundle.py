@@ -10,7 +10,8 @@ from typing import Self, overload
 from threepipe.core.fast import extract, measure, split
 from threepipe.core.packet import Packet, check_packets
 from threepipe.core.packing import pack, unpack_from
-from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD, are_plain
+from threepipe.core.superpacket import HEADER_SIZE, are_plain
+from threepipe.core.tunnel import MAX_WIDE_RECORD
 
 __all__ = ["EMPTY", "Arena", "Bundle"]
 
@@ -244,7 +245,7 @@ class Arena:
                 self._buffer.append(self._buffer.pop())
                 self._used = 0
             except BufferError:
-                if len(self._buffer) - self._used < MAX_RECORD:
+                if len(self._buffer) - self._used < MAX_WIDE_RECORD:
                     self._buffer, self._used = bytearray(len(self._buffer)), 0
         return memoryview(self._buffer)[self._used :]
 

@@ -83,7 +83,9 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("core")
-@pytest.mark.parametrize(("offload", "before"), [(Offload.TCP, PLAIN_HEADER), (Offload.NONE, b"")])
+@pytest.mark.parametrize(
+    ("offload", "before"), [(Offload.TUNNELS, bytes(24)), (Offload.TCP, PLAIN_HEADER), (Offload.NONE, b"")]
+)
 def test_send_packet_writes_one_record(offload: Offload, before: bytes) -> None:
     with device(offload) as made:
         for kind in (bytes, bytearray, memoryview):
@@ -191,7 +193,7 @@ def test_a_session_in_which_packets_wait_is_readable_and_no_more_writable() -> N
 
 def test_the_port_uses_a_sender_until_the_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     class Sender:
-        def __init__(self, file: io.FileIO, vnet_header: bool) -> None:
+        def __init__(self, file: io.FileIO, vnet_header: bool, wide: bool) -> None:
             self.stopped = False
             self.sent = 0, 0
 

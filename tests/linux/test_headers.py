@@ -69,8 +69,8 @@ OTHER_NAMES = {"_IFF_TUN_TYPE": "IFF_TUN"}
 _OFFSET_OF_TYPE = 7
 _GROUPS = ["IPV4_IFADDR", "IPV4_ROUTE", "IPV4_RULE", "IPV6_IFADDR", "IPV6_ROUTE", "IPV6_RULE", "NEXTHOP"]
 
-NEWER = {"TUN_F_USO4", "TUN_F_USO6", "IFF_BACKPRESSURE"}
-"""Constants of Linux 6.2 and 7.3: compared if the headers have them."""
+NEWER = {"TUN_F_USO4", "TUN_F_USO6", "TUN_F_UDP_TUNNEL_GSO", "TUN_F_UDP_TUNNEL_GSO_CSUM", "IFF_BACKPRESSURE"}
+"""Constants of Linux 6.2, 6.17 and 7.3: compared if the headers have them."""
 
 
 def constants() -> dict[str, int]:

@@ -151,7 +151,8 @@ class Descriptors:
         form = {"offload": self.wanted, "information": self.information}
         name = tun.attach(first, name, create=create, several=several, **form)
         attached()
-        self.offload = tun.prepare(first, offload=self.wanted)
+        # For Python alone, wide headers cost each packet more than superpackets of tunnels gain.
+        self.offload = tun.prepare(first, offload=self.wanted, tunnels=fast.NATIVE)
         if self._count > 1:
             for number in range(1, self._count + 1):
                 tun.attach_queue(self._open(), name, receives=number < self._count, **form)
@@ -289,10 +290,11 @@ class LinuxDevice:
         for queue in self._descriptors.queues:
             tun.discard(queue)  # These packets waited for an earlier session.
         if self._descriptors.offload is not tun.Offload.NONE:
-            self._switch_superpackets(True)
+            tun.switch(self._file, self._descriptors.offload)
         tun.set_carrier(self._file, up=True)
 
     def _switch_superpackets(self, on: bool) -> None:
+        """Allow superpackets or not, while a session reads headers of one size."""
         kinds = self._descriptors.offload if on else tun.Offload.NONE
         tun.control(self._file, tun.TUNSETOFFLOAD, kinds.value)
 

@@ -119,7 +119,7 @@ def open_inherited(number: int) -> Port | None:
     def let_go() -> None:
         if prefix.header:
             try:
-                tun.set_offload(file, offload=False)
+                tun.control(file, tun.TUNSETOFFLOAD, 0)
             except AdapterGone:
                 pass  # No program can read from it.
         file.close()

@@ -21,6 +21,7 @@ from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
 from threepipe.core.pump import End, TunEnd
 from threepipe.core.superpacket import PLAIN_HEADER, plain_records
+from threepipe.core.tunnel import FILLER
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.notify import notify_readable
 from threepipe.platforms.linux import tun
@@ -74,9 +75,10 @@ class LinuxPort:
             sender,
             self._failure,
             vnet_header=offload is not tun.Offload.NONE,
-            udp=offload is tun.Offload.TCP_AND_UDP,
+            wide=offload.wide,
+            udp=offload.udp,
         )
-        self.sender = fast.PacketSender(sender, self._end.vnet_header) if records is fast else None
+        self.sender = fast.PacketSender(sender, self._end.vnet_header, self._end.wide) if records is fast else None
         self._bell = Doorbell()  # Rung by closing.
         self.readable = _Poll(self._queues, select.EPOLLIN, self._bell)
         self.writable = _Poll([sender], select.EPOLLOUT, self._bell)
@@ -84,8 +86,13 @@ class LinuxPort:
     def receive(self) -> Bundle:
         """Return the packets of the first queue that has any, beginning with the queue whose turn it is."""
         memory = self._arena.free()
-        records = self._first_of_queues(lambda queue: self._records.receive(queue, memory, MAX_BUNDLE))
-        self._arena.take(sum(map(len, records)))
+        if self._end.wide:
+            records = self._first_of_queues(lambda queue: fast.receive(queue, memory, MAX_BUNDLE, True))
+            # The runs of a tunnel superpacket are longer than that.
+            self._arena.take(sum(map(len, records)) + len(FILLER) * len(records))
+        else:
+            records = self._first_of_queues(lambda queue: self._records.receive(queue, memory, MAX_BUNDLE))
+            self._arena.take(sum(map(len, records)))
         if self._splitting is not None and records:
             self._splitting.handed_out()
             return Bundle.of_records(records, self._splitting.looked)
@@ -95,8 +102,8 @@ class LinuxPort:
         """Return copies of the packets that `receive` would return."""
         if self._records is not fast:
             return self.receive().copies()
-        memory, vnet_header = self._arena.free(), self._end.vnet_header
-        packets = self._first_of_queues(lambda queue: fast.receive_packets(queue, memory, MAX_BUNDLE, vnet_header))
+        memory, form = self._arena.free(), (self._end.vnet_header, self._end.wide)
+        packets = self._first_of_queues(lambda queue: fast.receive_packets(queue, memory, MAX_BUNDLE, *form))
         if self._splitting is not None and packets:
             self._splitting.looked()
         return packets
@@ -130,17 +137,23 @@ class LinuxPort:
 
     def _write_records(self, bundle: Bundle) -> tuple[Sequence[memoryview], int, int]:
         """Write a bundle, and return the records that were not written, how many were, and 0 or an errno."""
-        records = self._outgoing(bundle)
+        end, records = self._end, self._outgoing(bundle)
         if records is None:
-            end, pieces = self._end, bundle.buffers if bundle.records is None else bundle.records
-            return fast.send_coalesced(end.target, pieces, bundle.records is not None, end.udp)
-        written, error = self._records.send(self._end.target, records)
+            pieces = bundle.buffers if bundle.records is None else bundle.records
+            return fast.send_coalesced(end.target, pieces, bundle.records is not None, end.udp, end.wide)
+        written, error = self._send_records(records)
         return records[written:], written, error
+
+    def _send_records(self, records: Sequence[memoryview]) -> tuple[int, int]:
+        """Write records, and return how many were written, and 0 or an errno."""
+        if self._end.wide:
+            return fast.send(self._end.target, records, True)
+        return self._records.send(self._end.target, records)
 
     def send_packet(self, packet: bytes) -> bool:
         """Write one packet as it is."""
         record = PLAIN_HEADER + packet if self._end.vnet_header else packet
-        written, error = self._records.send(self._end.target, [memoryview(record)])
+        written, error = self._send_records([memoryview(record)])
         if error not in FULL:
             raise self._end.failure(error)
         return written > 0

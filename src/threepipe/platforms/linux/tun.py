@@ -19,6 +19,7 @@ import struct
 from contextlib import suppress
 
 from threepipe.core.superpacket import HEADER_SIZE, MAX_RECORD
+from threepipe.core.tunnel import WIDE_HEADER_SIZE
 from threepipe.errors import (
     AdapterBusy,
     AdapterError,
@@ -51,6 +52,7 @@ __all__ = [
     "reset",
     "set_carrier",
     "set_offload",
+    "switch",
 ]
 
 TUN_PATH = "/dev/net/tun"
@@ -83,6 +85,8 @@ TUN_F_TSO4 = 0x02
 TUN_F_TSO6 = 0x04
 TUN_F_USO4 = 0x20
 TUN_F_USO6 = 0x40
+TUN_F_UDP_TUNNEL_GSO = 0x80
+TUN_F_UDP_TUNNEL_GSO_CSUM = 0x100
 
 SIOCETHTOOL = 0x8946  # <linux/sockios.h>
 ETHTOOL_GTXCSUM = 0x16  # <linux/ethtool.h>
@@ -97,6 +101,18 @@ class Offload(enum.Enum):
     NONE = 0
     TCP = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
     TCP_AND_UDP = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6
+    TUNNELS = TCP_AND_UDP | TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM
+    """Those of UDP tunnels, too, which the kernel only hands over (see `threepipe.core.tunnel`)."""
+
+    @property
+    def udp(self) -> bool:
+        """True if superpackets of UDP pass."""
+        return bool(self.value & TUN_F_USO4)
+
+    @property
+    def wide(self) -> bool:
+        """True if virtio headers are wide."""
+        return self is Offload.TUNNELS
 
 
 def open_tun() -> io.FileIO:
@@ -167,15 +183,16 @@ def _free_name(name: str) -> str:
     return free
 
 
-def prepare(tun: io.FileIO, *, offload: bool) -> Offload:
+def prepare(tun: io.FileIO, *, offload: bool, tunnels: bool) -> Offload:
     """Undo settings of other programs for the interface, and take the carrier down.
 
-    Return the kinds of superpackets that can pass in both directions if `offload`; a session switches them on.
+    Return the kinds of superpackets that it hands over if `offload`, with those of `tunnels` if so; a session switches
+    them on.
 
     Raises `AdapterGone`.
     """
     reset(tun)
-    superpackets = set_offload(tun, offload)
+    superpackets = set_offload(tun, offload, tunnels)
     set_offload(tun, offload=False)  # For a session alone: a killed program then leaves them on less often.
     set_carrier(tun, up=False)  # Before Linux 6.2, attaching switches the carrier on regardless of the flag.
     return superpackets
@@ -239,23 +256,36 @@ def _flags(tun: io.FileIO, offload: bool, several: bool, information: bool) -> i
     return IFF_TUN | form | (IFF_MULTI_QUEUE if several else 0) | (features(tun) & IFF_BACKPRESSURE)
 
 
-def set_offload(tun: io.FileIO, offload: bool) -> Offload:
-    """Allow superpackets or not, and return which kinds the interface takes then.
+def set_offload(tun: io.FileIO, offload: bool, tunnels: bool = False) -> Offload:
+    """Allow superpackets or not, those of `tunnels` too if so, and return which kinds the interface has then.
 
     The setting belongs to the interface, not to the descriptor: left on, it would surprise the next program.
     """
+    found = Offload.TCP if offload else Offload.NONE
     try:
-        control(tun, TUNSETOFFLOAD, Offload.TCP.value if offload else Offload.NONE.value)
+        switch(tun, found)
     except AdapterUnavailable:
         return Offload.NONE  # The driver is plain.
     if not offload:
         return Offload.NONE
-    control(tun, TUNSETVNETHDRSZ, struct.pack("i", HEADER_SIZE))
     try:
-        control(tun, TUNSETOFFLOAD, Offload.TCP_AND_UDP.value)
+        for kinds in (Offload.TCP_AND_UDP, Offload.TUNNELS)[: 1 + tunnels]:
+            switch(tun, kinds)
+            found = kinds
     except AdapterError:
-        return Offload.TCP  # Linux has UDP superpackets since 6.2.
-    return Offload.TCP_AND_UDP
+        switch(tun, found)  # Linux has superpackets of UDP since 6.2, and those of tunnels since 6.17.
+    return found
+
+
+def switch(tun: io.FileIO, kinds: Offload) -> None:
+    """Have the interface hand over superpackets of these kinds, behind the headers that they need.
+
+    With a tunnel superpacket and no wide header, the kernel would fail to hand over any packet.
+    """
+    size = struct.pack("i", WIDE_HEADER_SIZE if kinds.wide else HEADER_SIZE)
+    changes: list[tuple[int, int | bytes]] = [(TUNSETOFFLOAD, kinds.value), (TUNSETVNETHDRSZ, size)]
+    for request, argument in reversed(changes) if kinds.wide else changes:
+        control(tun, request, argument)
 
 
 def reset(tun: io.FileIO) -> None:
