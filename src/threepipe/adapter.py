@@ -349,6 +349,11 @@ def give_away(adapter: Adapter) -> None:
     _shareable(adapter._device).given = True
 
 
+def is_given(adapter: Adapter) -> bool:
+    """Return True if the interface is another process's, so that closing the adapter changes nothing about it."""
+    return isinstance(adapter._device, Shareable) and adapter._device.given
+
+
 def claim(adapter: Adapter) -> None:
     """Make an adopted adapter that of this process: closing it ends the interface, unless it is persistent."""
     _shareable(adapter._device).given = False

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,8 @@ from threepipe.echo import echo_request
 if sys.platform != "linux":
     pytest.skip(f"{sys.platform} has no TUN device of this sort", allow_module_level=True)
 
+from threepipe import platforms
+from threepipe.adapter import Adapter, adopt, claim, give_away, share
 from threepipe.platforms.linux import tun
 from threepipe.platforms.linux.inherited import TUNGETVNETHDRSZ
 
@@ -170,6 +173,35 @@ def test_close_leaves_the_interface_as_it_was(network: Network, information: boo
         assert os.get_blocking(kept)
         assert state(kept) == before
         assert not takes_superpackets(network)
+    finally:
+        os.close(kept)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("information", "header"), SORTS)
+def test_an_adopted_interface_of_another_program_stays_as_it_is_until_it_is_claimed(
+    network: Network, information: bool, header: int
+) -> None:
+    number = tun_descriptor(network, information, header)
+    kept = os.dup(number)
+    try:
+        before = state(kept)
+        device = platforms.inherit(number)
+        assert device is not None
+        with Adapter(device) as old, old.start_session():
+            on = takes_superpackets(network)
+            assert on is bool(header)
+            for is_claimed in (False, True):
+                shared = share(old)
+                with adopt(replace(shared, descriptors=[os.dup(each) for each in shared.descriptors])) as new:
+                    with new.start_session() as session:
+                        session.send([echo_request("10.77.1.9", "10.77.1.1", 1, 1)])
+                        if is_claimed:
+                            give_away(old)
+                            claim(new)
+                    assert takes_superpackets(network) is (on and not is_claimed)
+        assert state(kept) == before
+        assert not is_open(number)
     finally:
         os.close(kept)
 

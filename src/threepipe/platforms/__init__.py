@@ -46,6 +46,7 @@ if sys.platform == "linux":
     from threepipe.platforms.linux.handover import accept_handover, connect_handover, listen_handover
     from threepipe.platforms.linux.identity import become, find_user
     from threepipe.platforms.linux.inherited import PACKET_INFORMATION, open_inherited
+    from threepipe.platforms.linux.inherited_device import inherit
     from threepipe.platforms.linux.namespace import namespace_names, private_networks
     from threepipe.platforms.linux.netlink import make_no_link_local
     from threepipe.platforms.linux.next_hops import host_addresses, open_next_hops
@@ -97,6 +98,7 @@ elif sys.platform == "win32":
         find_user,
         free_table,
         host_addresses,
+        inherit,
         kept_signals,
         listen_handover,
         make_no_link_local,
@@ -152,6 +154,7 @@ else:
         find_user,
         free_table,
         host_addresses,
+        inherit,
         kept_signals,
         listen_handover,
         make_no_link_local,
@@ -200,6 +203,7 @@ __all__ = [
     "free_table",
     "get_blocking",
     "host_addresses",
+    "inherit",
     "is_exposed",
     "is_private",
     "kept_signals",

@@ -41,6 +41,7 @@ __all__ = [
     "find_user",
     "free_table",
     "host_addresses",
+    "inherit",
     "kept_signals",
     "listen_handover",
     "make_no_link_local",
@@ -182,8 +183,12 @@ def open_capture(name: str, netns: NamespaceName | None) -> NoReturn:
     raise AdapterUnavailable(errno.ENOSYS, f"threepipe captures no adapters on {sys.platform}; use a pipe's --capture")
 
 
-def open_inherited(number: int) -> Port | None:
+def inherit(number: int) -> Device | None:
     return None  # Adapters have no descriptors on these systems.
+
+
+def open_inherited(number: int) -> Port | None:
+    return None  # As for `inherit`.
 
 
 def open_next_hops(index: int, name: str, netns: NamespaceName | None) -> NextHops:

@@ -83,19 +83,23 @@ class Device:
 
     @classmethod
     def resumed(
-        cls, state: Reader, sockets: Sequence[socket.socket], on_event: Callable[[Event], None] | None = None
+        cls,
+        state: Reader,
+        sockets: Sequence[socket.socket],
+        on_event: Callable[[Event], None] | None = None,
+        routing: NextHopRouting | None = None,
     ) -> Self:
         """Return a device that goes on from the state of another one, which stays suspended; it is suspended as well.
 
-        `sockets` are those of the other one, and belong to the new one. Call `resume` if the other one does not go on,
-        else `give_away`. Raises ValueError for a damaged state.
+        `sockets` are those of the other one, and belong to the new one; `routing` has its networks, and the interface's
+        routes. Call `resume` if the other one does not go on, else `give_away`. Raises ValueError for a damaged state.
         """
-        device, tunnel = cls.__new__(cls), Tunnel()
+        device, tunnel = cls.__new__(cls), Tunnel(routing=routing)
         fwmark = state.number()
         unsent = list(read_runs(state))
         kept = read_packets(state)
         tunnel.read_state(state)
-        with device._made_of(tunnel, on_event, None):
+        with device._made_of(tunnel, on_event, None if routing is None else routing.routes):
             device.mtu = tunnel.mtu
             device._port.use(take_sockets(sockets))
             device._fwmark = fwmark
@@ -119,7 +123,7 @@ class Device:
         self._fwmark = 0
         self._bell = Doorbell()
         self._changing = threading.Lock()  # Held by `configure`, so that changes take turns, and by `close`.
-        self._working = threading.Lock()  # Held by the thread while it may send.
+        self._working = threading.Lock()  # Held by each thread while it may send.
         self._lock = threading.Lock()  # For the two that follow.
         self._asleep_until = NEVER
         self._closed = self._given = False
@@ -158,11 +162,8 @@ class Device:
             raise SessionClosed("the device is closed; make a new one")
 
     def _configure(self, change: Change) -> None:
-        if self._routes is not None and change.private_key is not None:
-            address = link_local(public_key(change.private_key)) if any(change.private_key) else None
-            if address != self._own_address:
-                self._routes.use_address(address)
-                self._own_address = address
+        if change.private_key is not None:
+            self._use_address_of(change.private_key)
         fwmark = self._fwmark if change.fwmark is None else change.fwmark
         if change.listen_port is not None and change.listen_port != self._port.listen_port:
             self._port.use(open_sockets(change.listen_port, fwmark))
@@ -172,6 +173,14 @@ class Device:
         self._fwmark = fwmark
         self._tunnel.configure(change, clock.now())
         self._port.flush()
+
+    def _use_address_of(self, private_key: bytes) -> None:
+        """Give the interface of a mesh the link-local address of the key, unless it has that."""
+        if self._routes is not None:
+            address = link_local(public_key(private_key)) if any(private_key) else None
+            if address != self._own_address:
+                self._routes.use_address(address)
+                self._own_address = address
 
     def status(self) -> Status:
         """Return the settings of the device, and the state of its peers."""
@@ -233,7 +242,10 @@ class Device:
         self._port.flush()
         self._working.release()
         resume(self.session)
-        self._changing.release()
+        try:
+            self._use_address_of(self._tunnel.private_key)  # The interface has it; the new device's routes do not know.
+        finally:
+            self._changing.release()
         self._bell.ring()
 
     def give_away(self) -> None:
@@ -291,8 +303,11 @@ class Device:
     def _follow_routes(self, routes: Routes) -> None:
         try:
             while (networks := routes.changes()) is not None:
-                self._tunnel.change_routes(networks)
-                self._port.flush()  # Tells the router.
+                with self._working:
+                    if self._given:
+                        return
+                    self._tunnel.change_routes(networks)
+                    self._port.flush()  # Tells the router.
         except BaseException as error:
             self._port.fail(error)
             interrupt(self.session)

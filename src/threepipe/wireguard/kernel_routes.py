@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from threepipe import platforms
-from threepipe.adapter import Adapter
+from threepipe.adapter import Adapter, is_given
 from threepipe.errors import AdapterClosed, AdapterError
 from threepipe.settings import NamespaceName, Network
 
@@ -74,10 +74,10 @@ class KernelRoutes:
                 self._adapter.remove_address(other)
 
     def close(self) -> None:
-        """Free everything, and take the link-local address from an adapter that is still there."""
+        """Free everything, and take the link-local address from an adapter that is still there, and this process's."""
         self._next_hops.close()
         address, self._address = self._address, None
-        if address is not None:
+        if address is not None and not is_given(self._adapter):
             with suppress(AdapterClosed, AdapterError):
                 self._adapter.remove_address(address)
 

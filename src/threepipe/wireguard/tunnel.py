@@ -132,6 +132,11 @@ class Tunnel:
             return self._machine.status(now)
 
     @property
+    def private_key(self) -> bytes:
+        """The device's key; zeros for none."""
+        return self._machine.private_key
+
+    @property
     def mtu(self) -> int:
         """Padding never makes a packet longer than this many bytes; 0 for no limit."""
         return self._machine.mtu

@@ -17,7 +17,8 @@ import fcntl
 import io
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from threepipe.backend import Port
@@ -27,7 +28,7 @@ from threepipe.errors import AdapterError, AdapterGone, InvalidSetting
 from threepipe.platforms.linux import tun
 from threepipe.platforms.linux.port import LinuxPort
 
-__all__ = ["PACKET_INFORMATION", "Prefix", "open_inherited"]
+__all__ = ["PACKET_INFORMATION", "Inherited", "Prefix", "inspect", "open_inherited"]
 
 TUNGETVNETHDRSZ = 0x800454D7
 
@@ -88,12 +89,46 @@ class Prefix(NamedTuple):
         return written, 0
 
 
+class Inherited(NamedTuple):
+    """A descriptor that was found to be of a TUN device."""
+
+    file: io.FileIO
+    name: str
+    prefix: Prefix
+    offload: tun.Offload
+    """The superpackets that the kernel may send."""
+
+    def port(self, let_go: Callable[[], None]) -> LinuxPort:
+        """Return a port, which calls `let_go` at its end."""
+        own = not self.prefix.information and self.prefix.header in (0, HEADER_SIZE)
+        return LinuxPort([self.file], self.file, self.name, self.offload, let_go, fast if own else self.prefix)
+
+    def refuse_superpackets(self) -> None:
+        """Have the kernel send none any more."""
+        if self.prefix.header:
+            with suppress(AdapterGone):  # No program can read from it.
+                tun.control(self.file, tun.TUNSETOFFLOAD, tun.Offload.NONE.value)
+
+
 def open_inherited(number: int) -> Port | None:
     """Return a port on the descriptor `number`; return None if it is not of a TUN device.
 
     The port owns the descriptor and makes it non-blocking; a refused descriptor stays unchanged. Raises
     `InvalidSetting` for a TAP device, and for a descriptor without an interface.
     """
+    found = inspect(number)
+    if found is None:
+        return None
+
+    def let_go() -> None:
+        found.refuse_superpackets()
+        found.file.close()
+
+    return found.port(let_go)
+
+
+def inspect(number: int) -> Inherited | None:
+    """Find out the form of packets on the descriptor `number`, and own it, as `open_inherited` does."""
     try:
         reply = fcntl.ioctl(number, tun.TUNGETIFF, bytes(tun.IFREQ.size))
     except OSError as error:
@@ -110,22 +145,11 @@ def open_inherited(number: int) -> Port | None:
             f"descriptor {number} is of {name}, a TAP device, which carries Ethernet frames; use a TUN device (IFF_TUN)"
         )
     header = _header_size(number, name) if flags & tun.IFF_VNET_HDR else 0
-    file = io.FileIO(number, "r+", closefd=False)  # The port owns it once nothing can fail any more.
+    file = io.FileIO(number, "r+", closefd=False)  # It is owned once nothing can fail any more.
     prefix = Prefix(_has_information(file, name, header), header)
     offload = _enable_superpackets(file) if header else tun.Offload.NONE
     os.set_blocking(number, False)
-    file = io.FileIO(number, "r+")
-
-    def let_go() -> None:
-        if prefix.header:
-            try:
-                tun.control(file, tun.TUNSETOFFLOAD, 0)
-            except AdapterGone:
-                pass  # No program can read from it.
-        file.close()
-
-    own = not prefix.information and prefix.header in (0, HEADER_SIZE)
-    return LinuxPort([file], file, name, offload, let_go, fast if own else prefix)
+    return Inherited(io.FileIO(number, "r+"), name, prefix, offload)
 
 
 def _header_size(number: int, name: str) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from logging.handlers import SysLogHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from threepipe.core import fast
 from threepipe.errors import (
@@ -221,13 +221,12 @@ def serve(
     check_device_name(name)
     template = platforms.adapter_name(name)
     is_chosen = template == f"{name}%d"
-    adapter: Adapter | None = None
     with Ending() as ending, ExitStack() as waiting, ExitStack() as stack:
         routing = None
         if descriptor := os.environ.get("WG_TUN_FD"):
             if networks is not None:
                 raise InvalidSetting("--routing needs an adapter of threepipe-wg's own; leave WG_TUN_FD unset")
-            inside = stack.enter_context(_inherited_session(descriptor))
+            adapter = stack.enter_context(_inherited(descriptor))
         else:
             adapter = stack.enter_context(_adapter(template if is_chosen else name, offload and fast.NATIVE))
             name = adapter.name
@@ -235,9 +234,9 @@ def serve(
                 write_atomically(Path(path), f"{name}\n".encode(), 0o400)
             if networks is not None:
                 routing = NextHopRouting(_parse_routing(networks), stack.enter_context(KernelRoutes(adapter)))
-            inside = stack.enter_context(adapter.start_session())
-        on_event = _MtuFollower(adapter)
-        mtu = adapter.mtu if adapter else _DEFAULT_MTU
+        inside = stack.enter_context(adapter.start_session())
+        on_event = _MtuFollower(None if descriptor else adapter)
+        mtu = _DEFAULT_MTU if descriptor else adapter.mtu
         device = stack.enter_context(Device(mtu=mtu, on_event=on_event, routing=routing))
         on_event.device = device
         serving = stack.enter_context(served.serve(device, name, metrics))
@@ -245,8 +244,8 @@ def serve(
         listening = inherit(inherited) if inherited else listen(name)
         server = stack.enter_context(UapiServer(listening, device, device.close, waiting))
         ending.check()
-        shared = adapter if routing is None else None  # Next hops belong to this process.
-        with _announced_and_shared(name, shared, inside, device, server, serving):
+        facts = {"routing": networks, "inherited": bool(descriptor)}
+        with _announced_and_shared(name, adapter, inside, device, server, serving, facts):
             ready()
             _log.debug("device %s is ready", name)
             _pump(inside, device, ending)
@@ -257,6 +256,8 @@ def take_over(name: str, ready: Callable[[], None], metrics: HostPort | None = N
 
     If that fails, the other process goes on.
     """
+    from threepipe.wireguard.kernel_routes import KernelRoutes
+    from threepipe.wireguard.next_hops import NextHopRouting
     from threepipe.wireguard.quick import metrics as served
     from threepipe.wireguard.quick.traffic import traffic
     from threepipe.wireguard.takeover import Taking
@@ -266,10 +267,14 @@ def take_over(name: str, ready: Callable[[], None], metrics: HostPort | None = N
     with Ending() as ending, Taking(name, _KIND) as taking, ExitStack() as waiting, ExitStack() as stack:
         taking.ask()
         adapter = stack.enter_context(taking.adapter)
+        networks = taking.facts["routing"]
+        routing = None
+        if networks is not None:
+            routing = NextHopRouting(_parse_routing(networks), stack.enter_context(KernelRoutes(adapter)))
         inside = stack.enter_context(adapter.start_session())
-        on_event = _MtuFollower(adapter)
+        on_event = _MtuFollower(None if taking.facts["inherited"] else adapter)
         ending.check()
-        device = on_event.device = stack.enter_context(taking.take(inside, on_event))
+        device = on_event.device = stack.enter_context(taking.take(inside, on_event, routing))
         stack.callback(taking.leave)
         failures = stack.enter_context(traffic(inside, device.session, over))
         stack.callback(taking.leave)  # Else the traffic would wait for the device.
@@ -278,7 +283,7 @@ def take_over(name: str, ready: Callable[[], None], metrics: HostPort | None = N
         server = UapiServer(taking.management, device, device.close, waiting, taking.clients)
         stack.enter_context(server)
         serving = stack.enter_context(served.serve_after_takeover(device, name, metrics, over))
-        with _announced_and_shared(name, adapter, inside, device, server, serving, taking.takeover):
+        with _announced_and_shared(name, adapter, inside, device, server, serving, taking.facts, taking.takeover):
             ready()
             while not over.wait(_SIGNAL_INTERVAL) and ending.number is None:
                 pass
@@ -303,11 +308,12 @@ class _MtuFollower:
 @contextmanager
 def _announced_and_shared(
     name: str,
-    adapter: "Adapter | None",
+    adapter: "Adapter",
     inside: "Session",
     device: "Device",
     server: "UapiServer",
     serving: ExitStack,
+    facts: dict[str, Any],
     listening: "Listening | None" = None,
 ) -> Iterator[None]:
     """Say that the device is up, and let other processes take it over, while the block runs."""
@@ -319,9 +325,8 @@ def _announced_and_shared(
             serving.close()  # The other process waits for the address of the metrics.
             announcement.give_away(pid)
 
-        if adapter is not None:  # An inherited one belongs to another program.
-            running = Running(name, _KIND, adapter, inside, device, server, given)
-            stack.enter_context(handing_over(running, listening))
+        running = Running(name, _KIND, adapter, inside, device, server, given, facts=facts)
+        stack.enter_context(handing_over(running, listening))
         yield
 
 
@@ -368,13 +373,13 @@ def _adapter(name: str, offload: bool) -> "Adapter":
     return adapter
 
 
-def _inherited_session(descriptor: str) -> "Session":
-    """Return a session on the TUN device that the parent process left open. Raises `InvalidSetting`."""
+def _inherited(descriptor: str) -> "Adapter":
+    """Return the adapter whose descriptor the parent process left open. Raises `InvalidSetting`."""
     from threepipe import platforms
-    from threepipe.session import Session
+    from threepipe.adapter import Adapter
 
-    port = platforms.open_inherited(int(descriptor)) if descriptor.isdecimal() else None
-    if port is None:
+    device = platforms.inherit(int(descriptor)) if descriptor.isdecimal() else None
+    if device is None:
         raise InvalidSetting(f"WG_TUN_FD={descriptor} is not a descriptor of an open TUN device; leave it unset")
     os.set_inheritable(int(descriptor), False)
-    return Session(port)
+    return Adapter(device)

@@ -209,10 +209,11 @@ class _Setup:
         waiting = enter(ExitStack())
         enter(journal.adopted_until_end(("post_down",)))
         adapter = enter(taking.adapter)
+        routing = NextHopRouting(config.routing, enter(KernelRoutes(adapter))) if config.routing else None
         inside = enter(adapter.start_session())
         over = threading.Event()
         self._ending.check()
-        device = enter(taking.take(inside, lambda event: events.debug("%s", event)))
+        device = enter(taking.take(inside, lambda event: events.debug("%s", event), routing))
         self._stack.callback(taking.leave)
         enter(journal.adopted_until_end(ACTIONS.keys() - {"pre_down", "post_down"}))
         failures = enter(traffic(inside, device.session, over))
@@ -253,8 +254,7 @@ class _Setup:
         )
         if config.save:
             parts.saving.callback(self._save, parts.device)
-        if not config.routing:  # Its next hops belong to this process.
-            enter(handing_over(running, listening))
+        enter(handing_over(running, listening))
         ready()
         while not parts.over.wait(_SIGNAL_INTERVAL) and self._ending.number is None:
             self._follow()

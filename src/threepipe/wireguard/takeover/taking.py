@@ -18,6 +18,7 @@ from threepipe.session import Session
 from threepipe.wireguard import clock
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.keys import generate_key, public_key
+from threepipe.wireguard.next_hops import NextHopRouting
 from threepipe.wireguard.peer_endpoint import to_socket
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.state import Reader, Writer, read_packets, wipe
@@ -58,7 +59,7 @@ class Taking:
         """Connect to the process that runs the device `name`. Raises `EndpointError` and `InvalidSetting`."""
         path = takeover_path(name, folder)
         if not path.exists():
-            advice = f"is {name} running, by threepipe, on Linux, without Routing?"
+            advice = f"is {name} running, by threepipe, on Linux?"
             raise EndpointError(errno.ENOENT, f"{name} cannot be taken over: {path} is missing; {advice}")
         self._name, self._kind = name, kind
         self._folder = folder
@@ -102,7 +103,12 @@ class Taking:
         self.settings = settings.decode()
         _load()
 
-    def take(self, inside: Session, on_event: Callable[[Event], None] | None = None) -> Device:
+    def take(
+        self,
+        inside: Session,
+        on_event: Callable[[Event], None] | None = None,
+        routing: NextHopRouting | None = None,
+    ) -> Device:
         """Have the old process stop, and return the device, which is suspended; `inside` is the adapter's session.
 
         Keep the time until `begin` short. Raises `EndpointError`.
@@ -118,7 +124,7 @@ class Taking:
         try:
             reader = Reader(state)
             give_kept(inside, read_packets(reader))
-            self._device = Device.resumed(reader, udp, on_event)
+            self._device = Device.resumed(reader, udp, on_event, routing)
         except ValueError as error:
             raise EndpointError(errno.EPROTO, f"{self._name}: {error}; take it down, and up again") from None
         finally:

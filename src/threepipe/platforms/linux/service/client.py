@@ -16,6 +16,7 @@ from threepipe.backend import AdapterInfo, AdapterStatistics, Share
 from threepipe.errors import AdapterError, PermissionDenied
 from threepipe.net.forks import call_in_child
 from threepipe.platforms.linux import device, netlink, tun, wire
+from threepipe.platforms.linux.inherited_device import adopt_inherited
 from threepipe.platforms.linux.namespace import Namespace
 from threepipe.platforms.linux.service.listening import socket_path
 from threepipe.settings import AdapterSettings, Address, Network
@@ -96,7 +97,9 @@ def _ask_for(peer: socket.socket, settings: AdapterSettings) -> "ServedDevice":
 
 
 def adopt(shared: Share) -> device.LinuxDevice:
-    """Return a device of an interface that another process shares, which may have it from the service."""
+    """Return a device of an interface that another process shares, which may have inherited it, or from the service."""
+    if "inherited" in shared.form:
+        return adopt_inherited(shared)
     if "here" not in shared.form:
         return device.adopt(shared)
     *numbers, connection = shared.descriptors
