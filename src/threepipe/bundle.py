@@ -233,8 +233,12 @@ class Arena:
     """
 
     def __init__(self, size: int = 0x100000) -> None:
-        """Allocate `size` bytes, by default 1 MiB: 15 superpackets, or 256 packets of 1500 bytes with room to spare."""
-        self._buffer = bytearray(size)
+        """Use `size` bytes, by default 1 MiB: 15 superpackets, or 256 packets of 1500 bytes with room to spare.
+
+        They are allocated at the first use, as that takes milliseconds, and a native loop uses none.
+        """
+        self._size = size
+        self._buffer = bytearray()
         self._used = 0
 
     def free(self) -> memoryview:
@@ -246,7 +250,9 @@ class Arena:
                 self._used = 0
             except BufferError:
                 if len(self._buffer) - self._used < MAX_WIDE_RECORD:
-                    self._buffer, self._used = bytearray(len(self._buffer)), 0
+                    self._buffer, self._used = bytearray(self._size), 0
+        elif not self._buffer:
+            self._buffer = bytearray(self._size)
         return memoryview(self._buffer)[self._used :]
 
     def take(self, size: int) -> None:

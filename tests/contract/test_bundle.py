@@ -355,6 +355,12 @@ def test_an_arena_takes_new_memory_when_the_old_is_full_and_held() -> None:
     assert memory[-1] == 0xAA
 
 
+def test_an_arena_takes_no_memory_before_its_first_use() -> None:
+    arena = Arena(1 << 60)
+    with pytest.raises(MemoryError):
+        arena.free()
+
+
 def test_a_default_arena_has_room_for_256_packets_and_a_longest_record() -> None:
     assert len(Arena().free()) >= 256 * 1510 + MAX_RECORD
 
