@@ -1,0 +1,171 @@
+"""pymobiledevice3's own tunnel with the TUN class of `threepipe.compat`, beside pytun-pmd3's, in turns.
+
+A stand-in for a device is at the far end, in a network of its own. The rates are printed and not judged, with the
+processor time of pymobiledevice3's process, which other programs of a busy machine change least. A class that drops
+everything tells what no TUN class can be faster than. ROUNDS and SIZE (MiB) set other numbers.
+"""
+
+import importlib.util
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.kernel import Network
+from tests.support.transfers import MIB, transfer
+from tests.support.waiting import come_true
+
+ROUNDS = int(os.environ.get("ROUNDS") or 5)
+SIZE = int(os.environ.get("SIZE") or 256)
+PROGRAMS = Path(__file__).parents[1] / "support" / "programs"
+HOST, DEVICE = "fd70::1", "fd70::2"
+KINDS = ("pytun-pmd3", "threepipe")
+
+pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(900)]
+
+
+class Cost(NamedTuple):
+    gbits: float
+    """Gbit/s."""
+    cpu: float
+    """Seconds of processor time of the tunnel's process for a GiB."""
+
+
+class Tunnel(NamedTuple):
+    host: Network
+    device: Network
+    process: "subprocess.Popen[str]"
+
+
+@contextmanager
+def tunnel(kind: str, mtu: int, folder: Path, flood: int = 0) -> Iterator[Tunnel]:
+    """Run pymobiledevice3 with a TUN class, and the device at the other end."""
+    path = str(folder / f"{kind}-{mtu}-{time.monotonic_ns()}")
+    with ExitStack() as stack:
+        host, device = Network(), Network()
+        stack.callback(host.namespace.close)
+        stack.callback(device.namespace.close)
+
+        def start(network: Network, program: str, *arguments: str) -> "subprocess.Popen[str]":
+            command = network.command(sys.executable, str(PROGRAMS / program), *arguments)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        far = start(device, "pymobiledevice3_device.py", path, str(mtu), str(flood))
+        assert far.stdin is not None
+        assert far.stdout is not None
+        assert far.stdout.readline() == "ready\n"
+        near = start(host, "pymobiledevice3_host.py", kind, path)
+        assert near.stdout is not None
+        assert near.stdout.readline()
+        far.stdin.close()  # It may begin.
+        yield Tunnel(host, device, near)
+
+
+def addressed(network: Network, address: str) -> bool:
+    shown = network.run("ip", "-6", "address", "show").split()
+    return f"{address}/64" in shown and "tentative" not in shown
+
+
+def processor_time(process: "subprocess.Popen[str]") -> float:
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def streamed(sending: Network, receiving: Network, address: str, process: "subprocess.Popen[str]") -> Cost:
+    """Send a stream of TCP, and return what it cost."""
+    listener, sender = (
+        network.namespace.run(lambda: socket.socket(socket.AF_INET6)) for network in (receiving, sending)
+    )
+    with listener, sender:
+        listener.bind((address, 0))
+        listener.listen()
+        sender.connect(listener.getsockname())
+        receiver, _ = listener.accept()
+
+        def send() -> None:
+            block = bytes(MIB)
+            for _ in range(SIZE):
+                sender.sendall(block)
+            sender.shutdown(socket.SHUT_WR)
+
+        with receiver:
+            memory, total = bytearray(MIB), 0
+            before, began = processor_time(process), time.monotonic()
+            thread = threading.Thread(target=send)
+            thread.start()
+            while received := receiver.recv_into(memory):
+                total += received
+            took, used = time.monotonic() - began, processor_time(process) - before
+            thread.join()
+    assert total == SIZE * MIB
+    return Cost(total * 8 / took / 1e9, used * 1024 / SIZE)
+
+
+def measured(kind: str, mtu: int, folder: Path) -> tuple[Cost, Cost]:
+    """Return what streams from the device and to it cost."""
+    with tunnel(kind, mtu, folder) as (host, device, process):
+        assert come_true(lambda: addressed(host, HOST) and addressed(device, DEVICE), 20)
+        return streamed(device, host, HOST, process), streamed(host, device, DEVICE, process)
+
+
+def dropped(mtu: int, folder: Path) -> Cost:
+    """Return what packets from the device cost pymobiledevice3 with a TUN class that drops them."""
+    with tunnel("drops", mtu, folder, SIZE) as (_, _, process):
+        assert process.stdout is not None
+        took, used = map(float, process.stdout.readline().split())
+    return Cost(SIZE * MIB * 8 / took / 1e9, used * 1024 / SIZE)
+
+
+def middle(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(column) for column in zip(*costs, strict=True)))
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)  # noqa: T201
+
+    return say
+
+
+@pytest.fixture(autouse=True)
+def needs_pymobiledevice3() -> None:
+    if importlib.util.find_spec("pymobiledevice3") is None:
+        pytest.skip("there is no pymobiledevice3; pip install pymobiledevice3")
+
+
+@pytest.mark.parametrize("mtu", [1280, 16000])
+def test_streams_through_pymobiledevice3_arrive_whole(mtu: int, tmp_path: Path) -> None:
+    with tunnel("threepipe", mtu, tmp_path) as (host, device, _):
+        assert come_true(lambda: addressed(host, HOST) and addressed(device, DEVICE), 20)
+        transfer(device, host, HOST, 16 * MIB)
+        transfer(host, device, DEVICE, 16 * MIB)
+
+
+@pytest.mark.parametrize("mtu", [1280, 16000])
+def test_rates_through_pymobiledevice3(mtu: int, tmp_path: Path, say: Callable[[str], None]) -> None:
+    costs: dict[str, list[tuple[Cost, Cost]]] = {kind: [] for kind in KINDS}
+    limits = []
+    for _ in range(ROUNDS):
+        for kind, rows in costs.items():
+            rows.append(measured(kind, mtu, tmp_path))
+        limits.append(dropped(mtu, tmp_path))
+    say(f"\nMTU {mtu}: Gbit/s, and seconds of processor time for a GiB")
+    for kind, rows in costs.items():
+        down, up = (middle(list(column)) for column in zip(*rows, strict=True))
+        say(f"{kind}: from the device {down.gbits:.2f}, {down.cpu:.2f} s; to it {up.gbits:.2f}, {up.cpu:.2f} s")
+    limit = middle(limits)
+    say(f"a class that drops everything: from the device {limit.gbits:.2f}, {limit.cpu:.2f} s")
