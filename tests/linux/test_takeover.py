@@ -236,7 +236,7 @@ def test_an_adapter_that_threepipe_wg_inherited_is_taken_over(hosts: tuple[Host,
     set_up = f"wg setconf {left.name} {left.path.with_suffix('.wg')}"
     lines = left.path.read_text().splitlines(keepends=True)
     left.path.with_suffix(".wg").write_text("".join(line for line in lines if not line.startswith("Address")))
-    assert come_true(lambda: left.shell(set_up) == "", 20)
+    assert come_true(lambda: left.shell(set_up) == "", 40)
     left.ping(right)
     handshake = left.handshake()
     for _ in range(2):
