@@ -315,13 +315,16 @@ class LinuxDevice:
 
     def close(self) -> None:
         if not self._file.closed and not self.given:
-            try:
-                tun.set_offload(self._file, offload=False)
-            except AdapterGone:
-                pass  # No program can open it again.
+            self._refuse_superpackets()
         with self._place.lock:
             self._descriptors.close()
         self._place.close()
+
+    def _refuse_superpackets(self) -> None:
+        try:
+            tun.set_offload(self._file, offload=False)
+        except AdapterGone:
+            pass  # No program can open it again.
 
     def _leave_behind(self) -> None:
         """Close the files in a forked child, where they would keep the interface as long as it lives."""

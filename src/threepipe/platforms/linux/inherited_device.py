@@ -47,7 +47,11 @@ class InheritedDevice(LinuxDevice):
 
     def _take_link_down(self) -> None:
         if not self.given:
-            self._inherited.refuse_superpackets()
+            self._refuse_superpackets()
+
+    def _refuse_superpackets(self) -> None:
+        """Have the kernel send none; the size of the header stays that of the creator."""
+        self._inherited.refuse_superpackets()
 
 
 def inherit(number: int) -> LinuxDevice | None:
