@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from threepipe import Bundle, InvalidPacket
 from threepipe.bundle import Arena
 from threepipe.core.packet import MAX_PACKET, Packet
-from threepipe.core.superpacket import MAX_RECORD
+from threepipe.core.tunnel import MAX_WIDE_RECORD
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
 
@@ -343,11 +343,11 @@ def test_an_arena_reuses_all_its_memory_when_nothing_is_held() -> None:
 def test_an_arena_takes_new_memory_when_the_old_is_full_and_held() -> None:
     arena = Arena(0x20000)
     memory = arena.free()
-    buffer, size = memory.obj, len(memory) - MAX_RECORD
+    buffer, size = memory.obj, len(memory) - MAX_WIDE_RECORD
     memory[-1] = 0xAA
     arena.take(size)
     last = arena.free()
-    assert (len(last), last.obj) == (MAX_RECORD, buffer)
+    assert (len(last), last.obj) == (MAX_WIDE_RECORD, buffer)
     arena.take(1)
     fresh = arena.free()
     assert len(fresh) == 0x20000
@@ -362,7 +362,7 @@ def test_an_arena_takes_no_memory_before_its_first_use() -> None:
 
 
 def test_a_default_arena_has_room_for_256_packets_and_a_longest_record() -> None:
-    assert len(Arena().free()) >= 256 * 1510 + MAX_RECORD
+    assert len(Arena().free()) >= 256 * 1510 + MAX_WIDE_RECORD
 
 
 @PROPERTY
