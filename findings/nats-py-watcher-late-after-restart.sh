@@ -80,4 +80,4 @@ async def main():
 
 sys.exit(asyncio.run(main()))
 END
-unshare --net bash -c 'ip link set lo up; exec timeout 100 "$0/venv/bin/python" "$0/watch.py" "$0/store"' "$folder"
+unshare --net --pid --fork --kill-child bash -c 'ip link set lo up; timeout 100 "$0/venv/bin/python" "$0/watch.py" "$0/store"' "$folder"
