@@ -105,7 +105,12 @@ def agent(store: Store, url: str, keepalive: int) -> Iterator[Agent]:
         stack.callback(device.close)
         own = [("127.0.0.1", device.status().listen_port)]
         links = Links(device, routes, NETWORKS, keepalive)
-        yield Agent(store, NETWORKS, NatsBus([url]), links, expiry=EXPIRY, endpoints=lambda: ((), own))
+        bus = NatsBus([url])
+        yield Agent(store, NETWORKS, bus, links, expiry=EXPIRY, endpoints=lambda: ((), own), probe=unanswered)
+
+
+async def unanswered(address: IPv6Address, seconds: float) -> None:
+    """Probe nobody, as there is no interface."""
 
 
 def private_memory() -> int:

@@ -30,8 +30,6 @@ STATUS = {
             "endpoint": endpoint,
             "round_trip": trip,
             "handshake_age": age,
-            "received_bytes": 1,
-            "sent_bytes": 2,
             "expires": 2.0,
         }
         for number, (name, hop, endpoint, trip, age) in enumerate(

@@ -15,7 +15,7 @@ import pytest
 from tests.support.kernel import Network, call_elsewhere
 from tests.support.mesh_bus import AUTHORITY, NETWORKS, YEAR, FakeBus, Hub, Signer
 from tests.support.waiting import come_true
-from threepipe.errors import EndpointError, InvalidSetting
+from threepipe.errors import EndpointError, InvalidSetting, NameTaken
 from threepipe.mesh import Agent, Certificate, Joining, Store, join
 from threepipe.mesh.agent import now
 from threepipe.mesh.control import ask, interfaces
@@ -125,6 +125,12 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_made(
     made = joining(tmp_path, Hub())
     with pytest.raises(InvalidSetting, match=text):
         join(replace(made, **options), lambda agent: None)
+
+
+def test_an_interface_that_is_there_is_left_alone_with_advice(tmp_path: Path) -> None:
+    made = replace(joining(tmp_path, Hub()), interface="lo")
+    with pytest.raises(NameTaken, match="end its agent by threepipe mesh leave"):
+        join(made, lambda agent: None)
 
 
 def test_a_certificate_for_other_keys_is_refused(tmp_path: Path) -> None:

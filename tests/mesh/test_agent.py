@@ -58,7 +58,7 @@ class Mesh:
         self.hub = Hub()
         self._folder, self._stack = folder, stack
 
-    def make(self, name: str, prefixes: Sequence[str] = (), expiry: float = 60, probes: bool = True) -> Node:
+    def make(self, name: str, prefixes: Sequence[str] = (), expiry: float = 60) -> Node:
         """Make a node in its folder, which may be there already."""
         store = Store(self._folder / name)
         self._stack.callback(store.close)
@@ -76,8 +76,7 @@ class Mesh:
         links, prober = Links(device, routes, NETWORKS, 0), FakeProber()
         own = [("127.0.0.1", device.status().listen_port)]
         bus = FakeBus(self.hub)
-        given = prober if probes else None
-        agent = Agent(store, NETWORKS, bus, links, expiry=expiry, endpoints=lambda: ((), own), prober=given)
+        agent = Agent(store, NETWORKS, bus, links, expiry=expiry, endpoints=lambda: ((), own), probe=prober.probe)
         return Node(agent, links, store, prober, own)
 
     async def start(self, *nodes: Node) -> None:
@@ -153,7 +152,6 @@ def test_nodes_learn_of_each_other_and_become_peers(tmp_path: Path, caplog: pyte
             ("cc", "cc", ["fd12:0:0:3::/64"]),
         ]
         assert all(node["round_trip"] is None and node["handshake_age"] is None for node in status["nodes"])
-        assert first.prober.running
 
     run(tmp_path, work)
     assert "bb has joined" in caplog.messages
@@ -234,7 +232,7 @@ def test_the_sequence_grows_though_the_clock_was_set_back(tmp_path: Path) -> Non
         store.records()
         certificate, _ = store.certificate()
         ahead = now() + 50_000
-        store.keep(Record.sign(certificate, store.keys().signer, ahead, ahead + 1000).text)
+        store.keep("gw", Record.sign(certificate, store.keys().signer, ahead, ahead + 1000).text)
         store.close()
         await mesh.start(node)
         await until(lambda: node.agent.sequence > ahead)
@@ -274,7 +272,7 @@ def test_a_node_whose_prefix_an_earlier_one_has_says_that_it_is_no_member(
     async def work(mesh: Mesh) -> None:
         early = Signer("early", ["fd12:0:0:7::/64"], issued=-1000)
         mesh.hub.put("early", early.record().text.encode())
-        late = mesh.make("late", ["fd12:0:0:7:1::/80"])
+        late = mesh.make("late", ["fd12:0:0:7::/64"])
         await mesh.start(late)
         await until(lambda: late.members() == {"early"})
         status = await late.agent.status()
@@ -298,6 +296,21 @@ def test_another_agent_with_the_same_keys_is_noticed(tmp_path: Path, caplog: pyt
     run(tmp_path, work)
 
 
+def test_a_record_that_was_replaced_on_the_bus_is_put_back(tmp_path: Path) -> None:
+    """New nodes get what the bus has, which may be the record of a node whose certificate was replaced."""
+
+    async def work(mesh: Mesh) -> None:
+        replaced, node = Signer("gw", issued=-1_000), mesh.make("gw")
+        await mesh.start(node)
+        await until(lambda: "gw" in mesh.hub.records)
+        for lie in (replaced.record(2_000).text.encode(), b"nonsense"):
+            mesh.hub.put("gw", lie)
+            await until(lambda lie=lie: mesh.hub.records["gw"] != lie)  # type: ignore[misc]
+        assert mesh.hub.records["gw"] == node.agent.membership.known["gw"].text.encode()
+
+    run(tmp_path, work)
+
+
 def test_an_own_record_that_the_bus_tells_of_late_is_not_another_agents(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,41 +327,133 @@ def test_an_own_record_that_the_bus_tells_of_late_is_not_another_agents(
     run(tmp_path, work)
 
 
-def test_a_bus_that_refuses_is_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Refusing(FakeBus):
-        refusals = 1
+class FullBus(FakeBus):
+    """A bus that takes nothing while it is full."""
 
-        async def put(self, name: str, data: bytes) -> None:
-            if Refusing.refusals:
-                Refusing.refusals -= 1
-                raise EndpointError(None, "the bus is full")
-            await super().put(name, data)
+    full = True
+
+    async def put(self, name: str, data: bytes) -> None:
+        if self.full:
+            raise EndpointError(None, "the bus is full")
+        await super().put(name, data)
+
+
+def test_a_bus_that_refuses_is_asked_again_and_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("threepipe.mesh.agent._RETRY", 0.01)
 
     async def work(mesh: Mesh) -> None:
         node = mesh.make("gw")
-        node.agent._bus = Refusing(mesh.hub)
-        mesh.hub.go(True)
+        node.agent._bus = bus = FullBus(mesh.hub)
         await mesh.start(node)
+        first = node.agent.sequence
+        await until(lambda: node.agent.sequence > first + 30)
+        bus.full = False
         await until(lambda: "gw" in mesh.hub.records)
+
+    run(tmp_path, work)
+    assert caplog.messages.count("the bus is full") == 1
+
+
+def test_nobody_is_forgotten_while_the_bus_takes_nothing(tmp_path: Path) -> None:
+    """The others are silent as this node is: their records are refused too."""
+
+    async def work(mesh: Mesh) -> None:
+        one, other = mesh.make("one", expiry=0.4), mesh.make("other", expiry=0.4)
+        buses = [FullBus(mesh.hub), FullBus(mesh.hub)]
+        for node, bus in zip((one, other), buses, strict=True):
+            bus.full = False
+            node.agent._bus = bus
+        await mesh.start(one, other)
+        await until(lambda: one.members() == other.members() == {"one", "other"})
+        for bus in buses:
+            bus.full = True
+        expires = max(node.agent.membership.known[name].expires for node in (one, other) for name in ("one", "other"))
+        await until(lambda: now() > expires + 500)
+        assert one.members() == other.members() == {"one", "other"}
+        await mesh.stop(other)
+        buses[0].full = False
+        await until(lambda: one.members() == {"one"})
 
     run(tmp_path, work)
 
 
-def test_many_records_are_compacted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jump", [3_600_000, -3_600_000], ids=["an hour ahead", "an hour back"])
+def test_a_clock_that_jumps_makes_nobody_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
+    """The machine has slept, or its clock was set; the others go on, and are heard again."""
+
+    async def work(mesh: Mesh) -> None:
+        node, other = mesh.make("gw"), Signer("other")
+        mesh.hub.put("other", other.record().text.encode())
+        await mesh.start(node)
+        await until(lambda: len(node.links.statuses()) == 1)
+        before = node.agent.membership.known["gw"]
+        monkeypatch.setattr("threepipe.mesh.agent.now", lambda: now() + jump)
+        await until(lambda: abs(node.agent.sequence - before.sequence - jump) < 60_000)  # It tells of itself at once.
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert node.members() == {"gw", "other"}
+
+    run(tmp_path, work)
+
+
+def test_a_node_that_was_far_ahead_goes_on_by_the_right_clock(tmp_path: Path) -> None:
+    async def work(mesh: Mesh) -> None:
+        node = mesh.make("gw")
+        certificate, _ = node.store.certificate()
+        ahead = now() + 3_600_000
+        node.store.records()
+        node.store.keep("gw", Record.sign(certificate, node.store.keys().signer, ahead, ahead + 1000).text)
+        node.store.close()
+        await mesh.start(node)
+        await until(lambda: "gw" in mesh.hub.records)
+        assert node.agent.sequence < ahead
+        assert node.members() == {"gw"}
+
+    run(tmp_path, work)
+
+
+def test_a_node_whose_certificate_was_replaced_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Else its records would hide those of its successor on the bus."""
+
+    async def work(mesh: Mesh) -> None:
+        old, successor = mesh.make("gw", expiry=0.4), Signer("gw", issued=1_000)
+        await mesh.start(old)
+        await until(lambda: "gw" in mesh.hub.records)
+        mesh.hub.put("gw", successor.record(1_000).text.encode())
+        sequence = old.agent.sequence
+        await until(lambda: old.agent.sequence > sequence)
+        await until(lambda: old.links.statuses())  # The successor is a node as any other.
+        assert mesh.hub.records["gw"] == successor.record(1_000).text.encode()
+        status = await old.agent.status()
+        assert status["member"] is False
+        assert [node["name"] for node in status["nodes"]] == ["gw"]
+
+    run(tmp_path, work)
+    assert "the authority has signed other keys for the name of this node, gw, which is no member any more" in (
+        caplog.messages
+    )
+
+
+def test_the_newest_record_of_each_node_is_kept(tmp_path: Path) -> None:
     async def work(mesh: Mesh) -> None:
         node, other = mesh.make("gw"), Signer("other")
         await mesh.start(node)
-        for number in range(150):
+        for number in range(3):
             mesh.hub.put("other", other.record(number).text.encode())
-        assert (node.store.folder / "records").read_bytes().count(b"\n\n") < 110
-        assert node.agent.membership.known["other"].sequence == other.begin + 149
+        await mesh.stop(node)
+        again = mesh.make("gw")
+        texts = again.store.records()
+        assert other.record(2).text in texts
+        assert len(texts) == 2
 
     run(tmp_path, work)
 
 
 def test_a_full_disk_is_logged_and_the_mesh_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Full(Store):
-        def keep(self, text: str) -> int:
+        def keep(self, name: str, text: str) -> None:
             raise EndpointError(None, "no space left")
 
     async def work(mesh: Mesh) -> None:
@@ -362,15 +467,18 @@ def test_a_full_disk_is_logged_and_the_mesh_goes_on(tmp_path: Path, caplog: pyte
     assert "no space left" in caplog.messages
 
 
-def test_an_agent_without_probes_goes_without_them(tmp_path: Path) -> None:
+def test_an_endpoint_in_the_mesh_that_others_see_is_not_published(tmp_path: Path) -> None:
     async def work(mesh: Mesh) -> None:
-        one, other = mesh.make("one", probes=False), mesh.make("other")
+        one, other = mesh.make("one"), mesh.make("other")
+        inside = (str(one.agent.address), 40001)
+        one.prober.answers[link_local(other.agent.certificate.key)] = (0.01, inside)
         await mesh.start(one, other)
         await until(lambda: len(one.links.statuses()) == 1 and len(other.links.statuses()) == 1)
         one.links.device.session.send([hello(one, other)])
-        await until(lambda: next(iter(one.links.statuses().values())).handshake_age < 60)
-        (node,) = (await one.agent.status())["nodes"]
-        assert node["round_trip"] is None
+        await until(lambda: inside in one.agent._seen)
+        one.agent.online()  # It publishes anew.
+        await until(lambda: one.agent.sequence > one.agent.certificate.issued + 1)
+        assert other.agent.membership.known["one"].endpoints == tuple(one.own)
 
     run(tmp_path, work)
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats
 import pytest
 import trustme
+from nats.js.errors import APIError, NoStreamResponseError
 
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.mesh import NatsBus, Secrets
@@ -39,7 +39,7 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated() -> None:
         ("s3cret\n", {"token": "s3cret"}),
         ("me:geheim:2\n", {"user": "me", "password": "geheim:2"}),
         (f"{SEED}\n", {"nkeys_seed": "PATH"}),
-        ("-----BEGIN NATS USER JWT-----\n", {"user_credentials": "PATH"}),
+        ("-----BEGIN NATS USER JWT-----\n-----BEGIN USER NKEY SEED-----\n", {"user_credentials": "PATH"}),
     ],
     ids=["token", "password", "nkey", "creds"],
 )
@@ -77,31 +77,34 @@ def test_nothing_is_put_while_the_bus_is_away() -> None:
         asyncio.run(NatsBus(["nats://bus.example.org"]).put("gw", b""))
 
 
-class DeafBus:
-    """A client of NATS whose puts are not answered, and its bucket."""
+class FakeServer:
+    """A client of NATS, its stream, bucket and watcher in one: `answer` says what becomes of a put."""
 
-    def __init__(self) -> None:
-        self.connected_url = None
-        self.closed = False
+    class connected_url:  # noqa: N801
+        netloc = "bus.example.org"
 
-    def jetstream(self, timeout: float) -> "DeafBus":
+    def __init__(self, answer: Exception | None) -> None:
+        self.answer = answer
+        self.is_connected = True
+
+    def jetstream(self, timeout: float) -> "FakeServer":
         return self
 
-    async def key_value(self, bucket: str) -> "DeafBus":
+    async def key_value(self, bucket: str) -> "FakeServer":
         return self
 
-    async def watchall(self) -> AsyncIterator[None]:
-        async def nothing() -> AsyncIterator[None]:
-            await asyncio.Event().wait()
-            yield
+    async def watchall(self) -> "FakeServer":
+        return self
 
-        return nothing()
+    async def __anext__(self) -> None:
+        await asyncio.Event().wait()
 
     async def put(self, name: str, data: bytes) -> None:
-        raise TimeoutError
+        if self.answer is not None:
+            raise self.answer
 
     async def close(self) -> None:
-        self.closed = True
+        self.is_connected = False
 
 
 class Told:
@@ -119,24 +122,40 @@ class Told:
         self.changed.put_nowait("away")
 
 
-def test_a_put_that_is_not_answered_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "is_kept"),
+    [(TimeoutError(), False), (NoStreamResponseError(), False), (None, False), (APIError(code=503), True)],
+    ids=["no answer", "the bucket was deleted", "the record does not come back", "refused"],
+)
+def test_a_connection_by_which_no_record_comes_back_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, answer: Exception | None, is_kept: bool
+) -> None:
     """It may be one from an address that the node has lost, of which TCP says nothing for minutes."""
-    client = DeafBus()
+    monkeypatch.setattr("threepipe.mesh.bus._ROUND", 0.01)
+    client = FakeServer(answer)
 
-    async def connect(*_: object, **__: object) -> DeafBus:
+    async def connect(*_: object, **__: object) -> FakeServer:
         return client
 
     async def check() -> None:
         bus, told = NatsBus(["nats://bus.example.org"]), Told()
         running = asyncio.ensure_future(bus.run(told))
         assert await told.changed.get() == "online"
-        with pytest.raises(EndpointError, match="has not taken the record"):
+        if answer is None:
             await bus.put("gw", b"record")
-        async with asyncio.timeout(10):
-            assert await told.changed.get() == "away"
+        else:
+            with pytest.raises(EndpointError, match="has not taken the record"):
+                await bus.put("gw", b"record")
+        if is_kept:
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+            assert told.changed.empty()
+        else:
+            async with asyncio.timeout(10):
+                assert await told.changed.get() == "away"
         running.cancel()
         await asyncio.wait([running])
-        assert client.closed
+        assert not client.is_connected
 
     monkeypatch.setattr(nats, "connect", connect)
     asyncio.run(check())

@@ -10,7 +10,8 @@ from tests.support.mesh_bus import NETWORKS, Signer
 from threepipe.errors import AdapterError
 from threepipe.mesh import Change, Links
 from threepipe.settings import Network
-from threepipe.wireguard import Device, NextHopRouting, generate_key, link_local
+from threepipe.wireguard import Device, NextHopRouting, PeerChange, generate_key, link_local
+from threepipe.wireguard.settings import Change as Settings
 
 HERE, THERE, AWAY = ("192.0.2.1", 51820), ("198.51.100.7", 40001), ("10.0.0.2", 51820)
 
@@ -88,6 +89,16 @@ def test_a_member_that_moves_is_tried_at_its_first_endpoint(links: Links) -> Non
     join(links, node, HERE)
     links.apply([Change("moved", node.record(endpoints=[THERE, HERE]))])
     assert endpoint(links, node) == THERE
+
+
+def test_a_peer_that_somebody_has_removed_comes_back_when_it_moves(links: Links) -> None:
+    node = Signer("gw")
+    join(links, node, HERE)
+    links.device.configure(Settings(peers=[PeerChange(node.request.key, remove=True)]))
+    links.retry([])
+    links.apply([Change("moved", node.record(endpoints=[THERE]))])
+    (peer,) = links.device.status().peers
+    assert (peer.endpoint, peer.persistent_keepalive) == (THERE, 25)
 
 
 def test_endpoints_are_tried_in_turn_until_one_answers(links: Links) -> None:

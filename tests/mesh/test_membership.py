@@ -122,6 +122,27 @@ def test_a_prefix_outside_the_network_is_refused_though_it_is_granted() -> None:
     assert membership.refused == {"prefix": 1}
 
 
+def test_a_record_with_an_endpoint_inside_the_mesh_is_refused() -> None:
+    """There the device's own datagrams would come back to it, and grow."""
+    membership, node = new(), Signer("gw")
+    assert not hear(membership, node.record(endpoints=[("192.0.2.1", 1), ("10.42.0.9", 51820)]))
+    assert membership.refused == {"endpoint": 1}
+
+
+def test_a_name_that_the_bus_invents_is_logged_as_one_short_word(caplog: pytest.LogCaptureFixture) -> None:
+    new().hear("\x1b[2J" + "x" * 5_000, b"lie", 0)
+    (line,) = caplog.messages
+    assert line.isprintable()
+    assert len(line) < 200
+
+
+def test_a_node_whose_clock_was_ahead_is_heard_again_once_it_is_right() -> None:
+    membership, node = new(), Signer("gw")
+    assert hear(membership, node.record(3_600_000, 3_660_000))  # The clock here was ahead too.
+    assert membership.hear("gw", node.record().text.encode(), node.begin)
+    assert membership.known["gw"].sequence == node.begin
+
+
 def test_a_record_under_another_name_is_refused() -> None:
     membership, node = new(), Signer("gw")
     assert not hear(membership, node.record(), name="other")
@@ -151,7 +172,7 @@ def test_the_log_of_invented_names_is_bounded() -> None:
     assert len(membership._told) <= 1_000
 
 
-@pytest.mark.parametrize("prefix", ["fd12:0:0:7::/64", "fd12:0:0:7:8::/80", "fd12:0:0:6::/63", "10.42.7.1/32"])
+@pytest.mark.parametrize("prefix", ["fd12:0:0:7::/64", "10.42.7.0/24"])
 def test_the_earlier_certificate_keeps_what_both_claim(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     first, second = Signer("zz", ["fd12:0:0:7::/64", "10.42.7.0/24"]), Signer("aa", [prefix], issued=1)
     for order in itertools.permutations([first, second]):
@@ -164,6 +185,21 @@ def test_the_earlier_certificate_keeps_what_both_claim(prefix: str, caplog: pyte
         hear(membership, first.record(1, left=True))
         assert [*membership.members] == ["aa"]
     assert changes(membership) == [("joined", "aa"), ("gone", "aa"), ("joined", "zz"), ("gone", "zz"), ("joined", "aa")]
+
+
+def test_a_prefix_inside_anothers_is_no_clash() -> None:
+    membership = new()
+    for number, prefix in enumerate(["fd12::/48", "fd12:0:0:7::/64", "10.42.0.0/16", "10.42.7.1/32"]):
+        hear(membership, Signer(f"n{number}", [prefix]).record())
+    assert len(membership.members) == 4
+    assert not membership.refused
+
+
+def test_a_prefix_that_a_record_names_twice_is_claimed_once() -> None:
+    membership, node = new(), Signer("gw", ["10.42.0.0/16"])
+    hear(membership, node.record(prefixes=["10.42.7.0/24", "10.42.7.0/24"]))
+    assert len(claims_of(membership.members["gw"], NETWORKS)) == 2
+    assert hear(membership, node.record(1, prefixes=()))
 
 
 def test_of_two_certificates_of_the_same_time_the_lower_key_wins() -> None:
@@ -213,7 +249,14 @@ def test_ipv4_prefixes_do_not_clash_with_ipv6_ones() -> None:
 POOL = [
     Signer(f"n{number}", prefixes, issued=number % 3)
     for number, prefixes in enumerate(
-        [["fd12:0:0:7::/64"], ["fd12:0:0:7:1::/80"], ["fd12:0:0:6::/63"], ["10.42.0.0/24"], ["10.42.0.0/16"], []]
+        [
+            ["fd12:0:0:7::/64"],
+            ["fd12:0:0:7::/64", "10.42.0.0/24"],
+            ["10.42.0.0/24", "10.42.1.0/24"],
+            ["10.42.1.0/24"],
+            ["fd12:0:0:7:1::/80"],
+            [],
+        ]
     )
 ]
 

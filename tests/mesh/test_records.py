@@ -86,7 +86,9 @@ def test_what_is_no_record_is_refused(text: str) -> None:
         {"endpoints": [["ff02::1", 1]]},
         {"endpoints": [["0.0.0.0", 1]]},
         {"endpoints": [["192.0.2.1", 0]]},
-        {"endpoints": [["fe80::1%eth0", 1]]},
+        {"endpoints": [["fe80::1", 1]]},
+        {"endpoints": [["2001:db8::1%eth0", 1]]},
+        {"endpoints": [["169.254.0.1", 1]]},
         {"endpoints": [["192.0.2.1", 1 << 16]]},
         {"endpoints": [[]]},
         {"endpoints": 7},
@@ -133,10 +135,9 @@ def test_a_name_is_a_label_of_a_host_name() -> None:
 def test_the_address_ends_as_the_link_local_one_of_the_key() -> None:
     key = Signer("gw").request.key
     address, low = node_address(NETWORKS, key), int(link_local(key)) & (1 << 64) - 1
-    assert address is not None
     assert address.packed[:8] == bytes.fromhex("fd12000000000000")
     assert int(address) & (1 << 64) - 1 == low
     small = node_address(parse_networks(["fd12::ff00/120"]), key)
-    assert small is not None
     assert int(small) == (0xFD12 << 112 | 0xFF00) + (low & 0xFF)
-    assert node_address(parse_networks(["10.0.0.0/8"]), key) is None
+    with pytest.raises(InvalidSetting, match="none of IPv6"):
+        node_address(parse_networks(["10.0.0.0/8"]), key)

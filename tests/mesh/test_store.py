@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ def test_damaged_keys_are_not_replaced(tmp_path: Path) -> None:
 
 def test_a_certificate_is_kept_with_the_key_of_its_authority(tmp_path: Path) -> None:
     node, store = Signer("gw"), Store(tmp_path)
-    with pytest.raises(InvalidSetting, match="threepipe mesh request"):
+    with pytest.raises(EndpointError, match="threepipe mesh request"):
         store.certificate()
     store.put_certificate(node.text())
     assert store.certificate() == (node.certificate, public_part(AUTHORITY))
@@ -61,27 +63,70 @@ def test_the_key_of_an_authority_is_made_once(tmp_path: Path) -> None:
         read_authority(tmp_path / "other")
 
 
-def test_records_are_kept_and_compacted(tmp_path: Path) -> None:
+def test_the_last_record_of_each_node_is_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.records() == []
-    assert [store.keep("a\nb"), store.keep("c\nd"), store.keep("e\nf")] == [1, 2, 3]
-    store.compact(["e\nf"])
-    assert store.keep("g\nh") == 2
+    for name, text in (("aa", "1"), ("bb", "2"), ("aa", "3")):
+        store.keep(name, text)
     store.close()
     store.close()
     again = Store(tmp_path)
-    assert again.records() == ["e\nf", "g\nh"]
+    assert sorted(again.records()) == ["2", "3"]
     again.close()
 
 
 @posix
-def test_a_record_that_a_kill_has_cut_short_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "records").write_text("a\nb\n\nc\n")
+def test_records_outlive_an_agent_that_is_killed_while_it_writes(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KEEPING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as keeping:
+        assert keeping.stdout is not None
+        for _ in range(100):
+            told = keeping.stdout.readline()
+        keeping.kill()
     store = Store(tmp_path)
-    assert store.records() == ["a\nb"]
-    assert store.keep("d\ne") == 2
+    (kept,) = store.records()
     store.close()
-    assert (tmp_path / "records").read_bytes() == b"a\nb\n\nd\ne\n\n"
+    number = int(kept.split()[0])
+    assert number >= int(told)
+    assert kept == text_of(number)
+
+
+def text_of(number: int) -> str:
+    return f"{number} " * 1_000
+
+
+KEEPING = """
+import sys
+from pathlib import Path
+from threepipe.mesh import Store
+
+store = Store(Path(sys.argv[1]))
+store.records()
+for number in range(1_000_000):
+    store.keep("gw", f"{number} " * 1_000)
+    print(number, flush=True)
+"""
+
+
+def test_a_damaged_file_of_records_is_named(tmp_path: Path) -> None:
+    (tmp_path / "records.db").write_bytes(b"nonsense" * 1_000)
+    store = Store(tmp_path)
+    with pytest.raises(EndpointError, match=r"records\.db: .*; if it is damaged, remove it"):
+        store.records()
+    store.close()
+
+
+@posix
+def test_keys_that_others_can_read_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path.chmod(0o755)
+    Store(tmp_path).keys()
+    assert not caplog.messages
+    (tmp_path / "keys").chmod(0o644)
+    store = Store(tmp_path)
+    for _ in range(2):
+        store.keys()
+    assert caplog.messages == [
+        f"{tmp_path / 'keys'} has keys, and other users can open it; run: chmod 600 {tmp_path / 'keys'}"
+    ]
 
 
 @posix

@@ -105,14 +105,6 @@ class FakeProber:
 
     def __init__(self) -> None:
         self.answers: dict[IPv6Address, tuple[float, tuple[str, int] | None]] = {}
-        self.running = False
-
-    async def __aenter__(self) -> object:
-        self.running = True
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.running = False
 
     async def probe(self, address: IPv6Address, seconds: float) -> tuple[float, tuple[str, int] | None] | None:
         return self.answers.get(address)

@@ -72,12 +72,6 @@ def join(
         list[str] | None,
         typer.Option(metavar="HOST:PORT", help="Where others reach this node, besides its own addresses. Repeatable."),
     ] = None,
-    announce: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NETWORK", help="A prefix that leads to this node; all of its certificate by default. Repeatable."
-        ),
-    ] = None,
     expiry: Annotated[
         float, typer.Option(metavar="SECONDS", help="The others forget this node if they do not hear it so long.")
     ] = 300,
@@ -105,7 +99,7 @@ def join(
     from threepipe.mesh import Joining, NatsBus, Secrets, Store
     from threepipe.mesh.store import parse_certificate
     from threepipe.net.connect import parse_host_port
-    from threepipe.wireguard.values import parse_networks
+    from threepipe.wireguard.values import parse_networks, to_host_and_port
 
     show_log(log_level(verbose, quiet, logging.INFO))
     store = Store(_folder(state, interface))
@@ -123,8 +117,7 @@ def join(
         mtu,
         keepalive,
         expiry,
-        [_endpoint(each) for each in endpoint or ()],
-        None if announce is None else parse_networks(announce),
+        [to_host_and_port(each) for each in endpoint or ()],
         None if metrics is None else parse_host_port(metrics, listening=True),
     )
     joining.check()
@@ -150,12 +143,6 @@ def _join(joining: Any, ready: Callable[[], None]) -> None:
         raise typer.Exit(ended.status) from None
 
 
-def _endpoint(text: str) -> tuple[str, int]:
-    from threepipe.wireguard.values import to_host_and_port
-
-    return to_host_and_port(text)
-
-
 def _folder(state: Path | None, interface: str) -> Path:
     from threepipe.mesh.joining import state_folder
     from threepipe.wireguard.settings import check_device_name
@@ -178,11 +165,10 @@ def status(
     if json:
         print_json(found)
         return
-    bus = "there" if found["bus"] else "away; what is known stays"
     rows = [
         ("node", found["name"] if found["member"] else f"{found['name']} (not a member; see the log)"),
-        ("address", found["address"] or "none"),
-        ("bus", bus),
+        ("address", found["address"]),
+        ("bus", "there" if found["bus"] else "away; what is known stays"),
         ("endpoints", ", ".join(found["endpoints"]) or "none"),
         ("prefixes", ", ".join(found["prefixes"]) or "none"),
     ]
@@ -201,7 +187,7 @@ def _row(node: dict[str, Any]) -> tuple[str, ...]:
     hop, age, trip = node["next_hop"], node["handshake_age"], node["round_trip"]
     return (
         node["name"],
-        node["address"] or "none",
+        node["address"],
         "none" if hop is None else "direct" if hop == node["name"] else hop,
         node["endpoint"] or "none",
         "none" if trip is None else f"{1000 * trip:.1f} ms",

@@ -9,37 +9,47 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from ipaddress import IPv6Address
 from itertools import chain, repeat
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from threepipe.errors import EndpointError
 from threepipe.mesh.bus import Bus
 from threepipe.mesh.links import FRESH, Links
-from threepipe.mesh.membership import Change, Membership
-from threepipe.mesh.records import MAX_ENDPOINTS, Record
+from threepipe.mesh.membership import MAX_SKEW, Membership
+from threepipe.mesh.records import MAX_ENDPOINTS, Record, node_address
 from threepipe.mesh.store import Store
 from threepipe.net.connect import HostPort
 from threepipe.settings import Network
 from threepipe.wireguard.keys import link_local
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
 
-__all__ = ["Agent", "Endpoints", "Prober", "now"]
+__all__ = ["Agent", "Endpoints", "Probe", "now"]
 
 log = logging.getLogger("threepipe.mesh")
 
 _TICK = 0.5  # Seconds between looks at what has expired.
 _FIRST_LOOKS, _LOOK = (1.0, 2.0), 5.0  # Seconds between looks at endpoints.
 _PROBE = 1.0  # Seconds that a node has to answer.
+_RETRY = 1.0  # Seconds until a bus that refuses is asked again.
+_JUMP = 5_000
+"""Milliseconds by which the clock has to jump for a sign that it was set, or that the machine has slept."""
 _REMEMBERED = 16
 _ASKED = 3  # Nodes that are asked how they see this one.
 _REFRESH = 0.3, 0.45
 """The part of a record's time after which it is renewed: at random, so that nodes do not all do it at once."""
-
+_SAID = {"joined": "has joined", "moved": "has moved", "gone": "is gone"}
+_DOUBLES = {
+    True: "another agent uses the name and the keys of this node, %s; end one of the two",
+    False: "the authority has signed other keys for the name of this node, %s, which is no member any more",
+}
 
 Endpoints: TypeAlias = tuple[Sequence[PeerEndpoint], Sequence[PeerEndpoint]]
+Probe: TypeAlias = Callable[[IPv6Address, float], Awaitable[tuple[float, PeerEndpoint | None] | None]]
+"""Takes the address of a node, and the seconds that it has. Returns the round trip in seconds, and the endpoint of this
+node as that one sees it; None for no answer."""
 
 
 def now() -> int:
@@ -47,15 +57,9 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Prober(Protocol):
-    """What the agent needs of `Probes`, which answer while they are entered."""
-
-    async def __aenter__(self) -> object: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-    async def probe(self, address: IPv6Address, seconds: float) -> tuple[float, PeerEndpoint | None] | None:
-        """Return the round trip to a node in seconds, and the endpoint that it sees; None for no answer in time."""
+def _skew() -> int:
+    """Return the milliseconds between that time and that of a clock that nobody sets."""
+    return now() - time.monotonic_ns() // 1_000_000
 
 
 class Agent:
@@ -69,17 +73,17 @@ class Agent:
         links: Links,
         *,
         expiry: float,
-        announce: Sequence[Network] | None = None,
-        endpoints: Callable[[], Endpoints] = lambda: ((), ()),
-        prober: Prober | None = None,
+        endpoints: Callable[[], Endpoints],
+        probe: Probe,
     ) -> None:
         """Take the keys and the certificate of `store`. Raises as that does.
 
-        `expiry` is the seconds after which the others forget this node, if they do not hear it. `announce` are the
-        prefixes that lead to it, by default all that its certificate grants. `endpoints` returns those that were
-        given, and those of the machine's interfaces; it is called in another thread.
+        `expiry` is the seconds after which the others forget this node, if they do not hear it. `endpoints` returns
+        those that were given, and those of the machine's interfaces; it is called in another thread.
         """
         self.certificate, authority = store.certificate()
+        self.name = self.certificate.name
+        self.address = node_address(networks, self.certificate.key)
         self.membership = Membership(authority, networks)
         self.links = links
         self.is_online = False
@@ -87,21 +91,18 @@ class Agent:
         self.sequence = 0
         self._store, self._keys, self._bus = store, store.keys(), bus
         self._expiry = round(expiry * 1000)
-        self._announce = self.certificate.prefixes if announce is None else tuple(announce)
-        self._own_endpoints, self._prober = endpoints, prober
+        self._own_endpoints, self._probe = endpoints, probe
         self._published: tuple[PeerEndpoint, ...] | None = None
         self._found: Endpoints = ((), ())
         self._seen: Sequence[PeerEndpoint] = ()
         self._own = deque[bytes](maxlen=_REMEMBERED)
         """The last records that were put: a slow bus tells of them later."""
         self._leaving = False
+        self._is_hidden = False
+        """True while the bus has something else in place of this node's record, which new nodes so do not get."""
+        self._skew = _skew()
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
-
-    @property
-    def name(self) -> str:
-        """The node's name."""
-        return self.certificate.name
 
     # As the listener of the bus.
 
@@ -110,15 +111,17 @@ class Agent:
         if name == self.name and data in self._own:
             return
         if self.membership.hear(name, data, now()):
-            self._keep(self.membership.known[name])
+            record = self.membership.known[name]
+            self._keep(record)
             if name == self.name:
-                log.warning("another agent uses the name and the keys of this node, %s; end one of the two", name)
+                log.warning(_DOUBLES[record.certificate.key == self.certificate.key], name)
+        elif name == self.name:
+            self._is_hidden = True
         self._changed.set()
 
     def online(self) -> None:
-        """Publish at once, as the bus is there."""
+        """Publish at once, as the bus is there. Records expire once it has taken that."""
         self.is_online = True
-        self.membership.online(now())
         self._due.set()
 
     def away(self) -> None:
@@ -128,8 +131,7 @@ class Agent:
 
     def _keep(self, record: Record) -> None:
         try:
-            if self._store.keep(record.text) > 2 * len(self.membership.known) + 100:
-                self._store.compact([each.text for each in self.membership.known.values()])
+            self._store.keep(record.certificate.name, record.text)
         except EndpointError as error:
             log.warning("%s", error.strerror)
 
@@ -140,22 +142,35 @@ class Agent:
         self.membership.restore(self._store.records(), now())
         if (own := self.membership.known.get(self.name)) is not None:
             self.sequence = own.sequence
-        async with AsyncExitStack() as stack:
-            if self._prober is not None:
-                await stack.enter_async_context(self._prober)
-            await self._look()
-            works = [self._bus.run(self), self._publish_always(), self._apply_always(), self._look_always()]
-            tasks = [asyncio.ensure_future(work) for work in works]
-            stack.push_async_callback(_cancel, tasks)
+        await self._look()
+        works = [self._bus.run(self), self._publish_always(), self._apply_always(), self._look_always()]
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
             self._changed.set()
             ready()
             while not over():
+                self._mind_clock()
                 self.membership.expire(now())
                 if self.membership.changes:
                     self._changed.set()
+                if self._is_hidden:
+                    self._is_hidden = False
+                    self._due.set()
                 done, _ = await asyncio.wait(tasks, timeout=_TICK, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()  # Raises, as none of them ends by itself.
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _mind_clock(self) -> None:
+        """If the time has jumped, let no record expire until the bus takes one: nobody was heard in between."""
+        before, self._skew = self._skew, _skew()
+        if abs(self._skew - before) > _JUMP:
+            log.info("the clock was set, or this machine has slept")
+            self.membership.away()
+            self._due.set()
 
     async def leave(self) -> str | None:
         """Tell the others that this node leaves. Return the reason if they cannot be told."""
@@ -167,34 +182,46 @@ class Agent:
         return None
 
     async def _publish(self) -> None:
-        left = self._leaving
-        self.sequence = max(now(), self.sequence + 1)
-        endpoints = () if left else self._endpoints()
+        time, left, endpoints = now(), self._leaving, self._endpoints()
+        is_ahead = self.sequence > time + MAX_SKEW  # By a clock that was wrong: nobody has accepted that.
+        self.sequence = time if is_ahead else max(time, self.sequence + 1)
         record = Record.sign(
             self.certificate,
             self._keys.signer,
             self.sequence,
             self.sequence + self._expiry,
-            endpoints,
-            () if left else self._announce,
+            () if left else endpoints,
+            () if left else self.certificate.prefixes,
             left,
         )
-        self._own.append(record.text.encode())
-        self.membership.hear(self.name, record.text.encode(), now())
+        data = record.text.encode()
+        if not self.membership.hear(self.name, data, now()):
+            return  # It has logged the reason, for which others would refuse it too.
+        self._own.append(data)
         self._keep(record)
-        await self._bus.put(self.name, record.text.encode())
+        try:
+            await self._bus.put(self.name, data)
+        except EndpointError:
+            self.membership.away()  # It may not take those of others either.
+            raise
+        if self.is_online:
+            self.membership.online(now())
         self._published = endpoints
 
     async def _publish_always(self) -> None:
+        told: str | None = None
         while True:
             self._due.clear()
             wait = self._expiry / 1000 * random.uniform(*_REFRESH)
             try:
                 await self._publish()
+                told = None
             except EndpointError as error:
                 if self.is_online:
-                    log.warning("%s", error.strerror)
-                    wait = min(wait, 1.0)
+                    wait = min(wait, _RETRY)
+                    if error.strerror != told:
+                        told = error.strerror
+                        log.warning("%s", told)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._due.wait()
@@ -206,11 +233,11 @@ class Agent:
             changes, self.membership.changes = self.membership.changes, []
             for change in changes:
                 log.info("%s %s", change.record.certificate.name, _SAID[change.kind])
-            if others := [change for change in changes if not self._is_own(change)]:
+            if others := [change for change in changes if not self._is_own(change.record)]:
                 await asyncio.to_thread(self.links.apply, others)
 
-    def _is_own(self, change: Change) -> bool:
-        return change.record.certificate.key == self.certificate.key
+    def _is_own(self, record: Record) -> bool:
+        return record.certificate.key == self.certificate.key
 
     # Endpoints.
 
@@ -227,19 +254,17 @@ class Agent:
         statuses = await asyncio.to_thread(self.links.statuses)
         reached = [key for key, status in statuses.items() if status.handshake_age <= FRESH]
         asked = random.sample(reached, min(_ASKED, len(reached)))
-        answers = await asyncio.gather(*[self._probe(link_local(key)) for key in asked])
+        answers = await asyncio.gather(*[self._probe(link_local(key), _PROBE) for key in asked])
         if any(answers):
-            self._seen = sorted({answer[1] for answer in answers if answer and answer[1] and _is_plain(answer[1])})
+            self._seen = sorted({answer[1] for answer in answers if answer and answer[1]})
         if self._published is not None and self._published != self._endpoints():
             self._due.set()
 
     def _endpoints(self) -> tuple[PeerEndpoint, ...]:
         """Return all endpoints of this node: those given, those that others see, and those of its interfaces."""
         given, own = self._found
-        return tuple(dict.fromkeys((*given, *self._seen, *own)))[:MAX_ENDPOINTS]
-
-    async def _probe(self, address: IPv6Address) -> tuple[float, PeerEndpoint | None] | None:
-        return None if self._prober is None else await self._prober.probe(address, _PROBE)
+        found = dict.fromkeys((*given, *self._seen, *own))
+        return tuple(each for each in found if not self.membership.is_inside(each[0]))[:MAX_ENDPOINTS]
 
     # Status.
 
@@ -249,16 +274,15 @@ class Agent:
         members = dict(sorted(self.membership.members.items()))
         by_hop = {link_local(record.certificate.key): name for name, record in members.items()}
         nodes = await asyncio.gather(*[
-            self._node(record, statuses, by_hop) for name, record in members.items() if name != self.name
+            self._node(record, statuses, by_hop) for record in members.values() if not self._is_own(record)
         ])  # fmt: skip
-        own = self.membership.known.get(self.name)
         return {
             "name": self.name,
-            "address": _text(own and self.membership.address_of(own)),
-            "member": self.name in self.membership.members,
+            "address": str(self.address),
+            "member": any(self._is_own(record) for record in members.values()),
             "bus": self.is_online,
             "endpoints": [str(HostPort(*each)) for each in self._published or ()],
-            "prefixes": [str(each) for each in self._announce],
+            "prefixes": [str(each) for each in self.certificate.prefixes],
             "certificate_expires": self.certificate.expires / 1000,
             "refused": dict(self.membership.refused),
             "nodes": nodes,
@@ -267,39 +291,19 @@ class Agent:
     async def _node(self, record: Record, statuses: Any, by_hop: dict[Any, str]) -> dict[str, Any]:
         certificate = record.certificate
         status, address = statuses.get(certificate.key), self.membership.address_of(record)
-        age = None if status is None or status.handshake_age == float("inf") else status.handshake_age
-        hop = None if address is None else self.links.next_hop(address)
+        age = status.handshake_age if status and status.handshake_age < float("inf") else None
+        hop, trip = self.links.next_hop(address), None
         via = None if hop is None else by_hop.get(hop, str(hop))
-        trip = None
-        if address is not None and via is not None and (via != certificate.name or (age is not None and age <= FRESH)):
-            answer = await self._probe(address)
+        if via and (via != certificate.name or (age is not None and age <= FRESH)):
+            answer = await self._probe(address, _PROBE)
             trip = answer and round(answer[0], 6)
         return {
             "name": certificate.name,
-            "address": _text(address),
+            "address": str(address),
             "prefixes": [str(each) for each in record.prefixes],
             "next_hop": via,
-            "endpoint": None if status is None or status.endpoint is None else str(HostPort(*status.endpoint)),
+            "endpoint": str(HostPort(*status.endpoint)) if status and status.endpoint else None,
             "round_trip": trip,
             "handshake_age": age,
-            "received_bytes": status.rx_bytes if status else 0,
-            "sent_bytes": status.tx_bytes if status else 0,
             "expires": record.expires / 1000,
         }
-
-
-_SAID = {"joined": "has joined", "moved": "has moved", "gone": "is gone"}
-
-
-def _is_plain(endpoint: PeerEndpoint) -> bool:
-    return not ip_address(endpoint[0].partition("%")[0]).is_link_local
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,8 +6,9 @@ Nothing that it tells is trusted: `membership` decides. `NatsBus` is a bucket of
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -20,6 +21,9 @@ log = logging.getLogger("threepipe.mesh")
 
 _RETRY = 1.0  # Seconds.
 _TIMEOUT = 5.0
+_ROUND, _SILENT_ROUNDS = 1.0, 5
+"""How long, and how often in a row, nothing may be heard while a record of this node is to come back."""
+_SEED = re.compile("SU[A-Z2-7]{56}")
 _KEPT = 86_400.0
 """Seconds for which a bucket that is made here keeps the record of a node that is gone."""
 
@@ -73,9 +77,9 @@ class Secrets(NamedTuple):
 
 
 def _credentials(path: Path, text: str) -> dict[str, Any]:
-    if "BEGIN NATS USER JWT" in text:
+    if "BEGIN NATS USER JWT" in text and "BEGIN USER NKEY SEED" in text:
         return {"user_credentials": str(path)}
-    if text.startswith("SU") and text.isalnum():
+    if _SEED.fullmatch(text):
         return {"nkeys_seed": str(path)}
     user, colon, password = text.partition(":")
     return {"user": user, "password": password} if colon else {"token": text}
@@ -98,10 +102,10 @@ class NatsBus:
                 raise InvalidSetting(f"the URL of the bus has a password or token: {advice}")
         self._urls, self._bucket, self._secrets = list(urls), bucket, secrets
         self._store: Any = None
-        self._ended = asyncio.Event()
-        self._updates = 0
-        """Counts what the bus has told."""
-        self._told = ""
+        self._expected: bytes | None = None
+        """What was put, and has not come back."""
+        self._told: set[str] = set()
+        """What was logged since a record of this node has come back."""
 
     async def run(self, listener: Listener) -> None:
         """Stay connected. Each connection begins with all records. Raises `InvalidSetting` without nats-py."""
@@ -110,16 +114,16 @@ class NatsBus:
         except ImportError:
             raise InvalidSetting('the bus needs nats-py; run: pip install "threepipe[mesh]"') from None
         while True:
-            self._ended = ended = asyncio.Event()
+            self._expected = None
             try:
-                client = await self._connect(nats, ended)
+                client = await self._connect(nats)
             except (TimeoutError, OSError, nats.errors.Error) as error:
-                self._tell(f"the bus is not reached: {error or type(error).__name__}")
+                self._tell(f"the bus is not reached: {_said(error)}")
             else:
                 try:
-                    await self._listen(client, listener, ended)
+                    await self._listen(client, listener)
                 except (TimeoutError, OSError, nats.errors.Error) as error:
-                    self._tell(f"the bus has no bucket for this node: {error or type(error).__name__}")
+                    self._tell(f"the bus has no bucket for this node: {_said(error)}")
                 finally:
                     self._store = None
                     listener.away()
@@ -133,22 +137,21 @@ class NatsBus:
         if store is None:
             raise EndpointError(None, "the bus is away")
         import nats
+        from nats.js.errors import APIError
 
-        updates = self._updates
+        self._expected = data
         try:
             await store.put(name, data)
         except (TimeoutError, OSError, nats.errors.Error) as error:
-            # A silent connection may be one from an address that this node has lost. A busy bus tells of others.
-            if isinstance(error, TimeoutError) and updates == self._updates:
-                self._ended.set()
-            raise EndpointError(None, f"the bus has not taken the record: {error or type(error).__name__}") from None
+            if isinstance(error, APIError):  # The answer of a bus that is there.
+                self._expected = None
+            raise EndpointError(None, f"the bus has not taken the record: {_said(error)}") from None
 
-    async def _connect(self, nats: Any, ended: asyncio.Event) -> Any:
+    async def _connect(self, nats: Any) -> Any:
         async def failed(error: Exception) -> None:
+            if "permissions violation" in str(error).lower():  # Else there is only a request without an answer.
+                self._tell(f"the bus refuses: {error}")
             log.debug("the bus: %s", error)
-
-        async def closed() -> None:
-            ended.set()
 
         return await nats.connect(
             self._urls,
@@ -160,12 +163,10 @@ class NatsBus:
             connect_timeout=_TIMEOUT,
             ping_interval=20,
             error_cb=failed,
-            closed_cb=closed,
-            disconnected_cb=closed,
             **self._secrets.options(),
         )
 
-    async def _listen(self, client: Any, listener: Listener, ended: asyncio.Event) -> None:
+    async def _listen(self, client: Any, listener: Listener) -> None:
         from nats.js.errors import BucketNotFoundError
 
         stream = client.jetstream(timeout=_TIMEOUT)
@@ -174,25 +175,33 @@ class NatsBus:
         except BucketNotFoundError:
             store = await stream.create_key_value(bucket=self._bucket, history=1, ttl=_KEPT)
         watcher = await store.watchall()
-        self._store, self._told = store, ""
-        log.info("the bus is reached: %s", client.connected_url.netloc if client.connected_url else "")
+        self._store = store
+        self._tell(f"the bus is reached: {client.connected_url.netloc}", log.info)
         listener.online()
-        over = asyncio.ensure_future(ended.wait())
-        try:
-            while not over.done():
-                update = asyncio.ensure_future(anext(watcher))
-                await asyncio.wait((update, over), return_when=asyncio.FIRST_COMPLETED)
-                self._updates += update.done()
-                if not update.done():
-                    update.cancel()
-                elif (entry := update.result()) is not None and entry.operation is None and entry.value:
-                    listener.heard(entry.key, entry.value)
-        finally:
-            over.cancel()
+        silent = 0
+        # A connection may be from an address that this node has lost, and a bucket may be deleted, of which NATS says
+        # nothing. A busy bus tells of others before it tells of this node.
+        while client.is_connected and silent < _SILENT_ROUNDS:
+            try:
+                async with asyncio.timeout(_ROUND):
+                    entry = await anext(watcher)
+            except TimeoutError:
+                silent = silent + 1 if self._expected else 0
+                continue
+            silent = 0
+            if entry is not None and entry.operation is None and entry.value:
+                if entry.value == self._expected:
+                    self._expected = None
+                    self._told.clear()
+                listener.heard(entry.key, entry.value)
         self._tell("the bus is away; what is known stays, until it is back")
 
-    def _tell(self, text: str) -> None:
-        """Log a text, once until the next connection."""
-        if text != self._told:
-            self._told = text
-            log.warning(text)
+    def _tell(self, text: str, tell: Callable[[str], None] = log.warning) -> None:
+        """Log a text, once until the bus works."""
+        if text not in self._told:
+            self._told.add(text)
+            tell(text)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -34,9 +34,7 @@ def _folder() -> Path:
 def interfaces() -> list[str]:
     """Return the interfaces whose agents have a socket, also those of killed ones."""
     folder = platforms.runtime_folder()
-    if folder is None or not (folder / "mesh").is_dir():
-        return []
-    return sorted(path.stem for path in (folder / "mesh").glob("*.sock"))
+    return sorted(path.stem for path in (folder / "mesh").glob("*.sock")) if folder else []
 
 
 def ask(interface: str, request: str) -> Any:

@@ -1,24 +1,25 @@
 """Joining a network: an adapter, a device that routes by next hops, and the agent, in one process until it leaves."""
 
 import asyncio
+import errno
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from dataclasses import dataclass
 from pathlib import Path
 
 from threepipe import platforms
 from threepipe.adapter import Adapter
 from threepipe.core import fast
-from threepipe.errors import InvalidSetting
+from threepipe.errors import InvalidSetting, NameTaken
 from threepipe.mesh.agent import Agent, Endpoints
 from threepipe.mesh.bus import Bus
 from threepipe.mesh.control import serving
 from threepipe.mesh.links import Links
 from threepipe.mesh.probes import Probes
-from threepipe.mesh.records import node_address
+from threepipe.mesh.records import check_endpoint, node_address
 from threepipe.mesh.store import Store
 from threepipe.net.connect import HostPort
 from threepipe.net.service import announced
@@ -27,7 +28,6 @@ from threepipe.wireguard.device import Device
 from threepipe.wireguard.kernel_routes import KernelRoutes
 from threepipe.wireguard.keys import public_key
 from threepipe.wireguard.next_hops import NextHopRouting
-from threepipe.wireguard.peer_endpoint import PeerEndpoint
 from threepipe.wireguard.quick.ending import Ending
 from threepipe.wireguard.quick.metrics import serve
 from threepipe.wireguard.quick.names import resolve
@@ -35,11 +35,10 @@ from threepipe.wireguard.quick.traffic import traffic
 from threepipe.wireguard.uapi_server import UapiServer
 from threepipe.wireguard.uapi_socket import listen
 
-__all__ = ["EXPIRY", "INTERFACE", "KEEPALIVE", "MTU", "PORT", "Joining", "join", "state_folder"]
+__all__ = ["Joining", "join", "state_folder"]
 
 log = logging.getLogger("threepipe.mesh")
 
-INTERFACE, PORT, MTU, KEEPALIVE, EXPIRY = "mesh0", 51820, 1420, 25, 300
 _MIN_EXPIRY, _MAX_EXPIRY = 2, 86_400
 _LEAK_METRIC = 8192
 
@@ -59,17 +58,15 @@ class Joining:
     """The networks of the mesh. The node's address is in the first of IPv6."""
     name: str | None = None
     """The node's name, which has to be that of its certificate."""
-    interface: str = INTERFACE
-    port: int = PORT
-    mtu: int = MTU
-    keepalive: int = KEEPALIVE
-    expiry: float = EXPIRY
+    interface: str = "mesh0"
+    port: int = 51820
+    mtu: int = 1420
+    keepalive: int = 25
+    expiry: float = 300
     endpoints: Sequence[tuple[str, int]] = ()
     """Where others reach this node, besides the addresses of its interfaces. Names are looked up again and again."""
-    announce: Sequence[Network] | None = None
     metrics: HostPort | None = None
     """Where Prometheus gets the metrics of the device."""
-    offload: bool = field(default=True, kw_only=True)
 
     def check(self) -> None:
         """Raise `InvalidSetting` if these settings cannot work, and as `Store.certificate`."""
@@ -80,8 +77,7 @@ class Joining:
             raise InvalidSetting(f"the certificate is not for the keys in {self.store.folder}; have a new one signed")
         if not _MIN_EXPIRY <= self.expiry <= _MAX_EXPIRY:
             raise InvalidSetting(f"expiry {self.expiry}: give {_MIN_EXPIRY} to {_MAX_EXPIRY} seconds")
-        if node_address(self.networks, certificate.key) is None:
-            raise InvalidSetting("the networks have none of IPv6, for the nodes' addresses; give one by --prefix")
+        node_address(self.networks, certificate.key)
 
 
 def join(joining: Joining, ready: Callable[[Agent], None]) -> None:
@@ -90,6 +86,9 @@ def join(joining: Joining, ready: Callable[[Agent], None]) -> None:
     Raises `Ended` if a signal arrives before `ready` was called, `InvalidSetting`, `EndpointError` and `AdapterError`.
     """
     joining.check()
+    if (name := joining.interface) in (present for _, present in socket.if_nameindex()):
+        advice = "end its agent by threepipe mesh leave, or choose another name by --interface"
+        raise NameTaken(errno.EEXIST, f"there is an interface {name} already; {advice}")
     with Ending() as ending, ExitStack() as stack:
         _run(joining, ending, stack, ready)
 
@@ -107,7 +106,7 @@ def _run(joining: Joining, ending: Ending, stack: ExitStack, ready: Callable[[Ag
             routes=networks,  # Else packets to nodes that are gone would leave by the default route, not encrypted.
             metric=_LEAK_METRIC,
             mtu=joining.mtu,
-            offload=joining.offload and fast.NATIVE,
+            offload=fast.NATIVE,
         )
     )
     listening = listen(adapter.name)
@@ -126,46 +125,36 @@ def _run(joining: Joining, ending: Ending, stack: ExitStack, ready: Callable[[Ag
     enter(UapiServer(listening, device, over.set))
     enter(serve(device, adapter.name, joining.metrics))
     links = Links(device, routes, networks, joining.keepalive)
+    probes, told = Probes(adapter.name, links.endpoint_of), set[str]()
     agent = Agent(
         store,
         networks,
         joining.bus,
         links,
         expiry=joining.expiry,
-        announce=joining.announce,
-        endpoints=lambda: _endpoints(joining.endpoints, networks, device.status().listen_port),
-        prober=Probes(adapter.name, links.endpoint_of),
+        endpoints=lambda: _endpoints(joining.endpoints, device.status().listen_port, told),
+        probe=probes.probe,
     )
     ending.check()
     enter(announced(f"{agent.name} is in the mesh by {adapter.name}"))
-    asyncio.run(_stay(agent, adapter.name, over, ending, waiting, ready))
+
+    async def stay() -> None:
+        async with probes, serving(agent, adapter.name, over.set, waiting):
+            await agent.run(lambda: over.is_set() or ending.number is not None, lambda: ready(agent))
+
+    asyncio.run(stay())
     if failures:
         raise failures[0]
 
 
-async def _stay(
-    agent: Agent,
-    interface: str,
-    over: threading.Event,
-    ending: Ending,
-    waiting: ExitStack,
-    ready: Callable[[Agent], None],
-) -> None:
-    async with serving(agent, interface, over.set, waiting):
-        await agent.run(lambda: over.is_set() or ending.number is not None, lambda: ready(agent))
-
-
-def _endpoints(given: Iterable[tuple[str, int]], networks: Sequence[Network], port: int) -> Endpoints:
-    """Return where others may reach this machine: as given, and at its addresses outside the mesh."""
-    found: list[PeerEndpoint] = []
-    own: list[PeerEndpoint] = []
+def _endpoints(given: Iterable[tuple[str, int]], port: int, told: set[str]) -> Endpoints:
+    """Return where others may reach this machine: as given, and at its addresses. Log what is not in `told` yet."""
+    found = []
     for each in given:
         try:
-            found.append(resolve(each))
-        except (InvalidSetting, OSError) as error:
-            log.warning("%s", error)
-    for text in platforms.host_addresses():
-        address = ip_address(text)
-        if not any(address in network for network in networks):
-            own.append((text, port))
-    return found, own
+            found.append(check_endpoint(*resolve(each)))
+        except (ValueError, OSError) as error:
+            if str(error) not in told:
+                told.add(str(error))
+                log.warning("%s", error)
+    return found, [(text, port) for text in platforms.host_addresses()]

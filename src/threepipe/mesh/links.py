@@ -6,6 +6,7 @@ babeld, BIRD and FRR: where a routing daemon runs on the interface, its routes w
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -40,15 +41,22 @@ class MeshRoutes(Routes, Protocol):
         """Undo `add`; do nothing if the route is gone. Raises `AdapterError`."""
 
 
+@dataclass
+class _Link:
+    """A member, and how often its endpoints were tried in vain since it was heard."""
+
+    record: Record
+    tried: int = 0
+
+
 class Links:
-    """The peers and routes of a device. Not thread-safe."""
+    """The peers and routes of a device. `retry` and the methods that only read may be called in other threads."""
 
     def __init__(self, device: Device, routes: MeshRoutes, networks: Sequence[Network], keepalive: int) -> None:
         """`keepalive` is the persistent keepalive of all peers in seconds, which keeps mappings of NATs; 0 for off."""
         self.device, self.routes = device, routes
         self._networks, self._keepalive = networks, keepalive
-        self._records: dict[bytes, Record] = {}
-        self._tried: dict[bytes, int] = {}
+        self._links: dict[bytes, _Link] = {}
         self._own: frozenset[str] = frozenset()
 
     def apply(self, changes: Iterable[Change]) -> None:
@@ -59,20 +67,20 @@ class Links:
             record, key = change.record, change.record.certificate.key
             if change.kind == "gone":
                 peers.append(PeerChange(key, remove=True))
-                self._records.pop(key, None)
-                self._tried.pop(key, None)
+                self._links.pop(key, None)
                 self._route(record, False)
                 continue
-            self._records[key] = record
-            self._tried[key] = 0
-            endpoint = self._endpoint(record)
+            link = self._links[key] = _Link(record)
+            status = None
             if change.kind == "joined":
-                peers.append(PeerChange(key, endpoint=endpoint, persistent_keepalive=self._keepalive))
                 self._route(record, True)
-                continue
-            statuses = statuses or self.statuses()
-            if _is_unreached(statuses[key]) or statuses[key].endpoint not in record.endpoints:
-                peers.append(PeerChange(key, endpoint=endpoint, update_only=True))
+            else:
+                statuses = statuses or self.statuses()
+                status = statuses.get(key)
+            if status is None:  # Or somebody has removed the peer.
+                peers.append(PeerChange(key, endpoint=self._endpoint(link), persistent_keepalive=self._keepalive))
+            elif _is_unreached(status) or status.endpoint not in record.endpoints:
+                peers.append(PeerChange(key, endpoint=self._endpoint(link), update_only=True))
         if peers:
             self.device.configure(settings.Change(peers=peers))
 
@@ -85,10 +93,10 @@ class Links:
         self._own = frozenset(host for host, _ in own)
         peers = []
         for key, status in self.statuses().items():
-            record = self._records.get(key)
-            if record is not None and _is_unreached(status):
-                self._tried[key] += 1
-                if (endpoint := self._endpoint(record)) != status.endpoint:
+            link = self._links.get(key)
+            if link is not None and _is_unreached(status):
+                link.tried += 1
+                if (endpoint := self._endpoint(link)) != status.endpoint:
                     peers.append(PeerChange(key, endpoint=endpoint, update_only=True))
         if peers:
             self.device.configure(settings.Change(peers=peers))
@@ -107,13 +115,14 @@ class Links:
         hop = self.routes.next_hop(address.packed, bytes(16))
         return None if hop is None else IPv6Address(hop)
 
-    def _endpoint(self, record: Record) -> PeerEndpoint | None:
+    def _endpoint(self, link: _Link) -> PeerEndpoint | None:
         """Return the endpoint to try."""
-        if not record.endpoints:
+        endpoints = link.record.endpoints
+        if not endpoints:
             return None
-        beside = any(host in self._own for host, _ in record.endpoints)
-        tried = self._tried[record.certificate.key] // _CALLS % len(record.endpoints)
-        return record.endpoints[-1 - tried if beside else tried]
+        beside = any(host in self._own for host, _ in endpoints)
+        tried = link.tried // _CALLS % len(endpoints)
+        return endpoints[-1 - tried if beside else tried]
 
     def _route(self, record: Record, add: bool) -> None:
         hop = link_local(record.certificate.key)

@@ -13,6 +13,7 @@ from ipaddress import IPv6Address
 from typing import Any, Self
 
 from threepipe import platforms
+from threepipe.mesh.records import check_endpoint
 from threepipe.net.connect import HostPort
 from threepipe.wireguard.fields import parse_endpoint
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
@@ -82,6 +83,6 @@ class Probes(asyncio.DatagramProtocol):
 
 def _parse(text: str) -> PeerEndpoint | None:
     try:
-        return parse_endpoint(text)
+        return check_endpoint(*parse_endpoint(text))
     except ValueError:
         return None

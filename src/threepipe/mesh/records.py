@@ -8,10 +8,11 @@ Ed25519 signature of it in base64. A record begins with the certificate. Times a
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -20,7 +21,7 @@ from threepipe.errors import InvalidSetting, ThreepipeError
 from threepipe.settings import Network
 from threepipe.wireguard.keys import link_local
 from threepipe.wireguard.peer_endpoint import PeerEndpoint
-from threepipe.wireguard.values import KEY_SIZE, key_from_text, key_to_text, to_endpoint
+from threepipe.wireguard.values import key_from_text, key_to_text, to_endpoint
 
 __all__ = [
     "MAX_RECORD",
@@ -28,10 +29,14 @@ __all__ = [
     "Record",
     "Refused",
     "Request",
+    "check_endpoint",
     "check_node_name",
     "node_address",
     "public_part",
 ]
+
+Given = ParamSpec("Given")
+Parsed = TypeVar("Parsed")
 
 MAX_RECORD = 8192
 """Bytes of a record at most."""
@@ -49,6 +54,19 @@ class Refused(ThreepipeError):
         self.kind = kind
 
 
+def _refusing(parse: Callable[Given, Parsed]) -> Callable[Given, Parsed]:
+    """Have a function that reads a text raise `Refused` for each error in it."""
+
+    @wraps(parse)
+    def refusing(*args: Given.args, **kwargs: Given.kwargs) -> Parsed:
+        try:
+            return parse(*args, **kwargs)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise Refused("malformed", "it is not a record of this version of threepipe") from None
+
+    return refusing
+
+
 def check_node_name(name: str) -> str:
     """Return `name`; raise `InvalidSetting` if no node can have it."""
     if not _NAME.fullmatch(name):
@@ -56,13 +74,23 @@ def check_node_name(name: str) -> str:
     return name
 
 
+def check_endpoint(host: Any, port: Any) -> PeerEndpoint:
+    """Return an endpoint that a record may have. Raises `ValueError` or `TypeError` if no host can be reached there."""
+    found = to_endpoint((host, port))
+    address = ip_address(found[0])
+    local = address.is_multicast or address.is_unspecified or address.is_link_local
+    if local or "%" in found[0] or not found[1]:
+        raise ValueError(f"no other host reaches {found[0]}, port {found[1]}; give an address that others can use")
+    return found
+
+
 def public_part(seed: bytes) -> bytes:
     """Return the Ed25519 public key, 32 bytes, of a private key of 32 bytes."""
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
-def node_address(networks: Iterable[Network], key: bytes) -> IPv6Address | None:
-    """Return the address of the node with that WireGuard key, in the first IPv6 network; None if there is none.
+def node_address(networks: Iterable[Network], key: bytes) -> IPv6Address:
+    """Return the address of the node with that WireGuard key, in the first IPv6 network. Raises `InvalidSetting`.
 
     It is the first /64 of the network and, as its last 8 bytes, those of the key's link-local address. In a network
     that is smaller than a /64, it is as many of their last bits as fit.
@@ -71,7 +99,7 @@ def node_address(networks: Iterable[Network], key: bytes) -> IPv6Address | None:
         if network.version == 6:
             identifier = int(link_local(key)) & (1 << min(64, 128 - network.prefixlen)) - 1
             return IPv6Address(int(network.network_address) | identifier)
-    return None
+    raise InvalidSetting("the networks have none of IPv6, for the nodes' addresses; give one by --prefix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +151,19 @@ class Certificate:
         return cls.parse(_signed(_CERTIFICATE, fields, seed), public_part(seed))
 
     @classmethod
+    @_refusing
     def parse(cls, text: str, authority: bytes) -> Self:
         """Return the certificate if the authority with that public key has signed it. Raises `Refused`."""
         fields = _verified(_CERTIFICATE, text, authority, "the authority")
-        with _refusing():
-            return cls(
-                check_node_name(fields["name"]),
-                key_from_text(fields["key"]),
-                key_from_text(fields["signer"]),
-                tuple(ip_network(each) for each in fields["prefixes"]),
-                _time(fields["issued"]),
-                _time(fields["expires"]),
-                text,
-            )
+        return cls(
+            check_node_name(fields["name"]),
+            key_from_text(fields["key"]),
+            key_from_text(fields["signer"]),
+            tuple(ip_network(each) for each in fields["prefixes"]),
+            _time(fields["issued"]),
+            _time(fields["expires"]),
+            text,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,29 +203,28 @@ class Record:
         return cls(certificate, sequence, expires, endpoints, prefixes, left, text)
 
     @classmethod
+    @_refusing
     def parse(cls, data: bytes, authority: bytes, known: Certificate | None = None) -> Self:
         """Return the record if its node has signed it, and the authority the node's certificate.
 
         `known` is a certificate that was found to be good. Raises `Refused`.
         """
-        with _refusing():
-            text = data.decode()
-            lines = text.split("\n")
-            if len(data) > MAX_RECORD or len(lines) != 4:
-                raise ValueError("it has four lines")
+        text = data.decode()
+        lines = text.split("\n")
+        if len(data) > MAX_RECORD or len(lines) != 4:
+            raise ValueError("it has four lines")
         words = "\n".join(lines[:2])
         certificate = known if known and known.text == words else Certificate.parse(words, authority)
         fields = _verified(_RECORD, "\n".join(lines[2:]), certificate.signer, certificate.name)
-        with _refusing():
-            return cls(
-                certificate,
-                _time(fields["sequence"]),
-                _time(fields["expires"]),
-                tuple(_endpoint(*each) for each in fields["endpoints"][:MAX_ENDPOINTS]),
-                tuple(ip_network(each) for each in fields["prefixes"]),
-                fields.get("left", False) is True,
-                text,
-            )
+        return cls(
+            certificate,
+            _time(fields["sequence"]),
+            _time(fields["expires"]),
+            tuple(check_endpoint(*each) for each in fields["endpoints"][:MAX_ENDPOINTS]),
+            tuple(ip_network(each) for each in fields["prefixes"]),
+            fields.get("left", False) is True,
+            text,
+        )
 
     @property
     def lifetime(self) -> int:
@@ -211,43 +238,18 @@ def _signed(kind: bytes, fields: dict[str, Any], seed: bytes) -> str:
     return f"{text}\n{b64encode(signature).decode()}"
 
 
-def _verified(kind: bytes, text: str, key: bytes, whose: str) -> dict[str, Any]:
-    with _refusing():
-        body, _, signature = text.partition("\n")
-        found = b64decode(signature, validate=True)
+def _verified(kind: bytes, text: str, key: bytes, whose: str) -> Any:
+    """Return the JSON of a text if the owner of the public key has signed it."""
+    body, _, signature = text.partition("\n")
+    found = b64decode(signature, validate=True)
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(found, kind + body.encode())
-    except (InvalidSignature, ValueError):
+    except InvalidSignature:
         raise Refused("forged", f"{whose} has not signed this") from None
-    with _refusing():
-        fields = json.loads(body)
-        if not isinstance(fields, dict):
-            raise ValueError("no object")
-        return fields
+    return json.loads(body)
 
 
 def _time(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 53:
         raise ValueError("no time")
     return value
-
-
-def _endpoint(host: Any, port: Any) -> PeerEndpoint:
-    found = to_endpoint((host, port))
-    address = ip_address(found[0])
-    if address.is_multicast or address.is_unspecified or not found[1] or "%" in found[0]:
-        raise ValueError("no host has this endpoint")
-    return found
-
-
-class _refusing:  # noqa: N801  # A context manager, cheaper than one made of a generator.
-    """Raises errors of the block about a text as `Refused`."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> None:
-        if isinstance(value, (ValueError, KeyError, TypeError, RecursionError)):
-            raise Refused("malformed", "it is not a record of this version of threepipe") from None
-
-
-assert KEY_SIZE == 32  # Of both kinds of keys.

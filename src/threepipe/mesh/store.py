@@ -1,26 +1,34 @@
 """Store: the folder in which a node keeps its keys, its certificate, and the newest record of every node it knows."""
 
 import errno
+import os
+import sqlite3
 from base64 import b64encode
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from threepipe import platforms
-from threepipe.errors import InvalidSetting
+from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.mesh.records import Certificate, Request, public_part
 from threepipe.net.connect import endpoint_errors
 from threepipe.platforms.files import write_atomically, write_new
 from threepipe.wireguard.keys import generate_key, public_key
+from threepipe.wireguard.quick.config import warn_if_exposed
 from threepipe.wireguard.values import key_from_text
 
 __all__ = ["Keys", "Store", "make_authority", "parse_certificate", "read_authority"]
 
 _MAX_FILE = 1 << 16  # Bytes.
-_END = "\n\n"
+_SETUP = (
+    "PRAGMA locking_mode = EXCLUSIVE",  # One agent at a time.
+    "PRAGMA journal_mode = WAL",  # A kill or a power cut loses the last records at most.
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA cache_size = -200",  # KiB. Nothing is read twice.
+    "CREATE TABLE IF NOT EXISTS records (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID",
+)
 _ADVICE = {errno.EACCES: "run this as root, or give a folder of yours by --state"}
 
 
@@ -43,17 +51,17 @@ class Store:
         self.folder = folder
         with self._errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._records = folder / "records"
-        self._files = ExitStack()
-        self._log: BinaryIO | None = None
-        self._count = 0
+        self._keys: Keys | None = None
+        self._records: sqlite3.Connection | None = None
 
     def keys(self) -> Keys:
         """Return the node's keys, which are made once and never leave the folder."""
         path = self.folder / "keys"
-        if not path.exists():
-            write_new({path: _to_text(generate_key(), _new_seed())})
-        return Keys(*_from_text(path, 2))
+        if self._keys is None:
+            if not os.path.exists(path):
+                write_new({path: _to_text(generate_key(), _new_seed())})
+            self._keys = Keys(*_from_text(path, 2))
+        return self._keys
 
     def put_certificate(self, text: str) -> None:
         """Keep a certificate, as `threepipe mesh sign` prints it, with the authority's key."""
@@ -63,50 +71,43 @@ class Store:
     def certificate(self) -> tuple[Certificate, bytes]:
         """Return the node's certificate, and the public key of the authority that it trusts."""
         path = self.folder / "certificate"
-        if not path.exists():
-            advice = "have the authority sign the line of: threepipe mesh request, and give it by --certificate"
-            raise InvalidSetting(f"this node has no certificate; {advice}")
-        return parse_certificate(_read(path), path)
+        advice = "have the authority sign the line of: threepipe mesh request, and give it by --certificate"
+        return parse_certificate(_read(path, {errno.ENOENT: advice}), path)
 
     def records(self) -> list[str]:
-        """Return the texts of the records that are kept, the oldest first, and keep others from now on.
+        """Return the texts of the records that are kept, and keep others from now on.
 
         Raises `InvalidSetting` if another process uses the folder.
         """
         with self._errors():
-            lock = self._files.enter_context((self.folder / "lock").open("ab"))
-            if not platforms.try_lock(lock.fileno()):
-                raise InvalidSetting(f"another agent uses {self.folder}; end it, or give another folder by --state")
-            found = self._records.read_bytes() if self._records.exists() else b""
-        texts = found.decode(errors="replace").split(_END)[:-1]  # A write that a kill cut short has no end.
-        self.compact(texts)
-        return texts
+            self._records = sqlite3.connect(self.folder / "records.db", timeout=0, isolation_level=None)
+            for statement in _SETUP:
+                self._records.execute(statement)
+            return [text for (text,) in self._records.execute("SELECT text FROM records")]
 
-    def keep(self, text: str) -> int:
-        """Keep a record. Return how many are kept, among them outdated ones, which `compact` removes."""
-        assert self._log is not None
+    def keep(self, name: str, text: str) -> None:
+        """Keep the record of a node in place of an older one."""
+        assert self._records is not None
         with self._errors():
-            self._log.write(f"{text}{_END}".encode())
-            self._log.flush()
-        self._count += 1
-        return self._count
-
-    def compact(self, texts: Iterable[str]) -> None:
-        """Keep these records alone."""
-        kept = list(texts)
-        with self._errors():
-            if self._log is not None:
-                self._log.close()
-            write_atomically(self._records, "".join([f"{text}{_END}" for text in kept]).encode(), 0o600)
-            self._log = self._files.enter_context(self._records.open("ab"))
-        self._count = len(kept)
+            self._records.execute("REPLACE INTO records VALUES (?, ?)", (name, text))
 
     def close(self) -> None:
         """Let another process use the folder. May be called again."""
-        self._files.close()
+        if self._records is not None:
+            self._records.close()
 
-    def _errors(self) -> AbstractContextManager[None]:
-        return endpoint_errors(f"the state of the node in {self.folder}", _ADVICE)
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with endpoint_errors(f"the state of the node in {self.folder}", _ADVICE):
+                yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                advice = "end it, or give another folder by --state"
+                raise InvalidSetting(f"another agent uses {self.folder}; {advice}") from None
+            path = self.folder / "records.db"
+            advice = "if it is damaged, remove it: the bus has the records"
+            raise EndpointError(None, f"{path}: {error}; {advice}") from None
 
 
 def parse_certificate(text: str, path: Path) -> tuple[Certificate, bytes]:
@@ -139,12 +140,13 @@ def _to_text(*keys: bytes) -> bytes:
 
 
 def _from_text(path: Path, count: int) -> list[bytes]:
-    words = _read(path).split()
+    words = _read(path, {}).split()
+    warn_if_exposed(path)
     if len(words) != count:
         raise InvalidSetting(f"{path} does not have {count} keys, one a line; restore it, or move it away for new keys")
     return [key_from_text(word) for word in words]
 
 
-def _read(path: Path) -> str:
-    with endpoint_errors(f"reading {path}", {}), path.open(encoding="utf-8", errors="replace") as file:
+def _read(path: Path, advice: dict[int, str]) -> str:
+    with endpoint_errors(f"reading {path}", advice), path.open(encoding="utf-8", errors="replace") as file:
         return file.read(_MAX_FILE)
