@@ -1,13 +1,17 @@
 """Members as peers of a device and as routes."""
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_network
 
 import pytest
 
 from tests.support.mesh import TableOfRoutes
 from tests.support.mesh_bus import NETWORKS, Signer
-from threepipe.errors import AdapterError
+from tests.support.waiting import come_true
+from threepipe.errors import AdapterError, SessionClosed
 from threepipe.mesh import Change, Links
 from threepipe.settings import Network
 from threepipe.wireguard import Device, NextHopRouting, PeerChange, generate_key, link_local
@@ -89,6 +93,46 @@ def test_a_member_that_moves_is_tried_at_its_first_endpoint(links: Links) -> Non
     join(links, node, HERE)
     links.apply([Change("moved", node.record(endpoints=[THERE, HERE]))])
     assert endpoint(links, node) == THERE
+
+
+def test_a_member_that_moves_before_it_was_reached_is_called_at_once(links: Links) -> None:
+    """A device that has called begins anew after 5 s only: for so long a node that restarts would not be reached."""
+    node = Signer("gw")
+    with socket.socket(type=socket.SOCK_DGRAM) as old, socket.socket(type=socket.SOCK_DGRAM) as new:
+        for bound in (old, new):
+            bound.bind(("127.0.0.1", 0))
+        new.settimeout(3)
+        old.settimeout(10)
+        join(links, node, old.getsockname())
+        assert old.recv(200)
+        links.apply([Change("moved", node.record(endpoints=[new.getsockname()]))])
+        assert new.recv(200)
+
+
+def test_a_reached_member_that_moves_keeps_its_session(links: Links) -> None:
+    node, own = Signer("gw"), links.device.status()
+    with Device(private_key=node.keys.wireguard) as device:
+        other = PeerChange(own.public_key, endpoint=("127.0.0.1", own.listen_port))
+        device.configure(Settings(peers=[other]))
+        threads = [threading.Thread(target=drain, args=(each,)) for each in (device, links.device)]
+        for thread in threads:
+            thread.start()
+        join(links, node, ("127.0.0.1", device.status().listen_port))
+        assert come_true(lambda: links.statuses()[node.request.key].has_session, 20)
+        for endpoints in ([("127.0.0.1", device.status().listen_port), THERE], [THERE]):
+            links.apply([Change("moved", node.record(endpoints=endpoints))])
+            assert endpoint(links, node) == endpoints[0]
+            assert links.statuses()[node.request.key].has_session
+        links.device.close()
+    for thread in threads:
+        thread.join()
+
+
+def drain(device: Device) -> None:
+    """Receive, without which a device opens nothing."""
+    with suppress(SessionClosed):
+        while True:
+            device.session.receive()
 
 
 def test_a_peer_that_somebody_has_removed_comes_back_when_it_moves(links: Links) -> None:

@@ -77,10 +77,13 @@ class Links:
             else:
                 statuses = statuses or self.statuses()
                 status = statuses.get(key)
-            if status is None:  # Or somebody has removed the peer.
-                peers.append(PeerChange(key, endpoint=self._endpoint(link), persistent_keepalive=self._keepalive))
-            elif _is_unreached(status) or status.endpoint not in record.endpoints:
-                peers.append(PeerChange(key, endpoint=self._endpoint(link), update_only=True))
+            if status is not None and not _is_unreached(status):
+                if status.endpoint not in record.endpoints:
+                    peers.append(PeerChange(key, endpoint=self._endpoint(link), update_only=True))
+                continue
+            if status is not None:  # A device that has called in vain begins anew after 5 s only; a new peer at once.
+                peers.append(PeerChange(key, remove=True))
+            peers.append(PeerChange(key, endpoint=self._endpoint(link), persistent_keepalive=self._keepalive))
         if peers:
             self.device.configure(settings.Change(peers=peers))
 
