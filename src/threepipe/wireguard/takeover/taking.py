@@ -15,6 +15,7 @@ from threepipe.errors import EndpointError, text_of
 from threepipe.net.connect import remover
 from threepipe.pump import give_kept, wait_until_pumped
 from threepipe.session import Session
+from threepipe.takeover import SECONDS_TO_ANSWER, SECONDS_TO_BEGIN
 from threepipe.wireguard import clock
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.keys import generate_key, public_key
@@ -22,11 +23,7 @@ from threepipe.wireguard.next_hops import NextHopRouting
 from threepipe.wireguard.peer_endpoint import to_socket
 from threepipe.wireguard.settings import Change, PeerChange
 from threepipe.wireguard.state import Reader, Writer, read_packets, wipe
-from threepipe.wireguard.takeover.exchange import (
-    SECONDS_TO_ANSWER,
-    SECONDS_TO_BEGIN,
-    VERSION,
-)
+from threepipe.wireguard.takeover.exchange import VERSION
 from threepipe.wireguard.tunnel import Event, Tunnel
 from threepipe.wireguard.uapi_socket import FOLDER, Listening, stop_listening, takeover_path
 
