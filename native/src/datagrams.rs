@@ -1,6 +1,7 @@
 //! A datagram socket as an end of the pump, and its Python handler. See `DatagramsEnd` in `threepipe.core.pump`.
 
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -24,6 +25,7 @@ pub struct Datagrams {
     pub socket: OwnedFd,
     pub ways: Ways,
     pub handler: Handler,
+    pub kept: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Datagrams {
@@ -36,6 +38,7 @@ impl Datagrams {
             socket: File::of(&end.getattr(intern!(py, "socket"))?)?.duplicate()?,
             ways: Ways::new(to_way(way)?),
             handler: Handler(handler.unbind()),
+            kept: Mutex::default(),
         })
     }
 }

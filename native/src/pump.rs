@@ -169,14 +169,15 @@ impl End {
                 sources,
                 ways: &datagrams.ways,
                 handler: &datagrams.handler,
+                kept: &datagrams.kept,
                 received,
                 sent,
             }),
         }
     }
 
-    /// Set `coalescing` to False if a superpacket was refused, add the records that waited for room to `kept`, and
-    /// set `left` of a stream.
+    /// Set `coalescing` to False if a superpacket was refused, add what waited for room to `kept`, and set `left` of a
+    /// stream.
     fn report(self, object: &Bound<'_, PyAny>) -> Result<()> {
         let py = object.py();
         match self.kind {
@@ -184,17 +185,25 @@ impl End {
                 if !tun.coalescing.load(Ordering::Relaxed) {
                     object.setattr(intern!(py, "coalescing"), false)?;
                 }
-                let kept = tun.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
-                let records: Vec<_> = kept.iter().map(|record| PyByteArray::new(py, record)).collect();
-                object.getattr(intern!(py, "kept"))?.call_method1(intern!(py, "extend"), (records,))?;
-                Ok(())
+                keep(object, tun.kept)
             }
             #[cfg(target_os = "linux")]
-            Kind::Peers(_) | Kind::Datagrams(_) => Ok(()),
+            Kind::Peers(_) => Ok(()),
+            #[cfg(target_os = "linux")]
+            Kind::Datagrams(datagrams) => keep(object, datagrams.kept),
             #[cfg(target_os = "linux")]
             Kind::Records(records) => records.report(object),
         }
     }
+}
+
+/// Add the records or packets that waited for room to `kept` of `end`.
+fn keep(end: &Bound<'_, PyAny>, kept: Mutex<Vec<Vec<u8>>>) -> Result<()> {
+    let py = end.py();
+    let kept = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let kept: Vec<_> = kept.iter().map(|record| PyByteArray::new(py, record)).collect();
+    end.getattr(intern!(py, "kept"))?.call_method1(intern!(py, "extend"), (kept,))?;
+    Ok(())
 }
 
 fn duplicates(files: &Bound<'_, PyAny>) -> Result<Vec<OwnedFd>> {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from threepipe.backend import LateLender, Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
-from threepipe.core.pump import BUNDLES, PAUSE, End, RecordsEnd, TunEnd, forward
+from threepipe.core.pump import BUNDLES, PAUSE, DatagramsEnd, End, RecordsEnd, TunEnd, forward
 from threepipe.errors import AdapterError, LinkDown, ThreepipeError
 from threepipe.session import Session
 from threepipe.singles import count
@@ -22,7 +22,7 @@ from threepipe.singles import count
 if TYPE_CHECKING:
     from threepipe.net.doorbell import Doorbell
 
-__all__ = ["give_kept", "interrupt", "kept", "pause", "pump", "resume", "wait_until_pumped"]
+__all__ = ["give_kept", "interrupt", "kept", "pause", "pump", "resume", "wait_until_idle", "wait_until_pumped"]
 
 _ALWAYS_ROOM_SOON = ("tun", "peers")
 """The kinds of ends whose room no other program decides on."""
@@ -33,12 +33,13 @@ def pump(left: Session, right: Session) -> bool:
 
     Uses the native loop if both ports lend descriptors that it can join, else Python's loop over the two sessions.
     Returns False at once if a port has no descriptor to wait for. Packets that can never be sent are dropped and
-    counted. Packets that wait for room at an interruption stay in the session that received them. With the native loop,
-    those for a stream or for peers are sent by its port later, and those for datagram sockets are dropped and counted.
-    Raises what `receive` and `send` do, and `EndpointEnded` half a second after an end.
+    counted. Packets that wait for room at an interruption stay in the session that received them, except that with the
+    native loop, those for a stream or for peers are sent by its port later. Raises what `receive` and `send` do, and
+    `EndpointEnded` half a second after an end.
     """
-    for session in (left, right):
-        _wait_until_resumed(session)
+    with _idle(left), _idle(right):
+        for session in (left, right):
+            session._wait_until_resumed()
     with _pumped(left, right) as bell:
         if left._paused or right._paused:
             return True  # That was just now, and `pause` has not waited for this call.
@@ -72,22 +73,35 @@ def interrupt(session: Session) -> None:
 
 
 def pause(session: Session) -> None:
-    """Have `pump` return, and not go on with the session until `resume`; wait until a call that runs has returned.
+    """Have `pump` and `Session.receive` wait until `resume`; wait until a call of `pump` that runs has returned.
 
-    Then all packets that it received are sent, dropped or kept (see `kept`), and no further ones are received.
+    Then all packets that it received are sent, dropped or kept (see `kept`), and no further ones are received. For
+    sessions that a pipe uses, and no task.
     """
     with session._unused:
         session._paused = True
         for bell in session._bells:
             bell.ring()
         session._unused.wait_for(lambda: not session._bells)
+    _wake(session)
+
+
+def wait_until_idle(session: Session, timeout: float) -> bool:
+    """Wait `timeout` seconds at most until a thread waits for the paused session. Return True if one does.
+
+    A thread of a pipe has sent all that it has received then.
+    """
+    with session._unused:
+        idle = session._unused.wait_for(lambda: session._closed or session._idle > 0, timeout)
+        return idle and not session._closed
 
 
 def resume(session: Session) -> None:
-    """Have `pump` go on after `pause`."""
+    """Have `pump` and `Session.receive` go on after `pause`."""
     with session._unused:
         session._paused = False
         session._unused.notify_all()
+    _wake(session)
 
 
 def kept(session: Session) -> list[bytes]:
@@ -110,9 +124,23 @@ def wait_until_pumped(session: Session, timeout: float) -> bool:
         return session._unused.wait_for(lambda: bool(session._bells), timeout)
 
 
-def _wait_until_resumed(session: Session) -> None:
+def _wake(session: Session) -> None:
+    """Have a thread that waits for packets look whether the session is paused."""
+    with session._receive_lock:
+        if not session._closed:
+            session._hold()
+
+
+@contextmanager
+def _idle(session: Session) -> Iterator[None]:
     with session._unused:
-        session._unused.wait_for(lambda: session._closed or not session._paused)
+        session._idle += 1
+        session._unused.notify_all()
+    try:
+        yield
+    finally:
+        with session._unused:
+            session._idle -= 1
 
 
 @contextmanager
@@ -186,7 +214,7 @@ def _pump_natively(sessions: tuple[Session, Session], ends: tuple[End, End], bel
         keep = failed is None
     finally:
         for source, target, end in zip(sessions, sessions[::-1], ends[::-1], strict=True):
-            if isinstance(end, TunEnd):
+            if isinstance(end, (TunEnd, DatagramsEnd)):
                 _take_back_records(_Side(source), _Side(target), end, keep=keep)
     if failed is not None:
         raise failed.failure(error) if isinstance(failed, TunEnd) else OSError(error, os.strerror(error))
@@ -215,7 +243,7 @@ def _owned(session: Session, end: End) -> Iterator[bool]:
             session._unused.notify_all()
 
 
-def _take_back_records(source: "_Side", target: "_Side", end: TunEnd, *, keep: bool) -> None:
+def _take_back_records(source: "_Side", target: "_Side", end: TunEnd | DatagramsEnd, *, keep: bool) -> None:
     """Have `source` take back, or drop, the packets for `end` that waited for room when the native loop ended."""
     kept, end.kept = end.kept, []
     if kept:

@@ -79,6 +79,7 @@ class Session:
         self._bells: list[Doorbell] = []  # One for each loop that uses the port.
         self._interrupted = False
         self._paused = False  # True while loops wait for another process, which may go on in their place.
+        self._idle = 0  # Threads that wait until the session is resumed.
         self._exclusive = False  # True while a native loop has the port to itself.
         self._ends: list[End] = []  # The ends that the port has lent; one for those that have the same counts.
         self._companions: list[Closeable] = []  # Closed with the session.
@@ -281,6 +282,8 @@ class Session:
         """Return the packets that wait for `receive_packet`, or else those that the port has ready."""
         with self._receive_lock:
             self._check_open()
+            if self._paused:
+                return EMPTY
             if self._ready and (ready := taken(self._ready)):
                 bundle = Bundle.of_views([memoryview(bytearray(packet)) for packet in ready])
                 count(self._received, 0, 0, 1 - len(ready))
@@ -313,8 +316,8 @@ class Session:
         Another thread enters before it looks at `_ready`. This one fills `_ready` before it looks for others. So one of
         the two sees the other. Call with the receive lock held.
         """
-        held = False
-        if self._ready:
+        held = self._paused  # To wake a thread that waits for packets.
+        if self._ready and not held:
             with self._state_lock:
                 held = self._present > 1 or bool(self._bells)
         if held or self._held:
@@ -397,11 +400,20 @@ class Session:
             return False
         self._enter()
         try:
-            if not ready:
+            if self._paused and waitable is self._port.readable:
+                self._wait_until_resumed(remaining)
+            elif not ready:
                 waitable.wait(remaining)
         finally:
             self._leave()
         return True
+
+    def _wait_until_resumed(self, timeout: float | None = None) -> None:
+        with self._unused:
+            self._idle += 1
+            self._unused.notify_all()
+            self._unused.wait_for(lambda: self._closed or not self._paused, timeout)
+            self._idle -= 1
 
     async def _wait_async(self, waitable: Waitable, ready: Sized = ()) -> None:
         asyncio = _asyncio()

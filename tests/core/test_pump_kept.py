@@ -166,16 +166,17 @@ def test_a_loop_passes_nothing_of_a_session_that_was_paused_while_it_waited_for_
     bench = Bench(stack, vnet_header=False)
     bench.put(frame(UDP4, b"1"))
     bench.start_sessions()
-    wait = pump._wait_until_resumed
+    wait = Session._wait_until_resumed
 
     def wait_while_the_first_is_paused(session: Session) -> None:
         wait(session)
         if session is bench.sessions[1]:
             pump.pause(bench.sessions[0])
 
-    monkeypatch.setattr(pump, "_wait_until_resumed", wait_while_the_first_is_paused)
+    monkeypatch.setattr(Session, "_wait_until_resumed", wait_while_the_first_is_paused)
     assert pump.pump(*bench.sessions)
     assert bench.received == 0
+    pump.resume(bench.sessions[0])
     assert bench.sessions[0].receive_packet(SECONDS) == frame(UDP4, b"1")
 
 

@@ -179,6 +179,7 @@ class DatagramsEnd:
     """A datagram socket, lent to the native loop."""
 
     kind = "datagrams"
+    vnet_header = False
 
     def __init__(self, socket: "socket.socket", handler: DatagramHandler, bells: Sequence[HasFileno] = ()) -> None:
         """Lend a non-blocking socket, and the handler of what the loop does not do itself.
@@ -188,6 +189,8 @@ class DatagramsEnd:
         self.socket = socket
         self.handler = handler
         self.bells = bells
+        self.kept: list[bytearray] = []
+        """The packets for this end that waited for room when the native loop ended, neither sent nor dropped."""
         self.received, self.sent = new_counts(), new_counts()
 
     def release(self) -> None:

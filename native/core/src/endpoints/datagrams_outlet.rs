@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
 
 use rustix::io::Errno;
 
@@ -13,6 +14,7 @@ use crate::io::datagrams::{self, MAX_RUN, MAX_SEGMENTS};
 use crate::io::packets::Packets;
 use crate::io::stop::{Flow, Raised, Stop};
 use crate::io::waiting::RoomWait;
+use crate::locks::unpoisoned;
 use crate::packet::record::Measure;
 
 /// Send the packets so far once they have this many bytes: some whole runs, as runs go on from one record to the next.
@@ -34,6 +36,12 @@ struct Sender<'a> {
     max_in_run: usize,
     /// The packets of a bundle that were sent.
     sent: Measure,
+    /// True after a bell rang while a bundle waited for room.
+    rung: bool,
+    /// The packets that had no room when a bell rang.
+    kept: &'a Mutex<Vec<Vec<u8>>>,
+    /// How many of them are of this bundle.
+    kept_packets: u64,
 }
 
 impl<'a> DatagramsOutlet<'a> {
@@ -43,9 +51,18 @@ impl<'a> DatagramsOutlet<'a> {
         handler: &'a dyn Handler,
         counters: Counters<'a>,
         bells: &[BorrowedFd<'a>],
+        kept: &'a Mutex<Vec<Vec<u8>>>,
     ) -> Self {
-        let max_in_run = if datagrams::is_ip(socket) { MAX_RUN } else { 0 };
-        let sender = Sender { socket, handler, room: RoomWait::new(bells), max_in_run, sent: Measure::NOTHING };
+        let sender = Sender {
+            socket,
+            handler,
+            room: RoomWait::new(bells),
+            max_in_run: if datagrams::is_ip(socket) { MAX_RUN } else { 0 },
+            sent: Measure::NOTHING,
+            rung: false,
+            kept,
+            kept_packets: 0,
+        };
         Self { ways, counters, packets: Packets::new(0), sender }
     }
 
@@ -81,11 +98,18 @@ fn raised<T>(raised: Raised) -> Flow<T> {
 }
 
 impl Sender<'_> {
+    /// Send packets. Wait while there is no room. If a bell rings meanwhile, keep the rest.
     fn send(&mut self, packets: &Packets, way: &Way) -> Flow {
         let mut places = packets.places();
-        while !places.is_empty() {
-            places = &places[self.send_some(packets.memory(), places, way)?..];
+        while !places.is_empty() && !self.rung {
+            match self.send_some(packets.memory(), places, way) {
+                Flow::Continue(done) => places = &places[done..],
+                Flow::Break(Stop::Bell) => self.rung = true,
+                Flow::Break(stop) => return Flow::Break(stop),
+            }
         }
+        self.kept_packets += places.len() as u64;
+        unpoisoned(self.kept.lock()).extend(places.iter().map(|place| packets.memory()[place.clone()].to_vec()));
         Flow::Continue(())
     }
 
@@ -149,7 +173,7 @@ impl Sender<'_> {
 }
 
 impl Outlet for DatagramsOutlet<'_> {
-    /// Drop packets that are not well-formed, and all packets until a peer is known.
+    /// Drop packets that are not well-formed, and all packets until a peer is known. Stop if a bell rang.
     fn send(&mut self, bundle: &Bundle<'_>) -> Flow {
         let way = self.ways.get();
         let flow = way.map_or(Flow::Continue(()), |way| self.send_all(bundle, &way));
@@ -157,7 +181,9 @@ impl Outlet for DatagramsOutlet<'_> {
         if sent.packets > 0 {
             self.counters.add_bundle(sent);
         }
-        self.counters.add_dropped(bundle.total.packets - sent.packets);
-        flow
+        let kept = std::mem::take(&mut self.sender.kept_packets);
+        self.counters.add_dropped(bundle.total.packets - sent.packets - kept);
+        flow?;
+        if self.sender.rung { Flow::Break(Stop::Bell) } else { Flow::Continue(()) }
     }
 }

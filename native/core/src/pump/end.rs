@@ -89,6 +89,8 @@ pub struct DatagramsEnd<'a> {
     pub ways: &'a Ways,
     /// The part of the endpoint that the pump does not do itself.
     pub handler: &'a dyn DatagramsHandler,
+    /// The packets for this end that waited for room when the pump ended, neither sent nor dropped.
+    pub kept: &'a Mutex<Vec<Vec<u8>>>,
     /// Counters of the packets received.
     pub received: Counters<'a>,
     /// Counters of the packets sent.
@@ -164,7 +166,9 @@ impl<'a> End<'a> {
             #[cfg(target_os = "linux")]
             Self::Peers(end) => Box::new(PeersOutlet::new(end.router, end.handler, end.sent, end.sockets, bells)),
             #[cfg(target_os = "linux")]
-            Self::Datagrams(end) => Box::new(DatagramsOutlet::new(end.socket, end.ways, end.handler, end.sent, bells)),
+            Self::Datagrams(end) => {
+                Box::new(DatagramsOutlet::new(end.socket, end.ways, end.handler, end.sent, bells, end.kept))
+            }
             #[cfg(target_os = "linux")]
             Self::Records(end) => Box::new(RecordsOutlet::new(end.target, end.stream, end.sent, bells)),
         }

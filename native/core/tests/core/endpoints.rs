@@ -222,7 +222,7 @@ impl Handler for Notes {
 
 #[test]
 fn superpackets_become_datagrams_and_strangers_go_to_the_handler() {
-    let (bench, notes, ways) = (Bench::new(), Notes::default(), Ways::new(None));
+    let (bench, notes, ways, kept) = (Bench::new(), Notes::default(), Ways::new(None), Mutex::default());
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.set_nonblocking(true).expect("a socket");
     let other = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -233,6 +233,7 @@ fn superpackets_become_datagrams_and_strangers_go_to_the_handler() {
         sources: &sources,
         ways: &ways,
         handler: &notes,
+        kept: &kept,
         received: (&bench.end.received).into(),
         sent: (&bench.end.sent).into(),
     });
@@ -256,4 +257,32 @@ fn superpackets_become_datagrams_and_strangers_go_to_the_handler() {
     assert_eq!(notes.received.lock().unwrap().len(), 1); // The first one: from then on it was the peer's.
     assert_eq!(numbers(&bench.end.received)[..2], [2, 68 + 69]);
     assert_eq!(numbers(&bench.end.sent), [4, 5000 + 4 * 40, 1, 4]);
+}
+
+#[test]
+fn packets_that_wait_for_room_at_a_datagram_socket_are_kept_when_a_bell_rings() {
+    let (bench, notes, ways) = (Bench::new(), Notes::default(), Ways::new(Some(Way::default())));
+    let kept = Mutex::default();
+    let (socket, _other) = UnixDatagram::pair().expect("a pair of sockets");
+    socket.set_nonblocking(true).expect("a socket");
+    while socket.send(&packet(1)).is_ok() {}
+    let sources = [socket.as_fd()];
+    let end = End::Datagrams(DatagramsEnd {
+        socket: socket.as_fd(),
+        sources: &sources,
+        ways: &ways,
+        handler: &notes,
+        kept: &kept,
+        received: (&bench.end.received).into(),
+        sent: (&bench.end.sent).into(),
+    });
+    let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 5000]).superpacket(1400);
+    bench.pumping(&end, || {
+        bench.far.send(&superpacket).expect("room");
+        while numbers(&bench.adapter.received)[0] < 4 {
+            thread::yield_now();
+        }
+    });
+    assert_eq!(*kept.lock().unwrap(), split(&superpacket));
+    assert_eq!(numbers(&bench.end.sent), [0; 4]);
 }
