@@ -5,8 +5,10 @@ It does what `threepipe pipe` does, without printing. Knows no kind but `tun` an
 
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from threepipe.capture.server import serve_captures
@@ -18,11 +20,15 @@ from threepipe.endpoint import Endpoint
 from threepipe.endpoints import open_address
 from threepipe.endpoints.address import EndpointAddress
 from threepipe.endpoints.kinds import NEW_NAMESPACE
+from threepipe.endpoints.parts import Part, Taken
+from threepipe.endpoints.request import Side
+from threepipe.endpoints.takeover import End, wait_for_turn
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, Towards
 from threepipe.piping import pipe
+from threepipe.session import Session
 from threepipe.settings import check_mtu
 
 if TYPE_CHECKING:
@@ -69,6 +75,7 @@ class Assembly:
         impairs: Sequence[tuple[Towards, Impair]],
         losses: Sequence[str] = (),
         enclosure: "Enclosure | None" = None,
+        ends: Mapping[Side, End] = MappingProxyType({}),
     ) -> None:
         """`losses` gets a text when an end loses its connection."""
         self.left, self.right = left, right
@@ -78,6 +85,8 @@ class Assembly:
         """The impairments, each with the end that packets go to from it."""
         self.enclosure = enclosure
         """The namespaces that were made for the adapter at an end."""
+        self.ends = ends
+        """The ends that another process can go on with, without the filters."""
 
     def run(self) -> None:
         """Move packets until an end ends. Raise as `pipe` does, and `EndpointError` if an end lost its connection.
@@ -98,31 +107,44 @@ class Assembly:
             both.append(Traffic(near.received_packets, near.received_bytes, far.sent_packets, far.sent_bytes, dropped))
         return PipeStatus(time.monotonic() - self._start, *both)
 
+    def delayed(self) -> int:
+        """Return the number of packets that the impairments delay. From any thread."""
+        return sum(impair.waiting for _, impair in self.impairs)
+
     def close(self) -> None:
         self.left.close()
         self.right.close()
 
 
 @contextmanager
-def assemble(plan: Plan) -> Iterator[Assembly]:
+def assemble(plan: Plan, taken: Mapping[Side, Taken] = MappingProxyType({})) -> Iterator[Assembly]:
     """Open both ends and put the filters between them; leaving the block closes everything.
 
-    While the block runs, `threepipe ps` and `threepipe capture` find the pipe. Raises as `open_endpoint`, and
-    `InvalidSetting` if the plan cannot work.
+    While the block runs, `threepipe ps` and `threepipe capture` find the pipe. `taken` has the ends of another process,
+    to go on with once they are resumed. Raises as `open_endpoint`, and `InvalidSetting` if the plan cannot work.
     """
     plan.check()
     # In pure Python, splitting a superpacket costs more than reading its packets singly; two adapters never split.
     offload = fast.NATIVE or plan.kinds == ("tun", "tun")
     with ExitStack() as stack:
-        opened: dict[str, Endpoint] = {}
+        opened: dict[Side, Session] = {}
+        parts: dict[Side, Part] = {}
         losses: list[str] = []
         enclosures: list[Enclosure] = []
         # An end that takes all routes comes last: the other one may have to look up a name.
         for end in sorted((plan.left, plan.right), key=lambda end: "default-route" in end.options):
             opened[end.side] = open_address(
-                end, once=plan.once, offload=offload, lost=losses.append, enclosed=enclosures.append
+                end,
+                once=plan.once,
+                offload=offload,
+                lost=losses.append,
+                enclosed=enclosures.append,
+                taken=taken.get(end.side),
+                opened=partial(parts.__setitem__, end.side),
             )
             stack.callback(opened[end.side].close)
+            if end.side in taken:
+                wait_for_turn(opened[end.side], taken[end.side])
         left, right = opened["left"], opened["right"]
         taps = Taps()
         if plan.capture is not None:
@@ -138,6 +160,7 @@ def assemble(plan: Plan) -> Iterator[Assembly]:
                 if impairment.towards in (None, towards):
                     ends[index] = impair = Impair(ends[index], impairment, towards=towards)
                     impairs.append((towards, impair))
-        assembly = Assembly(ends[0], ends[1], impairs, losses, enclosures[0] if enclosures else None)
+        can_go_on = {side: End(opened[side], part) for side, part in parts.items()}
+        assembly = Assembly(ends[0], ends[1], impairs, losses, enclosures[0] if enclosures else None, can_go_on)
         stack.enter_context(serve_captures(taps, plan.left.text, plan.right.text, status=assembly.status))
         yield assembly

@@ -19,6 +19,7 @@ from threepipe.wireguard import key_to_text, public_key
 
 __all__ = [
     "CASES",
+    "FAULTS",
     "FAULTY",
     "LOOK",
     "Host",
@@ -27,7 +28,9 @@ __all__ = [
     "WireGuardGo",
     "check_fault",
     "counters_sent",
+    "has_ended",
     "two_hosts",
+    "works",
 ]
 
 Popen: TypeAlias = "subprocess.Popen[str]"
@@ -100,6 +103,13 @@ class Host:
         while said and " is up" not in said:
             self.said.append(said)
             said = program.stderr.readline()
+        return program
+
+    def pipe(self, *arguments: str, python: tuple[str, ...] = ("-m", "threepipe"), **environment: str) -> Popen:
+        """Start `threepipe pipe`, and return it once another process can take it over, or it has ended."""
+        program = self.start(sys.executable, "-W", "error", *python, "pipe", *arguments, **environment)
+        socket = Path(f"/proc/{self.holder}/root/run/threepipe/{program.pid}.takeover")
+        assert come_true(lambda: socket.exists() or has_ended(program), 50)
         return program
 
     def shell(self, script: str) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "REQUEST",
     "STATUS_REQUEST",
     "SUFFIX",
+    "TAKEOVER_SUFFIX",
     "PipeSource",
     "RunningPipe",
     "running_pipes",
@@ -38,6 +39,8 @@ PREFIX = "pipe:"
 REQUEST = b"capture\n"
 STATUS_REQUEST = b"status\n"
 SUFFIX = ".sock"
+TAKEOVER_SUFFIX = ".takeover"
+"""The end of the name of a second socket, at which the pipe is handed over to another process."""
 
 _GREETING_TIMEOUT = 2.0  # Seconds.
 _MAX_GREETING = 1 << 16  # Bytes.
@@ -71,7 +74,8 @@ def running_pipes(folder: Path | None = None) -> list[RunningPipe]:
             connection, pipe = _connect(path)
         except EndpointError as error:
             if error.errno == errno.ECONNREFUSED and path.is_socket() and not _process_exists(path):
-                path.unlink(missing_ok=True)
+                for leftover in (path, path.with_suffix(TAKEOVER_SUFFIX)):
+                    leftover.unlink(missing_ok=True)
             continue
         connection.close()
         found.append(pipe)

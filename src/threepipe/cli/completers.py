@@ -18,6 +18,7 @@ __all__ = [
     "left_addresses",
     "mesh_interfaces",
     "namespaces",
+    "pipes",
     "right_addresses",
     "tun_options",
 ]
@@ -50,10 +51,13 @@ def _adapters(netns: str | None = None) -> list[str]:
 
 
 def capture_names(ctx: typer.Context) -> Iterable[Completion]:
+    return [*adapter_names(ctx), *([] if ctx.params.get("netns") else pipes())]
+
+
+def pipes() -> Iterable[Completion]:
     from threepipe.capture.client import running_pipes
 
-    pipes = [] if ctx.params.get("netns") else running_pipes()
-    return [*adapter_names(ctx), *[(pipe.name, f"{pipe.left} {pipe.right}") for pipe in pipes]]
+    return [(pipe.name, f"{pipe.left} {pipe.right}") for pipe in running_pipes()]
 
 
 def configs(incomplete: str) -> Iterable[Completion]:

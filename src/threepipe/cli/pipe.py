@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from threepipe.cli.completers import files, impairments, left_addresses, right_addresses
+from threepipe.cli.completers import files, impairments, left_addresses, pipes, right_addresses
 from threepipe.cli.output import Quiet, Verbose, log_level, printable
 from threepipe.cli.pipe_help import pipe_help
 from threepipe.cli.pipe_report import JsonReport, Report, TextReport
 from threepipe.cli.streams import relayed_errors, streams_of_command
 from threepipe.errors import EndpointError, InvalidSetting
-from threepipe.net.service import announced
 from threepipe.net.signals import defer_signals, exit_once
 
 if TYPE_CHECKING:
@@ -53,6 +52,16 @@ MtuClamp = Annotated[
 Stats = Annotated[bool, typer.Option("--stats", help="Show packets, bytes, rates and drops every second.")]
 Once = Annotated[bool, typer.Option("--once", help="End when the first client of a listener disconnects.")]
 Run = Annotated[str | None, typer.Option(metavar="COMMAND", help="Run this when both ends are up, and end with it.")]
+Takeover = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIPE",
+        help="Go on with a running pipe of the same addresses, by its name in threepipe ps or its process id, in place"
+        " of its process, which ends then.",
+        show_default=False,
+        autocompletion=pipes,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line, for programs.")]
 
 
@@ -65,11 +74,13 @@ def pipe(
     stats: Stats = False,
     once: Once = False,
     run: Run = None,
+    takeover: Takeover = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    from threepipe.assembly import Plan, assemble
+    from threepipe.assembly import Plan
+    from threepipe.cli.pipe_takeover import assembled, check_takeover, in_service
     from threepipe.endpoints.address import parse_address
     from threepipe.filters.impairment import parse_impairment
 
@@ -85,12 +96,14 @@ def pipe(
     )
     plan.check()
     words = _words(run)
+    if takeover is not None:
+        check_takeover(plan, words)
     stdio = "stdio" in plan.kinds
     with (
         exit_once(),
         _report(left, right, stats=stats, json=json, packets=stdio) as report,
         _logging_to(report, level),
-        assemble(plan) as assembly,
+        assembled(plan, takeover) as (assembly, taking),
     ):
         status = 0
 
@@ -98,7 +111,8 @@ def pipe(
             report.show(assembly.status())
 
         try:
-            with announced(printable(f"{left} > {right}")), _every(_INTERVAL if stats else None, show):
+            line = printable(f"{left} > {right}")
+            with in_service(plan, assembly, taking, line, words), _every(_INTERVAL if stats else None, show):
                 status = _run(assembly, words, streams_of_command(packets=stdio, json=json))
         except SystemExit:
             status = 0  # A request to end is the usual end of a service.

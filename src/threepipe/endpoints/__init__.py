@@ -5,7 +5,6 @@ openers that the table names open it.
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from threepipe.endpoints.address import EndpointAddress, parse_address
@@ -13,6 +12,7 @@ from threepipe.endpoints.request import OpenRequest, RateLimitedLog, Side
 from threepipe.session import Session
 
 if TYPE_CHECKING:
+    from threepipe.endpoints.parts import Part, Taken
     from threepipe.platforms import Enclosure
 
 __all__ = ["open_address", "open_endpoint"]
@@ -45,11 +45,14 @@ def open_address(
     offload: bool = True,
     lost: Callable[[str], None] = lambda _: None,
     enclosed: "Callable[[Enclosure], None]" = lambda _: None,
+    taken: "Taken | None" = None,
+    opened: "Callable[[Part], None]" = lambda _: None,
 ) -> Session:
     """Open the endpoint at a parsed address. `once`, `offload` and the exceptions are as in `open_endpoint`.
 
     `lost` is called with a text if the other end closes a connection that this end made, and it is not made again.
-    `enclosed` is called with the namespaces that were made for an adapter; the session owns them.
+    `enclosed` is called with the namespaces that were made for an adapter; the session owns them. `taken` is the end of
+    another process, to go on with. `opened` is called with the end as another process can go on with it.
     """
     options = {name.replace("-", "_"): value for name, value in address.options.items()}
     names = {option.name for option in address.kind.options}
@@ -57,7 +60,5 @@ def open_address(
         options["reuse"] = False
     if "offload" in names:
         options.setdefault("offload", offload)
-    module, _, function = address.kind.opener.partition(":")
-    request = OpenRequest(address.parameter, address.side, RateLimitedLog(address.text), lost, enclosed)
-    session: Session = getattr(import_module(module), function)(request, **options)
-    return session
+    request = OpenRequest(address.parameter, address.side, RateLimitedLog(address.text), lost, enclosed, taken, opened)
+    return address.load()(request, **options)

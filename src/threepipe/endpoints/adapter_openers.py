@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters, allows_offload
 from threepipe.backend import AdapterInfo
 from threepipe.endpoints.kinds import NEW_NAMESPACE
+from threepipe.endpoints.parts import AdapterPart
 from threepipe.endpoints.request import OpenRequest
 from threepipe.errors import InvalidSetting, PermissionDenied
 from threepipe.memory import MemoryAdapter
@@ -50,6 +51,8 @@ def open_tun(
     offload: bool = True,
 ) -> Session:
     """Open the persistent adapter of that name, which must have the settings given, or create one."""
+    if request.taken is not None:
+        return _opened(request, request.taken.adapter(), capacity)
     if netns == NEW_NAMESPACE:
         return _open_enclosed(request, address, route, mtu, metric, capacity, offload)
     adapter = open_adapter(
@@ -67,10 +70,16 @@ def open_tun(
         queues=queues,
         offload=offload,
     )
-    session = _adapter_session(adapter, capacity)
+    session = _opened(request, adapter, capacity)
     if default_route is not None:
         with close_on_error(session):
             close_with(session, route_everything(adapter.index, versions_of(adapter), default_route))
+    return session
+
+
+def _opened(request: OpenRequest[str], adapter: Adapter, capacity: int) -> Session:
+    session = _adapter_session(adapter, capacity)
+    request.opened(AdapterPart(adapter))
     return session
 
 

@@ -1,12 +1,14 @@
 """Addresses of endpoints, parsed and checked in full before anything is opened."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from threepipe.endpoints.grammar import split_address
 from threepipe.endpoints.kinds import KINDS, Kind
 from threepipe.endpoints.request import Side
 from threepipe.errors import InvalidSetting
+from threepipe.session import Session
 from threepipe.settings import unknown_name
 
 __all__ = ["EndpointAddress", "parse_address"]
@@ -22,6 +24,12 @@ class EndpointAddress(NamedTuple):
     options: Mapping[str, Any]
     """Values by name; a list for a repeatable option."""
     side: Side
+
+    def load(self) -> Callable[..., Session]:
+        """Return the opener, with the modules that it needs."""
+        module, _, function = self.kind.opener.partition(":")
+        opener: Callable[..., Session] = getattr(import_module(module), function)
+        return opener
 
 
 def parse_address(text: str, side: Side = "left") -> EndpointAddress:

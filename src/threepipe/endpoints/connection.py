@@ -15,7 +15,9 @@ Knows nothing of listening, sessions and waiting.
 import codecs
 import os
 import threading
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from threepipe.core import fast
 from threepipe.core.packet import MIN_HEADER
@@ -57,6 +59,31 @@ class Connection:
         self._unsent = memoryview(b"")  # The rest of a record that is partly written.
         self._lock = threading.Lock()  # Guards writing and closing.
         self._closed = False
+
+    @classmethod
+    def resumed(cls, stream: Stream, state: Mapping[str, Any]) -> Self:
+        """Return a connection that goes on from the `state` of another one with the same stream."""
+        connection = cls(stream, state["name"])
+        connection.established, connection._speaks = state["established"], state["speaks"]
+        connection._unread, unsent = (b64decode(state[name]) for name in ("unread", "unsent"))
+        connection._unsent = memoryview(unsent)
+        connection.has_packets, connection._fault, connection._broken = (
+            state[name] for name in ("has_packets", "fault", "broken")
+        )
+        return connection
+
+    def state(self) -> dict[str, Any]:
+        """Return everything but the stream, for JSON. Call it while nobody reads or writes."""
+        return {
+            "name": self.name,
+            "established": self.established,
+            "speaks": self._speaks,
+            "unread": b64encode(self._unread).decode(),
+            "unsent": b64encode(self._unsent).decode(),
+            "has_packets": self.has_packets,
+            "fault": self._fault,
+            "broken": self._broken,
+        }
 
     def read(self, memory: memoryview, limit: int) -> tuple[list[memoryview], int]:
         """Return at most `limit` packets, which lie at the start of `memory`, and the number of bytes they take.

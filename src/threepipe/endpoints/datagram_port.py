@@ -7,7 +7,8 @@ where the platform can do it. Knows no host names.
 import errno
 import selectors
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
@@ -64,6 +65,25 @@ class DatagramPort(EndpointPort):
         if self._is_ip:
             own = OwnDatagrams(bound.getsockname()[1], peer or bound.getpeername())
         return Way(peer, local, own)
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Begin with the destination of the port that returned `state`."""
+        if state["peer"] is not None:
+            self.way = self._way_to(tuple(state["peer"]), bytes.fromhex(state["local"]) or None)
+
+    def state(self) -> tuple[dict[str, Any], Sequence[int]]:
+        """Return the destination, for JSON, and the socket's descriptor."""
+        peer, local = (None, None) if self.way is None else (self.way.peer, self.way.local)
+        return {"peer": peer, "local": (local or b"").hex()}, [self._datagrams.socket.fileno()]
+
+    def give_away(self) -> None:
+        """Do nothing: the socket is open as long as one of both processes has it."""
+
+    def claim(self) -> None:
+        """Do nothing."""
+
+    def lose(self) -> None:
+        """Do nothing: a datagram is whole, or lost."""
 
     def receive(self) -> Bundle:
         """Return the IP packets of the datagrams that are ready."""

@@ -62,6 +62,10 @@ class Dialer:
             self._start(partial(_same, error))
             return None
 
+    def again(self) -> None:
+        """Make the first connection later, in place of another process that could not make it."""
+        self._start(partial(_same, EndpointError(errno.ENOTCONN, "the process before had no connection")))
+
     def watch(self, readable: Watch) -> None:
         readable.watch(self._bell, selectors.EVENT_READ)
 

@@ -8,7 +8,8 @@ certificate, counts like a packet. Knows nothing of sessions.
 
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from threepipe.endpoints.connection import Connection, Disconnected
@@ -16,9 +17,10 @@ from threepipe.endpoints.request import RateLimitedLog
 from threepipe.endpoints.stream import SocketStream
 from threepipe.endpoints.tls_stream import TlsStream
 from threepipe.net.accept import Acceptor
+from threepipe.net.connect import remover
 from threepipe.net.watch import Watch, is_readable
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "Wrap"]
 
 _MAX_PENDING = 16  # Connections; each may buffer up to one record. One more and the oldest is closed.
 _MAX_ACCEPTED = 64  # Connections accepted in a row, before the client's packets are read again.
@@ -30,9 +32,17 @@ class Listener:
     """A listening socket and its pending connections. Not thread-safe."""
 
     def __init__(
-        self, listening: socket.socket, wrap: Wrap, log: RateLimitedLog, remove: Callable[[], None] = lambda: None
+        self,
+        listening: socket.socket,
+        wrap: Wrap,
+        log: RateLimitedLog,
+        remove: Callable[[], None] = lambda: None,
+        pending: Iterable[tuple[Connection, SocketStream]] = (),
     ) -> None:
-        """Take the socket over. `wrap` makes a stream of an accepted socket; `remove` is called before it is closed."""
+        """Take the socket over, and connections that were accepted and not chosen.
+
+        `wrap` makes a stream of an accepted socket; `remove` is called before the listening one is closed.
+        """
         listening.setblocking(False)
         self.listening = listening
         """The socket at which clients wait to be accepted."""
@@ -40,10 +50,27 @@ class Listener:
         self._wrap = wrap
         self._log = log
         self._remove = remove
-        self._pending: list[_Pending] = []
+        self._pending = [_Pending(*each) for each in pending]
+
+    @property
+    def pending(self) -> list[Connection]:
+        """The connections that were accepted and not chosen."""
+        return [pending.connection for pending in self._pending]
+
+    def give_away(self) -> None:
+        """Leave the file of a Unix socket to another process."""
+        self._remove = lambda: None
+
+    def claim(self) -> None:
+        """Remove the file of a Unix socket at the end, in place of another process."""
+        if self.listening.family not in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):  # Somebody has removed it.
+                self._remove = remover(self.listening.getsockname())
 
     def watch(self, readable: Watch) -> None:
         readable.watch(self.listening, selectors.EVENT_READ)
+        for pending in self._pending:
+            readable.watch(pending.connection.stream.reader, selectors.EVENT_READ)
 
     def is_quiet(self) -> bool:
         """Return True if no other client is connected or waits to be accepted."""

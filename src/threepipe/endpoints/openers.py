@@ -2,7 +2,8 @@
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from threepipe.endpoints.connection import Connection
 from threepipe.endpoints.credentials import Credentials, ListenerContext
@@ -10,9 +11,9 @@ from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.datagram_program import start_datagram_program
 from threepipe.endpoints.dialer import Dialer, Retry
 from threepipe.endpoints.echo_discard import DiscardPort, EchoPort
-from threepipe.endpoints.listener import Listener
+from threepipe.endpoints.listener import Listener, Wrap
 from threepipe.endpoints.process import standard_stream, start_program
-from threepipe.endpoints.request import OpenRequest, RateLimitedLog
+from threepipe.endpoints.request import OpenRequest
 from threepipe.endpoints.stream import SocketStream, Stream
 from threepipe.endpoints.stream_port import StreamPort
 from threepipe.endpoints.tls_stream import TlsStream
@@ -32,6 +33,9 @@ from threepipe.platforms import bind_to_interface, enlarge_buffers, mark_socket,
 from threepipe.session import Session
 
 _HANDSHAKE_TIMEOUT = 10.0  # Seconds.
+
+_Listening: TypeAlias = tuple[socket.socket, Callable[[], None]]
+"""A listening socket, and a function that removes its file if it has one."""
 
 
 def _prepared(mark: int | None, interface: str | None) -> Prepare:
@@ -54,16 +58,30 @@ def open_udp(
     interface: str | None = None,
 ) -> Session:
     _warn_if_plaintext(request)
-    unconnected, peer = open_towards(request.parameter, bind, _prepared(mark, interface))
-    return Session(DatagramPort(open_datagrams(unconnected), request.log, peer=peer))
+    if (taken := request.taken) is None:
+        unconnected, peer = open_towards(request.parameter, bind, _prepared(mark, interface))
+    else:
+        unconnected, peer = taken.socket(), tuple(taken.state["peer"])
+    return _opened(request, DatagramPort(open_datagrams(unconnected), request.log, peer=peer))
 
 
 def open_udp_listen(
     request: OpenRequest[HostPort], *, mark: int | None = None, interface: str | None = None
 ) -> Session:
     _warn_if_plaintext(request)
-    bound = bind(request.parameter, socket.SOCK_DGRAM, _prepared(mark, interface))
-    return Session(DatagramPort(open_datagrams(bound), request.log, listening=True))
+    if (taken := request.taken) is None:
+        bound = bind(request.parameter, socket.SOCK_DGRAM, _prepared(mark, interface))
+    else:
+        bound = taken.socket()
+    port = DatagramPort(open_datagrams(bound), request.log, listening=True)
+    if taken is not None:
+        port.go_on(taken.state)
+    return _opened(request, port)
+
+
+def _opened(request: OpenRequest[Any], port: DatagramPort | StreamPort) -> Session:
+    request.opened(port)
+    return Session(port)
 
 
 def open_tcp(
@@ -93,8 +111,7 @@ def open_tcp_listen(
         keep_alive(accepted)
         return SocketStream(accepted)
 
-    listener = Listener(bind(request.parameter, socket.SOCK_STREAM, _prepared(mark, interface)), wrap, request.log)
-    return _listening_session(request.log, listener, reuse)
+    return _listening_session(request, partial(_listen, request.parameter, mark, interface), wrap, reuse)
 
 
 def open_tls(
@@ -156,13 +173,16 @@ def open_tls_listen(
         )
         return TlsStream(secured, credentials.check)
 
-    listener = Listener(bind(request.parameter, socket.SOCK_STREAM, _prepared(mark, interface)), wrap, request.log)
-    return _listening_session(request.log, listener, reuse)
+    return _listening_session(request, partial(_listen, request.parameter, mark, interface), wrap, reuse)
+
+
+def _listen(local: HostPort, mark: int | None, interface: str | None) -> _Listening:
+    return bind(local, socket.SOCK_STREAM, _prepared(mark, interface)), lambda: None
 
 
 def _warn_if_plaintext(request: OpenRequest[HostPort]) -> None:
     """Warn once if packets leave this machine unencrypted."""
-    if not _is_loopback(request.parameter):
+    if request.taken is None and not _is_loopback(request.parameter):
         text = "packets travel unencrypted and unauthenticated; use tls and tls-listen, or exec with ssh"
         request.log.warn("plaintext", text)
 
@@ -187,8 +207,7 @@ def open_unix(
 
 
 def open_unix_listen(request: OpenRequest[str], *, reuse: bool = True) -> Session:
-    listening, remove = listen_unix(request.parameter)
-    return _listening_session(request.log, Listener(listening, _unix_stream, request.log, remove), reuse)
+    return _listening_session(request, lambda: listen_unix(request.parameter), _unix_stream, reuse)
 
 
 def _unix_stream(connected: socket.socket) -> SocketStream:
@@ -235,11 +254,33 @@ def _dialled_session(
     def connect() -> Connection:
         return Connection(dial(), name)
 
+    taken = request.taken
     if retry is None and not forever:
-        return Session(StreamPort(request.log, connect(), lost=request.lost))
+        only = connect() if taken is None else taken.connections()[0][0]
+        return _opened(request, StreamPort(request.log, only, lost=request.lost, given=taken is not None))
     dialer = Dialer(connect, Retry(retry, interval), request.log)
-    return Session(StreamPort(request.log, dialer.first(), dialer, reuse=True))
+    first: Connection | None = None
+    if taken is None:
+        first = dialer.first()
+    elif taken.state["connected"]:
+        first = taken.connections()[0][0]
+    else:
+        dialer.again()
+    return _opened(request, StreamPort(request.log, first, dialer, reuse=True, given=taken is not None))
 
 
-def _listening_session(log: RateLimitedLog, listener: Listener, reuse: bool) -> Session:
-    return Session(StreamPort(log, None, listener, reuse=reuse))
+def _listening_session(
+    request: OpenRequest[Any],
+    listen: Callable[[], _Listening],
+    wrap: Wrap,
+    reuse: bool,
+) -> Session:
+    """Return a session on a listener at the socket that `listen` makes."""
+    if (taken := request.taken) is None:
+        listening, remove = listen()
+        listener = Listener(listening, wrap, request.log, remove)
+        return _opened(request, StreamPort(request.log, None, listener, reuse=reuse))
+    listening, pending = taken.socket(), taken.connections()
+    client = pending.pop(0)[0] if taken.state["connected"] else None
+    listener = Listener(listening, wrap, request.log, pending=pending)
+    return _opened(request, StreamPort(request.log, client, listener, reuse=reuse, given=True))

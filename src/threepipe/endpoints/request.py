@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from threepipe.endpoints.parts import Part, Taken
     from threepipe.platforms import Enclosure
 
 __all__ = ["OpenRequest", "RateLimitedLog", "Side"]
@@ -64,3 +65,7 @@ class OpenRequest(NamedTuple, Generic[Parameter]):
     """To be called with a text if the other end closes a connection that this end made, and it is not made again."""
     enclosed: "Callable[[Enclosure], None]" = lambda _: None
     """To be called with the namespaces that were made for an adapter."""
+    taken: "Taken | None" = None
+    """The end of another process, to go on with in place of opening one."""
+    opened: "Callable[[Part], None]" = lambda _: None
+    """To be called with the end as another process can go on with it, unless it cannot."""

@@ -4,11 +4,12 @@ import errno
 import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
-from threepipe.core.pump import End, RecordsEnd
+from threepipe.core.pump import End, HasFileno, RecordsEnd
 from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.dialer import Dialer
 from threepipe.endpoints.listener import Listener
@@ -35,13 +36,18 @@ class StreamPort(EndpointPort):
         *,
         reuse: bool = False,
         lost: Callable[[str], None] = lambda _: None,
+        given: bool = False,
     ) -> None:
-        """`lost` is called with a text if the other end of the only connection closes it in order."""
+        """`lost` is called with a text if the other end of the only connection closes it in order.
+
+        `given`: another process has all of this too, and may go on, until `claim`.
+        """
         super().__init__()
         self._log = log
         self._supply = supply
         self._lost = lost
         self._reuse = reuse
+        self._given = given
         self._arena = Arena()
         self._connection: Connection | None = None
         self._lock = threading.Lock()  # Guards the watches, which both directions change.
@@ -55,6 +61,39 @@ class StreamPort(EndpointPort):
             supply.watch(self.readable)
         if connection is not None:
             self._attach(connection)
+
+    def state(self) -> tuple[dict[str, Any], Sequence[int]]:
+        """Return the connections, for JSON, and the descriptors: first of a listening socket, then theirs."""
+        if self._end is not None:
+            raise EndpointError(errno.ENOTCONN, "a connection of the pipe has ended, so the pipe ends")
+        connections = self._connections()
+        sockets: list[HasFileno] = [self._supply.listening] if isinstance(self._supply, Listener) else []
+        sockets += [connection.stream.reader for connection in connections]
+        states = [connection.state() for connection in connections]
+        state = {"connected": self._connection is not None, "connections": states}
+        return state, [each.fileno() for each in sockets]
+
+    def _connections(self) -> list[Connection]:
+        pending = self._supply.pending if isinstance(self._supply, Listener) else []
+        return pending if self._connection is None else [self._connection, *pending]
+
+    def give_away(self) -> None:
+        """Leave connections and a listening socket to another process."""
+        self._given = True
+        if isinstance(self._supply, Listener):
+            self._supply.give_away()
+
+    def claim(self) -> None:
+        """Finish records at the end, and remove the file of a listening socket."""
+        self._given = False
+        if isinstance(self._supply, Listener):
+            self._supply.claim()
+
+    def lose(self) -> None:
+        """Break off all connections, as the other process may have read or written a part of a record."""
+        for connection in self._connections():
+            connection.take_back(b"", b"", errno.ECONNRESET)
+        self.readable.ring()
 
     def receive(self) -> Bundle:
         if self._end is not None:
@@ -204,7 +243,8 @@ class StreamPort(EndpointPort):
         if self._supply is not None:
             self._supply.close()
         if (connection := self._connection) is not None:
-            _finish(connection)
+            if not self._given:
+                _finish(connection)
             connection.close()
 
 

@@ -42,6 +42,12 @@ class Impair(Filter):
             return self._scheduler.counts
 
     @property
+    def waiting(self) -> int:
+        """The number of packets on their way."""
+        with self._lock:
+            return len(self._scheduler)
+
+    @property
     def statistics(self) -> SessionStatistics:
         """The inner endpoint's counts, except that only packets that came through count as received."""
         with self._lock:

@@ -1,7 +1,8 @@
 """`threepipe` with a fault at one step of a takeover, as at either process: it is killed, the step fails, or somebody
 removes the sockets of the device.
 
-Arguments: the fault, the step as a class and a method of `threepipe.wireguard.takeover`, and those of the command.
+Arguments: the fault, the step as a class and a method of the module `takeover` that the command uses, and those of the
+command, which is `wg` or `pipe`.
 """
 
 import errno
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from threepipe.cli import main
-from threepipe.wireguard import takeover
+from threepipe.endpoints import takeover as takeover_of_pipes
+from threepipe.wireguard import takeover as takeover_of_devices
 
 
 def die() -> None:
@@ -52,6 +54,6 @@ def faulty(step: Callable[..., Any], fault: str) -> Callable[..., Any]:
 
 fault, step, *sys.argv[1:] = sys.argv[1:]
 kind, _, method = step.partition(".")
-owner = getattr(takeover, kind)
+owner = getattr({"wg": takeover_of_devices, "pipe": takeover_of_pipes}[sys.argv[1]], kind)
 setattr(owner, method, faulty(getattr(owner, method), fault))
 main()
