@@ -11,6 +11,7 @@ import threepipe
 from tests.support.wireguard_pair import new_key, packet
 from threepipe import wireguard
 from threepipe.core.superpacket import HEADER_SIZE, split
+from threepipe.core.tunnel import WIDE_HEADER_SIZE
 from threepipe.platforms.linux.port import LinuxPort
 from threepipe.platforms.linux.tun import Offload
 from threepipe.session import Session
@@ -22,7 +23,6 @@ __all__ = ["LEFT", "RIGHT", "SECONDS", "Adapter", "End", "back", "exchange", "jo
 
 SECONDS = 20.0
 LEFT, RIGHT = ("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")
-PLAIN = bytes(HEADER_SIZE)
 
 
 class Adapter:
@@ -34,13 +34,14 @@ class Adapter:
         self.far.settimeout(SECONDS)
         for end in (near, self.far):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.vnet_header = offload is not Offload.NONE
+        size = 0 if offload is Offload.NONE else WIDE_HEADER_SIZE if offload.wide else HEADER_SIZE
+        self._header = bytes(size)  # Of a plain packet.
         self.file = io.FileIO(near.detach(), "r+")
         self.session = Session(LinuxPort([self.file], self.file, "tp0", offload, lambda: None))
 
     def send(self, *packets: bytes) -> None:
         for data in packets:
-            self.far.send(PLAIN + data if self.vnet_header else data)
+            self.far.send(self._header + data)
 
     def close(self) -> None:
         self.session.close()
@@ -50,8 +51,9 @@ class Adapter:
     def receive(self, count: int) -> list[bytes]:
         packets: list[bytes] = []
         while len(packets) < count:
-            record = memoryview(bytearray(self.far.recv(1 << 17)))
-            packets += map(bytes, split([record]) if self.vnet_header else [record])
+            record = bytearray(self.far.recv(1 << 17))
+            del record[HEADER_SIZE : len(self._header)]  # The rest of a wide header.
+            packets += map(bytes, split([memoryview(record)]) if self._header else [record])
         return packets
 
 
