@@ -4,7 +4,7 @@ import pytest
 
 import threepipe
 from threepipe import platforms
-from threepipe.adapter import Adapter, adopt, claim, give_away, share
+from threepipe.adapter import Adapter, adopt, claim, give_away, is_given, share
 from threepipe.backend import Share
 
 
@@ -30,6 +30,7 @@ def test_a_shared_adapter_is_removed_unless_it_was_given_away() -> None:
         assert share(adapter) == Share("tp0", 7, {"offload": 1}, [3, 4])
         if given:
             give_away(adapter)
+        assert is_given(adapter) is given
         adapter.close()
         assert device.removed is not given
         with pytest.raises(threepipe.AdapterClosed):
@@ -57,3 +58,4 @@ def test_an_adapter_of_a_system_without_sharing_says_so() -> None:
     adapter = Adapter(Plain())  # type: ignore[arg-type]
     with pytest.raises(threepipe.AdapterUnavailable, match="cannot be taken over"):
         share(adapter)
+    assert not is_given(adapter)
