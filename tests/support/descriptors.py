@@ -1,5 +1,6 @@
 """A process without a free descriptor."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,10 @@ def no_free_descriptor() -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()
     with ExitStack() as stack:
+        gc.disable()  # Garbage of other tests would free descriptors.
+        stack.callback(gc.enable)
         highest = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, highest)
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
