@@ -98,7 +98,7 @@ fn raised<T>(raised: Raised) -> Flow<T> {
 }
 
 impl Sender<'_> {
-    /// Send packets. Wait while there is no room. If a bell rings meanwhile, keep the rest.
+    /// Send packets, and wait for room. Keep the rest if a bell rings meanwhile.
     fn send(&mut self, packets: &Packets, way: &Way) -> Flow {
         let mut places = packets.places();
         while !places.is_empty() && !self.rung {

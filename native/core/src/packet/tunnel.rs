@@ -58,7 +58,7 @@ pub struct Tunnel<'a> {
 }
 
 impl<'a> Tunnel<'a> {
-    /// Parse a wide record. Return None if it is no tunnel superpacket, or if it contradicts itself.
+    /// Parse a wide record. Return None for another kind of record, and for one that contradicts itself.
     #[must_use]
     pub fn parse(record: &'a [u8]) -> Option<Self> {
         let (wide, packet) = record.split_first_chunk::<WIDE_HEADER_SIZE>()?;

@@ -233,7 +233,7 @@ fn tunnel_superpackets_are_forwarded_as_runs_with_wide_headers() {
     let packets = 2 * datagrams.len() as u64 + 65 + 3;
     assert_eq!(bench.received()[..2], [packets, 2 * size + 65_000 + 65 * 40 + 3 * 140]);
     assert_eq!(bench.sent()[0], packets);
-    assert_eq!(bench.sent()[3], 0, "what has no packets is not counted as one");
+    assert_eq!(bench.sent()[3], 0, "a record without packets is not counted");
 }
 
 #[test]

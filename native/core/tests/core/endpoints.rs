@@ -95,6 +95,24 @@ impl Bench {
         })
     }
 
+    fn datagrams<'a>(
+        &'a self,
+        sources: &'a [BorrowedFd<'a>; 1],
+        ways: &'a Ways,
+        notes: &'a Notes,
+        kept: &'a Mutex<Vec<Vec<u8>>>,
+    ) -> End<'a> {
+        End::Datagrams(DatagramsEnd {
+            socket: sources[0],
+            sources,
+            ways,
+            handler: notes,
+            kept,
+            received: (&self.end.received).into(),
+            sent: (&self.end.sent).into(),
+        })
+    }
+
     fn receive(&self) -> Vec<u8> {
         let mut record = vec![0; MAX_RECORD];
         let size = self.far.recv(&mut record).expect("a record");
@@ -228,15 +246,7 @@ fn superpackets_become_datagrams_and_strangers_go_to_the_handler() {
     let other = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     other.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     let sources = [socket.as_fd()];
-    let end = End::Datagrams(DatagramsEnd {
-        socket: socket.as_fd(),
-        sources: &sources,
-        ways: &ways,
-        handler: &notes,
-        kept: &kept,
-        received: (&bench.end.received).into(),
-        sent: (&bench.end.sent).into(),
-    });
+    let end = bench.datagrams(&sources, &ways, &notes, &kept);
     let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 5000]).superpacket(1400);
     bench.pumping(&end, || {
         bench.far.send(&superpacket).expect("room");
@@ -267,15 +277,7 @@ fn packets_that_wait_for_room_at_a_datagram_socket_are_kept_when_a_bell_rings() 
     socket.set_nonblocking(true).expect("a socket");
     while socket.send(&packet(1)).is_ok() {}
     let sources = [socket.as_fd()];
-    let end = End::Datagrams(DatagramsEnd {
-        socket: socket.as_fd(),
-        sources: &sources,
-        ways: &ways,
-        handler: &notes,
-        kept: &kept,
-        received: (&bench.end.received).into(),
-        sent: (&bench.end.sent).into(),
-    });
+    let end = bench.datagrams(&sources, &ways, &notes, &kept);
     let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 5000]).superpacket(1400);
     bench.pumping(&end, || {
         bench.far.send(&superpacket).expect("room");
