@@ -1,4 +1,4 @@
-"""What a bus of NATS is given. tests/soak has a real one."""
+"""The settings of a bus of NATS, and its connections to a server that is none. tests/soak has a real one."""
 
 import asyncio
 import sys
@@ -17,12 +17,27 @@ SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 
 
 @pytest.mark.parametrize("url", ["nats://bus.example.org:4222", "tls://[::1]:4222", "wss://bus.example.org"])
-def test_a_bus_has_a_url(url: str) -> None:
-    NatsBus([url])
+def test_a_bus_is_reached_by_its_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    reached: list[str] = []
+
+    class Reached(Exception):
+        pass
+
+    async def connect(urls: list[str], **_: object) -> None:
+        reached.extend(urls)
+        raise Reached
+
+    async def run() -> None:
+        await NatsBus([url]).run(Told())
+
+    monkeypatch.setattr(nats, "connect", connect)
+    with pytest.raises(Reached):
+        asyncio.run(run())
+    assert reached == [url]
 
 
 @pytest.mark.parametrize("url", ["bus.example.org:4222", "http://bus.example.org", "nats://", ""])
-def test_what_is_no_url_of_a_bus_is_refused(url: str) -> None:
+def test_another_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidSetting, match="a URL such as nats://"):
         NatsBus([url])
 
@@ -86,6 +101,8 @@ class FakeServer:
     def __init__(self, answer: Exception | None) -> None:
         self.answer = answer
         self.is_connected = True
+        self.rounds = asyncio.Queue[None]()
+        """An item for each time that somebody has begun to wait for the next record."""
 
     def jetstream(self, timeout: float) -> "FakeServer":
         return self
@@ -97,6 +114,7 @@ class FakeServer:
         return self
 
     async def __anext__(self) -> None:
+        self.rounds.put_nowait(None)
         await asyncio.Event().wait()
 
     async def put(self, name: str, data: bytes) -> None:
@@ -147,8 +165,9 @@ def test_a_connection_by_which_no_record_comes_back_is_made_anew(
             with pytest.raises(EndpointError, match="has not taken the record"):
                 await bus.put("gw", b"record")
         if is_kept:
-            for _ in range(20):
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                for _ in range(20):  # More than it lets pass while it expects a record.
+                    await client.rounds.get()
             assert told.changed.empty()
         else:
             async with asyncio.timeout(10):

@@ -3,43 +3,19 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from ipaddress import IPv6Address, ip_network
+from ipaddress import IPv6Address
 
 import pytest
 
-from tests.support.mesh import TableOfRoutes
 from tests.support.mesh_bus import NETWORKS, Signer
+from tests.support.mesh_nodes import SettableRoutes, drain
 from tests.support.waiting import come_true
-from threepipe.errors import AdapterError, SessionClosed
 from threepipe.mesh import Change, Links
 from threepipe.settings import Network
 from threepipe.wireguard import Device, NextHopRouting, PeerChange, generate_key, link_local
 from threepipe.wireguard.settings import Change as Settings
 
 HERE, THERE, AWAY = ("192.0.2.1", 51820), ("198.51.100.7", 40001), ("10.0.0.2", 51820)
-
-
-class SettableRoutes(TableOfRoutes):
-    """Routes that a program sets, as in `KernelRoutes`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.present: dict[Network, IPv6Address] = {}
-        self.refuses = False
-
-    def add(self, destination: Network, next_hop: IPv6Address) -> None:
-        if self.refuses:
-            raise AdapterError(1, "refused")
-        self.present[destination] = next_hop
-
-    def remove(self, destination: Network, next_hop: IPv6Address) -> None:
-        if self.present.get(destination) == next_hop:
-            del self.present[destination]
-
-    def next_hop(self, destination: bytes, source: bytes) -> bytes | None:
-        found = self.present.get(ip_network(destination))
-        return found.packed if found else None
 
 
 @pytest.fixture
@@ -126,13 +102,6 @@ def test_a_reached_member_that_moves_keeps_its_session(links: Links) -> None:
         links.device.close()
     for thread in threads:
         thread.join()
-
-
-def drain(device: Device) -> None:
-    """Receive, without which a device opens nothing."""
-    with suppress(SessionClosed):
-        while True:
-            device.session.receive()
 
 
 def test_a_peer_that_somebody_has_removed_comes_back_when_it_moves(links: Links) -> None:
