@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.kernel import Network
+from tests.support.mesh_probing import probing
 from tests.support.waiting import come_true
 from threepipe.mesh import Certificate, Store, make_authority, node_address, read_authority
 from threepipe.mesh.records import public_part
@@ -27,7 +27,6 @@ from threepipe.wireguard import key_to_text, parse_networks
 __all__ = ["BUS", "PREFIX", "AgentLab", "AgentNode", "Nats", "Probe", "agent_lab", "missing"]
 
 BUS, PREFIX = "192.0.2.254", "fd12:3456:789a::/48"
-_INTERVAL = 0.01  # Seconds between probes.
 _APART = 'mount -t tmpfs none /run && exec "$@"'
 _YEAR = 365 * 86_400_000
 
@@ -37,7 +36,7 @@ def _nats_server() -> str | None:
 
 
 def missing() -> list[str]:
-    """Return what a lab needs and that is not here."""
+    """Return the programs and libraries that a lab needs and this machine lacks."""
     found = [name for name in ("ip", "nft") if not shutil.which(name)]
     found += [] if _nats_server() else ["nats-server"]
     try:
@@ -175,7 +174,7 @@ class AgentNode:
 
 
 class Probe(NamedTuple):
-    """What probes of every 10 ms saw."""
+    """The numbers of probes, one every 10 ms, that were sent and that arrived."""
 
     sent: int
     arrived: int
@@ -213,37 +212,10 @@ class AgentLab:
     @contextlib.contextmanager
     def probing(self, one: AgentNode, other: AgentNode) -> Iterator[Callable[[], Probe]]:
         """Send probes every 10 ms while the block runs; the function returns how many were sent, and arrived."""
-        arrived: set[int] = set()
-        sent = 0
-        over = threading.Event()
         target = other.network.namespace.run(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
         source = one.network.namespace.run(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-        target.bind((str(other.address), 9))
-        target.settimeout(0.5)
-
-        def receive() -> None:
-            while not over.is_set():
-                with contextlib.suppress(TimeoutError):
-                    arrived.add(int.from_bytes(target.recv(100), "big"))
-
-        def send() -> None:
-            nonlocal sent
-            begin = time.monotonic()
-            while not over.wait(max(0.0, begin + sent * _INTERVAL - time.monotonic())):
-                with contextlib.suppress(OSError):
-                    source.sendto(sent.to_bytes(4, "big"), (str(other.address), 9))
-                sent += 1
-
-        threads = [threading.Thread(target=work) for work in (receive, send)]
-        with target, source:
-            for thread in threads:
-                thread.start()
-            try:
-                yield lambda: Probe(sent, len(arrived))
-            finally:
-                over.set()
-                for thread in threads:
-                    thread.join()
+        with probing(source, target, str(other.address)) as probes:
+            yield lambda: Probe(len(probes.sent), len(probes.arrived))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.kernel import Network
+from tests.support.mesh_probing import INTERVAL, probing
 from tests.support.waiting import come_true
 from threepipe.wireguard import generate_key, key_to_text, link_local, public_key
 
@@ -27,7 +27,6 @@ __all__ = ["Gap", "Lab", "Node", "lab", "missing"]
 
 _APART = 'mount -t tmpfs none /run && exec "$@"'
 _PORT = 52000
-_INTERVAL = 0.01  # Seconds between probes.
 _HELLO = 0.2  # Seconds.
 
 _BABELD = """
@@ -65,7 +64,7 @@ protocol ospf v3 {{
 
 
 class Gap(NamedTuple):
-    """What probes of every 10 ms saw of a cut."""
+    """The loss of probes, one every 10 ms, by a cut."""
 
     lost: int
     longest: float
@@ -213,47 +212,22 @@ class Lab:
         return all(one.knows_all(version) for one in self.nodes)
 
     def gap(self, one: Node, other: Node, change: Callable[[], None], seconds: float, version: int = 1) -> Gap:
-        """Probe from one node to another for so many seconds before `change` and after it; return what was lost."""
-        arrived: set[int] = set()
-        sent: dict[int, float] = {}
-        over = threading.Event()
-        family = (socket.AF_INET, socket.AF_INET6)[version]
+        """Probe from one node to another for so many seconds before `change` and after it; return the loss."""
+        family, address = (socket.AF_INET, socket.AF_INET6)[version], other.addresses[version]
         target = other.network.namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
         source = one.network.namespace.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
-        with target, source:
-            target.bind((other.addresses[version], 9))
-            target.settimeout(1)
-
-            def receive() -> None:
-                while not over.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        arrived.add(int.from_bytes(target.recv(100), "big"))
-
-            def send() -> None:
-                number, begin = 0, time.monotonic()
-                while not over.wait(max(0.0, begin + number * _INTERVAL - time.monotonic())):
-                    sent[number] = time.monotonic()
-                    with contextlib.suppress(OSError):  # There may be no route for a moment.
-                        source.sendto(number.to_bytes(4, "big"), (other.addresses[version], 9))
-                    number += 1
-
-            threads = [threading.Thread(target=work) for work in (receive, send)]
-            for thread in threads:
-                thread.start()
-            over.wait(seconds)
+        with probing(source, target, address) as probes:
+            probes.pass_for(seconds)
             change()
-            over.wait(seconds)
-            over.set()
-            for thread in threads:
-                thread.join()
-        numbers = sorted(arrived)
+            probes.pass_for(seconds)
+        sent, numbers = probes.sent, sorted(probes.arrived)
         assert numbers, "no probe arrived"
         longest = max((sent[after] - sent[before] for before, after in itertools.pairwise(numbers)), default=0.0)
-        return Gap(numbers[-1] - numbers[0] + 1 - len(numbers), longest - _INTERVAL)
+        return Gap(numbers[-1] - numbers[0] + 1 - len(numbers), longest - INTERVAL)
 
 
 def missing() -> list[str]:
-    """Return the programs that a lab needs and that are not here."""
+    """Return the programs that a lab needs and this machine lacks."""
     return [name for name in ("babeld", "bird", "nft", "ip") if not shutil.which(name)]
 
 
