@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -45,7 +46,7 @@ _PAGE = resource.getpagesize()
 
 
 class Figures(NamedTuple):
-    """What was measured with a number of peers."""
+    """The costs of a device with a number of peers."""
 
     peers: int
     add: float
@@ -65,7 +66,7 @@ class Figures(NamedTuple):
     copy: float
     """Microseconds for each copy of a packet to a group."""
     route: float
-    """Microseconds from a changed route of one peer until the device has forgotten what it knew of it."""
+    """Microseconds from a changed route of one peer until the device has forgotten the old one."""
     idle: float
     """Thousandths of a core for the timers of idle peers with a keepalive of 25 s."""
     scrape: float
@@ -113,75 +114,69 @@ def _cpu(work: Callable[[], object], count: int = 1) -> float:
     return (time.process_time() - begin) * 1e6 / count
 
 
+@contextmanager
+def _simulated(device: Device) -> Iterator[Callable[[str, str], int]]:
+    """Run the program of the simulated peers; yield the function that asks it for something."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.wireguard.simulated"],
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as simulated:
+        assert simulated.stdin is not None
+        assert simulated.stdout is not None
+        say, hear = simulated.stdin, simulated.stdout
+
+        def ask(line: str, answer: str) -> int:
+            """Send a line, and receive packets until the answer comes. Return the number of packets."""
+            print(line, file=say, flush=True)
+            answered: list[str] = []
+            reader = threading.Thread(target=lambda: answered.append(hear.readline().strip()))
+            reader.start()
+            received = 0
+            while reader.is_alive():
+                received += len(device.session.receive(0.05))
+            reader.join()
+            assert answered == [answer], "the program of the simulated peers has failed"
+            return received + len(device.session.receive(0.05))
+
+        yield ask
+        simulated.kill()
+
+
 def _measure(count: int) -> Figures:
     routes = _Routes()
     with Device(private_key=generate_key(), mtu=1420, routing=NextHopRouting([_MESH], routes)) as device:
         status = device.status()
-        peers = [identity(number).public for number in range(1, count + 1)]
+        numbers = list(range(1, count + 1))
+        peers = [identity(number).public for number in numbers]
         changes = [Change(peers=[PeerChange(key, persistent_keepalive=_KEEPALIVE)]) for key in peers]
         before = _memory()
         add = _cpu(lambda: _configure(device, changes), count)
         memory = (_memory() - before) / count / 1024
         routes.hops = {address(number): link_local(key).packed for number, key in enumerate(peers, 1)}
-        task = {
-            "device": b64encode(status.public_key).decode(),
-            "port": status.listen_port,
-            "peers": list(range(1, count + 1)),
-        }
-        with subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.wireguard.simulated"],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as simulated:
-            assert simulated.stdin is not None
-            assert simulated.stdout is not None
-            say, hear = simulated.stdin, simulated.stdout
-
-            def ask(line: str, answer: str) -> int:
-                """Send a line, and receive packets until the answer comes. Return the number of packets."""
-                print(line, file=say, flush=True)
-                answered: list[str] = []
-                reader = threading.Thread(target=lambda: answered.append(hear.readline().strip()))
-                reader.start()
-                received = 0
-                while reader.is_alive():
-                    received += len(device.session.receive(0.05))
-                reader.join()
-                assert answered == [answer], "the program of the simulated peers has failed"
-                return received + len(device.session.receive(0.05))
-
+        task = {"device": b64encode(status.public_key).decode(), "port": status.listen_port, "peers": numbers}
+        with _simulated(device) as ask:
             handshake = _cpu(lambda: ask(json.dumps(task), "ready"), count)
             session_memory = (_memory() - before) / count / 1024
             bundles = _bundles(count)
             first = min(count, _PACKETS)
             look_up = _cpu(lambda: [device.session.send(bundle) for bundle in _bundles(count, first)], first)
             send = _cpu(lambda: [device.session.send(bundle) for bundle in bundles], _PACKETS)
-            rounds = max(_PACKETS // count, 1)
-            received = 0
-
-            def receive() -> None:
-                nonlocal received
-                received = ask(str(rounds), "sent")
-
-            spent = _cpu(receive)
+            received: list[int] = []
+            spent = _cpu(lambda: received.append(ask(str(max(_PACKETS // count, 1)), "sent")))
             copies = max(2000 // count, 1)
             group = Bundle([packet(address(0), _GROUP)])
             copy = _cpu(lambda: [device.session.send(group) for _ in range(copies)], copies * count)
             route = _cpu(lambda: _change_routes(routes, count), 50)
-            begin = time.process_time()
-            ended = time.monotonic() + _IDLE
-            while (left := ended - time.monotonic()) > 0:
-                device.session.receive(left)
-            idle = (time.process_time() - begin) / _IDLE * 1000
+            idle = _cpu(lambda: _idle(device)) / _IDLE / 1000
             with serve_metrics(device, "mesh0", "0") as server:
                 scrape = _cpu(lambda: urlopen(f"http://{server.address}").read()) / 1000
             going = [Change(peers=[PeerChange(key, remove=True)]) for key in peers]
             remove = _cpu(lambda: _configure(device, going), count)
-            simulated.kill()
     return Figures(
-        count, add, memory, session_memory, handshake, look_up, send, spent / max(received, 1), copy, route, idle,
+        count, add, memory, session_memory, handshake, look_up, send, spent / max(*received, 1), copy, route, idle,
         scrape, remove,
     )  # fmt: skip
 
@@ -195,6 +190,13 @@ def _bundles(count: int, total: int = _PACKETS) -> list[Bundle]:
 def _configure(device: Device, changes: Sequence[Change]) -> None:
     for change in changes:
         device.configure(change)
+
+
+def _idle(device: Device) -> None:
+    """Receive, and send nothing, for `_IDLE` seconds."""
+    ended = time.monotonic() + _IDLE
+    while (left := ended - time.monotonic()) > 0:
+        device.session.receive(left)
 
 
 def _change_routes(routes: _Routes, count: int) -> None:
