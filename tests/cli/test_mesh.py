@@ -63,7 +63,7 @@ def test_a_request_is_signed_and_becomes_the_certificate_of_a_node(
         "--certificate", str(certificate), "--name", "gw",
     )  # fmt: skip
     assert done.status == 1
-    assert "the networks have none of IPv6" in done.complaint
+    assert "no network is an IPv6 one" in done.complaint
     found, trusted = Store(state).certificate()
     assert (found.name, found.prefixes) == ("gw", parse_networks(["fd12:0:0:7::/64"]))
     assert found.expires - found.issued == 10 * 86_400_000
@@ -100,7 +100,7 @@ def test_status_is_a_table(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     assert ["cc", "fd12::2", "none", "none", "none", "none"] in lines
     printed = call(monkeypatch, capfd, "status").printed
     assert "not a member" in printed
-    assert "away; what is known stays" in printed
+    assert "away; the mesh stays as it is" in printed
     assert "2 forged" in printed
 
 

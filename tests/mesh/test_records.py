@@ -1,4 +1,4 @@
-"""Certificates and records: what is signed comes back, and everything else is refused."""
+"""Certificates and records: signed ones come back whole, and all others are refused."""
 
 import json
 from base64 import b64encode
@@ -70,7 +70,7 @@ def test_a_signature_of_a_certificate_is_none_of_a_record() -> None:
     ["", "a\nb\nc\nd", "a\nb\nc\nd\ne", "\udcff", "x" * (MAX_RECORD + 1), "\n\n\n"],
     ids=["empty", "words", "five-lines", "not-utf8", "long", "blank"],
 )
-def test_what_is_no_record_is_refused(text: str) -> None:
+def test_a_text_that_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(Refused):
         Record.parse(text.encode(errors="surrogateescape"), KEY)
 
@@ -120,7 +120,7 @@ def test_a_request_comes_back_from_its_line() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "gw", "gw a b", "GW a b", "- a b", "a.b c d"])
-def test_what_is_no_request_is_refused_without_repeating_it(text: str) -> None:
+def test_a_text_that_is_no_request_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(InvalidSetting):
         Request.parse(text)
 
@@ -139,5 +139,5 @@ def test_the_address_ends_as_the_link_local_one_of_the_key() -> None:
     assert int(address) & (1 << 64) - 1 == low
     small = node_address(parse_networks(["fd12::ff00/120"]), key)
     assert int(small) == (0xFD12 << 112 | 0xFF00) + (low & 0xFF)
-    with pytest.raises(InvalidSetting, match="none of IPv6"):
+    with pytest.raises(InvalidSetting, match="no network is an IPv6 one"):
         node_address(parse_networks(["10.0.0.0/8"]), key)

@@ -7,13 +7,16 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from threepipe.cli.completers import files, mesh_interfaces
 from threepipe.cli.options import Metrics
 from threepipe.cli.output import Quiet, Verbose, complain, log_level, print_json, print_table, show_log
+
+if TYPE_CHECKING:
+    from threepipe.mesh import Joining, Store
 
 __all__ = ["app"]
 
@@ -23,92 +26,101 @@ app = typer.Typer(
 
 _DAY = 86_400_000  # Milliseconds.
 
+
+def _path(metavar: str, help: str) -> Any:
+    return typer.Option(metavar=metavar, help=help, show_default=False, autocompletion=files)
+
+
 Interface = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="The interface of the mesh.", autocompletion=mesh_interfaces),
+    str, typer.Option(metavar="NAME", help="The interface of the mesh.", autocompletion=mesh_interfaces)
 ]
 State = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Where the node keeps its keys and what it knows; by default /var/lib/threepipe/mesh/INTERFACE.",
-        show_default=False,
-        autocompletion=files,
+    _path(
+        "FOLDER",
+        "The folder with the node's keys, certificate and records; by default /var/lib/threepipe/mesh/INTERFACE.",
     ),
 ]
-
-
-def _file(help: str) -> Any:
-    return typer.Option(metavar="FILE", help=help, show_default=False, autocompletion=files)
+Bus = Annotated[
+    list[str],
+    typer.Option(metavar="URL", help="A server of NATS: nats://HOST:PORT or tls://HOST:PORT. Repeatable."),
+]
+Prefix = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NETWORK", help="A network of the mesh; the first IPv6 one has the nodes' addresses. Repeatable."
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option(metavar="NODE", help="The node's name, as its certificate has it.", show_default=False)
+]
+CertificateFile = Annotated[
+    Path | None, _path("FILE", "The output of threepipe mesh sign. The node keeps it, so give it only once.")
+]
+Bucket = Annotated[str, typer.Option(metavar="BUCKET", help="The bucket with the records of this mesh.")]
+Credentials = Annotated[
+    Path | None,
+    _path("FILE", "The node's credentials on the bus: .creds, the seed of an NKey, USER:PASSWORD or a token."),
+]
+TlsCa = Annotated[Path | None, _path("FILE", "The authorities of the bus's certificate, in place of the system's.")]
+TlsCert = Annotated[Path | None, _path("FILE", "This node's certificate for TLS.")]
+TlsKey = Annotated[Path | None, _path("FILE", "The key of that certificate.")]
+Port = Annotated[int, typer.Option(metavar="PORT", min=0, max=0xFFFF, help="The UDP port of WireGuard.")]
+Endpoint = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT", help="An endpoint of this node, besides its own addresses. Repeatable."),
+]
+Expiry = Annotated[
+    float, typer.Option(metavar="SECONDS", help="The others forget this node if they hear nothing of it for so long.")
+]
+Keepalive = Annotated[
+    int, typer.Option(metavar="SECONDS", help="Persistent keepalive of all peers, for NATs; 0 for off.")
+]
+Mtu = Annotated[int, typer.Option(metavar="BYTES", help="The MTU of the interface, the same on all nodes.")]
+Daemon = Annotated[bool, typer.Option("--daemon", help="Continue in the background once the node is up.")]
 
 
 @app.command()
 def join(
-    bus: Annotated[
-        list[str],
-        typer.Option(metavar="URL", help="A server of NATS: nats://HOST:PORT or tls://HOST:PORT. Repeatable."),
-    ],
-    prefix: Annotated[
-        list[str],
-        typer.Option(metavar="NETWORK", help="A network of the mesh; the first of IPv6 has the nodes. Repeatable."),
-    ],
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="NODE", help="The node's name, as its certificate has it.", show_default=False),
-    ] = None,
+    bus: Bus,
+    prefix: Prefix,
+    name: Name = None,
     interface: Interface = "mesh0",
-    certificate: Annotated[
-        Path | None, _file("The certificate of threepipe mesh sign. It is kept, so the first time is enough.")
-    ] = None,
-    bucket: Annotated[str, typer.Option(metavar="BUCKET", help="The bucket with the records of this mesh.")] = "mesh",
-    credentials: Annotated[
-        Path | None, _file("What the bus knows this node by: .creds, the seed of an NKey, USER:PASSWORD or a token.")
-    ] = None,
-    tls_ca: Annotated[Path | None, _file("The authorities of the bus's certificate, in place of the system's.")] = None,
-    tls_cert: Annotated[Path | None, _file("This node's certificate for TLS.")] = None,
-    tls_key: Annotated[Path | None, _file("The key of that certificate.")] = None,
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=0xFFFF, help="The UDP port of WireGuard.")] = 51820,
-    endpoint: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="Where others reach this node, besides its own addresses. Repeatable."),
-    ] = None,
-    expiry: Annotated[
-        float, typer.Option(metavar="SECONDS", help="The others forget this node if they do not hear it so long.")
-    ] = 300,
-    keepalive: Annotated[
-        int, typer.Option(metavar="SECONDS", help="Persistent keepalive of all peers, for NATs; 0 for off.")
-    ] = 25,
-    mtu: Annotated[int, typer.Option(metavar="BYTES", help="The MTU of the interface, the same on all nodes.")] = 1420,
+    certificate: CertificateFile = None,
+    bucket: Bucket = "mesh",
+    credentials: Credentials = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    port: Port = 51820,
+    endpoint: Endpoint = None,
+    expiry: Expiry = 300,
+    keepalive: Keepalive = 25,
+    mtu: Mtu = 1420,
     state: State = None,
     metrics: Metrics = None,
-    daemon: Annotated[bool, typer.Option("--daemon", help="Continue in the background once the node is up.")] = False,
+    daemon: Daemon = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Join a mesh, until Ctrl-C, `threepipe mesh leave`, or the removal of the interface.
 
     Every node of the network becomes a peer, and has a route. Routes of
-    babeld, BIRD or FRR on the interface come before these. Only nodes with
-    a certificate of the same authority are taken. If the bus is away, the
-    mesh goes on as it is. See docs/mesh.md.
+    babeld, BIRD or FRR on the interface come before these. Nodes need a
+    certificate of the same authority. While the bus is away, the mesh goes
+    on as it is. See docs/mesh.md.
 
     Examples:
-      threepipe mesh request --name gw > gw.request    # to be signed
+      threepipe mesh request --name gw > gw.request    # for threepipe mesh sign
       threepipe mesh join --bus tls://bus.example.org --prefix fd12:3456::/48
     """
-    from threepipe.mesh import Joining, NatsBus, Secrets, Store
-    from threepipe.mesh.store import parse_certificate
+    from threepipe.mesh import Joining, NatsBus, Secrets
     from threepipe.net.connect import parse_host_port
     from threepipe.wireguard.values import parse_networks, to_host_and_port
 
     show_log(log_level(verbose, quiet, logging.INFO))
-    store = Store(_folder(state, interface))
-    if certificate is not None:
-        text = certificate.read_text()
-        parse_certificate(text, certificate)
-        store.put_certificate(text)
     joining = Joining(
-        store,
+        _store(_folder(state, interface), certificate),
         NatsBus(bus, bucket, Secrets(credentials, tls_ca, tls_cert, tls_key)),
         parse_networks(prefix),
         name,
@@ -121,6 +133,24 @@ def join(
         None if metrics is None else parse_host_port(metrics, listening=True),
     )
     joining.check()
+    _stay(joining, daemon, quiet)
+
+
+def _store(folder: Path, certificate: Path | None) -> "Store":
+    """Return the state of the node, with a new certificate if there is a file of one."""
+    from threepipe.mesh import Store
+    from threepipe.mesh.store import parse_certificate
+
+    store = Store(folder)
+    if certificate is not None:
+        text = certificate.read_text()
+        parse_certificate(text, certificate)
+        store.put_certificate(text)
+    return store
+
+
+def _stay(joining: "Joining", daemon: bool, quiet: bool) -> None:
+    interface = joining.interface
     if daemon:
         from threepipe.wireguard.quick.daemon import in_background
 
@@ -128,12 +158,14 @@ def join(
 
     def ready() -> None:
         if not quiet:
-            typer.echo(f"{interface} is up; threepipe mesh leave ends it, and Ctrl-C does without a word", err=True)
+            typer.echo(
+                f"{interface} is up; threepipe mesh leave ends it, and Ctrl-C does without telling the others", err=True
+            )
 
     _join(joining, ready)
 
 
-def _join(joining: Any, ready: Callable[[], None]) -> None:
+def _join(joining: "Joining", ready: Callable[[], None]) -> None:
     from threepipe.mesh import join
     from threepipe.wireguard.quick.ending import Ended
 
@@ -168,7 +200,7 @@ def status(
     rows = [
         ("node", found["name"] if found["member"] else f"{found['name']} (not a member; see the log)"),
         ("address", found["address"]),
-        ("bus", "there" if found["bus"] else "away; what is known stays"),
+        ("bus", "connected" if found["bus"] else "away; the mesh stays as it is"),
         ("endpoints", ", ".join(found["endpoints"]) or "none"),
         ("prefixes", ", ".join(found["prefixes"]) or "none"),
     ]
@@ -229,9 +261,10 @@ def request(
     interface: Interface = "mesh0",
     state: State = None,
 ) -> None:
-    """Print what the authority has to sign: the node's name and its public keys, which are made unless there are some.
+    """Print the request for the authority to sign: the node's name and its public keys.
 
-    The private keys stay in the folder of the node.
+    The first request makes the keys. The private ones stay in the folder of
+    the node.
     """
     from threepipe.mesh import Store
     from threepipe.mesh.records import check_node_name
@@ -243,7 +276,7 @@ def request(
 def sign(
     key: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="The file of threepipe mesh authority.", autocompletion=files),
+        typer.Argument(metavar="FILE", help="The file from threepipe mesh authority.", autocompletion=files),
     ],
     request: Annotated[
         Path,
@@ -255,12 +288,14 @@ def sign(
             metavar="NETWORK", help="A network that the node may announce, besides its own address. Repeatable."
         ),
     ] = None,
-    days: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="How long the certificate is good.")] = 365,
+    days: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, help="The days for which the certificate is valid.")
+    ] = 365,
 ) -> None:
     """Sign a node's request, and print its certificate, which has no secrets.
 
-    A newer certificate for the same name replaces the older one, also one
-    for other keys.
+    A newer certificate for the same name replaces the older one, also if the
+    keys are others.
     """
     from threepipe.mesh import Certificate, Request, read_authority
     from threepipe.mesh.records import public_part

@@ -1,8 +1,9 @@
-"""Certificates and records: what the authority of a network and its nodes sign. Pure data; knows no bus and no device.
+"""Certificates and records, which the authority of a network and its nodes sign. Pure data; knows no bus and no device.
 
 The authority signs a node's certificate: its name, its two public keys, and the prefixes that it may announce. The node
-signs its records with the second key: where it is reached, and until when. A text of either has lines: JSON, and the
-Ed25519 signature of it in base64. A record begins with the certificate. Times are milliseconds since 1970.
+signs its records with the second key: its endpoints, its prefixes, and the time when they expire. The text of either is
+a line of JSON and a line with its Ed25519 signature in base64. A record begins with the text of the certificate. Times
+are milliseconds since 1970.
 """
 
 import json
@@ -39,11 +40,11 @@ Given = ParamSpec("Given")
 Parsed = TypeVar("Parsed")
 
 MAX_RECORD = 8192
-"""Bytes of a record at most."""
+"""The maximum of a record's bytes."""
 MAX_ENDPOINTS = 16
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # A label of a host name, and a key of NATS.
 _CERTIFICATE, _RECORD = b"threepipe mesh certificate\n", b"threepipe mesh record\n"
-"""What signatures begin with, so that none is valid for another kind of text."""
+"""The beginnings of signed texts, so that no signature is valid for a text of another kind."""
 
 
 class Refused(ThreepipeError):
@@ -55,7 +56,7 @@ class Refused(ThreepipeError):
 
 
 def _refusing(parse: Callable[Given, Parsed]) -> Callable[Given, Parsed]:
-    """Have a function that reads a text raise `Refused` for each error in it."""
+    """Have a function that parses a text raise `Refused` for any error in it."""
 
     @wraps(parse)
     def refusing(*args: Given.args, **kwargs: Given.kwargs) -> Parsed:
@@ -92,19 +93,19 @@ def public_part(seed: bytes) -> bytes:
 def node_address(networks: Iterable[Network], key: bytes) -> IPv6Address:
     """Return the address of the node with that WireGuard key, in the first IPv6 network. Raises `InvalidSetting`.
 
-    It is the first /64 of the network and, as its last 8 bytes, those of the key's link-local address. In a network
-    that is smaller than a /64, it is as many of their last bits as fit.
+    The address is in the first /64 of the network, and ends with the last 8 bytes of the key's link-local address. In a
+    network smaller than a /64, it ends with as many of their last bits as fit.
     """
     for network in networks:
         if network.version == 6:
             identifier = int(link_local(key)) & (1 << min(64, 128 - network.prefixlen)) - 1
             return IPv6Address(int(network.network_address) | identifier)
-    raise InvalidSetting("the networks have none of IPv6, for the nodes' addresses; give one by --prefix")
+    raise InvalidSetting("no network is an IPv6 one, in which nodes have their addresses; give one by --prefix")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a node asks the authority to sign: its name, and its public keys of 32 bytes."""
+    """A node's request to the authority for a certificate: its name, and its public keys of 32 bytes."""
 
     name: str
     key: bytes
@@ -114,7 +115,7 @@ class Request:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the three words that `str` makes. Raises `InvalidSetting`."""
+        """Parse the three words of a request's `str`. Raises `InvalidSetting`."""
         words = text.split()
         if len(words) != 3:
             raise InvalidSetting("a request has a name and two keys; give the line that threepipe mesh request prints")
@@ -126,13 +127,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The authority's word about a node."""
+    """The authority's statement about a node."""
 
     name: str
     key: bytes
     signer: bytes
     prefixes: tuple[Network, ...]
-    """What the node may announce, besides its own address."""
+    """The networks that the node may announce, besides its own address."""
     issued: int
     expires: int
     text: str
@@ -168,14 +169,14 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A node's word about itself."""
+    """A node's statement about itself."""
 
     certificate: Certificate
     sequence: int
     """The time when it was signed; it grows with each record of a node."""
     expires: int
     endpoints: tuple[PeerEndpoint, ...]
-    """Where others reach it, the best first."""
+    """The endpoints of the node, the best first."""
     prefixes: tuple[Network, ...]
     left: bool
     """True if the node has left."""
@@ -192,7 +193,7 @@ class Record:
         prefixes: Sequence[Network] = (),
         left: bool = False,
     ) -> Self:
-        """Make a record with the node's private key of 32 bytes."""
+        """Sign a record with the node's private key of 32 bytes."""
         endpoints, prefixes = tuple(endpoints[:MAX_ENDPOINTS]), tuple(prefixes)
         fields: dict[str, Any] = {"sequence": sequence, "expires": expires}
         fields["endpoints"] = [list(endpoint) for endpoint in endpoints]
@@ -207,7 +208,7 @@ class Record:
     def parse(cls, data: bytes, authority: bytes, known: Certificate | None = None) -> Self:
         """Return the record if its node has signed it, and the authority the node's certificate.
 
-        `known` is a certificate that was found to be good. Raises `Refused`.
+        `known` is a certificate that was verified before. Raises `Refused`.
         """
         text = data.decode()
         lines = text.split("\n")
@@ -228,7 +229,7 @@ class Record:
 
     @property
     def lifetime(self) -> int:
-        """The milliseconds for which the record is good."""
+        """The milliseconds for which the record is valid."""
         return self.expires - self.sequence
 
 
