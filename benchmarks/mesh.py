@@ -83,7 +83,7 @@ def certified(folder: Path, name: str) -> Store:
 
 @contextmanager
 def agent(store: Store, url: str, keepalive: int) -> Iterator[Agent]:
-    """Return an agent that runs in no loop yet."""
+    """Return an agent that does not run yet."""
     with ExitStack() as stack:
         stack.callback(store.close)
         adapter, far = MemoryAdapter.pair(mtu=1420)
@@ -110,11 +110,11 @@ def agent(store: Store, url: str, keepalive: int) -> Iterator[Agent]:
 
 
 async def unanswered(address: IPv6Address, seconds: float) -> None:
-    """Probe nobody, as there is no interface."""
+    """Answer no probe: the benchmark has no interface."""
 
 
 def private_memory() -> int:
-    """Return the bytes that this process alone has."""
+    """Return the bytes of this process's private memory."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
@@ -136,7 +136,7 @@ async def run_until(made: Agent, count: int, known: "asyncio.Event", over: threa
 
 
 def node(folder: Path, name: str, url: str, count: int, keepalive: int) -> None:
-    """Be a node in a process: tell when all are known, and at the end of the input what it cost."""
+    """Run a node in this process. Print when it knows all others, and its costs at the end of the input."""
     with agent(certified(folder, name), url, keepalive) as made:
         over = threading.Event()
 
@@ -165,7 +165,7 @@ class Server:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         found = shutil.which("nats-server")
         if found is None:
-            sys.exit("nats-server is not there; run: go install github.com/nats-io/nats-server/v2@latest")
+            sys.exit("nats-server is not installed; run: go install github.com/nats-io/nats-server/v2@latest")
         self.port, self.monitor = free_port(), free_port()
         words = [found, "-js", "-sd", str(folder / "nats"), "-a", "127.0.0.1", "-p", str(self.port)]
         words += ["-m", str(self.monitor)]
@@ -209,7 +209,7 @@ def free_port() -> int:
 
 
 def measure_nodes(count: int, seconds: float, keepalive: int) -> None:
-    """Start `count` processes, and tell what they and the bus did."""
+    """Start `count` processes, and print the times, the traffic of the bus and the memory."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         server = Server(folder, stack)
@@ -284,7 +284,7 @@ async def put_all(url: str, records: list[tuple[str, bytes]]) -> None:
 
 
 def measure_curve(counts: Sequence[int], keepalive: int) -> None:
-    """Tell what one agent needs that knows so many others."""
+    """Print the costs of one agent for each number of nodes that it knows."""
     headings = ("nodes", "known s", "KiB each", "record B", "bus B each", "refresh s", "refresh us CPU", "server MiB")
     typer.echo(" ".join([heading.rjust(14) for heading in headings]))
     for count in counts:
@@ -318,7 +318,7 @@ async def watch(made: Agent, server: Server, count: int, second: list[tuple[str,
         await asyncio.sleep(0.05)
     figures["refreshed"] = time.monotonic() - begin
     figures["cpu"] = (processor_seconds() - spent) / count * 1e6
-    after = await asyncio.to_thread(server.totals)  # The client that has put them is gone.
+    after = await asyncio.to_thread(server.totals)  # The client that has put the records is gone.
     figures["bytes"] = (after["bytes"] - before["bytes"]) / count
     over.set()
     await running

@@ -90,7 +90,7 @@ def show(target: Path, folder: Path) -> None:
 
 
 def table(lab: Lab, statuses: dict[str, Any]) -> None:
-    """Print who is whose neighbour, and the worst round trip of each node."""
+    """Print the neighbours of each node, and its slowest round trip."""
     for node in lab.nodes:
         others = statuses[node.name]["nodes"]
         trips = [other["round_trip"] for other in others if other["round_trip"] is not None]
@@ -106,7 +106,7 @@ def end(number: int, frame: object) -> NoReturn:
 def main() -> int:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "mesh-demo.svg"
     if lacking := sorted({package for name, package in PACKAGES.items() if not tool(name)}):
-        say(f"mesh-demo: {', '.join(lacking)} not there; run make mesh-demo as root, or install them")
+        say(f"mesh-demo: {', '.join(lacking)} missing; run make mesh-demo as root, or install them")
         return NOT_AVAILABLE
     if os.geteuid():
         isolated = ["unshare", "--map-root-user", "--net", "--mount", "--"]

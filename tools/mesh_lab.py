@@ -46,11 +46,11 @@ redistribute local deny
 
 
 class Failed(Exception):
-    """The mesh did not do what it should; the text says what is missing."""
+    """The mesh has failed; the text says how."""
 
 
 class Gap(NamedTuple):
-    """What probes of every 10 ms saw of a cut."""
+    """The loss of probes, one every 10 ms, by a cut."""
 
     lost: int
     seconds: float
@@ -164,7 +164,7 @@ class Node(Place):
         }
 
     def status(self) -> Any:
-        """Return what `threepipe mesh status --json` shows. Raises `Failed`."""
+        """Return the status of `threepipe mesh status --json`. Raises `Failed`."""
         self.check()
         assert self._agent is not None
         path = f"/proc/{self._agent.pid}/root/run/threepipe/mesh/mesh0.sock"

@@ -1,4 +1,4 @@
-"""A node of a mesh with a real adapter, and a bus in memory: what `threepipe mesh join` sets up, answers and undoes."""
+"""A node of a mesh with a real adapter, and a bus in memory: its setup, its answers, and its end without leavings."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def joining(folder: Path, hub: Hub) -> Joining:
 
 
 def stay(requests: list[str]) -> list[Any]:
-    """Join in this process, ask for these things, and return the answers and what is left afterwards."""
+    """Join in this process, and send these requests. Return the answers, and the leavings afterwards."""
     hub = Hub()
     other = Signer("other", ["fd12:0:0:7::/64", "10.42.7.0/24"])
     hub.put("other", other.record(endpoints=[("127.0.0.1", 9)]).text.encode())

@@ -67,7 +67,7 @@ def test_a_takeover_goes_on_without_metrics_where_another_program_has_the_addres
     assert old.wait(20) == 0
     left.ping(right)
     assert new.poll() is None
-    assert f"there are no metrics of {left.name}: listening at 192.0.2.9:1" in "".join(left.said)
+    assert f"the metrics of {left.name} are not served: listening at 192.0.2.9:1" in "".join(left.said)
 
 
 def test_threepipe_wg_serves_metrics_in_the_background(hosts: tuple[Host, Host]) -> None:
@@ -85,7 +85,7 @@ def test_threepipe_wg_serves_metrics_in_the_background(hosts: tuple[Host, Host])
     ("words", "told"),
     [(["--metrics", "here", "take1"], "'here' is not [HOST:]PORT"), (["--metrics", "take1"], "usage: threepipe-wg")],
 )
-def test_threepipe_wg_at_what_is_no_address_says_so(hosts: tuple[Host, Host], words: list[str], told: str) -> None:
+def test_threepipe_wg_refuses_a_wrong_address(hosts: tuple[Host, Host], words: list[str], told: str) -> None:
     left, _ = hosts
     process = left.start(sys.executable, *WG, "-f", *words)
     assert told in process.communicate(timeout=20)[1]

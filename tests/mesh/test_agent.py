@@ -91,7 +91,7 @@ def test_another_agent_with_the_same_keys_is_noticed(tmp_path: Path, caplog: pyt
 
 
 def test_a_node_whose_certificate_was_replaced_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Else its records would hide those of its successor on the bus."""
+    """Otherwise its records would hide those of its successor on the bus."""
 
     async def work(mesh: Mesh) -> None:
         old, successor = mesh.make("gw", expiry=0.4), Signer("gw", issued=1_000)
@@ -107,7 +107,7 @@ def test_a_node_whose_certificate_was_replaced_is_silent(tmp_path: Path, caplog:
         assert [node["name"] for node in status["nodes"]] == ["gw"]
 
     run(tmp_path, work)
-    assert "the authority has signed other keys for the name of this node, gw, which is no member any more" in (
+    assert "the authority has signed other keys for the name of this node, gw; it is no member any more" in (
         caplog.messages
     )
 

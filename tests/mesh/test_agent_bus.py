@@ -55,7 +55,7 @@ def test_a_node_goes_on_with_what_it_knew_while_the_bus_is_away(tmp_path: Path) 
 
 
 def test_a_record_that_was_replaced_on_the_bus_is_put_back(tmp_path: Path) -> None:
-    """New nodes get what the bus has, which may be the record of a node whose certificate was replaced."""
+    """New nodes get the record on the bus, which may be of a node whose certificate was replaced."""
 
     async def work(mesh: Mesh) -> None:
         replaced, node = Signer("gw", issued=-1_000), mesh.make("gw")

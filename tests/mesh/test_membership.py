@@ -1,4 +1,4 @@
-"""Membership by records: who joins, moves and goes, what is refused, and that all nodes decide the same."""
+"""Membership by records: nodes join, move and go, bad records are refused, and all nodes decide the same."""
 
 import itertools
 import logging
@@ -173,7 +173,7 @@ def test_the_log_of_invented_names_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["fd12:0:0:7::/64", "10.42.7.0/24"])
-def test_the_earlier_certificate_keeps_what_both_claim(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_earlier_certificate_keeps_a_prefix_that_both_claim(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     first, second = Signer("zz", ["fd12:0:0:7::/64", "10.42.7.0/24"]), Signer("aa", [prefix], issued=1)
     for order in itertools.permutations([first, second]):
         caplog.clear()
@@ -181,7 +181,7 @@ def test_the_earlier_certificate_keeps_what_both_claim(prefix: str, caplog: pyte
         for node in order:
             hear(membership, node.record())
         assert [*membership.members] == ["zz"]
-        assert "the record of aa is refused (clash): it claims what zz" in caplog.text
+        assert "the record of aa is refused (clash): zz has the same address or prefix" in caplog.text
         hear(membership, first.record(1, left=True))
         assert [*membership.members] == ["aa"]
     assert changes(membership) == [("joined", "aa"), ("gone", "aa"), ("joined", "zz"), ("gone", "zz"), ("joined", "aa")]
@@ -223,7 +223,7 @@ def test_two_names_with_the_same_key_clash() -> None:
     assert [*membership.members] == ["aa"]
 
 
-def test_what_was_known_goes_on_after_a_restart_and_keeps_replays_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_known_nodes_go_on_after_a_restart_and_replays_stay_out(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     first, node, gone = new(), Signer("gw"), Signer("gone", expires=1_000)
     old = node.record()

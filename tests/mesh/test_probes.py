@@ -20,7 +20,7 @@ class Liar:
 
 
 def answered(text: bytes) -> object:
-    """Return what a probe returns if the other node answers with this text."""
+    """Return the result of a probe that the other node answers with this text."""
 
     async def probe() -> object:
         probes = Probes("mesh0", lambda address: None)

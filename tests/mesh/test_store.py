@@ -45,7 +45,7 @@ def test_a_certificate_is_kept_with_the_key_of_its_authority(tmp_path: Path) -> 
     assert store.certificate() == (node.certificate, public_part(AUTHORITY))
 
 
-def test_what_is_no_certificate_is_refused(tmp_path: Path) -> None:
+def test_a_text_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="is not a certificate"):
         parse_certificate("one\ntwo", tmp_path)
     one, other = (Signer("gw").text().split("\n") for _ in range(2))

@@ -1,4 +1,4 @@
-"""A mesh whose nodes join, leave, move and die at random, and whose links are cut, beside a model of who reaches whom.
+"""A mesh whose nodes join, leave, move and die at random, and whose links are cut, beside a model of them.
 
 It takes two minutes. THREEPIPE_MESH_SECONDS says how many seconds it takes instead, such as 1800; THREEPIPE_MESH_SEED
 chooses the events.

@@ -1,4 +1,4 @@
-"""A bus in memory, an authority, and nodes with what they sign, for tests of a mesh without NATS."""
+"""A bus in memory, an authority, and nodes with signed records, for tests of a mesh without NATS."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ YEAR = 365 * 86_400_000
 
 
 class Signer:
-    """A node as an authority and it itself sign for it. Times are milliseconds since now."""
+    """A node with its keys, which has its certificate and its records signed. Times are milliseconds since now."""
 
     def __init__(
         self, name: str, prefixes: Sequence[str] = (), *, issued: int = 0, expires: int = YEAR, seed: bytes = AUTHORITY

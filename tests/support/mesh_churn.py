@@ -1,7 +1,7 @@
 """A mesh of agents and babeld in which nodes join, leave, move and die, and links are cut, beside a model of it.
 
 The model knows which nodes are up: all of them must reach each other. Each sends a datagram to every other five times a
-second. A black hole is a time in which none of one node arrives at another, while both are up.
+second. A black hole is a time in which no datagram of one node arrives at another, while both are up.
 """
 
 import itertools
@@ -24,11 +24,11 @@ from tests.support.waiting import come_true
 __all__ = ["Churn", "Hole", "lacking"]
 
 _INTERVAL = 0.2  # Seconds between the datagrams of a pair.
-_SECONDS = 30.0  # That a command may take.
+_SECONDS = 30.0  # The longest time of a command.
 _PROBE = struct.Struct("!I")
 _PORT = 9
 _MOST_CUTS, _MOST_HOLES = 3, 10
-_TOLD = 1.0  # Seconds: a hole that is shorter is not told.
+_TOLD = 1.0  # Seconds. Shorter holes are not reported.
 _BABELD = f"""
 interface mesh0 type tunnel split-horizon false hello-interval 0.2
 redistribute local ip {PREFIX} allow
@@ -39,12 +39,12 @@ Pair: TypeAlias = tuple[AgentNode, AgentNode]
 
 
 def lacking() -> list[str]:
-    """Return the programs that it needs beside those of a lab of agents."""
+    """Return the missing ones of the programs that it needs beside those of a lab of agents."""
     return [name for name in ("babeld",) if not shutil.which(name)]
 
 
 class Hole(NamedTuple):
-    """A time in which nothing of one node arrived at another."""
+    """A time in which no datagram of one node arrived at another."""
 
     seconds: float
     sender: str
@@ -54,7 +54,7 @@ class Hole(NamedTuple):
 
 
 class Churn:
-    """The nodes, what happens to them, and what they see."""
+    """The nodes, their events, and the datagrams between them."""
 
     def __init__(self, lab: AgentLab, stack: ExitStack, count: int, seed: int) -> None:
         self.events: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class Churn:
         self._random = random.Random(seed)
         self._stack = stack
         self._begin = time.monotonic()
-        self._lock = threading.Lock()  # For what follows, which the thread of the datagrams uses too.
+        self._lock = threading.Lock()  # For the fields below, which the thread of the datagrams uses too.
         self._up: dict[AgentNode, float] = {}
         self._seen: dict[Pair, float] = {}
         self._last = "the start"
@@ -102,7 +102,7 @@ class Churn:
                 over.wait(self._random.uniform(1, 4))
                 self._happen()
 
-    # What happens.
+    # The events.
 
     def _happen(self) -> None:
         up = [node for node in self.nodes if node in self._up]
@@ -186,7 +186,7 @@ class Churn:
             rules = [f"add rule inet cut in ip saddr {{ {', '.join(_addresses(other))} }} drop" for other in others]
             node.network.run("nft", "; ".join(["flush chain inet cut in", *rules]))
 
-    # What they see.
+    # The datagrams.
 
     @contextmanager
     def _probing(self) -> Iterator[threading.Event]:

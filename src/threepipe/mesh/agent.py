@@ -1,7 +1,8 @@
-"""Agent: joins the bus, the membership, the links and the probes of one node, in an event loop.
+"""Agent: connects the bus, the membership, the links and the probes of one node, in an event loop.
 
-It publishes the node's record, anew before each expiry and when its endpoints change, takes those of the others, and
-changes the device by them, in another thread. Knows neither NATS nor the system; `joining` makes the parts.
+It publishes the node's record, and renews it before it expires and when the node's endpoints change. It takes the
+records of the others, and changes the device accordingly, in another thread. Knows neither NATS nor the system;
+`joining` makes the parts.
 """
 
 import asyncio
@@ -30,26 +31,26 @@ __all__ = ["Agent", "Endpoints", "Probe", "now"]
 
 log = logging.getLogger("threepipe.mesh")
 
-_TICK = 0.5  # Seconds between looks at what has expired.
+_TICK = 0.5  # Seconds between looks for expired records.
 _FIRST_LOOKS, _LOOK = (1.0, 2.0), 5.0  # Seconds between looks at endpoints.
 _PROBE = 1.0  # Seconds that a node has to answer.
 _RETRY = 1.0  # Seconds until a bus that refuses is asked again.
 _JUMP = 5_000
-"""Milliseconds by which the clock has to jump for a sign that it was set, or that the machine has slept."""
+"""Milliseconds. A larger jump of the clock is a sign that it was set, or that the machine has slept."""
 _REMEMBERED = 16
-_ASKED = 3  # Nodes that are asked how they see this one.
+_ASKED = 3  # Nodes that are asked which endpoint of this one they see.
 _REFRESH = 0.3, 0.45
 """The part of a record's time after which it is renewed: at random, so that nodes do not all do it at once."""
 _SAID = {"joined": "has joined", "moved": "has moved", "gone": "is gone"}
 _DOUBLES = {
     True: "another agent uses the name and the keys of this node, %s; end one of the two",
-    False: "the authority has signed other keys for the name of this node, %s, which is no member any more",
+    False: "the authority has signed other keys for the name of this node, %s; it is no member any more",
 }
 
 Endpoints: TypeAlias = tuple[Sequence[PeerEndpoint], Sequence[PeerEndpoint]]
 Probe: TypeAlias = Callable[[IPv6Address, float], Awaitable[tuple[float, PeerEndpoint | None] | None]]
-"""Takes the address of a node, and the seconds that it has. Returns the round trip in seconds, and the endpoint of this
-node as that one sees it; None for no answer."""
+"""A function that takes the address of a node, and the seconds that it has to answer. It returns the round trip in
+seconds, and the endpoint of this node as that one sees it; None for no answer."""
 
 
 def now() -> int:
@@ -58,7 +59,7 @@ def now() -> int:
 
 
 def _skew() -> int:
-    """Return the milliseconds between that time and that of a clock that nobody sets."""
+    """Return the milliseconds between `now` and the monotonic clock, which nobody sets."""
     return now() - time.monotonic_ns() // 1_000_000
 
 
@@ -78,8 +79,8 @@ class Agent:
     ) -> None:
         """Take the keys and the certificate of `store`. Raises as that does.
 
-        `expiry` is the seconds after which the others forget this node, if they do not hear it. `endpoints` returns
-        those that were given, and those of the machine's interfaces; it is called in another thread.
+        `expiry` is the seconds after which the others forget this node, if they hear no new record. `endpoints` returns
+        the given endpoints, and those of the machine's interfaces; it is called in another thread.
         """
         self.certificate, authority = store.certificate()
         self.name = self.certificate.name
@@ -87,7 +88,7 @@ class Agent:
         self.membership = Membership(authority, networks)
         self.links = links
         self.is_online = False
-        """True while the bus is there."""
+        """True while the bus is connected."""
         self.sequence = 0
         self._store, self._keys, self._bus = store, store.keys(), bus
         self._expiry = round(expiry * 1000)
@@ -96,10 +97,10 @@ class Agent:
         self._found: Endpoints = ((), ())
         self._seen: Sequence[PeerEndpoint] = ()
         self._own = deque[bytes](maxlen=_REMEMBERED)
-        """The last records that were put: a slow bus tells of them later."""
+        """The last records that this agent has put: a slow bus returns them late."""
         self._leaving = False
         self._is_hidden = False
-        """True while the bus has something else in place of this node's record, which new nodes so do not get."""
+        """True while the bus has other data in place of this node's record, so that new nodes do not get it."""
         self._skew = _skew()
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
@@ -120,12 +121,12 @@ class Agent:
         self._changed.set()
 
     def online(self) -> None:
-        """Publish at once, as the bus is there. Records expire once it has taken that."""
+        """Publish a record at once. Records expire again once the bus has taken it."""
         self.is_online = True
         self._due.set()
 
     def away(self) -> None:
-        """Let no record expire, as the bus is away."""
+        """Let no record expire while the bus is away."""
         self.is_online = False
         self.membership.away()
 
@@ -138,7 +139,7 @@ class Agent:
     # The life of the agent.
 
     async def run(self, over: Callable[[], bool], ready: Callable[[], None] = lambda: None) -> None:
-        """Join, call `ready`, and stay until `over` returns True, which is asked twice a second."""
+        """Join, call `ready`, and stay until `over` returns True; call `over` twice a second."""
         self.membership.restore(self._store.records(), now())
         if (own := self.membership.known.get(self.name)) is not None:
             self.sequence = own.sequence
@@ -165,7 +166,7 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _mind_clock(self) -> None:
-        """If the time has jumped, let no record expire until the bus takes one: nobody was heard in between."""
+        """After a jump of the clock, let no record expire until the bus takes one: this node heard nobody meanwhile."""
         before, self._skew = self._skew, _skew()
         if abs(self._skew - before) > _JUMP:
             log.info("the clock was set, or this machine has slept")
@@ -183,7 +184,7 @@ class Agent:
 
     async def _publish(self) -> None:
         time, left, endpoints = now(), self._leaving, self._endpoints()
-        is_ahead = self.sequence > time + MAX_SKEW  # By a clock that was wrong: nobody has accepted that.
+        is_ahead = self.sequence > time + MAX_SKEW  # The clock was wrong; nobody has accepted that.
         self.sequence = time if is_ahead else max(time, self.sequence + 1)
         record = Record.sign(
             self.certificate,
@@ -196,7 +197,7 @@ class Agent:
         )
         data = record.text.encode()
         if not self.membership.hear(self.name, data, now()):
-            return  # It has logged the reason, for which others would refuse it too.
+            return  # Others would refuse it too; the membership has logged the reason.
         self._own.append(data)
         self._keep(record)
         try:
@@ -249,7 +250,7 @@ class Agent:
             await asyncio.to_thread(self.links.retry, self._published or ())
 
     async def _look(self) -> None:
-        """Find out where this node is reached, and publish it if that is new."""
+        """Find the endpoints of this node, and publish them if they are new."""
         self._found = await asyncio.to_thread(self._own_endpoints)
         statuses = await asyncio.to_thread(self.links.statuses)
         reached = [key for key, status in statuses.items() if status.handshake_age <= FRESH]
@@ -261,7 +262,7 @@ class Agent:
             self._due.set()
 
     def _endpoints(self) -> tuple[PeerEndpoint, ...]:
-        """Return all endpoints of this node: those given, those that others see, and those of its interfaces."""
+        """Return all endpoints of this node: the given ones, those that others see, and those of its interfaces."""
         given, own = self._found
         found = dict.fromkeys((*given, *self._seen, *own))
         return tuple(each for each in found if not self.membership.is_inside(each[0]))[:MAX_ENDPOINTS]
@@ -269,7 +270,7 @@ class Agent:
     # Status.
 
     async def status(self) -> dict[str, Any]:
-        """Return what is known about the network, for JSON."""
+        """Return the state of this node and of the others, for JSON."""
         statuses = await asyncio.to_thread(self.links.statuses)
         members = dict(sorted(self.membership.members.items()))
         by_hop = {link_local(record.certificate.key): name for name, record in members.items()}

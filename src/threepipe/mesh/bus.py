@@ -1,6 +1,6 @@
-"""The bus: a store of records by node, on which all nodes of a network put theirs, and which tells them of the others.
+"""The bus: a store of records by node. Each node of a network puts its own there, and hears those of the others.
 
-Nothing that it tells is trusted: `membership` decides. `NatsBus` is a bucket of NATS JetStream's key-value store.
+Nobody trusts the bus: `membership` decides. `NatsBus` is a bucket of NATS JetStream's key-value store.
 """
 
 import asyncio
@@ -22,27 +22,28 @@ log = logging.getLogger("threepipe.mesh")
 _RETRY = 1.0  # Seconds.
 _TIMEOUT = 5.0
 _ROUND, _SILENT_ROUNDS = 1.0, 5
-"""How long, and how often in a row, nothing may be heard while a record of this node is to come back."""
+"""Seconds of a round, and the number of rounds in a row without a record after which a connection is given up, if a
+record of this node has not come back."""
 _SEED = re.compile("SU[A-Z2-7]{56}")
 _KEPT = 86_400.0
-"""Seconds for which a bucket that is made here keeps the record of a node that is gone."""
+"""Seconds for which a bucket that `NatsBus` has made keeps the record of a node that is gone."""
 
 
 class Listener(Protocol):
     """The agent, as a bus calls it."""
 
     def heard(self, name: str, data: bytes) -> None:
-        """Take the record of a node: one that is there already, or a new one."""
+        """Take the record of a node, a new one or one that the bus has kept."""
 
     def online(self) -> None:
-        """Learn that the bus is there; called before the records that it has."""
+        """Learn that the bus is connected. The bus calls this before it passes the records that it has kept."""
 
     def away(self) -> None:
         """Learn that the bus is away."""
 
 
 class Bus(Protocol):
-    """What the agent needs of a bus."""
+    """A bus, as the agent uses it."""
 
     async def run(self, listener: Listener) -> None:
         """Stay connected, and tell the listener, until this is cancelled."""
@@ -52,10 +53,10 @@ class Bus(Protocol):
 
 
 class Secrets(NamedTuple):
-    """Files by which the bus knows this client, and by which this client knows the bus."""
+    """Files with which the bus and this client authenticate each other."""
 
     credentials: Path | None = None
-    """One of NATS' .creds, the seed of an NKey, a token, or USER:PASSWORD."""
+    """A file of NATS' .creds, or with the seed of an NKey, a token, or USER:PASSWORD."""
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -86,10 +87,10 @@ def _credentials(path: Path, text: str) -> dict[str, Any]:
 
 
 class NatsBus:
-    """A bucket on servers of NATS, which is made if it is not there. Knows nats-py, which is loaded by `run`."""
+    """A bucket on servers of NATS. `run` loads nats-py, and makes the bucket if it is missing."""
 
     def __init__(self, urls: Sequence[str], bucket: str = "mesh", secrets: Secrets = Secrets()) -> None:  # noqa: B008
-        """Take URLs such as nats://bus.example.org:4222 or tls://..., whose servers are tried in turn.
+        """Take URLs such as nats://bus.example.org:4222 or tls://...; `run` tries their servers in turn.
 
         Raises `InvalidSetting`, also for a URL with a password or token, as other users see the arguments of programs.
         """
@@ -103,9 +104,9 @@ class NatsBus:
         self._urls, self._bucket, self._secrets = list(urls), bucket, secrets
         self._store: Any = None
         self._expected: bytes | None = None
-        """What was put, and has not come back."""
+        """The record that was put and has not come back."""
         self._told: set[str] = set()
-        """What was logged since a record of this node has come back."""
+        """The texts that were logged since a record of this node last came back."""
 
     async def run(self, listener: Listener) -> None:
         """Stay connected. Each connection begins with all records. Raises `InvalidSetting` without nats-py."""
@@ -149,14 +150,14 @@ class NatsBus:
 
     async def _connect(self, nats: Any) -> Any:
         async def failed(error: Exception) -> None:
-            if "permissions violation" in str(error).lower():  # Else there is only a request without an answer.
+            if "permissions violation" in str(error).lower():  # NATS does not answer the request.
                 self._tell(f"the bus refuses: {error}")
             log.debug("the bus: %s", error)
 
         return await nats.connect(
             self._urls,
             # `run` connects again, and asks for all records then: after a restart of the server the watcher of nats-py
-            # 2.16.0 is told nothing for up to 20 s.
+            # 2.16.0 hears nothing for up to 20 s.
             allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0.2,
@@ -179,8 +180,8 @@ class NatsBus:
         self._tell(f"the bus is reached: {client.connected_url.netloc}", log.info)
         listener.online()
         silent = 0
-        # A connection may be from an address that this node has lost, and a bucket may be deleted, of which NATS says
-        # nothing. A busy bus tells of others before it tells of this node.
+        # NATS reports neither that the connection is from an address that this node has lost, nor that the bucket was
+        # deleted. A busy bus passes records of others before it passes this node's.
         while client.is_connected and silent < _SILENT_ROUNDS:
             try:
                 async with asyncio.timeout(_ROUND):
@@ -194,10 +195,10 @@ class NatsBus:
                     self._expected = None
                     self._told.clear()
                 listener.heard(entry.key, entry.value)
-        self._tell("the bus is away; what is known stays, until it is back")
+        self._tell("the bus is away; the mesh stays as it is until it is back")
 
     def _tell(self, text: str, tell: Callable[[str], None] = log.warning) -> None:
-        """Log a text, once until the bus works."""
+        """Log a text, but not again until a record of this node has come back."""
         if text not in self._told:
             self._told.add(text)
             tell(text)

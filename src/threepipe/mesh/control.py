@@ -1,7 +1,7 @@
 """The socket by which commands ask a running agent: threepipe/mesh/INTERFACE.sock in the folder for such sockets.
 
-A request is a line, `status` or `leave`, and its answer a line of JSON. The connection ends with the answer; to `leave`
-the agent answers once the others are told, and the client waits until the interface is gone.
+A request is a line, `status` or `leave`, and its answer a line of JSON. The connection ends with the answer. The
+agent answers `leave` once it has told the others; the client then waits until the interface is gone.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ def _folder() -> Path:
 
 
 def interfaces() -> list[str]:
-    """Return the interfaces whose agents have a socket, also those of killed ones."""
+    """Return the interfaces whose agents have a socket, also those of killed agents."""
     folder = platforms.runtime_folder()
     return sorted(path.stem for path in (folder / "mesh").glob("*.sock")) if folder else []
 
@@ -46,9 +46,9 @@ def ask(interface: str, request: str) -> Any:
             client.sendall(f"{request}\n".encode())
             with client.makefile("rb") as answers:
                 answer = json.loads(answers.readline() or b'{"error": "the agent has ended"}')
-                answers.read()  # Until everything is undone, if that was asked for.
+                answers.read()  # After `leave` the end comes once everything is undone.
     except OSError as error:
-        advice = "run this as root, or as the user whose agent it is"
+        advice = "run this as root, or as the user who runs the agent"
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
             advice = f"no agent runs for {interface}; start one with: threepipe mesh join"
         raise EndpointError(error.errno, f"{path}: {error.strerror or error}; {advice}") from None

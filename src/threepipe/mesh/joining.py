@@ -1,4 +1,4 @@
-"""Joining a network: an adapter, a device that routes by next hops, and the agent, in one process until it leaves."""
+"""Joining a network: an adapter, a device that routes by next hops, and the agent run until the node leaves."""
 
 import asyncio
 import errno
@@ -57,19 +57,19 @@ class Joining:
     networks: Sequence[Network]
     """The networks of the mesh. The node's address is in the first of IPv6."""
     name: str | None = None
-    """The node's name, which has to be that of its certificate."""
+    """The node's name; it has to be the one in its certificate."""
     interface: str = "mesh0"
     port: int = 51820
     mtu: int = 1420
     keepalive: int = 25
     expiry: float = 300
     endpoints: Sequence[tuple[str, int]] = ()
-    """Where others reach this node, besides the addresses of its interfaces. Names are looked up again and again."""
+    """The endpoints of this node besides the addresses of its interfaces. The agent looks names up again and again."""
     metrics: HostPort | None = None
-    """Where Prometheus gets the metrics of the device."""
+    """The address at which Prometheus gets the metrics of the device; None for no metrics."""
 
     def check(self) -> None:
-        """Raise `InvalidSetting` if these settings cannot work, and as `Store.certificate`."""
+        """Raise `InvalidSetting` if these settings cannot work. Raises as `Store.certificate` does."""
         certificate, _ = self.store.certificate()
         if self.name not in (None, certificate.name):
             raise InvalidSetting(f"the certificate is of {certificate.name}, not of {self.name}")
@@ -103,7 +103,7 @@ def _run(joining: Joining, ending: Ending, stack: ExitStack, ready: Callable[[Ag
         Adapter.create(
             joining.interface,
             addresses=[f"{address}/128"],
-            routes=networks,  # Else packets to nodes that are gone would leave by the default route, not encrypted.
+            routes=networks,  # Packets to nodes that are gone shall not leave by the default route, unencrypted.
             metric=_LEAK_METRIC,
             mtu=joining.mtu,
             offload=fast.NATIVE,
@@ -148,7 +148,7 @@ def _run(joining: Joining, ending: Ending, stack: ExitStack, ready: Callable[[Ag
 
 
 def _endpoints(given: Iterable[tuple[str, int]], port: int, told: set[str]) -> Endpoints:
-    """Return where others may reach this machine: as given, and at its addresses. Log what is not in `told` yet."""
+    """Return the given endpoints, and those of this machine's addresses. Log errors that are not in `told` yet."""
     found = []
     for each in given:
         try:

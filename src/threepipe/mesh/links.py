@@ -1,7 +1,7 @@
 """Links: the members as peers of a device, with their endpoints, and as routes of the system. Knows no bus.
 
 Every member is a peer, and has routes by its link-local address. Their metric is higher than that of the routes of
-babeld, BIRD and FRR: where a routing daemon runs on the interface, its routes win, and without one these lead directly.
+babeld, BIRD and FRR: where a routing daemon runs on the interface, its routes win, and without one packets go directly.
 """
 
 import logging
@@ -26,9 +26,9 @@ __all__ = ["FRESH", "Links", "MeshRoutes"]
 log = logging.getLogger("threepipe.mesh")
 
 FRESH = 180.0
-"""Seconds since a handshake after which a peer counts as not reached: its keys are no longer used then."""
+"""Seconds since a handshake after which a peer counts as unreached: a device no longer uses the keys then."""
 _CALLS = 2
-"""How many calls of `retry` an endpoint is tried for: a device begins a handshake anew every 5 s."""
+"""The number of calls of `retry` for which an endpoint is tried: a device begins a handshake anew every 5 s."""
 
 
 class MeshRoutes(Routes, Protocol):
@@ -43,7 +43,7 @@ class MeshRoutes(Routes, Protocol):
 
 @dataclass
 class _Link:
-    """A member, and how often its endpoints were tried in vain since it was heard."""
+    """A member, and the number of attempts to reach it since its last record."""
 
     record: Record
     tried: int = 0
@@ -81,7 +81,7 @@ class Links:
                 if status.endpoint not in record.endpoints:
                     peers.append(PeerChange(key, endpoint=self._endpoint(link), update_only=True))
                 continue
-            if status is not None:  # A device that has called in vain begins anew after 5 s only; a new peer at once.
+            if status is not None:  # A device calls a new peer at once, and one that did not answer only after 5 s.
                 peers.append(PeerChange(key, remove=True))
             peers.append(PeerChange(key, endpoint=self._endpoint(link), persistent_keepalive=self._keepalive))
         if peers:
@@ -90,8 +90,8 @@ class Links:
     def retry(self, own: Sequence[PeerEndpoint]) -> None:
         """Try the next endpoint of each member that was not reached since the last two calls.
 
-        `own` are those of this node. One behind the same NAT has an endpoint with the same address, and is tried at its
-        last endpoints first, which are those of its interfaces.
+        `own` are the endpoints of this node. A member behind the same NAT has an endpoint with the same address; it is
+        tried at its last endpoints first, which are those of its interfaces.
         """
         self._own = frozenset(host for host, _ in own)
         peers = []
@@ -109,7 +109,7 @@ class Links:
         return {peer.public_key: peer for peer in self.device.status().peers}
 
     def endpoint_of(self, address: IPv6Address) -> PeerEndpoint | None:
-        """Return where the peer with a link-local address is; None if that is not known."""
+        """Return the endpoint of the peer with a link-local address; None if it is not known."""
         found = [peer.endpoint for peer in self.device.status().peers if link_local(peer.public_key) == address]
         return found[0] if found else None
 

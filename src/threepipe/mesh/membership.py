@@ -1,9 +1,9 @@
-"""Membership: which nodes a network has, by the records that are heard. Knows no bus, no disk, no device and no clock.
+"""Membership: decides by records which nodes a network has. Knows no bus, no disk, no device and no clock.
 
-A node is a member while its newest record is good, its certificate too, and no node with an earlier certificate claims
-the same address or prefix. A prefix inside another's is no clash: packets go by the longest. All nodes decide the same
-from the same records, in whatever order they come. While the bus is away, nobody's record expires; afterwards each node
-has the time of a record to be heard again.
+A node is a member while its newest record and its certificate are valid, and no node with an earlier certificate claims
+the same address or prefix. A prefix may be inside one of another node: packets go by the longest. All nodes decide the
+same from the same records, in any order. While the bus is away, no record expires; afterwards each node has the
+lifetime of its record to be heard again.
 """
 
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger("threepipe.mesh")
 MAX_SKEW = 60_000
 """Milliseconds by which a record may be from the future."""
 MAX_LIFETIME = 86_400_000
-"""Milliseconds for which a record may be good."""
+"""Milliseconds for which a record may be valid."""
 _MAX_TOLD, _MAX_NAME = 1000, 63
 
 
@@ -42,13 +42,13 @@ class Membership:
     """The nodes that this one knows. Times are milliseconds since 1970."""
 
     def __init__(self, authority: bytes, networks: Sequence[Network]) -> None:
-        """Trust the authority with that public key. Nodes announce prefixes inside `networks` alone."""
+        """Trust the authority with that public key. Nodes may announce only prefixes inside `networks`."""
         self.changes: list[Change] = []
-        """What has changed; its user empties it."""
+        """The changes that nobody has carried out yet; the user of this object empties the list."""
         self.refused: Counter[str] = Counter()
-        """How many records were refused, by reason: the `kind` of `Refused`."""
+        """The number of refused records by reason, the `kind` of `Refused`."""
         self.known: dict[str, Record] = {}
-        """The newest record of every node, of those that are gone too: by them older ones are refused."""
+        """The newest record of every node, also of those that are gone, so that older ones are refused."""
         self.members: dict[str, Record] = {}
         """The records of the members by name."""
         self._authority, self._networks = authority, networks
@@ -80,19 +80,19 @@ class Membership:
             self._settle(name, now)
 
     def online(self, now: int) -> None:
-        """Let records expire, as the bus is there."""
+        """Let records expire while the bus is connected."""
         if self._online_since is None:
             self._online_since = now
 
     def away(self) -> None:
-        """Let no record expire, as the bus is away."""
+        """Let no record expire while the bus is away."""
         self._online_since = None
 
     def hear(self, name: str, data: bytes, now: int) -> bool:
-        """Take a record that the bus has under `name`. Return True if it is news; False if it was refused or known."""
+        """Take a record that the bus has under `name`. Return True if it is new, False if it is known or refused."""
         known = self.known.get(name)
         if known is not None and known.text.encode() == data:
-            return False  # The bus repeats the last record of each node whenever it is asked.
+            return False  # The bus repeats the last record of each node on every connection.
         try:
             record = Record.parse(data, self._authority, known.certificate if known else None)
             self._check(name, record, known, now)
@@ -105,7 +105,7 @@ class Membership:
         return True
 
     def expire(self, now: int) -> None:
-        """Let the records go whose time is over."""
+        """Remove the members whose records have expired, and forget the nodes whose certificates have."""
         for name in [*self._claims]:
             if not self._lives(self.known[name], now):
                 self._settle(name, now)
@@ -119,15 +119,17 @@ class Membership:
             raise Refused("forged", f"it is a record of {certificate.name}")
         if known is not None and certificate.issued < known.certificate.issued:
             raise Refused("superseded", "its certificate was replaced by a newer one")
-        if known is not None and record.sequence <= known.sequence <= now + MAX_SKEW:  # Else a clock was set back.
+        if known is not None and record.sequence <= known.sequence <= now + MAX_SKEW:  # Otherwise a clock was set back.
             raise Refused("replayed", f"it is {known.sequence - record.sequence} ms older than the one known")
         if record.sequence > now + MAX_SKEW:
             ahead = (record.sequence - now) / 1000
-            raise Refused("future", f"it is of a time {ahead:.0f} s from now; set the clocks, there or here")
+            raise Refused(
+                "future", f"it was signed {ahead:.0f} s in the future; set the clock of that node, or of this one"
+            )
         if record.expires <= now:
             raise Refused("expired", f"it has expired {(now - record.expires) / 1000:.0f} s ago; are the clocks right?")
         if record.lifetime > MAX_LIFETIME:
-            raise Refused("malformed", "it is good for more than a day")
+            raise Refused("malformed", "it is valid for more than a day")
         self._check_claims(record, now)
 
     def _check_claims(self, record: Record, now: int) -> None:
@@ -143,7 +145,7 @@ class Membership:
                 )
         for host, _ in record.endpoints:
             if self.is_inside(host):
-                raise Refused("endpoint", f"its endpoint {host} is inside the mesh, where only the tunnel leads to it")
+                raise Refused("endpoint", f"its endpoint {host} is inside the mesh; only the tunnel itself leads there")
 
     def _lives(self, record: Record, now: int) -> bool:
         if record.left or record.certificate.expires <= now:
@@ -152,7 +154,7 @@ class Membership:
         return since is None or now < max(record.expires, since + record.lifetime)
 
     def _settle(self, name: str, now: int) -> None:
-        """Bring what the node claims up to date, and judge all nodes that this concerns."""
+        """Update the claims of a node, and judge all nodes that share one of them."""
         record = self.known[name]
         claims = claims_of(record, self._networks) if self._lives(record, now) else ()
         concerned = self._claimants_with(name)
@@ -167,11 +169,13 @@ class Membership:
                 self._claims[name] = claims
             concerned |= self._claimants_with(name)
         found = [change for each in sorted(concerned) for change in self._judge(each)]
-        self.changes += sorted(found, key=lambda change: change.kind != "gone")  # What is claimed becomes free first.
+        self.changes += sorted(
+            found, key=lambda change: change.kind != "gone"
+        )  # Claims become free before others get them.
 
     def _judge(self, name: str) -> Iterator[Change]:
         record, member = self.known[name], self.members.get(name)
-        # Of those that claim the same, the node with the earliest certificate has it.
+        # Among nodes with the same claim, the one with the earliest certificate wins.
         winner = min(self._claimants_with(name), key=self._rank) if name in self._claims else None
         if winner == name:
             self.members[name] = record
@@ -183,13 +187,13 @@ class Membership:
                 yield Change("moved", record)
             return
         if winner is not None:
-            self._refuse(name, "clash", f"it claims what {winner}, which has the earlier certificate, has already")
+            self._refuse(name, "clash", f"{winner} has the same address or prefix, and the earlier certificate")
         if member is not None:
             del self.members[name]
             yield Change("gone", member)
 
     def _claimants_with(self, name: str) -> set[str]:
-        """Return the name, and those that claim the same as it does."""
+        """Return the name, and those of all nodes that share a claim with it."""
         return {name}.union(*[self._claimants[network] for network in self._claims.get(name, ())])
 
     def _rank(self, name: str) -> tuple[int, bytes]:
@@ -197,7 +201,7 @@ class Membership:
         return certificate.issued, certificate.key
 
     def _refuse(self, name: str, kind: str, text: str) -> None:
-        """Count and log a refusal; each kind once until a record is accepted, as a hostile bus can repeat them."""
+        """Count a refusal, and log it, each kind once until a record is accepted: a hostile bus can repeat them."""
         self.refused[kind] += 1
         if len(self._told) >= _MAX_TOLD:
             self._told.clear()

@@ -78,7 +78,7 @@ class Probes(asyncio.DatagramProtocol):
             self._transport.sendto(token + b"=" + text.encode(), addr)
 
     def error_received(self, exc: Exception) -> None:
-        """Ignore that a node is not reached: its probe has no answer then."""
+        """Ignore an unreachable node: its probe gets no answer."""
 
 
 def _parse(text: str) -> PeerEndpoint | None:

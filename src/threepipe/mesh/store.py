@@ -39,15 +39,15 @@ class Keys(NamedTuple):
     signer: bytes
 
     def request(self, name: str) -> Request:
-        """Return what the authority signs."""
+        """Return the request for the authority to sign."""
         return Request(name, public_key(self.wireguard), public_part(self.signer))
 
 
 class Store:
-    """The files of one node. All methods raise `EndpointError` if the disk refuses, and `InvalidSetting` for damage."""
+    """The files of one node. Methods raise `EndpointError` if the disk refuses, `InvalidSetting` for damaged files."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder, which only its owner can open, unless it is there."""
+        """Make the folder, which only its owner can open, unless it exists."""
         self.folder = folder
         with self._errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class Store:
         self._records: sqlite3.Connection | None = None
 
     def keys(self) -> Keys:
-        """Return the node's keys, which are made once and never leave the folder."""
+        """Return the node's keys. The first call makes them; they never leave the folder."""
         path = self.folder / "keys"
         if self._keys is None:
             if not os.path.exists(path):
@@ -71,11 +71,13 @@ class Store:
     def certificate(self) -> tuple[Certificate, bytes]:
         """Return the node's certificate, and the public key of the authority that it trusts."""
         path = self.folder / "certificate"
-        advice = "have the authority sign the line of: threepipe mesh request, and give it by --certificate"
+        advice = (
+            "have the authority sign the output of threepipe mesh request, and give the certificate by --certificate"
+        )
         return parse_certificate(_read(path, {errno.ENOENT: advice}), path)
 
     def records(self) -> list[str]:
-        """Return the texts of the records that are kept, and keep others from now on.
+        """Return the texts of the kept records, and get ready to keep others.
 
         Raises `InvalidSetting` if another process uses the folder.
         """
@@ -114,7 +116,7 @@ def parse_certificate(text: str, path: Path) -> tuple[Certificate, bytes]:
     """Return the certificate of a file, and the authority's public key, its last line. Raises `InvalidSetting`."""
     lines = text.strip().split("\n")
     if len(lines) != 3:
-        raise InvalidSetting(f"{path} is not a certificate; give what threepipe mesh sign has printed")
+        raise InvalidSetting(f"{path} is not a certificate; give the output of threepipe mesh sign")
     authority = key_from_text(lines[2])
     return Certificate.parse("\n".join(lines[:2]), authority), authority
 

@@ -1,6 +1,6 @@
 """MetricsServer: serves metrics to Prometheus by HTTP, in its text format, at an address of this machine.
 
-The library prometheus_client writes the format, and is loaded when there is a server. Knows no metric.
+A server loads the library prometheus_client, which writes the format. Knows no metric.
 """
 
 import logging
@@ -49,7 +49,7 @@ class MetricsServer:
             registry.register(collector)
         listening = bind(local, socket.SOCK_STREAM)
         self.address = HostPort(*listening.getsockname()[:2])
-        """Where it listens."""
+        """The address at which it listens."""
         self._server = _Server(listening, self.address)
         self._server.set_app(make_wsgi_app(registry))
         self._bell = Doorbell()

@@ -1,7 +1,7 @@
 """DeviceMetrics: the counts of a device and its peers, for Prometheus.
 
 The names and labels of the peers' metrics are those of prometheus_wireguard_exporter 3.6, so its dashboards and alerts
-fit. The others are threepipe's own. The library prometheus_client is loaded when there is something to collect.
+fit. The others are threepipe's own. `collect` loads the library prometheus_client.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _PEER = (*_DEVICE, "public_key", "allowed_ips")
 
 
 class DeviceMetrics:
-    """A collector of prometheus_client for one device, for a registry of the program."""
+    """A collector of one device's metrics, for a registry of prometheus_client."""
 
     def __init__(self, device: Device, interface: str) -> None:
         """`interface` is the label of that name."""

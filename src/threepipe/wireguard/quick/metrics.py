@@ -37,5 +37,5 @@ def serve_after_takeover(device: Device, interface: str, address: HostPort | Non
         except ThreepipeError as error:
             in_use = isinstance(error, EndpointError) and error.errno == errno.EADDRINUSE
             if not in_use or time.monotonic() > deadline or over.wait(_INTERVAL):
-                log.warning(f"there are no metrics of {interface}: {text_of(error)}")
+                log.warning(f"the metrics of {interface} are not served: {text_of(error)}")
                 return ExitStack()
