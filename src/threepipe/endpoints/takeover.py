@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from threepipe import platforms
 from threepipe.backend import HandoverLink
@@ -37,6 +37,7 @@ from threepipe.pump import give_kept, kept, pause, resume, wait_until_idle
 from threepipe.session import Session
 from threepipe.takeover import SECONDS_TO_ANSWER, SECONDS_TO_BEGIN, Server
 from threepipe.takeover import Giving as AnyGiving
+from threepipe.takeover import Taking as AnyTaking
 
 __all__ = ["End", "Giving", "Running", "Taking", "check_can_be_taken", "handing_over", "wait_for_turn"]
 
@@ -190,8 +191,8 @@ class Giving(AnyGiving):
             log.info(f"{self._name} is run by process {self._link.pid} now")
 
 
-class Taking:
-    """One takeover of a pipe at the new process, until the end of a `with` block. Call its methods in their order."""
+class Taking(AnyTaking):
+    """One takeover of a pipe at the new process. Call its methods in their order."""
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         """Connect to the process of the pipe `name`, as `threepipe ps` shows it, or its number.
@@ -203,30 +204,19 @@ class Taking:
         pipe = next((pipe for pipe in running_pipes(folder) if pipe.name == PREFIX + number), None)
         if pipe is None or folder is None:
             raise EndpointError(errno.ESRCH, f"there is no pipe {name} of this user; threepipe ps lists them")
-        self._name, path = pipe.name, _path(folder, pipe.pid)
+        path = _path(folder, pipe.pid)
         if not path.exists():
-            text = f"{self._name} cannot be taken over: it has an end or a command that only its process can have"
+            text = f"{pipe.name} cannot be taken over: it has an end or a command that only its process can have"
             raise EndpointError(errno.ENOENT, f"{text}; end it, and start it again")
-        self._stopped_at = 0.0
         self._failure: Exception | None = None
-        self._undo = ExitStack()
-        self._link = platforms.connect_handover(path, SECONDS_TO_ANSWER)
-        self._undo.callback(self._link.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
+        super().__init__(pipe.name, path)
 
     def ask(self, left: EndpointAddress, right: EndpointAddress, capture: str | None = None) -> None:
         """Check that the running pipe has the same addresses, and writes to another file than `capture`; load modules.
 
         Raises `EndpointError`, `InvalidSetting` and the error of the old process.
         """
-        hello = {"takeover": "hello", "version": VERSION, "kind": KIND, "scope": platforms.network_scope()}
-        self._link.send(hello)
-        offer, _ = self._link.receive(SECONDS_TO_ANSWER)
+        offer, _ = self.greet(KIND, VERSION)
         if offer["addresses"] != [left.text, right.text]:
             text = f"{self._name} has other addresses; give it the same: {' '.join(map(repr, offer['addresses']))}"
             raise InvalidSetting(text)
@@ -237,9 +227,7 @@ class Taking:
 
     def take(self) -> Mapping[Side, Taken]:
         """Have the old process stop, and return its ends. Keep the time until `begun` short. Raises `EndpointError`."""
-        self._stopped_at = time.monotonic()
-        self._link.send({"takeover": "prepared"})
-        message, numbers = self._link.receive(SECONDS_TO_ANSWER)
+        message, numbers = self.stop()
         with ExitStack() as stack:
             for number in numbers:
                 stack.callback(os.close, number)
@@ -274,7 +262,7 @@ class Taking:
             for session, _ in ends.values():
                 if not wait_until_idle(session, SECONDS_TO_BEGIN):
                     raise EndpointError(errno.EIO, f"{self._name} was not taken over: no packets pass here")
-            self._link.send({"takeover": "mine"})
+            self.claim()
             self.confirm(ends)
             ready()
         except Exception as error:
@@ -285,11 +273,6 @@ class Taking:
         """Begin, and have the old process end."""
         for session, _ in ends.values():
             resume(session)
-        try:
-            self._link.send({"takeover": "running"})
-        except EndpointError as error:
-            log.info(f"{self._name}: {text_of(error)}")  # It was killed, and this process has everything.
+        self.finish()
         for _, part in ends.values():
             part.claim()
-        waited = (time.monotonic() - self._stopped_at) * 1000
-        log.info(f"{self._name} was taken over; packets waited for {waited:.1f} ms at most")

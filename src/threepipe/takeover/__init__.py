@@ -16,5 +16,6 @@ message that arrives after a refusal (`revoke`) cannot be lost, so both always a
 
 from threepipe.takeover.giving import Giving, Server
 from threepipe.takeover.limits import SECONDS_TO_ANSWER, SECONDS_TO_BEGIN, SECONDS_TO_PREPARE
+from threepipe.takeover.taking import Taking
 
-__all__ = ["SECONDS_TO_ANSWER", "SECONDS_TO_BEGIN", "SECONDS_TO_PREPARE", "Giving", "Server"]
+__all__ = ["SECONDS_TO_ANSWER", "SECONDS_TO_BEGIN", "SECONDS_TO_PREPARE", "Giving", "Server", "Taking"]

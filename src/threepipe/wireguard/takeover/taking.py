@@ -1,21 +1,20 @@
 """The new process of a takeover: it goes on with the device."""
 
 import errno
-import logging
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from threepipe import platforms
 from threepipe.adapter import adopt, claim
 from threepipe.backend import Share
-from threepipe.errors import EndpointError, text_of
+from threepipe.errors import EndpointError
 from threepipe.net.connect import remover
 from threepipe.pump import give_kept, wait_until_pumped
 from threepipe.session import Session
 from threepipe.takeover import SECONDS_TO_ANSWER, SECONDS_TO_BEGIN
+from threepipe.takeover import Taking as AnyTaking
 from threepipe.wireguard import clock
 from threepipe.wireguard.device import Device
 from threepipe.wireguard.keys import generate_key, public_key
@@ -28,8 +27,6 @@ from threepipe.wireguard.tunnel import Event, Tunnel
 from threepipe.wireguard.uapi_socket import FOLDER, Listening, stop_listening, takeover_path
 
 __all__ = ["Taking"]
-
-log = logging.getLogger("threepipe")
 
 
 def _load() -> None:
@@ -45,8 +42,8 @@ def _load() -> None:
     to_socket(endpoint)
 
 
-class Taking:
-    """One takeover at the new process, until the end of a `with` block. Call its methods in their order.
+class Taking(AnyTaking):
+    """One takeover of a device at the new process. Call its methods in their order.
 
     Until `confirm` has returned, the device may be the old process's again, so closing what was taken has to change
     nothing. Adapter and device see to that by themselves, and `confirmed` tells the caller.
@@ -58,34 +55,16 @@ class Taking:
         if not path.exists():
             advice = f"is {name} running, by threepipe, on Linux?"
             raise EndpointError(errno.ENOENT, f"{name} cannot be taken over: {path} is missing; {advice}")
-        self._name, self._kind = name, kind
-        self._folder = folder
-        self._stopped_at = 0.0
+        self._kind = kind
         self.confirmed = False
         """True once the device is this process's for good."""
         self._resumed = False
         self._device: Device | None = None
-        self._undo = ExitStack()
-        self._link = platforms.connect_handover(path, SECONDS_TO_ANSWER)
-        self._undo.callback(self._link.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
+        super().__init__(name, path)
 
     def ask(self) -> None:
         """Get settings, adapter and descriptors. Raises `EndpointError`, and the error of the old process."""
-        hello = {
-            "takeover": "hello",
-            "version": VERSION,
-            "kind": self._kind,
-            "scope": platforms.network_scope(),
-            "clock": clock.now(),
-        }
-        self._link.send(hello)
-        offer, numbers = self._link.receive(SECONDS_TO_ANSWER)
+        offer, numbers = self.greet(self._kind, VERSION, clock=clock.now())
         name, index, form, count = offer["share"]
         self.facts: dict[str, Any] = offer["facts"]
         self.adapter = adopt(Share(name, index, form, numbers[:count]))
@@ -110,9 +89,7 @@ class Taking:
 
         Keep the time until `begin` short. Raises `EndpointError`.
         """
-        self._stopped_at = clock.now()
-        self._link.send({"takeover": "prepared"})
-        message, numbers = self._link.receive(SECONDS_TO_ANSWER)
+        message, numbers = self.stop()
         sockets = [socket.socket(fileno=number) for number in numbers]
         udp, self.clients = sockets[: message["sockets"]], sockets[message["sockets"] :]
         for each in sockets:
@@ -137,7 +114,7 @@ class Taking:
     def begin(self) -> None:
         """Tell the old process that the device is this one's, and begin. Raises `EndpointError` if it has gone back."""
         assert self._device is not None
-        self._link.send({"takeover": "mine"})
+        self.claim()
         self._resumed = True
         self._device.resume()
 
@@ -145,12 +122,7 @@ class Taking:
         """Wait until a pipe uses the session, and have the old process end. Raises `EndpointError` without a pipe."""
         if not wait_until_pumped(inside, SECONDS_TO_BEGIN):
             raise EndpointError(errno.EIO, f"{self._name}: no packets pass")
-        try:
-            self._link.send({"takeover": "running"})
-        except EndpointError as error:
-            log.info(f"{self._name}: {text_of(error)}")  # It was killed, and this process has everything.
-        waited = (clock.now() - self._stopped_at) * 1000
-        log.info(f"{self._name} was taken over; packets waited for {waited:.1f} ms at most")
+        self.finish()
         self.confirmed = True
         claim(self.adapter)
         for listening in (self.management, self.takeover):
