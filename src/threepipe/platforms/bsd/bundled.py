@@ -6,14 +6,11 @@ may be sent twice; the sources of its utun have none for packets of a valid leng
 """
 
 import errno
-from collections.abc import Callable
 
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core.packet import MAX_PACKET
 from threepipe.platforms.bsd.datagrams import MAX_DATAGRAMS
-from threepipe.platforms.bsd.kind import Kind
-from threepipe.platforms.bsd.port import FAMILY_SIZE, NOTHING, BsdPort, ended
-from threepipe.platforms.bsd.system import System
+from threepipe.platforms.bsd.port import FAMILY_SIZE, NOTHING, Attachment, BsdPort, ended
 
 __all__ = ["BundledPort"]
 
@@ -25,17 +22,9 @@ _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOBUFS})
 class BundledPort(BsdPort):
     """The traffic of a session on a socket of utun."""
 
-    def __init__(
-        self,
-        system: System,
-        kind: Kind,
-        descriptor: int,
-        name: str,
-        get_mtu: Callable[[], int],
-        take_link_down: Callable[[], None],
-    ) -> None:
-        super().__init__(system, kind, descriptor, name, get_mtu, take_link_down)
-        self._incoming = self._outgoing = system.datagrams()
+    def __init__(self, attachment: Attachment) -> None:
+        super().__init__(attachment)
+        self._incoming = self._outgoing = attachment.system.datagrams()
 
     def receive(self) -> Bundle:
         """Return the packets that are ready. Drop and count those that are longer than the MTU."""

@@ -25,7 +25,7 @@ from threepipe.platforms.bsd.kind import IFF_UP, Kind
 from threepipe.platforms.bsd.leftovers import Mark, leftovers
 from threepipe.platforms.bsd.messages import Link
 from threepipe.platforms.bsd.offload import OffloadPort
-from threepipe.platforms.bsd.port import FAMILY_SIZE, BsdPort, discard
+from threepipe.platforms.bsd.port import FAMILY_SIZE, Attachment, BsdPort, discard
 from threepipe.platforms.bsd.routes import Routes, own_address
 from threepipe.platforms.bsd.system import System
 from threepipe.settings import AdapterSettings, Address, NamespaceName, Network
@@ -297,9 +297,8 @@ class BsdDevice:
                 self._up = True
                 self._routes.restore(self.name, self._up)
                 make = OffloadPort if self._offload else self._driver.port
-                self._port = make(
-                    self._system, self._driver.kind, descriptor, self._name, self._get_mtu, self._take_link_down
-                )
+                kind, get_mtu, take_down = self._driver.kind, self._get_mtu, self._take_link_down
+                self._port = make(Attachment(self._system, kind, descriptor, self._name, get_mtu, take_down))
             except BaseException:
                 self._take_link_down()
                 raise

@@ -9,6 +9,7 @@ import os
 import selectors
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 from threepipe.bundle import EMPTY, Arena, Bundle
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
@@ -19,7 +20,7 @@ from threepipe.platforms.bsd.changes import Changes
 from threepipe.platforms.bsd.kind import AF_INET, Kind
 from threepipe.platforms.bsd.system import System
 
-__all__ = ["FAMILY_SIZE", "NOTHING", "NO_ROOM", "BsdPort", "discard", "ended"]
+__all__ = ["FAMILY_SIZE", "NOTHING", "NO_ROOM", "Attachment", "BsdPort", "discard", "ended"]
 
 FAMILY_SIZE = 4
 
@@ -33,23 +34,28 @@ answer NetBSD's driver passes on."""
 _DOWN = frozenset({errno.EHOSTDOWN, errno.ENETDOWN})
 
 
-class BsdPort:
-    """The traffic of a session, on a non-blocking descriptor."""
+class Attachment(NamedTuple):
+    """An open interface, as its device gives it to a port."""
 
-    def __init__(
-        self,
-        system: System,
-        kind: Kind,
-        descriptor: int,
-        name: str,
-        get_mtu: Callable[[], int],
-        take_link_down: Callable[[], None],
-    ) -> None:
-        """`get_mtu` returns that of the interface, or raises `AdapterGone`."""
+    system: System
+    kind: Kind
+    descriptor: int
+    """The descriptor of the packets, which does not block."""
+    name: str
+    get_mtu: Callable[[], int]
+    """Return the MTU of the interface. Raises `AdapterGone`."""
+    take_link_down: Callable[[], None]
+
+
+class BsdPort:
+    """The traffic of a session."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        """Watch the descriptor. Raises `AdapterGone` if the interface was removed."""
+        system, kind, descriptor, self._name, self._get_mtu, self._take_link_down = attachment
         self._system = system
         self._descriptor = descriptor
-        self._name = name
-        self._get_mtu, self._mtu = get_mtu, get_mtu()
+        self._mtu = self._get_mtu()
         self.refused = 0
         """Packets that the system refused for themselves; only the thread that sends counts them."""
         self.crowded = 0
@@ -58,7 +64,6 @@ class BsdPort:
         """Packets for the program that were cut and lost; only the thread that receives counts them."""
         self.sent_packets = self.sent_bytes = 0
         """Counts of packets that the system took."""
-        self._take_link_down = take_link_down
         self._arena = Arena()
         self._header = bytearray(FAMILY_SIZE)
         self._headers = {4: struct.pack("!I", AF_INET), 6: struct.pack("!I", kind.inet6)}
