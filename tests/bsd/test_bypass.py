@@ -3,14 +3,14 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from tests.support.bsd.bench import Bench
-from tests.support.bsd.benches import BENCHES, darwin, openbsd
+from tests.support.bsd.benches import BENCHES, Make, darwin, every, openbsd
 from tests.support.bsd.kernel import Kernel
 from threepipe import platforms
 from threepipe.adapter import Adapter
@@ -26,10 +26,6 @@ from threepipe.platforms.bsd.kind import (
 )
 from threepipe.settings import Network
 from threepipe.wireguard.quick.undo import open_journal, recover
-
-Make = Callable[[], Bench]
-
-every = pytest.mark.parametrize("make", BENCHES)
 
 ALL = [ip_network(each) for each in ("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1")]
 PEER4, PEER6 = "192.0.2.9", "2001:db8::9"

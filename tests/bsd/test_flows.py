@@ -1,7 +1,7 @@
 """Programs over adapters on the models: the echo example's answers, a pipe, and a pair of WireGuard devices."""
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -9,17 +9,14 @@ import pytest
 
 import threepipe
 from tests.support.bsd.bench import Bench
-from tests.support.bsd.benches import BENCHES
+from tests.support.bsd.benches import Make, every
 from tests.support.wireguard_pair import new_key, packet
 from threepipe.echo import echo_reply, echo_request
 from threepipe.session import Session
 from threepipe.wireguard import Device, PeerChange, parse_networks
 from threepipe.wireguard.noise import Identity
 
-Make = Callable[[], Bench]
 SECONDS = 20.0
-
-every = pytest.mark.parametrize("make", BENCHES)
 
 
 @contextmanager

@@ -2,24 +2,18 @@
 
 import errno
 import os
-from collections.abc import Callable
 
 import pytest
 
 import threepipe
 from tests.support.bsd.bench import Bench
-from tests.support.bsd.benches import BENCHES
+from tests.support.bsd.benches import BENCHES, PACKET, Make, every
 from tests.support.bsd.darwin import DarwinKernel
 from tests.support.bsd.netbsd import NetBsdKernel
 from tests.support.bsd.openbsd import OpenBsdKernel
 from threepipe.platforms.bsd.darwin import DarwinDriver
 from threepipe.platforms.bsd.netbsd import NetBsdDriver
 from threepipe.platforms.bsd.openbsd import OpenBsdDriver
-
-Make = Callable[[], Bench]
-PACKET = bytes([0x45, 0, 0, 28, *bytes(5), 253, *bytes(10)]).ljust(28, b"~")
-
-every = pytest.mark.parametrize("make", BENCHES)
 
 
 @pytest.mark.parametrize("make", [each for each in BENCHES if each.id in ("freebsd", "old_freebsd")])

@@ -1,4 +1,6 @@
-"""A bench for each model, by name."""
+"""A bench for each model, by name, for tests to run on each or on some of them."""
+
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +14,11 @@ from threepipe.platforms.bsd.freebsd import FreeBsdDriver
 from threepipe.platforms.bsd.netbsd import NetBsdDriver
 from threepipe.platforms.bsd.openbsd import OpenBsdDriver
 
-__all__ = ["BENCHES", "NODES"]
+__all__ = ["BENCHES", "NODES", "PACKET", "Make", "every"]
+
+Make = Callable[[], Bench]
+PACKET = bytes([0x45, 0, 0, 28, *bytes(5), 253, *bytes(10)]).ljust(28, b"~")
+"""A packet that every system takes."""
 
 
 def darwin() -> Bench:
@@ -55,3 +61,6 @@ BENCHES = [pytest.param(make, id=make.__name__) for make in _MAKERS]
 
 NODES = [pytest.param(make, id=make.__name__) for make in (netbsd, openbsd)]
 """Those with a fixed number of device nodes, which they take as an argument."""
+
+every = pytest.mark.parametrize("make", BENCHES)
+"""Have a test run on each model."""

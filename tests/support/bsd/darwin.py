@@ -7,7 +7,8 @@ import errno
 import struct
 from collections.abc import Callable, Sequence
 
-from tests.support.bsd.kernel import Kernel, Tun, fail
+from tests.support.bsd.interfaces import Tun, fail
+from tests.support.bsd.kernel import Kernel
 from threepipe.platforms.bsd import darwin
 from threepipe.platforms.bsd.datagrams import MAX_DATAGRAMS
 from threepipe.platforms.bsd.kind import iowr

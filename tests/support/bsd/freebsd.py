@@ -6,7 +6,8 @@ import re
 import struct
 from ipaddress import IPv6Address
 
-from tests.support.bsd.kernel import Interface, IpAddress, Kernel, Tun, fail
+from tests.support.bsd.interfaces import Interface, IpAddress, Tun, fail
+from tests.support.bsd.kernel import Kernel
 from threepipe.platforms.bsd import freebsd
 from threepipe.platforms.bsd.kind import ior, iow, iowr
 

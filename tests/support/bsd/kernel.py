@@ -1,4 +1,4 @@
-"""Common parts of the kernels' models: interfaces, their ioctls, the routing socket, sysctl's lists and descriptors.
+"""The common part of the kernels' models: descriptors, ioctls of interfaces, the routing socket, and the wire.
 
 A `Kernel` is the `system` argument of the platform. Each system's TUN driver, with its recorded answers, is in a file
 of its own. The shared part is as unkind as any of them: addresses take an interface up, and an interface that goes down
@@ -6,122 +6,25 @@ loses its static routes and refuses new ones.
 """
 
 import errno
-import os
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 
-from threepipe.net.doorbell import Doorbell
+from tests.support.bsd.interfaces import Control, Interface, IpAddress, Tun, fail
+from tests.support.bsd.messages import RoutingMessage, interface_list, ip, prefix_length, route_list, sockaddr
 from threepipe.net.watch import Watch
 from threepipe.platforms.bsd import kind as bsd
-from threepipe.platforms.bsd.kind import IN6_IFREQ, Kind, Message
+from threepipe.platforms.bsd.kind import Kind
 from threepipe.platforms.bsd.system import Datagrams
 from threepipe.settings import Network
 
-__all__ = ["HEADER_SIZE", "RTF_LOCAL_HOST", "Control", "Interface", "IpAddress", "Kernel", "Tun", "fail"]
+__all__ = ["HEADER_SIZE", "RTF_LOCAL_HOST", "Kernel"]
 
-IFF_POINTOPOINT = 0x10
-QUEUE = 256
-"""Packets that an interface keeps for the program."""
 HEADER_SIZE = 4
 """Bytes of the header of a packet, which all of the systems count in packets to the program."""
 RTF_LOCAL_HOST = bsd.RTF_UP | bsd.RTF_HOST
-
-IpAddress = IPv4Address | IPv6Address
-
-
-def fail(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
-
-
-class Interface:
-    """An interface: its state in the kernel, and the packets that wait or have arrived."""
-
-    def __init__(self, name: str, index: int, kind_of: int) -> None:
-        self.name = name
-        self.index = index
-        self.type = kind_of
-        self.flags = IFF_POINTOPOINT
-        self.mtu = 1500
-        self.addresses: dict[IpAddress, int] = {}
-        self.routes: dict[Network, tuple[int, bytes]] = {}
-        self.queue: deque[bytes] = deque()
-        self.limit = QUEUE
-        self.arrived: list[bytes] = []
-        self.counts = dict.fromkeys(("ipackets", "ierrors", "opackets", "ibytes", "obytes", "dropped"), 0)
-        self.tun: Tun | None = None
-        self.ready = False
-        """True once it has had an address while a program had it open."""
-        self.detached: set[IpAddress] = set()
-        """Addresses that count for nothing until the link comes up."""
-        self.tentative: set[IpAddress] = set()
-        """Addresses of IPv6 for which duplicate address detection runs, so that packets to them are dropped."""
-
-    @property
-    def up(self) -> bool:
-        return bool(self.flags & bsd.IFF_UP)
-
-
-class Tun:
-    """An open descriptor of an interface's packets. Subclasses are the systems' drivers."""
-
-    def __init__(self, kernel: "Kernel", interface: Interface | None) -> None:
-        self.kernel = kernel
-        self.interface = interface
-        self.bell = Doorbell()  # Its descriptor can be waited for, and is readable while packets wait.
-        self.blocking = True
-        self.transient = False
-
-    def ioctl(self, request: int, argument: bytes) -> bytes:
-        if request == bsd.FIONBIO:
-            self.blocking = not struct.unpack("i", argument)[0]
-            return argument
-        raise fail(errno.ENOTTY)
-
-    def read(self) -> bytes:
-        """Return a record: a header and a packet."""
-        raise NotImplementedError
-
-    def write(self, record: bytes) -> int:
-        """Take a record."""
-        raise NotImplementedError
-
-    def take(self) -> bytes:
-        """Return the first packet that waits."""
-        assert self.interface is not None
-        if not self.interface.queue:
-            assert not self.blocking, "this read would block for ever"
-            raise fail(errno.EAGAIN)
-        packet = self.interface.queue.popleft()
-        if not self.interface.queue:
-            self.bell.clear()
-        return packet
-
-    def arrive(self, packet: bytes) -> None:
-        """Hand a packet of the program to the network stack."""
-        interface = self.interface
-        assert interface is not None
-        interface.counts["ipackets"] += 1
-        interface.counts["ibytes"] += len(packet)
-        interface.arrived.append(packet)
-        self.kernel.changed.notify_all()
-
-    def last_close(self) -> None:
-        """Act as the driver when the last descriptor is closed."""
-
-
-class Control:
-    """A socket that is used for requests alone."""
-
-    def __init__(self, family: int, protocol: int) -> None:
-        self.family = family
-        self.protocol = protocol
-        self.told = 0
-        """Messages that wait on a routing socket."""
-        self.bell = Doorbell()
 
 
 class Kernel:
@@ -325,25 +228,25 @@ class Kernel:
         return 576 <= mtu <= self.max_mtu
 
     def _add_ipv4(self, interface: Interface, body: bytes) -> None:
-        own, other, mask = (self._ip(body[start : start + 16]) for start in (0, 16, 32))
+        own, other, mask = (ip(self.kind, body[start : start + 16]) for start in (0, 16, 32))
         assert isinstance(other, IPv4Address), "a point-to-point interface needs the other end of the link"
         assert isinstance(own, IPv4Address)
         self.add_host_route(interface, other, body[:16])
-        self.add_address(interface, own, _prefix(mask))
+        self.add_address(interface, own, prefix_length(mask))
 
     def add_host_route(self, interface: Interface, other: IPv4Address, gateway: bytes) -> None:
         """Add the route to the other end of the link."""
         interface.routes[ip_network(other)] = RTF_LOCAL_HOST, b""
 
     def _add_ipv6(self, interface: Interface, body: bytes) -> None:
-        own, mask = self._ip(body[:28]), self._ip(body[56:84])
+        own, mask = ip(self.kind, body[:28]), ip(self.kind, body[56:84])
         flags, _, _, valid, preferred = struct.unpack_from("=iqqII", body, 84)
         if flags:
             raise fail(errno.EINVAL)  # NetBSD and OpenBSD take none of those that they set themselves.
         assert (valid, preferred) == (0xFFFFFFFF, 0xFFFFFFFF)
         assert isinstance(own, IPv6Address)
-        interface.routes[ip_network((own, _prefix(mask)), strict=False)] = bsd.RTF_UP, b""
-        self.add_address(interface, own, _prefix(mask))
+        interface.routes[ip_network((own, prefix_length(mask)), strict=False)] = bsd.RTF_UP, b""
+        self.add_address(interface, own, prefix_length(mask))
 
     def add_address(self, interface: Interface, address: IpAddress, prefix: int) -> None:
         """Give the interface an address, or set one again that it has."""
@@ -353,7 +256,7 @@ class Kernel:
             interface.ready = True
 
     def _remove_address(self, interface: Interface, body: bytes) -> None:
-        address = self._ip(body)
+        address = ip(self.kind, body)
         if address not in interface.addresses:
             raise fail(errno.EADDRNOTAVAIL)
         prefix = interface.addresses.pop(address)
@@ -373,11 +276,6 @@ class Kernel:
 
     def route_removed(self, interface: Interface, network: Network) -> None:
         """Act as the system after a message has removed a route."""
-
-    def _ip(self, part: bytes) -> IpAddress:
-        sizes = {bsd.AF_INET: 16, self.kind.inet6: 28}
-        assert part[0] == sizes[part[1]], "a socket address of a wrong length"
-        return IPv4Address(part[4:8]) if part[1] == bsd.AF_INET else IPv6Address(part[8:24])
 
     # The routing socket.
 
@@ -409,7 +307,7 @@ class Kernel:
         if gateway is None:
             interface.routes[default] = bsd.RTF_UP | bsd.RTF_STATIC, link
         else:
-            via = self._sockaddr(ip_address(gateway))
+            via = sockaddr(self.kind, ip_address(gateway))
             interface.routes[default] = bsd.RTF_UP | bsd.RTF_STATIC | bsd.RTF_GATEWAY, via
         self.tell()
         return interface
@@ -422,51 +320,39 @@ class Kernel:
 
     def _route(self, message: bytes) -> int:
         self._need_root()
-        kind, layout = self.kind, self.kind.routes
-        size, version, action = struct.unpack_from("HBB", message)
-        assert (size, version) == (len(message), kind.version)
-        if kind.has_header_length:
-            assert struct.unpack_from("H", message, 4) == (layout.size,)
-        flags, present = (struct.unpack_from("i", message, at)[0] for at in (layout.flags, layout.addrs))
-        parts, rest = {}, message[layout.size :]
-        for bit in (1, 2, 4, 16):
-            if present & bit:
-                parts[bit] = rest[: rest[0]]
-                rest = rest[rest[0] + -rest[0] % kind.alignment :]
-        assert not rest, "bytes behind the last socket address"
-        address = self._ip(parts[bsd.RTA_DST])
-        prefix = address.max_prefixlen if flags & bsd.RTF_HOST else _prefix(self._ip(parts[bsd.RTA_NETMASK]))
-        network = ip_network((address, prefix))
-        gateway = parts.get(bsd.RTA_GATEWAY)
-        if action == bsd.RTM_DELETE and gateway is None:
+        asked = RoutingMessage(self.kind, message)
+        network, gateway = asked.network, asked.gateway
+        if asked.action == bsd.RTM_DELETE and gateway is None:
             found = [each for each in self.interfaces.values() if network in each.routes]
             if not found:
                 raise fail(errno.ESRCH)
-            del found[0].routes[network]
-            self.route_removed(found[0], network)
-            self.tell()
+            self._delete_route(found[0], network)
             return len(message)
         assert gateway is not None
-        interface = self._by_router(gateway) if flags & bsd.RTF_GATEWAY else self._routed(parts.get(16, gateway))
-        if action == bsd.RTM_DELETE:
+        by_router = asked.flags & bsd.RTF_GATEWAY
+        interface = self._by_router(gateway) if by_router else self._routed(asked.interface or gateway)
+        if asked.action == bsd.RTM_DELETE:
             if network not in interface.routes:
                 raise fail(errno.ESRCH)
-            del interface.routes[network]
-            self.route_removed(interface, network)
-            self.tell()
+            self._delete_route(interface, network)
             return len(message)
-        assert action == bsd.RTM_ADD
+        assert asked.action == bsd.RTM_ADD
         if not interface.up and not self.keeps_routes:
             raise fail(errno.ENETUNREACH)
         if any(network in each.routes for each in self.interfaces.values()):
             raise fail(errno.EEXIST)
-        interface.routes[network] = flags, gateway
+        interface.routes[network] = asked.flags, gateway
         self.tell()
         return len(message)
 
+    def _delete_route(self, interface: Interface, network: Network) -> None:
+        del interface.routes[network]
+        self.route_removed(interface, network)
+        self.tell()
+
     def _by_router(self, gateway: bytes) -> Interface:
         """Return the interface of the network where a router is."""
-        address = self._ip(gateway)
+        address = ip(self.kind, gateway)
         if address.is_loopback:
             loopback = self.interfaces.get("lo0") or self.make_other("lo0")
             loopback.flags = bsd.IFF_UP
@@ -488,7 +374,7 @@ class Kernel:
             (index,) = struct.unpack_from("H", gateway, 2)
             found = [each for each in self.interfaces.values() if each.index == index]
         else:
-            found = [each for each in self.interfaces.values() if self._ip(gateway) in each.addresses]
+            found = [each for each in self.interfaces.values() if ip(self.kind, gateway) in each.addresses]
         if not found:
             raise fail(errno.ENETUNREACH)
         return found[0]
@@ -501,64 +387,10 @@ class Kernel:
         assert (network, route) == (bsd.CTL_NET, kind.route)
         with self.lock:
             if wanted == bsd.NET_RT_DUMP:
-                return b"".join(map(self._routes, self.interfaces.values()))
+                return route_list(kind, self.interfaces.values())
             if wanted != kind.listings[self.release]:
                 raise fail(errno.EINVAL)
-            return b"".join(self._link(each) + self._addresses(each) for each in self.interfaces.values())
-
-    def _link(self, interface: Interface) -> bytes:
-        counters, name = self.kind.counters, interface.name.encode()
-        layout = self.kind.links
-        body = bytearray(layout.size)
-        counters.mtu_format.pack_into(body, counters.mtu, interface.mtu)
-        for each, count in interface.counts.items():
-            form = counters.dropped_format if each == "dropped" else struct.Struct("Q")
-            form.pack_into(body, getattr(counters, each), count)
-        link = struct.pack("BBHBBBB", 8 + len(name), bsd.AF_LINK, interface.index, interface.type, len(name), 0, 0)
-        return self._message(layout, interface.index, interface.flags, {0x10: link + name}, body)
-
-    def _addresses(self, interface: Interface) -> bytes:
-        layout, found = self.kind.addresses[self.release], b""
-        for address, prefix in interface.addresses.items():
-            parts = {bsd.RTA_NETMASK: self._mask(address, prefix), bsd.RTA_IFA: self._sockaddr(address)}
-            found += self._message(layout, interface.index, 0, parts, bytearray(layout.size))
-        return found
-
-    def _routes(self, interface: Interface) -> bytes:
-        layout, found = self.kind.routes, b""
-        for network, (flags, gateway) in interface.routes.items():
-            parts = {bsd.RTA_DST: self._sockaddr(network.network_address), bsd.RTA_GATEWAY: gateway or bytes(4)}
-            if not flags & bsd.RTF_HOST:
-                parts[bsd.RTA_NETMASK] = self._mask(network.network_address, network.prefixlen)
-            found += self._message(layout, interface.index, flags, parts, bytearray(layout.size))
-        return found
-
-    def _message(self, layout: Message, index: int, flags: int, parts: dict[int, bytes], header: bytearray) -> bytes:
-        kind = self.kind
-        body = b"".join(
-            part + bytes((-len(part) % kind.alignment) or (0 if part else kind.alignment)) for part in parts.values()
-        )
-        struct.pack_into("HBB", header, 0, len(header) + len(body), kind.version, layout.type)
-        if kind.has_header_length:
-            struct.pack_into("H", header, 4, len(header))
-        struct.pack_into("H", header, layout.index, index)
-        struct.pack_into("i", header, layout.flags, flags)
-        struct.pack_into("i", header, layout.addrs, sum(parts))
-        return bytes(header) + body
-
-    def _sockaddr(self, address: IpAddress) -> bytes:
-        if address.version == 4:
-            return struct.pack("BBH", 16, bsd.AF_INET, 0) + address.packed + bytes(8)
-        packed = bytearray(address.packed)
-        if address.is_link_local:
-            packed[3] = 1  # The interface's index.
-        return struct.pack("BBHI", 28, self.kind.inet6, 0, 0) + bytes(packed) + bytes(4)
-
-    def _mask(self, address: IpAddress, prefix: int) -> bytes:
-        """Return a netmask as kernels have them: without a family, ending at the last byte that is not 0."""
-        mask = ip_network((address, prefix), strict=False).netmask.packed.rstrip(b"\0")
-        size = (4 if address.version == 4 else 8) + len(mask) if mask else 0
-        return bytes([size]) + bytes(3 if address.version == 4 else 7) + mask if mask else b"\0" * self.kind.alignment
+            return interface_list(kind, self.release, self.interfaces.values())
 
     # The wire.
 
@@ -590,10 +422,3 @@ class Kernel:
                 self.changed.wait(left)
             arrived, interface.arrived = interface.arrived, []
             return arrived
-
-
-def _prefix(mask: IpAddress) -> int:
-    return int(mask).bit_count()
-
-
-assert IN6_IFREQ == 288

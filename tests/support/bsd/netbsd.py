@@ -10,7 +10,8 @@ import re
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from tests.support.bsd.kernel import RTF_LOCAL_HOST, Interface, IpAddress, Kernel, Tun, fail
+from tests.support.bsd.interfaces import Interface, IpAddress, Tun, fail
+from tests.support.bsd.kernel import RTF_LOCAL_HOST, Kernel
 from threepipe.platforms.bsd import netbsd
 from threepipe.platforms.bsd.kind import IFF_UP, iow
 from threepipe.settings import Network

@@ -7,7 +7,8 @@ import errno
 import re
 import struct
 
-from tests.support.bsd.kernel import Kernel, Tun, fail
+from tests.support.bsd.interfaces import Tun, fail
+from tests.support.bsd.kernel import Kernel
 from threepipe.core.superpacket import HEADER, split
 from threepipe.platforms.bsd import openbsd
 from threepipe.platforms.bsd.kind import FIONBIO, IFF_UP, iow
