@@ -68,13 +68,14 @@ portable = -m "not kernel and not soak and not wine" --ignore=$(wireguard)
 # These know no core, so they run once, in pure Python: the longest in a part of their own, and the others in theirs.
 APART := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
 	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_serve_policy.py linux/test_systemd.py \
-	linux/test_unprivileged.py linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library \
-	windows/test_headers.py windows/test_iphelper.py)
+	linux/test_unprivileged.py linux/test_wg_quick.py linux/test_wireguard_down.py linux/test_wireguard_leavings.py \
+	linux/test_wireguard_up.py windows/contract_library windows/test_headers.py windows/test_iphelper.py)
 ONCE := $(APART) $(addprefix tests/,capture/test_expression.py capture/test_install.py cli/test_adapter.py \
 	cli/test_cli.py cli/test_start.py contract/test_settings.py endpoints/test_address.py filters/test_impairment.py \
 	filters/test_scheduler.py linux/test_creation_faults.py linux/test_exec.py linux/test_opening_faults.py \
-	linux/test_wall_clock.py linux/test_wireshark.py windows/test_driver.py wireguard/test_config.py \
-	wireguard/test_journal.py wireguard/test_names.py wireguard/test_setting.py wireguard/test_signs.py)
+	linux/test_wall_clock.py linux/test_wireshark.py windows/test_driver.py wireguard/test_commands.py \
+	wireguard/test_config.py wireguard/test_endpoint_names.py wireguard/test_journal.py wireguard/test_names.py \
+	wireguard/test_setting.py wireguard/test_signs.py)
 
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential

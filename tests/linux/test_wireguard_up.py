@@ -1,124 +1,31 @@
-"""threepipe wg and wg-quick in the kernel: settings of a file apply while the device is up, and are undone after."""
+"""threepipe wg up in the kernel: settings of a file apply while the device is up, and are undone after."""
 
-import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
-from tests.support.kernel import Network, cable, links
+from tests.support.kernel import links
 from tests.support.pinging import answered
-from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
+from tests.support.wireguard_up import BIN, FAR, SET_APART, Host, cabled_hosts, put_far
 from threepipe.core import fast
 from threepipe.wireguard import key_to_text, read_config
 from threepipe.wireguard.noise import Identity
 
 pytestmark = pytest.mark.kernel
 
-BIN = Path(sys.executable).parent
-SET_APART = 'mount -t tmpfs none /run && exec "$@"'
-"""Shell commands that give a process a folder of its own for control sockets."""
-SIGNALS_ELSEWHERE = """
-import signal, threading
-threading.Thread(target=threading.Event().wait, daemon=True).start()
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-from threepipe.cli import main
-main()
-"""
-"""The command with a second thread that gets all signals; Python handles them in the main thread."""
-
-
-Popen: TypeAlias = "subprocess.Popen[str]"
-FAR, BEHIND = "198.51.100.2", "10.77.0.1"
-WITHOUT_NFT = """
-    mkdir /run/bin
-    for folder in ${PATH//:/ }; do ln -sf $folder/* /run/bin/; done
-    rm /run/bin/nft
-    PATH=/run/bin
-"""
-"""Bash commands, after `SET_APART`, that hide nft, so that only iptables can filter packets."""
-
-
-class Host:
-    """A network, its key, and its configuration file."""
-
-    def __init__(self, number: int, folder: Path, network: Network | None = None) -> None:
-        self.network = network or Network()
-        self.number = number
-        self.key = new_key()
-        self.public = key_to_text(Identity(self.key).public)
-        self.path = folder / f"up{number}.conf"
-
-    def write(self, other: "Host", interface: str = "", peer: str = "", allowed: str = "", outside: str = "") -> None:
-        self.path.write_text(
-            f"[Interface]\nPrivateKey = {key_to_text(self.key)}\nListenPort = 5{self.number}000\n"
-            f"Address = 10.5.0.{self.number}/24, fd05::{self.number}/64\n{interface}\n"
-            f"[Peer]\nPublicKey = {other.public}\n"
-            f"AllowedIPs = {allowed or f'10.5.0.{other.number}/32, fd05::{other.number}/128'}\n"
-            f"Endpoint = {outside or f'192.0.2.{other.number}'}:5{other.number}000\n{peer}"
-        )
-
-    @contextmanager
-    def up(
-        self,
-        apart: str = SET_APART,
-        meanwhile: Callable[[str], None] | None = None,
-        python: Sequence[str] = ("-m", "threepipe"),
-        options: Sequence[str] = (),
-    ) -> Iterator[Popen]:
-        """Bring the device up for the block; call `meanwhile` with the first line printed before."""
-        command = self.network.command("unshare", "--mount", "sh", "-c", apart, "sh")
-        program = [*command, sys.executable, "-W", "error", *python, "wg", "up", *options, str(self.path)]
-        with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-            try:
-                assert process.stderr is not None
-                if meanwhile:
-                    meanwhile(process.stderr.readline())
-                said = process.stderr.readline()
-                assert said == f"up{self.number} is up; Ctrl-C takes it down\n", said + process.stderr.read()
-                yield process
-            finally:
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(20) in (0, -signal.SIGKILL)
-
-    def state(self) -> set[str]:
-        """Return all that a program could leave: rules, links, and routes except those that appear with a link."""
-        routes = "".join(self.network.run("ip", f"-{version}", "route", "show", "table", "all") for version in (4, 6))
-        lines = {line for line in routes.splitlines() if "fe80::" not in line and "ff00::" not in line}
-        return lines | links(self.network) | set(self.rules().splitlines())
-
-    def rules(self) -> str:
-        return "".join(self.network.run("ip", f"-{version}", "rule") for version in (4, 6))
-
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    one, two = Host(1, tmp_path), Host(2, tmp_path)
-    cable(one.network, two.network)
-    yield one, two
-    for host in (one, two):
-        host.network.namespace.close()
-
-
-@pytest.fixture
-def far_hosts(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
-    """Put the second host at `FAR`, behind the default route of the first, which has strict reverse path filtering."""
-    one, two = hosts
-    two.network.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
-    two.network.run("ip", "address", "add", f"{BEHIND}/32", "dev", "lo")
-    two.network.run("ip", "route", "replace", "192.0.2.0/24", "dev", "v2", "src", FAR)  # Its answers have that source.
-    one.network.run("ip", "route", "add", "default", "via", "192.0.2.2")
-    one.network.run("sysctl", "-q", "net.ipv4.conf.all.rp_filter=1")
-    return one, two
+    with cabled_hosts(tmp_path) as hosts:
+        yield hosts
 
 
 def test_a_default_route_goes_through_the_tunnel_and_is_undone(hosts: tuple[Host, Host], tmp_path: Path) -> None:
@@ -146,8 +53,9 @@ def test_a_default_route_goes_through_the_tunnel_and_is_undone(hosts: tuple[Host
     assert one.network.run("ip", "route", "show", "table", "all", "dev", "v1").count("up1") == 0
 
 
-def test_a_default_route_keeps_outside_packets_for_the_tunnel_out(far_hosts: tuple[Host, Host]) -> None:
-    one, two = far_hosts
+def test_a_default_route_keeps_outside_packets_for_the_tunnel_out(hosts: tuple[Host, Host]) -> None:
+    one, two = hosts
+    put_far(one, two)
     one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
     two.write(one)
     before = one.state(), one.network.run("nft", "list", "ruleset")
@@ -304,19 +212,6 @@ def test_superpackets_can_be_turned_off(
     assert vnet_header in one.network.run("unshare", "--mount", "sh", "-ec", script)
 
 
-def test_a_killed_device_can_be_brought_up_again(hosts: tuple[Host, Host]) -> None:
-    one, two = hosts
-    one.write(two)
-    two.write(one)
-    with two.up():
-        with one.up() as process:
-            process.kill()
-            process.wait(20)
-        assert come_true(lambda: links(one.network) == {"v1"})
-        with one.up():
-            assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
-
-
 def test_a_faulty_file_fails_with_its_line_and_leaves_nothing(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
     for interface, said in (
@@ -335,204 +230,3 @@ def test_a_faulty_file_fails_with_its_line_and_leaves_nothing(hosts: tuple[Host,
         assert done.returncode == 1
         assert done.stderr.startswith(f"threepipe: {said}"), done.stderr
         assert links(one.network) == {"v1"}
-
-
-@pytest.mark.parametrize("how", ["signal", "socket"])
-def test_save_config_writes_the_file_after_pre_down(hosts: tuple[Host, Host], tmp_path: Path, how: str) -> None:
-    one, two = hosts
-    told = tmp_path / "told"
-    one.write(two, f"SaveConfig = true\nPreDown = ping -c 1 -W 20 10.5.0.2 > {told}", "PersistentKeepalive = 25\n")
-    two.write(one)
-    with two.up(), one.up() as process:
-        assert " 0% packet loss" in one.network.run("ping", "-c", "1", "-W", "20", "10.5.0.2")
-        if how == "socket":
-            enter = ["nsenter", f"--target={process.pid}", "--mount"]
-            subprocess.run([*enter, "rm", "/run/wireguard/up1.sock"], check=True, timeout=50)
-            assert process.wait(20) == 0
-        else:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
-    assert " 0% packet loss" in told.read_text()
-    saved = read_config(one.path)
-    assert (saved.private_key, saved.listen_port, saved.save) == (one.key, 51000, True)
-    (peer,) = saved.peers
-    assert (key_to_text(peer.public_key), peer.endpoint) == (two.public, ("192.0.2.2", 52000))
-    assert (len(peer.allowed_ips), peer.persistent_keepalive) == (2, 25)
-    assert one.path.stat().st_mode & 0o777 == 0o600
-    assert set(one.path.parent.iterdir()) == {one.path, two.path, told}
-
-
-def test_save_config_keeps_the_file_if_the_adapter_was_removed(hosts: tuple[Host, Host]) -> None:
-    one, two = hosts
-    one.write(two, "SaveConfig = true")
-    before = one.path.read_text()
-    with one.up() as process:
-        one.network.run("ip", "link", "delete", "up1")
-        assert process.wait(20) == 0
-        assert process.stderr is not None
-        assert "was not saved" in process.stderr.read()
-    assert one.path.read_text() == before
-
-
-def test_a_signal_that_interrupts_no_wait_ends_the_device(hosts: tuple[Host, Host], tmp_path: Path) -> None:
-    """Such a signal comes just before a wait begins; here another thread gets it."""
-    one, two = hosts
-    one.write(two, f"PreDown = touch {tmp_path}/down")
-    with one.up(python=["-c", SIGNALS_ELSEWHERE]) as process:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-    assert (tmp_path / "down").exists()
-
-
-def test_a_second_signal_does_not_interrupt_the_shutdown(hosts: tuple[Host, Host], tmp_path: Path) -> None:
-    one, two = hosts
-    begun, asked = tmp_path / "begun", tmp_path / "asked"
-    wait = f"touch {begun}; while ! [ -e {asked} ]; do sleep 0.05; done; touch {tmp_path}/done"
-    one.write(two, f"PreDown = {wait}", allowed="0.0.0.0/0, ::/0")
-    before = one.rules()
-    with one.up() as process:
-        process.send_signal(signal.SIGTERM)
-        assert come_true(begun.exists)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            process.send_signal(number)
-        asked.touch()
-        assert process.wait(20) == 0
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-    assert (tmp_path / "done").exists()
-    assert one.rules() == before
-
-
-def test_a_background_device_can_be_shown_and_taken_down(hosts: tuple[Host, Host], tmp_path: Path) -> None:
-    one, two = hosts
-    hooks = f"PreDown = echo %i >> {tmp_path}/told\nPostDown = sleep 0.5; echo gone >> {tmp_path}/told"
-    one.write(two, hooks, allowed="0.0.0.0/0, ::/0")
-    two.write(one)
-    before = one.state()
-    script = (
-        f"{SET_APART.partition(' && ')[0]}; threepipe wg up {one.path} --daemon; threepipe wg show up1 --json;"
-        f" ! threepipe wg up {one.path} --daemon; ping -c 1 -W 20 10.5.0.2 >&2; threepipe wg down {one.path};"
-        f" ls /run/wireguard; ! threepipe wg down up1"
-    )
-    with two.up():
-        done = subprocess.run(
-            one.network.command("unshare", "--mount", "sh", "-ec", script),
-            env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            timeout=50,
-        )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["up1"]["public_key"] == one.public  # The folder is empty as well.
-    assert "a device of that name is running" in done.stderr
-    assert " 0% packet loss" in done.stderr
-    assert "there is no device up1" in done.stderr
-    assert "up1 is up; Ctrl-C" not in done.stderr
-    # Everything is undone when `down` returns.
-    assert (tmp_path / "told").read_text() == "up1\ngone\n"
-    assert one.state() == before
-
-
-@pytest.mark.parametrize("how", ["signal", "socket", "link"])
-def test_threepipe_wg_is_managed_by_wg_and_leaves_nothing_behind(network: Network, how: str) -> None:
-    ends = {
-        "signal": "kill $!",
-        "socket": "rm /run/wireguard/wgd.sock",
-        "link": "ip link delete wgd",
-    }
-    key, peer = (key_to_text(new_key()) for _ in range(2))
-    settings = f"[Interface]\nPrivateKey = {key}\nListenPort = 5\nFwMark = 0x10\n[Peer]\nPublicKey = {peer}\n"
-    script = (
-        f"{SET_APART.partition(' && ')[0]}; threepipe-wg -f wgd & n=0;"
-        " until wg show wgd 2>/dev/null; do sleep 0.1; n=$((n+1)); [ $n -lt 200 ]; done;"
-        f" printf '{settings}AllowedIPs = 10.0.0.0/8\n' | wg setconf wgd /dev/stdin;"
-        f" wg set wgd peer {peer} preshared-key /etc/hostname 2>/dev/null && exit 9;"
-        f" wg set wgd peer {peer} persistent-keepalive 7 allowed-ips fd00::/8 endpoint [fe80::1%lo]:9 >&2;"
-        f" wg showconf wgd; printf '{settings}' | wg syncconf wgd /dev/stdin; wg show wgd allowed-ips;"
-        f" {ends[how]}; wait $!; ls /run/wireguard"
-    )
-    done = subprocess.run(
-        network.command("unshare", "--mount", "sh", "-ec", script),
-        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, done.stderr
-    for line in ("ListenPort = 5", "FwMark = 0x10", f"PrivateKey = {key}", "PersistentKeepalive = 7"):
-        assert line in done.stdout
-    assert "AllowedIPs = fd00::/8\nEndpoint = [fe80::1%lo]:9\n" in done.stdout
-    assert done.stdout.endswith(f"{peer}\t(none)\n")
-    assert links(network) == set()
-
-
-@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is missing; install wireguard-tools")
-def test_wg_quick_uses_threepipe_wg_as_its_implementation(hosts: tuple[Host, Host]) -> None:
-    one, two = hosts
-    one.write(two)
-    two.write(one)
-    script = (
-        f"{SET_APART.partition(' && ')[0]} && export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg"
-        f" && wg-quick up {one.path} && wg show up1 latest-handshakes && ping -c 2 -i 0.2 -w 20 10.5.0.2"
-        f" && wg syncconf up1 /dev/null && wg show up1 peers && wg-quick down {one.path}"
-    )
-    with two.up():
-        done = subprocess.run(
-            one.network.command("unshare", "--mount", "sh", "-ec", script), capture_output=True, text=True, timeout=50
-        )
-        assert done.returncode == 0, done.stderr
-        assert come_true(lambda: links(one.network) == {"v1"})
-
-
-@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is missing; install wireguard-tools")
-def test_wg_quick_save_finds_only_addresses_of_the_file_on_threepipe_wg(hosts: tuple[Host, Host]) -> None:
-    one, two = hosts
-    one.write(two)
-    script = (
-        f"{SET_APART.partition(' && ')[0]} && export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg"
-        f" && wg-quick up {one.path} && wg-quick save {one.path} && wg-quick down {one.path}"
-    )
-    done = subprocess.run(
-        one.network.command("unshare", "--mount", "sh", "-ec", script), capture_output=True, text=True, timeout=50
-    )
-    assert done.returncode == 0, done.stderr
-    saved = [line for line in one.path.read_text().splitlines() if line.startswith("Address")]
-    assert sorted(saved) == ["Address = 10.5.0.1/24", "Address = fd05::1/64"]
-
-
-@pytest.mark.skipif(not shutil.which("wg-quick"), reason="wg-quick is missing; install wireguard-tools")
-@pytest.mark.parametrize("tool", ["nft", "iptables"])
-def test_wg_quick_with_a_default_route_sends_traffic_through_threepipe_wg(
-    far_hosts: tuple[Host, Host], tool: str
-) -> None:
-    if not (shutil.which(tool) and shutil.which("iptables")):
-        pytest.skip(f"wg-quick needs {tool} for a default route; install iptables and nftables")
-    one, two = far_hosts
-    one.write(two, allowed="0.0.0.0/0, ::/0", outside=FAR)
-    two.write(one)
-    script = f"""
-        {SET_APART.partition(" && ")[0]}
-        export PATH={BIN}:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=threepipe-wg
-        {WITHOUT_NFT if tool == "iptables" else ""}
-        wg-quick up {one.path}
-        for address in {BEHIND} 10.5.0.2 fd05::2 {FAR}; do ping -c 2 -i 0.2 -w 20 -q $address >&2; done
-        ip route get {FAR} mark 51820
-        ip route get {FAR}
-        iptables-save; nft list ruleset || true
-        echo ==
-        wg-quick down {one.path}
-        while [ -e /run/wireguard/up1.sock ]; do sleep 0.05; done
-        iptables-save; nft list ruleset || true
-    """
-    before = one.state()
-    with two.up():
-        done = subprocess.run(
-            one.network.command("unshare", "--mount", "bash", "-ec", script), capture_output=True, text=True, timeout=50
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    there, gone = done.stdout.split("==\n")
-    assert f"{FAR} via 192.0.2.2 dev v1" in there
-    assert f"{FAR} dev up1 table 51820" in there
-    assert ("wg-quick(8) rule for up1" if tool == "iptables" else "table ip wg-quick-up1") in there
-    assert "wg-quick" not in gone
-    assert one.state() == before

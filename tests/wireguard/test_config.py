@@ -1,11 +1,8 @@
-"""Files of wg-quick: reading, writing, and errors with their line; and the keys that commands make."""
+"""Files of wg-quick: reading, writing, and errors with their line."""
 
 import errno
 import ipaddress
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -14,14 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.commands import run
 from threepipe.errors import EndpointError, InvalidSetting
 from threepipe.settings import parse_addresses
-from threepipe.wireguard import PeerStatus, Status, key_from_text, key_to_text, parse_networks, read_config
-from threepipe.wireguard.noise import Identity
-from threepipe.wireguard.peer_endpoint import with_zone_name
+from threepipe.wireguard import PeerStatus, Status, key_to_text, parse_networks, read_config
 from threepipe.wireguard.quick.config import config_path, parse_config, warn_if_exposed, with_status, write_config
-from threepipe.wireguard.quick.names import resolve, resolve_patiently
 from threepipe.wireguard.quick.sections import Config, PeerConfig
 
 KEY, OTHER = key_to_text(bytes(range(32))), key_to_text(bytes(range(1, 33)))
@@ -211,21 +204,6 @@ def test_a_file_gives_a_change_and_a_status_gives_a_file(tmp_path: Path) -> None
     assert parse_config(write_config(saved), "wg7", "again") == saved
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
-@pytest.mark.parametrize("command", ["genkey", "genpsk"])
-@pytest.mark.skipif(sys.platform == "win32", reason="modes of files say nothing about access on Windows")
-def test_a_key_written_to_a_file_for_all_gets_a_warning(tmp_path: Path, command: str, mode: int, warned: bool) -> None:
-    path = tmp_path / "key"
-    path.touch()
-    path.chmod(mode)
-    with path.open("wb") as file:
-        program = [sys.executable, "-m", "threepipe", "wg", command]
-        done = subprocess.run(program, stdout=file, stderr=subprocess.PIPE, text=True, timeout=50)
-    assert done.returncode == 0
-    assert ("other users can open" in done.stderr) == warned
-    assert len(path.read_text()) == 45
-
-
 def test_a_file_in_utf_8_with_or_without_a_mark_is_read(tmp_path: Path) -> None:
     path = tmp_path / "wg7.conf"
     path.write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
@@ -303,99 +281,3 @@ def test_a_name_stands_for_the_first_folder_that_has_its_file(tmp_path: Path) ->
     first.mkdir()
     (first / "wg7.conf").touch()
     assert config_path("wg7", first, second) == first / "wg7.conf"
-
-
-def test_up_with_a_name_says_where_its_file_is_looked_for() -> None:
-    done = run("wg", "up", "nosuch")
-    assert done.status == 1
-    assert done.complaint.startswith("threepipe: ")
-    assert "nosuch.conf: No such file or directory; a name alone is looked for in" in done.complaint
-
-
-def test_an_unknown_endpoint_name_raises() -> None:
-    with pytest.raises(EndpointError, match=r"endpoint nowhere\.invalid"):
-        resolve(("nowhere.invalid", 5))
-    for name in ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 80, "a\0b", f"{'a' * 70}.example"):
-        with pytest.raises(EndpointError, match="endpoint"):
-            resolve((name, 5))
-
-
-def test_the_zone_of_an_endpoint_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    index, name = socket.if_nameindex()[0]
-    text = f"[Interface]\nPrivateKey = {KEY}\n[Peer]\nPublicKey = {OTHER}\nEndpoint = [fe80::1%{index}]:5"
-    config = parse_config(text, "wg0", "wg0.conf")
-    (peer,) = config.change().peers
-    assert peer.endpoint == (f"fe80::1%{index}", 5)
-    named = with_status(config, Status(bytes(range(32)), peers=(PeerStatus(peer.public_key, endpoint=peer.endpoint),)))
-    shown = name if name.isascii() else index  # Names on Windows can have any characters.
-    assert [peer.endpoint for peer in named.peers] == [(f"fe80::1%{shown}", 5)]
-    assert f"Endpoint = [fe80::1%{shown}]:5" in write_config(named)
-
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [(socket.AF_INET6, 2, 17, "", ("fe80::1", 5, 0, index))])
-    assert resolve(("there.example.org", 5)) == (f"fe80::1%{index}", 5)
-
-
-def test_an_index_of_no_interface_and_a_name_with_a_meaning_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for host in ("192.0.2.1", "fe80::1", "fe80::1%eth0", "fe80::1%99999", f"fe80::1%{10**20}"):
-        assert with_zone_name((host, 5)) == (host, 5)
-    monkeypatch.setattr(socket, "if_indextoname", lambda _: "a#b")
-    assert with_zone_name(("fe80::1%7", 5)) == ("fe80::1%7", 5)
-
-
-def test_an_endpoint_at_a_missing_interface_raises_with_its_name() -> None:
-    with pytest.raises(EndpointError, match="endpoint fe80::1%no-such: there is no interface no-such"):
-        resolve(("fe80::1%no-such", 5))
-
-
-def test_a_name_that_cannot_be_resolved_yet_is_retried_with_growing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [socket.gaierror(socket.EAI_AGAIN, "not yet")] * 20
-    waits: list[float] = []
-
-    def look_up(*_: object) -> object:
-        if answers:
-            raise answers.pop()
-        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.1", 5))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    with pytest.raises(EndpointError, match="endpoint wg: not yet"):
-        resolve_patiently(("wg", 5), waits.append)
-    assert len(waits) == 15
-    assert waits == sorted(waits)
-    assert waits[-1] == 20
-    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "3")
-    with pytest.raises(EndpointError):
-        resolve_patiently(("wg", 5), waits.append)
-    assert len(waits) == 18
-    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "infinity")
-    answers += [socket.gaierror(socket.EAI_AGAIN, "not yet")] * 30
-    assert resolve_patiently(("wg", 5), waits.append) == ("192.0.2.1", 5)
-    answers += [socket.gaierror(socket.EAI_NONAME, "no such name")]
-    with pytest.raises(EndpointError, match="no such name"):
-        resolve_patiently(("wg", 5), waits.append)
-    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "often")
-    with pytest.raises(InvalidSetting, match="RETRIES=often"):
-        resolve_patiently(("wg", 5))
-
-
-def test_genkey_genpsk_and_pubkey_print_valid_keys() -> None:
-    key = run("wg", "genkey").printed.strip()
-    assert len(key) == len(run("wg", "genpsk").printed.strip()) == 44
-    assert _public(f"{key}\n").stdout.strip() == key_to_text(Identity(key_from_text(key)).public)
-    refused = _public("no key")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("threepipe: invalid private key")
-
-
-def test_down_and_show_of_a_missing_device_fail() -> None:
-    done = run("wg", "down", "wg-none")
-    assert done.status == 1
-    assert "there is no device wg-none" in done.complaint
-    done = run("wg", "show", "wg-none")
-    assert done.status == 1
-    assert done.complaint.startswith("threepipe: ")
-    assert ("is wg-none running?" if hasattr(socket, "AF_UNIX") else "by Unix sockets") in done.complaint
-
-
-def _public(private: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "threepipe", "wg", "pubkey"]
-    return subprocess.run(command, input=private, text=True, capture_output=True, timeout=50)
