@@ -345,7 +345,7 @@ def test_only_the_pipe_with_the_same_addresses_is_taken_over(
 
 
 def test_a_pipe_that_is_not_there_or_not_handed_over_is_told_apart(folders: list[Path], far: Peer) -> None:
-    with pytest.raises(EndpointError, match="there is no pipe pipe:1 of this user; threepipe ps lists them"):
+    with pytest.raises(EndpointError, match="this user runs no pipe pipe:1; threepipe ps lists them"):
         Taking("pipe:1", folders[0])
     with run(plan("echo", f"udp:{far.place}"), folders[0]):
         (folders[0] / f"{NAME.removeprefix('pipe:')}.takeover").unlink()

@@ -139,7 +139,7 @@ def test_a_pipe_that_cannot_be_taken_over_goes_on_and_the_new_process_says_why(h
     for arguments, reason in (
         (["pipe", "--takeover", str(old.pid), tun(left), here, *run], "the command of --run ends with its process"),
         (["pipe", "--takeover", str(old.pid), tun(left), here], "an end or a command that only its process can have"),
-        (["pipe", "--takeover", "1", tun(left), here], "there is no pipe 1 of this user; threepipe ps lists them"),
+        (["pipe", "--takeover", "1", tun(left), here], "this user runs no pipe 1; threepipe ps lists them"),
         (["pipe", "--takeover", str(old.pid), tun(left), "-"], "its standard input and output belong to its process"),
     ):
         status, said = left.threepipe(*arguments)

@@ -39,7 +39,7 @@ _Listening: TypeAlias = tuple[socket.socket, Callable[[], None]]
 
 
 def _prepared(mark: int | None, interface: str | None) -> Prepare:
-    """Return what `mark` and `interface` do to a socket."""
+    """Return a function that marks a socket and binds it to an interface, as far as they are given."""
 
     def prepare(made: socket.socket) -> None:
         if mark is not None:

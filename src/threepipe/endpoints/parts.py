@@ -16,7 +16,7 @@ from threepipe.endpoints.stream import SocketStream
 __all__ = ["AdapterPart", "Part", "State", "Taken"]
 
 State = dict[str, Any]
-"""What JSON can carry."""
+"""Data for JSON."""
 
 
 class Part(Protocol):
@@ -29,7 +29,7 @@ class Part(Protocol):
         """Leave the end to another process: closing this one changes nothing about it."""
 
     def claim(self) -> None:
-        """Make an end that was taken over this process's: closing it ends everything, as if it was opened here."""
+        """Own an end that was taken over: closing it ends everything, as if it was opened here."""
 
     def lose(self) -> None:
         """Go on without the other process, which may have received and sent since `state`."""
@@ -42,7 +42,7 @@ class AdapterPart:
         self._adapter = adapter
 
     def state(self) -> tuple[State, Sequence[int]]:
-        """Return what `Taken.adapter` needs."""
+        """Return the interface, as `Taken.adapter` reads it, and its descriptors."""
         shared = share(self._adapter)
         return {"share": [shared.name, shared.index, shared.form]}, shared.descriptors
 
@@ -59,7 +59,7 @@ class AdapterPart:
 
 
 class Taken:
-    """An end of another process, with which this one goes on: its state, and descriptors until somebody owns them."""
+    """An end of another process, with which this one goes on: its state, and the descriptors that nobody owns yet."""
 
     def __init__(self, state: State, descriptors: Sequence[int]) -> None:
         """Own the descriptors."""

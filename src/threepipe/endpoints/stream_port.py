@@ -151,7 +151,7 @@ class StreamPort(EndpointPort):
         if (connection := self._connection) is not None:
             connection.take_back(unread, unsent, error)
             self._own_turn = error is not None
-            self.readable.ring()  # There may be something to do before the next byte arrives.
+            self.readable.ring()  # Something may have to be done before the next byte arrives.
 
     def _read(self) -> list[memoryview]:
         """Return the packets that the connection has received; none without a connection."""

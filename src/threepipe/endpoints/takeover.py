@@ -90,14 +90,14 @@ def wait_for_turn(session: Session, taken: Taken) -> None:
 
 @dataclass(frozen=True)
 class Running:
-    """A running pipe, and what else its process hands over."""
+    """A running pipe, with everything that its process hands over."""
 
     addresses: tuple[str, str]
     ends: Mapping[Side, End]
     delayed: Callable[[], int]
-    """Return the number of packets that filters delay."""
+    """A function that returns the number of packets that filters delay."""
     given: Callable[[int], None]
-    """Called with the number of the new process once that has everything. It closes the ends."""
+    """A function that closes the ends. It is called with the id of the new process, once that has everything."""
     capture: str | None = None
     """The file that this process writes packets to."""
 
@@ -144,7 +144,7 @@ class Giving(AnyGiving):
         self._link.send({"takeover": "offer", "addresses": running.addresses, "capture": running.capture})
 
     def suspend(self) -> None:
-        """Stop receiving, and wait until filters delay no packet, and none waits for room."""
+        """Stop receiving, and wait until no packet is delayed by filters or waits for room."""
         deadline = time.monotonic() + SECONDS_TO_BEGIN
         for session in self._sessions:
             pause(session)
@@ -195,7 +195,7 @@ class Taking(AnyTaking):
     """One takeover of a pipe at the new process. Call its methods in their order."""
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
-        """Connect to the process of the pipe `name`, as `threepipe ps` shows it, or its number.
+        """Connect to the process of the pipe `name`, as `threepipe ps` shows it, or its process id.
 
         Raises `EndpointError`.
         """
@@ -203,7 +203,7 @@ class Taking(AnyTaking):
         number = name.removeprefix(PREFIX)
         pipe = next((pipe for pipe in running_pipes(folder) if pipe.name == PREFIX + number), None)
         if pipe is None or folder is None:
-            raise EndpointError(errno.ESRCH, f"there is no pipe {name} of this user; threepipe ps lists them")
+            raise EndpointError(errno.ESRCH, f"this user runs no pipe {name}; threepipe ps lists them")
         path = _path(folder, pipe.pid)
         if not path.exists():
             text = f"{pipe.name} cannot be taken over: it has an end or a command that only its process can have"

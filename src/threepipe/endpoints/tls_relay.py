@@ -41,7 +41,7 @@ class TlsRelay(SocketStream):
         return size
 
     def _relay_caught_up(self) -> bool:
-        """Wait until the thread has moved what arrived. Return True if the stream can be read then.
+        """Wait until the thread has moved the bytes that arrived. Return True if the stream can be read then.
 
         A listener must know that its client has left before it looks at the next one.
         """
@@ -164,7 +164,7 @@ class _Relay:
             self._secured.close()
 
     def _move(self, ready_in: bool, ready_out: bool) -> bool:
-        """Move bytes in the ways that may be ready. Return False once there is nothing left to do."""
+        """Move bytes in the ways that may be ready. Return False once nothing is left to do."""
         if ready_out:
             self._move_out()
         if ready_in and not self._told:
@@ -182,7 +182,7 @@ class _Relay:
             self._outward.discard()
 
     def _move_in(self) -> None:
-        """Move bytes from the other end; let the stream read to its end once there are no more."""
+        """Move bytes from the other end; let the stream read to its end after the last of them."""
         inward = self._inward
         try:
             moved = inward.move()

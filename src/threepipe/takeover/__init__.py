@@ -1,8 +1,8 @@
-"""Takeover: another process goes on with what this one runs. Knows neither devices nor pipes.
+"""Takeover: another process goes on with the work of this one. The room knows neither devices nor pipes.
 
 The running process listens at a Unix socket of its own. These are the steps; the new process is on the left:
 
-    hello       ->              who it is, and the version of this exchange
+    hello       ->              its kind and network, and the version of this exchange
                 <- offer        settings, and descriptors that do not change
     prepared    ->              it has loaded everything; only now does the running process stop
                 <- state        descriptors, and everything that changes while the process works
@@ -11,7 +11,7 @@ The running process listens at a Unix socket of its own. These are the steps; th
 
 From `prepared` on the old process stands still, and packets wait in the kernel's queues. A process that ends closes its
 connection, however it ends. So if anything fails before `mine`, the old process goes on as if nothing had happened. A
-message that arrives after a refusal (`revoke`) cannot be lost, so both always agree on who works.
+message that arrives after a refusal (`revoke`) cannot be lost, so both always agree on which one works.
 """
 
 from threepipe.takeover.giving import Giving, Server

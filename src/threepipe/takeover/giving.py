@@ -27,7 +27,7 @@ class Server:
     def __init__(
         self, name: str, listening: socket.socket, giving: Callable[[HandoverLink, Doorbell], "Giving"]
     ) -> None:
-        """Have `giving` make a takeover of each connection, and ring its bell when this process is to end anyway."""
+        """Serve until `close`: `giving` makes a takeover of each connection, with a bell that `close` rings."""
         self._name, self._listening, self._giving = name, listening, giving
         listening.setblocking(False)
         self._bell = Doorbell()
@@ -74,18 +74,18 @@ class Giving(ABC):
     """One takeover at the running process. Each step is a method; subclasses know what is handed over."""
 
     kind: str
-    """The command of this process, which the new process must be too."""
+    """The command that both processes have to run."""
     version: ClassVar[int]
-    """The version of the exchange, and of the layout of `state`. A process refuses another one."""
+    """The version of the exchange, and of the layout of `state`. A process refuses any other."""
     again: ClassVar[str]
-    """What to do instead of a takeover that is refused."""
+    """The advice at the end of a refusal: how to replace this process without a takeover."""
 
     def __init__(self, name: str, link: HandoverLink, bell: Doorbell) -> None:
-        """`bell` is rung when this process is to end anyway."""
+        """Hand over by `link`, unless `bell` rings first, because this process has to end."""
         self._name, self._link, self._bell = name, link, bell
-        self._late = False  # True if it said `mine` when it was about to be refused; it can say nothing more then.
+        self._late = False  # True if the other process said `mine` before it was refused; no message can follow.
         self.given = False
-        """True once everything is the other process's."""
+        """True once the other process has everything."""
 
     @abstractmethod
     def offer(self) -> None:
@@ -93,7 +93,7 @@ class Giving(ABC):
 
     @abstractmethod
     def suspend(self) -> None:
-        """Stop all work. What arrives waits in the kernel."""
+        """Stop all work. Packets that arrive wait in the kernel."""
 
     @abstractmethod
     def send_state(self) -> None:
@@ -105,18 +105,18 @@ class Giving(ABC):
 
     @abstractmethod
     def forget(self) -> None:
-        """Wipe what only one process may have, as the other one has it now."""
+        """Wipe the secrets that only one process may use, as the other one uses them now."""
 
     @abstractmethod
     def recover(self) -> str:
-        """Work again after `forget`, as the other process has ended. Return what this one does, as in a sentence."""
+        """Work again after `forget`, as the other process has ended. Return the end of a sentence, like "goes on"."""
 
     @abstractmethod
     def give_away(self) -> None:
-        """Leave everything to the other process, and end, also if a part of it fails."""
+        """Leave everything to the other process and end, even if a part of that fails."""
 
     def run(self) -> None:
-        """Hand over, and set `given`. Raises what went wrong; without `given` this process works on then."""
+        """Hand over, and set `given`. Raises the error of a failed takeover; without `given` this process works on."""
         self.greet()
         self.offer()
         self.wait_for("prepared", SECONDS_TO_PREPARE)
@@ -141,7 +141,7 @@ class Giving(ABC):
             raise EndpointError(errno.ECONNRESET, f"the new process has ended, so this one {text}")
 
     def greet(self) -> None:
-        """Check what the other process says it is."""
+        """Check the version, the kind and the network of the other process."""
         hello = self.wait_for("hello", SECONDS_TO_ANSWER)
         if hello.get("version") != self.version:
             text = f"{self._name} has version {self.version} of the takeover, and the new process"
@@ -154,11 +154,11 @@ class Giving(ABC):
             raise EndpointError(errno.EPROTO, text)
         self.check(hello)
 
-    def check(self, hello: dict[str, Any]) -> None:  # noqa: B027 - Not all subclasses have one.
+    def check(self, hello: dict[str, Any]) -> None:  # noqa: B027 - Not all subclasses check more.
         """Raise `EndpointError` if the other process cannot take over for another reason."""
 
     def refuse(self) -> bool:
-        """Return True if the other process cannot take over any more, and False if it has said `mine` before."""
+        """Refuse to be taken over. Return False if the other process has said `mine` before."""
         message = self._link.revoke()
         self._late = message is not None and message.get("takeover") == "mine"
         return not self._late
@@ -175,7 +175,10 @@ class Giving(ABC):
         return True
 
     def wait_for(self, step: str, seconds: float | None) -> dict[str, Any]:
-        """Return the message of a step. Raises its error, and `EndpointError`, also if this process is to end."""
+        """Wait for a step, and return its message.
+
+        Raises the other process's error, and `EndpointError`, also if this process has to end.
+        """
         with selectors.DefaultSelector() as selector:
             selector.register(self._link, selectors.EVENT_READ)
             selector.register(self._bell, selectors.EVENT_READ)
@@ -184,13 +187,13 @@ class Giving(ABC):
             raise _Ending(errno.ECANCELED, f"{self._name} is about to end, so it cannot be taken over")
         if not ready:
             raise EndpointError(errno.ETIMEDOUT, f"the new process has not said {step} within {seconds:.0f} s")
-        message, numbers = self._link.receive(SECONDS_TO_BEGIN)  # It is there. Sending has this limit, too.
+        message, numbers = self._link.receive(SECONDS_TO_BEGIN)  # It has begun to arrive. Sending has this limit, too.
         for number in numbers:
-            os.close(number)  # It has no use for any.
+            os.close(number)  # No step of the new process has any.
         if message.get("takeover") != step:
             raise EndpointError(errno.EPROTO, f"the new process did not say {step}; it is no threepipe")
         return message
 
 
 class _Ending(EndpointError):
-    """This process is to end."""
+    """This process has to end."""

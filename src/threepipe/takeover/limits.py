@@ -1,4 +1,4 @@
-"""The limits of time of a takeover, in seconds."""
+"""The time limits of a takeover, in seconds."""
 
 __all__ = ["SECONDS_TO_ANSWER", "SECONDS_TO_BEGIN", "SECONDS_TO_PREPARE"]
 

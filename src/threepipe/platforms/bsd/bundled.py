@@ -15,7 +15,7 @@ from threepipe.platforms.bsd.port import FAMILY_SIZE, NOTHING, Attachment, BsdPo
 __all__ = ["BundledPort"]
 
 _MANY = 16
-"""Packets from which on one call for all costs Python less than a call for each."""
+"""The number of packets from which on a call for all of them costs Python less than a call for each."""
 _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
 

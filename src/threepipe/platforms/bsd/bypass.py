@@ -114,7 +114,7 @@ def _is_usable(route: Route, scoped: int) -> bool:
 
 
 def remove_on(place: Place, addresses: Iterable[str]) -> None:
-    """Remove the host routes to these addresses, if there are any. Raises `AdapterError`."""
+    """Remove the host routes to these addresses; missing ones are not an error. Raises `AdapterError`."""
     for address in addresses:
         place.interfaces.remove_host_route(ipaddress.ip_address(address))
 
@@ -122,7 +122,7 @@ def remove_on(place: Place, addresses: Iterable[str]) -> None:
 def path_mtu_on(place: Place, address: str) -> int:
     """Return the MTU of the interface by which packets to `address` leave, or less if adapters cannot have it.
 
-    1500 if there is no route.
+    Return 1500 without a route.
     """
     target = ipaddress.ip_address(address.partition("%")[0])
     usable = [route for route in place.interfaces.routes() if _is_usable(route, place.driver.kind.scoped)]

@@ -34,7 +34,7 @@ class Changes:
                 changed = True
         except OSError as error:
             if error.errno == errno.ENOBUFS:
-                return True  # There were more than it could keep.
+                return True  # It could not keep all of them.
             if error.errno != errno.EAGAIN:
                 raise
         return changed

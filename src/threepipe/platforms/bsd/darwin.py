@@ -89,7 +89,7 @@ class DarwinDriver:
         )
 
     def set_offload(self, system: System, descriptor: int) -> bool:
-        """Return False: there are no superpackets."""
+        """Return False: utun has no superpackets."""
         return False
 
     def name_of(self, system: System, opened: Opened) -> str:

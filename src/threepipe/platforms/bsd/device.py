@@ -161,7 +161,7 @@ class BsdDevice:
         self._up = False
         self._port: BsdPort | None = None
         self._counts = Counter[str]()
-        """Those of `_COUNTS` of the ports of ended sessions."""
+        """The `_COUNTS` of the ports of ended sessions."""
         self._lock = threading.RLock()  # One change at a time.
         listing = self._interfaces.listing()
         self._index = self._link(listing, None).index
@@ -190,7 +190,7 @@ class BsdDevice:
         return found._replace(persistent=self._persistent, statistics=self._corrected(found.statistics))
 
     def _corrected(self, counts: AdapterStatistics) -> AdapterStatistics:
-        """Return the system's counts with those that it does not have, or has wrong."""
+        """Return the system's counts, completed and corrected by those of the ports."""
         own = self._counts + _counts(self._port)
         counters = self._driver.kind.counters
         counts = counts._replace(

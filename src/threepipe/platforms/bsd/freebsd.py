@@ -89,7 +89,7 @@ class FreeBsdDriver:
             raise
 
     def set_offload(self, system: System, descriptor: int) -> bool:
-        """Return False: there are no superpackets."""
+        """Return False: the driver has no superpackets."""
         return False
 
     def name_of(self, system: System, opened: Opened) -> str:
@@ -128,7 +128,7 @@ def _clone(system: System, interfaces: Interfaces) -> tuple[int, str]:
     except AdapterUnavailable as error:
         if error.errno != errno.ENOENT:
             raise
-    return _create(system, interfaces, "tun")  # There is no /dev/tun where net.link.tun.devfs_cloning is 0.
+    return _create(system, interfaces, "tun")  # /dev/tun is missing where net.link.tun.devfs_cloning is 0.
 
 
 def _create(system: System, interfaces: Interfaces, name: str) -> tuple[int, str]:

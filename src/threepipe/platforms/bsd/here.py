@@ -45,7 +45,7 @@ __all__ = [
 
 CONFIG_FOLDERS = ("/etc/wireguard", "/usr/local/etc/wireguard")
 ONE_NETWORK = True
-_TABLE_MAIN = 254  # As on Linux; there is no other here.
+_TABLE_MAIN = 254  # As on Linux; these systems have no other.
 
 
 def dns_tools(platform: str) -> tuple[str, ...]:

@@ -117,9 +117,9 @@ class Kind(NamedTuple):
     """One system's numbers."""
 
     name: str
-    """For texts."""
+    """The name of the system in texts."""
     driver: str
-    """Its interfaces are named this and a number."""
+    """The start of the names of its interfaces; a number follows."""
     inet6: int
     """AF_INET6; AF_INET is 2 everywhere."""
     route: int
@@ -156,7 +156,7 @@ class Kind(NamedTuple):
     minds_host_routes: bool = False
     """True if the system must not get an address of IPv4 to which there is a route: it would use freed memory."""
     scoped: int = 0
-    """RTF_IFSCOPE: the flag of routes for sockets of one interface alone, where there are such."""
+    """RTF_IFSCOPE: the flag of routes for the sockets of one interface alone; 0 if the system has none."""
     tells_of_removal: bool = True
     """False if the system wakes no reader when another program removes the interface."""
     largest_mtu: int = 65535

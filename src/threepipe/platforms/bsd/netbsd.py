@@ -95,7 +95,7 @@ class NetBsdDriver:
         return Opened(descriptor, name, removes)
 
     def set_offload(self, system: System, descriptor: int) -> bool:
-        """Return False: there are no superpackets."""
+        """Return False: the driver has no superpackets."""
         return False
 
     def name_of(self, system: System, opened: Opened) -> str:

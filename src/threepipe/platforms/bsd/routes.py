@@ -59,12 +59,12 @@ class Routes:
         self._wanted[network] = None
 
     def remove(self, name: str, network: Network) -> None:
-        """Remove a route, if it is there. Raises `AdapterError`."""
+        """Remove a route; a missing one is not an error. Raises `AdapterError`."""
         self._interfaces.remove_route(name, self._index, network, self._gateway(network))
         self.forget(network)
 
     def forget(self, network: Network) -> None:
-        """Want the route no more."""
+        """Stop wanting the route."""
         self._wanted.pop(network, None)
 
     def restore(self, name: str, link_up: bool) -> None:

@@ -104,7 +104,7 @@ class Inherited(NamedTuple):
         return LinuxPort([self.file], self.file, self.name, self.offload, let_go, fast if own else self.prefix)
 
     def refuse_superpackets(self) -> None:
-        """Have the kernel send none any more."""
+        """Have the kernel send no more superpackets."""
         if self.prefix.header:
             with suppress(AdapterGone):  # No program can read from it.
                 tun.control(self.file, tun.TUNSETOFFLOAD, tun.Offload.NONE.value)

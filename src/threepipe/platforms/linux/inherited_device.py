@@ -50,7 +50,7 @@ class InheritedDevice(LinuxDevice):
             self._refuse_superpackets()
 
     def _refuse_superpackets(self) -> None:
-        """Have the kernel send none; the size of the header stays that of the creator."""
+        """Have the kernel send no superpackets; the size of the header stays that of the creator."""
         self._inherited.refuse_superpackets()
 
 

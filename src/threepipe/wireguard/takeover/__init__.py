@@ -4,9 +4,9 @@ The steps are those of `threepipe.takeover`; the socket is `NAME.takeover` besid
 descriptors of the adapter, the listening sockets and the journal, and the settings. `state` has the UDP sockets and
 clients, keys, counters, replay windows, timers, peers and kept packets.
 
-At `mine` the old process wipes its keys, as a counter that two processes use gives away what both messages say. If the
-new process ends between `mine` and `running`, the old one goes on with new handshakes, as it does not know the last
-counters, nor the messages that the new one has accepted.
+At `mine` the old process wipes its keys, as a counter that two processes use gives away the contents of both messages.
+If the new process ends between `mine` and `running`, the old one goes on with new handshakes, as it does not know the
+last counters, nor the messages that the new one has accepted.
 
 Secrets pass through memory alone, which is wiped after use.
 """

@@ -33,19 +33,19 @@ log = logging.getLogger("threepipe")
 
 @dataclass(frozen=True)
 class Running:
-    """A running device with its adapter, and what else its process hands over."""
+    """A running device with its adapter, and everything else that its process hands over."""
 
     name: str
     kind: str
-    """The command that runs it, which the new process must be too."""
+    """The command that runs it; the new process has to run the same."""
     adapter: Adapter
     inside: Session
     device: Device
     server: UapiServer
     given: Callable[[int], None]
-    """Called with the number of the new process once that has everything, with the device's own parts given away."""
+    """A function that is called with the id of the new process, once the device and its parts are given away."""
     settings: str = ""
-    """A text for the new process, which has its meaning for this kind alone."""
+    """A text for the new process, in a form that is known to this kind alone."""
     descriptors: Sequence[int] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ class Giving(AnyGiving):
         self._link.send_memory(settings)
 
     def suspend(self) -> None:
-        """Stop all work. What arrives waits in the kernel."""
+        """Stop all work. Packets that arrive wait in the kernel."""
         self._running.server.suspend()
         try:
             self._running.device.suspend()
@@ -151,7 +151,7 @@ class Giving(AnyGiving):
         return "makes new keypairs"
 
     def give_away(self) -> None:
-        """Leave everything to the other process, and end, also if a part of it fails."""
+        """Leave everything to the other process and end, even if a part of that fails."""
         running = self._running
         with ExitStack() as stack:  # The last one first.
             stack.callback(running.given, self._link.pid)

@@ -45,7 +45,7 @@ def _load() -> None:
 class Taking(AnyTaking):
     """One takeover of a device at the new process. Call its methods in their order.
 
-    Until `confirm` has returned, the device may be the old process's again, so closing what was taken has to change
+    Until `confirm` has returned, the device may be the old process's again, so closing its parts has to change
     nothing. Adapter and device see to that by themselves, and `confirmed` tells the caller.
     """
 
