@@ -122,8 +122,9 @@ def test_memory_is_free_again_after_a_call(pair: tuple[socket.socket, socket.soc
     calls, _ = datagrams()
     left.send(b"text")
     owner = bytearray(40)
-    calls.receive(right.fileno(), memoryview(owner), 10)
+    assert list(calls.receive(right.fileno(), memoryview(owner), 10)) == [4]
     owner.append(0)  # BufferError if a view were left.
+    assert len(owner) == 41
 
 
 def test_an_error_is_raised_and_an_interruption_is_not(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -193,10 +193,8 @@ def test_an_adapter_of_the_service_is_shared_with_its_connection(serving_here: S
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    hosts = two_hosts(tmp_path)
-    yield hosts[0]
-    for each in hosts:
-        each.close()
+    with two_hosts(tmp_path) as (host, _):
+        yield host
 
 
 HELLO: dict[str, Any] = {"takeover": "hello", "version": VERSION, "kind": "threepipe wg up"}

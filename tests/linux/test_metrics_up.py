@@ -17,10 +17,8 @@ WG = ("-W", "error", "-c", "from threepipe.wireguard.quick.daemon import main; r
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    hosts = two_hosts(tmp_path)
-    yield hosts
-    for host in hosts:
-        host.close()
+    with two_hosts(tmp_path) as hosts:
+        yield hosts
 
 
 def scrape(host: Host) -> str:

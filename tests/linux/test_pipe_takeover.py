@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.pipe_faults import ENDS, check_fault, taken_over, tun
-from tests.support.takeovers import Host, Probes, two_hosts
+from tests.support.takeover_load import Probes, check_order
+from tests.support.takeovers import Host, two_hosts
 from tests.support.waiting import come_true
 
 pytestmark = pytest.mark.kernel
@@ -16,15 +17,12 @@ pytestmark = pytest.mark.kernel
 TAKEOVERS = 3
 BURST = 2000
 """Packets that fill the buffer of the socket, and the queue of the adapter in part."""
-SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
 
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    hosts = two_hosts(tmp_path)
-    yield hosts
-    for host in hosts:
-        host.close()
+    with two_hosts(tmp_path) as hosts:
+        yield hosts
 
 
 @pytest.mark.parametrize(
@@ -61,19 +59,7 @@ def test_packets_that_wait_for_room_are_sent_by_the_new_process_in_order(hosts: 
     right.pipe(tun(right), there)
     current = left.pipe(tun(left), here, THREEPIPE_PURE=pure)
     left.ping(right)
-    assert left.shell("tc qdisc add dev v1 root tbf rate 10mbit burst 64k limit 64m") == ""
-    receiver, sender = (
-        host.network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for host in (right, left)
-    )
-    with receiver, sender:
-        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
-        receiver.bind((right.inside, 0))
-        sender.connect(receiver.getsockname())
-        for number in range(BURST):
-            sender.send(number.to_bytes(4, "big").ljust(1300, b"\0"))
-        taken_over(left, current, tun(left), here, pure=pure)
-        receiver.settimeout(20)
-        assert [int.from_bytes(receiver.recv(2000)[:4], "big") for _ in range(BURST)] == list(range(BURST))
+    check_order(left, right, "10mbit", BURST, lambda: taken_over(left, current, tun(left), here, pure=pure))
 
 
 @pytest.mark.parametrize(

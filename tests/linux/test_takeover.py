@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.takeovers import FAULTY, LOOK, Host, check_fault, counters_sent, two_hosts
+from tests.support.takeover_faults import FAULTY, check_fault
+from tests.support.takeover_load import counters_sent
+from tests.support.takeovers import LOOK, Host, two_hosts
 from tests.support.waiting import come_true
 from tests.support.wires import ETH_P_ALL
 from threepipe.wireguard import link_local, public_key
@@ -25,10 +27,8 @@ DEEDS = (
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    hosts = two_hosts(tmp_path)
-    yield hosts
-    for host in hosts:
-        host.close()
+    with two_hosts(tmp_path) as hosts:
+        yield hosts
 
 
 def test_takeovers_use_no_counter_twice_and_need_no_handshake(hosts: tuple[Host, Host]) -> None:

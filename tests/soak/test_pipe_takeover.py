@@ -6,13 +6,14 @@ The gaps between the datagrams are printed and not judged, as in the test of dev
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.pipe_faults import CASES, ENDS, check_fault, taken_over, tun
-from tests.support.takeovers import Host, Probes, two_hosts
+from tests.support.takeover_load import Probes
+from tests.support.takeovers import Host, two_hosts
 from tests.support.transfers import MIB, transfer
 
 ROUNDS = int(os.environ.get("TAKEOVERS") or 20)
@@ -23,16 +24,14 @@ pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    hosts = two_hosts(tmp_path)
-    yield hosts
-    for host in hosts:
-        host.close()
+    with two_hosts(tmp_path) as hosts:
+        yield hosts
 
 
 @pytest.mark.parametrize("pure", ["1", "0"], ids=["pure", "native"])
 @pytest.mark.parametrize("kind", ENDS)
 def test_takeovers_under_load_lose_no_packet(
-    hosts: tuple[Host, Host], kind: str, pure: str, capsys: pytest.CaptureFixture[str]
+    hosts: tuple[Host, Host], kind: str, pure: str, say: Callable[[str], None]
 ) -> None:
     left, right = hosts
     here, there = ENDS[kind]
@@ -60,9 +59,8 @@ def test_takeovers_under_load_lose_no_packet(
     finally:
         over.set()
         probes.close()
-    with capsys.disabled():
-        text = f"\n{ROUNDS} takeovers, {sum(sizes)} MiB by TCP; probes sent {sent}, lost {lost}; packets waited for"
-        print(f"{text} {sorted(waited)[len(waited) // 2]} ms (median), {max(waited)} ms at most")  # noqa: T201
+    text = f"\n{ROUNDS} takeovers, {sum(sizes)} MiB by TCP; probes sent {sent}, lost {lost}; packets waited for"
+    say(f"{text} {sorted(waited)[len(waited) // 2]} ms (median), {max(waited)} ms at most")
     assert lost == [0, 0]
 
 

@@ -7,7 +7,6 @@ of the same load while another threepipe starts and takes nothing over: on a bus
 
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.takeovers import CASES, Host, Probes, WireGuardGo, check_fault, two_hosts
+from tests.support.takeover_faults import CASES, check_fault
+from tests.support.takeover_load import Probes, WireGuardGo, check_order
+from tests.support.takeovers import Host, two_hosts
 from tests.support.transfers import MIB, transfer
 
 ROUNDS = int(os.environ.get("TAKEOVERS") or 20)
 BURST = 8000
 """Packets that fill the socket of the device, and the queue of its adapter in part."""
-SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
 STREAM = 16 * MIB
 STARTS = 5  # Programs that start during the same load without a takeover.
 
@@ -31,10 +31,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    hosts = two_hosts(tmp_path)
-    yield hosts
-    for host in hosts:
-        host.close()
+    with two_hosts(tmp_path) as hosts:
+        yield hosts
 
 
 @contextmanager
@@ -83,15 +81,6 @@ def loaded(left: Host, right: Host, replace: Callable[[], None], say: Callable[[
         middle = sorted(during)[ROUNDS // 2]
         say(f"longest gap {direction}: {max(during)} ms (median {middle}); while another program starts: {before} ms")
     return lost
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        with capsys.disabled():
-            print(text, flush=True)  # noqa: T201
-
-    return say
 
 
 @pytest.mark.parametrize("pure", ["1", "0"], ids=["pure", "native"])
@@ -144,19 +133,9 @@ def test_packets_that_wait_for_room_in_the_socket_are_sent_by_the_new_process_in
     current = left.up()
     right.up()
     left.ping(right)
-    assert left.shell("tc qdisc add dev v1 root tbf rate 20mbit burst 64k limit 64m") == ""
-    receiver, sender = (
-        host.network.namespace.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for host in (right, left)
-    )
-    with receiver, sender:
-        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
-        receiver.bind((right.inside, 0))
-        sender.connect(receiver.getsockname())
-        for number in range(BURST):
-            sender.send(number.to_bytes(4, "big").ljust(1300, b"\0"))
-            if not number % 50:
-                threading.Event().wait(0.002)  # Else the adapter's queue would overflow.
+
+    def take_over() -> None:
         left.up("--takeover")
         assert current.wait(20) == 0
-        receiver.settimeout(20)
-        assert [int.from_bytes(receiver.recv(2000)[:4], "big") for _ in range(BURST)] == list(range(BURST))
+
+    check_order(left, right, "20mbit", BURST, take_over, pause=0.002)  # Else the adapter's queue would overflow.

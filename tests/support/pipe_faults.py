@@ -1,9 +1,7 @@
 """Takeovers of `threepipe pipe` between the hosts of `takeovers`, also with a fault of a process at a step."""
 
-from functools import partial
-
-from tests.support.takeovers import FAULTS, FAULTY, Host, Popen, has_ended, works
-from tests.support.waiting import come_true
+from tests.support.takeover_faults import FAULTY, STEPS, cases, survivors
+from tests.support.takeovers import Host, Popen, works
 
 __all__ = ["CASES", "ENDS", "check_fault", "taken_over", "tun"]
 
@@ -28,23 +26,8 @@ def taken_over(host: Host, old: Popen, *arguments: str, pure: str = "0") -> Pope
     return new
 
 
-NONE, OLD, NEW = "", "old", "new"
-STEPS: dict[str, tuple[set[str], set[str]]] = {
-    "Giving.greet": ({NONE}, {OLD}),
-    "Giving.offer": ({NONE}, {OLD}),
-    "Giving.suspend": ({NONE}, {OLD}),
-    "Giving.send_state": ({NONE, NEW}, {OLD, NEW}),  # The new process may be quicker.
-    "Giving.forget": ({NEW}, {NEW}),
-    "Giving.wait_for_running": ({NEW}, {NEW}),
-    "Giving.give_away": ({NEW}, set()),
-    "Taking.ask": ({OLD}, {OLD}),
-    "Taking.take": ({OLD}, {OLD}),
-    "Taking.confirm": ({OLD, NONE}, {OLD, NONE}),
-}
-"""Each step, and who may have the pipe if its process is killed there, or if the step fails (nobody: it cannot)."""
-CASES = [
-    (step, fault) for step, allowed in STEPS.items() for number, fault in enumerate(FAULTS) if allowed[number // 2]
-]
+CASES = cases({step: allowed for step, allowed in STEPS.items() if step != "Taking.begin"})
+"""Each step and fault; a pipe begins with the step `confirm`."""
 
 
 def check_fault(left: Host, right: Host, kind: str, step: str, fault: str) -> None:
@@ -56,16 +39,7 @@ def check_fault(left: Host, right: Host, kind: str, step: str, fault: str) -> No
     old = left.pipe(tun(left), here, python=faulty if at_old else sound)
     left.ping(right)
     new = left.pipe("--takeover", str(old.pid), tun(left), here, python=sound if at_old else faulty)
-    allowed = STEPS[step][FAULTS.index(fault) // 2]
-    if len(allowed) == 1:  # Then it is known which processes end.
-        for process in {OLD: [new], NEW: [old], NONE: [old, new]}[min(allowed)]:
-            process.wait(20)
-        running = [process for process in (old, new) if not has_ended(process)]
-    else:
-        running = [process for process in (old, new) if not come_true(partial(has_ended, process), 5)]
-    outcome = {(): NONE, (old,): OLD, (new,): NEW}[tuple(running)]
-    assert outcome in allowed
-    if not running:
+    if not survivors(old, new, step, fault):
         left.pipe(tun(left), here)  # Nothing is in its way.
     left.ping(right)
     assert works(left, right)

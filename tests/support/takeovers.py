@@ -1,14 +1,10 @@
 """Two devices of `threepipe wg up` in networks of their own, joined by a link, whose processes can be taken over."""
 
-import json
 import os
-import socket
-import struct
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,21 +13,7 @@ from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
 from threepipe.wireguard import key_to_text, public_key
 
-__all__ = [
-    "CASES",
-    "FAULTS",
-    "FAULTY",
-    "LOOK",
-    "Host",
-    "Popen",
-    "Probes",
-    "WireGuardGo",
-    "check_fault",
-    "counters_sent",
-    "has_ended",
-    "two_hosts",
-    "works",
-]
+__all__ = ["LOOK", "Host", "Popen", "has_ended", "two_hosts", "works"]
 
 Popen: TypeAlias = "subprocess.Popen[str]"
 
@@ -145,40 +127,22 @@ class Host:
         self.network.namespace.close()
 
 
-def two_hosts(folder: Path) -> tuple[Host, Host]:
-    """Return hosts 1 and 2, joined by a link; their devices do not run yet."""
-    first, second = Host(1, folder), Host(2, folder)
-    first.network.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", second.network.path)
-    for host in (first, second):
-        host.network.run("ip", "address", "add", f"192.0.2.{host.number}/24", "dev", f"v{host.number}")
-        host.network.run("ip", "link", "set", f"v{host.number}", "up")
-    first.write(second)
-    second.write(first)
-    return first, second
+@contextmanager
+def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
+    """Yield hosts 1 and 2, joined by a link; their devices do not run yet."""
+    with ExitStack() as stack:
+        first = Host(1, folder)
+        stack.callback(first.close)
+        second = Host(2, folder)
+        stack.callback(second.close)
+        first.network.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", second.network.path)
+        for host in (first, second):
+            host.network.run("ip", "address", "add", f"192.0.2.{host.number}/24", "dev", f"v{host.number}")
+            host.network.run("ip", "link", "set", f"v{host.number}", "up")
+        first.write(second)
+        second.write(first)
+        yield first, second
 
-
-FAULTY = str(Path(__file__).with_name("programs") / "takeover_fault.py")
-"""A program with a fault, the step and the arguments of the command."""
-
-NONE, OLD, NEW = "", "old", "new"
-STEPS: dict[str, tuple[set[str], set[str]]] = {
-    "Giving.greet": ({NONE}, {OLD}),
-    "Giving.offer": ({NONE}, {OLD}),
-    "Giving.suspend": ({NONE}, {OLD}),
-    "Giving.send_state": ({NONE, NEW}, {OLD, NEW}),  # The new process may be quicker.
-    "Giving.forget": ({NEW}, {NEW}),
-    "Giving.wait_for_running": ({NEW}, {NEW}),
-    "Giving.give_away": ({NEW}, set()),
-    "Taking.ask": ({OLD}, {OLD}),
-    "Taking.take": ({OLD}, {OLD}),
-    "Taking.begin": ({OLD}, {OLD}),
-    "Taking.confirm": ({OLD, NONE}, {OLD, NONE}),
-}
-"""Each step, and who may have the device if its process is killed there, or if the step fails (nobody: it cannot)."""
-FAULTS = ("kill-before", "kill-after", "fail-before", "fail-after")
-CASES = [
-    (step, fault) for step, allowed in STEPS.items() for number, fault in enumerate(FAULTS) if allowed[number // 2]
-]
 
 LOOK = (
     "ip rule; ip -4 route show table all | sed 's/ linkdown//'; ip link | grep -o 'take[0-9]'; nft list ruleset;"
@@ -194,119 +158,5 @@ def works(left: Host, right: Host) -> bool:
     )
 
 
-def check_fault(left: Host, right: Host, step: str, fault: str) -> None:
-    """Take the left device over with a fault of one process; check which process has it then, and that it works."""
-    left.write(right, allowed=f"{right.inside}, 0.0.0.0/0")
-    before = left.shell(LOOK)
-    faulty = (FAULTY, fault, step)
-    at_old = step.startswith("Giving")
-    old = left.up(python=faulty if at_old else ("-m", "threepipe"))
-    right.up()
-    left.ping(right)  # The first handshake may need a second try.
-    new = left.up("--takeover", python=("-m", "threepipe") if at_old else faulty)
-    allowed = STEPS[step][FAULTS.index(fault) // 2]
-    if len(allowed) == 1:  # Then it is known which processes end.
-        for process in {OLD: [new], NEW: [old], NONE: [old, new]}[min(allowed)]:
-            process.wait(20)
-        running = [process for process in (old, new) if not has_ended(process)]
-    else:
-        running = [process for process in (old, new) if not come_true(partial(has_ended, process), 5)]
-    assert len(running) <= 1, "both run"
-    if running:
-        assert works(left, right), f"{step} {fault}: the device does not work"
-        left.ping(right)
-    status, said = left.threepipe("wg", "down", left.name)
-    assert status == 0 or "there is no device" in said, said
-    for process in running:
-        assert process.wait(20) == 0
-    after = left.shell(LOOK)
-    assert after == before, f"{after} {before}"
-    outcome = NONE if not running else OLD if running[0] is old else NEW
-    assert outcome in allowed, f"{outcome} has the device"
-
-
 def has_ended(process: Popen) -> bool:
     return process.poll() is not None
-
-
-PROBES = str(Path(__file__).with_name("programs") / "probes.py")
-_PROBE_PORT = "7000"
-
-
-class Probes:
-    """A datagram every millisecond in both directions between two hosts, for the time of the block."""
-
-    def __init__(self, left: Host, right: Host) -> None:
-        self._receivers = [self._program(host, "receive", host) for host in (left, right)]
-        for receiver in self._receivers:
-            assert receiver.stdout is not None
-            assert receiver.stdout.readline() == "ready\n"
-        self._senders = [self._program(right, "send", left), self._program(left, "send", right)]
-
-    @staticmethod
-    def _program(host: Host, what: str, target: Host) -> Popen:
-        command = host.command(sys.executable, PROBES, what, target.inside, _PROBE_PORT)
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def begin_gap(self) -> None:
-        """Measure the longest gap anew from now on."""
-        for receiver in self._receivers:
-            assert receiver.stdin is not None
-            receiver.stdin.write("\n")
-            receiver.stdin.flush()
-
-    def finish(self) -> tuple[list[int], list[int], list[list[float]]]:
-        """Stop. Return how many probes were sent and lost in each direction, and the milliseconds of the gaps."""
-        sent = [int(sender.communicate()[0]) for sender in self._senders]
-        told = [json.loads(receiver.communicate()[0]) for receiver in self._receivers]
-        lost = [number - each["received"] for number, each in zip(sent, told, strict=True)]
-        return sent, lost, [each["gaps"] for each in told]
-
-    def close(self) -> None:
-        for program in (*self._senders, *self._receivers):
-            program.kill()
-            program.communicate()
-
-
-def counters_sent(packets: Iterable[bytes], source: str) -> list[tuple[int, int]]:
-    """Return the receiver's index and the counter of each transport message among IPv4 packets from `source`."""
-    found = []
-    for packet in packets:
-        data = packet[28:]
-        if packet[9] == socket.IPPROTO_UDP and packet[12:16] == socket.inet_aton(source) and data[:4] == b"\4\0\0\0":
-            found.append(struct.unpack_from("<IQ", data, 4))
-    return found
-
-
-class WireGuardGo:
-    """wireguard-go in the place of a device of `threepipe wg up`, on an adapter that stays when it is restarted."""
-
-    def __init__(self, host: Host, other: Host) -> None:
-        self._host, self._other = host, other
-        self._settings = host.path.with_suffix(".setconf")
-        self._settings.write_text(
-            f"[Interface]\nPrivateKey = {key_to_text(host.key)}\nListenPort = 5000\n[Peer]\n"
-            f"PublicKey = {key_to_text(public_key(other.key))}\nAllowedIPs = {other.inside}/32\n"
-            f"Endpoint = 192.0.2.{other.number}:5000\n"
-        )
-        said = host.shell(
-            f"ip tuntap add {host.name} mode tun && ip address add {host.inside}/24 dev {host.name}"
-            f" && ip link set {host.name} mtu 1420 up"
-        )
-        assert not said, said
-        self._process = self._started()
-
-    def _started(self) -> Popen:
-        for _ in range(3):  # Debian's wireguard-go hangs at some starts.
-            process = self._host.start("wireguard-go", "-f", self._host.name)
-            if come_true(lambda: not self._host.shell(f"wg setconf {self._host.name} {self._settings}"), 5):
-                return process
-            process.kill()
-            process.wait()
-        raise AssertionError("wireguard-go does not start")
-
-    def restart(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-        self._process = self._started()
-        self._host.ping(self._other)

@@ -76,6 +76,13 @@ class Process:
     def hear(self, step: str) -> None:
         assert self.link.receive(SECONDS)[0] == {"takeover": step}
 
+    def come_to_state(self) -> None:
+        """Take the steps up to the state, after which it may say `mine`."""
+        self.greet()
+        self.hear("offer")
+        self.say("prepared")
+        self.hear("state")
+
     def close(self) -> None:
         self.link.close()
         self.done.exception(SECONDS)
@@ -91,10 +98,7 @@ def new() -> Iterator[Process]:
 
 
 def test_the_process_gives_everything_away_once_the_new_one_runs(new: Process) -> None:
-    new.greet()
-    new.hear("offer")
-    new.say("prepared")
-    new.hear("state")
+    new.come_to_state()
     new.say("mine", "running")
     new.done.result(SECONDS)
     assert new.running.given
@@ -126,10 +130,7 @@ def test_the_process_goes_on_if_the_new_one_does_not_say_mine(
 ) -> None:
     if end == "hangs":
         monkeypatch.setattr(giving, "SECONDS_TO_BEGIN", 0.01)
-    new.greet()
-    new.hear("offer")
-    new.say("prepared")
-    new.hear("state")
+    new.come_to_state()
     if end == "ends":
         new.link.close()
     elif end == "is not needed":
@@ -141,10 +142,7 @@ def test_the_process_goes_on_if_the_new_one_does_not_say_mine(
 
 
 def test_the_process_recovers_if_the_new_one_ends_before_it_runs(new: Process) -> None:
-    new.greet()
-    new.hear("offer")
-    new.say("prepared")
-    new.hear("state")
+    new.come_to_state()
     new.say("mine")
     new.link.close()
     with pytest.raises(EndpointError, match="the new process has ended, so this one recovers"):
@@ -154,10 +152,7 @@ def test_the_process_recovers_if_the_new_one_ends_before_it_runs(new: Process) -
 
 
 def test_a_process_that_ends_after_mine_leaves_everything_to_the_new_one(new: Process) -> None:
-    new.greet()
-    new.hear("offer")
-    new.say("prepared")
-    new.hear("state")
+    new.come_to_state()
     new.say("mine")
     new.bell.ring()
     new.done.result(SECONDS)
