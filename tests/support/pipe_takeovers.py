@@ -29,7 +29,7 @@ def run(plan: Plan, folder: Path) -> Iterator[Assembly]:
 def go_on(plan: Plan, old: Path, new: Path | None = None) -> Iterator[Assembly]:
     """Take over the pipe in the folder `old`, and run it until the block ends; `Taking` finds it in `new` then.
 
-    Raises what went wrong; then no process is left of the new one.
+    Raises the error of a failed takeover, after the end of the new pipe.
     """
     ready = threading.Event()
     with Taking(NAME, old) as taking:

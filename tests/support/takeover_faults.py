@@ -1,4 +1,4 @@
-"""Takeovers with a fault of a process at a step: who has the device or the pipe then, and whether that works."""
+"""Takeovers with a fault at a step, after which one process or none has the device or the pipe."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,7 +26,7 @@ STEPS: dict[str, tuple[set[str], set[str]]] = {
     "Taking.begin": ({OLD}, {OLD}),
     "Taking.confirm": ({OLD, NONE}, {OLD, NONE}),
 }
-"""Each step, and who may have the device if its process is killed there, or if the step fails (nobody: it cannot)."""
+"""Each step, and the owners that are possible if its process is killed there, or if it fails (none: it cannot)."""
 FAULTS = ("kill-before", "kill-after", "fail-before", "fail-after")
 
 

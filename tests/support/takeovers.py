@@ -99,7 +99,7 @@ class Host:
         return done.stdout + done.stderr
 
     def threepipe(self, *arguments: str) -> tuple[int, str]:
-        """Run `threepipe` to its end. Return its status and what it said."""
+        """Run `threepipe` to its end. Return its status and its output."""
         program = self.command(sys.executable, "-m", "threepipe", *arguments)
         done = subprocess.run(program, capture_output=True, text=True, timeout=50)
         return done.returncode, done.stdout + done.stderr
@@ -148,7 +148,7 @@ LOOK = (
     "ip rule; ip -4 route show table all | sed 's/ linkdown//'; ip link | grep -o 'take[0-9]'; nft list ruleset;"
     " ls /run/wireguard"
 )
-"""Shell commands that show what a device sets up."""
+"""Shell commands that show the rules, routes, links and files of a device."""
 
 
 def works(left: Host, right: Host) -> bool:

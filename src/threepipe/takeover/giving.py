@@ -71,7 +71,7 @@ class Server:
 
 
 class Giving(ABC):
-    """One takeover at the running process. Each step is a method; subclasses know what is handed over."""
+    """One takeover at the running process. Each step is a method, which subclasses fill in."""
 
     kind: str
     """The command that both processes have to run."""

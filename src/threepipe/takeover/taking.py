@@ -16,7 +16,7 @@ log = logging.getLogger("threepipe")
 
 
 class Taking:
-    """One takeover at the new process, until the end of a `with` block. Subclasses know what is taken over."""
+    """One takeover at the new process, until the end of a `with` block. Subclasses add their own steps."""
 
     def __init__(self, name: str, path: Path) -> None:
         """Connect to the process that runs `name`, at the socket `path`. Raises `EndpointError`."""

@@ -110,9 +110,9 @@ class DarwinKernel(Kernel):
         self.has_datagrams = has_datagrams
         """True if the library has recvmsg_x and sendmsg_x."""
         self.refusal = 0
-        """The error of these calls, if there is one."""
+        """The number of the error that these calls raise; 0 if none."""
         self.calls: list[tuple[str, int]] = []
-        """What these calls have done: the name, and how many datagrams."""
+        """The calls so far: the name of each, and its number of datagrams."""
 
     def socket(self, family: int, kind: int, protocol: int) -> int:
         if family != AF_SYSTEM:

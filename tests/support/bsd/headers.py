@@ -24,7 +24,7 @@ TARGETS = {
     "netbsd": ("x86_64", "aarch64", "riscv64", "sparc64"),
     "openbsd": ("x86_64", "aarch64", "riscv64", "sparc64", "powerpc64"),
 }
-"""The 64-bit machines of each system whose headers there are."""
+"""The 64-bit machines of each system whose headers ziglang has."""
 
 
 def complaints(folder: Path, system: str, machine: str, conditions: list[str]) -> str:

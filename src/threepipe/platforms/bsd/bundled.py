@@ -54,7 +54,7 @@ class BundledPort(BsdPort):
         )
 
     def send(self, bundle: Bundle) -> Bundle:
-        """Send packets until there is no room."""
+        """Send packets until the system has no room."""
         headers, packets, done = self._headers, bundle.buffers, 0
         while self._outgoing is not None and len(packets) - done >= _MANY:
             batch = packets[done : done + MAX_DATAGRAMS]
@@ -69,6 +69,6 @@ class BundledPort(BsdPort):
             self.sent_bytes += sum(map(len, batch[:sent]))
             done += sent
             if sent < len(batch):
-                return bundle[done:]  # There was no room for the next.
+                return bundle[done:]  # The system had no room for the next.
         rest = bundle[done:] if done else bundle
         return super().send(rest) if rest else EMPTY

@@ -37,7 +37,7 @@ class Bypass:
     ) -> None:
         """`index` is that of the tunnel's interface, and `versions` are those of IP whose packets all go there.
 
-        `before` is called with addresses before there are routes to them. Raises `OSError`.
+        `before` is called with addresses before they get routes. Raises `OSError`.
         """
         self._place = place
         self._index = index

@@ -27,7 +27,7 @@ class Changes:
         return self._descriptor
 
     def happened(self) -> bool:
-        """Return True if there was a change since the last call. Raises `OSError`."""
+        """Return True if something has changed since the last call. Raises `OSError`."""
         changed = False
         try:
             while self._system.readv(self._descriptor, (self._rest,)):  # A short read loses the rest of the message.

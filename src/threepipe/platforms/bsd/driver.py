@@ -61,7 +61,7 @@ class Driver(Protocol):
         """Open the interface `name`, which exists. Raises `AdapterBusy`, `AdapterNotFound` or as `create` does."""
 
     def set_offload(self, system: System, descriptor: int) -> bool:
-        """Have superpackets pass, with a `tun_hdr` before each packet; return False where there are none."""
+        """Have superpackets pass, with a `tun_hdr` before each packet; return False if the system has none."""
 
     def name_of(self, system: System, opened: Opened) -> str:
         """Return the interface's present name; after its end, the first one."""

@@ -168,7 +168,7 @@ def _stop_detection(interfaces: Interfaces, name: str) -> None:
         interfaces.request(name, SIOCSIFINFO_FLAGS, bytes(info[NAME_SIZE:]), KIND.inet6)
     except AdapterError as error:
         if error.errno not in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
-            raise  # Without IPv6 there is nothing to detect.
+            raise  # Without IPv6 no address is detected.
 
 
 def _destroy(interfaces: Interfaces, name: str) -> None:

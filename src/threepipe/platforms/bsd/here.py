@@ -107,7 +107,7 @@ def table_number(name: str) -> int:
 
 
 def probe() -> list[Finding]:
-    """Return what `threepipe doctor` shows of this system."""
+    """Return the findings about this system that `threepipe doctor` shows."""
     driver = driver_of(sys.platform)
     return findings(driver.kind) if driver else unsupported.probe()
 

@@ -154,7 +154,7 @@ class Kind(NamedTuple):
     routes_by_address: bool = False
     """True if a route to an interface names an address of the interface, as `route add -iface` does there."""
     minds_host_routes: bool = False
-    """True if the system must not get an address of IPv4 to which there is a route: it would use freed memory."""
+    """True if the system must not get an address of IPv4 that a route leads to: it would use freed memory."""
     scoped: int = 0
     """RTF_IFSCOPE: the flag of routes for the sockets of one interface alone; 0 if the system has none."""
     tells_of_removal: bool = True

@@ -98,7 +98,7 @@ def route_message(
 def host_message(kind: Kind, action: int, address: IpAddress, gateway: bytes, flags: int, sequence: int) -> bytes:
     """Return the message that adds or deletes the route to one machine by `gateway`, a socket address as in `Route`.
 
-    `flags` are RTF_GATEWAY and its like. Without a `gateway` it deletes the route whatever that is.
+    `flags` are RTF_GATEWAY and its like. Without a `gateway` it deletes the route by any gateway.
     """
     parts = [(RTA_DST, sockaddr(kind, address)), *([(RTA_GATEWAY, gateway)] if gateway else [])]
     return _message(kind, action, 0, RTF_HOST | flags, parts, sequence)

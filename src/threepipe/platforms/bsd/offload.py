@@ -49,7 +49,7 @@ class OffloadPort(BsdPort):
         return Bundle.of_records(records)
 
     def send(self, bundle: Bundle) -> Bundle:
-        """Write records until there is no room."""
+        """Write records until the system has no room."""
         records = self._outgoing(bundle)
         for done, record in enumerate(records):
             try:

@@ -98,7 +98,7 @@ class BsdPort:
         return Bundle.of_views(packets)
 
     def send(self, bundle: Bundle) -> Bundle:
-        """Write packets until there is no room. Drop and count those that the system refuses for themselves."""
+        """Write packets until the system has no room. Drop and count those that the system refuses for themselves."""
         writev, descriptor, headers = self._system.writev, self._descriptor, self._headers
         taken = size = 0
         try:
@@ -150,7 +150,7 @@ class BsdPort:
         self._take_link_down()
 
     def dispose(self) -> None:
-        """Close what sessions wait on; the device closes the descriptor."""
+        """Close the objects that sessions wait for; the device closes the descriptor."""
         self.readable.close()
         self.writable.close()
         if self._changes is not None:
@@ -166,7 +166,7 @@ class BsdPort:
 
 
 def ended() -> OSError:
-    """Return the error that stands for the end of a file: the interface is gone, and nothing will come."""
+    """Return the error that stands for the end of a file: the interface is gone, and no packet will come."""
     return OSError(errno.ENXIO, os.strerror(errno.ENXIO))
 
 

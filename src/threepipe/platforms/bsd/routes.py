@@ -68,7 +68,7 @@ class Routes:
         self._wanted.pop(network, None)
 
     def restore(self, name: str, link_up: bool) -> None:
-        """Add the wanted routes that the system has taken back, and for which there is an address."""
+        """Add the wanted routes that the system has taken back, if the interface has an address of their version."""
         listing = self._interfaces.listing()
         present = {network for index, network in listing.routes if index == self._index}
         for network in [network for network in self._wanted if network not in present]:

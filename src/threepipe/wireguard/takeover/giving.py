@@ -54,7 +54,7 @@ class Running:
 def handing_over(running: Running, listening: Listening | None = None, folder: Path = FOLDER) -> Iterator[None]:
     """Let other processes take the device over while the block runs.
 
-    `listening` is the socket of the process that it was taken from. Where adapters cannot be taken over, do nothing.
+    `listening` is the socket of the process that it was taken from. Does nothing if adapters cannot be taken over.
     """
     try:
         share(running.adapter)
