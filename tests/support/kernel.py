@@ -7,10 +7,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.waiting import come_true
 
 AS_ROOT = hasattr(os, "geteuid") and not os.geteuid()
 
@@ -73,6 +76,13 @@ def cable(one: Network, two: Network) -> None:
     for number, each in ((1, one), (2, two)):
         each.run("ip", "address", "add", f"192.0.2.{number}/24", "dev", f"v{number}")
         each.run("ip", "link", "set", f"v{number}", "up")
+    for each in (one, two):
+        assert come_true(partial(_has_carrier, each)), "a veth has no carrier"
+
+
+def _has_carrier(network: Network) -> bool:
+    """Return True once no route is marked for want of a carrier, which the kernel notices a little late."""
+    return "linkdown" not in network.run("ip", "route", "show", "table", "all")
 
 
 def udp_socket(network: Network, address: str) -> socket.socket:
