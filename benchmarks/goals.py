@@ -103,7 +103,7 @@ GOALS = (
     ),
     Goal("wg-rtt", "us", _NATIVE, WIREGUARD_PEERS, 1.0),
     *(Goal("wg-tcp", "gbit", _PURE, (base,), 1.5) for base in ("boringtun", "wireguard-go-debian")),
-    *(Goal("import", "ms", contender, (), 40.0) for contender in _BOTH),
+    *(Goal("import", "ms", contender, (), 25.0) for contender in _BOTH),
 )
 
 

@@ -5,7 +5,6 @@ ports too. `Adapter` and `Session` own all that systems have in common: checks, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from threepipe.bundle import Bundle
@@ -224,12 +223,11 @@ class Device(Protocol):
         """Close the interface, which removes it unless it is persistent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """An interface in use, for another process that goes on with it."""
 
     name: str
-    index: int
+    index: int  # type: ignore[assignment]  # It hides tuple.index, which has no use here.
     form: dict[str, Any]
     """The platform's own facts about the descriptors, which JSON can carry."""
     descriptors: list[int]

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import replace
 
 import pytest
 
@@ -193,7 +192,7 @@ def test_an_adopted_interface_of_another_program_stays_as_it_is_until_it_is_clai
             assert on is bool(header)
             for is_claimed in (False, True):
                 shared = share(old)
-                with adopt(replace(shared, descriptors=[os.dup(each) for each in shared.descriptors])) as new:
+                with adopt(shared._replace(descriptors=[os.dup(each) for each in shared.descriptors])) as new:
                     with new.start_session() as session:
                         session.send([echo_request("10.77.1.9", "10.77.1.1", 1, 1)])
                         if is_claimed:

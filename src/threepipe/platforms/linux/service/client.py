@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
@@ -126,7 +125,7 @@ class ServedDevice(device.LinuxDevice):
     def share(self) -> Share:
         shared = super().share()
         shared.form["here"] = self._here
-        return replace(shared, descriptors=[*shared.descriptors, self._peer.fileno()])
+        return shared._replace(descriptors=[*shared.descriptors, self._peer.fileno()])
 
     def info(self) -> AdapterInfo:
         if self._here:
