@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import ClassVar, Self
 
 from threepipe.adapter import DEFAULT_CAPACITY, Adapter, adapters
-from threepipe.errors import AdapterClosed, ThreepipeError
+from threepipe.errors import AdapterClosed, SessionClosed, ThreepipeError
 from threepipe.session import Session
 from threepipe.settings import Address, Network
 
@@ -139,6 +139,7 @@ class Device:
         """Close the device, which removes it unless it is persistent. May be repeated."""
         self._closed = True
         self._adapter.close()
+        self._session = None  # Its descriptors are closed when nothing refers to it.
 
     def persist(self, flag: bool = True) -> None:
         """Accept False alone: a persistent adapter is made by `threepipe adapter create`."""
@@ -205,8 +206,10 @@ class Device:
         except OSError as error:
             raise self.Error(error.errno, error.strerror) from error
         except (ThreepipeError, ValueError) as error:
-            closed = self._closed or isinstance(error, AdapterClosed)
-            raise self.Error(errno.EBADF if closed else errno.EINVAL, str(error)) from error
+            code = errno.ENETDOWN if isinstance(error, SessionClosed) else errno.EINVAL
+            if self._closed or isinstance(error, AdapterClosed):
+                code = errno.EBADF
+            raise self.Error(code, str(error)) from error
 
 
 def _text(name: str, given: object) -> str:

@@ -1,7 +1,8 @@
 """A stand-in for pytun-pmd3 3.0: `from threepipe.compat.pytun_pmd3 import TunTapDevice`.
 
 Packets are received in bundles, as superpackets where the system has them. Those that a task writes are gathered until
-the event loop's next turn and sent as one bundle. docs/handing-over.md has the differences.
+the event loop's next turn and sent as one bundle; long ones are sent at once, as few of them would fit into a
+superpacket. docs/handing-over.md has the differences.
 """
 
 import errno
@@ -11,17 +12,23 @@ from typing import TYPE_CHECKING
 
 from threepipe.bundle import Bundle
 from threepipe.compat.device import FLAGS, NODE, Device
-from threepipe.core.fast import Gatherer
+from threepipe.core.fast import NATIVE, Gatherer
 from threepipe.core.packet import Packet
+from threepipe.errors import ThreepipeError
 from threepipe.platforms import PACKET_INFORMATION
+from threepipe.session import Session
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+
+    from threepipe.compat.arrivals import Arrivals
 
 __all__ = ["PytunError", "TunTapDevice"]
 
 _SIZE = 4
 _MOST = 1 << 17  # Bytes gathered at most: two superpackets. More memory at once is slow to get.
+_LONG = 10_000  # Bytes of a packet that is not gathered: in a superpacket it takes longer than alone.
+_sendable = memoryview if NATIVE else bytes  # Python's way for single packets is for bytes alone.
 _PATIENCE = 1.0  # Seconds for room in a full ring; the rest is counted as dropped.
 
 
@@ -42,6 +49,7 @@ class TunTapDevice(Device):
         self._gatherer = Gatherer(self._front)
         self._received: deque[bytes] = deque()
         self._failure: OSError | None = None
+        self._arrivals: Arrivals | None = None  # Of the session, once a task has waited.
         self._waiting = False  # True while an event loop is to flush.
 
     @property
@@ -65,36 +73,67 @@ class TunTapDevice(Device):
 
     async def async_read_batch(self) -> list[bytes]:
         """Return the next packets, all that are ready, without packet information."""
-        if self._received:
-            packets = list(self._received)
-            self._received.clear()
-            return packets
-        with self._errors():
-            bundle = await self._open_session().receive_async()
-            with bundle:
-                return [bytes(packet) for packet in bundle]
+        while not self._received:
+            try:
+                await (self._arrival() if self._arrivals is None else self._arrivals.wait())
+            except (OSError, ThreepipeError):
+                with self._errors():
+                    raise
+        packets = list(self._received)
+        self._received.clear()
+        return packets
 
     def write(self, data: Packet) -> int:
         """Send a packet, behind packet information on Linux, and return the size of `data`.
 
-        In a running event loop it goes with all others of this turn of the loop, and the next write raises if they
-        could not be sent.
+        In a running event loop it goes with all others of this turn of the loop, unless it is long, and the next write
+        raises if they could not be sent.
         """
-        size, kept = len(data), self._gatherer.add(data)
+        if (size := len(data)) >= _LONG:
+            session = self._session
+            if session is None or self._waiting or self._failure is not None:
+                session = self._session_in_order()
+            try:
+                session.send_packet(_sendable(data)[self._front :], _PATIENCE)
+            except (OSError, ThreepipeError):
+                with self._errors():
+                    raise
+            return size
+        kept = self._gatherer.add(data)
         if not kept or kept <= size - self._front:  # It is the first.
             self._begin(kept)
         elif kept >= _MOST:
             self._flush()
         return size
 
+    async def _arrival(self) -> None:
+        """Wait until packets may have been received, for the first time in this session."""
+        session = self._open_session()
+        if sys.platform == "win32":  # Its event loop cannot watch a session.
+            with await session.receive_async() as bundle:
+                self._received.extend(bundle.copies())
+            return
+        from threepipe.compat.arrivals import Arrivals
+
+        self._arrivals = Arrivals(session, self._received)
+        await self._arrivals.wait()
+
+    def _started(self, session: Session) -> None:
+        self._arrivals = None
+
+    def _session_in_order(self) -> Session:
+        """Return the session, once all that was written before is sent."""
+        self._raise_failure()
+        session = self._open_session()
+        self._flush()
+        return session
+
     def _begin(self, kept: int) -> None:
         """Have a running event loop flush at its next turn, or flush at once. Raise what went wrong before."""
         if not kept:
             raise self.Error(errno.EINVAL, "the data is not an IP packet, on Linux behind 4 bytes")
         try:
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
+            self._raise_failure()
             self._open_session()
         except OSError:
             self._gatherer.take()
@@ -114,6 +153,13 @@ class TunTapDevice(Device):
         """Send the packets written so far, and close the device. May be repeated."""
         self._flush_later()
         super().close()
+        self._arrivals = None
+
+    def _raise_failure(self) -> None:
+        """Raise what went wrong before, once."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
     def _flush_later(self) -> None:
         """Flush, and keep an error for the next write."""
