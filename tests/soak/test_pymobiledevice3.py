@@ -2,8 +2,8 @@
 
 A stand-in for a device is at the far end, in a network of its own. Every stream has to arrive whole. The rates are
 printed and not judged, with the processor time of pymobiledevice3's process, which other programs of a busy machine
-change least. A class that drops everything tells what no TUN class can be faster than. ROUNDS and SIZE (MiB) set other
-numbers.
+change least, and with the medians of the ratios in a round, which they change less. A class that drops everything tells
+what no TUN class can be faster than. ROUNDS and SIZE (MiB) set other numbers.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +25,8 @@ from tests.support.kernel import Network
 from tests.support.transfers import MIB, transfer
 from tests.support.waiting import come_true
 
-ROUNDS = int(os.environ.get("ROUNDS") or 5)
-SIZE = int(os.environ.get("SIZE") or 256)
+ROUNDS = int(os.environ.get("ROUNDS") or 9)
+SIZE = int(os.environ.get("SIZE") or 64)
 PROGRAMS = Path(__file__).parents[1] / "support" / "programs"
 HOST, DEVICE = "fd70::1", "fd70::2"
 KINDS = ("pytun-pmd3", "threepipe")
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.soak, pytest.mark.timeout(900)]
 
 
 class Cost(NamedTuple):
-    arrived: int
+    arrived: float
     """Bytes that arrived; the class that drops everything has none."""
     gbits: float
     """Gbit/s."""
@@ -82,8 +82,8 @@ def addressed(network: Network, address: str) -> bool:
 
 
 def processor_time(process: "subprocess.Popen[str]") -> float:
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def streamed(sending: Network, receiving: Network, address: str, process: "subprocess.Popen[str]") -> Cost:
@@ -115,11 +115,20 @@ def streamed(sending: Network, receiving: Network, address: str, process: "subpr
     return Cost(total, total * 8 / took / 1e9, used * 1024 / SIZE)
 
 
-def measured(kind: str, mtu: int, folder: Path) -> tuple[Cost, Cost]:
+@contextmanager
+def ready(kinds: Sequence[str], mtu: int, folder: Path) -> Iterator[list[Tunnel]]:
+    """Run a tunnel with each TUN class."""
+    with ExitStack() as stack:
+        tunnels = [stack.enter_context(tunnel(kind, mtu, folder)) for kind in kinds]
+        for host, device, _ in tunnels:
+            assert come_true(lambda a=host, b=device: addressed(a, HOST) and addressed(b, DEVICE), 20)  # type: ignore[misc]
+        yield tunnels
+
+
+def both_ways(tunnel: Tunnel) -> list[Cost]:
     """Return the costs of a stream from the device, and of one to it."""
-    with tunnel(kind, mtu, folder) as (host, device, process):
-        assert come_true(lambda: addressed(host, HOST) and addressed(device, DEVICE), 20)
-        return streamed(device, host, HOST, process), streamed(host, device, DEVICE, process)
+    host, device, process = tunnel
+    return [streamed(device, host, HOST, process), streamed(host, device, DEVICE, process)]
 
 
 def dropped(mtu: int, folder: Path) -> Cost:
@@ -130,8 +139,13 @@ def dropped(mtu: int, folder: Path) -> Cost:
     return Cost(0, SIZE * MIB * 8 / took / 1e9, used * 1024 / SIZE)
 
 
-def middle(costs: list[Cost]) -> Cost:
+def middle(costs: Sequence[Cost]) -> Cost:
     return Cost(*(statistics.median(column) for column in zip(*costs, strict=True)))
+
+
+def ratio(costs: Sequence[Cost], others: Sequence[Cost]) -> Cost:
+    """Return the medians of the ratios in a round."""
+    return middle([Cost(*(a / b for a, b in zip(*pair, strict=True))) for pair in zip(costs, others, strict=True)])
 
 
 @pytest.fixture(autouse=True)
@@ -142,24 +156,23 @@ def needs_pymobiledevice3() -> None:
 
 @pytest.mark.parametrize("mtu", [1280, 16000])
 def test_streams_through_pymobiledevice3_arrive_whole(mtu: int, tmp_path: Path) -> None:
-    with tunnel("threepipe", mtu, tmp_path) as (host, device, _):
-        assert come_true(lambda: addressed(host, HOST) and addressed(device, DEVICE), 20)
+    with ready(["threepipe"], mtu, tmp_path) as [(host, device, _)]:
         transfer(device, host, HOST, 16 * MIB)
         transfer(host, device, DEVICE, 16 * MIB)
 
 
 @pytest.mark.parametrize("mtu", [1280, 16000])
 def test_rates_through_pymobiledevice3(mtu: int, tmp_path: Path, say: Callable[[str], None]) -> None:
-    costs: dict[str, list[tuple[Cost, Cost]]] = {kind: [] for kind in KINDS}
-    limits = []
-    for _ in range(ROUNDS):
-        for kind, rows in costs.items():
-            rows.append(measured(kind, mtu, tmp_path))
-        limits.append(dropped(mtu, tmp_path))
+    with ready(KINDS, mtu, tmp_path) as tunnels:
+        rounds = [[both_ways(each) for each in tunnels] for _ in range(ROUNDS)]
+    limits = [dropped(mtu, tmp_path) for _ in range(3)]
+    assert {cost.arrived for row in rounds for costs in row for cost in costs} == {SIZE * MIB}
     say(f"\nMTU {mtu}: Gbit/s, and seconds of processor time for a GiB")
-    for kind, rows in costs.items():
-        assert [cost.arrived for row in rows for cost in row] == [SIZE * MIB] * (2 * ROUNDS)
-        down, up = (middle(list(column)) for column in zip(*rows, strict=True))
-        say(f"{kind}: from the device {down.gbits:.2f}, {down.cpu:.2f} s; to it {up.gbits:.2f}, {up.cpu:.2f} s")
+    peers, ours = zip(*rounds, strict=True)
+    for way, theirs, own in zip(("from", "to"), zip(*peers, strict=True), zip(*ours, strict=True), strict=True):
+        for kind, costs in zip(KINDS, (theirs, own), strict=True):
+            say(f"{way} the device, {kind}: {middle(costs).gbits:.2f}, {middle(costs).cpu:.2f} s")
+        part = ratio(own, theirs)
+        say(f"{way} the device, {KINDS[1]} to {KINDS[0]}: {part.gbits:.2f}, {part.cpu:.2f}")
     limit = middle(limits)
     say(f"a class that drops everything: from the device {limit.gbits:.2f}, {limit.cpu:.2f} s")
