@@ -39,6 +39,7 @@ _YEAR = 365 * 86_400_000
 _WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 _APART = 'mount -t tmpfs none /run && exec "$@"'
 _BABELD = f"""
+random-id true
 interface mesh0 type tunnel split-horizon false hello-interval 0.2
 redistribute local ip {PREFIX} allow
 redistribute local deny

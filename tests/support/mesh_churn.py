@@ -30,12 +30,14 @@ _PORT = 9
 _MOST_CUTS, _MOST_HOLES = 3, 10
 _TOLD = 1.0  # Seconds. Shorter holes are not reported.
 _BABELD = f"""
+random-id true
 interface mesh0 type tunnel split-horizon false hello-interval 0.2
 redistribute local ip {PREFIX} allow
 redistribute local deny
 """
 
 Pair: TypeAlias = tuple[AgentNode, AgentNode]
+Router: TypeAlias = "subprocess.Popen[bytes]"
 
 
 def lacking() -> list[str]:
@@ -65,7 +67,6 @@ class Churn:
         """The events."""
         self.nodes = [lab.add(f"n{number}") for number in range(1, count + 1)]
         self._random = random.Random(seed)
-        self._stack = stack
         self._begin = time.monotonic()
         self._lock = threading.Lock()  # For the fields below, which the thread of the datagrams uses too.
         self._up: dict[AgentNode, float] = {}
@@ -73,20 +74,24 @@ class Churn:
         self._last = "the start"
         self._away: set[AgentNode] = set()
         self._cuts: set[frozenset[AgentNode]] = set()
+        self._routers: dict[AgentNode, Router] = {}
+        stack.callback(self._end_routers)
         self._sockets = {node: stack.enter_context(_opened(node)) for node in self.nodes}
         for node in self.nodes:
             node.network.run("nft", "add table inet cut; add chain inet cut in { type filter hook input priority 0; }")
-            self._route(node)
 
     def _route(self, node: AgentNode) -> None:
-        """Start babeld, which waits for the interface while there is none."""
+        """Start babeld, which a node has for as long as its interface, as docs/mesh-sizes.md says."""
         path = node.store.folder / "babeld.conf"
         path.write_text(_BABELD)
         words = ["babeld", "-I", "", "-S", f"{node.store.folder}/babeld-state", "-c", str(path), "mesh0"]
-        output = self._stack.enter_context((node.store.folder / "babeld.log").open("ab"))
-        process = subprocess.Popen(node.network.command(*words), stdout=output, stderr=output)
-        self._stack.callback(process.wait, _SECONDS)
-        self._stack.callback(process.terminate)
+        with (node.store.folder / "babeld.log").open("ab") as output:
+            self._routers[node] = subprocess.Popen(node.network.command(*words), stdout=output, stderr=output)
+
+    def _end_routers(self) -> None:
+        for router in self._routers.values():
+            router.kill()
+            router.wait(_SECONDS)
 
     def run(self, seconds: float) -> None:
         """Begin with all nodes, and have things happen for so many seconds."""
@@ -94,6 +99,7 @@ class Churn:
             node.start("--expiry", "30")
         for node in self.nodes:
             assert come_true(node.is_up, _SECONDS), node.log
+            self._route(node)
         with self._probing() as over:
             for node in self.nodes:
                 self._note_up(node)
@@ -134,17 +140,20 @@ class Churn:
         before = node.log.count("is up")
         node.start("--expiry", "30")
         assert come_true(lambda: node.log.count("is up") > before, _SECONDS), node.log
+        self._route(node)
         self._tell(f"{node.name} joined")
         self._note_up(node)
 
-    def _end(self, node: AgentNode, end: Callable[[AgentNode], None]) -> None:
+    def _end(self, node: AgentNode, end: Callable[[AgentNode, Router], None]) -> None:
         self._tell(f"{node.name} ended")
         with self._lock:
             self._look_at(node, time.monotonic())
             del self._up[node]
         self._cuts = {cut for cut in self._cuts if node not in cut}
         self._filter()
-        end(node)
+        router = self._routers.pop(node)
+        end(node, router)
+        router.wait(_SECONDS)
 
     def _move(self, node: AgentNode) -> None:
         """Give the node another address outside the mesh, in place of the one that it has."""
@@ -259,14 +268,20 @@ class Churn:
             del self.holes[_MOST_HOLES:]
 
 
-def _leave(node: AgentNode) -> None:
+def _leave(node: AgentNode, router: Router) -> None:
     node.call("mesh", "leave")
     assert node.process is not None
     node.process.wait(_SECONDS)
     node.process = None
+    router.terminate()
 
 
-_ENDS: dict[str, Callable[[AgentNode], None]] = {"leave": _leave, "die": AgentNode.kill}
+def _die(node: AgentNode, router: Router) -> None:
+    node.kill()
+    router.kill()
+
+
+_ENDS: dict[str, Callable[[AgentNode, Router], None]] = {"leave": _leave, "die": _die}
 
 
 def _addresses(node: AgentNode) -> tuple[str, str]:
