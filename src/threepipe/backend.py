@@ -26,6 +26,7 @@ __all__ = [
     "Finding",
     "LateLender",
     "NextHops",
+    "OncePort",
     "PacketPort",
     "PacketSender",
     "Port",
@@ -179,6 +180,17 @@ class PacketPort(Protocol):
 
     def send_packet(self, packet: bytes) -> bool:
         """Accept a valid packet, or return False if there is no room for it. Raises as `Port.send` does."""
+
+
+@runtime_checkable
+class OncePort(Protocol):
+    """A port with a short way to receive a packet that comes alone."""
+
+    def receive_once(self) -> Sequence[bytes]:
+        """Return copies of the packets that one read gives. Raises nothing.
+
+        Without packets, `Port.receive` has to look: what was read, and the errors, are there.
+        """
 
 
 class Device(Protocol):

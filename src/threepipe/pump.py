@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from threepipe.backend import LateLender, Port
+from threepipe.backend import LateLender, OncePort, Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
 from threepipe.core.pump import BUNDLES, PAUSE, DatagramsEnd, End, RecordsEnd, TunEnd, forward
@@ -53,7 +53,8 @@ def pump(left: Session, right: Session) -> bool:
                 _pump_natively((left, right), ends, bell)
             elif _has_descriptors(left._port) and _has_descriptors(right._port):
                 sides = _Side(left), _Side(right)
-                waits = forward(*sides, bell, lambda: ends is not None and not (left._ready or right._ready))
+                leave = None if ends is None else lambda: not (left._ready or right._ready)
+                waits = forward(*sides, bell, leave)
                 for source, target, waiting in zip(sides, sides[::-1], waits, strict=True):
                     if waiting:
                         source.take_back(waiting, target)
@@ -292,12 +293,20 @@ def _has_descriptors(port: Port) -> bool:
         return False
 
 
+def _is_refusal(error: ThreepipeError) -> bool:
+    """Return True if the kernel refused one packet, and may accept others."""
+    return isinstance(error, AdapterError) and error.errno == errno.EINVAL
+
+
 class _Side:
     """A session as one side of Python's loop: nothing waits, and packets that can never be sent are dropped."""
 
     def __init__(self, session: Session) -> None:
+        port = session._port
         self._session = session
-        self.readable, self.writable = session._port.readable, session._port.writable
+        self._receive_once = port.receive_once if isinstance(port, OncePort) else None
+        self._send_packet = session._try_send_packet if session._sender is None else session._sender.send
+        self.readable, self.writable = port.readable, port.writable
 
     def receive(self) -> Bundle:
         return self._session._try_receive()
@@ -311,14 +320,38 @@ class _Side:
             self.drop(bundle)  # It may come up again.
             return EMPTY
         except ThreepipeError as error:
-            if isinstance(error, AdapterError) and error.errno == errno.EINVAL:
-                self.drop(bundle[:1])  # Ports raise only if they accepted none, so the kernel refused this packet.
+            if _is_refusal(error):
+                self.drop(bundle[:1])  # Ports raise only if they accepted none, so it is the first one.
                 return bundle[1:]
             self.drop(bundle)
             raise
 
     def drop(self, bundle: Bundle) -> None:
         self._session._count_dropped(len(bundle))
+
+    def pass_on(self, target: "_Side") -> bool:
+        session = self._session
+        if self._receive_once is None:
+            return False
+        with session._receive_lock:
+            if session._ready or session._held or session._paused or session._closed or session._exclusive:
+                return False
+            packets = self._receive_once()
+            if len(packets) != 1:
+                count(session._received, len(packets), sum(map(len, packets)), len(packets))
+                session._ready.extend(packets)
+                return False
+            packet = packets[0]
+            count(session._received, 1, len(packet), 1)
+        try:
+            if target._send_packet(packet):
+                return True
+        except ThreepipeError as error:  # The session has counted the packet.
+            if isinstance(error, LinkDown) or _is_refusal(error):
+                return True
+            raise
+        self.take_back(Bundle(packets), target)
+        return False
 
     def take_back(self, bundle: Bundle, target: "_Side", *, keep: bool = True) -> None:
         """Keep packets received here that `target` had no room for; drop them if not, or if one of both is closed."""

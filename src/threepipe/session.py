@@ -349,7 +349,8 @@ class Session:
             try:
                 if self._closed:
                     self._check_open()
-                self._regain()
+                if self._exclusive:
+                    self._regain()
                 if not self._packet_port.send_packet(packet):
                     return False
             except BaseException:

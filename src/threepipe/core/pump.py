@@ -55,6 +55,10 @@ PAUSE = 0.001
 The twin of `PAUSE` in the native core's `waiting`."""
 
 
+_CALM = 8
+"""A direction is calm after so many bundles in a row with at most one packet each."""
+
+
 def new_counts() -> Counts:
     """Return new `Counts`, all 0."""
     return array("Q", bytes(4 * 8))
@@ -270,9 +274,15 @@ class Side(Protocol[Packets]):
     def drop(self, packets: Packets, /) -> None:
         """Count packets that will not be sent."""
 
+    def pass_on(self, target: Self, /) -> bool:
+        """Receive a packet and send it to `target`, by the shortest way. Raise as `receive` and `send` do.
+
+        Return False if that did not move one packet: `receive` has all that is left to move.
+        """
+
 
 def forward(
-    left: Side[Packets], right: Side[Packets], bell: HasFileno, leave: Callable[[], bool] = lambda: False
+    left: Side[Packets], right: Side[Packets], bell: HasFileno, leave: Callable[[], bool] | None = None
 ) -> tuple[Packets | None, Packets | None]:
     """Move bundles both ways until `bell` is readable; return the packets from left and from right that still wait.
 
@@ -288,25 +298,31 @@ def forward(
         rang = bool(selector.select(0))
         ended: EndpointEnded | None = None
         deadline = math.inf
+        turn = 0
         while not rang:
+            turn += 1
             for direction in ready:
                 try:
-                    direction.move(selector)
+                    direction.move(selector, turn)
                 except EndpointEnded as error:
                     direction.stop(selector)
                     if ended is not None:
                         raise
                     ended, deadline = error, time.monotonic() + LINGER
-            if ended is None and there.is_clear and back.is_clear and leave():
+            if leave is not None and ended is None and there.is_clear and back.is_clear and leave():
                 break
-            pausing = [direction for direction in (there, back) if direction.pauses]
-            until = min(deadline, time.monotonic() + PAUSE) if pausing else deadline
-            ready = [key.data for key, _ in selector.select(None if until == math.inf else until - time.monotonic())]
+            until = deadline
+            if pausing := there.pauses or back.pauses:
+                until = min(deadline, time.monotonic() + PAUSE)
+            events = selector.select(None if until == math.inf else until - time.monotonic())
+            ready = [key.data for key, _ in events]
             if ended is not None and time.monotonic() >= deadline:
                 raise ended
             rang = None in ready
-            for direction in pausing:
-                direction.wait(selector)
+            if pausing:
+                for direction in there, back:
+                    if direction.pauses:
+                        direction.wait(selector)
         return there.take_waiting(), back.take_waiting()
 
 
@@ -317,6 +333,8 @@ class _Direction(Generic[Packets]):
         self._source, self._target = source, target
         self._waiting: Packets | None = None
         self._registered: HasFileno | None = None
+        self._passed_on = 0  # The turn of the last packet that took the shortest way.
+        self._alone = 0  # How many bundles in a row had at most one packet, for which there was room.
         self.pauses = False
         """True if the target was writable and yet accepted nothing: to be waited for after `PAUSE`."""
 
@@ -325,13 +343,22 @@ class _Direction(Generic[Packets]):
         """True if no packets wait."""
         return self._waiting is None
 
-    def move(self, selector: selectors.BaseSelector) -> None:
-        """Move one bundle; then wait until it can go on, or pause."""
+    def move(self, selector: selectors.BaseSelector, turn: int) -> None:
+        """Move one bundle; then wait until it can go on, or pause.
+
+        While calm, pass on one packet by the shortest way, but look for more if that was done last turn.
+        """
+        if self._alone >= _CALM and turn > self._passed_on + 1 and self._source.pass_on(self._target):
+            self._passed_on = turn
+            return
         waited = 0 if self._waiting is None else len(self._waiting)
         self.pauses = False
         packets, self._waiting = self._waiting or self._source.receive(), None
+        self._alone = self._alone + 1 if len(packets) < 2 else 0
         if packets:
             self._waiting = self._target.send(packets) or None
+        if self._waiting is not None:
+            self._alone = 0
         self.pauses = self._waiting is not None and len(self._waiting) == waited
         if self.pauses:
             self.stop(selector)

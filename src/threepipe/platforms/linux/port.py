@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
+from threepipe.core.packet import MAX_PACKET
 from threepipe.core.pump import End, TunEnd
 from threepipe.core.superpacket import PLAIN_HEADER, plain_records
 from threepipe.core.tunnel import FILLER
@@ -107,6 +108,16 @@ class LinuxPort:
         if self._splitting is not None and packets:
             self._splitting.looked()
         return packets
+
+    def receive_once(self) -> Sequence[bytes]:
+        """Return the packet of one read; nothing if records have headers, as superpackets are to stay whole."""
+        if self._end.vnet_header or self._records is not fast or len(self._queues) > 1:
+            return ()
+        try:
+            packet = self._queues[0].read(MAX_PACKET)
+        except OSError:
+            return ()  # The next read fails, too.
+        return (packet,) if packet else ()
 
     def _first_of_queues(self, receive: Callable[[io.FileIO], list[Received]]) -> list[Received]:
         received: list[Received] = []
