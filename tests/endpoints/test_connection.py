@@ -10,6 +10,7 @@ from threepipe.endpoints.listener import Listener
 from threepipe.endpoints.request import RateLimitedLog
 from threepipe.endpoints.stream import Stream
 from threepipe.endpoints.stream_port import StreamPort
+from threepipe.errors import LinkDown
 from threepipe.net.doorbell import Doorbell
 from threepipe.net.watch import Watch
 from threepipe.session import Session
@@ -21,6 +22,8 @@ class Scripted:
     def __init__(self) -> None:
         self.reader = self.writer = Doorbell()
         self.unread = b""
+        self.written = b""
+        self.room: int | None = None  # Bytes accepted at a time; None: all.
         self.fails = False
         self.closed = 0
 
@@ -35,7 +38,9 @@ class Scripted:
 
     def write(self, data: memoryview) -> int:
         self.flush()
-        return len(data)
+        accepted = data[: self.room]
+        self.written += accepted
+        return len(accepted)
 
     def flush(self) -> bool:
         if self.fails:
@@ -66,6 +71,31 @@ def test_a_stream_that_fails_is_a_disconnection() -> None:
     with pytest.raises(Disconnected, match=r"broke off \(reset\)"):
         connection.flush()
     connection.close()
+
+
+def test_a_packet_of_which_a_stream_takes_a_part_is_written_whole_before_the_next() -> None:
+    stream = Scripted()
+    with Session(StreamPort(RateLimitedLog("test"), Connection(cast(Stream, stream), "it"))) as session:
+        stream.room = 30
+        assert session.send_packet(packet(1))
+        assert not session.send_packet(packet(2))
+        stream.room = 0
+        assert not session.send_packet(packet(3))
+        stream.room = None
+        assert session.send_packet(packet(4))
+        assert stream.written == record(packet(1)) + record(packet(4))
+        assert session.statistics[3:] == (2, 200, 2, 2)
+
+
+def test_a_packet_for_a_stream_that_fails_is_dropped_and_counted() -> None:
+    stream = Scripted()
+    with Session(StreamPort(RateLimitedLog("test"), Connection(cast(Stream, stream), "it"))) as session:
+        stream.fails = True
+        with pytest.raises(LinkDown, match="it disconnected"):
+            session.send_packet(packet(1))
+        stream.fails = False
+        assert session.send_packet(packet(2))
+        assert session.statistics[3:] == (1, 100, 1, 1)
 
 
 def test_a_session_closes_although_its_stream_fails() -> None:

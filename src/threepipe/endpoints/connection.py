@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from threepipe.core import fast
-from threepipe.core.packet import MIN_HEADER
+from threepipe.core.packet import MIN_HEADER, SHORTEST
 from threepipe.endpoints.stream import Stream
 
 __all__ = ["Connection", "Disconnected"]
@@ -103,6 +103,23 @@ class Connection:
         if self._fault and not packets:
             raise Disconnected(self._fault)
         return packets, used
+
+    def read_packet(self, memory: memoryview) -> bytes:
+        """Read once, and return the packet if that gives one alone. If it does not, `read` has all that was read."""
+        if not self._speaks or self._unread or self.has_packets or self._fault or self._broken:
+            return b""
+        try:
+            size = self.stream.read(memory)
+        except OSError as error:
+            self._broken = error.strerror or str(error)
+            return b""
+        if not size:  # An end can be read again.
+            return b""
+        packet = memory[_LENGTH:size].tobytes()
+        if packet and memory[0] << 8 | memory[1] == len(packet) >= SHORTEST[packet[0]]:
+            return packet
+        self._unread, self.has_packets = memory[:size].tobytes(), True
+        return b""
 
     @property
     def unread(self) -> bytes | None:
@@ -248,6 +265,20 @@ class Connection:
                 self._unsent = data[written : ends[whole]]
                 accepted += whole + 1
         return accepted
+
+    def write_packet(self, packet: bytes) -> bool | None:
+        """Write one record. Return None if it was not accepted, and False if `flush` has to write its rest."""
+        data = memoryview(len(packet).to_bytes(_LENGTH, "big") + packet)
+        with self._lock:
+            if self._unsent or self._closed:
+                return None
+            try:
+                if not (written := self.stream.write(data)):
+                    return None
+                self._unsent = data[written:]
+                return not self._unsent and self.stream.flush()
+            except OSError:
+                return None  # Writing again fails, too.
 
     def flush(self) -> bool:
         """Write the rest of accepted records, and return True once all is written. Raise `Disconnected`."""

@@ -88,6 +88,10 @@ class OwnDatagrams:
         """The bytes of addresses and ports, their offset, and that of the protocol."""
         return self._key, self._start, self._protocol
 
+    def include(self, packet: bytes) -> bool:
+        """Return True if the packet is one of these datagrams."""
+        return packet[self._start : self._end] == self._key and packet[self._protocol] == _UDP
+
     def without(self, packets: list[memoryview]) -> list[memoryview]:
         """Return the packets except these datagrams."""
         start, end, key, protocol = self._start, self._end, self._key, self._protocol

@@ -13,7 +13,7 @@ from typing import Any
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
-from threepipe.core.packet import is_packet
+from threepipe.core.packet import SHORTEST, is_packet
 from threepipe.core.pump import DatagramsEnd, End
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.datagram_faults import OwnDatagrams, not_a_packet, undeliverable
@@ -30,11 +30,13 @@ _MAX_ATTEMPTS = 3  # Calls to send one datagram; a call may fail with the error 
 
 
 class DatagramPort(EndpointPort):
-    """A port on a datagram socket.
+    """A port on a datagram socket, with a short way for single packets.
 
     With a peer given, datagrams go to it from whatever address this machine has at the time. If `listening`, they go
     to the last sender, from the address to which it sent. Otherwise the socket is connected.
     """
+
+    sender = None
 
     def __init__(
         self, datagrams: Datagrams, log: RateLimitedLog, *, listening: bool = False, peer: Source = None
@@ -48,6 +50,11 @@ class DatagramPort(EndpointPort):
         """The only source of packets, if the socket is neither listening nor connected."""
         self.way = None if listening else self._way_to(peer)
         """The present destination; None until somebody has sent a packet."""
+        self._strangers = listening or peer is not None
+        """True if datagrams may have other sources than the peer."""
+        self._memory = memoryview(b"")  # For `receive_once`, which allocates it.
+        self._failed: int | None = None
+        """The errno with which `send_packet` could not send the packet that `send` gets next."""
         self._arena = Arena()
         if listening:
             datagrams.report_local_addresses()
@@ -108,6 +115,32 @@ class DatagramPort(EndpointPort):
                 packets += self.valid(received, source, self._datagrams.received_local)
         return Bundle.of_views(packets)
 
+    def receive_once(self) -> Sequence[bytes]:
+        """Return copies of the IP packets that one read gives."""
+        datagrams, memory = self._datagrams, self._memory
+        if datagrams.has_end:
+            return ()
+        if not memory:
+            self._memory = memory = memoryview(bytearray(MAX_RECORD))
+        try:
+            used, size, source = datagrams.receive_run(memory)
+        except BlockingIOError:
+            return ()
+        except OSError as error:
+            self._warn_of(error.errno or 0)
+            return ()
+        way, local = self.way, datagrams.received_local
+        if used == size and way is not None and way.local == local and (way.peer == source or not self._strangers):
+            packet = memory[:used].tobytes()
+            if packet and SHORTEST[packet[0]] <= used:  # As nearly always.
+                return (packet,)
+        received = [memory[start : min(start + size, used)] for start in range(0, used, max(size, 1))]
+        return [packet.tobytes() for packet in self.valid(received, source, local)] if received else ()
+
+    def receive_packets(self) -> list[bytes]:
+        """Return copies of the packets that are ready."""
+        return self.receive().copies()
+
     def receive_failed(self, error: int) -> None:
         """Handle an errno of receiving, which may be that of a datagram sent before."""
         self._datagrams.forget_errors()
@@ -152,6 +185,7 @@ class DatagramPort(EndpointPort):
         """
         if (way := self.way) is None:
             raise LinkDown(errno.EDESTADDRREQ, "no peer has sent a packet yet")
+        failed, self._failed = self._failed if failed is None else failed, None
         packets = self._without_own(list(bundle), way.own)
         total = len(packets)
         self._datagrams.send_local = way.local
@@ -171,6 +205,21 @@ class DatagramPort(EndpointPort):
         if error not in FULL and len(packets) == total:
             raise LinkDown(error, f"the datagrams cannot be sent: {undeliverable(error)}")
         return Bundle.of_views(packets)
+
+    def send_packet(self, packet: bytes) -> bool:
+        """Send one packet; have `send` go on if that fails."""
+        way = self.way
+        if way is None or (way.own is not None and way.own.include(packet)):
+            return False
+        self._datagrams.send_local = way.local
+        try:
+            self._datagrams.send_one(packet, way.peer)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._failed = error.errno
+            return False
+        return True
 
     def _without_own(self, packets: list[memoryview], own: OwnDatagrams | None) -> list[memoryview]:
         """Drop the datagrams of this socket that a route sent into the tunnel; they would go in a circle for ever."""

@@ -5,11 +5,13 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.pump import End, HasFileno, RecordsEnd
+from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.dialer import Dialer
 from threepipe.endpoints.listener import Listener
@@ -23,10 +25,12 @@ _FINISH_TIMEOUT = 1.0  # Seconds to write the rest of a record before the stream
 
 
 class StreamPort(EndpointPort):
-    """A port on a connection, and on those that its listener or dialer supplies.
+    """A port on a connection, and on those that its listener or dialer supplies, with a short way for single packets.
 
     With a listener it waits for a client and, if `reuse`, for the next after that.
     """
+
+    sender = None
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class StreamPort(EndpointPort):
         self._reuse = reuse
         self._given = given
         self._arena = Arena()
+        self._memory = memoryview(b"")  # For `receive_once`, which allocates it.
         self._connection: Connection | None = None
         self._lock = threading.Lock()  # Guards the watches, which both directions change.
         self._flushing = False  # True while `readable` waits for room to write, too.
@@ -103,6 +108,24 @@ class StreamPort(EndpointPort):
             offer, self.offer = self.offer, None
             offer()
         return Bundle.of_views(packets)
+
+    def receive_once(self) -> Sequence[bytes]:
+        """Return a copy of the packet that one read gives, if it is alone."""
+        connection, memory = self._connection, self._memory
+        if connection is None or self._end is not None or self._flushing or self.offer is not None:
+            return ()
+        if not memory:
+            self._memory = memory = memoryview(bytearray(MAX_RECORD))
+        packet = connection.read_packet(memory)
+        if not packet:
+            return ()
+        if connection.stream.pending():
+            self.readable.ring()
+        return (packet,)
+
+    def receive_packets(self) -> list[bytes]:
+        """Return copies of the packets that are ready."""
+        return self.receive().copies()
 
     def _receive(self) -> list[memoryview]:
         packets = self._read()
@@ -182,6 +205,16 @@ class StreamPort(EndpointPort):
             # `receive` handles the end, after the packets that were sent before it.
             raise LinkDown(errno.EPIPE, f"{connection.name} disconnected") from None
         return Bundle.of_views(packets[accepted:])
+
+    def send_packet(self, packet: bytes) -> bool:
+        """Write one packet; have `send` go on if that fails."""
+        connection = self._connection
+        if connection is None or (written := connection.write_packet(packet)) is None:
+            return False
+        if not written:
+            with suppress(Disconnected):  # `receive` handles the end.
+                self._flush(connection)
+        return True
 
     def _flush(self, connection: Connection) -> None:
         """Write the rest of accepted records, or have the receiver woken to do so when the stream has room."""

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from threepipe.core.packet import Packet
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.core.transport import MAX_RUN, MAX_SEGMENTS
 from threepipe.errors import EndpointError
@@ -85,7 +86,7 @@ class Datagrams:
                 return start
         return len(memory)
 
-    def send_one(self, packet: memoryview, target: Source) -> None:
+    def send_one(self, packet: Packet, target: Source) -> None:
         if target is None:
             self.socket.send(packet)
         else:

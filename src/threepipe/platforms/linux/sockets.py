@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 
 from threepipe.core.descriptor import FULL
+from threepipe.core.packet import Packet
 from threepipe.errors import EndpointError
 from threepipe.net.datagrams import Datagrams, RunDatagrams, Source
 from threepipe.platforms.linux.privilege import become
@@ -132,7 +133,7 @@ class LinuxDatagrams(RunDatagrams):
     def send_together(self, packets: Sequence[memoryview], size: int, target: Source) -> None:
         self._send(packets, [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))], target)
 
-    def send_one(self, packet: memoryview, target: Source) -> None:
+    def send_one(self, packet: Packet, target: Source) -> None:
         if self.send_local is not None or self.send_ecn:
             self._send([packet], [], target)
             return
@@ -142,7 +143,7 @@ class LinuxDatagrams(RunDatagrams):
             self._forget_errors(error)
             raise
 
-    def _send(self, packets: Sequence[memoryview], ancillary: list[tuple[int, int, bytes]], target: Source) -> None:
+    def _send(self, packets: Sequence[Packet], ancillary: list[tuple[int, int, bytes]], target: Source) -> None:
         # Without a target, sendmsg must not get the argument.
         to = [] if target is None else [target]
         if self.send_ecn:

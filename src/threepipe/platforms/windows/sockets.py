@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import NoReturn
 
+from threepipe.core.packet import Packet
 from threepipe.errors import EndpointError
 from threepipe.net.datagrams import Datagrams, RunDatagrams, Source
 from threepipe.platforms.windows.iphelper import system
@@ -82,7 +83,7 @@ class WindowsDatagrams(RunDatagrams):
             self._set_segment(size)
         super().send_one(memoryview(b"".join(packets)), target)
 
-    def send_one(self, packet: memoryview, target: Source) -> None:
+    def send_one(self, packet: Packet, target: Source) -> None:
         if 0 < self._segment < len(packet):
             self._set_segment(0)
         super().send_one(packet, target)
