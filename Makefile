@@ -60,7 +60,7 @@ test: tools
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-PARTS := portable kernel wireguard
+PARTS := kernel portable wireguard
 wireguard = tests/linux/test_wireguard.py
 kernel = -m "kernel and not soak and not wine" --ignore=$(wireguard)
 portable = -m "not kernel and not soak and not wine" --ignore=$(wireguard)
@@ -80,8 +80,12 @@ ONCE := $(APART) $(addprefix tests/,capture/test_expression.py capture/test_inst
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential
 
-# These cover the lines of portable files that only the native core reaches. The others, and those of the kernel, run in
-# half the time without tracing.
+# Tests take longer while coverage traces them, so these alone have to cover the portable files: in pure Python,
+TRACED := $(addprefix tests/,contract core filters mesh net takeover cli/test_ps.py windows/adapter) \
+	$(addprefix tests/endpoints/test_,kinds.py retry.py takeover.py) \
+	$(addprefix tests/windows/test_,driver.py rings.py sockets.py) \
+	$(addprefix tests/wireguard/test_,secrets.py state.py suspend.py tunnel.py)
+# and with the native core the lines that only it reaches.
 COVERING := $(wildcard tests/core/test_pump*.py tests/endpoints/test_*_pipe.py) \
 	$(addprefix tests/,contract/test_pipe.py core/differential/test_descriptor.py wireguard/test_join.py)
 
@@ -89,14 +93,14 @@ WITHOUT = $(addprefix --ignore=,$(1))
 COVERED := $(BIN)/coverage run -p -m pytest
 PYTEST := $(BIN)/python -m pytest
 
-test-pure: pure-portable pure-kernel pure-once pure-wireguard
+test-pure: $(addprefix pure-,$(PARTS) covering once)
 
 test-native: $(addprefix native-,$(PARTS) covering)
 
-pure-%: run = $(PYTEST)
-pure-portable: run = $(COVERED)
-$(addprefix pure-,$(PARTS)): pure-%: .venv/test
-	@THREEPIPE_PURE=1 $(run) $($*) $(call WITHOUT,$(APART) $(COMPARING))
+pure-%: run = $(PYTEST) $($*) $(call WITHOUT,$(APART) $(COMPARING) $(if $(filter portable,$*),$(TRACED)))
+pure-covering: run = $(COVERED) $(portable) $(TRACED) $(call WITHOUT,$(COMPARING))
+$(addprefix pure-,$(PARTS) covering): pure-%: .venv/test
+	@THREEPIPE_PURE=1 $(run)
 
 pure-once: .venv/test
 	@THREEPIPE_PURE=1 $(PYTEST) $(APART)
