@@ -65,17 +65,23 @@ wireguard = tests/linux/test_wireguard.py
 kernel = -m "kernel and not soak and not wine" --ignore=$(wireguard)
 portable = -m "not kernel and not soak and not wine" --ignore=$(wireguard)
 
-# These know no core, so they run once, in pure Python: the longest in a part of their own, and the others in theirs.
+# These test what no core does, or start programs with either, so they run once, in pure Python: the longest in a part of
+# their own, and the others in theirs.
 APART := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
 	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_serve_policy.py linux/test_systemd.py \
-	linux/test_unprivileged.py linux/test_wg_quick.py linux/test_wireguard_down.py linux/test_wireguard_leavings.py \
-	linux/test_wireguard_up.py windows/contract_library windows/test_headers.py windows/test_iphelper.py)
-ONCE := $(APART) $(addprefix tests/,capture/test_expression.py capture/test_install.py cli/test_adapter.py \
-	cli/test_cli.py cli/test_start.py contract/test_settings.py endpoints/test_address.py filters/test_impairment.py \
-	filters/test_scheduler.py linux/test_creation_faults.py linux/test_exec.py linux/test_opening_faults.py \
-	linux/test_wall_clock.py linux/test_wireshark.py windows/test_driver.py wireguard/test_commands.py \
+	linux/test_unprivileged.py linux/test_wg_exec.py linux/test_wg_quick.py linux/test_wireguard_down.py \
+	linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library windows/test_headers.py \
+	windows/test_iphelper.py)
+ONCE := $(APART) $(addprefix tests/,bsd/test_addresses.py bsd/test_bypass.py bsd/test_messages.py bsd/test_up.py \
+	capture/test_expression.py capture/test_install.py capture/test_pcap.py capture/test_pcap_broken.py \
+	capture/test_pcap_writing.py cli/test_adapter.py cli/test_cli.py cli/test_start.py contract/test_ring.py \
+	contract/test_ring_processes.py contract/test_settings.py endpoints/test_address.py filters/test_impairment.py \
+	filters/test_scheduler.py linux/test_creation_faults.py linux/test_exec.py linux/test_leftovers.py \
+	linux/test_neighbours.py linux/test_ocproxy.py linux/test_opening_faults.py linux/test_pipe_takeover.py \
+	linux/test_script_tun.py linux/test_takeover.py linux/test_wall_clock.py linux/test_wireshark.py \
+	mesh/test_membership.py mesh/test_store.py net windows/test_driver.py wireguard/test_commands.py \
 	wireguard/test_config.py wireguard/test_endpoint_names.py wireguard/test_journal.py wireguard/test_names.py \
-	wireguard/test_setting.py wireguard/test_signs.py)
+	wireguard/test_noise.py wireguard/test_setting.py wireguard/test_signs.py)
 
 # These compare the cores, so they run once, where both are.
 COMPARING := tests/core/differential
