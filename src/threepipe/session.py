@@ -349,8 +349,7 @@ class Session:
             try:
                 if self._closed:
                     self._check_open()
-                if self._exclusive:
-                    self._regain()
+                self._regain()
                 if not self._packet_port.send_packet(packet):
                     return False
             except BaseException:
