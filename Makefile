@@ -76,9 +76,8 @@ ONCE := $(APART) $(addprefix tests/,bsd/test_addresses.py bsd/test_bypass.py bsd
 	capture/test_expression.py capture/test_install.py capture/test_pcap.py capture/test_pcap_broken.py \
 	capture/test_pcap_writing.py cli/test_adapter.py cli/test_cli.py cli/test_start.py contract/test_ring.py \
 	contract/test_ring_processes.py contract/test_settings.py endpoints/test_address.py filters/test_impairment.py \
-	filters/test_scheduler.py linux/test_creation_faults.py linux/test_exec.py linux/test_leftovers.py \
-	linux/test_neighbours.py linux/test_ocproxy.py linux/test_opening_faults.py linux/test_pipe_takeover.py \
-	linux/test_script_tun.py linux/test_takeover.py linux/test_wall_clock.py linux/test_wireshark.py \
+	filters/test_scheduler.py linux/test_creation_faults.py linux/test_exec.py linux/test_neighbours.py \
+	linux/test_ocproxy.py linux/test_opening_faults.py linux/test_wall_clock.py linux/test_wireshark.py \
 	mesh/test_membership.py mesh/test_store.py net windows/test_driver.py wireguard/test_commands.py \
 	wireguard/test_config.py wireguard/test_endpoint_names.py wireguard/test_journal.py wireguard/test_names.py \
 	wireguard/test_noise.py wireguard/test_setting.py wireguard/test_signs.py)
