@@ -15,7 +15,7 @@ from threepipe.compat.device import FLAGS, NODE, Device
 from threepipe.core.fast import NATIVE, Gatherer
 from threepipe.core.packet import Packet
 from threepipe.errors import ThreepipeError
-from threepipe.platforms import PACKET_INFORMATION
+from threepipe.platforms import PACKET_INFORMATION, PIPES_CAN_BE_AWAITED
 from threepipe.session import Session
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class TunTapDevice(Device):
     async def _arrival(self) -> None:
         """Wait until packets may have been received, for the first time in this session."""
         session = self._open_session()
-        if sys.platform == "win32":  # Its event loop cannot watch a session.
+        if not PIPES_CAN_BE_AWAITED:  # Then event loops cannot wait for a session's descriptor either.
             with await session.receive_async() as bundle:
                 self._received.extend(bundle.copies())
             return
