@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.support.endpoints import packet
+from tests.support.endpoints import packet, posix
 from tests.support.waiting import come_true
 from threepipe.bundle import Bundle
 from threepipe.echo import echo_reply, echo_request
@@ -195,7 +195,7 @@ def test_a_packet_that_comes_alone_and_is_invalid_is_dropped_and_counted(alone: 
 
 def test_an_adapter_that_is_gone_ends_the_loop_with_its_packet_counted(alone: Alone) -> None:
     alone.calm_down()
-    alone.right.failure = AdapterGone(errno.EBADFD, "gone")
+    alone.right.failure = AdapterGone(errno.EBADF, "gone")
     alone.left.put([packet(20)])
     with pytest.raises(AdapterGone):
         alone.loop.result(SECONDS)
@@ -219,6 +219,7 @@ def test_packets_that_wait_in_the_session_pass_before_one_that_comes_alone(alone
         again.result(SECONDS)
 
 
+@posix
 def test_answers_of_a_port_without_a_short_way_pass() -> None:
     left = ScriptedPort()
     with ThreadPoolExecutor(1) as executor, Session(left) as session, open_endpoint("echo") as echo:

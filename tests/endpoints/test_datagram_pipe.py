@@ -178,7 +178,8 @@ def test_a_refusal_of_packets_that_come_alone_is_told_and_later_ones_pass(
         for number in range(10, 13):
             sender.send(packet(number))
             assert come_true(lambda number=number: left.statistics.received_packets == number + 1)  # type: ignore[misc]
-        assert come_true(lambda: "nothing listens there (yet)" in caplog.text)
+        if sys.platform == "linux":  # Wine, unlike Windows, reports no ICMP errors to a socket that is not connected.
+            assert come_true(lambda: "nothing listens there (yet)" in caplog.text)
         far = listening(stack, places[1])
         for number in range(13, 20):
             ask(far, number)
