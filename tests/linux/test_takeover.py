@@ -182,7 +182,7 @@ def test_a_device_of_a_mesh_is_taken_over_with_its_routes_and_its_address(mesh: 
         assert link_locals(left) == addresses
         left.ping(right)
         route(left, right, "del")
-        assert "100% packet loss" in left.shell(f"ping -c 1 -W 1 {right.inside}")
+        assert come_true(lambda: "100% packet loss" in left.shell(f"ping -c 1 -W 1 {right.inside}"))
         route(left, right)
         left.ping(right)
     assert left.handshake() == handshake
