@@ -244,7 +244,7 @@ def test_changes_that_the_system_could_not_keep_are_looked_for(make: Make, monke
         def overflow(socket: object) -> bytes:
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
-        monkeypatch.setattr(bench.kernel, "_hear", overflow)
+        monkeypatch.setattr(bench.kernel, "hear", overflow)
         bypass.update([PEER4])
         assert route(bench.kernel, PEER4) == ("em0", RTF_UP | RTF_GATEWAY | RTF_HOST | RTF_STATIC)
 

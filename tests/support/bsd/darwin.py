@@ -126,7 +126,7 @@ class DarwinKernel(Kernel):
             assert number == NUMBER
             tun = self.files[descriptor]
             assert isinstance(tun, DarwinTun)
-            self._need_root()
+            self.need_root()
             if unit == 0:
                 unit = next(free for free in range(1, 256) if f"utun{free - 1}" not in self.interfaces)
             if f"utun{unit - 1}" in self.interfaces:

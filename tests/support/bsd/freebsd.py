@@ -129,7 +129,7 @@ class FreeBsdKernel(Kernel):
         return 72 <= mtu <= 65535
 
     def neighbour_request(self, interface: Interface, request: int, argument: bytes) -> bytes:
-        self._need_root()
+        self.need_root()
         info = bytearray(argument)
         if request == SIOCGIFINFO_IN6:
             struct.pack_into("I", info, 36, self.neighbour_flags.get(interface.name, ND6_IFF_PERFORMNUD))

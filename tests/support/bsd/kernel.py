@@ -1,4 +1,4 @@
-"""The common part of the kernels' models: descriptors, ioctls of interfaces, the routing socket, and the wire.
+"""The common part of the kernels' models: descriptors, ioctls of interfaces, lists, and the wire.
 
 A `Kernel` is the `system` argument of the platform. Each system's TUN driver, with its recorded answers, is in a file
 of its own. The shared part is as unkind as any of them: addresses take an interface up, and an interface that goes down
@@ -10,15 +10,14 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from tests.support.bsd.interfaces import Control, Interface, IpAddress, Tun, fail
-from tests.support.bsd.messages import RoutingMessage, interface_list, ip, prefix_length, route_list, sockaddr
+from tests.support.bsd.messages import interface_list, ip, prefix_length, route_list
+from tests.support.bsd.routing import RoutingSocket
 from threepipe.net.watch import Watch
 from threepipe.platforms.bsd import kind as bsd
-from threepipe.platforms.bsd.kind import Kind
 from threepipe.platforms.bsd.system import Datagrams
-from threepipe.settings import Network
 
 __all__ = ["HEADER_SIZE", "RTF_LOCAL_HOST", "Kernel"]
 
@@ -27,25 +26,19 @@ HEADER_SIZE = 4
 RTF_LOCAL_HOST = bsd.RTF_UP | bsd.RTF_HOST
 
 
-class Kernel:
+class Kernel(RoutingSocket):
     """A kernel: the `system` of the platform, and the wire of its interfaces."""
 
-    kind: Kind
     tun_type = 0x83  # IFT_TUNNEL
     cloner_request: int | None = None
-    keeps_routes = False
-    """True if an interface that is down has static routes."""
     neighbour_requests: tuple[int, ...] = ()
     """Requests about neighbour discovery, on a socket of IPv6."""
 
     def __init__(self, *, root: bool = True) -> None:
-        self.root = root
+        super().__init__(root)
         self.has_ipv6 = True
-        self.interfaces: dict[str, Interface] = {}
-        self.files: dict[int, Tun | Control] = {}
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.next_index = 3
         self.max_mtu = 65535
         self.release = 0
         """Which of the lists of interfaces the kernel has: 0 for the present one, 1 for the one before."""
@@ -100,7 +93,7 @@ class Kernel:
     def readv(self, descriptor: int, buffers: Sequence[bytearray | memoryview], /) -> int:
         with self.lock:
             tun = self.files[descriptor]
-            record = memoryview(tun.read() if isinstance(tun, Tun) else self._hear(tun))
+            record = memoryview(tun.read() if isinstance(tun, Tun) else self.hear(tun))
         used = 0
         for buffer in buffers:
             part = record[used : used + len(buffer)]
@@ -112,7 +105,7 @@ class Kernel:
         record = b"".join(buffers)
         with self.lock:
             file = self.files[descriptor]
-            return file.write(record) if isinstance(file, Tun) else self._route(record)
+            return file.write(record) if isinstance(file, Tun) else self.route(record)
 
     def close(self, descriptor: int) -> None:
         with self.lock:
@@ -171,12 +164,12 @@ class Kernel:
         if request == kind.get_flags:
             return argument[: bsd.NAME_SIZE] + struct.pack("H", self._found(name).flags) + body[2:]
         if request == self.cloner_request:
-            self._need_root()
+            self.need_root()
             made = self.make(name).name.encode()
             return made.ljust(bsd.NAME_SIZE, b"\0") + body if request & bsd.IOC_OUT else argument
         if request not in changes:
             raise fail(errno.ENOTTY)
-        self._need_root()
+        self.need_root()
         changes[request](self._found(name), body)
         return argument
 
@@ -184,10 +177,6 @@ class Kernel:
         if name not in self.interfaces:
             raise fail(errno.ENXIO)
         return self.interfaces[name]
-
-    def _need_root(self) -> None:
-        if not self.root:
-            raise fail(errno.EPERM)
 
     def rename(self, interface: Interface, body: bytes) -> None:
         raise fail(errno.ENOTTY)
@@ -273,111 +262,6 @@ class Kernel:
         for network in [key for key, (_, via) in interface.routes.items() if via == gateway]:
             del interface.routes[network]
         interface.routes.pop(ip_network(address), None)
-
-    def route_removed(self, interface: Interface, network: Network) -> None:
-        """Act as the system after a message has removed a route."""
-
-    # The routing socket.
-
-    def _hear(self, socket: Control) -> bytes:
-        if not socket.told:
-            raise fail(errno.EAGAIN)
-        socket.told -= 1
-        if not socket.told:
-            socket.bell.clear()
-        return bytes(100)
-
-    def tell(self) -> None:
-        """Tell all routing sockets of a change."""
-        for file in self.files.values():
-            if isinstance(file, Control) and file.family == self.kind.route:
-                file.told += 1
-                file.bell.ring()
-
-    def add_gateway(self, name: str, address: str, gateway: str | None, mtu: int = 1500) -> Interface:
-        """Make an interface of a network, with a default route by a router there, or as a link of its own."""
-        interface = self.interfaces.get(name) or self.make_other(name)
-        own = ip_interface(address)
-        interface.flags, interface.mtu = bsd.IFF_UP, mtu
-        interface.addresses[own.ip] = own.network.prefixlen
-        link = struct.pack("BBHBBBB", self.kind.sockaddr_dl, bsd.AF_LINK, interface.index, 6, 0, 0, 0)
-        link = link.ljust(self.kind.sockaddr_dl, b"\0")
-        interface.routes[own.network] = bsd.RTF_UP, link
-        default = ip_network((0 if own.version == 4 else bytes(16), 0))
-        if gateway is None:
-            interface.routes[default] = bsd.RTF_UP | bsd.RTF_STATIC, link
-        else:
-            via = sockaddr(self.kind, ip_address(gateway))
-            interface.routes[default] = bsd.RTF_UP | bsd.RTF_STATIC | bsd.RTF_GATEWAY, via
-        self.tell()
-        return interface
-
-    def make_other(self, name: str) -> Interface:
-        """Make an interface that is none of a TUN driver."""
-        interface = self.interfaces[name] = Interface(name, self.next_index, 6)  # IFT_ETHER
-        self.next_index += 1
-        return interface
-
-    def _route(self, message: bytes) -> int:
-        self._need_root()
-        asked = RoutingMessage(self.kind, message)
-        network, gateway = asked.network, asked.gateway
-        if asked.action == bsd.RTM_DELETE and gateway is None:
-            found = [each for each in self.interfaces.values() if network in each.routes]
-            if not found:
-                raise fail(errno.ESRCH)
-            self._delete_route(found[0], network)
-            return len(message)
-        assert gateway is not None
-        by_router = asked.flags & bsd.RTF_GATEWAY
-        interface = self._by_router(gateway) if by_router else self._routed(asked.interface or gateway)
-        if asked.action == bsd.RTM_DELETE:
-            if network not in interface.routes:
-                raise fail(errno.ESRCH)
-            self._delete_route(interface, network)
-            return len(message)
-        assert asked.action == bsd.RTM_ADD
-        if not interface.up and not self.keeps_routes:
-            raise fail(errno.ENETUNREACH)
-        if any(network in each.routes for each in self.interfaces.values()):
-            raise fail(errno.EEXIST)
-        interface.routes[network] = asked.flags, gateway
-        self.tell()
-        return len(message)
-
-    def _delete_route(self, interface: Interface, network: Network) -> None:
-        del interface.routes[network]
-        self.route_removed(interface, network)
-        self.tell()
-
-    def _by_router(self, gateway: bytes) -> Interface:
-        """Return the interface of the network where a router is."""
-        address = ip(self.kind, gateway)
-        if address.is_loopback:
-            loopback = self.interfaces.get("lo0") or self.make_other("lo0")
-            loopback.flags = bsd.IFF_UP
-            return loopback
-        found = [
-            (network.prefixlen, each.index, each)
-            for each in self.interfaces.values()
-            for network in each.routes
-            if address in network
-        ]
-        if not found:
-            raise fail(errno.ENETUNREACH)
-        return max(found)[2]
-
-    def _routed(self, gateway: bytes) -> Interface:
-        """Return the interface that a route leads to."""
-        if gateway[1] == bsd.AF_LINK:
-            assert len(gateway) == self.kind.sockaddr_dl
-            (index,) = struct.unpack_from("H", gateway, 2)
-            found = [each for each in self.interfaces.values() if each.index == index]
-        else:
-            found = [each for each in self.interfaces.values() if ip(self.kind, gateway) in each.addresses]
-        if not found:
-            raise fail(errno.ENETUNREACH)
-        return found[0]
 
     # The lists of sysctl.
 
