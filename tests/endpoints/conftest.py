@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.endpoints import KINDS, Place
+from tests.support.stream_pipes import Piped
 from threepipe.core import fast
 
 
@@ -33,5 +34,14 @@ def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "python":
         monkeypatch.setattr(fast, "ENDS", frozenset())
     elif not fast.NATIVE or sys.platform != "linux":
-        pytest.skip("there is no native loop for streams here")
+        pytest.skip("there is no native loop for sockets here")
     return str(request.param)
+
+
+@pytest.fixture
+def piped(stack: ExitStack) -> Piped:
+    """Return a running pipe over connected Unix sockets, by which a packet has passed each way."""
+    made = Piped(stack)
+    made.start()
+    made.greet()
+    return made

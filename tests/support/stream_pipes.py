@@ -41,3 +41,11 @@ def take(program: socket.socket, size: int) -> bytes:
     while len(data) < size and (more := program.recv(size - len(data))):
         data += more
     return data
+
+
+def answered(piped: Piped) -> None:
+    """Have packets pass alone, in turns, as questions and their answers do."""
+    for number in range(10):
+        for source, target in (piped.programs, piped.programs[::-1]):
+            source.sendall(record(packet(number)))
+            assert take(target, 102) == record(packet(number))
