@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import pytest
 
 import threepipe
+from tests.support.ports import PortInMemory
 from threepipe.core.packet import MAX_PACKET
 from threepipe.endpoint import Endpoint, Filter
-from threepipe.net.doorbell import Doorbell
 from threepipe.piping import pipe
 from threepipe.pump import interrupt, pump
 from threepipe.ring import MIN_CAPACITY
@@ -283,12 +283,12 @@ def test_invalid_packets_are_dropped_and_counted() -> None:
         ended.result(SECONDS)
 
 
-class Ending:
+class Ending(PortInMemory):
     """A port with descriptors that gives out prepared bundles and then ends; its sends raise `errors` first."""
 
     def __init__(self, *bundles: list[bytes]) -> None:
+        super().__init__()
         self._bundles = list(bundles)
-        self.readable, self.writable = Doorbell(), Doorbell()
         self.readable.ring()
         self.writable.ring()
         self.errors: list[Exception] = []
@@ -304,15 +304,6 @@ class Ending:
             raise self.errors.pop(0)
         self.sent += map(bytes, bundle)
         return threepipe.Bundle()
-
-    def lend(self) -> None:
-        return None
-
-    def wake(self) -> None: ...
-    def stop(self) -> None: ...
-    def dispose(self) -> None:
-        self.readable.close()
-        self.writable.close()
 
 
 def test_a_pipe_of_two_ended_endpoints_delivers_their_packets_and_ends() -> None:

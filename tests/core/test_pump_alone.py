@@ -9,25 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from tests.support.endpoints import packet, posix
+from tests.support.ports import PortInMemory
 from tests.support.waiting import come_true
 from threepipe.bundle import Bundle
 from threepipe.echo import echo_reply, echo_request
 from threepipe.endpoints import open_endpoint
 from threepipe.errors import AdapterError, AdapterGone, LinkDown
-from threepipe.net.doorbell import Doorbell
 from threepipe.pump import interrupt, pump
 from threepipe.session import Session
 
 SECONDS = 10.0
 
 
-class ScriptedPort:
+class ScriptedPort(PortInMemory):
     """A port in memory that tells by which ways packets came and left, and fails when told to."""
 
     sender = None
 
     def __init__(self) -> None:
-        self.readable, self.writable = Doorbell(), Doorbell()
+        super().__init__()
         self.writable.ring()
         self.ways: list[str] = []
         self.sent: list[bytes] = []
@@ -80,17 +80,6 @@ class ScriptedPort:
     def make_room(self) -> None:
         self.full = False
         self.writable.ring()
-
-    def lend(self) -> None: ...
-
-    def wake(self) -> None:
-        self.readable.ring(for_ever=True)
-
-    def stop(self) -> None: ...
-
-    def dispose(self) -> None:
-        self.readable.close()
-        self.writable.close()
 
 
 class Alone:

@@ -12,13 +12,13 @@ import pytest
 import threepipe
 from tests.support.frames import TCP4, TCP6, UDP4, UDP6, frame, icmp, mss, syn
 from tests.support.impairments import MANY, packet, within_bounds
+from tests.support.ports import PortInMemory
 from tests.support.timing import CLOCK, assert_late_by
 from threepipe import Bundle
 from threepipe.endpoint import Filter
 from threepipe.filters.clamp import Clamp
 from threepipe.filters.impair import Impair
 from threepipe.filters.impairment import Impairment, parse_impairment
-from threepipe.net.doorbell import Doorbell
 from threepipe.piping import pipe
 from threepipe.settings import MAX_CAPACITY
 
@@ -156,14 +156,13 @@ def test_delayed_packets_keep_their_contents_and_order(stack: ExitStack) -> None
     assert sending.result(SECONDS) == 4000
 
 
-class Replay:
+class Replay(PortInMemory):
     """A port that returns `bundles` one by one, and then ends or stays silent."""
 
     def __init__(self, bundles: list[list[bytes]], *, ends: bool) -> None:
+        super().__init__()
         self._bundles = bundles
         self._ends = ends
-        self.readable = Doorbell()
-        self.writable = Doorbell()
         self.readable.ring()
 
     def receive(self) -> Bundle:
@@ -176,18 +175,6 @@ class Replay:
 
     def send(self, bundle: Bundle) -> Bundle:
         raise NotImplementedError
-
-    def lend(self) -> None:
-        return None
-
-    def wake(self) -> None:
-        self.readable.ring(for_ever=True)
-
-    def stop(self) -> None: ...
-
-    def dispose(self) -> None:
-        self.readable.close()
-        self.writable.close()
 
 
 def replayed(bundles: list[list[bytes]], impairment: str, *, ends: bool = True) -> Impair:
