@@ -157,8 +157,8 @@ def needs_pymobiledevice3() -> None:
 @pytest.mark.parametrize("mtu", [1280, 16000])
 def test_streams_through_pymobiledevice3_arrive_whole(mtu: int, tmp_path: Path) -> None:
     with ready(["threepipe"], mtu, tmp_path) as [(host, device, _)]:
-        transfer(device, host, HOST, 16 * MIB)
-        transfer(host, device, DEVICE, 16 * MIB)
+        assert transfer(device, host, HOST, 16 * MIB) == 16 * MIB
+        assert transfer(host, device, DEVICE, 16 * MIB) == 16 * MIB
 
 
 @pytest.mark.parametrize("mtu", [1280, 16000])

@@ -107,7 +107,7 @@ def test_takeovers_under_load_lose_no_packet(hosts: tuple[Host, Host], pure: str
     say(f"stood still for {max(waited)} ms at most (median {sorted(waited)[ROUNDS // 2]})")
 
 
-def test_restarts_of_wireguard_go_under_load(hosts: tuple[Host, Host], say: Callable[[str], None]) -> None:
+def test_restarts_of_wireguard_go_under_load_lose_packets(hosts: tuple[Host, Host], say: Callable[[str], None]) -> None:
     if not shutil.which("wireguard-go"):
         pytest.skip("wireguard-go is not there; install wireguard-go")
     left, right = hosts
@@ -115,7 +115,7 @@ def test_restarts_of_wireguard_go_under_load(hosts: tuple[Host, Host], say: Call
     right.up()
     left.ping(right)
     say("\nwireguard-go")
-    loaded(left, right, device.restart, say)
+    assert min(loaded(left, right, device.restart, say)) > 0
 
 
 @pytest.mark.parametrize(("step", "fault"), CASES)

@@ -12,8 +12,11 @@ __all__ = ["MIB", "transfer"]
 MIB = 1 << 20
 
 
-def transfer(sending: Network, receiving: Network, address: str, size: int) -> None:
-    """Send `size` bytes, whole MiB, to an address of the receiving network, and compare hashes."""
+def transfer(sending: Network, receiving: Network, address: str, size: int) -> int:
+    """Send `size` bytes, whole MiB, to an address of the receiving network, and compare hashes.
+
+    Return the number of bytes that arrived.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener, sender = (network.namespace.run(lambda: socket.socket(family)) for network in (receiving, sending))
     with listener, sender:
@@ -44,3 +47,4 @@ def transfer(sending: Network, receiving: Network, address: str, size: int) -> N
         thread.join()
     assert total == size
     assert received.digest() == sent.digest()
+    return total
