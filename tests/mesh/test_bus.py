@@ -1,4 +1,4 @@
-"""The settings of a bus of NATS, and its connections to a server that is none. tests/soak has a real one."""
+"""The settings of a NATS bus, and its connections to a fake server. tests/soak uses a real one."""
 
 import asyncio
 import sys

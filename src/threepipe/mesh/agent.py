@@ -44,7 +44,7 @@ _REFRESH = 0.3, 0.45
 _SAID = {"joined": "has joined", "moved": "has moved", "gone": "is gone"}
 _DOUBLES = {
     True: "another agent uses the name and the keys of this node, %s; end one of the two",
-    False: "the authority has signed other keys for the name of this node, %s; it is no member any more",
+    False: "the authority has signed other keys for the name %s; to be a member again, have it sign this node",
 }
 
 Endpoints: TypeAlias = tuple[Sequence[PeerEndpoint], Sequence[PeerEndpoint]]
