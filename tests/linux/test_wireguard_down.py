@@ -134,7 +134,7 @@ def test_a_background_device_can_be_shown_and_taken_down(hosts: tuple[Host, Host
     assert json.loads(done.stdout)["up1"]["public_key"] == one.public  # The folder is empty as well.
     assert "a device of that name is running" in done.stderr
     assert " 0% packet loss" in done.stderr
-    assert "there is no device up1" in done.stderr
+    assert "no device is named up1" in done.stderr
     assert "up1 is up; Ctrl-C" not in done.stderr
     # Everything is undone when `down` returns.
     assert (tmp_path / "told").read_text() == "up1\ngone\n"

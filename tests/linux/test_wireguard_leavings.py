@@ -65,7 +65,7 @@ def test_down_undoes_what_a_killed_device_left_and_says_so(place: Place, tmp_pat
     assert place.difference(before) == set()
     assert told.read_text().split("\n")[-3:] == [f"PreDown {NAME}", f"PostDown {NAME}", ""]
     status, said = place.run("down", NAME)
-    assert (status, "there is no device" in said) == (1, True)
+    assert (status, "no device is named" in said) == (1, True)
 
 
 def test_up_undoes_what_a_killed_device_left_and_says_so(place: Place) -> None:
@@ -196,7 +196,7 @@ def test_a_failing_command_at_the_end_is_reported_by_down_once(place: Place) -> 
     status, said = place.run("down", NAME)
     assert (status, "PostDown: " in said, "ended with status 7" in said) == (1, True, True)
     assert place.difference(before) == set()
-    assert "there is no device" in place.run("down", NAME)[1]
+    assert "no device is named" in place.run("down", NAME)[1]
 
 
 def test_save_config_on_a_full_disk_loses_no_peer(place: Place) -> None:

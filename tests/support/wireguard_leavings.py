@@ -193,7 +193,7 @@ def check_kills(place: Place, rounds: int) -> None:
             assert place.run("down", NAME) == (0, "")
         else:
             status, said = place.run("down", NAME)
-            assert status == 0 or "there is no device" in said, said
+            assert status == 0 or "no device is named" in said, said
         assert not (left := place.difference(before)), f"round {number}: {left}"
 
 

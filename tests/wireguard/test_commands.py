@@ -46,7 +46,7 @@ def test_genkey_genpsk_and_pubkey_print_valid_keys() -> None:
 def test_down_and_show_of_a_missing_device_fail() -> None:
     done = run("wg", "down", "wg-none")
     assert done.status == 1
-    assert "there is no device wg-none" in done.complaint
+    assert "no device is named wg-none" in done.complaint
     done = run("wg", "show", "wg-none")
     assert done.status == 1
     assert done.complaint.startswith("threepipe: ")

@@ -44,7 +44,7 @@ def test_an_index_of_no_interface_and_a_name_with_a_meaning_stay_as_they_are(mon
 
 
 def test_an_endpoint_at_a_missing_interface_raises_with_its_name() -> None:
-    with pytest.raises(EndpointError, match="endpoint fe80::1%no-such: there is no interface no-such"):
+    with pytest.raises(EndpointError, match="endpoint fe80::1%no-such: no interface is named no-such"):
         resolve(("fe80::1%no-such", 5))
 
 

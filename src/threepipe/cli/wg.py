@@ -121,7 +121,7 @@ def down(config: Which) -> None:
     name = config_path(config).stem
     listens, ours = name in names(), is_known(name)
     if not listens and not ours:
-        raise EndpointError(None, f"there is no device {name}; threepipe wg show lists the devices")
+        raise EndpointError(None, f"no device is named {name}; threepipe wg show lists the devices")
     deadline = time.monotonic() + _DOWN_TIMEOUT
     ended = not listens or take_down(name, _DOWN_TIMEOUT)
     while ended and not ours and _exists(name):

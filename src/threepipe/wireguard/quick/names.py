@@ -28,7 +28,7 @@ def resolve(endpoint: tuple[str, int]) -> PeerEndpoint:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
     except OSError as error:
         zone = host.partition("%")[2]
-        why = f"there is no interface {zone}" if zone and error.errno == socket.EAI_NONAME else error.strerror
+        why = f"no interface is named {zone}" if zone and error.errno == socket.EAI_NONAME else error.strerror
         raise EndpointError(error.errno, hide_whole_keys(f"endpoint {host}: {why}")) from None
     except ValueError:  # Raised also by the codec for names beyond ASCII.
         raise EndpointError(errno.EINVAL, f"endpoint {hide_keys(repr(host))} is not a valid host name") from None
