@@ -1,5 +1,6 @@
 """Routing by next hops: which peer a packet is for, and what a peer may send from."""
 
+import gc
 import hashlib
 import ipaddress
 import sys
@@ -260,11 +261,13 @@ def steps(work: Callable[[], object]) -> int:
         count += event == "line"
         return trace
 
+    gc.disable()  # Garbage of other tests would be finalized by Python's code.
     sys.settrace(trace)
     try:
         work()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 
