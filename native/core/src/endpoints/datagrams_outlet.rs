@@ -50,13 +50,13 @@ impl<'a> DatagramsOutlet<'a> {
         ways: &'a Ways,
         handler: &'a dyn Handler,
         counters: Counters<'a>,
-        bells: &[BorrowedFd<'a>],
+        room: RoomWait<'a>,
         kept: &'a Mutex<Vec<Vec<u8>>>,
     ) -> Self {
         let sender = Sender {
             socket,
             handler,
-            room: RoomWait::new(bells),
+            room,
             max_in_run: if datagrams::is_ip(socket) { MAX_RUN } else { 0 },
             sent: Measure::NOTHING,
             rung: false,

@@ -29,14 +29,8 @@ pub(crate) struct RecordsOutlet<'a> {
 }
 
 impl<'a> RecordsOutlet<'a> {
-    pub(crate) fn new(
-        target: BorrowedFd<'a>,
-        stream: &'a Stream,
-        counters: Counters<'a>,
-        bells: &[BorrowedFd<'a>],
-    ) -> Self {
-        let (records, room) = (Packets::new(LENGTH), RoomWait::new(bells));
-        Self { target, stream, counters, room, records, written: 0, accepted: Measure::NOTHING }
+    pub(crate) fn new(target: BorrowedFd<'a>, stream: &'a Stream, counters: Counters<'a>, room: RoomWait<'a>) -> Self {
+        Self { target, stream, counters, room, records: Packets::new(LENGTH), written: 0, accepted: Measure::NOTHING }
     }
 
     /// Write the records added so far. Forget them if the other end reads no more.

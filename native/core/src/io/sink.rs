@@ -51,14 +51,14 @@ impl<'a> Sink<'a> {
     pub(super) fn new(
         target: BorrowedFd<'a>,
         wide: bool,
-        bells: &[BorrowedFd<'a>],
+        room: RoomWait<'a>,
         counters: Counters<'a>,
         kept: &'a Mutex<Vec<Vec<u8>>>,
     ) -> Self {
         Self {
             target,
             wide,
-            room: RoomWait::new(bells),
+            room,
             counters,
             uncounted: Measure::NOTHING,
             written: 0,

@@ -9,6 +9,7 @@ use crate::io::bundle::{Bundle, Outlet};
 use crate::io::counters::Counters;
 use crate::io::sink::{Put, Sink};
 use crate::io::stop::Flow;
+use crate::io::waiting::RoomWait;
 use crate::packet::coalesce::{Coalescer, Group, LONGEST_HEAD, Plan};
 use crate::packet::record::{HEADER_SIZE, MAX_RECORD, Measure, PLAIN_HEADER, Record, Shape};
 use crate::packet::split::{Segments, complete};
@@ -42,12 +43,12 @@ impl<'a> TunOutlet<'a> {
         target: BorrowedFd<'a>,
         format: Format<'a>,
         counters: Counters<'a>,
-        bells: &[BorrowedFd<'a>],
+        room: RoomWait<'a>,
         kept: &'a Mutex<Vec<Vec<u8>>>,
     ) -> Self {
         Self {
             format,
-            sink: Sink::new(target, format.wide, bells, counters, kept),
+            sink: Sink::new(target, format.wide, room, counters, kept),
             coalescer: Coalescer::default(),
             merged: Vec::new(),
             segment: vec![0; MAX_RECORD],

@@ -83,7 +83,7 @@ struct State {
 #[cfg(target_os = "linux")]
 struct Poller<'a> {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
+    files: usize,
     watched: PhantomData<BorrowedFd<'a>>,
 }
 
@@ -94,19 +94,18 @@ impl<'a> Poller<'a> {
         for (position, file) in files.iter().enumerate() {
             epoll::add(&epoll, file, epoll::EventData::new_u64(position as u64), epoll::EventFlags::IN)?;
         }
-        Ok(Self { epoll, events: Vec::with_capacity(files.len()), watched: PhantomData })
+        Ok(Self { epoll, files: files.len(), watched: PhantomData })
     }
 
     /// Return the positions of the files that are ready, with their states.
-    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, State)>, Errno> {
-        self.events.clear();
-        epoll::wait(&self.epoll, spare_capacity(&mut self.events), None)?;
-        let position = |event: &epoll::Event| {
-            let epoll::Event { flags, data } = *event;
+    fn wait(&mut self) -> Result<impl Iterator<Item = (usize, State)> + use<>, Errno> {
+        let mut events = Vec::with_capacity(self.files);
+        epoll::wait(&self.epoll, spare_capacity(&mut events), None)?;
+        let position = |epoll::Event { flags, data }| {
             let (hup, err) = (epoll::EventFlags::HUP, epoll::EventFlags::ERR);
             (data.u64() as usize, State { hung_up: flags.contains(hup), failed: flags.contains(err) })
         };
-        Ok(self.events.iter().map(position))
+        Ok(events.into_iter().map(position))
     }
 }
 
@@ -140,27 +139,36 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 pub(crate) struct RoomWait<'a> {
     /// The bells, and space for a target.
     polled: Vec<PollFd<'a>>,
+    /// Is told when a wait begins (True) and when it has ended (False).
+    notice: Box<dyn Fn(bool) + Send + 'a>,
 }
 
 impl<'a> RoomWait<'a> {
-    pub(crate) fn new(bells: &[BorrowedFd<'a>]) -> Self {
+    pub(crate) fn new(bells: &[BorrowedFd<'a>], notice: impl Fn(bool) + Send + 'a) -> Self {
         let mut polled = readable(bells);
         polled.reserve_exact(1);
-        Self { polled }
+        Self { polled, notice: Box::new(notice) }
     }
 
     /// Wait until `target` is writable.
     pub(crate) fn wait(&mut self, target: BorrowedFd<'a>) -> Flow {
         self.polled.push(PollFd::from_borrowed_fd(target, PollFlags::OUT));
-        let result = poll(&mut self.polled, None);
+        let result = self.poll(None);
         self.polled.pop();
         self.check(result)
     }
 
     /// Wait for a moment, as the system has no memory.
     pub(crate) fn pause(&mut self) -> Flow {
-        let result = poll(&mut self.polled, Some(&PAUSE));
+        let result = self.poll(Some(&PAUSE));
         self.check(result)
+    }
+
+    fn poll(&mut self, timeout: Option<&Timespec>) -> Result<usize, Errno> {
+        (self.notice)(true);
+        let result = poll(&mut self.polled, timeout);
+        (self.notice)(false);
+        result
     }
 
     /// Stop for a bell or an error; an interrupted wait is over early.

@@ -15,10 +15,9 @@ use crate::endpoints::{
 };
 use crate::io::bundle::{Intake, Outlet};
 use crate::io::counters::Counters;
-#[cfg(target_os = "linux")]
-use crate::io::datagrams::is_ip;
 use crate::io::tun_intake::TunIntake;
 use crate::io::tun_outlet::{Format, TunOutlet};
+use crate::io::waiting::RoomWait;
 #[cfg(target_os = "linux")]
 use crate::wireguard::{handler::Handler, peers_intake::PeersIntake, peers_outlet::PeersOutlet, router::Router};
 
@@ -119,16 +118,6 @@ impl<'a> End<'a> {
         matches!(self, Self::Tun(_))
     }
 
-    /// Return True if it always has room again soon, whatever another program does or does not do.
-    #[cfg(target_os = "linux")]
-    pub(super) fn has_room_soon(&self) -> bool {
-        match self {
-            Self::Tun(_) | Self::Peers(_) => true,
-            Self::Datagrams(end) => is_ip(end.socket),
-            Self::Records(_) => false,
-        }
-    }
-
     /// Return the files to wait for.
     pub(super) fn sources(&self) -> &'a [BorrowedFd<'a>] {
         match self {
@@ -155,22 +144,22 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Return the sending side, which watches `bells` while it waits for room.
-    pub(super) fn outlet(&self, bells: &[BorrowedFd<'a>]) -> Box<dyn Outlet + 'a> {
+    /// Return the sending side.
+    pub(super) fn outlet(&self, room: RoomWait<'a>) -> Box<dyn Outlet + 'a> {
         match self {
             Self::Tun(end) => {
                 let TunEnd { vnet_header, wide, udp, coalescing, .. } = *end;
                 let format = Format { vnet_header, wide, udp, coalescing };
-                Box::new(TunOutlet::new(end.target, format, end.sent, bells, end.kept))
+                Box::new(TunOutlet::new(end.target, format, end.sent, room, end.kept))
             }
             #[cfg(target_os = "linux")]
-            Self::Peers(end) => Box::new(PeersOutlet::new(end.router, end.handler, end.sent, end.sockets, bells)),
+            Self::Peers(end) => Box::new(PeersOutlet::new(end.router, end.handler, end.sent, end.sockets, room)),
             #[cfg(target_os = "linux")]
             Self::Datagrams(end) => {
-                Box::new(DatagramsOutlet::new(end.socket, end.ways, end.handler, end.sent, bells, end.kept))
+                Box::new(DatagramsOutlet::new(end.socket, end.ways, end.handler, end.sent, room, end.kept))
             }
             #[cfg(target_os = "linux")]
-            Self::Records(end) => Box::new(RecordsOutlet::new(end.target, end.stream, end.sent, bells)),
+            Self::Records(end) => Box::new(RecordsOutlet::new(end.target, end.stream, end.sent, room)),
         }
     }
 }

@@ -4,25 +4,30 @@
 //! and sends it, and one buffer is all its memory. Packets wait in it while the target has no room, and later packets
 //! wait at their source. `pace` says how much a direction forwards at a time.
 //!
-//! There are two directions and two threads, the caller's and a second one, which forwards the second direction while
-//! the `gate` is open. While the gate is shut, the first thread forwards both. The ends have their twins in
-//! `threepipe.core.pump`; the loop's counterpart there is `forward`, between sessions.
+//! There are two directions and two `threads`, the caller's and a second one. While the `gate` is open each forwards one
+//! direction; while it is shut, the first thread forwards both. The gate opens when there is much traffic, and when the
+//! first thread has to wait for room. The ends have their twins in `threepipe.core.pump`; the loop's counterpart there is
+//! `forward`, between sessions.
 
 mod direction;
 mod end;
 mod gate;
 mod pace;
+mod threads;
 
 use std::io::pipe;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::resume_unwind;
 use std::thread;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::io::stop::Stop;
-use crate::pump::direction::{Direction, Shared};
+use crate::io::waiting::{RoomWait, Sources};
+use crate::pump::direction::Direction;
+use crate::pump::gate::Gate;
 use crate::pump::pace::Pace;
+use crate::pump::threads::{Shared, Stopped, Together};
 
 pub use crate::io::counters::Counters;
 pub use crate::io::stop::Raised;
@@ -65,6 +70,12 @@ impl From<std::io::Error> for Error {
     }
 }
 
+impl From<Errno> for Error {
+    fn from(error: Errno) -> Self {
+        Self::System(error.into())
+    }
+}
+
 /// Forward both ways between two ends until one of `bells` is readable.
 ///
 /// An adapter that accepts superpackets gets bundles coalesced. While the link of an adapter is down, packets to it are
@@ -81,22 +92,32 @@ impl From<std::io::Error> for Error {
 pub fn pump(left: &End<'_>, right: &End<'_>, bells: &[BorrowedFd<'_>]) -> Result<Ended, Error> {
     let pace = Pace::between(left, right).ok_or(Error::Mismatch)?;
     let route = Route::new(left, right);
-    let (from, to) = (route.from, route.to);
+    let [from, to] = route.ends;
     // A thread that ends, by a panic too, hangs up its pipe, which is a bell of the other thread.
     let (first_heard, second_over) = pipe()?;
     let (second_heard, first_over) = pipe()?;
+    let bells = &[bells, &[first_heard.as_fd(), second_heard.as_fd()]].concat();
     let (nudged, nudge) = pipe()?;
-    let first_bells = [bells, &[first_heard.as_fd()]].concat();
-    let second_bells = [bells, &[second_heard.as_fd()]].concat();
-    let shared = Shared::new(Direction::new(to, from, &second_bells, pace), pace);
-    let direction = Direction::new(from, to, &first_bells, pace);
-    let shared = &shared;
+    ioctl_fionbio(&nudged, true)?;
+    let gate = &Gate::default();
+    let direction = |index: usize| {
+        let room = RoomWait::new(bells, move |waiting| gate.set_waiting(index, waiting));
+        Direction::new(route.ends[index], route.ends[1 - index], nudged.as_fd(), bells, room, pace)
+    };
+    let shared = &Shared::new([direction(0)?, direction(1)?], gate);
+    let (together, nudge) = if pace.one_thread_if_calm {
+        let sources = Sources::new(&[from.sources(), to.sources()].concat(), bells)?;
+        (Some(Together { sources, of_first: from.sources().len() }), Some(nudge))
+    } else {
+        gate.open(1);
+        (None, None)
+    };
     thread::scope(|scope| {
         let second = thread::Builder::new().name("threepipe-pump".into()).spawn_scoped(scope, move || {
             let _over = second_over;
-            shared.run_second(to.sources(), &second_bells, nudge)
+            shared.run_second(nudge)
         })?;
-        let first = shared.run_first(direction, [from.sources(), to.sources()], &first_bells, &nudged);
+        let first = shared.run_first(together);
         drop(first_over);
         let second = second.join().unwrap_or_else(|panic| resume_unwind(panic));
         Ok(route.ended(first, second))
@@ -105,41 +126,40 @@ pub fn pump(left: &End<'_>, right: &End<'_>, bells: &[BorrowedFd<'_>]) -> Result
 
 /// The first direction of a pump; the second one is its reverse.
 struct Route<'e, 'a> {
-    from: &'e End<'a>,
-    to: &'e End<'a>,
-    from_side: Side,
-    to_side: Side,
+    ends: [&'e End<'a>; 2],
+    sides: [Side; 2],
 }
 
 impl<'e, 'a> Route<'e, 'a> {
     /// Choose the direction from the end that is not an adapter, else the one from the right.
     fn new(left: &'e End<'a>, right: &'e End<'a>) -> Self {
         if left.is_tun() {
-            Self { from: right, to: left, from_side: Side::Right, to_side: Side::Left }
+            Self { ends: [right, left], sides: [Side::Right, Side::Left] }
         } else {
-            Self { from: left, to: right, from_side: Side::Left, to_side: Side::Right }
+            Self { ends: [left, right], sides: [Side::Left, Side::Right] }
         }
     }
 
-    /// Return the outcome, by the reasons why the two directions stopped. The left end's failure comes first.
-    fn ended(&self, first: Stop, second: Stop) -> Ended {
+    /// Return the outcome, by the reasons why the two threads stopped. The left end's failure comes first.
+    fn ended(&self, first: Stopped, second: Stopped) -> Ended {
         let mut failures = Vec::new();
-        for (stop, source, target) in [(first, self.from_side, self.to_side), (second, self.to_side, self.from_side)] {
+        for Stopped { direction, stop } in [first, second] {
             match stop {
                 Stop::Bell => {}
-                Stop::Source(error) => failures.push((source, error)),
-                Stop::Target(error) => failures.push((target, error)),
+                Stop::Source(error) => failures.push((self.blamed(direction), error)),
+                Stop::Target(error) => failures.push((self.blamed(1 - direction), error)),
                 #[cfg(target_os = "linux")]
                 Stop::Raised(raised) => return Ended::Raised(raised),
             }
         }
         let failure = failures.into_iter().min_by_key(|(side, _)| *side);
-        failure.map_or(Ended::Bell, |(side, error)| Ended::Failed(error, self.blamed(side)))
+        failure.map_or(Ended::Bell, |(side, error)| Ended::Failed(error, side))
     }
 
-    /// Return the side to blame for a failure on `side`. Waiting for another end can fail, but the end itself does not, so
+    /// Return the side to blame for a failure at an end. Waiting for another end can fail, but the end itself does not, so
     /// the blame is an adapter's, if there is one.
-    fn blamed(&self, side: Side) -> Side {
-        if side == self.from_side && !self.from.is_tun() && self.to.is_tun() { self.to_side } else { side }
+    fn blamed(&self, end: usize) -> Side {
+        let end = if self.ends[1].is_tun() && !self.ends[0].is_tun() { 1 } else { end };
+        self.sides[end]
     }
 }

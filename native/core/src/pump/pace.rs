@@ -13,19 +13,14 @@ pub(super) struct Pace {
     pub(super) one_thread_if_calm: bool,
 }
 
-/// Between adapters whole bundles are forwarded, as they can be coalesced, and each direction has its thread, as a target
-/// without room must not hold up the other direction. A single packet costs four system calls: to wait, to read, to find
+/// Between adapters whole bundles are forwarded, as they can be coalesced, and each direction has its thread. A single packet costs four system calls: to wait, to read, to find
 /// nothing more to read, and to write. A bundle has at most 15 superpackets, or 256 packets of 1500 bytes.
 const ADAPTERS: Pace = Pace { limits: &[MAX_BUNDLE], bundle_size: 1 << 20, one_thread_if_calm: false };
 
 /// With an end that is not an adapter: after a wake-up, forward one packet before reading for more. While there is
 /// little traffic one thread forwards both directions, as waking another takes longer than forwarding a packet.
 #[cfg(target_os = "linux")]
-const CALM: Pace = Pace { limits: &[1, MAX_BUNDLE], bundle_size: 1 << 19, one_thread_if_calm: true };
-
-/// The same with an end whose room depends on another program: that must not hold up the other direction.
-#[cfg(target_os = "linux")]
-const APART: Pace = Pace { one_thread_if_calm: false, ..CALM };
+const OTHERS: Pace = Pace { limits: &[1, MAX_BUNDLE], bundle_size: 1 << 19, one_thread_if_calm: true };
 
 impl Pace {
     /// Return the pace between two ends. None if they do not fit together.
@@ -35,7 +30,7 @@ impl Pace {
             #[cfg(target_os = "linux")]
             (End::Peers(_), End::Peers(_)) => None,
             #[cfg(target_os = "linux")]
-            _ => Some(if left.has_room_soon() && right.has_room_soon() { &CALM } else { &APART }),
+            _ => Some(&OTHERS),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::io::bundle::{Bundle, Outlet};
 use crate::io::counters::Counters;
 use crate::io::stop::{Flow, Raised, Stop};
+use crate::io::waiting::RoomWait;
 use crate::packet::record::{HEADER_SIZE, Measure};
 use crate::wireguard::clock::now;
 use crate::wireguard::handler::{Handler, Target};
@@ -36,10 +37,9 @@ impl<'a> PeersOutlet<'a> {
         handler: &'a dyn Handler,
         counters: Counters<'a>,
         sockets: &[BorrowedFd<'a>],
-        bells: &[BorrowedFd<'a>],
+        room: RoomWait<'a>,
     ) -> Self {
-        let sockets = Sockets::new(sockets, bells);
-        Self { router, handler, counters, sockets, sealed: Vec::new(), runs: Vec::new() }
+        Self { router, handler, counters, sockets: Sockets::new(sockets, room), sealed: Vec::new(), runs: Vec::new() }
     }
 
     /// Send the messages sealed so far. The handler keeps those that wait for room when a bell rings.

@@ -52,13 +52,13 @@ enum Sent {
 
 impl<'a> Sockets<'a> {
     /// Take at most one socket of each family.
-    pub(crate) fn new(sockets: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Self {
+    pub(crate) fn new(sockets: &[BorrowedFd<'a>], room: RoomWait<'a>) -> Self {
         let mut by_family = [None; 2];
         for socket in sockets {
             by_family[usize::from(datagrams::is_ipv6(*socket))] =
                 Some(Socket { socket: *socket, max_in_run: usize::MAX });
         }
-        Self { sockets: by_family, room: RoomWait::new(bells) }
+        Self { sockets: by_family, room }
     }
 
     /// Send the `runs` in `memory`, in order. Count messages that cannot be sent. If sending has to stop, return the rest.

@@ -15,6 +15,7 @@ use threepipe_core::pump::{End, Ended, Error, Side, TunEnd, pump};
 
 use crate::packets::{Packet, split};
 use crate::tunnels::{datagrams, tunnelled};
+use crate::waiting::wait_until;
 
 /// The counters of one direction of an end.
 type Counts = [AtomicU64; 4];
@@ -264,9 +265,7 @@ fn packets_to_a_full_target_wait_and_keep_their_order() {
                     bench.send(packet);
                 }
             });
-            while bench.sent()[0] == 0 {
-                thread::yield_now();
-            }
+            wait_until(|| bench.sent()[0] > 0);
             for packet in &packets {
                 assert_eq!(&bench.receive(), packet);
             }
@@ -284,9 +283,7 @@ fn bell_stops_the_pump_while_it_waits_for_room_and_leaves_it_the_packet() {
     while bench.target.0.send(&packet).is_ok() {}
     let end = bench.pumping(|| {
         bench.send(&packet);
-        while bench.received()[0] == 0 {
-            thread::yield_now();
-        }
+        wait_until(|| bench.received()[0] > 0);
     });
     assert!(matches!(end, Ended::Bell), "{end:?}");
     assert_eq!(bench.sent(), [0, 0, 0, 0]);
@@ -346,9 +343,7 @@ fn error_of_the_target_stops_the_pump_and_drops_the_bundle() {
     let (_, other) = UnixDatagram::pair().expect("a pair of sockets");
     drop(std::mem::replace(&mut bench.target.1, other));
     let end = bench.pumping(|| {
-        while bench.sent()[3] < 2 {
-            thread::yield_now();
-        }
+        wait_until(|| bench.sent()[3] >= 2);
     });
     assert!(matches!(end, Ended::Failed(_, Side::Right)), "{end:?}");
     assert_eq!(bench.sent(), [0, 0, 0, 2]);
@@ -381,9 +376,7 @@ fn target_that_refuses_superpackets_gets_packets_and_refused_packets_are_dropped
             }
         }
         let end = bench.pumping_to(target.as_fd(), || {
-            while bench.sent()[3] < 3 {
-                thread::yield_now();
-            }
+            wait_until(|| bench.sent()[3] >= 3);
         });
         assert!(matches!(end, Ended::Bell) && !bench.is_coalescing(), "{end:?}");
         assert_eq!(bench.sent(), [0, 0, 0, 3]);
@@ -391,9 +384,7 @@ fn target_that_refuses_superpackets_gets_packets_and_refused_packets_are_dropped
     let bench = Bench::new(1);
     bench.send(&train(1)[0].record());
     let end = bench.pumping_to(target.as_fd(), || {
-        while bench.sent()[3] < 1 {
-            thread::yield_now();
-        }
+        wait_until(|| bench.sent()[3] >= 1);
     });
     assert!(matches!(end, Ended::Bell) && bench.is_coalescing(), "a refused packet says nothing about superpackets");
 }

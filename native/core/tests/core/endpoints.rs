@@ -17,6 +17,10 @@ use threepipe_core::packet::record::{MAX_RECORD, PLAIN_HEADER, Protocol};
 use threepipe_core::pump::{DatagramsEnd, End, Ended, Raised, RecordsEnd, TunEnd, pump};
 
 use crate::packets::{Packet, split};
+use crate::waiting::wait_until;
+
+/// More packets than these, one at a time, are little traffic for the pump.
+const CALM: usize = 200;
 
 type Counts = [AtomicU64; 4];
 
@@ -29,6 +33,15 @@ struct Counters {
 
 fn numbers(counts: &Counts) -> [u64; 4] {
     counts.each_ref().map(|count| count.load(Ordering::Relaxed))
+}
+
+/// Rings a bell in the end, also after a panic, which would wait for the pump.
+struct Ring<'a>(&'a UnixStream);
+
+impl Drop for Ring<'_> {
+    fn drop(&mut self) {
+        self.0.write_all(b"!").expect("a bell");
+    }
 }
 
 /// An adapter, whose far side the test has, and a bell.
@@ -62,8 +75,9 @@ impl Bench {
     fn pumping(&self, end: &End<'_>, work: impl FnOnce()) {
         thread::scope(|scope| {
             let pump = scope.spawn(|| self.pump(end));
+            let ring = Ring(&self.bell.1);
             work();
-            (&self.bell.1).write_all(b"!").expect("a bell");
+            drop(ring);
             pump.join().expect("no panic");
         });
     }
@@ -111,6 +125,13 @@ impl Bench {
             received: (&self.end.received).into(),
             sent: (&self.end.sent).into(),
         })
+    }
+
+    /// Send a packet from the far side, and wait until it was received.
+    fn send_calmly(&self, payload: usize) {
+        let before = numbers(&self.adapter.received)[0];
+        self.far.send(&[&PLAIN_HEADER[..], &packet(payload)].concat()).expect("room");
+        wait_until(|| numbers(&self.adapter.received)[0] > before);
     }
 
     fn receive(&self) -> Vec<u8> {
@@ -186,6 +207,51 @@ fn bytes_on_their_way_are_given_back_at_a_bell() {
 }
 
 #[test]
+fn a_stream_without_room_does_not_hold_up_packets_for_the_adapter() {
+    let (bench, stream, (near, mut far)) = (Bench::new(), Stream::default(), stream_pair());
+    let mut filled = 0;
+    while let Ok(size) = (&near).write(&[0; 1 << 16]) {
+        filled += size;
+    }
+    bench.pumping(&bench.records(&near, &[near.as_fd()], &stream), || {
+        bench.send_calmly(1);
+        for _ in 0..CALM {
+            far.write_all(&framed(&packet(33))).expect("room");
+            assert_eq!(bench.receive()[10..], packet(33));
+        }
+        far.read_exact(&mut vec![0; filled]).expect("bytes");
+        for expected in [1, 2] {
+            let mut found = framed(&packet(expected));
+            far.read_exact(&mut found).expect("a record");
+            assert_eq!(found, framed(&packet(expected)));
+            bench.send_calmly(2);
+        }
+    });
+}
+
+#[test]
+fn an_adapter_without_room_does_not_hold_up_packets_for_a_stream() {
+    let (bench, stream, (near, mut far)) = (Bench::new(), Stream::default(), stream_pair());
+    let mut filled = 0;
+    while bench.near.send(&[&PLAIN_HEADER[..], &packet(1)].concat()).is_ok() {
+        filled += 1;
+    }
+    bench.pumping(&bench.records(&near, &[near.as_fd()], &stream), || {
+        far.write_all(&framed(&packet(2))).expect("room");
+        wait_until(|| numbers(&bench.end.received)[0] > 0);
+        for _ in 0..CALM {
+            bench.send_calmly(33);
+            let mut found = framed(&packet(33));
+            far.read_exact(&mut found).expect("a record");
+        }
+        for _ in 0..filled {
+            bench.receive();
+        }
+        assert_eq!(bench.receive()[10..], packet(2));
+    });
+}
+
+#[test]
 fn a_record_that_is_not_a_packet_is_given_back_after_those_before_it() {
     for fault in [framed(&[0; 30]), vec![0, 5], b"Password: ".to_vec()] {
         let (bench, stream, (near, mut far)) = (Bench::new(), Stream::default(), stream_pair());
@@ -250,9 +316,7 @@ fn superpackets_become_datagrams_and_strangers_go_to_the_handler() {
     let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 5000]).superpacket(1400);
     bench.pumping(&end, || {
         bench.far.send(&superpacket).expect("room");
-        while numbers(&bench.end.sent)[3] < 4 {
-            thread::yield_now(); // They have nowhere to go yet.
-        }
+        wait_until(|| numbers(&bench.end.sent)[3] >= 4); // They have nowhere to go yet.
         for payload in [40, 41] {
             other.send_to(&packet(payload), socket.local_addr().expect("an address")).expect("room");
             assert_eq!(bench.receive()[10..], packet(payload));
@@ -281,9 +345,7 @@ fn packets_that_wait_for_room_at_a_datagram_socket_are_kept_when_a_bell_rings() 
     let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 5000]).superpacket(1400);
     bench.pumping(&end, || {
         bench.far.send(&superpacket).expect("room");
-        while numbers(&bench.adapter.received)[0] < 4 {
-            thread::yield_now();
-        }
+        wait_until(|| numbers(&bench.adapter.received)[0] >= 4);
     });
     assert_eq!(*kept.lock().unwrap(), split(&superpacket));
     assert_eq!(numbers(&bench.end.sent), [0; 4]);

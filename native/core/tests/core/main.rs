@@ -11,3 +11,5 @@ mod peers;
 mod router;
 mod superpackets;
 mod tunnels;
+#[cfg(unix)]
+mod waiting;

@@ -17,6 +17,8 @@ use threepipe_core::wireguard::router::{Keypair, PeerSettings, Router};
 use threepipe_core::wireguard::traffic::Traffic;
 use threepipe_core::wireguard::transport::Transport;
 
+use crate::waiting::wait_until;
+
 const PEER: u32 = 5;
 
 type Counts = [AtomicU64; 4];
@@ -191,12 +193,6 @@ fn packet(from: u8, to: u8, size: usize) -> Vec<u8> {
 
 fn values(counts: &Counts) -> [u64; 4] {
     counts.each_ref().map(|count| count.load(Ordering::Relaxed))
-}
-
-fn wait_until(condition: impl Fn() -> bool) {
-    while !condition() {
-        thread::yield_now();
-    }
 }
 
 #[test]
