@@ -51,11 +51,17 @@ class Outcome:
         return self.value >= self.goal.bound if self.at_least else self.value <= self.goal.bound
 
 
-_TCP_BASES = (("c-offload", 0.95), ("python-pytun", 5.0), ("pytun-pmd3", 5.0), ("tun-rs", 1.6))
+_TCP_BASES = (("python-pytun", 5.0), ("pytun-pmd3", 5.0), ("tun-rs", 1.6))
+_TCP_LIMITS = ((_NATIVE, 0.97), (_PURE, 0.9))
 
 _STREAMS = ("wg-tcp", "wg-reverse", "wg-both")
 
 GOALS = (
+    *(
+        Goal(workload, "gbit", contender, ("c-offload",), bound)
+        for workload in ("tcp4", "tcp6")
+        for contender, bound in _TCP_LIMITS
+    ),
     *(
         Goal(workload, "gbit", contender, (base,), bound)
         for workload in ("tcp4", "tcp6")
@@ -64,8 +70,8 @@ GOALS = (
     ),
     Goal("udp", "cpu", _NATIVE, ("c-plain",), 1.0),
     Goal("udp", "cpu", _PURE, ("c-plain",), 1.1),
-    Goal("look", "gbit", _NATIVE, ("c-offload",), 0.3, base_workload="tcp4"),
-    Goal("look", "gbit", _NATIVE, PYTHON_PEERS, 3.0),
+    Goal("look", "gbit", _NATIVE, ("c-offload",), 0.5, base_workload="tcp4"),
+    *(Goal("look", "gbit", contender, PYTHON_PEERS, bound) for contender, bound in ((_NATIVE, 3.0), (_PURE, 1.0))),
     Goal("answer", "kpps", _NATIVE, ("python-pytun",), 1.3),
     Goal("answer", "kpps", _PURE, ("python-pytun",), 0.8),
     Goal("answer", "cpu", _NATIVE, ("c-plain",), 1.5),
@@ -83,12 +89,18 @@ GOALS = (
     *(Goal("rtt", "us", contender, ("c-offload",), 1.1) for contender in _BOTH),
     *(Goal(workload, "gbit", _NATIVE, ("socat",), 10.0) for workload in ("pipe-udp", "pipe-unix")),
     *(
-        Goal(workload, "us", contender, ("socat",), bound)
-        for workload in ("pipe-udp", "pipe-unix")
+        Goal(workload, "gbit", _NATIVE, (_NATIVE,), bound, base_workload="wg-tcp")
+        for workload, bound in (("pipe-udp", 1.2), ("pipe-unix", 1.2), ("pipe-tls", 0.7))
+    ),
+    *(
+        Goal(workload, "us", contender, ("socat",), bound, base_workload=base)
+        for workload, base in (("pipe-udp", ""), ("pipe-unix", ""), ("pipe-tcp", "pipe-udp"))
         for contender, bound in ((_NATIVE, 1.2), (_PURE, 2.5))
     ),
+    Goal("wg-start", "ms", _NATIVE, ("wireguard-go",), 1.5),
+    Goal("wg-start", "mib", _NATIVE, (), 35.0),
     Goal("wg-vxlan", "gbit", _NATIVE, ("wireguard-go",), 3.0),
-    *(Goal(workload, "gbit", _NATIVE, WIREGUARD_PEERS, 1.4) for workload in _STREAMS),
+    *(Goal(workload, "gbit", _NATIVE, WIREGUARD_PEERS, 2.3) for workload in _STREAMS),
     *(Goal(workload, "cpu", _NATIVE, WIREGUARD_PEERS, 0.7) for workload in _STREAMS),
     Goal("wg-udp", "kpps", _NATIVE, WIREGUARD_PEERS, 1.25),
     *(

@@ -165,7 +165,10 @@ _HANDSHAKES = (
     Metric("cpu", "the device", "µs of CPU each", False, 0),
 )
 
+_START = (Metric("ms", "ready after", "ms", False, 0), Metric("mib", "memory", "MiB", False, 1))
+
 _WIREGUARD = (
+    Workload("wg-start", "WireGuard, the start of a device", _START, wireguard.start, "wireguard"),
     Workload("wg-tcp", "WireGuard, one TCP stream, IPv4", _TUNNEL, wireguard.stream(), "wireguard"),
     Workload(
         "wg-reverse",

@@ -23,10 +23,12 @@ from benchmarks.wireguard.testbed import (
     random_key,
     route_to_peers,
     set_up,
+    starting,
     tunnel,
+    wait_until_ready,
 )
 
-__all__ = ["burst", "handshakes", "peers", "pings", "small_datagrams", "spread", "stream"]
+__all__ = ["burst", "handshakes", "peers", "pings", "small_datagrams", "spread", "start", "stream"]
 
 _HANDSHAKES = 500
 _RECEIVED = ("sum_received", "sum_received_bidir_reverse")
@@ -78,6 +80,14 @@ def burst(contender: Contender, _: int) -> dict[str, float]:
     """Measure how many datagrams of a burst at full speed pass a tunnel."""
     with tunnel(contender) as testbed:
         return bursts(testbed, TUNNELLED)
+
+
+def start(contender: Contender, _: int) -> dict[str, float]:
+    """Measure the time until a device is ready, and its memory then."""
+    with namespace() as network, starting(contender, network) as program:
+        begin = time.perf_counter()
+        wait_until_ready(program)
+        return {"ms": (time.perf_counter() - begin) * 1e3, "mib": _resident_kib(program) / 1024}
 
 
 def peers(count: int) -> Callable[[Contender, int], dict[str, float]]:

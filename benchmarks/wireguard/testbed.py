@@ -2,13 +2,15 @@
 
 import base64
 import os
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from benchmarks.contenders import Contender
-from benchmarks.processes import Process, inside, output, process
+from benchmarks.processes import Failed, Process, inside, output, process
 from benchmarks.testbed import TARGETS, Testbed, explaining, linked
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "random_key",
     "route_to_peers",
     "set_up",
+    "starting",
     "tunnel",
+    "wait_until_ready",
 ]
 
 PORT = 51820
@@ -41,23 +45,51 @@ MTU = 1420
 
 # The device gets a /run of its own, so its control socket goes with it. No program reads its standard output.
 _START = 'mount -t tmpfs none /run && echo apart && exec "$@" >/dev/null'
-_ANSWERS = f"until wg show {_NAME} >/dev/null 2>&1; do sleep 0.02; done"
 _UP = f"""
 link set {_NAME} mtu {MTU} up
 addr add {_INNER}/24 dev {_NAME}
 """
 _SECONDS = 10.0
+_PAUSE = 0.001
 _MANY_PEERS_SECONDS = 120.0
 
 
 @contextmanager
 def device(contender: Contender, network: int) -> Iterator[Process]:
     """Start a device in the network of process `network`, without a configuration. Raises `Failed`."""
+    with starting(contender, network) as program:
+        wait_until_ready(program)
+        yield program
+
+
+@contextmanager
+def starting(contender: Contender, network: int) -> Iterator[Process]:
+    """Start a device, which may not be ready yet. Raises `Failed`."""
     command = inside(network, "unshare", "--mount", "sh", "-c", _START, "sh", *contender.device, _NAME)
     with process(command) as program, explaining(program):
         program.wait_for("apart")
-        output(_beside(program, "sh", "-c", _ANSWERS), _SECONDS)
         yield program
+
+
+def wait_until_ready(program: Process) -> None:
+    """Wait until the device answers a request for its configuration. Raises `Failed`."""
+    deadline = time.monotonic() + _SECONDS
+    while not _answers(program):
+        if program.ended() or time.monotonic() > deadline:
+            raise Failed(program.last_error() or "the device does not answer")
+        time.sleep(_PAUSE)
+
+
+def _answers(program: Process) -> bool:
+    """Ask as `wg show` does, which takes longer to start than some devices."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_SECONDS)
+        try:
+            client.connect(f"/proc/{program.pid}/root/run/wireguard/{_NAME}.sock")
+            client.sendall(b"get=1\n\n")
+            return bool(client.recv(1))
+        except OSError:
+            return False
 
 
 def configure(program: Process, text: str) -> None:

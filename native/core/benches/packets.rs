@@ -5,6 +5,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use threepipe_core::packet::checksum::{copy_and_sum, internet_checksum};
 use threepipe_core::packet::coalesce::Coalescer;
 use threepipe_core::packet::record::{HEADER_SIZE, Record, Shape};
@@ -57,6 +58,29 @@ fn main() {
         black_box(&mut target);
     });
     println!("split: {:.1} ns a packet of 1476 bytes", time / 44.0);
+    for size in [64, 1424] {
+        aead(size);
+    }
+}
+
+/// Seal and open packets of `size` bytes as `WireGuard` does.
+fn aead(size: usize) {
+    let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &[7; 32]).expect("a key has 32 bytes"));
+    let nonce = || Nonce::assume_unique_for_key([0; 12]);
+    let mut packet = vec![1; size];
+    let time = best(|| {
+        let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), black_box(&mut packet));
+        assert!(black_box(tag).is_ok());
+    });
+    println!("seal: {time:.1} ns a packet of {size} bytes, {:.2} ns a byte", time / size as f64);
+    let mut sealed = packet.clone();
+    key.seal_in_place_append_tag(nonce(), Aad::empty(), &mut sealed).expect("a short message");
+    let mut message = sealed.clone();
+    let time = best(|| {
+        message.copy_from_slice(&sealed);
+        assert!(key.open_in_place(nonce(), Aad::empty(), black_box(&mut message)).is_ok());
+    });
+    println!("open: {time:.1} ns a packet of {size} bytes, {:.2} ns a byte", time / size as f64);
 }
 
 fn plan(bundle: &[Vec<u8>], what: &str) {

@@ -210,7 +210,7 @@ fn bytes_on_their_way_are_given_back_at_a_bell() {
 fn a_stream_without_room_does_not_hold_up_packets_for_the_adapter() {
     let (bench, stream, (near, mut far)) = (Bench::new(), Stream::default(), stream_pair());
     let mut filled = 0;
-    while let Ok(size) = (&near).write(&[0; 1 << 16]) {
+    while let Ok(size) = (&near).write(&[0; 1 << 12]) {
         filled += size;
     }
     bench.pumping(&bench.records(&near, &[near.as_fd()], &stream), || {
