@@ -1,6 +1,7 @@
 """Bundles from and to the rings of a session: both implementations on the contract library, and compared."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.support.contract_system import Bench, find_contract
 from threepipe.core import fast
 from threepipe.core import rings as python_rings
 from threepipe.core.packet import MAX_PACKET
-from threepipe.core.rings import Rings
+from threepipe.core.rings import Rings, RingSender
 from threepipe.platforms.windows.wintun import ERROR_BUFFER_OVERFLOW, ERROR_INVALID_DATA, ERROR_NO_MORE_ITEMS
 from threepipe.settings import MIN_CAPACITY
 
@@ -118,6 +119,41 @@ def test_send_to_a_full_ring_returns_the_count_and_overflow(bench: Bench, module
         opened.wire.settle()
         assert opened.wire.receive(10) == packets(300, 1000)[:accepted]
         assert module.ring_send(opened.rings, []) == (0, 0)
+
+
+def test_a_sender_sends_valid_packets_until_the_ring_is_full_or_it_is_stopped(bench: Bench) -> None:
+    with Opened(bench) as opened:
+        found: list[None] = []
+        sender = RingSender(opened.rings, lambda: found.append(None))
+        for bad in (b"", b"\x45" * 19, b"\0" * 40, bytes(packet(0, MAX_PACKET)) + b"~", memoryview(packet(0))):
+            assert not sender.send(bad)
+        opened.wire.fault(Fault.STALL, 1)
+        accepted = sum(map(sender.send, packets(300, 1000)))
+        assert 0 < accepted < 300
+        assert (sender.sent, len(found)) == ((accepted, accepted * 1000), accepted)
+        opened.wire.fault(Fault.STALL, 0)
+        opened.wire.settle()
+        assert opened.wire.receive(10) == packets(300, 1000)[:accepted]
+        sender.stop()
+        assert not sender.send(packet(0))
+        assert opened.wire.receive(0) == []
+
+
+@EACH
+def test_packets_of_a_sender_and_bundles_of_another_thread_keep_their_order(bench: Bench, module: ModuleType) -> None:
+    with Opened(bench) as opened:
+        sender = RingSender(opened.rings, lambda: None)
+        alone, together = packets(150, 40), packets(150, 41)
+        with ThreadPoolExecutor(1) as threads:
+            sent = threads.submit(lambda: sum(map(sender.send, alone)))
+            for start in range(0, 150, 30):
+                bundle = [memoryview(data) for data in together[start : start + 30]]
+                assert module.ring_send(opened.rings, bundle) == (30, 0)
+            assert sent.result() == 150
+        opened.wire.settle()
+        arrived = opened.wire.receive(10)
+        assert [data for data in arrived if len(data) == 40] == alone
+        assert [data for data in arrived if len(data) == 41] == together
 
 
 @EACH

@@ -10,7 +10,7 @@ from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import MAX_PACKET, Packet
-from threepipe.core.rings import Rings
+from threepipe.core.rings import Rings, RingSender
 from threepipe.errors import AdapterError, AdapterGone, InvalidPacket, RingCorrupt
 from threepipe.platforms.windows.waiting import Arrival, Events, Room
 from threepipe.platforms.windows.winerror import reason, windows_error
@@ -36,9 +36,9 @@ class WindowsPort:
         self._name = name
         self._ended = 0  # The error code with which the driver ended the session.
         self._arena = Arena()
-        self.sender = None
         self.readable = Arrival(events, wintun.read_wait_event(session))
         self.writable = Room(self.readable.wait_for_end())
+        self.sender = RingSender(self._rings, self.writable.found)
 
     def receive(self) -> Bundle:
         """Return copies of the packets that are ready."""
@@ -75,9 +75,8 @@ class WindowsPort:
         return Bundle(packets[self._accepted(packets) :])
 
     def send_packet(self, packet: bytes) -> bool:
-        """Send one packet."""
-        self._check_alive()
-        return self._accepted([packet]) == 1
+        """Send one packet, as `sender` does."""
+        return self.sender.send(packet)
 
     def _accepted(self, packets: Sequence[Packet]) -> int:
         """Send packets until there is no room, and return how many were accepted."""
@@ -95,6 +94,7 @@ class WindowsPort:
         self.readable.end()
 
     def stop(self) -> None:
+        self.sender.stop()
         self._wintun.end_session(self._session)
 
     def dispose(self) -> None:
