@@ -104,7 +104,12 @@ pub fn pump(left: &End<'_>, right: &End<'_>, bells: &[BorrowedFd<'_>]) -> Result
         let room = RoomWait::new(bells, move |waiting| gate.set_waiting(index, waiting));
         Direction::new(route.ends[index], route.ends[1 - index], nudged.as_fd(), bells, room, pace)
     };
-    let shared = &Shared::new([direction(0)?, direction(1)?], gate);
+    let directions = match (direction(0), direction(1)) {
+        (Ok(first), Ok(second)) => [first, second],
+        (Err(error), _) => return Ok(Ended::Failed(error, route.blamed(0))),
+        (_, Err(error)) => return Ok(Ended::Failed(error, route.blamed(1))),
+    };
+    let shared = &Shared::new(directions, gate);
     let (together, nudge) = if pace.one_thread_if_calm {
         let sources = Sources::new(&[from.sources(), to.sources()].concat(), bells)?;
         (Some(Together { sources, of_first: from.sources().len() }), Some(nudge))
