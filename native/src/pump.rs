@@ -160,6 +160,7 @@ impl End {
                 sources,
                 target: records.writer.as_fd(),
                 stream: &records.stream,
+                handler: records.handler.as_ref().map(|handler| handler as _),
                 received,
                 sent,
             }),

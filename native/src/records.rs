@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use threepipe_core::endpoints::records::{State, Stream, Turn};
+use threepipe_core::endpoints::records::{self, State, Stream, Turn};
+use threepipe_core::pump::Raised;
 
 use crate::buffer::Buffers;
 use crate::error::Result;
@@ -16,6 +17,7 @@ pub struct Records {
     pub reader: OwnedFd,
     pub writer: OwnedFd,
     pub stream: Stream,
+    pub handler: Option<Handler>,
 }
 
 impl Records {
@@ -23,10 +25,12 @@ impl Records {
     pub fn of(end: &Bound<'_, PyAny>) -> Result<Self> {
         let py = end.py();
         let unread = end.getattr(intern!(py, "unread"))?;
+        let handler = end.getattr(intern!(py, "handler"))?;
         Ok(Self {
             reader: File::of(&end.getattr(intern!(py, "reader"))?)?.duplicate()?,
             writer: File::of(&end.getattr(intern!(py, "writer"))?)?.duplicate()?,
             stream: Stream::new(Buffers::of(&unread)?.slice(0).to_vec()),
+            handler: (!handler.is_none()).then(|| Handler(handler.unbind())),
         })
     }
 
@@ -36,5 +40,30 @@ impl Records {
         let State { unread, unsent, turn } = self.stream.into_state();
         let error = turn.map(|turn| if let Turn::Failed(error) = turn { error.raw_os_error() } else { 0 });
         Ok(end.setattr(intern!(py, "left"), (PyBytes::new(py, &unread), PyBytes::new(py, &unsent), error))?)
+    }
+}
+
+/// Calls the methods of a `threepipe.core.pump.RecordsHandler`, from threads of the pump.
+pub struct Handler(Py<PyAny>);
+
+impl records::Handler for Handler {
+    fn receive(&self, memory: &mut [u8]) -> std::result::Result<Option<usize>, Raised> {
+        Python::attach(|py| {
+            let handled = self.0.bind(py).call_method1(intern!(py, "receive_bytes"), (memory.len(),))?;
+            if handled.is_none() {
+                return Ok(None);
+            }
+            let buffers = Buffers::of(&handled).map_err(PyErr::from)?;
+            let bytes = buffers.slice(0);
+            memory[..bytes.len()].copy_from_slice(bytes);
+            Ok(Some(bytes.len()))
+        })
+    }
+
+    fn send(&self, data: &[u8]) -> std::result::Result<bool, Raised> {
+        Python::attach(|py| {
+            let handled = self.0.bind(py).call_method1(intern!(py, "send_bytes"), (PyBytes::new(py, data),))?;
+            Ok(handled.extract()?)
+        })
     }
 }

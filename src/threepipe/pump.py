@@ -233,7 +233,6 @@ def _owned(session: Session, end: End) -> Iterator[bool]:
         return
     with session._receive_lock, session._send_lock:
         session._regain()
-        end.prepare()
         session._exclusive = True
     try:
         yield session._port.lend() is end

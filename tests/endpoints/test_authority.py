@@ -38,7 +38,6 @@ def shake_hands(listener: Credentials, caller: Credentials, name: str) -> None:
     contexts = listener.context(server=True), caller.context(server=False)
     for context in contexts:
         context.verify_flags |= ssl.VERIFY_X509_STRICT
-    contexts[0].sslsocket_class = ssl.SSLSocket
     server = contexts[0].wrap_bio(to_server, to_client, server_side=True)
     client = contexts[1].wrap_bio(to_client, to_server, server_hostname=name)
     for side in (client, server, client, server):

@@ -19,6 +19,8 @@ from threepipe.session import Session
 class Scripted:
     """A stream in memory, which can be told to fail."""
 
+    is_encrypted = True
+
     def __init__(self) -> None:
         self.reader = self.writer = Doorbell()
         self.unread = b""
@@ -28,6 +30,7 @@ class Scripted:
         self.closed = 0
 
     def read(self, memory: memoryview) -> int | None:
+        self.flush()
         size = len(self.unread)
         memory[:size] = self.unread
         self.unread = b""
@@ -50,6 +53,31 @@ class Scripted:
     def close(self) -> None:
         self.closed += 1
         self.reader.close()
+
+
+def test_another_loop_reads_and_writes_bytes_until_the_stream_fails() -> None:
+    stream = Scripted()
+    connection = Connection(cast(Stream, stream), "it")
+    stream.unread = b"abc"
+    assert [bytes(connection.receive_bytes(9) or b""), connection.receive_bytes(9)] == [b"abc", None]
+    stream.room = 4
+    assert not connection.send_bytes(b"abcdef")
+    assert connection.send_bytes(b"")
+    stream.room = 0
+    assert not connection.send_bytes(b"gh")
+    connection.take_back(b"", b"i", None)
+    stream.room = None
+    assert connection.flush()
+    assert stream.written == b"abcdefghi"
+    stream.fails = True
+    assert connection.send_bytes(b"lost")
+    end = connection.receive_bytes(9)
+    assert end is not None
+    assert not end
+    connection.take_back(b"", b"", 0)
+    with pytest.raises(Disconnected, match=r"broke off.*reset"):
+        connection.read(memoryview(bytearray(100)), 1)
+    connection.close()
 
 
 def test_a_closed_connection_takes_no_packets_and_closes_its_stream_once() -> None:

@@ -1,12 +1,8 @@
 """TLS of endpoints: versions, names, authorities and files."""
 
-import errno
-import os
 import re
-import select
 import socket
 import ssl
-import struct
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509 import load_pem_x509_certificate
 
 import threepipe
-from tests.support.endpoints import SECONDS, Place, at_work, opened, posix, served
+from tests.support.endpoints import SECONDS, Place, at_work, opened, served
 from tests.support.revocation import issued, revoke
-from threepipe.endpoints.credentials import Credentials
-
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER, so that closing resets the connection."""
+from threepipe.endpoints import openers
 
 
 def test_a_connection_uses_tls_1_3(stack: ExitStack, secure: Place) -> None:
@@ -31,21 +24,14 @@ def test_a_connection_uses_tls_1_3(stack: ExitStack, secure: Place) -> None:
         assert cast(ssl.SSLSocket, program).version() == "TLSv1.3"
 
 
-@posix
-def test_a_socket_whose_client_has_gone_before_tls_begins_is_closed(secure: Place, tmp_path: Path) -> None:
-    files = [str(tmp_path / name) for name in ("server.pem", "server.key", "ca.pem")]
-    context = Credentials(*files).context(server=True)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        with socket.create_connection(listening.getsockname()) as client:
-            accepted, _ = listening.accept()
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        select.select([accepted], [], [], SECONDS)
-        number = accepted.fileno()
-        with pytest.raises(OSError) as gone:  # noqa: PT011  # It is kept, and with it the frames that have the socket.
-            context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
-        assert gone.value.errno == errno.ECONNRESET
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(number)
+def test_a_listener_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, secure: Place) -> None:
+    monkeypatch.setattr(openers, "_HANDSHAKE_TIMEOUT", 0.01)
+    port = int(re.split("[:,]", secure.calling)[2])
+    with (
+        socket.create_server((secure.host, port)),
+        pytest.raises(threepipe.EndpointError, match=r"TLS with .*: the handshake took too long"),
+    ):
+        threepipe.open_endpoint(secure.calling)
 
 
 def test_a_caller_rejects_a_certificate_for_another_name(stack: ExitStack, secure: Place) -> None:

@@ -37,10 +37,10 @@ class Piped:
 
 
 def take(program: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size and (more := program.recv(size - len(data))):
+    data = bytearray()
+    while len(data) < size and (more := program.recv(min(size - len(data), 1 << 16))):
         data += more
-    return data
+    return bytes(data)
 
 
 def answered(piped: Piped) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "NativeEndpoint",
     "PeersEnd",
     "RecordsEnd",
+    "RecordsHandler",
     "Side",
     "TunEnd",
     "Way",
@@ -201,6 +202,19 @@ class DatagramsEnd:
         """Do nothing: the socket belongs to the port."""
 
 
+class RecordsHandler(Protocol):
+    """The methods by which the native loop reads and writes encrypted bytes, from threads of its own."""
+
+    def receive_bytes(self, limit: int) -> memoryview | None:
+        """Return the bytes that are ready, at most `limit`, until the next call; None if none are.
+
+        Nothing is ready then that the file to read from does not show. No bytes: it is the owner's turn.
+        """
+
+    def send_bytes(self, data: bytes) -> bool:
+        """Accept bytes, and return True once all that were accepted are written. Until then `data` must be empty."""
+
+
 class RecordsEnd:
     """A stream of records, lent to the native loop, which ends when the owner has to go on with the stream."""
 
@@ -213,17 +227,16 @@ class RecordsEnd:
         unread: bytes,
         take_back: Callable[[bytes, bytes, int | None], None],
         bells: Sequence[HasFileno] = (),
-        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         """Lend two non-blocking files, and the bytes that were read of an incomplete record.
 
-        `prepare` is called before the owner lends the end for a loop that begins; it may replace the files.
         `take_back` gets what the loop leaves: the bytes read beyond whole records; those accepted and not yet written;
         and, if it is the owner's turn, the errno of reading, or 0 for the end or a record that is not a packet. The
         loop ends when one of `bells` is readable.
         """
         self.reader, self.writer, self.unread, self.bells = reader, writer, unread, bells
-        self.prepare = prepare
+        self.handler: RecordsHandler | None = None
+        """Reads and writes if the files have encrypted bytes."""
         self._take_back = take_back
         self.left: tuple[bytes, bytes, int | None] | None = None
         """The arguments for `take_back`, once the loop has ended."""

@@ -57,6 +57,7 @@ class Connection:
         self._unread = b""  # Bytes read beyond the packets given out.
         self._fault = ""  # The reason to disconnect once the packets before it are given out.
         self._unsent = memoryview(b"")  # The rest of a record that is partly written.
+        self._received = memoryview(b"")  # For `receive_bytes`, which allocates it.
         self._lock = threading.Lock()  # Guards writing and closing.
         self._closed = False
 
@@ -130,19 +131,39 @@ class Connection:
         plain = self.stream.is_plain and self._speaks and not (self.ready or self._broken or self._unsent)
         return self._unread if plain else None
 
-    def make_plain(self) -> None:
-        """Use a stream that has its bytes in its files, which another loop can read and write."""
+    def receive_bytes(self, limit: int) -> memoryview | None:
+        """Read for another loop, as `RecordsHandler` says. `read` raises an error later."""
+        if len(self._received) < limit:
+            self._received = memoryview(bytearray(limit))
+        try:
+            size = self.stream.read(self._received[:limit])
+        except OSError as error:
+            self._broken = error.strerror or str(error)
+            size = 0
+        return None if size is None else self._received[:size]
+
+    def send_bytes(self, data: bytes) -> bool:
+        """Write for another loop, as `RecordsHandler` says."""
         with self._lock:
-            self.stream = self.stream.plain()
+            if data:
+                self._unsent = memoryview(data)
+            try:
+                return self._flush()
+            except Disconnected:  # `read` meets the end, after the packets that were sent before it.
+                self._unsent = memoryview(b"")
+                return True
 
     def take_back(self, unread: bytes, unsent: bytes, error: int | None) -> None:
         """Go on after another loop: with bytes that it read, and with those that it accepted and did not write.
 
         `error` is the errno of reading, 0 if it is this one's turn for another reason, else None.
         """
-        self._unread, self._unsent = unread, memoryview(unsent)
+        self._unread = unread
+        kept = bytes(self._unsent) if self.stream.is_encrypted else b""  # Of `send_bytes`.
+        self._unsent = memoryview(kept + unsent)
         self.has_packets = error is not None and bool(unread)  # Look at them before reading more.
-        self._broken = os.strerror(error) if error else ""
+        if error:
+            self._broken = os.strerror(error)
 
     def try_establish(self) -> bool:
         """Read once, and return True if the other end has sent a packet, which `read` then returns.

@@ -1,8 +1,8 @@
 """Credentials: the files by which a TLS end proves its identity, and the rules for the other end's.
 
 OpenSSL verifies the other end's chain, the revocation lists and, for a caller, the listener's name (RFC 9525). This
-module adds names of callers and fingerprints, which OpenSSL does not check for servers in Python. Knows no sockets but
-TLS's, and no packets.
+module adds names of callers and fingerprints, which OpenSSL does not check for servers in Python. Knows no sockets and
+no packets.
 """
 
 import errno
@@ -27,21 +27,6 @@ class CertificateRefused(OSError):
         self.reason = reason
 
 
-class _AcceptedSocket(ssl.SSLSocket):
-    """A socket that is closed if its client turns out to be gone while TLS is added: `ssl` leaves it open then.
-
-    To be sure that the client sent nothing before it left, `ssl` reads once; nothing else here calls `recv`. Seen with
-    CPython 3.11.7.
-    """
-
-    def recv(self, size: int = 1, flags: int = 0) -> bytes:
-        try:
-            return super().recv(size, flags)
-        except OSError:
-            self.close()
-            raise
-
-
 class Credentials(NamedTuple):
     """Paths of PEM files, and requirements for the other end's certificate besides the signature of its authority."""
 
@@ -62,8 +47,6 @@ class Credentials(NamedTuple):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
-        if server:
-            context.sslsocket_class = _AcceptedSocket
         try:
             context.load_cert_chain(self.cert, self.key, password=_no_password)
             context.load_verify_locations(self.ca)
@@ -77,7 +60,7 @@ class Credentials(NamedTuple):
             _load_lists(context, self.crl)
         return context
 
-    def check(self, secured: ssl.SSLSocket) -> None:
+    def check(self, secured: ssl.SSLObject) -> None:
         """Check the other end's certificate after the handshake. Raises `CertificateRefused`."""
         certificate = secured.getpeercert(binary_form=True)
         assert certificate is not None  # OpenSSL requires one.

@@ -134,7 +134,8 @@ class Listener:
         except Disconnected as reason:
             self._dismiss(pending, readable, str(reason))
         except OSError as error:
-            self._dismiss(pending, readable, f"failed the TLS handshake ({getattr(error, 'reason', None) or error})")
+            reasons = (getattr(error, name, None) for name in ("verify_message", "reason"))
+            self._dismiss(pending, readable, f"failed the TLS handshake ({next(filter(None, reasons), error)})")
         return False
 
     def _dismiss(self, pending: "_Pending", readable: Watch, why: str) -> None:

@@ -1,6 +1,8 @@
 """The openers of the kinds with sockets, streams and programs: each makes the session of one kind from its parts."""
 
+import errno
 import socket
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -29,6 +31,7 @@ from threepipe.net.connect import (
     listen_unix,
     open_towards,
 )
+from threepipe.net.watch import is_readable
 from threepipe.platforms import bind_to_interface, enlarge_buffers, mark_socket, open_datagrams
 from threepipe.session import Session
 
@@ -139,13 +142,18 @@ def open_tls(
             endpoint_errors(f"TLS with {remote}", {}),
             close_on_error(connect(remote, _prepared(mark, interface))) as connected,
         ):
-            connected.settimeout(_HANDSHAKE_TIMEOUT)
-            wrapped = context.wrap_socket(connected, server_hostname=name or remote.host, suppress_ragged_eofs=False)
-            with close_on_error(wrapped) as secured:
-                credentials.check(secured)
-        return TlsStream(secured)
+            stream = TlsStream(connected, context, credentials.check, name or remote.host)
+            _finish_handshake(stream)
+        return stream
 
     return _dialled_session(request, dial, str(remote), retry, forever, interval)
+
+
+def _finish_handshake(stream: TlsStream) -> None:
+    end = time.monotonic() + _HANDSHAKE_TIMEOUT
+    while not stream.handshake():
+        if not is_readable(stream.reader, max(0, end - time.monotonic())):
+            raise TimeoutError(errno.ETIMEDOUT, "the handshake took too long")
 
 
 def open_tls_listen(
@@ -166,12 +174,7 @@ def open_tls_listen(
 
     def wrap(accepted: socket.socket) -> TlsStream:
         keep_alive(accepted)
-        present = context.get()
-        accepted.getpeername()  # Raises if the client is gone; wrap_socket would leave the socket open then.
-        secured = present.wrap_socket(
-            accepted, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
-        )
-        return TlsStream(secured, credentials.check)
+        return TlsStream(accepted, context.get(), credentials.check)
 
     return _listening_session(request, partial(_listen, request.parameter, mark, interface), wrap, reuse)
 

@@ -41,6 +41,7 @@ class RelayStream:
     """
 
     is_plain = False
+    is_encrypted = False
 
     def __init__(
         self,
@@ -60,9 +61,6 @@ class RelayStream:
         )
         self._copying_in.start()
         self._copying_out.start()
-
-    def plain(self) -> Stream:
-        return self
 
     def read(self, memory: memoryview) -> int | None:
         return self._input.read(memory)

@@ -29,10 +29,11 @@ class Stream(Protocol):
 
     @property
     def is_plain(self) -> bool:
-        """True if the native loop can use the files of the stream that `plain` returns."""
+        """True if the native loop can wait for the files."""
 
-    def plain(self) -> "Stream":
-        """Return a stream that has its bytes in its files: this one, or another that takes this one over."""
+    @property
+    def is_encrypted(self) -> bool:
+        """True if the files have other bytes than `read` and `write`."""
 
     def read(self, memory: memoryview) -> int | None:
         """Read into the start of `memory`, and return the number of bytes; 0 at the end, None if none are ready."""
@@ -56,13 +57,11 @@ class SocketStream:
     """A connected socket."""
 
     is_plain = True
+    is_encrypted = False
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self.reader = self.writer = self._socket = connected
-
-    def plain(self) -> Stream:
-        return self
 
     def read(self, memory: memoryview) -> int | None:
         try:
@@ -95,6 +94,8 @@ class FileStream:
     O_NONBLOCK belongs to the open file, which other processes may share, so it is restored on close.
     """
 
+    is_encrypted = False
+
     def __init__(
         self,
         reader: io.FileIO,
@@ -107,9 +108,6 @@ class FileStream:
         self.failure, self._closed = failure, closed
         self.is_plain = all(_can_be_awaited(file) for file in (reader, writer))
         self._blocking = [(file, _set_blocking(file, False)) for file in (reader, writer)]
-
-    def plain(self) -> Stream:
-        return self
 
     def read(self, memory: memoryview) -> int | None:
         return self.reader.readinto(memory)

@@ -147,17 +147,10 @@ class StreamPort(EndpointPort):
         reader, writer = connection.stream.reader, connection.stream.writer
         if self._lent is None:
             bells = [self._supply.listening] if isinstance(self._supply, Listener) else []
-            self._lent = RecordsEnd(reader, writer, unread, self._take_back, bells, self._prepare)
+            self._lent = RecordsEnd(reader, writer, unread, self._take_back, bells)
         self._lent.reader, self._lent.writer, self._lent.unread = reader, writer, unread
+        self._lent.handler = connection if connection.stream.is_encrypted else None
         return self._lent
-
-    def _prepare(self) -> None:
-        """Have the connection use a plain stream."""
-        if (connection := self._connection) is not None and self._lendable() is not None:
-            with self._lock:
-                self._forget(connection)
-                connection.make_plain()
-                self._watch(connection)
 
     def _lendable(self) -> tuple[Connection, bytes] | None:
         """Return the connection and its unread bytes if the native loop may use it now."""
@@ -174,6 +167,8 @@ class StreamPort(EndpointPort):
         if (connection := self._connection) is not None:
             connection.take_back(unread, unsent, error)
             self._own_turn = error is not None
+            with suppress(Disconnected):  # `receive` handles the end.
+                self._flush(connection)
             self.readable.ring()  # Something may have to be done before the next byte arrives.
 
     def _read(self) -> list[memoryview]:

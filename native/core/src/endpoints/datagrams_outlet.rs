@@ -12,7 +12,7 @@ use crate::io::bundle::{Bundle, Outlet};
 use crate::io::counters::Counters;
 use crate::io::datagrams::{self, MAX_RUN, MAX_SEGMENTS};
 use crate::io::packets::Packets;
-use crate::io::stop::{Flow, Raised, Stop};
+use crate::io::stop::{Flow, Stop, raised};
 use crate::io::waiting::RoomWait;
 use crate::locks::unpoisoned;
 use crate::packet::record::Measure;
@@ -91,10 +91,6 @@ impl<'a> DatagramsOutlet<'a> {
             Flow::Continue(())
         }
     }
-}
-
-fn raised<T>(raised: Raised) -> Flow<T> {
-    Flow::Break(Stop::Raised(raised))
 }
 
 impl Sender<'_> {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use rustix::io::Errno;
 
+use crate::io::stop::Raised;
 use crate::locks::unpoisoned;
 
 /// Bytes before each packet.
@@ -32,6 +33,26 @@ pub enum Turn {
     Look,
     /// Reading failed.
     Failed(Errno),
+}
+
+/// The caller's code, which the pump's threads call for a stream whose files have encrypted bytes.
+///
+/// The twin of `RecordsHandler` in `threepipe.core.pump`. An error that it returns ends the pump.
+pub trait Handler: Sync {
+    /// Receive to the start of `memory`, and return the number of bytes: None if none are ready, 0 if it is the owner's
+    /// turn. Nothing is ready then that the file to read from does not show.
+    ///
+    /// # Errors
+    ///
+    /// Any; it ends the pump.
+    fn receive(&self, memory: &mut [u8]) -> Result<Option<usize>, Raised>;
+
+    /// Accept `data`, and return true once all that was accepted is written. Until then `data` must be empty.
+    ///
+    /// # Errors
+    ///
+    /// Any; it ends the pump.
+    fn send(&self, data: &[u8]) -> Result<bool, Raised>;
 }
 
 impl Stream {

@@ -1,13 +1,14 @@
 //! Packets received as records of a stream.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, read};
 
-use crate::endpoints::records::{LENGTH, Stream, Turn};
+use crate::endpoints::records::{Handler, LENGTH, Stream, Turn};
 use crate::io::bundle::{Bundle, Intake, Piece};
 use crate::io::counters::Counters;
-use crate::io::stop::{Flow, Stop};
+use crate::io::stop::{Flow, Stop, raised};
 use crate::io::waiting::Ready;
 use crate::packet::record::{IPV4_HEADER, MAX_PACKET, Measure, is_packet};
 
@@ -17,6 +18,7 @@ const READ: usize = 1 << 18;
 /// The intake of a stream.
 pub(crate) struct RecordsIntake<'a> {
     stream: &'a Stream,
+    handler: Option<&'a dyn Handler>,
     counters: Counters<'a>,
     memory: Vec<u8>,
     /// The bytes in memory that are not part of a packet received before.
@@ -37,17 +39,33 @@ struct Parsed {
 }
 
 impl<'a> RecordsIntake<'a> {
-    pub(crate) fn new(stream: &'a Stream, counters: Counters<'a>) -> Self {
+    pub(crate) fn new(stream: &'a Stream, handler: Option<&'a dyn Handler>, counters: Counters<'a>) -> Self {
         let mut memory = stream.with(|state| std::mem::take(&mut state.unread));
         let unread = 0..memory.len();
         memory.resize(LENGTH + MAX_PACKET + READ, 0);
-        Self { stream, counters, memory, unread, is_empty: false, pieces: Vec::new() }
+        Self { stream, handler, counters, memory, unread, is_empty: false, pieces: Vec::new() }
     }
 
     /// Have the owner go on with the stream.
     fn give_back<T>(&self, turn: Turn) -> Flow<T> {
         self.stream.with(|state| state.turn = Some(turn));
         Flow::Break(Stop::Bell)
+    }
+
+    /// Read after the unread bytes. Return the number of bytes, None if none are ready.
+    fn read(&mut self, source: BorrowedFd<'_>) -> Flow<Option<usize>> {
+        self.memory.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        let room = &mut self.memory[self.unread.end..][..READ];
+        let size = match self.handler {
+            Some(handler) => handler.receive(room).map_or_else(raised, Flow::Continue)?,
+            None => match read(source, room) {
+                Ok(size) => Some(size),
+                Err(Errno::AGAIN | Errno::INTR) => None,
+                Err(error) => return self.give_back(Turn::Failed(error)),
+            },
+        };
+        if size == Some(0) { self.give_back(Turn::Look) } else { Flow::Continue(size) }
     }
 
     /// Find the packets in the unread bytes.
@@ -86,15 +104,7 @@ impl Intake for RecordsIntake<'_> {
         if std::mem::take(&mut self.is_empty) {
             return Flow::Continue(None);
         }
-        self.memory.copy_within(self.unread.clone(), 0);
-        self.unread = 0..self.unread.len();
-        let room = self.unread.end..self.unread.end + READ;
-        let size = match read(ready.source, &mut self.memory[room]) {
-            Ok(0) => return self.give_back(Turn::Look),
-            Ok(size) => size,
-            Err(Errno::AGAIN | Errno::INTR) => return Flow::Continue(None),
-            Err(error) => return self.give_back(Turn::Failed(error)),
-        };
+        let Some(size) = self.read(ready.source)? else { return Flow::Continue(None) };
         self.unread.end += size;
         let Parsed { used, total, fault } = self.parse();
         self.unread.start = used;

@@ -4,11 +4,11 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, write};
 
-use crate::endpoints::records::{LENGTH, Stream};
+use crate::endpoints::records::{Handler, LENGTH, Stream};
 use crate::io::bundle::{Bundle, Outlet};
 use crate::io::counters::Counters;
 use crate::io::packets::Packets;
-use crate::io::stop::Flow;
+use crate::io::stop::{Flow, raised};
 use crate::io::waiting::RoomWait;
 use crate::packet::record::Measure;
 
@@ -19,6 +19,7 @@ const ENOUGH: usize = 1 << 17;
 pub(crate) struct RecordsOutlet<'a> {
     target: BorrowedFd<'a>,
     stream: &'a Stream,
+    handler: Option<&'a dyn Handler>,
     counters: Counters<'a>,
     room: RoomWait<'a>,
     records: Packets,
@@ -29,12 +30,41 @@ pub(crate) struct RecordsOutlet<'a> {
 }
 
 impl<'a> RecordsOutlet<'a> {
-    pub(crate) fn new(target: BorrowedFd<'a>, stream: &'a Stream, counters: Counters<'a>, room: RoomWait<'a>) -> Self {
-        Self { target, stream, counters, room, records: Packets::new(LENGTH), written: 0, accepted: Measure::NOTHING }
+    pub(crate) fn new(
+        target: BorrowedFd<'a>,
+        stream: &'a Stream,
+        handler: Option<&'a dyn Handler>,
+        counters: Counters<'a>,
+        room: RoomWait<'a>,
+    ) -> Self {
+        let records = Packets::new(LENGTH);
+        Self { target, stream, handler, counters, room, records, written: 0, accepted: Measure::NOTHING }
     }
 
     /// Write the records added so far. Forget them if the other end reads no more.
     fn flush(&mut self) -> Flow {
+        match self.handler {
+            Some(handler) => self.hand_over(handler)?,
+            None => self.write()?,
+        }
+        self.accept(self.written);
+        self.written = 0;
+        self.records.clear();
+        Flow::Continue(())
+    }
+
+    /// Have the handler write the records.
+    fn hand_over(&mut self, handler: &dyn Handler) -> Flow {
+        let mut rest = &self.records.memory()[..self.records.size()];
+        self.written = rest.len(); // The handler keeps them if this is to stop.
+        while !handler.send(rest).map_or_else(raised, Flow::Continue)? {
+            self.room.wait(self.target)?;
+            rest = &[];
+        }
+        Flow::Continue(())
+    }
+
+    fn write(&mut self) -> Flow {
         while self.written < self.records.size() {
             match write(self.target, &self.records.memory()[self.written..self.records.size()]) {
                 Ok(size) => self.written += size,
@@ -44,9 +74,6 @@ impl<'a> RecordsOutlet<'a> {
                 Err(_) => break, // The intake meets the end, after the packets that were sent before it.
             }
         }
-        self.accept(self.written);
-        self.written = 0;
-        self.records.clear();
         Flow::Continue(())
     }
 

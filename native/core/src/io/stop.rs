@@ -24,3 +24,9 @@ pub(crate) enum Stop {
 
 /// A result, or the reason to stop.
 pub(crate) type Flow<T = ()> = ControlFlow<Stop, T>;
+
+/// Stop for an exception that the caller's code raised.
+#[cfg(target_os = "linux")]
+pub(crate) fn raised<T>(raised: Raised) -> Flow<T> {
+    Flow::Break(Stop::Raised(raised))
+}

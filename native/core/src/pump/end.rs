@@ -9,7 +9,7 @@ use crate::endpoints::{
     datagrams::{Handler as DatagramsHandler, Ways},
     datagrams_intake::DatagramsIntake,
     datagrams_outlet::DatagramsOutlet,
-    records::Stream,
+    records::{Handler as RecordsHandler, Stream},
     records_intake::RecordsIntake,
     records_outlet::RecordsOutlet,
 };
@@ -106,6 +106,8 @@ pub struct RecordsEnd<'a> {
     pub target: BorrowedFd<'a>,
     /// Its bytes on their way.
     pub stream: &'a Stream,
+    /// Reads and writes if the files have encrypted bytes.
+    pub handler: Option<&'a dyn RecordsHandler>,
     /// Counters of the packets received.
     pub received: Counters<'a>,
     /// Counters of the packets sent.
@@ -140,7 +142,7 @@ impl<'a> End<'a> {
             #[cfg(target_os = "linux")]
             Self::Datagrams(end) => Box::new(DatagramsIntake::new(end.ways, end.handler, end.received)),
             #[cfg(target_os = "linux")]
-            Self::Records(end) => Box::new(RecordsIntake::new(end.stream, end.received)),
+            Self::Records(end) => Box::new(RecordsIntake::new(end.stream, end.handler, end.received)),
         }
     }
 
@@ -159,7 +161,7 @@ impl<'a> End<'a> {
                 Box::new(DatagramsOutlet::new(end.socket, end.ways, end.handler, end.sent, room, end.kept))
             }
             #[cfg(target_os = "linux")]
-            Self::Records(end) => Box::new(RecordsOutlet::new(end.target, end.stream, end.sent, room)),
+            Self::Records(end) => Box::new(RecordsOutlet::new(end.target, end.stream, end.handler, end.sent, room)),
         }
     }
 }

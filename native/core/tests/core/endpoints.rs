@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use threepipe_core::endpoints::datagrams::{Handler, Received, Sent, Way, Ways};
-use threepipe_core::endpoints::records::{State, Stream, Turn};
+use threepipe_core::endpoints::records::{self, State, Stream, Turn};
 use threepipe_core::io::datagrams::Arrival;
 use threepipe_core::packet::record::{MAX_RECORD, PLAIN_HEADER, Protocol};
 use threepipe_core::pump::{DatagramsEnd, End, Ended, Raised, RecordsEnd, TunEnd, pump};
@@ -83,6 +83,10 @@ impl Bench {
     }
 
     fn pump(&self, end: &End<'_>) {
+        assert!(matches!(self.ended(end), Ended::Bell));
+    }
+
+    fn ended(&self, end: &End<'_>) -> Ended {
         let sources = [self.near.as_fd()];
         let adapter = End::Tun(TunEnd {
             sources: &sources,
@@ -95,8 +99,7 @@ impl Bench {
             received: (&self.adapter.received).into(),
             sent: (&self.adapter.sent).into(),
         });
-        let ended = pump(&adapter, end, &[self.bell.0.as_fd()]).expect("threads and pipes");
-        assert!(matches!(ended, Ended::Bell));
+        pump(&adapter, end, &[self.bell.0.as_fd()]).expect("threads and pipes")
     }
 
     fn records<'a>(&'a self, socket: &'a UnixStream, sources: &'a [BorrowedFd<'a>], stream: &'a Stream) -> End<'a> {
@@ -104,9 +107,22 @@ impl Bench {
             sources,
             target: socket.as_fd(),
             stream,
+            handler: None,
             received: (&self.end.received).into(),
             sent: (&self.end.sent).into(),
         })
+    }
+
+    /// Return an end whose handler reads and writes.
+    fn encrypted<'a>(
+        &'a self,
+        socket: &'a UnixStream,
+        sources: &'a [BorrowedFd<'a>],
+        stream: &'a Stream,
+        handler: &'a Memory,
+    ) -> End<'a> {
+        let End::Records(end) = self.records(socket, sources, stream) else { unreachable!() };
+        End::Records(RecordsEnd { handler: Some(handler), ..end })
     }
 
     fn datagrams<'a>(
@@ -139,6 +155,27 @@ impl Bench {
         let size = self.far.recv(&mut record).expect("a record");
         record.truncate(size);
         record
+    }
+}
+
+/// A handler that gives out what it has, and keeps what it is given.
+#[derive(Default)]
+struct Memory {
+    received: Mutex<Vec<Vec<u8>>>,
+    sent: Mutex<Vec<Vec<u8>>>,
+    is_full: AtomicBool,
+}
+
+impl records::Handler for Memory {
+    fn receive(&self, memory: &mut [u8]) -> Result<Option<usize>, Raised> {
+        let Some(data) = self.received.lock().unwrap().pop() else { return Ok(None) };
+        memory[..data.len()].copy_from_slice(&data);
+        if data == b"?" { Err("it fails".into()) } else { Ok(Some(data.len())) }
+    }
+
+    fn send(&self, data: &[u8]) -> Result<bool, Raised> {
+        self.sent.lock().unwrap().push(data.to_vec());
+        Ok(!self.is_full.load(Ordering::Relaxed))
     }
 }
 
@@ -271,6 +308,65 @@ fn the_end_of_a_stream_stops_the_pump() {
     bench.pump(&bench.records(&near, &[near.as_fd()], &stream)); // Without a bell.
     assert_eq!(bench.receive()[10..], packet(50));
     assert_eq!(stream.into_state().turn, Some(Turn::Look));
+}
+
+#[test]
+fn a_handler_reads_and_writes() {
+    let (bench, stream, memory, (near, mut far)) = (Bench::new(), Stream::default(), Memory::default(), stream_pair());
+    let data = framed(&packet(100));
+    let (first, rest) = data.split_at(70);
+    let adapters = [&PLAIN_HEADER[..], &packet(33)].concat();
+    bench.pumping(&bench.encrypted(&near, &[near.as_fd()], &stream, &memory), || {
+        bench.far.send(&adapters).expect("room");
+        while memory.sent.lock().unwrap().is_empty() {
+            thread::yield_now();
+        }
+        *memory.received.lock().unwrap() = vec![rest.to_vec(), first.to_vec()];
+        far.write_all(b"!").expect("room");
+        assert_eq!(bench.receive()[10..], packet(100));
+    });
+    assert_eq!(*memory.sent.lock().unwrap(), [framed(&packet(33))]);
+    assert_eq!(stream.into_state(), State::default());
+}
+
+#[test]
+fn nothing_from_a_handler_is_the_owners_turn() {
+    let (bench, stream, memory, (near, mut far)) = (Bench::new(), Stream::default(), Memory::default(), stream_pair());
+    *memory.received.lock().unwrap() = vec![vec![], framed(&packet(100))];
+    far.write_all(b"!").expect("room");
+    bench.pump(&bench.encrypted(&near, &[near.as_fd()], &stream, &memory)); // Without a bell.
+    assert_eq!(bench.receive()[10..], packet(100));
+    assert_eq!(stream.into_state().turn, Some(Turn::Look));
+}
+
+#[test]
+fn a_handler_without_room_keeps_what_it_has_and_the_rest_is_given_back_at_a_bell() {
+    let (bench, stream, memory, (near, _far)) = (Bench::new(), Stream::default(), Memory::default(), stream_pair());
+    memory.is_full.store(true, Ordering::Relaxed);
+    while (&near).write(&[0; 1 << 10]).is_ok() {}
+    let superpacket = Packet::new(false, Protocol::Tcp, vec![1; 60_000]).superpacket(1400);
+    for _ in 0..3 {
+        bench.far.send(&superpacket).expect("room");
+    }
+    bench.pumping(&bench.encrypted(&near, &[near.as_fd()], &stream, &memory), || {
+        while memory.sent.lock().unwrap().is_empty() {
+            thread::yield_now();
+        }
+    });
+    let written = [memory.sent.into_inner().unwrap().concat(), stream.into_state().unsent].concat();
+    let record: Vec<u8> = split(&superpacket).iter().flat_map(|packet| framed(packet)).collect();
+    let [packets, _, _, dropped] = numbers(&bench.end.sent);
+    assert_eq!((written.len(), dropped), (record.len() * packets as usize / split(&superpacket).len(), 0));
+    assert_eq!(written, record.repeat(written.len() / record.len()));
+}
+
+#[test]
+fn an_error_of_a_handler_ends_the_pump() {
+    let (bench, stream, memory, (near, mut far)) = (Bench::new(), Stream::default(), Memory::default(), stream_pair());
+    memory.received.lock().unwrap().push(b"?".to_vec());
+    far.write_all(b"!").expect("room");
+    let ended = bench.ended(&bench.encrypted(&near, &[near.as_fd()], &stream, &memory));
+    assert!(matches!(ended, Ended::Raised(raised) if raised.to_string() == "it fails"));
 }
 
 /// A handler that keeps the arguments of its calls, and takes every sender for the peer.
