@@ -35,7 +35,7 @@ pub fn pump<'py>(
     let ended = py.detach(|| {
         let sources = ends.each_ref().map(End::sources);
         let [left, right] = [ends[0].lend(&sources[0]), ends[1].lend(&sources[1])];
-        core::pump(&left, &right, &borrowed(&bells))
+        core::pump(&left, &right, &borrowed(&bells), &Interpreter)
     });
     for (object, end) in [left, right].into_iter().zip(ends) {
         end.report(object)?;
@@ -45,6 +45,15 @@ pub fn pump<'py>(
         Ended::Failed(error, Side::Left) => Ok((error.raw_os_error(), Some(left.clone()))),
         Ended::Failed(error, Side::Right) => Ok((error.raw_os_error(), Some(right.clone()))),
         Ended::Raised(raised) => Err(exception(raised)),
+    }
+}
+
+/// The interpreter. It would else make its state of a thread anew for each call of a handler.
+struct Interpreter;
+
+impl core::Host for Interpreter {
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        Python::attach(|py| py.detach(work))
     }
 }
 

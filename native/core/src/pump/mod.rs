@@ -76,6 +76,18 @@ impl From<Errno> for Error {
     }
 }
 
+/// The program that the pump is part of.
+pub trait Host: Sync {
+    /// Do all the work of the second thread: the handlers' calls are cheaper in a thread that the host knows.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T;
+}
+
+impl Host for () {
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        work()
+    }
+}
+
 /// Forward both ways between two ends until one of `bells` is readable.
 ///
 /// An adapter that accepts superpackets gets bundles coalesced. While the link of an adapter is down, packets to it are
@@ -89,7 +101,7 @@ impl From<Errno> for Error {
 /// # Panics
 ///
 /// If one of its threads does.
-pub fn pump(left: &End<'_>, right: &End<'_>, bells: &[BorrowedFd<'_>]) -> Result<Ended, Error> {
+pub fn pump(left: &End<'_>, right: &End<'_>, bells: &[BorrowedFd<'_>], host: &impl Host) -> Result<Ended, Error> {
     let pace = Pace::between(left, right).ok_or(Error::Mismatch)?;
     let route = Route::new(left, right);
     let [from, to] = route.ends;
@@ -120,7 +132,7 @@ pub fn pump(left: &End<'_>, right: &End<'_>, bells: &[BorrowedFd<'_>]) -> Result
     thread::scope(|scope| {
         let second = thread::Builder::new().name("threepipe-pump".into()).spawn_scoped(scope, move || {
             let _over = second_over;
-            shared.run_second(nudge)
+            host.run(|| shared.run_second(nudge))
         })?;
         let first = shared.run_first(together);
         drop(first_over);

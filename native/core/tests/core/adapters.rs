@@ -80,7 +80,7 @@ impl Bench {
         let (received, sent) = <(Counts, Counts)>::default();
         let left = self.end(sources, unused.as_fd(), &self.received, &sent);
         let right = self.end(&[], target, &received, &self.sent);
-        pump(&left, &right, &[self.bell.0.as_fd()]).expect("threads and pipes")
+        pump(&left, &right, &[self.bell.0.as_fd()], &()).expect("threads and pipes")
     }
 
     fn end<'a>(
@@ -304,7 +304,7 @@ fn error_of_one_direction_stops_the_other() {
             let [left, right] = ends
                 .each_ref()
                 .map(|(file, [received, sent])| bench.end(std::slice::from_ref(file), *file, received, sent));
-            pump(&left, &right, &[bench.bell.0.as_fd()]).expect("threads and pipes")
+            pump(&left, &right, &[bench.bell.0.as_fd()], &()).expect("threads and pipes")
         });
         let mut memory = [0; 1000];
         let size = right.1.recv(&mut memory).expect("a packet");
@@ -426,5 +426,5 @@ fn send_to_a_full_target_returns_fewer_and_to_a_closed_one_an_error() {
 fn adapters_of_different_formats_do_not_fit_together() {
     let (bench, other) = (Bench::new(0), Bench::without_headers(0));
     let [left, right] = [&bench, &other].map(|side| side.end(&[], side.target.0.as_fd(), &side.received, &side.sent));
-    assert!(matches!(pump(&left, &right, &[bench.bell.0.as_fd()]), Err(Error::Mismatch)));
+    assert!(matches!(pump(&left, &right, &[bench.bell.0.as_fd()], &()), Err(Error::Mismatch)));
 }

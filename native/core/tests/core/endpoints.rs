@@ -99,7 +99,7 @@ impl Bench {
             received: (&self.adapter.received).into(),
             sent: (&self.adapter.sent).into(),
         });
-        pump(&adapter, end, &[self.bell.0.as_fd()]).expect("threads and pipes")
+        pump(&adapter, end, &[self.bell.0.as_fd()], &()).expect("threads and pipes")
     }
 
     fn records<'a>(&'a self, socket: &'a UnixStream, sources: &'a [BorrowedFd<'a>], stream: &'a Stream) -> End<'a> {

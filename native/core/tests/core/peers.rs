@@ -125,7 +125,7 @@ impl Device {
         let (sources, sockets) = ([self.near.as_fd()], [self.socket.as_fd()]);
         let (adapter, peers) = (self.adapter_end(&sources), self.peers_end(&sockets));
         let (left, right) = if side == Side::Left { (&adapter, &peers) } else { (&peers, &adapter) };
-        pump(left, right, &[self.bell.0.as_fd()]).expect("threads and pipes")
+        pump(left, right, &[self.bell.0.as_fd()], &()).expect("threads and pipes")
     }
 
     fn adapter_end<'a>(&'a self, sources: &'a [BorrowedFd<'a>]) -> End<'a> {
@@ -306,7 +306,7 @@ fn adapter_that_hung_up_is_the_end_that_failed() {
         let (sources, sockets) = ([source.as_fd()], [device.socket.as_fd()]);
         let (adapter, peers) = (device.adapter_end(&sources), device.peers_end(&sockets));
         let (left, right) = if side == Side::Left { (&adapter, &peers) } else { (&peers, &adapter) };
-        let ended = pump(left, right, &[device.bell.0.as_fd()]).expect("threads and pipes");
+        let ended = pump(left, right, &[device.bell.0.as_fd()], &()).expect("threads and pipes");
         assert!(matches!(ended, Ended::Failed(_, failed) if failed == side), "{ended:?}");
     }
 }
@@ -316,5 +316,5 @@ fn peers_of_two_devices_do_not_fit_together() {
     let device = Device::new(true);
     let sockets = [device.socket.as_fd()];
     let peers = device.peers_end(&sockets);
-    assert!(matches!(pump(&peers, &peers, &[device.bell.0.as_fd()]), Err(Error::Mismatch)));
+    assert!(matches!(pump(&peers, &peers, &[device.bell.0.as_fd()], &()), Err(Error::Mismatch)));
 }
