@@ -4,8 +4,6 @@ This file knows the form of the output, and not its meaning.
 """
 
 import contextlib
-import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
@@ -50,11 +48,15 @@ def warn_of_exposed_output() -> None:
 
 def print_json(value: object) -> None:
     """Print `value` as JSON on standard output: values with named fields as objects, addresses as strings."""
+    import json
+
     typer.echo(json.dumps(_plain(value), indent=2))
 
 
 def print_json_line(value: object) -> None:
     """Print `value` as `print_json` does, on one line, at once."""
+    import json
+
     typer.echo(json.dumps(_plain(value)))
     sys.stdout.flush()
 
@@ -121,8 +123,8 @@ class _WarningHandler(logging.Handler):
 
 
 def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(value, "__dataclass_fields__"):
+        value = {name: getattr(value, name) for name in value.__dataclass_fields__}
     elif isinstance(value, tuple) and hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
