@@ -11,19 +11,19 @@ use rustix::io::fcntl_dupfd_cloexec;
 use crate::error::{Error, Result};
 
 /// A reference to a file, and its descriptor.
-pub struct File<'py> {
-    _object: &'py Bound<'py, PyAny>,
+pub struct File {
+    _object: Py<PyAny>,
     number: i32,
 }
 
-impl<'py> File<'py> {
+impl File {
     /// Take the descriptor of `object`, by its method `fileno`.
-    pub fn of(object: &'py Bound<'py, PyAny>) -> Result<Self> {
+    pub fn of(object: &Bound<'_, PyAny>) -> Result<Self> {
         let number: i32 = object.call_method0(intern!(object.py(), "fileno"))?.extract()?;
         if number < 0 {
             return Err(Error::NotDescriptor(number));
         }
-        Ok(Self { _object: object, number })
+        Ok(Self { _object: object.clone().unbind(), number })
     }
 
     /// Return the descriptor, for a system call that ends soon.

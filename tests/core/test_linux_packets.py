@@ -29,7 +29,7 @@ from threepipe.platforms.linux.tun import Offload
 from threepipe.session import SessionStatistics
 
 SECONDS = 10.0
-PACKET = frame(UDP4, b"payload")
+PACKET, LONG_PACKET = frame(UDP4, b"payload"), frame(UDP4, bytes(3000))
 
 
 class Device:
@@ -89,10 +89,11 @@ def python(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_send_packet_writes_one_record(offload: Offload, before: bytes) -> None:
     with device(offload) as made:
         for kind in (bytes, bytearray, memoryview):
-            assert made.session.send_packet(kind(PACKET))
-            assert made.network.recv(70_000) == before + PACKET
-        size = len(PACKET)
-        assert made.session.statistics == SessionStatistics(0, 0, 0, 3, 3 * size, 3)
+            for packet in (PACKET, LONG_PACKET):
+                assert made.session.send_packet(kind(packet))
+                assert made.network.recv(70_000) == before + packet
+        size = len(PACKET) + len(LONG_PACKET)
+        assert made.session.statistics == SessionStatistics(0, 0, 0, 6, 3 * size, 6)
 
 
 @pytest.mark.usefixtures("core")
