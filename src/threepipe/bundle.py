@@ -73,7 +73,7 @@ class Bundle(Sequence[memoryview]):
             return EMPTY
         bundle = cls.__new__(cls)
         bundle._given, bundle._packets, bundle._records, bundle._measure = None, None, records, None
-        bundle._look, bundle._plain = look, None
+        bundle._look, bundle._plain = look, records if look and are_plain(records) else None
         return bundle
 
     @property
@@ -88,7 +88,7 @@ class Bundle(Sequence[memoryview]):
 
     @property
     def plain(self) -> Sequence[memoryview] | None:
-        """The records in whose memory the packets are that the program looked at, if each is one of them as it is."""
+        """The records if each is a packet as it is, also once the program looked; only of ports that follow looks."""
         return self._plain
 
     @property
@@ -117,6 +117,8 @@ class Bundle(Sequence[memoryview]):
 
     def sizes(self) -> tuple[int, int]:
         """Return the number of packets and their bytes, which stay as they are once they are known."""
+        if self._plain is not None:
+            return len(self._plain), sum(map(len, self._plain)) - HEADER_SIZE * len(self._plain)
         packets, size, _ = self._measure or self.measured()
         return packets, size
 
@@ -156,7 +158,6 @@ class Bundle(Sequence[memoryview]):
             records, self._records, self._measure = self._records, None, None
             if self._look is not None:
                 self._look()
-                self._plain = records if are_plain(records) else None
             self._packets = split(records) if self._plain is None else [record[HEADER_SIZE:] for record in records]
         elif self._given is not None:
             given, self._given = self._given, None

@@ -211,8 +211,11 @@ def test_a_bundle_reports_the_same_sizes_before_and_after_splitting(records: lis
 def test_a_port_that_follows_looks_changes_no_packet(records: list[memoryview]) -> None:
     looks: list[None] = []
     copies = [memoryview(bytearray(each)) for each in records]
-    bundle = Bundle.of_records(copies, lambda: looks.append(None))
-    assert list(bundle) == list(Bundle.of_records(records))
+    bundle, other = Bundle.of_records(copies, lambda: looks.append(None)), Bundle.of_records(records)
+    assert bundle.sizes() == other.sizes()
+    assert not looks
+    assert list(bundle) == list(other)
+    assert bundle.sizes() == other.sizes()
     assert list(bundle) == list(bundle)
     assert len(looks) == bool(records)
 

@@ -69,6 +69,7 @@ _CWR = 0x80
 CHECKSUM_OFFSET = {TCP: 16, UDP: 6}
 _SHORTEST = {TCP: 20, UDP: 8}  # Bytes of a header without options.
 _FIRST_BYTE = operator.itemgetter(0)
+_FLAGS_OF, _GSO_TYPE_OF = operator.itemgetter(FLAGS), operator.itemgetter(GSO_TYPE)
 _KINDS = {(GSO_TCPV4, 4): TCP, (GSO_TCPV6, 6): TCP, (GSO_UDP_L4, 4): UDP, (GSO_UDP_L4, 6): UDP}
 """GSO type and IP version -> protocol of the segments."""
 
@@ -89,8 +90,8 @@ def plain_records(packets: Sequence[Packet]) -> list[memoryview]:
 
 
 def are_plain(records: Sequence[memoryview]) -> bool:
-    """Return True if each of `records` is a packet that is complete and stands for itself. Compares all at once."""
-    return b"".join([record[:HEADER_SIZE] for record in records]) == PLAIN_HEADER * len(records)
+    """Return True if each of `records` is a packet that is complete and stands for itself. Makes no call per record."""
+    return not any(map(_FLAGS_OF, records)) and not any(map(_GSO_TYPE_OF, records))
 
 
 def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, int, bool]:
@@ -124,7 +125,8 @@ def measure(records: Sequence[Packet], vnet_header: bool = True) -> tuple[int, i
 
 def _are_packets(records: Sequence[Packet], lengths: Sequence[int]) -> bool:
     """Return True if all `records`, of these `lengths`, are IP packets. Makes no call per record if none is short."""
-    if len(lengths) >= _MANY and min(lengths) >= _LONGEST_MIN_HEADER and max(lengths) <= MAX_PACKET:
+    different = set(lengths)  # Mostly few.
+    if len(lengths) >= _MANY and min(different) >= _LONGEST_MIN_HEADER and max(different) <= MAX_PACKET:
         return {first >> 4 for first in set(map(_FIRST_BYTE, records))} <= {4, 6}
     return all(map(is_packet, records))
 
