@@ -75,10 +75,10 @@ def described(checkout: Path) -> str:
         return checkout.name
 
 
-def _c_loop(mode: str, excluded: Mapping[str, str]) -> Contender:
+def _c_loop(mode: str, kinds: tuple[str, ...], excluded: Mapping[str, str]) -> Contender:
     """Return the limit."""
     command = (str(build.LOOP), mode)
-    return Contender(f"c-{mode}", f"C loop {mode}", build.c_loop, command, kinds=_PACKETS, excluded=excluded)
+    return Contender(f"c-{mode}", f"C loop {mode}", build.c_loop, command, kinds=kinds, excluded=excluded)
 
 
 def _peer(key: str, module: str, program: str, statement: str) -> Contender:
@@ -96,8 +96,8 @@ _AS_ROOT = "--disable-drop-privileges"
 
 _ROWS = (
     *(_threepipe(core, Path(sys.executable)) for core in ("native", "pure")),
-    _c_loop("offload", _NOT_PYTHON),
-    _c_loop("plain", _FORWARDS_ONLY),
+    _c_loop("offload", (*_PACKETS, "bundles"), {"answer-asyncio": "no Python package", **_NOT_PYTHON}),
+    _c_loop("plain", _PACKETS, _FORWARDS_ONLY),
     _peer("python-pytun", "pytun", "with_pytun", "from pytun import TunTapDevice"),
     _peer("pytun-pmd3", "pytun_pmd3", "with_pytun_pmd3", "from pytun_pmd3 import TunTapDevice"),
     _peer("scapy", "scapy", "with_scapy", "from scapy.layers.tuntap import TunTapInterface"),
