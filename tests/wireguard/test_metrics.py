@@ -140,6 +140,7 @@ def test_without_the_library_the_error_says_what_to_install(device: Device, monk
 
 def test_silent_clients_keep_nobody_waiting_and_those_beyond_a_limit_are_refused(device: Device) -> None:
     server = serve_metrics(device, "wg0", "0")
+    others = threading.enumerate()
     with ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(server.address)) for _ in range(15)]
         assert samples(server.address)["wireguard_peers"] == {("wg0",): 0}
@@ -164,6 +165,8 @@ def test_silent_clients_keep_nobody_waiting_and_those_beyond_a_limit_are_refused
             return False
 
     assert come_true(served, SECONDS)
+    for thread in set(threading.enumerate()).difference(others):
+        thread.join(SECONDS)  # Each closes the socket of a client that has left.
 
 
 def test_a_method_other_than_get_is_refused(device: Device) -> None:
