@@ -87,6 +87,7 @@ MISTAKES = [
     ("tcp-listen:host:99999", "'host:99999' is not \\[HOST:\\]PORT; write it like 4242, 127.0.0.1:4242"),
     ("udp:h:1,bind=x", "'x' is not \\[HOST:\\]PORT"),
     ("tls:host:4242", "tls needs cert=FILE, key=FILE, ca=FILE"),
+    ("tls:host:4242,cert=a,key=b,ca=c,name=.example.org", "'.example.org' cannot be a host name"),
     ("tls-listen:4242,cert=a,key=b", "tls-listen needs cert=FILE, key=FILE, ca=FILE"),
     ("tun:a/b", "adapter name 'a/b': slashes"),
     ("tun:t0,address=10.6.7.256/24", r"'10\.6\.7\.256/24'.*; write it like 10\.6\.7\.1/24"),

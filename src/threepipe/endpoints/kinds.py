@@ -13,7 +13,7 @@ from threepipe.adapter import DEFAULT_CAPACITY
 from threepipe.endpoints.grammar import split_command
 from threepipe.endpoints.request import Side
 from threepipe.errors import InvalidSetting
-from threepipe.net.connect import parse_host_port
+from threepipe.net.connect import check_host_name, parse_host_port
 from threepipe.settings import (
     AdapterSettings,
     WindowsSettings,
@@ -267,7 +267,7 @@ _FILES = (
     Option("fingerprint", "SHA256", "the fingerprint of the other end's certificate, or one of several",
            _fingerprint, True),
 )  # fmt: skip
-_NAME = Option("name", "NAME", "the name in the listener's certificate; by default HOST")
+_NAME = Option("name", "NAME", "the name in the listener's certificate; by default HOST", check_host_name)
 _CLIENT = Option("name", "NAME", "a name in the client's certificate, or one of several; by default any", str, True)
 _DATAGRAMS = Option("datagrams", "", "packets as datagrams, one in each, on a socket whose number the program has in"
                     " VPNFD, and where its arguments have {fd}")  # fmt: skip

@@ -17,6 +17,7 @@ __all__ = [
     "HostPort",
     "Prepare",
     "bind",
+    "check_host_name",
     "close_on_error",
     "connect",
     "connect_unix",
@@ -78,12 +79,17 @@ def parse_host_port(text: str, *, listening: bool) -> HostPort:
         example = "4242, 127.0.0.1:4242 or [::]:4242" if listening else "vpn.example.org:4242 or [::1]:4242"
         form = "[HOST:]PORT" if listening else "HOST:PORT"
         raise InvalidSetting(f"{text!r} is not {form}; write it like {example}")
+    return HostPort(check_host_name(host), int(port))
+
+
+def check_host_name(name: str) -> str:
+    """Return `name`. Raise `InvalidSetting` if it cannot be a host name."""
     try:
-        host.encode("idna")  # As getaddrinfo does.
+        name.encode("idna")  # As getaddrinfo and ssl do.
     except UnicodeError:
-        text = f"{host!r} cannot be a host name; its parts between dots have 1 to 63 characters"
+        text = f"{name!r} cannot be a host name; its parts between dots have 1 to 63 characters"
         raise InvalidSetting(text) from None
-    return HostPort(host, int(port))
+    return name
 
 
 Prepare: TypeAlias = Callable[[socket.socket], None]
