@@ -19,20 +19,26 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER, so that closing resets the connection."""
 
 
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return a socket that has connected, and the one that was accepted for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        caller = socket.create_connection(server.getsockname(), SECONDS)
+        accepted, _ = server.accept()
+    return caller, accepted
+
+
+def credentials(place: Place, side: str) -> Credentials:
+    return Credentials(*(str(place.folder / name) for name in (f"{side}.pem", f"{side}.key", "ca.pem")))
+
+
 class Connected:
     """Both ends of a TLS connection, and their sockets."""
 
     def __init__(self, stack: ExitStack, place: Place) -> None:
-        contexts = [
-            Credentials(*(str(place.folder / name) for name in (f"{side}.pem", f"{side}.key", "ca.pem")))
-            for side in ("client", "server")
-        ]
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            caller = socket.create_connection(server.getsockname(), SECONDS)
-            accepted, _ = server.accept()
-        self.sockets = caller, accepted
-        self.caller = TlsStream(caller, contexts[0].context(server=False), lambda _: None, place.host)
-        self.listener = TlsStream(accepted, contexts[1].context(server=True), lambda _: None)
+        self.sockets = caller, accepted = pair()
+        context = credentials(place, "client").context(server=False)
+        self.caller = TlsStream(caller, context, lambda _: None, place.host)
+        self.listener = TlsStream(accepted, credentials(place, "server").context(server=True), lambda _: None)
         for end, stream in zip(self.sockets, (self.caller, self.listener), strict=True):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             stack.callback(stream.close)
@@ -59,6 +65,17 @@ def receive(stream: TlsStream, size: int, at_once: int = 1 << 18) -> bytes:
         else:
             break
     return data
+
+
+def test_a_failed_handshake_tells_its_reason_though_the_other_end_is_gone(stack: ExitStack, secure: Place) -> None:
+    caller, accepted = pair()
+    with caller:
+        caller.sendall(b"\x16\x03\x01\x00\x05hello")  # A handshake message of a wrong type.
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    listener = TlsStream(accepted, credentials(secure, "server").context(server=True), lambda _: None)
+    stack.callback(listener.close)
+    with pytest.raises(ssl.SSLError, match=r"(?i)unexpected.message"):  # Not that the alert cannot be sent.
+        listener.handshake()
 
 
 @pytest.fixture

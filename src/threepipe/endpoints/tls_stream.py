@@ -65,13 +65,17 @@ class TlsStream:
         return True
 
     def _shake_hands(self) -> bool:
+        is_done = True
         try:
             self._secured.do_handshake()
         except ssl.SSLWantReadError:
-            return False
-        finally:
-            self.flush()  # What went wrong, too.
-        return True
+            is_done = False
+        except ssl.SSLError:
+            with suppress(OSError):  # The other end is gone, which is no reason.
+                self.flush()  # What went wrong.
+            raise
+        self.flush()
+        return is_done
 
     def _receive(self) -> bool:
         """Pass what arrived to OpenSSL, or the end. Return False if nothing did."""
