@@ -60,7 +60,7 @@ impl records::Handler for Handler {
         })
     }
 
-    fn send(&self, data: &[u8]) -> std::result::Result<bool, Raised> {
+    fn send(&self, data: &[u8]) -> std::result::Result<Option<bool>, Raised> {
         Python::attach(|py| {
             let handled = self.0.bind(py).call_method1(intern!(py, "send_bytes"), (PyBytes::new(py, data),))?;
             Ok(handled.extract()?)

@@ -61,16 +61,16 @@ def test_another_loop_reads_and_writes_bytes_until_the_stream_fails() -> None:
     stream.unread = b"abc"
     assert [bytes(connection.receive_bytes(9) or b""), connection.receive_bytes(9)] == [b"abc", None]
     stream.room = 4
-    assert not connection.send_bytes(b"abcdef")
+    assert connection.send_bytes(b"abcdef") is False
     assert connection.send_bytes(b"")
     stream.room = 0
-    assert not connection.send_bytes(b"gh")
+    assert connection.send_bytes(b"gh") is False
     connection.take_back(b"", b"i", None)
     stream.room = None
     assert connection.flush()
     assert stream.written == b"abcdefghi"
     stream.fails = True
-    assert connection.send_bytes(b"lost")
+    assert connection.send_bytes(b"lost") is None
     end = connection.receive_bytes(9)
     assert end is not None
     assert not end

@@ -124,6 +124,21 @@ def test_a_client_that_resets_the_connection_is_followed_by_the_next(secure: Pla
         assert take(secured.program, 102) == record(packet(2))
 
 
+def test_packets_for_a_client_that_resets_the_connection_instead_of_reading_are_counted_as_dropped(
+    secured: Secured,
+) -> None:
+    answered(secured.pipe)  # Until the connection has been lent.
+    data = memoryview(b"".join(record(packet(number, 1400)) for number in range(1 << 14)))  # More than sockets hold.
+    secured.program.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        secured.program.sendall(data)
+    with socket.socket(fileno=secured.client.detach()) as bare:
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    left, right = secured.pipe.left, secured.pipe.right
+    assert come_true(lambda: left.statistics.sent_dropped > 0)
+    assert come_true(lambda: left.statistics.sent_packets + left.statistics.sent_dropped == right.statistics[0])
+
+
 def test_closing_the_pipe_sends_the_last_packets_and_ends_the_connection(secured: Secured) -> None:
     data = b"".join(record(packet(number, 1400)) for number in range(100))
     secured.program.sendall(data)

@@ -211,8 +211,11 @@ class RecordsHandler(Protocol):
         Nothing is ready then that the file to read from does not show. No bytes: it is the owner's turn.
         """
 
-    def send_bytes(self, data: bytes) -> bool:
-        """Accept bytes, and return True once all that were accepted are written. Until then `data` must be empty."""
+    def send_bytes(self, data: bytes) -> bool | None:
+        """Accept bytes, and return True once all that were accepted are written. Until then `data` must be empty.
+
+        None: they are lost, as the other end reads no more.
+        """
 
 
 class RecordsEnd:

@@ -142,7 +142,7 @@ class Connection:
             size = 0
         return None if size is None else self._received[:size]
 
-    def send_bytes(self, data: bytes) -> bool:
+    def send_bytes(self, data: bytes) -> bool | None:
         """Write for another loop, as `RecordsHandler` says."""
         with self._lock:
             if data:
@@ -151,7 +151,7 @@ class Connection:
                 return self._flush()
             except Disconnected:  # `read` meets the end, after the packets that were sent before it.
                 self._unsent = memoryview(b"")
-                return True
+                return None
 
     def take_back(self, unread: bytes, unsent: bytes, error: int | None) -> None:
         """Go on after another loop: with bytes that it read, and with those that it accepted and did not write.

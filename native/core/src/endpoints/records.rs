@@ -47,12 +47,13 @@ pub trait Handler: Sync {
     /// Any; it ends the pump.
     fn receive(&self, memory: &mut [u8]) -> Result<Option<usize>, Raised>;
 
-    /// Accept `data`, and return true once all that was accepted is written. Until then `data` must be empty.
+    /// Accept `data`, and return true once all that was accepted is written. Until then `data` must be empty. None: it
+    /// is lost, as the other end reads no more.
     ///
     /// # Errors
     ///
     /// Any; it ends the pump.
-    fn send(&self, data: &[u8]) -> Result<bool, Raised>;
+    fn send(&self, data: &[u8]) -> Result<Option<bool>, Raised>;
 }
 
 impl Stream {

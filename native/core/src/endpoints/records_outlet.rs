@@ -57,10 +57,14 @@ impl<'a> RecordsOutlet<'a> {
     fn hand_over(&mut self, handler: &dyn Handler) -> Flow {
         let mut rest = &self.records.memory()[..self.records.size()];
         self.written = rest.len(); // The handler keeps them if this is to stop.
-        while !handler.send(rest).map_or_else(raised, Flow::Continue)? {
+        while let Some(is_written) = handler.send(rest).map_or_else(raised, Flow::Continue)? {
+            if is_written {
+                return Flow::Continue(());
+            }
             self.room.wait(self.target)?;
             rest = &[];
         }
+        self.written = 0; // The intake meets the end, after the packets that were sent before it.
         Flow::Continue(())
     }
 

@@ -164,6 +164,7 @@ struct Memory {
     received: Mutex<Vec<Vec<u8>>>,
     sent: Mutex<Vec<Vec<u8>>>,
     is_full: AtomicBool,
+    is_gone: AtomicBool,
 }
 
 impl records::Handler for Memory {
@@ -173,9 +174,9 @@ impl records::Handler for Memory {
         if data == b"?" { Err("it fails".into()) } else { Ok(Some(data.len())) }
     }
 
-    fn send(&self, data: &[u8]) -> Result<bool, Raised> {
+    fn send(&self, data: &[u8]) -> Result<Option<bool>, Raised> {
         self.sent.lock().unwrap().push(data.to_vec());
-        Ok(!self.is_full.load(Ordering::Relaxed))
+        Ok((!self.is_gone.load(Ordering::Relaxed)).then(|| !self.is_full.load(Ordering::Relaxed)))
     }
 }
 
@@ -358,6 +359,18 @@ fn a_handler_without_room_keeps_what_it_has_and_the_rest_is_given_back_at_a_bell
     let [packets, _, _, dropped] = numbers(&bench.end.sent);
     assert_eq!((written.len(), dropped), (record.len() * packets as usize / split(&superpacket).len(), 0));
     assert_eq!(written, record.repeat(written.len() / record.len()));
+}
+
+#[test]
+fn packets_that_a_handler_loses_are_counted_as_dropped() {
+    let (bench, stream, memory, (near, _far)) = (Bench::new(), Stream::default(), Memory::default(), stream_pair());
+    memory.is_gone.store(true, Ordering::Relaxed);
+    bench.pumping(&bench.encrypted(&near, &[near.as_fd()], &stream, &memory), || {
+        bench.far.send(&[&PLAIN_HEADER[..], &packet(33)].concat()).expect("room");
+        wait_until(|| numbers(&bench.end.sent)[3] > 0);
+    });
+    assert_eq!(numbers(&bench.end.sent), [0, 0, 0, 1]);
+    assert_eq!(stream.into_state(), State::default());
 }
 
 #[test]
