@@ -135,6 +135,15 @@ def test_a_fault_that_arrives_with_bytes_is_raised_after_them(connected: Connect
             receive(connected.listener, 1)
 
 
+def test_closing_is_told_to_the_other_end_though_bytes_of_it_are_unread(connected: Connected) -> None:
+    connected.caller.write(memoryview(DATA[:40_000]))
+    assert arrived(connected.listener)
+    assert connected.listener.read(memoryview(bytearray(100))) == 100
+    connected.listener.close()
+    assert arrived(connected.caller)
+    assert connected.caller.read(memoryview(bytearray(100))) == 0  # A cut would be noticed only by the next read.
+
+
 def test_bytes_that_are_not_tls_are_an_error(connected: Connected) -> None:
     connected.send_bare(b"GET / HTTP/1.1\r\n\r\n")
     assert arrived(connected.listener)

@@ -153,7 +153,7 @@ class TlsStream:
             if self._refused:  # The other end has finished its handshake, and must not take this for an orderly end.
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
-                with suppress(ssl.SSLWantReadError):  # The other end does not wait for close_notify.
+                with suppress(ssl.SSLError):  # The other end has not answered, or its last bytes are unread.
                     self._secured.unwrap()
                 self.flush()
         except (OSError, ValueError):
