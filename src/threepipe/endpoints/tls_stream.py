@@ -4,6 +4,7 @@ OpenSSL works in memory, as on a socket it would read and write each TLS record,
 """
 
 import errno
+import os
 import socket
 import ssl
 import struct
@@ -85,6 +86,8 @@ class TlsStream:
             return False
         if size:
             self._incoming.write(self._received[:size])
+        elif _is_reset(self._socket):
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         else:
             self._incoming.write_eof()
         return True
@@ -159,3 +162,12 @@ class TlsStream:
         except (OSError, ValueError):
             pass
         self._socket.close()
+
+
+def _is_reset(connected: socket.socket) -> bool:
+    """Return True if the other end broke the connection off, which reads as its end in Wine."""
+    try:
+        connected.getpeername()
+    except OSError:
+        return True
+    return False
