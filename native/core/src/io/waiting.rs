@@ -139,7 +139,7 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 pub(crate) struct RoomWait<'a> {
     /// The bells, and space for a target.
     polled: Vec<PollFd<'a>>,
-    /// Is told when a wait begins (True) and when it has ended (False).
+    /// Is called with true when a wait begins, and with false when it has ended.
     notice: Box<dyn Fn(bool) + Send + 'a>,
 }
 
