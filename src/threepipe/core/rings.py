@@ -7,7 +7,6 @@ appears at once, with one wake-up of the driver. It does not know ctypes, only t
 ctypes made.
 """
 
-import threading
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from threepipe.core.descriptor import MAX_BUNDLE
 from threepipe.core.packet import MAX_PACKET, SHORTEST, Packet
+from threepipe.core.sender import CountingSender
 
 __all__ = ["PacketFunctions", "RingSender", "Rings", "ring_receive", "ring_send"]
 
@@ -140,7 +140,7 @@ def _fill(rings: Rings, pointers: list[int], packets: Iterable[Packet], sizes: l
     _run(map(ring.__setitem__, map(slice, starts, map(add, starts, sizes)), packets))
 
 
-class RingSender:
+class RingSender(CountingSender):
     """A `threepipe.backend.PacketSender` for the ring of a session, which must stay open until `stop`.
 
     Another thread may send a bundle meanwhile: Wintun's functions for sending are thread-safe.
@@ -148,18 +148,11 @@ class RingSender:
 
     def __init__(self, rings: Rings, found_room: Callable[[], None]) -> None:
         """`found_room` is called after a packet was sent."""
+        super().__init__()
         library = rings.library
         self._allocate, self._send = library.allocate_send_packet, library.send_packet
         self._session, self._reference = rings.session, library.reference_to(rings.session)
         self._around, self._found_room = rings.outbound.around, found_room
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._packets = self._bytes = 0  # Faster than an array.
-
-    @property
-    def sent(self) -> tuple[int, int]:
-        """The packets sent, and their bytes."""
-        return self._packets, self._bytes
 
     def send(self, packet: Packet) -> bool:
         """Send a valid packet. Return False, and send nothing, if it is invalid or not bytes, or if an error occurs."""
@@ -178,11 +171,6 @@ class RingSender:
             self._bytes += size
         self._found_room()
         return True
-
-    def stop(self) -> None:
-        """Have `send` return False from now on, after the packets that other threads send now."""
-        with self._lock:
-            self._stopped = True
 
 
 class _Window:
