@@ -30,7 +30,7 @@ SOAK_TOOLS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static kmod:kmo
 	openconnect:openconnect ocserv:ocserv mmdebstrap:mmdebstrap linux.uml:user-mode-linux
 
 # The contract with its Linux and memory platforms: the code that Wintun's announcement would have counted.
-CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.py core/pump.py core/fast.py bundle.py \
+CONTRACT := $(addprefix src/threepipe/,errors.py core/packet.py core/descriptor.py core/ends.py core/pump.py core/fast.py bundle.py \
 	ring.py net/doorbell.py singles.py session.py pump.py settings.py backend.py adapter.py memory.py) \
 	$(addprefix src/threepipe/platforms/linux/,tun.py namespace.py netlink.py addressing.py port.py splitting.py device.py)
 

@@ -1,4 +1,4 @@
-//! A datagram socket as an end of the pump, and its Python handler. See `DatagramsEnd` in `threepipe.core.pump`.
+//! A datagram socket as an end of the pump, and its Python handler. See `DatagramsEnd` in `threepipe.core.ends`.
 
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
@@ -52,7 +52,7 @@ fn to_way(way: Option<PyWay<'_>>) -> Result<Option<Way>> {
     }))
 }
 
-/// Calls the methods of a `threepipe.core.pump.DatagramHandler`, from threads of the pump.
+/// Calls the methods of a `threepipe.core.ends.DatagramHandler`, from threads of the pump.
 pub struct Handler(Py<PyAny>);
 
 impl datagrams::Handler for Handler {

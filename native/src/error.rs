@@ -98,7 +98,7 @@ impl From<Error> for PyErr {
                 PyTypeError::new_err(format!("invalid counters: expected an array of typecode 'Q' with {length} items"))
             }
             #[cfg(unix)]
-            Error::Mismatch => PyTypeError::new_err("cannot pump between these ends; see threepipe.core.pump.joinable"),
+            Error::Mismatch => PyTypeError::new_err("cannot pump between these ends; see threepipe.core.ends.joinable"),
             #[cfg(unix)]
             Error::NotDescriptor(number) => PyValueError::new_err(format!("{number} is not a file descriptor")),
         }

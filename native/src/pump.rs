@@ -1,4 +1,4 @@
-//! The pump, between ends that are read by the attributes of their classes in `threepipe.core.pump`.
+//! The pump, between ends that are read by the attributes of their classes in `threepipe.core.ends`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! A stream of records as an end of the pump. See `RecordsEnd` in `threepipe.core.pump`.
+//! A stream of records as an end of the pump. See `RecordsEnd` in `threepipe.core.ends`.
 
 use std::os::fd::OwnedFd;
 
@@ -43,7 +43,7 @@ impl Records {
     }
 }
 
-/// Calls the methods of a `threepipe.core.pump.RecordsHandler`, from threads of the pump.
+/// Calls the methods of a `threepipe.core.ends.RecordsHandler`, from threads of the pump.
 pub struct Handler(Py<PyAny>);
 
 impl records::Handler for Handler {

@@ -12,10 +12,10 @@ classes are thread-safe.
 import io
 from collections.abc import Sequence
 
+from threepipe.core.ends import End, HasFileno
 from threepipe.core.flow import FlowFields
 from threepipe.core.gatherer import Gatherer as Gatherer
 from threepipe.core.packet import Packet
-from threepipe.core.pump import End, HasFileno
 from threepipe.core.rings import Rings
 from threepipe.core.sender import PacketSender as PacketSender
 from threepipe.core.transport import Traffic as Traffic
@@ -128,7 +128,7 @@ def pump(left: End, right: End, bells: Sequence[HasFileno]) -> tuple[int, End | 
 
     Return 0 and None for a bell, else the errno and the end that failed, which is a `TunEnd` if one of the two is. A
     TUN device that hung up fails with EPIPE once it is empty. Raise what a handler raises. Raise TypeError unless
-    `threepipe.core.pump.joinable` is true of the ends.
+    `threepipe.core.ends.joinable` is true of the ends.
 
     Bundles to a `TunEnd` that is coalescing are coalesced. One that refuses a superpacket has `coalescing` set to False
     when the pump returns, and gets packets from then on. Packets to an adapter whose link is down are dropped. Records

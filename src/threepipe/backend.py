@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from threepipe.bundle import Bundle
+from threepipe.core.ends import End
 from threepipe.core.packet import Packet
-from threepipe.core.pump import End
 from threepipe.settings import Address, Network
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from threepipe.adapter import Adapter
 from threepipe.backend import AdapterInfo, AdapterStatistics
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
-from threepipe.core.pump import BYTES, PACKETS, Counts, new_counts
+from threepipe.core.ends import BYTES, PACKETS, Counts, new_counts
 from threepipe.errors import AdapterUnavailable, EndpointEnded
 from threepipe.net.doorbell import Doorbell
 from threepipe.ring import RingReader, RingWriter, ring_size

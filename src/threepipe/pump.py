@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from threepipe.backend import LateLender, OncePort, Port
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core import fast
-from threepipe.core.pump import BUNDLES, PAUSE, DatagramsEnd, End, RecordsEnd, TunEnd, forward
+from threepipe.core.ends import BUNDLES, DatagramsEnd, End, RecordsEnd, TunEnd
+from threepipe.core.pump import PAUSE, forward
 from threepipe.errors import AdapterError, LinkDown, ThreepipeError
 from threepipe.session import Session
 from threepipe.singles import count

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from threepipe.backend import PacketPort, Port, Waitable
 from threepipe.bundle import EMPTY, Bundle
+from threepipe.core.ends import BUNDLES, BYTES, DROPPED, PACKETS, End, new_counts
 from threepipe.core.packet import MAX_PACKET, SHORTEST, Packet, is_packet
-from threepipe.core.pump import BUNDLES, BYTES, DROPPED, PACKETS, PAUSE, End, new_counts
+from threepipe.core.pump import PAUSE
 from threepipe.errors import SessionClosed
 from threepipe.net.forks import call_in_child
 from threepipe.singles import ByBundles, count, popped, taken

@@ -8,7 +8,7 @@ from functools import partial
 
 from threepipe.backend import PacketSender, Port
 from threepipe.bundle import Bundle
-from threepipe.core.pump import BUNDLES, BYTES, PACKETS, Counts
+from threepipe.core.ends import BUNDLES, BYTES, PACKETS, Counts
 
 __all__ = ["ByBundles", "count", "popped", "taken"]
 

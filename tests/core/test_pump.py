@@ -20,7 +20,7 @@ from tests.support.pump_bench import SECONDS, Bench, NativeBench, Refusing, fill
 from tests.support.waiting import come_true
 from threepipe.core import fast
 from threepipe.core.coalesce import coalesce
-from threepipe.core.pump import DROPPED
+from threepipe.core.ends import DROPPED
 from threepipe.core.superpacket import split
 from threepipe.errors import AdapterError
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from threepipe.core import fast
-from threepipe.core.pump import TunEnd
+from threepipe.core.ends import TunEnd
 from threepipe.core.superpacket import split
 from threepipe.errors import ThreepipeError
 from threepipe.net.doorbell import Doorbell

@@ -10,8 +10,8 @@ import select
 from typing import Any
 
 from threepipe.compat.device import FLAGS, NODE, Device
+from threepipe.core.ends import TunEnd
 from threepipe.core.packet import Packet, is_packet
-from threepipe.core.pump import TunEnd
 from threepipe.platforms import PACKET_INFORMATION
 from threepipe.session import Session
 

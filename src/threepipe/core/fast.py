@@ -8,8 +8,8 @@ describe both. On Windows it lacks those for descriptors. The environment variab
 import sys
 from collections.abc import Callable, Sequence
 
+from threepipe.core.ends import End, HasFileno, joinable
 from threepipe.core.installed import obstacle
-from threepipe.core.pump import End, HasFileno, joinable
 
 __all__ = [
     "ENDS",

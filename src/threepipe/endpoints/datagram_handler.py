@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from threepipe.bundle import Bundle
-from threepipe.core.pump import NativeEndpoint
-from threepipe.core.pump import Way as NativeWay
+from threepipe.core.ends import NativeEndpoint
+from threepipe.core.ends import Way as NativeWay
 from threepipe.endpoints.datagram_faults import OwnDatagrams
 from threepipe.errors import LinkDown
 from threepipe.net.datagrams import Source

@@ -13,8 +13,8 @@ from typing import Any
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
+from threepipe.core.ends import DatagramsEnd, End
 from threepipe.core.packet import SHORTEST, is_packet
-from threepipe.core.pump import DatagramsEnd, End
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.datagram_faults import OwnDatagrams, not_a_packet, undeliverable
 from threepipe.endpoints.datagram_handler import DatagramHandler, Way

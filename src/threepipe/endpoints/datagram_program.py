@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 from threepipe import platforms
 from threepipe.bundle import Bundle
-from threepipe.core.pump import End
+from threepipe.core.ends import End
 from threepipe.endpoints.datagram_port import DatagramPort
 from threepipe.endpoints.environment import without_numbers
 from threepipe.endpoints.process import end_program, failure_of, fill_in

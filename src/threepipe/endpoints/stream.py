@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from threepipe import platforms
-from threepipe.core.pump import HasFileno
+from threepipe.core.ends import HasFileno
 
 __all__ = ["FileStream", "SocketStream", "Stream"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import MAX_BUNDLE
-from threepipe.core.pump import End, HasFileno, RecordsEnd
+from threepipe.core.ends import End, HasFileno, RecordsEnd
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.endpoints.connection import Connection, Disconnected
 from threepipe.endpoints.dialer import Dialer

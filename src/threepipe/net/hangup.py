@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from threepipe.core.pump import HasFileno
+from threepipe.core.ends import HasFileno
 from threepipe.net.doorbell import Doorbell
 
 __all__ = ["on_hangup"]

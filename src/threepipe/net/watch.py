@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from threepipe.core.pump import End, HasFileno
+from threepipe.core.ends import End, HasFileno
 from threepipe.net.doorbell import Doorbell, patience
 from threepipe.net.lookout import Lookout
 from threepipe.net.notify import notify_readable

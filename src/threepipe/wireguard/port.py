@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from threepipe.bundle import Arena, Bundle
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
-from threepipe.core.pump import End, PeersEnd, new_counts
+from threepipe.core.ends import End, PeersEnd, new_counts
 from threepipe.core.superpacket import MAX_RECORD
 from threepipe.errors import SessionClosed
 from threepipe.net.datagrams import Datagrams

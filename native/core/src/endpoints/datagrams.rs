@@ -12,7 +12,7 @@ use crate::locks::unpoisoned;
 /// The IP protocol number of UDP.
 const UDP: u8 = 17;
 
-/// The destination of datagrams. The twin of `Way` in `threepipe.core.pump`.
+/// The destination of datagrams. The twin of `Way` in `threepipe.core.ends`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Way {
     /// The peer; None if the socket is connected to it.

@@ -37,7 +37,7 @@ pub enum Turn {
 
 /// The caller's code, which the pump's threads call for a stream whose files have encrypted bytes.
 ///
-/// The twin of `RecordsHandler` in `threepipe.core.pump`. An error that it returns ends the pump.
+/// The twin of `RecordsHandler` in `threepipe.core.ends`. An error that it returns ends the pump.
 pub trait Handler: Sync {
     /// Receive to the start of `memory`, and return the number of bytes: None if none are ready, 0 if it is the owner's
     /// turn. Nothing is ready then that the file to read from does not show.

@@ -37,7 +37,7 @@ pub enum End<'a> {
     Records(RecordsEnd<'a>),
 }
 
-/// The files of an adapter, which are non-blocking. The twin of `TunEnd` in `threepipe.core.pump`.
+/// The files of an adapter, which are non-blocking. The twin of `TunEnd` in `threepipe.core.ends`.
 #[derive(Clone, Copy)]
 pub struct TunEnd<'a> {
     /// The files to receive records from.
@@ -60,7 +60,7 @@ pub struct TunEnd<'a> {
     pub sent: Counters<'a>,
 }
 
-/// The peers of a device, behind its UDP sockets. The twin of `PeersEnd` in `threepipe.core.pump`.
+/// The peers of a device, behind its UDP sockets. The twin of `PeersEnd` in `threepipe.core.ends`.
 #[cfg(target_os = "linux")]
 #[derive(Clone, Copy)]
 pub struct PeersEnd<'a> {
@@ -76,7 +76,7 @@ pub struct PeersEnd<'a> {
     pub sent: Counters<'a>,
 }
 
-/// A datagram socket, which is non-blocking. The twin of `DatagramsEnd` in `threepipe.core.pump`.
+/// A datagram socket, which is non-blocking. The twin of `DatagramsEnd` in `threepipe.core.ends`.
 #[cfg(target_os = "linux")]
 #[derive(Clone, Copy)]
 pub struct DatagramsEnd<'a> {
@@ -96,7 +96,7 @@ pub struct DatagramsEnd<'a> {
     pub sent: Counters<'a>,
 }
 
-/// A stream of records, non-blocking. The twin of `RecordsEnd` in `threepipe.core.pump`.
+/// A stream of records, non-blocking. The twin of `RecordsEnd` in `threepipe.core.ends`.
 #[cfg(target_os = "linux")]
 #[derive(Clone, Copy)]
 pub struct RecordsEnd<'a> {

@@ -6,8 +6,8 @@
 //!
 //! There are two directions and two `threads`, the caller's and a second one. While the `gate` is open each forwards one
 //! direction; while it is shut, the first thread forwards both. The gate opens when there is much traffic, and when the
-//! first thread has to wait for room. The ends have their twins in `threepipe.core.pump`; the loop's counterpart there is
-//! `forward`, between sessions.
+//! first thread has to wait for room. The ends have their twins in `threepipe.core.ends`; the loop's counterpart is
+//! `threepipe.core.pump.forward`, between sessions.
 
 mod direction;
 mod end;

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from threepipe.bundle import EMPTY, Arena, Bundle
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
+from threepipe.core.ends import End
 from threepipe.core.packet import MAX_PACKET, Packet
-from threepipe.core.pump import End
 from threepipe.errors import AdapterError, AdapterGone, LinkDown
 from threepipe.platforms.bsd.changes import Changes
 from threepipe.platforms.bsd.kind import AF_INET, Kind

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from threepipe.bundle import Arena, Bundle
 from threepipe.core import fast
 from threepipe.core.descriptor import FULL, MAX_BUNDLE
+from threepipe.core.ends import End, TunEnd
 from threepipe.core.packet import MAX_PACKET
-from threepipe.core.pump import End, TunEnd
 from threepipe.core.superpacket import PLAIN_HEADER, plain_records
 from threepipe.core.tunnel import FILLER
 from threepipe.net.doorbell import Doorbell
