@@ -52,7 +52,7 @@ class Outcome:
 
 
 _TCP_BASES = (("python-pytun", 5.0), ("pytun-pmd3", 5.0), ("tun-rs", 1.6))
-_TCP_LIMITS = ((_NATIVE, 0.97), (_PURE, 0.9))
+_TCP_LIMITS = ((_NATIVE, 0.97), (_PURE, 0.95))
 
 _STREAMS = ("wg-tcp", "wg-reverse", "wg-both")
 
