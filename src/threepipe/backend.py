@@ -30,6 +30,8 @@ __all__ = [
     "PacketPort",
     "PacketSender",
     "Port",
+    "SenderPort",
+    "SinglePort",
     "Sink",
     "Source",
     "Waitable",
@@ -169,14 +171,24 @@ class PacketSender(Protocol):
 
 @runtime_checkable
 class PacketPort(Protocol):
-    """A port with a short way for single packets; for the others, the session makes bundles of them."""
-
-    @property
-    def sender(self) -> PacketSender | None:
-        """The shortest way, if there is one. It must send nothing after `Port.stop`."""
+    """A port with a short way to receive single packets; for the others, the session makes bundles of them."""
 
     def receive_packets(self) -> list[bytes]:
         """Return copies of the packets that are ready, as `Port.receive` does."""
+
+
+@runtime_checkable
+class SenderPort(Protocol):
+    """A port with a sender, which is the shortest way to send single packets."""
+
+    @property
+    def sender(self) -> PacketSender | None:
+        """None if this port has to be used. The sender must send nothing after `Port.stop`."""
+
+
+@runtime_checkable
+class SinglePort(Protocol):
+    """A port with a short way to send single packets."""
 
     def send_packet(self, packet: bytes) -> bool:
         """Accept a valid packet, or return False if there is no room for it. Raises as `Port.send` does."""

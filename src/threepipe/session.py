@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sized
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from threepipe.backend import PacketPort, Port, Waitable
+from threepipe.backend import PacketPort, Port, SenderPort, SinglePort, Waitable
 from threepipe.bundle import EMPTY, Bundle
 from threepipe.core.ends import BUNDLES, BYTES, DROPPED, PACKETS, End, new_counts
 from threepipe.core.packet import MAX_PACKET, SHORTEST, Packet, is_packet
@@ -75,7 +75,9 @@ class Session:
         self._ready: deque[bytes] = deque()  # Fetched from the port and counted, not handed out yet.
         self._held = False  # True while `readable` is held because packets are ready for others.
         self._packet_port = port if isinstance(port, PacketPort) else ByBundles(port)
-        self._sender = self._packet_port.sender
+        self._single_port = port if isinstance(port, SinglePort) else ByBundles(port)
+        self._counting_sender = port.sender if isinstance(port, SenderPort) else None
+        self._sender = self._counting_sender  # The counts stay when it is not used any more.
         self._sent_alone = self._sent_alone_bytes = 0  # Of `_try_send_packet`: faster than an array.
         self._bells: list[Doorbell] = []  # One for each loop that uses the port.
         self._interrupted = False
@@ -218,7 +220,7 @@ class Session:
         ready = self._ready.copy()  # First: more may be counted meanwhile, but never fewer than wait.
         own, alone = array("q", self._received), new_counts()
         count(own, -len(ready), -sum(map(len, ready)), -len(ready))
-        sender = self._packet_port.sender
+        sender = self._counting_sender
         packets, size = (self._sent_alone, self._sent_alone_bytes) if sender is None else sender.sent
         count(alone, packets, size, packets)
         with self._state_lock:
@@ -351,7 +353,7 @@ class Session:
                 if self._closed:
                     self._check_open()
                 self._regain()
-                if not self._packet_port.send_packet(packet):
+                if not self._single_port.send_packet(packet):
                     return False
             except BaseException:
                 self._sent[DROPPED] += 1

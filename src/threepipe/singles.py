@@ -6,7 +6,7 @@ Several threads may take packets from a queue without a lock. Each packet goes t
 from collections import deque
 from functools import partial
 
-from threepipe.backend import PacketSender, Port
+from threepipe.backend import Port
 from threepipe.bundle import Bundle
 from threepipe.core.ends import BUNDLES, BYTES, PACKETS, Counts
 
@@ -14,9 +14,7 @@ __all__ = ["ByBundles", "count", "popped", "taken"]
 
 
 class ByBundles:
-    """A `PacketPort` on a port that knows only bundles."""
-
-    sender: PacketSender | None = None
+    """A `PacketPort` and `SinglePort` on a port that knows only bundles."""
 
     def __init__(self, port: Port) -> None:
         self._port = port

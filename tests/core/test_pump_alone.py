@@ -24,8 +24,6 @@ SECONDS = 10.0
 class ScriptedPort(PortInMemory):
     """A port in memory that tells by which ways packets came and left, and fails when told to."""
 
-    sender = None
-
     def __init__(self) -> None:
         super().__init__()
         self.writable.ring()

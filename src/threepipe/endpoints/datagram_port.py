@@ -36,8 +36,6 @@ class DatagramPort(EndpointPort):
     to the last sender, from the address to which it sent. Otherwise the socket is connected.
     """
 
-    sender = None
-
     def __init__(
         self, datagrams: Datagrams, log: RateLimitedLog, *, listening: bool = False, peer: Source = None
     ) -> None:

@@ -30,8 +30,6 @@ class StreamPort(EndpointPort):
     With a listener it waits for a client and, if `reuse`, for the next after that.
     """
 
-    sender = None
-
     def __init__(
         self,
         log: RateLimitedLog,

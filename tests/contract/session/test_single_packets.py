@@ -169,7 +169,6 @@ class ShortWay:
         self.waiting: list[bytes] = []
         self.readable = self.writable = Doorbell()
         self.readable.ring()
-        self.sender = None
 
     def _check(self) -> None:
         if self.fault is not None:

@@ -74,10 +74,6 @@ class WindowsPort:
             raise InvalidPacket(list(map(len, packets)).index(longest), f"is longer than {MAX_PACKET} bytes")
         return Bundle(packets[self._accepted(packets) :])
 
-    def send_packet(self, packet: bytes) -> bool:
-        """Send one packet, as `sender` does."""
-        return self.sender.send(packet)
-
     def _accepted(self, packets: Sequence[Packet]) -> int:
         """Send packets until there is no room, and return how many were accepted."""
         accepted, code = fast.ring_send(self._rings, packets)
