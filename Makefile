@@ -68,10 +68,10 @@ portable = -m "not kernel and not soak and not wine" --ignore=$(wireguard)
 # These test what no core does, or start programs with either, so they run once, in pure Python: the longest in a part of
 # their own, and the others in theirs.
 APART := $(filter-out %/test_examples.py,$(wildcard tests/docs/test_*.py)) $(addprefix tests/,tools bsd/test_headers.py \
-	cli/test_completion.py linux/test_headers.py linux/test_serve.py linux/test_serve_policy.py linux/test_systemd.py \
-	linux/test_unprivileged.py linux/test_wg_exec.py linux/test_wg_quick.py linux/test_wireguard_down.py \
-	linux/test_wireguard_leavings.py linux/test_wireguard_up.py windows/contract_library windows/test_headers.py \
-	windows/test_iphelper.py)
+	cli/test_completion.py linux/test_headers.py linux/test_new_namespace.py linux/test_serve.py \
+	linux/test_serve_policy.py linux/test_systemd.py linux/test_unprivileged.py linux/test_wg_exec.py \
+	linux/test_wg_quick.py linux/test_wireguard_down.py linux/test_wireguard_leavings.py linux/test_wireguard_up.py \
+	windows/contract_library windows/test_headers.py windows/test_iphelper.py)
 ONCE := $(APART) $(addprefix tests/,bsd/test_addresses.py bsd/test_bypass.py bsd/test_messages.py bsd/test_up.py \
 	capture/test_expression.py capture/test_install.py capture/test_pcap.py capture/test_pcap_broken.py \
 	capture/test_pcap_writing.py cli/test_adapter.py cli/test_cli.py cli/test_start.py contract/test_ring.py \

@@ -1,4 +1,4 @@
-"""`threepipe wg exec` and `netns=new`: programs of an ordinary user that see one adapter and nothing else."""
+"""`threepipe wg exec`: programs of an ordinary user that see one adapter and nothing else."""
 
 import errno
 import http.server
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.kernel import STRANGER, Network, cable, links, needs_root
-from tests.support.ordinary import processes, threepipe_as_user
+from tests.support.ordinary import processes, running, threepipe_as_user
 from tests.support.waiting import come_true
 from tests.support.wireguard_pair import new_key
 from threepipe import Adapter, EndpointError
@@ -266,17 +266,6 @@ def test_a_script_has_its_terminal_again_after_a_shell_inside(site: Site) -> Non
 STAY = ["sh", "-c", "trap 'echo heard' USR1; echo here; sleep 1000 & while :; do wait $!; done"]
 
 
-@contextmanager
-def running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "here\n"
-            yield process
-        finally:
-            process.kill()
-
-
 def is_shell(pid: int) -> bool:
     return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sh\0")
 
@@ -377,50 +366,3 @@ def test_a_tun_device_that_the_user_may_not_open_is_told(site: Site) -> None:
     assert done.returncode == 1
     assert "/dev/net/tun" in done.stderr
     assert "chmod 0666" in done.stderr
-
-
-ENCLOSED = "tun:tp0,netns=new,address=10.6.7.1/24"
-
-
-def test_the_command_of_a_pipe_runs_in_the_namespace_of_its_adapter(network: Network) -> None:
-    script = "sh -c 'ping -c 1 -W 20 10.6.7.9 >/dev/null && ip -br link | cut -d\" \" -f1 && id -u; exit 5'"
-    words = threepipe_as_user(network, "pipe", ENCLOSED, "echo:", "--run", script)
-    done = subprocess.run(words, capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stdout.split()[:3]) == (5, ["lo", "tp0", str(STRANGER)]), done.stderr
-    assert links(network) == set()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_of_a_pipe_with_a_namespace_and_a_command(network: Network, number: signal.Signals) -> None:
-    script = "sh -c 'echo here; sleep 1000'"
-    with running(threepipe_as_user(network, "pipe", ENCLOSED, "echo:", "--run", script)) as process:
-        process.send_signal(number)
-        process.wait(20)
-        assert come_true(lambda: processes() == [])
-
-
-def test_the_namespace_of_a_pipe_can_be_entered_by_its_user(network: Network) -> None:
-    words = threepipe_as_user(network, "pipe", ENCLOSED, "echo:")
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        enter = re.search(r"to enter it: (.*)", process.stderr.readline())
-        assert enter
-        ids = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"]
-        done = subprocess.run([*ids, *enter[1].split(), "ping", "-c", "1", "-W", "20", "10.6.7.3"], timeout=50)
-        process.terminate()
-        assert done.returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ("persistent", "has one queue and ends with the pipe; drop persistent"),
-        ("queues=2", "drop queues"),
-        ("default-route=5", "default-route is for the namespace of this process"),
-    ],
-)
-def test_options_that_a_new_namespace_cannot_have_are_refused(network: Network, options: str, text: str) -> None:
-    words = threepipe_as_user(network, "pipe", f"{ENCLOSED},{options}", "echo:")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=50)
-    assert done.returncode == 1
-    assert text in done.stderr

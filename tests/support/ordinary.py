@@ -1,14 +1,16 @@
 """Commands of threepipe as an ordinary user, who may not look into root's folders, where Python may be."""
 
 import os
+import subprocess
 import sys
 import sysconfig
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.kernel import STRANGER, Network
 
-__all__ = ["PYTHON", "as_user", "processes", "threepipe_as_user"]
+__all__ = ["PYTHON", "as_user", "processes", "running", "threepipe_as_user"]
 
 _PLACE = "/mnt"
 PYTHON = f"{_PLACE}/0/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -53,3 +55,15 @@ def processes() -> list[int]:
             if _MARK.encode() in Path(f"/proc/{each}/environ").read_bytes().split(b"\0"):
                 found.append(int(each))
     return found
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
+    """Run a command that prints a line `here` once it runs, and kill it at the end of the block."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "here\n"
+            yield process
+        finally:
+            process.kill()
