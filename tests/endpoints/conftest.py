@@ -34,7 +34,7 @@ def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "python":
         monkeypatch.setattr(fast, "ENDS", frozenset())
     elif not fast.NATIVE or sys.platform != "linux":
-        pytest.skip("there is no native loop for sockets here")
+        pytest.skip("there is no native loop for sockets on this system")
     return str(request.param)
 
 

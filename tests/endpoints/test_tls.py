@@ -82,8 +82,10 @@ def test_a_listener_takes_a_client_of_one_of_its_names_and_fingerprints(
         f",fingerprint={OTHER},fingerprint={print_.replace(':', '').lower()}",
         f",name=laptop.example.org,fingerprint={print_}",
     ):
-        with at_work(opened(stack, secure.listening + options)):
+        listening = opened(stack, secure.listening + options)
+        with at_work(listening):
             served(secure)
+        assert listening.statistics.received_packets == 1
 
 
 @pytest.mark.parametrize(
@@ -105,9 +107,12 @@ def test_a_listener_refuses_a_client_of_another_name_or_fingerprint(
     assert "failed the TLS handshake (its certificate " in caplog.text
 
 
-def test_a_wildcard_in_a_client_certificate_stands_for_itself_alone(stack: ExitStack, secure: Place) -> None:
+def test_a_wildcard_in_a_client_certificate_stands_for_itself_alone(
+    stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     issued(secure, "client", "*.example.org")
     refused(stack, secure, ",name=laptop.example.org")
+    assert "its certificate is for *.example.org (fingerprint " in caplog.text
 
 
 def test_a_common_name_is_not_a_name(stack: ExitStack, secure: Place, caplog: pytest.LogCaptureFixture) -> None:

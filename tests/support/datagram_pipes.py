@@ -25,20 +25,24 @@ def piped(*ends: threepipe.Session) -> Iterator[None]:
 
 def program(stack: ExitStack, place: str) -> socket.socket:
     """Return a plain UDP socket that is connected to `place`."""
-    plain = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-    plain.settimeout(SECONDS)
-    host, _, port = place.partition(":")
-    plain.connect((host, int(port)))
+    plain, address = _udp(stack, place)
+    plain.connect(address)
     return plain
 
 
 def listening(stack: ExitStack, place: str) -> socket.socket:
     """Return a plain UDP socket at `place`."""
+    plain, address = _udp(stack, place)
+    plain.bind(address)
+    return plain
+
+
+def _udp(stack: ExitStack, place: str) -> tuple[socket.socket, tuple[str, int]]:
+    """Return a new socket, and `place` as its `connect` and `bind` take it."""
     plain = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
     plain.settimeout(SECONDS)
     host, _, port = place.partition(":")
-    plain.bind((host, int(port)))
-    return plain
+    return plain, (host, int(port))
 
 
 def through(stack: ExitStack) -> tuple[threepipe.Session, threepipe.Session, threepipe.Session, threepipe.Session]:

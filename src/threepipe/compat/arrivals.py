@@ -1,4 +1,4 @@
-"""Receive packets in an event loop, for the tasks that wait for them. Windows' loops cannot do that.
+"""Receive packets in an event loop, for the tasks that wait for them. Windows' loops cannot watch a session.
 
 A loop goes on watching the session between two waits. `Session.receive_async` begins anew to watch for each of its
 waits, which takes as long as carrying several packets.

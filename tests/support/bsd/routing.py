@@ -67,7 +67,7 @@ class RoutingSocket:
         return interface
 
     def make_other(self, name: str) -> Interface:
-        """Make an interface that is none of a TUN driver."""
+        """Make an interface of another driver than TUN."""
         interface = self.interfaces[name] = Interface(name, self.next_index, 6)  # IFT_ETHER
         self.next_index += 1
         return interface

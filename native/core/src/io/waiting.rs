@@ -41,7 +41,7 @@ impl<'a> Sources<'a> {
     ///
     /// # Errors
     ///
-    /// The system's, if it cannot wait for one of them.
+    /// Return the system's error if it cannot wait for one of them.
     pub(crate) fn new(sources: &[BorrowedFd<'a>], bells: &[BorrowedFd<'a>]) -> Result<Self, Errno> {
         let poller = Poller::new(&[bells, sources].concat())?;
         Ok(Self { files: sources.to_vec(), bells: bells.len(), poller, turn: 0 })

@@ -28,7 +28,7 @@ impl<'a> Direction<'a> {
     ///
     /// # Errors
     ///
-    /// The system's, if it cannot wait for the sources.
+    /// Return the system's error if it cannot wait for the sources.
     pub(super) fn new(
         from: &End<'a>,
         to: &End<'a>,
