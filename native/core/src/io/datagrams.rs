@@ -46,7 +46,7 @@ pub struct Arrival {
 ///
 /// # Errors
 ///
-/// The system's, if no run was received. It may be the error of a datagram that was sent before.
+/// Return the system's error if no run was received. It may be the error of a datagram that was sent before.
 pub fn receive(socket: BorrowedFd<'_>, buffers: Vec<&mut [u8]>) -> Result<Vec<Arrival>, Errno> {
     let room = cmsg_space!(i32, in_pktinfo, in6_pktinfo, i32);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(buffers.len(), Some(room));
@@ -90,7 +90,7 @@ fn arrival(run: &RecvMsg<'_, '_, SockaddrStorage>) -> Arrival {
 ///
 /// # Errors
 ///
-/// The system's, if the first run could not be sent.
+/// Return the system's error if the first run could not be sent.
 pub fn send(
     socket: BorrowedFd<'_>,
     runs: &[(&[u8], Option<SocketAddr>)],

@@ -49,7 +49,7 @@ pub fn receive(
 ///
 /// # Errors
 ///
-/// The system's.
+/// Return the system's error.
 pub fn receive_record(file: BorrowedFd<'_>, memory: &mut [u8]) -> Result<Option<usize>, Errno> {
     loop {
         match read(file, &mut *memory) {
@@ -64,7 +64,7 @@ pub fn receive_record(file: BorrowedFd<'_>, memory: &mut [u8]) -> Result<Option<
 ///
 /// # Errors
 ///
-/// The system's.
+/// Return the system's error.
 pub fn write_record(file: impl AsFd, parts: &[IoSlice<'_>], wide: bool) -> Result<usize, Errno> {
     match parts {
         [whole] if !wide => write(file, whole),

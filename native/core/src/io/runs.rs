@@ -33,7 +33,7 @@ impl Runs {
     ///
     /// # Errors
     ///
-    /// The system's, if it has no first run.
+    /// Return the system's error if it has no first run.
     pub(crate) fn receive(&mut self, ready: Ready<'_>, limit: usize) -> Result<usize, Errno> {
         self.arrivals.clear();
         self.memory.truncate(MEMORY);
